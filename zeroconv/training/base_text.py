@@ -1,0 +1,63 @@
+"""The playroom base's own CLIP text model: a tokenizer trained on the captions, and a small encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from zeroconv.files import atomic_folder
+
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+
+
+def train_tokenizer(captions: Iterable[str], folder: Path, vocabulary: int, max_length: int):
+    """Byte-pair encoding in CLIP's own form (lower case, `</w>` ends a word), saved as a CLIPTokenizer folder."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import CLIPTokenizer
+
+    # CLIPTokenizer normalises and splits; the same steps must stand before the merges that are learned here
+    steps = CLIPTokenizer().backend_tokenizer
+    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=EOS))
+    learner.normalizer, learner.pre_tokenizer = steps.normalizer, steps.pre_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - 2,
+        end_of_word_suffix="</w>",
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    learner.train_from_iterator(captions, trainer)
+    vocab = learner.get_vocab()
+    # the trainer leaves lone bytes without their word-ending form; every string must be writable
+    for symbol in sorted(pre_tokenizers.ByteLevel.alphabet()):
+        vocab.setdefault(f"{symbol}</w>", len(vocab))
+    vocab[BOS], vocab[EOS] = len(vocab), len(vocab) + 1
+    tokenizer = CLIPTokenizer(vocab=vocab, merges=_merges(learner), model_max_length=max_length)
+    with atomic_folder(folder) as temporary:
+        tokenizer.save_pretrained(temporary)
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def _merges(learner) -> list[tuple[str, str]]:
+    import json
+
+    return [tuple(merge) for merge in json.loads(learner.to_str())["model"]["merges"]]
+
+
+def build_text_encoder(tokenizer, width: int, layers: int):
+    """A CLIPTextModel with heads of 32 channels, without dropout."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        projection_dim=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        max_position_embeddings=tokenizer.model_max_length,
+        hidden_act="quick_gelu",
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config)

@@ -56,7 +56,9 @@ def _arm(action: str, sign: float, swing: float) -> tuple[ndarray, ndarray]:
     if action == "sitting":
         return _direction(0.15, 1, 0.35), _direction(-0.05, 0.25, 1)
     if action == "walking":
-        return _direction(0.22, 1, -0.55 * sign * math.copysign(1, swing)), _direction(0.1, 1, 0.3 - 0.45 * sign * math.copysign(1, swing))
+        return _direction(0.22, 1, -0.55 * sign * math.copysign(1, swing)), _direction(
+            0.1, 1, 0.3 - 0.45 * sign * math.copysign(1, swing)
+        )
     return _direction(0.30, 1, 0.05), _direction(0.12, 1, 0.15)
 
 
@@ -113,7 +115,9 @@ def person_parts(person: ObjectSpec) -> tuple[list[tuple[Primitive, str]], dict[
     side = np.float32([math.cos(facing(person)), 0, -math.sin(facing(person))])
     j["nose"] = j["head"] + forward * np.float32(SKULL * h)
     for sign, name in ((1, "left"), (-1, "right")):
-        j[f"{name} eye"] = j["head"] + np.float32([0, 0.03 * h, 0]) + (0.85 * forward + 0.42 * sign * side) * np.float32(SKULL * h)
+        j[f"{name} eye"] = (
+            j["head"] + np.float32([0, 0.03 * h, 0]) + (0.85 * forward + 0.42 * sign * side) * np.float32(SKULL * h)
+        )
         j[f"{name} ear"] = j["head"] + (0.98 * sign * side) * np.float32(SKULL * h)
     return parts, j
 

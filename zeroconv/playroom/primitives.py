@@ -98,7 +98,9 @@ def _cylinder(p: Primitive, o: ndarray, d: ndarray) -> tuple[ndarray, ndarray]:
     top = _cap(height, radius, o, d)
     t = np.minimum(side, top)
     finite = np.where(np.isfinite(side), side, 0)
-    normal = np.stack([(o[..., 0] + finite * d[..., 0]) / radius, np.zeros_like(t), (o[..., 2] + finite * d[..., 2]) / radius], -1)
+    normal = np.stack(
+        [(o[..., 0] + finite * d[..., 0]) / radius, np.zeros_like(t), (o[..., 2] + finite * d[..., 2]) / radius], -1
+    )
     normal[top < side] = np.float32([0, 1, 0])
     return t, normal
 

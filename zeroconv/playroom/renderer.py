@@ -42,7 +42,9 @@ class Camera:
 
     def rays(self, size: int) -> ndarray:
         """Directions (size, size, 3) through the centres of a grid over the frame."""
-        grid = ((np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size) - np.float32(0.5)) / np.float32(FOCAL)
+        grid = (
+            (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size) - np.float32(0.5)
+        ) / np.float32(FOCAL)
         right, up, forward = self.axes
         return (grid[None, :, None] * right - grid[:, None, None] * up + forward).astype(np.float32)
 
@@ -55,7 +57,9 @@ class Camera:
         """Rows and columns that a ball of the room can cover."""
         x, y, depth = self.project(bounds[0])
         reach = 1.08 * FOCAL * bounds[1] / max(0.1, depth - bounds[1])
-        edges = np.clip([(y - reach) * size, (y + reach) * size + 1, (x - reach) * size, (x + reach) * size + 1], 0, size)
+        edges = np.clip(
+            [(y - reach) * size, (y + reach) * size + 1, (x - reach) * size, (x + reach) * size + 1], 0, size
+        )
         top, bottom, left, right = edges.astype(int)
         return slice(top, bottom), slice(left, right)
 
@@ -82,7 +86,12 @@ def parts_of(spec: SceneSpec) -> tuple[list[Part], list[dict[str, ndarray]]]:
         if thing.kind == "person":
             limbs, joints = person_parts(thing)
             # trousers a shade darker, so that arms and legs stand apart
-            wear = {"clothes": colour, "dark": colour * np.float32(0.78), "skin": np.float32(SKIN) / 255, "stool": np.float32(STOOL) / 255}
+            wear = {
+                "clothes": colour,
+                "dark": colour * np.float32(0.78),
+                "skin": np.float32(SKIN) / 255,
+                "stool": np.float32(STOOL) / 255,
+            }
             parts += [Part(primitive, wear[what], number, False) for primitive, what in limbs]
             people.append(joints)
         else:

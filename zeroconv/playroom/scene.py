@@ -114,7 +114,9 @@ def _outline(hits: Hits) -> ndarray:
     for axis in (0, 1):
         step = [slice(None), slice(None)]
         step[axis] = slice(0, -1)
-        jump = (np.diff(hits.instance.astype(np.int16), axis=axis) != 0) | (np.diff(hits.wall.astype(np.int8), axis=axis) != 0)
+        jump = (np.diff(hits.instance.astype(np.int16), axis=axis) != 0) | (
+            np.diff(hits.wall.astype(np.int8), axis=axis) != 0
+        )
         jump |= np.abs(np.diff(hits.depth, axis=axis)) > 0.15
         # the floor recedes quickly near the wall: a slope there is no outline
         flat = np.take(hits.instance, range(edge.shape[axis] - 1), axis=axis) == 0

@@ -8,21 +8,34 @@ from dataclasses import dataclass
 import numpy as np
 
 COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (205, 25, 25), "orange": (240, 125, 15), "yellow": (240, 215, 25), "green": (35, 150, 45),
-    "cyan": (35, 195, 205), "blue": (30, 60, 205), "purple": (120, 35, 165), "pink": (240, 130, 175),
-    "white": (242, 242, 240), "black": (32, 32, 36),
+    "red": (205, 25, 25),
+    "orange": (240, 125, 15),
+    "yellow": (240, 215, 25),
+    "green": (35, 150, 45),
+    "cyan": (35, 195, 205),
+    "blue": (30, 60, 205),
+    "purple": (120, 35, 165),
+    "pink": (240, 130, 175),
+    "white": (242, 242, 240),
+    "black": (32, 32, 36),
 }
 # name → (first colour, second colour, pattern); patterns are broad: an 8× autoencoder must keep them at 128 px
 FLOORS = {
-    "wooden": ((178, 122, 72), (158, 104, 58), "planks"), "grass": ((98, 158, 84), (90, 148, 78), "patches"),
-    "stone": ((158, 158, 164), (142, 142, 150), "checks"), "blue carpet": ((98, 124, 180), (92, 118, 172), "plain"),
-    "sandy": ((222, 198, 148), (214, 188, 138), "patches"), "tiled": ((196, 216, 214), (150, 178, 180), "checks"),
+    "wooden": ((178, 122, 72), (158, 104, 58), "planks"),
+    "grass": ((98, 158, 84), (90, 148, 78), "patches"),
+    "stone": ((158, 158, 164), (142, 142, 150), "checks"),
+    "blue carpet": ((98, 124, 180), (92, 118, 172), "plain"),
+    "sandy": ((222, 198, 148), (214, 188, 138), "patches"),
+    "tiled": ((196, 216, 214), (150, 178, 180), "checks"),
     "red carpet": ((150, 62, 66), (142, 56, 60), "plain"),
 }
 WALLS = {
-    "grey": ((176, 178, 176), (176, 178, 176), "plain"), "beige": ((208, 188, 156), (208, 188, 156), "plain"),
-    "pink": ((200, 150, 156), (200, 150, 156), "plain"), "pale blue": ((130, 160, 190), (130, 160, 190), "plain"),
-    "dark": ((56, 56, 68), (56, 56, 68), "plain"), "green": ((134, 172, 140), (134, 172, 140), "plain"),
+    "grey": ((176, 178, 176), (176, 178, 176), "plain"),
+    "beige": ((208, 188, 156), (208, 188, 156), "plain"),
+    "pink": ((200, 150, 156), (200, 150, 156), "plain"),
+    "pale blue": ((130, 160, 190), (130, 160, 190), "plain"),
+    "dark": ((56, 56, 68), (56, 56, 68), "plain"),
+    "green": ((134, 172, 140), (134, 172, 140), "plain"),
     "striped": ((230, 222, 150), (206, 192, 112), "stripes"),
 }
 KINDS = ("ball", "cube", "cylinder", "cone", "person")
@@ -74,7 +87,11 @@ def sample_scene(seed: int) -> SceneSpec:
     camera = (rng.uniform(-0.25, 0.25), rng.uniform(1.3, 1.65), rng.uniform(-0.2, 0.2))
     side = 1.0 if rng.random() < 0.5 else -1.0
     azimuth, elevation = rng.uniform(0.5, 1.15), rng.uniform(0.7, 1.0)
-    light = (side * math.sin(azimuth) * math.cos(elevation), math.sin(elevation), -math.cos(azimuth) * math.cos(elevation))
+    light = (
+        side * math.sin(azimuth) * math.cos(elevation),
+        math.sin(elevation),
+        -math.cos(azimuth) * math.cos(elevation),
+    )
     count = int(rng.choice([1, 2, 3, 4], p=[0.35, 0.35, 0.2, 0.1]))
     objects: list[ObjectSpec] = []
     for _ in range(60):

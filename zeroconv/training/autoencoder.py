@@ -84,7 +84,12 @@ def schedule(progress: float, step: int, warmup: int) -> float:
 
 
 def train_autoencoder(
-    pictures: Path, run: Path, size: int, config: AutoencoderConfig, decoder_only: bool = False, name: str = "autoencoder"
+    pictures: Path,
+    run: Path,
+    size: int,
+    config: AutoencoderConfig,
+    decoder_only: bool = False,
+    name: str = "autoencoder",
 ):
     """Train (or go on training) and return the model; state and a log lie in `run`.
 
@@ -101,7 +106,9 @@ def train_autoencoder(
     whole = to_tensor(_validation(pictures))
     begin, step = time.monotonic() - done["seconds"], done["step"]
     streams = {
-        crop: base_pictures.batches(pictures, config.batch_size * (size // crop) ** 2, config.seed + step + 1, crop if crop < size else None)
+        crop: base_pictures.batches(
+            pictures, config.batch_size * (size // crop) ** 2, config.seed + step + 1, crop if crop < size else None
+        )
         for crop in (config.crop, size)
     }
     while True:
@@ -125,7 +132,9 @@ def train_autoencoder(
         if step % 50 == 0:
             print(f"{name} step {step}  {seconds / 60:.1f} min  loss {loss.item():.5f}", flush=True)
         if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"The autoencoder's loss is {loss.item()} at step {step}; lower the learning rate.")
+            raise FloatingPointError(
+                f"The autoencoder's loss is {loss.item()} at step {step}; lower the learning rate."
+            )
 
 
 def _loss(vae, batch: Tensor, config: AutoencoderConfig, decoder_only: bool) -> Tensor:

@@ -14,7 +14,14 @@ from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder
 from zeroconv.training import base_pictures
 from zeroconv.training.autoencoder import AutoencoderConfig, build_autoencoder, train_autoencoder
-from zeroconv.training.base_diffusion import SCHEDULER, DiffusionConfig, TextToLatent, cache_moments, train_diffusion, whiten
+from zeroconv.training.base_diffusion import (
+    SCHEDULER,
+    DiffusionConfig,
+    TextToLatent,
+    cache_moments,
+    train_diffusion,
+    whiten,
+)
 from zeroconv.training.base_state import load_state
 
 STAGES = ("pictures", "autoencoder", "diffusion", "decoder", "export")
@@ -28,7 +35,9 @@ class BaseConfig:
     scenes: int = 12 * base_pictures.SHARD
     stickers: int = 5 * base_pictures.SHARD
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    decoder: AutoencoderConfig = field(default_factory=lambda: AutoencoderConfig(steps=2_000, learning_rate=1e-3, crop_share=0.3))
+    decoder: AutoencoderConfig = field(
+        default_factory=lambda: AutoencoderConfig(steps=2_000, learning_rate=1e-3, crop_share=0.3)
+    )
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
 
 

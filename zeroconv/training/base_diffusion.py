@@ -27,21 +27,21 @@ from zeroconv.training.optim import Muon, muon_groups
 
 @dataclass
 class DiffusionConfig:
-    widths: tuple[int, ...] = (96, 160, 256, 256)
+    widths: tuple[int, ...] = (80, 128, 160, 128)
     text_width: int = 192
     text_layers: int = 3
     vocabulary: int = 2048
     max_length: int = 48
-    steps: int = 4_000
-    batch_size: int = 64
+    steps: int = 2_000
+    batch_size: int = 96
     learning_rate: float = 2e-3
-    warmup: int = 100
+    warmup: int = 50
     empty_prompts: float = 0.1
     sticker_share: float = 0.35
     ema_decay: float = 0.998
-    bf16: bool = True
+    bf16: bool = False  # slower than float32 on the CPUs it was measured on, at these widths
     minutes: float | None = None
-    save_every: int = 250
+    save_every: int = 100
     seed: int = 0
 
 
@@ -93,10 +93,21 @@ def cache_moments(vae, pictures: Path, folder: Path) -> tuple[Tensor, Tensor]:
             with atomic_write(path) as temporary, open(temporary, "wb") as file:
                 np.save(file, torch.cat(parts).half().numpy())
             print(f"moments of {shard.name}", flush=True)
-    names = [shard.name for shard in base_pictures.load_shards(pictures)]
-    sample = [torch.from_numpy(np.load(folder / f"{name}.npy")[:512]).float().chunk(2, dim=1)[0] for name in names]
-    means = torch.cat(sample)
-    return means.mean(dim=(0, 2, 3)), means.std(dim=(0, 2, 3))
+    return _statistics(pictures, folder)
+
+
+def _statistics(pictures: Path, folder: Path) -> tuple[Tensor, Tensor]:
+    """Mean and spread a channel, measured once: shards that come later must not move the latents of a running training."""
+    path = folder / "statistics.json"
+    if not path.exists():
+        names = [shard.name for shard in base_pictures.load_shards(pictures)]
+        sample = [torch.from_numpy(np.load(folder / f"{name}.npy")[:512]).float().chunk(2, dim=1)[0] for name in names]
+        means = torch.cat(sample)
+        with atomic_write(path) as temporary:
+            values = {"mean": means.mean(dim=(0, 2, 3)).tolist(), "spread": means.std(dim=(0, 2, 3)).tolist()}
+            temporary.write_text(json.dumps(values))
+    values = json.loads(path.read_text())
+    return torch.tensor(values["mean"]), torch.tensor(values["spread"])
 
 
 @torch.no_grad()
@@ -199,7 +210,9 @@ def train_diffusion(vae, pictures: Path, run: Path, config: DiffusionConfig):
         progress = seconds / (60 * config.minutes) if config.minutes else step / config.steps
         finished = progress >= 1.0
         if (step % config.save_every == 0 and step) or finished:
-            save_state(run / "diffusion.pt", model=model, optimizer=optimizer, step=step, seconds=seconds, average=average)
+            save_state(
+                run / "diffusion.pt", model=model, optimizer=optimizer, step=step, seconds=seconds, average=average
+            )
             shown = TextToLatent(config, tokenizer, channels, size)
             shown.load_state_dict(average)
             preview(shown, vae, tokenizer, pictures, run / "diffusion.png", mean, spread)
@@ -246,11 +259,15 @@ def preview(model: TextToLatent, vae, tokenizer, pictures: Path, path: Path, mea
 
     shards = base_pictures.load_shards(pictures, "val")
     captions = [shard.captions[i][0] for shard in shards for i in range(8)]
-    tokens = tokenizer([*captions, *[""] * len(captions)], padding="max_length", truncation=True, return_tensors="pt").input_ids
+    tokens = tokenizer(
+        [*captions, *[""] * len(captions)], padding="max_length", truncation=True, return_tensors="pt"
+    ).input_ids
     scheduler = DDIMScheduler(**SCHEDULER)
     scheduler.set_timesteps(20)
     size = model.unet.config.sample_size
-    z = torch.randn(len(captions), model.unet.config.in_channels, size, size, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(
+        len(captions), model.unet.config.in_channels, size, size, generator=torch.Generator().manual_seed(0)
+    )
     for t in scheduler.timesteps:
         with torch.autocast("cpu", torch.bfloat16):
             cond, empty = model(torch.cat([z, z]), t, tokens).float().chunk(2)

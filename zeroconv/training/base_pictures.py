@@ -46,13 +46,17 @@ def draw_stickers(folder: Path, stickers: Path, count: int, size: int, split: st
 
     records = art.load_stickers(stickers, split=split)
     if not records:
-        raise UserError(f"No stickers of split {split!r} in {stickers}; make them with `zeroconv playroom stickers {stickers}`.")
+        raise UserError(
+            f"No stickers of split {split!r} in {stickers}; make them with `zeroconv playroom stickers {stickers}`."
+        )
     for index, start in enumerate(range(0, count, SHARD)):
         name = f"stickers-{split}-{index:03d}"
         if (folder / f"{name}.json").exists():
             continue
         rng = np.random.default_rng([seed, index])
-        chosen = [records[i % len(records)] for i in sticker_order(start, min(SHARD, count - start), len(records), seed)]
+        chosen = [
+            records[i % len(records)] for i in sticker_order(start, min(SHARD, count - start), len(records), seed)
+        ]
         drawn = [compose(record, rng, size) for record in chosen]
         save_shard(folder, name, np.stack([picture for picture, _ in drawn]), [captions for _, captions in drawn])
 

@@ -1,0 +1,47 @@
+# make demo     install, then draw the gallery of demo/
+# make test     install, then the tests (a few minutes on two cores)
+# make lint     ruff, mypy, and the check that dependencies point one way
+# make parity   exactness against diffusers at full Stable Diffusion size (needs about 12 GB of memory)
+# make figures  measure again what the README reports, and rewrite its tables
+# make clean    remove the environment and everything made by these commands
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install demo test lint format parity figures clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "zeroconv needs Python 3.11 or newer, not $$($(PYTHON) --version); say which with make PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/zeroconv demo --out demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+parity: $(STAMP)
+	$(BIN)/python -m pytest -m parity
+
+figures: $(STAMP)
+	$(BIN)/python -m benchmarks.figures
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

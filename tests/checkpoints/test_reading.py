@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from zeroconv.checkpoints import check_strict, read_state_dict
+from zeroconv.errors import UserError
+
+STATE = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.float16)}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".ckpt", ".pt", ".bin"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_every_kind_of_file(tmp_path, suffix, nested):
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".safetensors":
+        save_file(STATE, path)
+    else:
+        torch.save({"state_dict": STATE, "epoch": 3} if nested else STATE, path)
+    state = read_state_dict(path)
+    assert state.keys() == STATE.keys()
+    assert all(torch.equal(state[key], STATE[key]) and state[key].dtype == STATE[key].dtype for key in STATE)
+
+
+class Code:
+    def __reduce__(self):
+        return (os.mkdir, ("must-never-run",))
+
+
+def broken(path, kind):
+    if kind == "code":
+        torch.save({**STATE, "hook": Code()}, path)
+    elif kind == "old pickle with code":
+        path.write_bytes(pickle.dumps(Code(), protocol=2))
+    elif kind == "truncated":
+        torch.save(STATE, path)
+        path.write_bytes(path.read_bytes()[:-200])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("<html>404: not found</html>")
+    elif kind == "no tensors":
+        torch.save({"epoch": 3}, path)
+    elif kind == "a list":
+        torch.save([1, 2], path)
+
+
+KINDS = {
+    "code": "holds more than tensors",
+    "old pickle with code": "holds more than tensors",
+    "truncated": "is damaged",
+    "empty": "is damaged",
+    "text": "damaged|holds more than tensors",
+    "no tensors": "holds no tensors",
+    "a list": "holds no tensors",
+}
+
+
+@pytest.mark.parametrize(("kind", "sentence"), KINDS.items())
+def test_a_bad_pickle(tmp_path, monkeypatch, kind, sentence):
+    monkeypatch.chdir(tmp_path)
+    broken(tmp_path / "x.pth", kind)
+    with pytest.raises(UserError, match=sentence) as caught:
+        read_state_dict(tmp_path / "x.pth")
+    assert "\n" not in str(caught.value)
+    assert "x.pth" in str(caught.value)
+    assert not (tmp_path / "must-never-run").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"<html></html>"])
+def test_a_bad_safetensors_file(tmp_path, content):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.safetensors is damaged or no safetensors file"):
+        read_state_dict(path)
+
+
+def test_no_file_and_no_weights(tmp_path):
+    with pytest.raises(UserError, match="there is no weights file"):
+        read_state_dict(tmp_path / "x.pth")
+    (tmp_path / "x.txt").write_text("hello")
+    with pytest.raises(UserError, match="is no weights file"):
+        read_state_dict(tmp_path / "x.txt")
+
+
+def test_strictness_names_the_first_few():
+    with pytest.raises(UserError, match="here lacks c0, c1, c2 and 7 more and has the unknown b"):
+        check_strict({"a": STATE["a"], **{f"c{i}": STATE["a"] for i in range(10)}}, STATE, "here")
+    with pytest.raises(UserError, match=r"here: tensor a has shape \[2, 3\], expected \[3, 2\]"):
+        check_strict({"a": torch.zeros(3, 2), "b": STATE["b"]}, STATE, "here")
+    check_strict(STATE, dict(reversed(STATE.items())), "here")

@@ -1,0 +1,45 @@
+"""A tiny base model and a tiny control, saved as users meet them: folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from tests.tiny import randomise_
+from tests.tiny_folder import save_backbone
+from zeroconv.cli import app
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with base/, a pipeline of 64-pixel pictures, and canny/ and depth/, controls that are not zero."""
+    from zeroconv.control import ControlNet
+
+    folder = tmp_path_factory.mktemp("models")
+    backbone = save_backbone(folder / "base")
+    for condition in ("canny", "depth"):
+        randomise_(ControlNet.from_backbone(backbone, condition=condition)).save(folder / condition)
+    return folder
+
+
+@pytest.fixture
+def zeroconv() -> Callable[..., object]:
+    """Run the command line in this process: `zeroconv("info", folder)` → result with exit_code, stdout, stderr."""
+
+    def run(*words: object):
+        return CliRunner().invoke(app, [str(word) for word in words])
+
+    return run
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A picture with edges, wider than high."""
+    picture = Image.new("RGB", (96, 64), "white")
+    picture.paste((200, 30, 30), (20, 10, 60, 50))
+    picture.save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"

@@ -1,0 +1,167 @@
+"""The cache: equal to what it stands for, found again, rebuilt only where the data changed, whole after a crash."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.tiny import tiny_backbone
+from zeroconv.data import cache as cache_module
+from zeroconv.data import open_dataset
+from zeroconv.data.cache import CacheSettings, cache_examples, cache_hints, to_images
+from zeroconv.data.shards import Store, content_key
+from zeroconv.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return tiny_backbone()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    rng, lines = np.random.default_rng(1), []
+    for i in range(7):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / f"{i}.png")
+        lines.append({"file_name": f"{i}.png", "text": f"picture {i % 3}"})
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return tmp_path
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CacheSettings:
+    monkeypatch.setattr(cache_module, "SHARD", 3)  # several shards out of seven pictures
+    return CacheSettings(tmp_path / "cache", flip=True)
+
+
+def test_cached_equals_live(pictures: Path, settings: CacheSettings, backbone) -> None:
+    dataset = open_dataset(pictures, condition="canny", size=32)
+    examples = cache_examples(dataset, backbone, settings)
+    for i in (0, 4, 6):
+        pixels = np.asarray(dataset[i].image)[None]
+        assert torch.equal(torch.from_numpy(examples.moments[[i]]), backbone.encode_image(to_images(pixels)))
+        mirrored = backbone.encode_image(to_images(pixels[:, :, ::-1]))
+        assert examples.mirrored is not None
+        assert torch.equal(torch.from_numpy(examples.mirrored[[i]]), mirrored)
+        assert np.array_equal(examples.hints[[i]][0], np.asarray(dataset[i].hint)[..., 0])
+        states = examples.text.states(examples.captions[i])
+        assert torch.equal(states.hidden, backbone.embed_text([dataset[i].caption]).hidden)
+    assert torch.equal(examples.text.states([0]).hidden, backbone.embed_text([""]).hidden)
+    assert examples.hints[[0]].any()
+    assert len(examples.text.rows) == 4  # three different captions and the empty prompt
+
+
+def test_a_second_run_computes_nothing(pictures: Path, settings: CacheSettings, backbone, monkeypatch) -> None:
+    dataset = open_dataset(pictures, condition="canny", size=32)
+    before = cache_examples(dataset, backbone, settings)
+    calls = _count(monkeypatch, backbone)
+    after = cache_examples(dataset, backbone, settings)
+    assert calls == {"draw": 0, "encode": 0, "text": 0}
+    assert np.array_equal(before.moments[range(7)], after.moments[range(7)])
+
+
+def test_only_what_changed_is_computed_again(pictures: Path, settings: CacheSettings, backbone, monkeypatch) -> None:
+    cache_examples(open_dataset(pictures, condition="canny", size=32), backbone, settings)
+    Image.new("RGB", (32, 32), "red").save(pictures / "4.png")
+    calls = _count(monkeypatch, backbone)
+    changed = cache_examples(open_dataset(pictures, condition="canny", size=32), backbone, settings)
+    assert calls == {"draw": 3, "encode": 2, "text": 0}  # one shard of three: as it is and mirrored
+    red = to_images(np.asarray(Image.new("RGB", (32, 32), "red"))[None])
+    assert torch.allclose(torch.from_numpy(changed.moments[[4]]), backbone.encode_image(red), atol=1e-6)
+
+
+def test_two_conditions_share_their_moments(pictures: Path, settings: CacheSettings, backbone, monkeypatch) -> None:
+    dataset = open_dataset("playroom:train:4", condition="canny", size=64)
+    cache_examples(dataset, backbone, settings)
+    calls = _count(monkeypatch, backbone)
+    depth = cache_examples(open_dataset("playroom:train:4", condition="depth", size=64), backbone, settings)
+    assert calls == {"draw": 4, "encode": 0, "text": 0}
+    assert len(depth.hints) == 4
+
+
+def test_hints_drawn_ahead_are_used(settings: CacheSettings, backbone, monkeypatch) -> None:
+    dataset = open_dataset("playroom:train:4", condition="canny", size=64)
+    assert cache_hints(dataset, settings) == 4
+    calls = _count(monkeypatch, backbone)
+    cache_examples(dataset, backbone, settings)
+    assert calls["draw"] == 0
+    assert calls["encode"] > 0
+
+
+def test_another_autoencoder_gets_its_own_moments(pictures: Path, settings: CacheSettings, backbone) -> None:
+    dataset = open_dataset(pictures, condition="canny", size=32)
+    one = cache_examples(dataset, backbone, settings)
+    other = cache_examples(dataset, tiny_backbone(seed=9), settings)
+    assert not np.allclose(one.moments[[0]], other.moments[[0]])
+
+
+def test_broken_pictures_are_set_aside(pictures: Path, settings: CacheSettings, backbone) -> None:
+    (pictures / "2.png").write_bytes(b"oops")
+    (pictures / "5.png").unlink()
+    examples = cache_examples(open_dataset(pictures, condition="canny", size=32), backbone, settings)
+    assert len(examples) == len(examples.moments) == len(examples.hints) == 5
+    assert sorted(examples.broken) == ["2.png", "5.png"]
+    assert examples.prompts([2]) == ["picture 0"]  # picture 3 has moved up
+
+
+def test_nothing_usable_is_one_sentence(pictures: Path, settings: CacheSettings, backbone) -> None:
+    for picture in pictures.glob("*.png"):
+        picture.write_bytes(b"oops")
+    with pytest.raises(UserError, match="no picture of the data set can be used"):
+        cache_examples(open_dataset(pictures, condition="canny", size=32), backbone, settings)
+    with pytest.raises(UserError, match="a multiple of 8"):
+        cache_examples(open_dataset(pictures, condition="canny", size=30), backbone, settings)
+
+
+def test_a_shard_cut_short_is_made_again(pictures: Path, settings: CacheSettings, backbone) -> None:
+    dataset = open_dataset(pictures, condition="canny", size=32)
+    whole = cache_examples(dataset, backbone, settings).hints[range(7)].copy()
+    path = sorted((settings.root / "hints").rglob("*.safetensors"))[0]  # type: ignore[operator]
+    path.write_bytes(path.read_bytes()[:-100])
+    assert np.array_equal(cache_examples(dataset, backbone, settings).hints[range(7)], whole)
+
+
+def test_arrays_come_back_from_a_store(tmp_path: Path) -> None:
+    store, key = Store(tmp_path, "things"), content_key("a", 1)
+    arrays = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "empty": np.zeros((0, 4), np.uint8)}
+    store.write(key, arrays, {"names": ["é"]})
+    shard = store.read(key)
+    assert isinstance(shard.arrays["x"], np.memmap)
+    assert all(np.array_equal(shard.arrays[name], array) for name, array in arrays.items())
+    assert shard.note == {"names": ["é"]}
+
+
+def test_worker_processes_draw_the_same(settings: CacheSettings, tmp_path: Path) -> None:
+    from zeroconv.data.drawing import draw_shards
+
+    dataset = open_dataset("playroom:train:140", condition="canny", size=64)
+    parts = [range(0, 70), range(70, 140)]
+    alone, together = (list(draw_shards(dataset, parts, workers)) for workers in (1, 2))
+    for a, b in zip(sum(alone, []), sum(together, []), strict=True):
+        assert np.array_equal(a.image, b.image)
+        assert np.array_equal(a.hint, b.hint)
+        assert a.text == b.text
+
+
+def _count(monkeypatch: pytest.MonkeyPatch, backbone) -> dict[str, int]:
+    from zeroconv.data import drawing
+
+    calls = {"draw": 0, "encode": 0, "text": 0}
+    for name, owner, attribute in (
+        ("draw", drawing, "draw"),
+        ("encode", backbone, "encode_image"),
+        ("text", backbone, "embed_text"),
+    ):
+        original = getattr(owner, attribute)
+
+        def counted(*args, name=name, original=original):
+            calls[name] += 1
+            return original(*args)
+
+        monkeypatch.setattr(owner, attribute, counted)
+    return calls

@@ -1,0 +1,101 @@
+"""The loss: what is predicted, that only the control learns, and that the noise is a function of the step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.tiny import inputs, randomise_, tiny_backbone
+from zeroconv.control import ControlNet
+from zeroconv.data.batches import Batch
+from zeroconv.training.ema import Ema
+from zeroconv.training.objective import ControlledLoss, add_noise, predict, stream, target
+from zeroconv.training.recipe import TrainingSettings
+from zeroconv.training.trainer import learning_rate, to_train_
+
+
+def test_noise_and_targets_agree() -> None:
+    """From z_t and what is predicted, ε or v, the latent can be computed back."""
+    z, noise, alpha = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2), torch.tensor([0.9, 0.5, 0.01])
+    noisy, a = add_noise(z, noise, alpha), alpha[:, None, None, None]
+    epsilon, v = target("epsilon", z, noise, alpha), target("v_prediction", z, noise, alpha)
+    assert torch.allclose((noisy - (1 - a).sqrt() * epsilon) / a.sqrt(), z, atol=1e-5)
+    assert torch.allclose(a.sqrt() * noisy - (1 - a).sqrt() * v, z, atol=1e-5)
+
+
+def batch(backbone, n: int = 2) -> Batch:
+    z, hint, _, text = inputs(backbone, n)
+    return Batch(torch.cat([z, z - 3], dim=1), (hint * 255).byte(), text, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_the_loss_is_the_mean_squared_error_of_the_controlled_backbone(prediction_type: str) -> None:
+    backbone = tiny_backbone(prediction_type)
+    control = randomise_(ControlNet.from_backbone(backbone))
+    one = batch(backbone)
+    loss = ControlledLoss(backbone, control)(one, stream("cpu", 1, 2))  # type: ignore[arg-type]
+    generator = stream("cpu", 1, 2)
+    z = backbone.latents_from_moments(one.moments, generator)
+    t = torch.randint(0, 1000, (2,), generator=generator)
+    noise = torch.randn(z.shape, generator=generator)
+    alpha = backbone.alphas_cumprod[t]
+    noisy = add_noise(z, noise, alpha)
+    skips = backbone.encode(noisy, t, one.text)
+    residuals = control(noisy, one.hints / 255, t, one.text)
+    output = backbone.decode([s + r for s, r in zip(skips, residuals, strict=True)], t, one.text)
+    wanted = target(prediction_type, z, noise, alpha)
+    assert torch.allclose(loss, torch.nn.functional.mse_loss(output, wanted), rtol=1e-5)
+
+
+def test_only_the_control_has_gradients() -> None:
+    backbone = tiny_backbone()
+    control: ControlNet = randomise_(ControlNet.from_backbone(backbone))  # type: ignore[assignment]
+    ControlledLoss(backbone, control)(batch(backbone), stream("cpu", 0)).backward()
+    assert all(p.grad is not None and p.grad.any() for p in control.zero_convs.parameters())
+    assert control.hint_encoder.conv_in.weight.grad.any()  # type: ignore[union-attr]
+    assert all(p.grad is None for p in backbone.unet.parameters())
+
+
+def test_no_control_is_the_backbone_alone() -> None:
+    backbone = tiny_backbone()
+    z, _, t, text = inputs(backbone)
+    expected = backbone.unet(z, t, text.hidden).sample
+    assert torch.allclose(predict(backbone, None, z, None, t, text), expected, atol=1e-6)
+
+
+def test_streams_are_functions_of_their_numbers() -> None:
+    a, again, other = (torch.rand(4, generator=stream("cpu", *n)) for n in ((0, 4, 1), (0, 4, 1), (0, 4, 2)))
+    assert torch.equal(a, again)
+    assert not torch.equal(a, other)
+    starts = {stream("cpu", seed, 4, step).initial_seed() for seed in range(50) for step in range(50)}
+    assert len(starts) == 2500
+
+
+def test_unused_connections_do_not_train() -> None:
+    control = ControlNet.from_backbone(tiny_backbone(), only_mid_control=True)
+    to_train_(control)
+    assert [conv.weight.requires_grad for conv in control.zero_convs] == [False] * 12 + [True]  # type: ignore[union-attr]
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    settings = TrainingSettings(steps=100, warmup=10, learning_rate=1.0, schedule="cosine")
+    rates = [learning_rate(step, settings) for step in range(100)]
+    assert 0 < rates[0] < rates[5] < rates[10] == max(rates)
+    assert rates[55] == pytest.approx(0.5, abs=0.01)
+    assert rates[-1] < 0.01
+    constant = TrainingSettings(steps=100, warmup=10, learning_rate=2.0)
+    assert learning_rate(50, constant) == learning_rate(99, constant) == 2.0
+
+
+def test_the_average_forgets_its_start() -> None:
+    weight = torch.nn.Parameter(torch.zeros(3))
+    ema = Ema([weight], decay=0.999)
+    weight.data.fill_(1.0)
+    for _ in range(30):
+        ema.update()
+    assert ema.average[0].mean() > 0.99  # with a plain 0.999 it would be 0.03
+    with ema.swapped():
+        assert weight.mean() < 1
+        averaged = weight.detach().clone()
+    assert weight.mean() == 1
+    assert torch.equal(ema.average[0], averaged)

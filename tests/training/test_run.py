@@ -1,0 +1,178 @@
+"""A run from its recipe to its folder, killed and gone on with in real processes, and what a user is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from zeroconv.control import ControlNet
+from zeroconv.data import open_dataset
+from zeroconv.errors import UserError
+from zeroconv.training import train
+from zeroconv.training.recipe import Recipe
+from zeroconv.training.run import hold_out
+from zeroconv.training.state import checkpoints
+
+Make = Callable[..., Recipe]
+
+
+def test_a_run_leaves_all_it_promises(recipe: Make) -> None:
+    said: list[str] = []
+    out = train(recipe(validate_every=3, sample_count=2, sample_steps=2, log_every=2), say=said.append)
+    control = ControlNet.load(out / "control")
+    assert control.config["zeroconv"]["condition"] == "depth"
+    assert any(conv.weight.any() for conv in control.zero_convs)  # type: ignore[union-attr]
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["status"], summary["steps"], summary["samples"]) == ("finished", 6, 12)
+    assert summary["validation"]["step"] == 6
+    assert summary["examples"] == 54
+    with Image.open(out / "samples" / "step-00000006.png") as sheet:
+        assert sheet.size == (4 * 66 - 2, 2 * 66 - 2)
+    assert (out / "log.jsonl").is_file()
+    assert any("hint gain" in line for line in said)
+    assert any("min left" in line for line in said)
+    assert not (out / "broken.json").exists()
+
+
+def test_a_finished_run_is_left_as_it_is(recipe: Make) -> None:
+    out = train(recipe(), say=lambda line: None)
+    before = load_file(out / "control" / "diffusion_pytorch_model.safetensors")
+    train(recipe(), say=lambda line: None)
+    after = load_file(out / "control" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_run_may_be_made_longer(recipe: Make) -> None:
+    said: list[str] = []
+    train(recipe(steps=4), say=said.append)
+    out = train(recipe(steps=6), say=said.append)
+    assert "going on from step 4 of 6" in said
+    assert json.loads((out / "summary.json").read_text())["steps"] == 6
+
+
+def test_another_recipe_keeps_out(recipe: Make) -> None:
+    train(recipe(steps=2), say=lambda line: None)
+    with pytest.raises(UserError, match=r"another recipe \(training.batch_size was 2, is 3\)"):
+        train(recipe(steps=2, batch_size=3))
+    with pytest.raises(UserError, match="holds a run already"):
+        train(recipe(steps=2), resume=False)
+
+
+def test_a_folder_of_something_else_is_not_touched(recipe: Make, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty and holds no run"):
+        train(recipe())
+    with pytest.raises(UserError, match="is a file"):
+        train(recipe(out=str(tmp_path / "run" / "thesis.txt")))
+
+
+def test_going_on_from_a_control(recipe: Make, tmp_path: Path) -> None:
+    first = train(recipe(), say=lambda line: None)
+    control = ControlNet.load(first / "control")
+    changed = recipe(out=str(tmp_path / "second"), steps=1, **{"control.init": str(first / "control")})
+    second = ControlNet.load(train(changed, say=lambda line: None) / "control")
+    old, new = control.hint_encoder.conv_in.weight, second.hint_encoder.conv_in.weight
+    assert torch.allclose(old, new, atol=3e-3)
+    assert not torch.equal(old, new)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"data.train": ["nowhere"]}, "no data folder nowhere"),
+        ({"base": "nowhere"}, "no backbone 'nowhere'"),
+        ({"data.size": 60}, "multiple of 8"),
+        ({"data.condition": "edges", "data.train": ["playroom:train:30"]}, "no condition 'edges'"),
+        ({"data.train": ["playroom:train:10"]}, "too few to hold some out"),
+        ({"control.init": "nowhere"}, "nowhere"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(recipe: Make, changes: dict, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence) as caught:
+        train(recipe(**changes), say=lambda line: None)
+    assert "\n" not in str(caught.value)
+
+
+def test_broken_pictures_are_listed_and_counted(recipe: Make, pictures: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = shutil.copytree(pictures, tmp_path / "copy")
+    (folder / "3.png").write_bytes(b"oops")
+    said: list[str] = []
+    out = train(recipe(steps=1, **{"data.train": [str(folder)]}), say=said.append)
+    assert list(json.loads((out / "broken.json").read_text())) == ["3.png"]
+    assert json.loads((out / "summary.json").read_text())["broken"] == 1
+    assert any("1 pictures were set aside" in line for line in said)
+
+
+def test_held_out_pictures_are_not_trained_on() -> None:
+    dataset = open_dataset("stickers?views=2")
+    rest, held = hold_out(dataset, 128)
+    names = [{data.name(i).partition("#")[0] for i in range(len(data))} for data in (rest, held)]
+    assert not names[0] & names[1]
+    assert len(rest) + len(held) == len(dataset)
+    assert len(held) >= 20
+    again = hold_out(open_dataset("stickers?views=2"), 128)[1]
+    assert [again.name(i) for i in range(len(again))] == [held.name(i) for i in range(len(held))]
+
+
+# ---------------------------------------------------------------- real processes
+
+
+def start(recipe: Recipe, path: Path) -> subprocess.Popen:
+    path.write_text(yaml.safe_dump(json.loads(recipe.model_dump_json())))
+    code = f"from zeroconv.training import train_command; train_command({str(path)!r})"
+    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_killed_and_interrupted_equals_never_stopped(recipe: Make, tmp_path: Path) -> None:
+    """kill -9 at a random moment, then SIGTERM, then to the end: the weights of a run that was never stopped."""
+    settings = {"steps": 24, "checkpoint_every": 5, "keep": 1, "threads": 1}
+    # other tests run in this process: the one to compare with gets a process of its own, with as many threads
+    straight = start(recipe(out=str(tmp_path / "straight"), **settings), tmp_path / "straight.yaml")
+    assert straight.wait(timeout=120) == 0
+    stopped = recipe(out=str(tmp_path / "stopped"), **settings)
+    folder = tmp_path / "stopped" / "checkpoints"
+
+    first = start(stopped, tmp_path / "stopped.yaml")
+    wait_for(lambda: bool(checkpoints(folder)))
+    time.sleep(random.random() * 0.3)
+    first.kill()
+    first.wait()
+    second = start(stopped, tmp_path / "stopped.yaml")
+    before = checkpoints(folder)[0].name
+    wait_for(
+        lambda: checkpoints(folder)[:1] != [] and checkpoints(folder)[0].name != before or second.poll() is not None
+    )
+    second.send_signal(signal.SIGTERM)
+    words = second.communicate(timeout=60)[0]
+    assert second.returncode == 0
+    assert "interrupted at step" in words or "finished" in words
+    assert start(stopped, tmp_path / "stopped.yaml").wait(timeout=120) == 0
+
+    a, b = (
+        load_file(tmp_path / n / "control" / "diffusion_pytorch_model.safetensors") for n in ("straight", "stopped")
+    )
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert os.path.exists(tmp_path / "stopped" / "summary.json")

@@ -1,0 +1,62 @@
+"""Checkpoints: whole or not there, the last ones kept, every random generator restored."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zeroconv.training.state import checkpoints, load_checkpoint, save_checkpoint
+
+
+def draw() -> tuple:
+    return random.random(), np.random.rand(), torch.rand(3).tolist()
+
+
+def test_a_state_comes_back_with_its_random_generators(tmp_path: Path) -> None:
+    draw()
+    weights = torch.randn(4, 3)
+    save_checkpoint(tmp_path, 7, {"weights": weights, "best": {"step": 3, "true": 0.5}, "last": None}, keep=2)
+    expected = draw()
+    draw()
+    state = load_checkpoint(tmp_path)
+    assert state is not None
+    assert torch.equal(state["weights"], weights)
+    assert (state["step"], state["best"], state["last"]) == (7, {"step": 3, "true": 0.5}, None)
+    assert draw() == expected
+
+
+def test_the_last_ones_are_kept(tmp_path: Path) -> None:
+    for step in (5, 10, 15, 20):
+        save_checkpoint(tmp_path, step, {}, keep=2)
+    assert [path.name[:13] for path in checkpoints(tmp_path)] == ["step-00000020", "step-00000015"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    for step in (5, 10):
+        save_checkpoint(tmp_path, step, {"weights": torch.ones(100)}, keep=2)
+    newest = checkpoints(tmp_path)[0]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1  # one bit
+    newest.write_bytes(content)
+    with pytest.warns(UserWarning, match="is damaged"):
+        state = load_checkpoint(tmp_path)
+    assert state is not None
+    assert state["step"] == 5
+
+
+def test_a_half_written_file_is_no_checkpoint(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 5, {}, keep=2)
+    (tmp_path / ".writing.pt.abc.pt").write_bytes(b"half")
+    (tmp_path / "writing.pt").write_bytes(b"half")
+    state = load_checkpoint(tmp_path)
+    assert state is not None
+    assert state["step"] == 5
+
+
+def test_nothing_is_none(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path / "none") is None

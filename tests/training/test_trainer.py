@@ -1,0 +1,228 @@
+"""The loop learns from hints, and goes on after any stop as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from tests.tiny import tiny_backbone
+from zeroconv.control import ControlNet
+from zeroconv.data.cache import cache_text
+from zeroconv.data.examples import Examples, Rows
+from zeroconv.errors import UserError
+from zeroconv.training.objective import ControlledLoss
+from zeroconv.training.recipe import parse_recipe
+from zeroconv.training.state import checkpoints
+from zeroconv.training.trainer import Trainer
+
+
+def blocks(backbone, n: int, seed: int, folder: Path, blind: bool = False) -> Examples:
+    """Latents of two by two blocks, +1 or −1, that the hint shows; `blind`: that it does not show."""
+    rng = np.random.default_rng(seed)
+    bits = rng.integers(0, 2, (n, 2, 2)).astype(np.float32)
+    z = np.kron(2 * bits - 1, np.ones((4, 4), np.float32))[:, None].repeat(4, axis=1)
+    moments = np.concatenate([z / backbone.vae.config.scaling_factor, np.full_like(z, -30)], axis=1)
+    hints = (np.kron(rng.integers(0, 2, (n, 2, 2)) if blind else bits, np.ones((32, 32))) * 255).astype(np.uint8)
+    table = cache_text(backbone, [("a", "b")], folder)
+    return Examples(Rows([moments]), None, Rows([hints]), [(1, 2)] * n, np.zeros(n, bool), table)
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Callable[..., Trainer]:
+    """`trainer(steps=20)`: training settings by name. Every call builds everything anew, as a new process would."""
+
+    def make(out: str = "run", blind: bool = False, control: dict | None = None, **settings) -> Trainer:
+        values = {
+            "steps": 6,
+            "batch_size": 4,
+            "learning_rate": 3e-3,
+            "validate_every": 0,
+            "sample_count": 0,
+            **settings,
+        }
+        recipe = parse_recipe(
+            {"out": str(tmp_path / out), "data": {"train": "x", "condition": "depth"}, "training": values}
+        )
+        torch.manual_seed(0)
+        backbone = tiny_backbone("v_prediction")
+        data, held = (blocks(backbone, n, n, tmp_path / "cache", blind) for n in (64, 16))
+        new = ControlNet.from_backbone(backbone, condition="depth", **(control or {}))
+        return Trainer(recipe, backbone, new, data, held, Accelerator(cpu=True), lambda line: None)
+
+    return make
+
+
+def weights(trainer: Trainer) -> list[Tensor]:
+    """Everything that a step changes: weights, average, both moments of the optimiser."""
+    state = trainer.optimizer.state_dict()["state"]
+    moments = [state[i][name] for i in sorted(state) for name in ("exp_avg", "exp_avg_sq", "step")]
+    return [t.detach().clone() for t in (*trainer.control.state_dict().values(), *trainer.ema.average, *moments)]
+
+
+def equal(a: list[Tensor], b: list[Tensor]) -> bool:
+    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_the_hint_is_learned(trainer) -> None:
+    run = trainer(steps=24, batch_size=8, validate_every=24, ema_decay=0.9)
+    frozen = [p.clone() for p in run.backbone.unet.parameters()]
+    assert run.run() == "finished"
+    first, last = (line["validation"] for line in run.log.read() if "validation" in line)
+    assert first["true"] == first["shuffled"] == first["none"]  # zero convolutions add nothing
+    assert last["true"] < 0.75 * first["true"]
+    assert last["gain"] > 0.3
+    assert last["gain"] > 4 * last["gain_error"]
+    assert last["none"] == first["none"]
+    assert equal(frozen, list(run.backbone.unet.parameters()))
+
+
+def test_a_hint_that_says_nothing_gains_nothing(trainer) -> None:
+    """The measure must not find what is not there."""
+    run = trainer(steps=24, batch_size=8, validate_every=24, ema_decay=0.9, blind=True)
+    run.run()
+    assert run.last is not None
+    assert abs(run.last["gain"]) < max(0.05, 3 * run.last["gain_error"])
+
+
+def test_resuming_is_never_having_stopped(trainer) -> None:
+    """Stopped between two checkpoints, twice; with accumulation, so that the place in the data matters."""
+    settings = {"steps": 7, "accumulation": 2, "warmup": 3, "schedule": "cosine", "checkpoint_every": 2}
+    straight = trainer("straight", **settings)
+    orders = record(straight)
+    straight.run()
+    seen: dict[int, list[int]] = {}
+    for stop in (3, 6, None):
+        part = trainer("parts", **settings)
+        assert part.resume() == (stop != 3)
+        taken = record(part)
+        if stop is None:
+            assert part.run() == "finished"
+        else:
+            with pytest.raises(Killed):
+                die_at(part, stop)
+        seen.update(taken)
+    assert equal(weights(straight), weights(part))
+    assert seen == orders
+    assert losses(straight) == losses(part)
+
+
+def losses(run: Trainer) -> list:
+    return [(line["step"], line["loss"]) for line in run.log.read() if "loss" in line]
+
+
+class Killed(BaseException):
+    """What a `kill -9` does to a process: no handler runs."""
+
+
+def die_at(run: Trainer, step: int) -> None:
+    original = run._train_step
+
+    def train_step(micro):
+        if run.step == step:
+            raise Killed
+        return original(micro)
+
+    run._train_step = train_step  # type: ignore[method-assign]
+    run.run()
+
+
+def record(run: Trainer) -> dict[int, list[int]]:
+    """Which examples each step has taken."""
+    taken, original = {}, run._train_step
+
+    def train_step(micro):
+        taken[run.step] = [int(i) for batch in micro for i in batch.indices]
+        return original(micro)
+
+    run._train_step = train_step  # type: ignore[method-assign]
+    return taken
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends(trainer, number: signal.Signals) -> None:
+    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    run = trainer(steps=500, checkpoint_every=500)
+    original = run._train_step
+
+    def train_step(micro):
+        if run.step == 2:
+            signal.raise_signal(number)
+        return original(micro)
+
+    run._train_step = train_step  # type: ignore[method-assign]
+    assert run.run() == "interrupted"
+    assert run.step == 3
+    assert [path.name[:13] for path in checkpoints(run.folder / "checkpoints")] == ["step-00000003"]
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+def test_a_loss_that_is_no_number_leaves_the_weights(trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trainer(steps=20)
+    before = weights(run)
+    monkeypatch.setattr(
+        ControlledLoss, "errors", lambda self, z, *rest: z.mean(dim=(1, 2, 3)) * float("nan") * sum_(self)
+    )
+    with pytest.raises(UserError, match="no number for 10 steps"):
+        run.run()
+    assert equal(before, weights(run))
+    assert sum(line.get("event") == "skipped" for line in run.log.read()) == 10
+
+
+def sum_(loss: ControlledLoss) -> Tensor:
+    return torch.stack([p.sum() for p in loss.control.parameters()]).sum()
+
+
+def test_accumulation_is_a_larger_batch(trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two micro-batches of 4 give the gradient of one of 8, when the noise is the same."""
+
+    def errors(self, z, noise, t, hints, text, control=True):
+        t, noise = torch.full_like(t, 500), torch.ones_like(noise)
+        return original(self, z.detach() * 0 + 1, noise, t, hints, text, control)
+
+    original = ControlledLoss.errors
+    monkeypatch.setattr(ControlledLoss, "errors", errors)
+    two = trainer("two", steps=1, batch_size=4, accumulation=2, prompt_dropping=1)
+    one = trainer("one", steps=1, batch_size=8, prompt_dropping=1)
+    for run in (one, two):
+        run.run()
+    assert all(torch.allclose(a, b, atol=2e-5) for a, b in zip(one.ema.average, two.ema.average, strict=True))
+
+
+def test_bfloat16_follows_float32(trainer) -> None:
+    runs = [trainer(name, steps=4, log_every=1, precision=name) for name in ("fp32", "bf16")]
+    for run in runs:
+        run.run()
+    assert runs[1].backbone.unet.conv_in.weight.dtype == torch.bfloat16
+    assert next(runs[1].control.parameters()).dtype == torch.float32
+    for (step, a), (_, b) in zip(losses(runs[0]), losses(runs[1]), strict=True):
+        assert b == pytest.approx(a, rel=0.03), step
+
+
+def test_time_ends_a_run(trainer) -> None:
+    run = trainer(steps=10_000, max_minutes=0.5 / 60)
+    assert run.run() == "finished"
+    assert 0 < run.step < 1000
+    assert threading.active_count() < 20  # readers end with their runs
+
+
+def test_the_log_stands_once_for_every_step(trainer) -> None:
+    run = trainer(steps=6, log_every=1, checkpoint_every=4)
+    with pytest.raises(Killed):
+        die_at(run, 5)
+    with run.log.path.open("a") as file:
+        file.write('{"step": 5, "lo')  # cut by the crash
+    again = trainer(steps=6, log_every=1, checkpoint_every=4)
+    assert again.resume()
+    again.run()
+    lines = [json.loads(line) for line in run.log.path.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "samples_per_second", "wait", "lr", "gradient", "seconds"} <= set(lines[0])

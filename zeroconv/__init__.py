@@ -1,0 +1,58 @@
+"""zeroconv trains, measures and runs ControlNets.
+
+The public names are imported when they are first used, so that `import zeroconv` and `zeroconv --help` stay fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from zeroconv import checkpoints, conditions, data, evaluation, generation, playroom, training
+    from zeroconv.backbones import load_backbone
+    from zeroconv.control import ControlNet
+    from zeroconv.errors import UserError
+    from zeroconv.generation import Control, generate
+
+__all__ = [
+    "Control",
+    "ControlNet",
+    "UserError",
+    "__version__",
+    "checkpoints",
+    "conditions",
+    "data",
+    "evaluation",
+    "generate",
+    "generation",
+    "load_backbone",
+    "playroom",
+    "training",
+]
+
+# public name → the module that defines it; every other name of __all__ is a module itself
+_HOMES = {
+    "Control": "zeroconv.generation",
+    "ControlNet": "zeroconv.control",
+    "UserError": "zeroconv.errors",
+    "generate": "zeroconv.generation",
+    "load_backbone": "zeroconv.backbones",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name in __all__:
+        value = importlib.import_module(f"zeroconv.{name}")
+    else:
+        raise AttributeError(f"module 'zeroconv' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

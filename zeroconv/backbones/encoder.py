@@ -1,0 +1,116 @@
+"""The encoder half of a diffusers UNet: frozen in the backbone, trainable as its deep copy."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from zeroconv.backbones.protocol import Connection, TextStates
+from zeroconv.errors import UserError
+
+# the UNet options that this file does not drive, with the only value it accepts
+_FIXED_OPTIONS = {
+    "center_input_sample": False,
+    "class_embed_type": None,
+    "num_class_embeds": None,
+    "encoder_hid_dim_type": None,
+    "time_embedding_act_fn": None,
+    "attention_type": "default",
+    "dual_cross_attention": False,
+}
+
+
+class UNetEncoder(nn.Module):
+    """conv_in, the down blocks and the middle block of a diffusers UNet or ControlNetModel, under diffusers' names.
+
+    It shares the modules it is given: around a frozen UNet it is the backbone's encoder, a deep copy of it is the
+    trainable copy. Its state dict has the keys of a diffusers ControlNet without the connections.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        m = cast(Any, model)
+        self.conv_in = m.conv_in
+        self.time_proj = m.time_proj
+        self.time_embedding = m.time_embedding
+        if m.config.addition_embed_type is not None:  # SDXL: pooled text and picture sizes
+            self.add_time_proj = m.add_time_proj
+            self.add_embedding = m.add_embedding
+        self.down_blocks = m.down_blocks
+        self.mid_block = m.mid_block
+        self.config = controlnet_config(dict(m.config))
+        self.connections = _connections(self)
+
+    @classmethod
+    def from_config(cls, config: dict) -> UNetEncoder:
+        """Build it from a diffusers ControlNet config, with freshly initialised weights."""
+        from diffusers import ControlNetModel
+
+        check_supported(config)
+        try:
+            return cls(ControlNetModel(**controlnet_config(config)))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the ControlNet's config.json describes no network that can be built: {error}.") from error
+
+    def forward(self, z: Tensor, t: Tensor | int, text: TextStates, added: Tensor | None = None) -> list[Tensor]:
+        emb = self.embed_time(z.shape[0], t, text)  # (N, 4·C0)
+        x = self.conv_in(z)  # (N, C0, H, W)
+        if added is not None:
+            x = x + added
+        skips = [x]
+        for block in self.down_blocks:
+            x, outputs = _run(block, x, emb, text)  # (N, Ci, H / 2^i, W / 2^i)
+            skips.extend(outputs)
+        return [*skips, _run(self.mid_block, x, emb, text)]
+
+    def embed_time(self, n: int, t: Tensor | int, text: TextStates) -> Tensor:
+        """Sinusoids of the step through two linear layers, (N, 4·C0); SDXL adds pooled text and picture sizes."""
+        weight = self.conv_in.weight
+        t = torch.as_tensor(t, device=weight.device).expand(n)
+        emb = self.time_embedding(self.time_proj(t).to(weight.dtype))
+        if not hasattr(self, "add_embedding"):
+            return emb
+        if text.pooled is None or text.time_ids is None:
+            raise UserError("this backbone (SDXL) needs pooled text states and time ids: make them with embed_text.")
+        sizes = self.add_time_proj(text.time_ids.flatten()).reshape(n, -1)
+        return emb + self.add_embedding(torch.cat([text.pooled, sizes], dim=-1).to(emb.dtype))
+
+
+def _run(block: nn.Module, x: Tensor, emb: Tensor, text: TextStates) -> Any:
+    if getattr(block, "has_cross_attention", False):
+        return block(x, emb, encoder_hidden_states=text.hidden)
+    return block(x, emb)
+
+
+def _connections(encoder: UNetEncoder) -> tuple[Connection, ...]:
+    """The points of REFERENCE table: conv_in, every block of a level, every halving, the middle."""
+    places, scale = [(encoder.conv_in.out_channels, 1)], 1
+    for block in encoder.down_blocks:
+        places += [(resnet.out_channels, scale) for resnet in block.resnets]
+        for halving in block.downsamplers or ():
+            scale *= 2
+            places.append((halving.out_channels, scale))
+    skips = [Connection(f"down.{i}", *place) for i, place in enumerate(places)]
+    return (*skips, Connection("mid", *places[-1]))
+
+
+def controlnet_config(config: dict) -> dict:
+    """The part of a UNet's or a ControlNet's config that diffusers' ControlNetModel takes."""
+    from diffusers import ControlNetModel
+
+    known = inspect.signature(ControlNetModel.__init__).parameters
+    return {key: value for key, value in config.items() if key in known and not key.startswith("_")}
+
+
+def check_supported(config: dict) -> None:
+    """Raise UserError where a UNet's config asks for something this project does not drive."""
+    wrong = [k for k, fixed in _FIXED_OPTIONS.items() if config.get(k, fixed) != fixed]
+    if config.get("addition_embed_type") not in (None, "text_time"):
+        wrong.append("addition_embed_type")
+    if config.get("mid_block_type", "") is None:
+        wrong.append("mid_block_type")
+    if wrong:
+        raise UserError(f"this UNet sets {', '.join(wrong)}, which zeroconv does not support; use SD 1.x, 2.x or XL.")

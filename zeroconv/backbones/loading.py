@@ -1,0 +1,135 @@
+"""`load_backbone`: "playroom", a diffusers folder, a hub id, or one weights file of Stable Diffusion 1.x or 2.x."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zeroconv.backbones.building import build_text_encoder, build_unet, build_vae
+from zeroconv.backbones.locate import locate
+from zeroconv.backbones.unet import DEFAULT_SCHEDULER, UNetBackbone
+from zeroconv.checkpoints.infer import infer_text_config, infer_unet_config, infer_vae_config
+from zeroconv.checkpoints.reading import WEIGHT_FILES, read_config, read_state_dict, read_weights
+from zeroconv.checkpoints.stable_diffusion import from_single_file
+from zeroconv.errors import UserError
+
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+_PATTERNS = ("model_index.json", *(f"{part}*/*" for part in PARTS))
+
+
+def load_backbone(
+    x: str | os.PathLike,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    prediction_type: str | None = None,
+) -> UNetBackbone:
+    """Load a frozen Stable Diffusion; float32 on the CPU unless asked otherwise.
+
+    x: "playroom" (embedded), a folder in diffusers' pipeline layout, a hub id `owner/name`, or one weights file in the
+    original layout. Nothing is ever unpickled but tensors. `prediction_type` overrides what the model's files say; one
+    file of SD 2.x says nothing, see `single_file_scheduler`. Raises UserError, one sentence, for whatever is wrong.
+    """
+    if x is None or not str(x):
+        raise UserError("no backbone was named; give 'playroom', a folder, a hub id or a .safetensors file.")
+    path = locate(os.fspath(x), "backbone", _PATTERNS)
+    dtype = dtype or torch.float32
+    load = _load_folder if path.is_dir() else _load_file
+    backbone = load(path, str(x), dtype, prediction_type)
+    return backbone.to(device, dtype)
+
+
+def _load_folder(folder: Path, name: str, dtype: torch.dtype, prediction_type: str | None) -> UNetBackbone:
+    _check_folder(folder)
+    unet, vae = folder / "unet", folder / "vae"
+    scheduler = read_config(folder / "scheduler", "scheduler_config.json")
+    if prediction_type is not None:
+        scheduler["prediction_type"] = prediction_type
+    texts = [sub for sub in (folder / "text_encoder", folder / "text_encoder_2") if sub.is_dir()]
+    return UNetBackbone(
+        build_unet(read_config(unet), read_weights(unet), unet, dtype),
+        build_vae(read_config(vae), read_weights(vae), vae, dtype),
+        [build_text_encoder(read_config(sub), read_weights(sub), sub, dtype) for sub in texts],
+        [load_tokenizer(folder / sub.name.replace("text_encoder", "tokenizer")) for sub in texts],
+        scheduler,
+        name=name,
+    )
+
+
+def _check_folder(folder: Path) -> None:
+    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    if not missing:
+        return
+    if len(missing) == len(PARTS) and (folder / "config.json").is_file():
+        kind = read_config(folder).get("_class_name", "one component")
+        raise UserError(f"{folder} holds a {kind}, not a whole model; give the folder with unet/, vae/, text_encoder/.")
+    if len(missing) == len(PARTS):
+        raise UserError(f"{folder} is no model folder: it has none of {', '.join(f'{p}/' for p in PARTS)}.")
+    raise UserError(f"the model in {folder} is incomplete: it lacks {', '.join(f'{p}/' for p in missing)}.")
+
+
+def load_tokenizer(folder: Path) -> Any:
+    from transformers import CLIPTokenizer
+
+    try:
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises OSError, TypeError and others for what is missing or broken
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"the tokenizer in {folder} cannot be read ({reason}); copy the model's again.") from error
+
+
+# ---------------------------------------------------------------- one file
+
+
+def _load_file(path: Path, name: str, dtype: torch.dtype, prediction_type: str | None) -> UNetBackbone:
+    if path.suffix not in WEIGHT_FILES:
+        raise UserError(f"{path} is no model; give a folder or a weights file ({', '.join(sorted(WEIGHT_FILES))}).")
+    parts = from_single_file(read_state_dict(path), path)
+    scheduler = single_file_scheduler(path, parts.open_clip, prediction_type)
+    size = 96 if scheduler["prediction_type"] == "v_prediction" else 64  # SD 2.x learned v at 768 pixels
+    text_config = infer_text_config(parts.text, "gelu" if parts.open_clip else "quick_gelu")
+    return UNetBackbone(
+        build_unet(infer_unet_config(parts.unet, size), parts.unet, path, dtype),
+        build_vae(infer_vae_config(parts.vae), parts.vae, path, dtype),
+        [build_text_encoder(text_config, parts.text, path, dtype)],
+        [_tokenizer_for(path, parts.open_clip)],
+        scheduler,
+        name=name,
+    )
+
+
+def single_file_scheduler(path: Path, sd2: bool, prediction_type: str | None) -> dict:
+    """The schedule of SD 1.x and 2.x, which is one; what the model predicts cannot be seen in its weights.
+
+    SD 1.x predicts ε. For SD 2.x, in this order: `prediction_type`; a .yaml beside the file, as is the custom, with
+    `parameterization: "v"`; ε where the file's name says it is a base model ("base", "512"); else v.
+    """
+    if prediction_type is None and sd2:
+        note = path.with_suffix(".yaml")
+        if note.is_file():
+            text = note.read_text(encoding="utf-8", errors="replace").replace("'", '"')
+            prediction_type = "v_prediction" if 'parameterization: "v"' in text else "epsilon"
+        else:
+            base = any(word in path.stem.lower() for word in ("base", "512"))
+            prediction_type = "epsilon" if base else "v_prediction"
+    return {**DEFAULT_SCHEDULER, "prediction_type": prediction_type or "epsilon"}
+
+
+def _tokenizer_for(path: Path, sd2: bool) -> Any:
+    """A tokenizer/ folder beside the file, else the one of the same family in the hub's cache, else from the hub."""
+    beside = path.parent / "tokenizer"
+    if beside.is_dir():
+        return load_tokenizer(beside)
+    name = "stabilityai/stable-diffusion-2" if sd2 else "openai/clip-vit-large-patch14"
+    files = ("tokenizer/*",) if sd2 else ("tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json")
+    try:
+        folder = locate(name, "tokenizer", files)
+    except UserError as error:
+        raise UserError(
+            f"{path} holds no tokenizer, and {name} is not in the hub's cache and cannot be fetched; "
+            f"put its tokenizer files into {beside}."
+        ) from error
+    return load_tokenizer(folder / "tokenizer" if sd2 else folder)

@@ -1,0 +1,221 @@
+"""Stable Diffusion 1.x, 2.x and XL as a backbone, driving diffusers' own UNet modules in two halves."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from typing import Any, Literal, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from zeroconv.backbones.encoder import UNetEncoder, check_supported
+from zeroconv.backbones.protocol import Connection, TextStates
+from zeroconv.errors import UserError
+
+
+class UNetBackbone:
+    """A frozen Stable Diffusion. See `zeroconv.backbones.Backbone` for the shapes.
+
+    Nothing here trains: every parameter has requires_grad False and every module is in eval mode. Any component may
+    be None in a partial backbone; using it then raises UserError.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module | None,
+        vae: nn.Module | None = None,
+        text_encoders: Sequence[nn.Module] = (),
+        tokenizers: Sequence[Any] = (),
+        scheduler_config: dict | None = None,
+        name: str = "backbone",
+    ) -> None:
+        self._unet, self._vae = unet, vae
+        self.text_encoders, self.tokenizers = list(text_encoders or ()), list(tokenizers or ())
+        self.name = name
+        for module in self._modules():
+            module.requires_grad_(False).eval()
+        if unet is not None:
+            check_supported(dict(cast(Any, unet).config))
+        self._encoder = UNetEncoder(unet).eval() if unet is not None else None
+        self.scheduler_config = dict(scheduler_config or DEFAULT_SCHEDULER)
+        self.prediction_type = _prediction_type(self.scheduler_config, name)
+        self.alphas_cumprod = _alphas_cumprod(self.scheduler_config)
+
+    # ---------------------------------------------------------------- the UNet, in two halves
+
+    def encode(self, z: Tensor, t: Tensor | int, text: TextStates) -> list[Tensor]:
+        """z (N, C, H, W), t (N,) or scalar → 12 skips and the middle, (N, C_i, H / scale_i, W / scale_i)."""
+        return self.encoder(z, t, text)
+
+    def decode(self, skips: Sequence[Tensor], t: Tensor | int, text: TextStates) -> Tensor:
+        """The tensors of `encode`, residuals added → ε or v, (N, C, H, W). Differentiable in the skips."""
+        unet = self.unet
+        *rest, x = skips  # the middle, (N, C, H / 8, W / 8)
+        emb = self.encoder.embed_time(x.shape[0], t, text)
+        for block in unet.up_blocks:
+            rest, own = rest[: -len(block.resnets)], rest[-len(block.resnets) :]
+            size = rest[-1].shape[2:] if rest else None  # sizes that do not halve evenly come back as they were
+            kwargs = {"encoder_hidden_states": text.hidden} if getattr(block, "has_cross_attention", False) else {}
+            x = block(x, res_hidden_states_tuple=tuple(own), temb=emb, upsample_size=size, **kwargs)
+        if unet.conv_norm_out is not None:
+            x = unet.conv_act(unet.conv_norm_out(x))
+        return unet.conv_out(x)  # (N, C, H, W)
+
+    def copy_encoder(self) -> UNetEncoder:
+        """The trainable copy: the encoder's weights, all of which may train."""
+        return copy.deepcopy(self.encoder).requires_grad_(True)
+
+    # ---------------------------------------------------------------- text
+
+    @torch.no_grad()
+    def embed_text(self, prompts: Sequence[str], size: tuple[int, int] | None = None) -> TextStates:
+        """Prompts → text states; cut at the tokenizer's length. `size` (height, width) is read by SDXL only."""
+        if not self.text_encoders:
+            raise UserError(f"{self.name} has no text encoder, so it cannot read a prompt; load a complete model.")
+        if not prompts:
+            raise UserError("there is no prompt to embed; give at least one, the empty string if need be.")
+        chunks = [self._embed_chunk(list(prompts[i : i + 64]), size) for i in range(0, len(prompts), 64)]
+        return TextStates.cat(chunks)
+
+    def _embed_chunk(self, prompts: list[str], size: tuple[int, int] | None) -> TextStates:
+        xl = hasattr(self.encoder, "add_embedding") if self._unet is not None else len(self.text_encoders) > 1
+        hidden, pooled = [], None
+        for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True):
+            length = min(tokenizer.model_max_length, cast(Any, encoder).config.max_position_embeddings)
+            tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+            out = encoder(tokens.input_ids.to(self.device), output_hidden_states=xl)
+            # SDXL reads the states before the last layer, and the projected summary of its last encoder
+            hidden.append(out.hidden_states[-2] if xl else out.last_hidden_state)
+            pooled = getattr(out, "text_embeds", None) if xl else None
+        if not xl:
+            return TextStates(hidden[0].to(self.dtype))
+        height, width = size or (self.default_size, self.default_size)
+        ids = torch.tensor([height, width, 0, 0, height, width], device=self.device, dtype=self.dtype)
+        pooled = None if pooled is None else pooled.to(self.dtype)
+        return TextStates(torch.cat(hidden, dim=-1).to(self.dtype), pooled, ids.repeat(len(prompts), 1))
+
+    # ---------------------------------------------------------------- pictures and latents
+
+    @torch.no_grad()
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) in [−1, 1] → moments (N, 2C, h, w): mean ‖ log-variance, not scaled."""
+        vae = self.vae
+        images = images.to(vae.device, vae.dtype)
+        return torch.cat([vae.encode(part).latent_dist.parameters for part in _in_chunks(images, images.shape)])
+
+    def latents_from_moments(
+        self, moments: Tensor, generator: torch.Generator | None = None, sample: bool = True
+    ) -> Tensor:
+        """Moments (N, 2C, h, w) → latents (N, C, h, w): a sample of the posterior, or its mean; scaled to unit size."""
+        mean, logvar = moments.chunk(2, dim=1)
+        if sample:
+            device = generator.device if generator is not None else mean.device
+            noise = torch.randn(mean.shape, generator=generator, device=device, dtype=mean.dtype).to(mean.device)
+            mean = mean + noise * torch.exp(0.5 * logvar.clamp(-30, 20))
+        return mean * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode_latents(self, z: Tensor) -> Tensor:
+        """Latents (N, C, h, w) → images (N, 3, H, W), float32 in [0, 1]; a few at a time to bound the memory."""
+        vae = self.vae
+        z = (z / vae.config.scaling_factor).to(vae.device, vae.dtype)
+        pixels = (z.shape[0], 3, z.shape[2] * self.latent_scale, z.shape[3] * self.latent_scale)
+        images = torch.cat([vae.decode(part).sample.float() for part in _in_chunks(z, pixels)])
+        return (images / 2 + 0.5).clamp(0, 1)
+
+    # ---------------------------------------------------------------- what it is
+
+    @property
+    def unet(self) -> Any:
+        if self._unet is None:
+            raise UserError(f"{self.name} has no UNet; load a complete model.")
+        return self._unet
+
+    @property
+    def encoder(self) -> UNetEncoder:
+        """The frozen encoder; it shares the UNet's modules."""
+        if self._encoder is None:
+            raise UserError(f"{self.name} has no UNet; load a complete model.")
+        return self._encoder
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        return self.encoder.connections
+
+    @property
+    def vae(self) -> Any:
+        if self._vae is None:
+            raise UserError(f"{self.name} has no VAE, so it cannot read or write pictures; load a complete model.")
+        return self._vae
+
+    @property
+    def latent_channels(self) -> int:
+        return self.unet.config.in_channels
+
+    @property
+    def latent_scale(self) -> int:
+        return 2 ** (len(self.vae.config.block_out_channels) - 1) if self._vae is not None else 8
+
+    @property
+    def default_size(self) -> int:
+        return (self.unet.config.sample_size or 64) * self.latent_scale
+
+    @property
+    def device(self) -> torch.device:
+        return next(self._modules()[0].parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self._modules()[0].parameters()).dtype
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        for module in self._modules():
+            nn.Module.to(module, device=device, dtype=dtype)  # diffusers' own .to warns of every dtype
+        if dtype == torch.float16 and self._vae is not None and self._overflows_in_half():
+            self._vae.to(dtype=torch.float32)
+        return self
+
+    def _overflows_in_half(self) -> bool:
+        """SDXL's autoencoder gives NaN in float16; the models of one text encoder do not."""
+        return len(self.text_encoders) > 1 and bool(getattr(self.vae.config, "force_upcast", False))
+
+    def _modules(self) -> list[nn.Module]:
+        return [m for m in (self._unet, self._vae, *self.text_encoders) if m is not None]
+
+
+# Stable Diffusion's noise schedule (1.x), for a backbone that was given none
+DEFAULT_SCHEDULER = {
+    "_class_name": "DDIMScheduler",
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "epsilon",
+    "steps_offset": 1,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+}
+
+
+def _prediction_type(config: dict, name: str) -> Literal["epsilon", "v_prediction"]:
+    kind = config.get("prediction_type", "epsilon")
+    if kind not in ("epsilon", "v_prediction"):
+        raise UserError(f"{name} predicts {kind!r}; zeroconv knows epsilon and v_prediction.")
+    return kind
+
+
+def _alphas_cumprod(config: dict) -> Tensor:
+    from diffusers import DDPMScheduler
+
+    known = inspect.signature(DDPMScheduler.__init__).parameters
+    scheduler = DDPMScheduler(**{k: v for k, v in config.items() if k in known and k != "variance_type"})
+    return scheduler.alphas_cumprod.float()
+
+
+CHUNK_PIXELS = 4 * 512 * 512  # what the autoencoder holds in one pass
+
+
+def _in_chunks(x: Tensor, image_shape: Sequence[int]) -> tuple[Tensor, ...]:
+    return x.split(max(1, CHUNK_PIXELS // (image_shape[-1] * image_shape[-2])))

@@ -1,0 +1,22 @@
+"""Layouts of weights: reading them safely, renaming them exactly, and telling a config from the shapes.
+
+This floor knows files and names, no model: backbones and controls read their weights through it.
+"""
+
+from __future__ import annotations
+
+from zeroconv.checkpoints.controlnet import diffusers_to_original, layout_of, original_to_diffusers
+from zeroconv.checkpoints.convert import convert
+from zeroconv.checkpoints.infer import infer_config
+from zeroconv.checkpoints.reading import check_strict, load_strict, read_state_dict
+
+__all__ = [
+    "check_strict",
+    "convert",
+    "diffusers_to_original",
+    "infer_config",
+    "layout_of",
+    "load_strict",
+    "original_to_diffusers",
+    "read_state_dict",
+]

@@ -1,0 +1,67 @@
+"""`zeroconv convert`: a ControlNet from one layout into the other, exactly."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zeroconv.checkpoints.controlnet import diffusers_to_original, layout_of, original_to_diffusers
+from zeroconv.checkpoints.infer import infer_config
+from zeroconv.checkpoints.reading import check_strict, read_config, read_metadata, read_state_dict, read_weights
+from zeroconv.errors import UserError
+from zeroconv.files import atomic_folder, atomic_write
+
+
+def convert(source: str | os.PathLike, out: str | os.PathLike, to: str) -> Path:
+    """Read a ControlNet (one file of either layout, or a diffusers folder) and write it in the other layout.
+
+    to "diffusers": a folder with config.json and diffusion_pytorch_model.safetensors. to "original": one .safetensors
+    file, its names under `control_model.`. The tensors keep their values and dtype; config and names are checked
+    against a network built from them. Returns `out`. Raises UserError.
+    """
+    if to not in ("diffusers", "original"):
+        raise UserError(f"there is no layout {to!r}; choose diffusers or original.")
+    source, out = Path(source), Path(out)
+    if to == "original" and out.suffix != ".safetensors":
+        raise UserError(f"the original layout is one file: give a name that ends in .safetensors, not {out}.")
+    config, state = read_controlnet(source)
+    check_controlnet(config, state, source)
+    state = {key: value.contiguous() for key, value in state.items()}
+    if to == "diffusers":
+        with atomic_folder(out) as folder:
+            config = {"_class_name": "ControlNetModel", **config}
+            (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            save_file(state, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    else:
+        original = diffusers_to_original(state, source)
+        with atomic_write(out) as file:
+            save_file(original, file, metadata={"format": "pt", "zeroconv": json.dumps(config)})
+    return out
+
+
+def read_controlnet(source: Path) -> tuple[dict, dict[str, Tensor]]:
+    """Config and weights, both in diffusers' terms."""
+    if source.is_dir():
+        return read_config(source), read_weights(source, ("diffusion_pytorch_model",))
+    state = read_state_dict(source)
+    if layout_of(state, source) == "original":
+        state = original_to_diffusers(state, source)
+    metadata = read_metadata(source)
+    return (json.loads(metadata["zeroconv"]) if "zeroconv" in metadata else infer_config(state)), state
+
+
+def check_controlnet(config: dict, state: dict[str, Tensor], where: object) -> None:
+    """Raise UserError unless diffusers' ControlNetModel of this config has exactly these tensors."""
+    from diffusers import ControlNetModel
+
+    ours = config.get("zeroconv", {})
+    if ours.get("connections") == "lite" or ours.get("hint_encoder", "released") != "released":
+        raise UserError(f"{where} has parts that no other tool knows: lite connections or the paper's hint encoder.")
+    with torch.device("meta"):
+        model = ControlNetModel.from_config({k: v for k, v in config.items() if k != "zeroconv"})
+    check_strict(model.state_dict(), state, where)

@@ -1,0 +1,217 @@
+"""The command line: every command is a function, its options are that function's signature.
+
+Exit codes: 0 done; 2 the user's mistake, told in one line on stderr; 1 anything else, with its traceback.
+Libraries are imported inside the commands, so that `zeroconv --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer import Argument, Option
+
+from zeroconv.cli import playroom
+from zeroconv.errors import UserError
+
+UsageError: Any = typer.BadParameter.__base__  # typer does not export it
+
+
+class PlainErrors(typer.core.TyperGroup):
+    """Turns a `UserError` into one line and exit code 2, and shows warnings as one-line notes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = _note  # type: ignore[assignment]
+            try:
+                return super().invoke(ctx)
+            except UserError as error:
+                typer.echo(f"zeroconv: {_one_line(error)}", err=True)
+            except UsageError as error:
+                if type(error).__name__ == "NoArgsIsHelpError":
+                    raise
+                command = error.ctx.command_path if error.ctx else "zeroconv"
+                typer.echo(f"zeroconv: {_one_line(error.format_message())} See: {command} --help", err=True)
+            raise typer.Exit(2)
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split()).rstrip(".") + "."
+
+
+def _note(message: Warning | str, category: type[Warning], filename: str, *_: Any) -> None:
+    """Show what the package says to its user; what a library says to its developers stays out of sight."""
+    if Path(__file__).parent.parent in Path(filename).parents:
+        typer.echo(f"note: {_one_line(message)}", err=True)
+
+
+app = typer.Typer(
+    name="zeroconv",
+    cls=PlainErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Train, measure and run ControlNets.",
+)
+app.add_typer(playroom.app, name="playroom")
+
+Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout, for programs.")]
+Base = Annotated[str, Option(help="The frozen model: playroom, a folder, a hub id, or one .safetensors file.")]
+Device = Annotated[str, Option(help="cpu, cuda, cuda:1, mps; auto takes the first there is.")]
+Control = Annotated[
+    list[str] | None,
+    Option(
+        help="NAME=PICTURE takes the picture as the hint; NAME:PICTURE draws the hint from it first. "
+        "NAME: canny, depth, a folder, a file, or a hub id. May be given several times."
+    ),
+]
+OneEach = "Once for all controls, or once for each, in their order."
+
+
+def _version(value: bool) -> None:
+    if value:
+        from zeroconv import __version__
+
+        typer.echo(f"zeroconv {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Train, measure and run ControlNets."""
+
+
+@app.command()
+def generate(
+    prompt: Annotated[list[str], Argument(help="One prompt or several.")],
+    control: Control = None,
+    weight: Annotated[list[float] | None, Option(help=f"Strength of a control, 1 by default. {OneEach}")] = None,
+    start: Annotated[list[float] | None, Option(help=f"Share of the steps before a control sets in. {OneEach}")] = None,
+    end: Annotated[list[float] | None, Option(help=f"Share of the steps after which it stops. {OneEach}")] = None,
+    base: Base = "playroom",
+    guidance: Annotated[str, Option(help="Where control acts: both, cond, resolution, guess.")] = "resolution",
+    cfg: Annotated[float, Option(help="Classifier-free guidance; 1 switches it off.")] = 7.5,
+    steps: Annotated[int, Option(help="Denoising steps.")] = 20,
+    seed: Annotated[int, Option(min=0, max=2**53, help="Seed of the first picture; the next ones count up.")] = 0,
+    scheduler: Annotated[str, Option(help="ddim, euler, euler_a, dpm++2m_karras, unipc or lcm.")] = "unipc",
+    negative: Annotated[str, Option(help="What the picture should not show.")] = "",
+    height: Annotated[int | None, Option(help="Pixels; the base's own size by default.")] = None,
+    width: Annotated[int | None, Option(help="Pixels; the base's own size by default.")] = None,
+    count: Annotated[int, Option(help="Pictures a prompt.")] = 1,
+    out: Annotated[Path, Option(help="A .png file (numbered if several), or a folder.")] = Path("picture.png"),
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Make pictures from a prompt, with any number of controls."""
+    from zeroconv.cli.generate import parse_controls, run
+
+    request = {
+        "guidance": guidance,
+        "cfg": cfg,
+        "steps": steps,
+        "seed": seed,
+        "scheduler": scheduler,
+        "negative": negative,
+        "height": height,
+        "width": width,
+        "count": count,
+    }
+    specs = parse_controls(control or [], weight or [], start or [], end or [])
+    report = run(prompt, specs, base, out, device, request)
+    _answer(report, json, lambda: typer.echo("\n".join(picture["file"] for picture in report["pictures"])))
+
+
+@app.command()
+def annotate(
+    condition: Annotated[str, Argument(help="Which hint: canny, …")],
+    source: Annotated[Path, Argument(help="A picture, or a folder of them.")],
+    out: Annotated[Path, Option(help="Where the hint goes: a .png, or a folder for a folder.")],
+    param: Annotated[list[str] | None, Option("--set", help="A parameter of the condition, NAME=VALUE.")] = None,
+    workers: Annotated[int, Option(help="Processes for a folder; 0 means one a core.")] = 0,
+    json: Json = False,
+) -> None:
+    """Draw hints from pictures. A folder is done in parallel; hints already there are kept."""
+    from zeroconv.cli.annotate import parse_params, run
+
+    report = run(condition, source, out, parse_params(param or []), workers)
+    _answer(report, json, lambda: typer.echo(f"{report['drawn']} drawn, {report['kept']} kept: {report['out']}"))
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, Argument(help="A YAML file; see recipes/.")],
+    setting: Annotated[list[str] | None, Option("--set", help="Change a setting: training.steps=2000.")] = None,
+    resume: Annotated[bool, Option(help="Go on with the run that the recipe's folder holds, or refuse to.")] = True,
+) -> None:
+    """Train a ControlNet from a recipe. The same command goes on where an interrupted one stopped."""
+    from zeroconv.training import train_command
+
+    typer.echo(str(train_command(recipe, setting or [], resume)))
+
+
+@app.command()
+def info(
+    model: Annotated[str, Argument(help="playroom, playroom-canny, a folder, a file, or a hub id.")],
+    json: Json = False,
+) -> None:
+    """Say what a base model or a control is: connections, parameters, condition, licence."""
+    from zeroconv.cli.info import describe, show
+
+    report = describe(model)
+    _answer(report, json, lambda: show(report))
+
+
+@app.command()
+def convert(
+    source: Annotated[str, Argument(help="A control: one file in the original layout, or a diffusers folder.")],
+    out: Annotated[Path, Argument(help="Where the converted control goes.")],
+    to: Annotated[str, Option(help="diffusers (a folder) or original (one .safetensors file).")] = "diffusers",
+) -> None:
+    """Rewrite a control in the other checkpoint layout; nothing is lost either way."""
+    from zeroconv.backbones.locate import locate
+    from zeroconv.checkpoints.convert import convert as rewrite
+
+    typer.echo(str(rewrite(locate(source, "ControlNet"), out, to)))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, Option(help="Folder of the gallery.")] = Path("demo"),
+    base: Base = "playroom",
+    steps: Annotated[int, Option(help="Denoising steps.")] = 16,
+    seeds: Annotated[int, Option(help="Pictures with control a row.")] = 4,
+    device: Device = "auto",
+) -> None:
+    """Draw the gallery: pictures with and without control, for every embedded control."""
+    from zeroconv.cli.gallery import demo as draw
+
+    typer.echo(str(draw(out, base=base, steps=steps, seeds=seeds, device=device, say=_say)))
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _answer(report: dict, json: bool, show: Any) -> None:
+    """Print the report for a program, or call `show` for a person."""
+    if json:
+        jsonlib.dump(report, sys.stdout, indent=2, default=str)
+        sys.stdout.write("\n")
+    else:
+        show()
+
+
+def main() -> None:
+    app(prog_name="zeroconv")
+
+
+if __name__ == "__main__":
+    main()

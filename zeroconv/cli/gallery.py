@@ -1,0 +1,245 @@
+"""The demo gallery: hint | without control | with control, on pictures that no network was trained on.
+
+`demo` makes the rows from the embedded world and models; `draw` fills them with pictures; `write` makes the page and
+the contact sheet. Models and pictures come in as arguments, so that a test can run it all with tiny ones.
+"""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from zeroconv.errors import UserError
+from zeroconv.files import atomic_folder, atomic_write
+
+if TYPE_CHECKING:
+    from zeroconv.control import ControlNet
+
+
+@dataclass
+class Row:
+    """One line of the gallery: a hint, the picture it came from, a prompt, and what was made of them."""
+
+    section: str
+    condition: str
+    prompt: str
+    hint: Image.Image
+    original: Image.Image
+    without: Image.Image | None = None
+    images: list[Image.Image] = field(default_factory=list)
+
+
+SECTIONS = {
+    "canny-scenes": "Edges of held-out scenes",
+    "depth-scenes": "Depth of held-out scenes (near is white)",
+    "canny-stickers": "Edges of real stickers, of concepts no network has seen",
+    "canny-photo": "Edges of a real photograph, under three prompts",
+}
+PHOTO_PROMPTS = (
+    "",
+    "a large red cylinder on a wooden floor",
+    "a blue cylinder and a yellow ball in front of a white wall",
+)
+
+
+def demo(
+    out: Path,
+    *,
+    base: str = "playroom",
+    steps: int = 16,
+    seeds: int = 4,
+    device: str = "auto",
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Draw the gallery of the embedded models into the folder `out`; returns the path of its page."""
+    from zeroconv.backbones import load_backbone
+    from zeroconv.cli.generate import load_control, pick_device
+
+    began = time.perf_counter()
+    backbone = load_backbone(base, device=pick_device(device))
+    controls = {name: load_control(name, base, backbone).to(backbone.device) for name in ("canny", "depth")}
+    say(f"models loaded in {time.perf_counter() - began:.1f} s")
+    size = backbone.default_size
+    rows = [*scene_rows(size), *sticker_rows(size), *photo_rows(size)]
+    draw(rows, backbone, controls, steps=steps, seeds=range(seeds), say=say)
+    facts = f"{len(rows) * (1 + seeds)} pictures, {steps} steps each, {time.perf_counter() - began:.0f} s in all"
+    return write(rows, out, facts)
+
+
+def scene_rows(size: int, count: int = 3) -> list[Row]:
+    """Rows from scenes of the test split, for edges and for depth."""
+    from zeroconv import playroom
+    from zeroconv.conditions import annotate
+
+    scenes = [playroom.render(seed, size=size) for seed in playroom.split_seeds("test", 2 * count)]
+    edges = [
+        Row("canny-scenes", "canny", scene.caption, annotate("canny", scene.image), scene.image)
+        for scene in scenes[:count]
+    ]
+    depths = [
+        Row("depth-scenes", "depth", scene.caption, Image.fromarray(playroom.depth_hint(scene.depth)), scene.image)
+        for scene in scenes[count:]
+    ]
+    return edges + depths
+
+
+def sticker_rows(size: int, count: int = 4) -> list[Row]:
+    """Rows from the stickers in the package whose concepts were held out from every training."""
+    from zeroconv.conditions import annotate
+    from zeroconv.playroom import stickers
+
+    held_out = stickers.load_stickers(stickers.sample_folder(), "test")
+    if not held_out:
+        raise UserError(f"no sticker in {stickers.sample_folder()} belongs to the test split; build the sample again")
+    concepts = list({record.concept: record for record in held_out}.values())
+    rows = []
+    for record in concepts[:: max(1, len(concepts) // count)][:count]:
+        picture = square(record.image(), size)
+        prompt = stickers.compose_caption(record, record.background)
+        rows.append(Row("canny-stickers", "canny", prompt, annotate("canny", picture), picture))
+    return rows
+
+
+def photo_rows(size: int) -> list[Row]:
+    """One photograph (scikit-image's `coffee`), its edges, three prompts."""
+    from zeroconv.cli.generate import draw_hint
+
+    try:
+        from skimage.data import coffee
+    except ImportError as error:
+        raise UserError("the gallery's photograph comes with scikit-image: pip install 'zeroconv[demo]'") from error
+    photo = Image.fromarray(coffee())
+    hint = draw_hint("canny", photo, (size, size))
+    small = square(photo, size)
+    return [Row("canny-photo", "canny", prompt, hint, small) for prompt in PHOTO_PROMPTS]
+
+
+def square(picture: Image.Image, size: int) -> Image.Image:
+    """The middle of a picture, as a square of `size` pixels."""
+    return ImageOps.fit(picture.convert("RGB"), (size, size), method=Image.Resampling.LANCZOS)
+
+
+def draw(
+    rows: Sequence[Row],
+    backbone: Any,
+    controls: dict[str, ControlNet],
+    *,
+    steps: int,
+    seeds: Iterable[int],
+    say: Callable[[str], None],
+    batch_size: int = 8,
+) -> None:
+    """Fill every row: one picture without control, then one a seed with it; a whole section goes through together."""
+    from zeroconv.generation import Control, generate
+
+    seeds = list(seeds)
+    for section in dict.fromkeys(row.section for row in rows):
+        began = time.perf_counter()
+        mine = [row for row in rows if row.section == section]
+        plain = generate(
+            backbone, [row.prompt for row in mine], seed=[seeds[0]] * len(mine), steps=steps, batch_size=batch_size
+        )
+        pairs = [(row, seed) for row in mine for seed in seeds]
+        control = Control(controls[mine[0].condition], [row.hint for row, _ in pairs])
+        guided = generate(
+            backbone,
+            [row.prompt for row, _ in pairs],
+            [control],
+            seed=[seed for _, seed in pairs],
+            steps=steps,
+            batch_size=batch_size,
+        )
+        for row, image in zip(mine, plain, strict=True):
+            row.without = image
+        for (row, _), image in zip(pairs, guided, strict=True):
+            row.images.append(image)
+        say(f"{SECTIONS[section]}: {len(plain) + len(guided)} pictures in {time.perf_counter() - began:.1f} s")
+
+
+def write(rows: Sequence[Row], out: Path, facts: str) -> Path:
+    """Write the page, its pictures and the contact sheet; the folder appears whole or not at all."""
+    if out.exists() and any(out.iterdir()) and not (out / "index.html").exists():
+        raise UserError(f"the folder {out} holds something else than a gallery: name another one with --out")
+    with atomic_folder(out) as folder:
+        (folder / "pictures").mkdir()
+        names = [_save(row, i, folder / "pictures") for i, row in enumerate(rows)]
+        contact_sheet(rows).save(folder / "gallery.png")
+        with atomic_write(folder / "index.html") as page:
+            page.write_text(_page(rows, names, facts), encoding="utf-8")
+    return out / "index.html"
+
+
+def _cells(row: Row) -> list[tuple[str, Image.Image]]:
+    assert row.without is not None
+    heads = ["picture", "hint", "without control", *(f"with control, seed {i}" for i in range(len(row.images)))]
+    return list(zip(heads, [row.original, row.hint, row.without, *row.images], strict=True))
+
+
+def _save(row: Row, index: int, folder: Path) -> list[tuple[str, str]]:
+    named = []
+    for i, (head, image) in enumerate(_cells(row)):
+        name = f"{index:02d}-{row.section}-{i}.png"
+        image.save(folder / name)
+        named.append((head, f"pictures/{name}"))
+    return named
+
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1240px; padding: 0 1rem; }
+h2 { margin: 2.2rem 0 .3rem; font-size: 1.15rem; }
+table { border-spacing: 6px 4px; }
+th { font-weight: normal; font-size: .8rem; opacity: .75; text-align: left; }
+td.prompt { padding: .1rem 0 .8rem; font-style: italic; }
+img { display: block; width: 148px; border-radius: 4px; }
+p.facts { opacity: .75; }
+"""
+
+
+def _page(rows: Sequence[Row], names: Sequence[Sequence[tuple[str, str]]], facts: str) -> str:
+    parts = []
+    for section in dict.fromkeys(row.section for row in rows):
+        mine = [(row, cells) for row, cells in zip(rows, names, strict=True) if row.section == section]
+        heads = "".join(f"<th>{html.escape(head)}</th>" for head, _ in mine[0][1])
+        lines = [f"<h2>{html.escape(SECTIONS[section])}</h2>\n<table>\n<tr>{heads}</tr>"]
+        for row, cells in mine:
+            prompt = html.escape(row.prompt) or "(no prompt)"
+            images = "".join(f'<td><img src="{src}" alt="{html.escape(head)}"></td>' for head, src in cells)
+            lines.append(f'<tr>{images}</tr>\n<tr><td class="prompt" colspan="{len(cells)}">{prompt}</td></tr>')
+        parts.append("\n".join(lines) + "\n</table>")
+    return (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>zeroconv gallery</title>\n<style>{_STYLE}</style>\n<h1>zeroconv gallery</h1>\n"
+        "<p>Each hint was drawn from the picture at its left. The controlled pictures were made from the hint and "
+        "the prompt below them; the uncontrolled one from the prompt alone, with the same seed as the first.</p>\n"
+        f'<p class="facts">{html.escape(facts)}</p>\n' + "\n".join(parts) + "\n</html>\n"
+    )
+
+
+def contact_sheet(rows: Sequence[Row], cell: int = 128, gap: int = 6) -> Image.Image:
+    """All rows on one picture, with the section above and the prompt below each row."""
+    margin, title, line = 16, 40, 24
+    sections = list(dict.fromkeys(row.section for row in rows))
+    columns = max(len(_cells(row)) for row in rows)
+    width = 2 * margin + columns * (cell + gap)
+    height = 2 * margin + len(sections) * title + len(rows) * (cell + line + gap)
+    sheet = Image.new("RGB", (width, height), "white")
+    pen, big, small = ImageDraw.Draw(sheet), ImageFont.load_default(17), ImageFont.load_default(13)
+    y = margin
+    for section in sections:
+        pen.text((margin, y + 8), SECTIONS[section], fill="black", font=big)
+        y += title
+        for row in (row for row in rows if row.section == section):
+            for i, (_, image) in enumerate(_cells(row)):
+                thumb = image.convert("RGB").resize((cell, cell), Image.Resampling.LANCZOS)
+                sheet.paste(thumb, (margin + i * (cell + gap), y))
+            pen.text((margin, y + cell + 4), row.prompt or "(no prompt)", fill="#444444", font=small)
+            y += cell + line + gap
+    return sheet

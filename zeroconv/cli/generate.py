@@ -1,0 +1,213 @@
+"""What `zeroconv generate` does with its words: find the models, prepare the hints, make and save the pictures."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageOps
+
+from zeroconv.cli.progress import progress
+from zeroconv.errors import UserError
+
+if TYPE_CHECKING:
+    from zeroconv.control import ControlNet
+
+
+@dataclass(frozen=True)
+class ControlSpec:
+    """One `--control`: which network, which picture, and whether the hint is drawn from that picture first."""
+
+    name: str
+    picture: Path
+    draw: bool
+    weight: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+
+def parse_controls(
+    texts: Sequence[str], weights: Sequence[float], starts: Sequence[float], ends: Sequence[float]
+) -> list[ControlSpec]:
+    """Read `NAME=PICTURE` and `NAME:PICTURE`; weights and windows come once for all controls or once for each."""
+    columns = [
+        _one_each("--weight", weights, len(texts), 1.0),
+        _one_each("--start", starts, len(texts), 0.0),
+        _one_each("--end", ends, len(texts), 1.0),
+    ]
+    specs = []
+    for text, weight, start, end in zip(texts, *columns, strict=True):
+        cut = min((i for i in (text.find("="), text.find(":")) if i > 0), default=-1)
+        name, picture = text[:cut].strip(), text[cut + 1 :].strip()
+        if cut < 0 or not name or not picture:
+            raise UserError(
+                f"--control {text!r} is not understood: write NAME=PICTURE for a finished hint, "
+                "or NAME:PICTURE to draw the hint from a photograph"
+            )
+        if not math.isfinite(weight):
+            raise UserError(
+                f"--weight {weight} is no strength: give a finite number, 1 for the control as it was trained"
+            )
+        specs.append(ControlSpec(name, Path(picture), text[cut] == ":", weight, start, end))
+    return specs
+
+
+def _one_each(option: str, values: Sequence[float], count: int, default: float) -> list[float]:
+    if not values:
+        return [default] * count
+    if len(values) == 1:
+        return list(values) * count
+    if len(values) != count:
+        raise UserError(f"{option} is given {len(values)} times for {count} controls: give it once, or once for each")
+    return list(values)
+
+
+def open_picture(path: str | Path) -> Image.Image:
+    """Open a picture as RGB, upright. Transparent parts become white.
+
+    Raises:
+        UserError: there is no such file, or it is no complete picture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no picture at {path}")
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            upright = ImageOps.exif_transpose(picture)
+    except Exception as error:  # Pillow raises many kinds; for the user they are one
+        raise UserError(f"{path} cannot be read as a picture: it is damaged, cut short, or no picture file") from error
+    if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+        layer = upright.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return upright.convert("RGB")
+
+
+def pick_device(name: str) -> str:
+    """`auto` → the first accelerator there is, else the CPU."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"this machine has no device {name!r}: leave --device out to take what is there") from error
+    return name
+
+
+def load_control(name: str, base: str, backbone: Any) -> ControlNet:
+    """Load a control for `backbone`. A bare condition name means the control embedded beside the playroom base."""
+    from zeroconv.conditions import CONDITIONS
+    from zeroconv.control import ControlNet
+
+    if name in CONDITIONS and base == "playroom":
+        name = f"playroom-{name}"
+    elif name in CONDITIONS and not Path(name).exists():
+        raise UserError(
+            f"only the playroom base brings a control named {name!r}: "
+            f"for --base {base} say which one, as a folder, a file, or a hub id"
+        )
+    return ControlNet.load(name, backbone=backbone)
+
+
+def condition_of(spec: ControlSpec, net: ControlNet) -> str:
+    """The condition a control was trained for, from its config, else from the name the user gave it."""
+    from zeroconv.conditions import CONDITIONS
+
+    condition = (net.config.get("zeroconv") or {}).get("condition") or spec.name
+    if condition not in CONDITIONS:
+        raise UserError(
+            f"the control {spec.name} does not say what its hints show, so none can be drawn: draw one with "
+            f"`zeroconv annotate CONDITION {spec.picture} --out hint.png`, then give --control {spec.name}=hint.png"
+        )
+    return condition
+
+
+def picture_size(backbone: Any, pictures: Sequence[Image.Image], request: dict[str, Any]) -> tuple[int, int]:
+    """Width and height as `generate` chooses them: what is asked for, else the first picture's shape."""
+    from zeroconv.generation.pipeline import _shape_like
+
+    square = (backbone.default_size, backbone.default_size)
+    height, width = _shape_like(pictures[0], backbone) if pictures else square
+    return request["width"] or width, request["height"] or height
+
+
+def draw_hint(condition: str, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Draw a hint at the size of the pictures to come: crop to their shape, shrink, then annotate.
+
+    Drawing first and shrinking afterwards would thin out lines that the control never saw that thin.
+    """
+    from zeroconv.conditions import annotate
+
+    return annotate(condition, ImageOps.fit(picture, size, method=Image.Resampling.LANCZOS))
+
+
+def run(
+    prompts: list[str], specs: list[ControlSpec], base: str, out: Path, device: str, request: dict[str, Any]
+) -> dict[str, Any]:
+    """Make the pictures of one `zeroconv generate` and save them; returns what `--json` prints."""
+    pictures = [open_picture(spec.picture) for spec in specs]  # before the slow part: bad input is told at once
+
+    from zeroconv.backbones import load_backbone
+    from zeroconv.generation import Control, generate
+    from zeroconv.generation.metadata import save_picture
+
+    began = time.perf_counter()
+    backbone = load_backbone(base, device=pick_device(device))
+    size = picture_size(backbone, pictures, request)
+    controls, told, hints = [], [], []
+    for spec, picture in zip(specs, pictures, strict=True):
+        net = load_control(spec.name, base, backbone)
+        hint = draw_hint(condition_of(spec, net), picture, size) if spec.draw else picture
+        hints.append(hint)
+        controls.append(Control(net.to(backbone.device), hint, weight=spec.weight, start=spec.start, end=spec.end))
+        told.append(
+            {
+                "name": spec.name,
+                "picture": str(spec.picture),
+                "drawn": spec.draw,
+                "weight": spec.weight,
+                "start": spec.start,
+                "end": spec.end,
+            }
+        )
+    loaded = time.perf_counter()
+    with progress("denoising") as callback:
+        images = generate(backbone, prompts, controls, callback=callback, **request)
+    done = time.perf_counter()
+
+    count = request["count"]
+    saved = []
+    for i, (image, path) in enumerate(zip(images, output_paths(out, len(images)), strict=True)):
+        about = {
+            **request,
+            "prompt": prompts[i // count],
+            "seed": request["seed"] + i,
+            "base": base,
+            "controls": told,
+            "width": image.width,
+            "height": image.height,
+        }
+        save_picture(image, path, about, hints)
+        saved.append({"file": str(path), "prompt": about["prompt"], "seed": about["seed"]})
+    return {
+        "pictures": saved,
+        "base": base,
+        "controls": told,
+        **request,
+        "seconds": {"loading": round(loaded - began, 3), "generating": round(done - loaded, 3)},
+    }
+
+
+def output_paths(out: Path, count: int) -> list[Path]:
+    """One picture: the file itself. Several: numbered before the suffix. No suffix: a folder of numbered pictures."""
+    if not out.suffix or out.is_dir():
+        return [out / f"{i:04d}.png" for i in range(count)]
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out {out}: pictures are saved as .png, because they carry how they were made")
+    return [out] if count == 1 else [out.with_name(f"{out.stem}-{i}{out.suffix}") for i in range(count)]

@@ -1,0 +1,110 @@
+"""What `zeroconv info` says about a model: read from its files, with nothing of it loaded that is not needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from zeroconv.errors import UserError
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Facts about a base model or a control: kind, parameters, connections, condition, licence, card.
+
+    Raises:
+        UserError: nothing is there under that name, or it is no model.
+    """
+    from zeroconv.backbones.locate import locate
+
+    path = locate(name, "model")
+    kind = _kind(path)
+    report = _backbone(name) if kind == "base" else _control(name)
+    return {"name": name, "kind": kind, "path": str(path), **report, **_card(path)}
+
+
+def _kind(path: Path) -> str:
+    """`base` or `control`, told from the files."""
+    if path.is_dir():
+        if (path / "model_index.json").is_file():
+            return "base"
+        if (path / "config.json").is_file():
+            return "control"
+        raise UserError(
+            f"the folder {path} is no model: it holds neither model_index.json (a base) nor config.json (a control)"
+        )
+    from zeroconv.checkpoints.reading import read_state_dict
+
+    return "base" if any(key.startswith("model.diffusion_model.") for key in read_state_dict(path)) else "control"
+
+
+def _count(*modules: Any) -> int:
+    return sum(p.numel() for module in modules if module is not None for p in module.parameters())
+
+
+def _connections(connections: Any) -> list[dict[str, Any]]:
+    return [{"name": c.name, "channels": c.channels, "scale": c.scale} for c in connections]
+
+
+def _backbone(name: str) -> dict[str, Any]:
+    from zeroconv.backbones import load_backbone
+
+    backbone = load_backbone(name)
+    parts = {"unet": [backbone.unet], "vae": [backbone.vae], "text": backbone.text_encoders}
+    return {
+        "parameters": {part: _count(*modules) for part, modules in parts.items()},
+        "picture_size": backbone.default_size,
+        "latent": {"channels": backbone.latent_channels, "pixels": backbone.latent_scale},
+        "prediction": backbone.prediction_type,
+        "connections": _connections(backbone.connections),
+    }
+
+
+def _control(name: str) -> dict[str, Any]:
+    from zeroconv.control import ControlNet
+
+    net = ControlNet.load(name)
+    own = net.config.get("zeroconv") or {}
+    return {
+        "parameters": {"control": _count(net)},
+        "condition": own.get("condition"),
+        "base": own.get("base"),
+        "hint_encoder": own.get("hint_encoder", "released"),
+        "connection_kind": own.get("connections", "zero"),
+        "only_mid_control": own.get("only_mid_control", False),
+        "global_average_pooling": own.get("global_average_pooling", False),
+        "connections": _connections(net.connections),
+        "trained": own.get("trained"),
+    }
+
+
+def _card(path: Path) -> dict[str, Any]:
+    """The licence and the path of the card, from the README.md a model folder carries."""
+    card = path / "README.md"
+    if not card.is_file():
+        return {"licence": None, "card": None}
+    licence = None
+    for line in card.read_text(encoding="utf-8").splitlines():
+        key, _, value = line.strip().lstrip("*-# ").partition(":")
+        if key.strip("* ").lower() in ("licence", "license") and value.strip():
+            licence = value.strip(" *")
+            break
+    return {"licence": licence, "card": str(card)}
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print the report for a person."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in report.items():
+        if key == "parameters":
+            value = ", ".join(f"{part} {count:,}" for part, count in value.items())
+        elif key == "connections":
+            value = " ".join(f"{c['name']}:{c['channels']}/{c['scale']}" for c in value)
+            key = "connections (name:channels/scale)"
+        elif isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items())
+        if value not in (None, ""):
+            table.add_row(f"[bold]{key.replace('_', ' ')}[/bold]", str(value))
+    Console(soft_wrap=False).print(table)

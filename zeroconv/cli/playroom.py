@@ -1,0 +1,125 @@
+"""The commands of `zeroconv playroom`: render scenes, draw stickers, train the base model."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from PIL import Image
+from typer import Argument, Option
+
+from zeroconv.cli.progress import progress
+from zeroconv.errors import UserError
+from zeroconv.files import atomic_write
+
+if TYPE_CHECKING:
+    from zeroconv.playroom import Scene
+
+app = typer.Typer(no_args_is_help=True, help="The embedded world: its pictures, its stickers, its base model.")
+
+Workers = Annotated[int | None, Option(help="Processes; one a core by default.")]
+# what a folder of scenes may hold beside pictures and captions; depth is the hint, near is white
+MAPS = ("depth", "normal", "segmentation", "instances", "outline", "keypoints")
+
+
+@app.command()
+def render(
+    out: Annotated[Path, Argument(help="The imagefolder to make.")],
+    count: Annotated[int, Option(min=1, help="Scenes.")] = 16,
+    split: Annotated[str, Option(help="train, val or test; their seeds never overlap.")] = "train",
+    first: Annotated[int, Option(min=0, help="Place of the first scene in its split.")] = 0,
+    size: Annotated[int, Option(help="Pixels: 64, 128, 256, …")] = 128,
+    maps: Annotated[str, Option(help=f"Exact maps to write too, by commas, of {', '.join(MAPS)}; or none.")] = "depth",
+    workers: Workers = None,
+) -> None:
+    """Render scenes into an imagefolder: pictures, captions in metadata.jsonl, and exact maps."""
+    from zeroconv import playroom
+
+    wanted = [] if maps == "none" else [name.strip() for name in maps.split(",")]
+    unknown = [name for name in wanted if name not in MAPS]
+    if unknown:
+        raise UserError(f"scenes have no map {unknown[0]!r}; choose from {', '.join(MAPS)}, or none")
+    if split not in playroom.SPLITS:
+        raise UserError(f"unknown split {split!r}; choose from {', '.join(playroom.SPLITS)}")
+    try:
+        seeds = playroom.split_seeds(split, count, start=first)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    lines = []
+    with progress("rendering") as callback:
+        for start in range(0, count, 256):  # a few at a time: maps of many scenes fill the memory
+            scenes = playroom.render_many(seeds[start : start + 256], size, workers=workers, maps=True)
+            for index, scene in enumerate(scenes, start=first + start):
+                lines.append(_write_scene(scene, out, f"{index:05d}.png", wanted))
+                callback(len(lines), count)
+    with atomic_write(out / "metadata.jsonl") as temporary:
+        temporary.write_text("".join(jsonlib.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    typer.echo(f"{len(lines)} scenes: {out}")
+
+
+def _write_scene(scene: Scene, out: Path, name: str, maps: list[str]) -> dict[str, Any]:
+    """Write picture and maps; returns the scene's line of metadata.jsonl."""
+    from zeroconv.playroom import depth_hint
+
+    line: dict[str, Any] = {"file_name": f"images/{name}", "text": scene.caption, "seed": scene.seed}
+    _save(scene.image, out / line["file_name"])
+    arrays = {
+        "depth": lambda: depth_hint(scene.depth),
+        # the usual colours of normal maps: x right in red, y up in green, z to the viewer in blue
+        "normal": lambda: np.rint((scene.normal + 1) * 127.5).astype(np.uint8),
+        "segmentation": lambda: scene.segmentation,
+        "instances": lambda: scene.instances,
+        "outline": lambda: scene.outline,
+    }
+    for kind in maps:
+        if kind == "keypoints":
+            line[kind] = [people.round(2).tolist() for people in scene.keypoints]
+        else:
+            line[kind] = f"{kind}/{name}"
+            _save(Image.fromarray(arrays[kind]()), out / line[kind])
+    return line
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    with atomic_write(path) as temporary:
+        picture.save(temporary)
+
+
+@app.command()
+def stickers(
+    out: Annotated[Path, Argument(help="The imagefolder to make.")],
+    source: Annotated[list[str] | None, Option(help="An icon set; all of them by default. May be repeated.")] = None,
+    size: Annotated[int, Option(help="Pixels a side.")] = 128,
+    packages: Annotated[Path | None, Option(help="Folder with the npm packages; npm fetches them otherwise.")] = None,
+    limit: Annotated[int | None, Option(help="Most pictures an icon set gives.")] = None,
+    workers: Workers = None,
+) -> None:
+    """Render openly licensed emoji art into an imagefolder with captions, masks, licences and a card."""
+    from zeroconv.playroom.stickers import SOURCES, build_stickers
+
+    with progress("drawing") as callback:
+        done = build_stickers(out, source or tuple(SOURCES), size, packages, workers, limit, callback)
+    splits = ", ".join(f"{count} {split}" for split, count in done.by_split.items())
+    typer.echo(f"{done.pictures} stickers ({splits}), {done.rendered} drawn in {done.seconds:.0f} s: {out}")
+    if done.failed:
+        typer.echo(f"note: {len(done.failed)} could not be drawn, {done.failed[0]} the first", err=True)
+
+
+@app.command("train-base")
+def train_base(
+    out: Annotated[Path, Argument(help="Folder of the run; a second call goes on where the first stopped.")],
+    stickers: Annotated[Path, Option(help="The folder made by `zeroconv playroom stickers`.")],
+    minutes: Annotated[float | None, Option(help="Time for all stages instead of their own lengths.")] = None,
+    stage: Annotated[list[str] | None, Option(help="Only this stage; may be repeated.")] = None,
+    threads: Annotated[int | None, Option(help="CPU threads.")] = None,
+    workers: Workers = None,
+) -> None:
+    """Train the playroom base model from nothing: VAE, text and UNet, decoder. Hours on two cores; resumable."""
+    from zeroconv.training import base
+
+    stages = tuple(stage) if stage else base.STAGES
+    folder = base.train_base(out, stickers, stages=stages, minutes=minutes, threads=threads, workers=workers)
+    typer.echo(str(folder))

@@ -1,0 +1,139 @@
+"""ControlNet: a trainable copy of the encoder, joined to the frozen model by zero convolutions (paper, figure 2)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from zeroconv.backbones import Backbone, Connection, Encoder, TextStates
+from zeroconv.control.connections import CONNECTIONS, LiteEncoder, make_connection
+from zeroconv.control.files import load_control, plain_config, save_control
+from zeroconv.control.hint import ReleasedHintEncoder, make_hint_encoder
+from zeroconv.errors import UserError
+
+
+class ControlNet(nn.Module):
+    """The trainable half of the method. It knows no UNet: only an encoder's connections and how to call it.
+
+    y_c = F(x; Θ) + Z( F(x + Z(c; Θz1); Θc); Θz2 )    (paper, equation 2)
+
+    `forward` gives the second term at each connection; the caller weighs and adds it to the frozen encoder's output.
+    """
+
+    def __init__(self, encoder: Encoder, config: dict, latent_scale: int = 8) -> None:
+        """Around an encoder that is a trainable copy. Use `from_backbone` or `load`; see them for the options."""
+        super().__init__()
+        self.config = plain_config(config)
+        ours = self.config["zeroconv"]
+        kind = "zero" if ours["connections"] == "lite" else ours["connections"]
+        self.connections: tuple[Connection, ...] = encoder.connections
+
+        self.hint_encoder = make_hint_encoder(  # Z(c; Θz1)
+            ours["hint_encoder"],
+            self.connections[0].channels,
+            latent_scale=latent_scale,
+            widths=self.config.get("conditioning_embedding_out_channels"),
+            channels=self.config.get("conditioning_channels", 3),
+            connection=kind,
+        )
+        lite = ours["connections"] == "lite"
+        self.copy = LiteEncoder(self.connections, encoder.config) if lite else cast(Any, encoder)  # F(·; Θc)
+        self.zero_convs = nn.ModuleList(make_connection(kind, c.channels) for c in self.connections)  # Z(·; Θz2)
+
+        self.only_mid = bool(ours["only_mid_control"])
+        self.pool = bool(self.config.get("global_pool_conditions", False))
+        self.config["conditioning_embedding_out_channels"] = list(self.hint_encoder.widths)
+        ours["latent_scale"] = latent_scale
+
+    def forward(self, z: Tensor, hint: Tensor, t: Tensor | int, text: TextStates) -> list[Tensor]:
+        """z (N, C, H, W), hint (N, 3, 8H, 8W) in [0, 1], t (N,) → one residual a connection, unweighted."""
+        c = self.embed_hint(hint)  # (N, C0, H, W)
+        return self.forward_embedded(z, c, t, text)
+
+    def forward_embedded(self, z: Tensor, hint_embedding: Tensor, t: Tensor | int, text: TextStates) -> list[Tensor]:
+        """`forward` from the hint embedding on."""
+        states = self.copy(z, t, text, added=hint_embedding)  # 13 × (N, C_i, H / scale_i, W / scale_i)
+        residuals = [zero(x) for zero, x in zip(self.zero_convs, states, strict=True)]  # the same shapes
+        if self.only_mid:
+            residuals = [r.new_zeros(()) for r in residuals[:-1]] + residuals[-1:]  # 12 × (), (N, C, H / 8, W / 8)
+        if self.pool:
+            residuals = [r.mean((-2, -1), keepdim=True) if r.dim() else r for r in residuals]  # 13 × (N, C_i, 1, 1)
+        return residuals
+
+    def embed_hint(self, hint: Tensor) -> Tensor:
+        """Z(E(hint)), (N, C0, H, W): added once after the copy's conv_in. The same at every step of a picture."""
+        if self.config.get("controlnet_conditioning_channel_order", "rgb") == "bgr":
+            hint = hint.flip(1)
+        return self.hint_encoder(hint.to(self.dtype))
+
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone: Backbone,
+        *,
+        hint_encoder: str = "released",
+        connections: str = "zero",
+        only_mid_control: bool = False,
+        global_average_pooling: bool = False,
+        hint_channels: int = 3,
+        hint_widths: tuple[int, ...] | None = None,
+        hint_init: str = "contrast",
+        condition: str | None = None,
+    ) -> ControlNet:
+        """A new ControlNet: the encoder's weights copied, connections that add nothing yet.
+
+        hint_encoder: "released" (every published checkpoint) or "paper"; hint_widths: its widths, None for theirs;
+        hint_init: "contrast", or "torch" as the published ones began (see `ReleasedHintEncoder.keep_contrast_`).
+        connections: "zero", or the ablations "gaussian" and "lite" (figure 8).
+        only_mid_control: residuals at the middle block only. global_average_pooling: each residual becomes its mean
+        over the picture (the shuffle model). condition: the name of what the hint shows, such as "canny".
+        """
+        if connections not in CONNECTIONS:
+            raise UserError(f"there is no connection {connections!r}; choose one of {', '.join(CONNECTIONS)}.")
+        if hint_init not in ("contrast", "torch"):
+            raise UserError(f"there is no hint_init {hint_init!r}; choose contrast or torch.")
+        encoder: Any = backbone.copy_encoder()
+        config = {
+            **encoder.config,
+            "conditioning_channels": hint_channels,
+            "conditioning_embedding_out_channels": hint_widths,
+            "global_pool_conditions": global_average_pooling,
+            "zeroconv": {
+                "hint_encoder": hint_encoder,
+                "connections": connections,
+                "only_mid_control": only_mid_control,
+                "condition": condition,
+                "base": backbone.name,
+            },
+        }
+        control = cls(encoder, config, backbone.latent_scale)
+        if hint_init == "contrast" and isinstance(control.hint_encoder, ReleasedHintEncoder):
+            control.hint_encoder.keep_contrast_()
+        weight = next(encoder.parameters())
+        return control.to(weight.device, weight.dtype)
+
+    def save(self, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
+        """Write a diffusers ControlNet folder, atomically; in `dtype` (None: as it is). See `save_control`."""
+        save_control(self, folder, dtype)
+
+    @classmethod
+    def load(
+        cls, x: str | os.PathLike, *, backbone: Backbone | None = None, dtype: torch.dtype | None = None
+    ) -> ControlNet:
+        """Load "playroom-canny" (embedded), a folder of `save` or of diffusers, a hub id, or one weights file.
+
+        A file may have diffusers' layout or the original one, also inside a whole Stable Diffusion. `backbone`: check
+        that the two fit, and take its device and dtype. float32 unless asked otherwise. Raises UserError.
+        """
+        return load_control(cls, x, backbone, dtype)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype

@@ -1,0 +1,241 @@
+"""What a run needs of its pictures, computed once: moments of the latents, states of the captions, hints.
+
+Three stores of shards, each named by the content it was made from: `hints` (hint, captions, and the picture where a
+program made it), `moments` (mean and log-variance; a run draws a new sample of them every step), `text` (one row a
+different caption). A run with other learning settings finds them all; one with more pictures adds what is new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy import ndarray
+from PIL import Image
+from torch import Tensor, nn
+
+from zeroconv import conditions
+from zeroconv.backbones import Backbone
+from zeroconv.data.datasets import Dataset
+from zeroconv.data.drawing import Drawn, draw_shards
+from zeroconv.data.examples import Examples, TextTable
+from zeroconv.data.shards import Shard, Store, content_key, default_root
+from zeroconv.errors import UserError
+
+SHARD = 256  # examples; at 512 px 34 MB of moments, at 128 px 4 MB
+_NO_PICTURES = np.zeros((0, 8, 8, 3), np.uint8)
+FORMAT = 1  # of the shards; a change makes new ones
+
+Progress = Callable[[str, int, int], None]  # what, done, total
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    root: Path | None = None  # None: $ZEROCONV_CACHE or ~/.cache/zeroconv
+    workers: int | None = None  # processes that draw; None: one a core
+    flip: bool = False  # keep the moments of mirrored pictures too
+    batch_size: int = 8  # pictures the autoencoder takes at once
+
+
+def cache_hints(dataset: Dataset, settings: CacheSettings | None = None, progress: Progress | None = None) -> int:
+    """The part that needs no model: draw hints (and generated pictures) ahead of time. Returns how many examples."""
+    settings = settings or CacheSettings()
+    for _ in _hint_shards(dataset, settings, progress or _silent, needed=lambda shard: False):
+        pass
+    return len(dataset)
+
+
+def cache_examples(
+    dataset: Dataset, backbone: Backbone, settings: CacheSettings | None = None, progress: Progress | None = None
+) -> Examples:
+    """Everything of `dataset` (opened with a size and a condition), from the cache where it is there.
+
+    Broken pictures are set aside and listed in `Examples.broken`. Raises UserError if none is left, or the cache
+    cannot be written.
+    """
+    settings, progress = settings or CacheSettings(), progress or _silent
+    if dataset.size is None or dataset.size % backbone.latent_scale:
+        raise UserError(f"data.size is {dataset.size}; give a multiple of {backbone.latent_scale}, as the base needs.")
+    store, encoder = Store(settings.root or default_root(), "moments"), encoder_key(backbone)
+    hints, moments = [], []
+
+    def key(shard: Shard) -> str:  # the pictures' own, so that two conditions share their moments
+        mirrors = shard.note["mirrorable"] if settings.flip else None
+        return content_key(FORMAT, encoder, dataset.size, shard.note["keys"], mirrors)
+
+    for shard, pictures in _hint_shards(dataset, settings, progress, needed=lambda shard: not store.has(key(shard))):
+        if not store.has(key(shard)):
+            store.write(key(shard), _encode(backbone, pictures, shard.note["mirrorable"], settings))
+        hints.append(shard)
+        moments.append(store.read(key(shard)))
+    broken = {name: reason for shard in hints for name, reason in shard.note["broken"].items()}
+    if not sum(len(shard.note["text"]) for shard in hints):
+        first = next(iter(broken.values()), "there is none")
+        raise UserError(f"no picture of the data set can be used; the first: {first}")
+    texts = [tuple(text) for shard in hints for text in shard.note["text"]]
+    return Examples.of(hints, moments, texts, cache_text(backbone, texts, store.root, progress), broken)
+
+
+# ---------------------------------------------------------------- hints and pictures
+
+
+def _parts(dataset: Dataset) -> list[range]:
+    return [range(i, min(i + SHARD, len(dataset))) for i in range(0, len(dataset), SHARD)]
+
+
+def _hint_key(dataset: Dataset, part: Sequence[int]) -> str:
+    hint = None if dataset.condition is None else drawing_key(dataset.condition)
+    return content_key(FORMAT, dataset.size, dataset.condition, hint, [dataset.key(i) for i in part])
+
+
+@lru_cache
+def drawing_key(condition: str) -> str | None:
+    """Names the way hints are drawn by what is drawn from a fixed picture; None where they cannot be drawn."""
+    blocks = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    try:
+        hint = conditions.annotate(condition, Image.fromarray(np.kron(blocks, np.ones((8, 8, 1), np.uint8))))
+    except UserError:
+        return None
+    return hashlib.sha256(hint.tobytes()).hexdigest()[:16]
+
+
+def _hint_shards(
+    dataset: Dataset, settings: CacheSettings, progress: Progress, needed: Callable[[Shard], bool]
+) -> Iterator[tuple[Shard, ndarray]]:
+    """Each part's shard, and its pictures (N, H, W, 3) uint8: none where the caller has not `needed` them."""
+    store, parts = Store(settings.root or default_root(), "hints"), _parts(dataset)
+    keys = [_hint_key(dataset, part) for part in parts]
+    missing = []
+    for part, key in zip(parts, keys, strict=True):
+        kept = _read(store, key)
+        if kept is None or (needed(kept) and "image" not in kept.arrays and kept.note["text"]):
+            missing.append(part)
+    drawn = draw_shards(dataset, missing, settings.workers)
+    done, total = 0, sum(map(len, missing))
+    for part, key in zip(parts, keys, strict=True):
+        if part not in missing:
+            shard = store.read(key)
+            yield shard, shard.arrays.get("image", _NO_PICTURES)
+            continue
+        examples = next(drawn)
+        if not store.has(key):
+            _write_hints(store, key, dataset, part, examples)
+        done += len(part)
+        progress("pictures", done, total)
+        images = [e.image for e in examples if e.image is not None]
+        yield store.read(key), np.stack(images) if images else _NO_PICTURES
+
+
+def _read(store: Store, key: str) -> Shard | None:
+    try:
+        return store.read(key) if store.has(key) else None
+    except KeyError:
+        return None
+
+
+def _write_hints(store: Store, key: str, dataset: Dataset, part: range, examples: list[Drawn]) -> None:
+    good = [e for e in examples if e.broken is None]
+    arrays: dict[str, ndarray] = {}
+    hints = [e.hint for e in good if e.hint is not None]
+    if hints:
+        if len({hint.ndim for hint in hints}) > 1:  # one hint in colour, all in colour
+            hints = [hint if hint.ndim == 3 else np.repeat(hint[..., None], 3, -1) for hint in hints]
+        arrays["hint"] = np.stack(hints)
+    if good and all(dataset.generated(i) for i in part):
+        arrays["image"] = np.stack([e.image for e in good if e.image is not None])
+    names = {dataset.name(i): e.broken for i, e in zip(part, examples, strict=True) if e.broken is not None}
+    note = {
+        "keys": [dataset.key(i) for i, e in zip(part, examples, strict=True) if e.broken is None],
+        "text": [e.text for e in good],
+        "mirrorable": [e.mirrorable for e in good],
+        "broken": names,
+    }
+    store.write(key, arrays, note)
+
+
+# ---------------------------------------------------------------- moments
+
+
+def _encode(
+    backbone: Backbone, pictures: ndarray, mirrorable: list[bool], settings: CacheSettings
+) -> dict[str, ndarray]:
+    """`moments` (N, 2C, h, w) float32, and with `flip` those of the mirrored pictures (where mirroring is allowed)."""
+    arrays = {"moments": _moments(backbone, pictures, settings.batch_size)}
+    if settings.flip:
+        mirrored = arrays["moments"].copy()
+        rows = np.flatnonzero(mirrorable)
+        if len(rows):
+            mirrored[rows] = _moments(backbone, pictures[rows][:, :, ::-1], settings.batch_size)
+        arrays["mirrored"] = mirrored
+    return arrays
+
+
+def _moments(backbone: Backbone, pictures: ndarray, batch_size: int) -> ndarray:
+    batches = (pictures[i : i + batch_size] for i in range(0, len(pictures), batch_size))
+    parts = [backbone.encode_image(to_images(batch)).float().cpu().numpy() for batch in batches]
+    return np.concatenate(parts) if parts else np.zeros((0, 2 * backbone.latent_channels, 1, 1), np.float32)
+
+
+def to_images(pictures: ndarray) -> Tensor:
+    """uint8 (N, H, W, 3) → float32 (N, 3, H, W) in [−1, 1]."""
+    pixels = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2)
+    return pixels.to(torch.float32) / 127.5 - 1
+
+
+def encoder_key(backbone: Any) -> str:
+    """Names the autoencoder's encoder by its weights; the decoder may change without a new cache."""
+    vae = backbone.vae
+    parts = [part for part in (vae.encoder, getattr(vae, "quant_conv", None)) if part is not None]
+    return weights_key(parts)
+
+
+def weights_key(modules: Iterable[nn.Module]) -> str:
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data if tensor.dim() else b"")
+    return digest.hexdigest()[:32]
+
+
+# ---------------------------------------------------------------- text
+
+
+def cache_text(
+    backbone: Any, texts: Iterable[Sequence[str]], root: Path | None = None, progress: Progress | None = None
+) -> TextTable:
+    """States of the empty prompt (row 0) and of every different caption."""
+    unique = list(dict.fromkeys(["", *(caption for variants in texts for caption in variants)]))
+    store, encoder = Store(root or default_root(), "text"), text_key(backbone)
+    shards: list[Shard] = []
+    began, progress = time.monotonic(), progress or _silent
+    for start in range(0, len(unique), SHARD):
+        chunk = unique[start : start + SHARD]
+        key = content_key(FORMAT, encoder, chunk)
+        if (shard := _read(store, key)) is None:
+            states = backbone.embed_text(chunk)
+            parts = {"hidden": states.hidden, "pooled": states.pooled, "time_ids": states.time_ids}
+            store.write(key, {name: part.float().cpu().numpy() for name, part in parts.items() if part is not None})
+            shard = store.read(key)
+            if time.monotonic() - began > 2:
+                progress("captions", start + len(chunk), len(unique))
+        shards.append(shard)
+    return TextTable(shards, SHARD, {caption: row for row, caption in enumerate(unique)})
+
+
+def text_key(backbone: Any) -> str:
+    """Names the text encoders by their weights, and the tokenizers by what they make of a sentence."""
+    probe = "A small red ball, 2 cubes & a person's hat on the left; über-bright sky."
+    tokens = [list(map(int, t(probe, padding="max_length", truncation=True).input_ids)) for t in backbone.tokenizers]
+    return content_key(weights_key(backbone.text_encoders), tokens, backbone.default_size)
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    pass

@@ -1,0 +1,164 @@
+"""From a short text, such as "playroom:train:6000 + stickers?views=4", to examples: picture, caption, hint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import parse_qsl
+
+from PIL import Image
+
+from zeroconv.data.fitting import BrokenExample, fit
+from zeroconv.errors import UserError
+
+_OPTIONS = {"split", "limit", "views", "seed", "start"}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture. `text` holds every caption it has; a trainer draws one of them each time."""
+
+    key: str  # names the example in messages and lists
+    image: Image.Image  # RGB
+    text: tuple[str, ...]
+    hint: Image.Image | None = None
+    mirrorable: bool = False  # whether the captions stay true in a mirror
+
+    @property
+    def caption(self) -> str:
+        return self.text[0]
+
+
+class Source(Protocol):
+    """Where examples come from. A source is small and can be sent to worker processes."""
+
+    @property
+    def generated(self) -> bool:
+        """Made by a program, slowly: worth keeping once made."""
+
+    def __len__(self) -> int: ...
+
+    def key(self, i: int) -> str:
+        """Names the content of example i: the same key, the same picture and captions."""
+
+    def name(self, i: int) -> str:
+        """Names example i to a person: a file name, a seed."""
+
+    def example(self, i: int, size: int | None, condition: str | None) -> Example:
+        """Raises UserError if the picture is missing or broken. `hint` is None unless the source has it."""
+
+
+@dataclass(frozen=True)
+class Dataset(Sequence):
+    """Examples of one or several sources, one after the other.
+
+    With `size`, pictures and hints are cropped to their middle square and scaled to it. With `condition`, an example
+    without a hint gets one drawn from its picture.
+    """
+
+    sources: tuple[Source, ...]
+    size: int | None = None
+    condition: str | None = None
+    rows: tuple[tuple[int, int], ...] = field(default=(), repr=False)  # (source, index there) of every example
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            rows = [(s, i) for s, source in enumerate(self.sources) for i in range(len(source))]
+            object.__setattr__(self, "rows", tuple(rows))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i):  # type: ignore[override]
+        if isinstance(i, slice):
+            return replace(self, rows=self.rows[i])
+        source, index = self.rows[i]
+        try:
+            example = self.sources[source].example(index, self.size, self.condition)
+        except UserError as error:
+            raise BrokenExample(str(error)) from error
+        return fit(example, self.size, self.condition)
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[i] for i in range(len(self)))
+
+    def key(self, i: int) -> str:
+        """Names what example i is made from, before size and condition."""
+        source, index = self.rows[i]
+        return self.sources[source].key(index)
+
+    def name(self, i: int) -> str:
+        source, index = self.rows[i]
+        return self.sources[source].name(index)
+
+    def generated(self, i: int) -> bool:
+        return self.sources[self.rows[i][0]].generated
+
+
+def open_dataset(
+    spec: str | Path | Sequence[str],
+    split: str | None = None,
+    limit: int | None = None,
+    condition: str | None = None,
+    size: int | None = None,
+) -> Dataset:
+    """Open what a spec names; no picture is read yet.
+
+    "playroom:SPLIT[:COUNT]"  rendered scenes of a split (train, val, test); a depth hint is exact. `?start=N` skips N.
+    "stickers[:FOLDER]"       emoji art: the package's sample, or a folder made by `zeroconv playroom stickers`;
+                              `?split=train` keeps one split, `?views=4` lays each on 4 random backgrounds (`&seed=1`).
+    FOLDER                    an imagefolder with metadata.jsonl (file_name, text, and conditioning_image for the hint),
+                              or fill50k's layout with prompt.json (source = hint, target, prompt).
+    Any of them may end in `?limit=N`; several are joined with " + ". `split` and `limit` stand in where the spec is
+    silent; `limit` bounds the whole. Raises UserError for a spec that names nothing, a folder that lacks its list, or
+    no example at all.
+    """
+    if isinstance(spec, Path):
+        parts = [str(spec)]
+    elif isinstance(spec, str):
+        parts = [part.strip() for part in spec.split(" + " if " + " in spec else "+")]
+    else:
+        parts = [part for one in spec for part in one.split(" + ")]
+    if isinstance(spec, str) and Path(spec).is_dir():
+        parts = [spec]
+    dataset = Dataset(tuple(_source(part, split) for part in parts), size, condition)
+    if not len(dataset):
+        raise UserError(f"the data set {spec} is empty; check its split and limit.")
+    return dataset if limit is None else dataset[:limit]
+
+
+def _source(part: str, split: str | None) -> Source:
+    from zeroconv.data.folders import open_folder
+    from zeroconv.data.generated import open_scenes, open_stickers
+
+    place, _, query = part.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    unknown = sorted(set(options) - _OPTIONS)
+    if unknown:
+        raise UserError(
+            f"the data spec {part!r} has an unknown option {unknown[0]!r}; known: {', '.join(sorted(_OPTIONS))}."
+        )
+    numbers = {
+        name: _number(part, name, options[name]) for name in ("limit", "views", "seed", "start") if name in options
+    }
+    kind, _, rest = place.partition(":")
+    if not place:
+        raise UserError("the data spec is empty; name a folder, playroom:train or stickers.")
+    if kind == "playroom":
+        name, _, count = rest.partition(":")
+        if count:
+            numbers["limit"] = _number(part, "count", count)
+        return open_scenes(
+            name or options.get("split") or split or "train", numbers.get("limit"), numbers.get("start", 0)
+        )
+    if kind == "stickers":
+        return open_stickers(rest or None, options.get("split", split), **numbers)
+    return open_folder(Path(place).expanduser(), options.get("split", split), numbers.get("limit"))
+
+
+def _number(part: str, name: str, value: str) -> int:
+    if not value.isdecimal() or (int(value) < 1 and name in ("limit", "views", "count")):
+        raise UserError(f"the data spec {part!r} gives {name} as {value!r}; give a positive whole number.")
+    return int(value)

@@ -1,0 +1,94 @@
+"""Cached examples as one long table, whatever shards they lie in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy import ndarray
+from torch import Tensor
+
+from zeroconv.backbones import TextStates
+from zeroconv.data.shards import Shard
+
+
+@dataclass
+class Rows:
+    """Equal-shaped arrays laid end to end without copying them; `rows[[3, 700, 5]]` reads just those."""
+
+    parts: list[ndarray]
+
+    def __post_init__(self) -> None:
+        self.parts = [part for part in self.parts if len(part)]
+        self.starts = np.cumsum([0, *map(len, self.parts)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, indices: Sequence[int] | ndarray) -> ndarray:
+        shards = np.searchsorted(self.starts, indices, side="right") - 1
+        rows = [self.parts[s][i - self.starts[s]] for s, i in zip(shards, indices, strict=True)]
+        if len({row.shape for row in rows}) > 1:  # grey hints of one shard beside coloured ones of another
+            rows = [row if row.ndim == 3 else np.repeat(row[..., None], 3, -1) for row in rows]
+        return np.stack(rows)
+
+
+@dataclass
+class TextTable:
+    """Text states, one row a caption; row 0 is the empty prompt."""
+
+    shards: list[Shard]
+    size: int  # rows a shard
+    rows: dict[str, int]
+
+    def states(self, indices: Sequence[int] | ndarray) -> TextStates:
+        hidden, pooled, sizes = (self._gather(name, indices) for name in ("hidden", "pooled", "time_ids"))
+        assert hidden is not None
+        return TextStates(hidden, pooled, sizes)
+
+    def _gather(self, name: str, indices: Sequence[int] | ndarray) -> Tensor | None:
+        if name not in self.shards[0].arrays:
+            return None
+        return torch.from_numpy(np.stack([self.shards[i // self.size].arrays[name][i % self.size] for i in indices]))
+
+
+@dataclass
+class Examples:
+    """What a run trains on. Arrays are read from disk when asked for; nothing large stays in memory."""
+
+    moments: Rows  # (N, 2C, h, w) float32
+    mirrored: Rows | None  # the same of mirrored pictures
+    hints: Rows  # (N, H, W) or (N, H, W, 3) uint8
+    captions: list[tuple[int, ...]]  # rows of `text`, one a caption of that picture
+    mirrorable: ndarray  # (N,) bool
+    text: TextTable
+    broken: dict[str, str] = field(default_factory=dict)  # name → why it was set aside
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    @classmethod
+    def of(
+        cls,
+        hints: list[Shard],
+        moments: list[Shard],
+        texts: list[tuple[str, ...]],
+        table: TextTable,
+        broken: dict[str, str],
+    ) -> Examples:
+        return cls(
+            moments=Rows([shard.arrays["moments"] for shard in moments]),
+            mirrored=Rows([s.arrays["mirrored"] for s in moments]) if "mirrored" in moments[0].arrays else None,
+            hints=Rows([shard.arrays["hint"] for shard in hints if "hint" in shard.arrays]),
+            captions=[tuple(table.rows[caption] for caption in variants) for variants in texts],
+            mirrorable=np.array([value for shard in hints for value in shard.note["mirrorable"]], bool),
+            text=table,
+            broken=broken,
+        )
+
+    def prompts(self, indices: Sequence[int]) -> list[str]:
+        """The first caption of each."""
+        names = {row: caption for caption, row in self.text.rows.items()}
+        return [names[self.captions[i][0]] for i in indices]

@@ -1,0 +1,140 @@
+"""Examples that a program makes: the playroom's scenes, and stickers laid on random backgrounds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from zeroconv.data.datasets import Example
+from zeroconv.data.folders import SIDED, signature
+from zeroconv.errors import UserError
+from zeroconv.playroom import SPLITS, depth_hint, render, render_image, sample_scene, split_seeds
+from zeroconv.playroom.scene import SIZES
+from zeroconv.playroom.stickers import (
+    Sticker,
+    compose_caption,
+    compose_sticker,
+    load_stickers,
+    mirrorable,
+    sample_background,
+    sample_folder,
+)
+
+DEFAULT_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Rendered rooms. The depth hint is exact; the others are drawn from the picture."""
+
+    seeds: range
+    generated: bool = True
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def name(self, i: int) -> str:
+        return f"scene-{self.seeds[i]}"
+
+    def key(self, i: int) -> str:
+        return f"playroom {_renderer()} {self.seeds[i]}"
+
+    def example(self, i: int, size: int | None, condition: str | None) -> Example:
+        seed = self.seeds[i]
+        size = next((s for s in SIZES if s >= (size or DEFAULT_SIZE)), SIZES[-1])
+        if condition == "depth":
+            scene = render(seed, size)
+            image, text = scene.image, scene.caption
+            hint = Image.fromarray(depth_hint(scene.depth)).convert("RGB")
+        else:
+            pixels, text = render_image(seed, size)
+            image, hint = Image.fromarray(pixels), None
+        return Example(self.name(i), image, (text,), hint, mirrorable=not SIDED.search(text))
+
+
+@lru_cache
+def _renderer() -> str:
+    """Names the renderer by what it draws, so that a change of it, and of it alone, makes new pictures."""
+    digest = hashlib.sha256()
+    for seed in (0, 1, 2, 3):
+        pixels, text = render_image(seed, 64)
+        digest.update(pixels.tobytes() + text.encode() + repr(sample_scene(seed)).encode())
+    return digest.hexdigest()[:16]
+
+
+def open_scenes(split: str, count: int | None = None, start: int = 0) -> Scenes:
+    """`count` scenes of a split (1000 where nothing is said)."""
+    if split not in SPLITS:
+        raise UserError(f"the playroom has no split {split!r}; choose from {', '.join(SPLITS)}.")
+    try:
+        seeds = split_seeds(split, 1000 if count is None else count, start=start)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return Scenes(range(seeds[0], seeds[-1] + 1))
+
+
+@dataclass(frozen=True)
+class Stickers:
+    """Emoji art. A sticker without a background of its own, or one of several views, is laid on a random one."""
+
+    records: tuple[Sticker, ...]
+    views: int | None = None  # None: one, as the file is where it has a background
+    seed: int = 0
+    generated: bool = True
+
+    def __len__(self) -> int:
+        return len(self.records) * (self.views or 1)
+
+    def name(self, i: int) -> str:
+        # every sticker once before any comes again: a limit then cuts views, not stickers
+        view, index = divmod(i, len(self.records))
+        return f"{self.records[index].file_name}#{view}"
+
+    def key(self, i: int) -> str:
+        view, index = divmod(i, len(self.records))
+        record = self.records[index]
+        return json.dumps([signature(record.path), record.text, self.views is None, self.seed, view, self._composer])
+
+    @cached_property
+    def _composer(self) -> str:
+        """Names the way stickers are laid down, by its result."""
+        rng, disc = np.random.default_rng(0), np.full((16, 16, 4), 200, np.uint8)
+        return hashlib.sha256(compose_sticker(disc, rng, 32).tobytes()).hexdigest()[:16]
+
+    def example(self, i: int, size: int | None, condition: str | None) -> Example:
+        view, index = divmod(i, len(self.records))
+        record = self.records[index]
+        sides = mirrorable(record)
+        if self.views is None and record.background_rgb is not None:
+            return Example(self.name(i), record.image().convert("RGB"), (record.text,), None, sides)
+        digest = hashlib.sha256(f"{self.seed} {view} {record.source} {record.concept}".encode()).digest()
+        rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+        ground = sample_background(rng)
+        pixels = compose_sticker(record.rgba(), rng, size or DEFAULT_SIZE, ground, mirror=sides)
+        bare = record.text.removesuffix(f", on a {record.background} background")  # the sample's captions name theirs
+        bare = bare.removesuffix(f", on an {record.background} background")
+        text = compose_caption(record, ground).replace(record.text, bare)
+        return Example(self.name(i), Image.fromarray(pixels), (text,), None, sides)
+
+
+def open_stickers(
+    folder: str | None,
+    split: str | None,
+    limit: int | None = None,
+    views: int | None = None,
+    seed: int = 0,
+    start: int = 0,
+) -> Stickers:
+    """Stickers of a folder (None: the sample in the package); `limit` of them, spread evenly over the folder."""
+    if folder is not None and not Path(folder).expanduser().is_dir():
+        raise UserError(f"there is no sticker folder {folder}; make it with `zeroconv playroom stickers {folder}`.")
+    records = load_stickers(sample_folder() if folder is None else Path(folder).expanduser(), split=split)[start:]
+    if limit is not None and limit < len(records):
+        records = [records[i * len(records) // limit] for i in range(limit)]
+    return Stickers(tuple(records), views, seed)

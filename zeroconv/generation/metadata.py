@@ -1,0 +1,72 @@
+"""How a picture was made, inside the picture: A1111's `parameters` text, and JSON with the hints, to make it again."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from zeroconv.errors import UserError
+from zeroconv.files import atomic_write
+
+
+def save_picture(image: Image.Image, path: str | Path, about: Mapping[str, Any], hints: Sequence[Image.Image] = ()) -> None:
+    """Write a PNG that carries `about` (JSON values) and the hints; atomically."""
+    text = PngInfo()
+    text.add_text("parameters", parameters_text(about))
+    stored = {**about, "hints": [_encode(hint) for hint in hints]}
+    text.add_itxt("zeroconv", json.dumps(stored, ensure_ascii=False))
+    with atomic_write(path) as temporary:
+        image.save(temporary, format="PNG", pnginfo=text)
+
+
+def read_info(path: str | Path) -> dict[str, Any]:
+    """What `save_picture` stored, `hints` as pictures. Raises UserError for a file that carries nothing of ours."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            stored = image.info.get("zeroconv")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read as a picture: {error}.") from error
+    if stored is None:
+        raise UserError(f"{path} does not say how it was made; only PNGs saved by zeroconv do.")
+    about = json.loads(stored)
+    about["hints"] = [_decode(hint) for hint in about["hints"]]
+    return about
+
+
+def parameters_text(about: Mapping[str, Any]) -> str:
+    """A1111's three lines: prompt, negative prompt, settings; the controls as its ControlNet extension writes them."""
+    settings = {
+        "Steps": about.get("steps"),
+        "Sampler": about.get("scheduler"),
+        "CFG scale": about.get("cfg"),
+        "Seed": about.get("seed"),
+        "Size": f"{about['width']}x{about['height']}" if "width" in about and "height" in about else None,
+        "Model": about.get("base"),
+    }
+    parts = [f"{name}: {value}" for name, value in settings.items() if value is not None]
+    for i, control in enumerate(about.get("controls") or ()):
+        inner = f"Model: {control.get('name')}, Weight: {control.get('weight')}, "
+        inner += f"Guidance Start: {control.get('start')}, Guidance End: {control.get('end')}"
+        parts.append(f'ControlNet {i}: "{inner}"')
+    lines = [str(about.get("prompt", "")), f"Negative prompt: {about.get('negative', '')}", ", ".join(parts)]
+    return "\n".join(lines)
+
+
+def _encode(hint: Image.Image) -> str:
+    buffer = io.BytesIO()
+    hint.save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _decode(text: str) -> Image.Image:
+    image = Image.open(io.BytesIO(base64.b64decode(text)))
+    image.load()
+    return image

@@ -1,0 +1,211 @@
+"""`generate`: prompts, hints and seeds in, pictures out."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from zeroconv.backbones import Backbone
+from zeroconv.conditions import CONDITIONS, resize_hint
+from zeroconv.control import ControlNet
+from zeroconv.errors import UserError
+from zeroconv.generation import guidance as guidance_modes
+from zeroconv.generation.sampling import Guide, denoise, initial_latents, make_scheduler
+
+
+@dataclass
+class Control:
+    """A ControlNet and what it is to follow.
+
+    hint: one picture for all, or a list of one a prompt or one a generated picture: PIL, or Tensor (3, H, W) in [0, 1].
+    weight scales every residual; start and end bound its window in shares of the schedule; `weights`, one a connection,
+    stand in place of those of the guidance.
+    """
+
+    net: ControlNet
+    hint: Any
+    weight: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    weights: Sequence[float] | None = None
+
+
+def generate(
+    backbone: Backbone,
+    prompt: str | Sequence[str],
+    controls: Sequence[Control] = (),
+    *,
+    guidance: str = "resolution",
+    cfg: float = 7.5,
+    steps: int = 20,
+    seed: int | Sequence[int] = 0,
+    scheduler: str = "unipc",
+    negative: str | Sequence[str] = "",
+    height: int | None = None,
+    width: int | None = None,
+    latents: Tensor | None = None,
+    count: int = 1,
+    batch_size: int = 8,
+    connection_weights: Sequence[float] | None = None,
+    callback: Callable[[int, int, Tensor], None] | None = None,
+) -> list[Image.Image]:
+    """Generate `count` pictures a prompt, prompt after prompt.
+
+    A seed of one picture is `seed` + its number, or its own entry of a list; the same seed gives the same picture in
+    any batch. `latents` (N, C, h, w), unit-variance noise, replace the seeds' noise. Size: given, else the hint's
+    shape at the area the model was trained for. `cfg` 1 turns guidance off. `connection_weights` replaces the weights
+    of the guidance for all controls. `callback(step, steps, latents)` is called after every step of every batch.
+
+    Raises UserError for unknown names, numbers out of range, and hints that are no pictures.
+    """
+    prompts = _prompts(prompt, count)
+    negatives = _per_picture(negative, len(prompts), count, "negative prompt")
+    _check(guidance, cfg, steps, batch_size)
+    make_scheduler(scheduler, backbone)  # an unknown name is told before anything is computed
+    seeds = _seeds(seed, len(prompts))
+    height, width = _size(backbone, controls, height, width, latents)
+    hints = [_hints(control, len(prompts), count, (width, height)) for control in controls]
+    weights = [_weights(backbone, control, guidance, connection_weights) for control in controls]
+    shape = (backbone.latent_channels, height // backbone.latent_scale, width // backbone.latent_scale)
+    if latents is not None and tuple(latents.shape) != (len(prompts), *shape):
+        raise UserError(f"latents have shape {tuple(latents.shape)}, but {(len(prompts), *shape)} is needed.")
+    images: list[Image.Image] = []
+    with torch.inference_mode():
+        for first in range(0, len(prompts), batch_size):
+            part = slice(first, first + batch_size)
+            generators = [torch.Generator().manual_seed(s) for s in seeds[part]]
+            noise = initial_latents(generators, shape) if latents is None else latents[part]
+            cond = backbone.embed_text(prompts[part])
+            uncond = None if cfg == 1 else backbone.embed_text(negatives[part])
+            guides = [
+                Guide(c.net, _embed(c.net, h[part]), w, c.start, c.end, guidance_modes.controls_uncond(guidance) and not c.net.pool)
+                for c, h, w in zip(controls, hints, weights, strict=True)
+                if any(w)
+            ]
+            z = noise.to(backbone.device, backbone.dtype)
+            scheme = make_scheduler(scheduler, backbone)
+            z = denoise(backbone, z, cond, uncond, guides, scheme, steps, cfg, generators, callback)
+            images += [_to_pil(image) for image in backbone.decode_latents(z)]
+    return images
+
+
+def _prompts(prompt: str | Sequence[str], count: int) -> list[str]:
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not prompts or not all(isinstance(p, str) for p in prompts):
+        raise UserError("A prompt is a text or a list of texts, at least one.")
+    if count < 1:
+        raise UserError(f"count is {count}; ask for at least one picture a prompt.")
+    return [p for p in prompts for _ in range(count)]
+
+
+def _per_picture(value: Any, total: int, count: int, what: str) -> list:
+    """One entry a picture from a single one, one a prompt, or one a picture."""
+    if not isinstance(value, list | tuple):
+        return [value] * total
+    if len(value) == total:
+        return list(value)
+    if len(value) * count == total:
+        return [v for v in value for _ in range(count)]
+    raise UserError(f"{len(value)} {what}s were given for {total // count} prompts; give one, or one a prompt.")
+
+
+def _check(guidance: str, cfg: float, steps: int, batch_size: int) -> None:
+    guidance_modes.check_mode(guidance)
+    if not math.isfinite(cfg):
+        raise UserError(f"cfg is {cfg}; the guidance scale is a finite number, 1 for none, usually 3 to 12.")
+    if steps < 1:
+        raise UserError(f"steps is {steps}; sampling takes at least 1 step, usually 20.")
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}; at least one picture is made at a time.")
+
+
+def _seeds(seed: int | Sequence[int], total: int) -> list[int]:
+    if isinstance(seed, int):
+        return [seed + i for i in range(total)]
+    if len(seed) != total:
+        raise UserError(f"{len(seed)} seeds were given for {total} pictures; give one number, or one a picture.")
+    return [int(s) for s in seed]
+
+
+def _size(
+    backbone: Backbone, controls: Sequence[Control], height: int | None, width: int | None, latents: Tensor | None
+) -> tuple[int, int]:
+    """Height and width in pixels, multiples of what the encoder halves evenly unless the user says otherwise."""
+    scale = backbone.latent_scale
+    if latents is not None and height is None and width is None:
+        return latents.shape[-2] * scale, latents.shape[-1] * scale
+    for name, value in (("height", height), ("width", width)):
+        if value is not None and (value < scale or value % scale):
+            raise UserError(f"{name} is {value}; it must be a positive multiple of {scale} pixels.")
+    default = (backbone.default_size, backbone.default_size)
+    if controls:
+        first = controls[0].hint[0] if isinstance(controls[0].hint, list | tuple) else controls[0].hint
+        default = _shape_like(first, backbone)
+    return height or default[0], width or default[1]
+
+
+def _shape_like(hint: Any, backbone: Backbone) -> tuple[int, int]:
+    """The hint's aspect ratio at the model's own area, rounded to what the encoder halves evenly."""
+    wide, high = hint.size if isinstance(hint, Image.Image) else (hint.shape[-1], hint.shape[-2])
+    unit = backbone.latent_scale * max(connection.scale for connection in backbone.connections)
+    ratio = math.sqrt(wide / high)
+    return tuple(max(unit, round(backbone.default_size * f / unit) * unit) for f in (1 / ratio, ratio))  # type: ignore[return-value]
+
+
+def _hints(control: Control, total: int, count: int, size: tuple[int, int]) -> list[Tensor]:
+    """One hint a picture, (3, H, W) in [0, 1]; equal hints are the same tensor."""
+    if not 0 <= control.start < control.end <= 1:
+        raise UserError(f"A control's window runs from {control.start} to {control.end}; 0 ≤ start < end ≤ 1 is needed.")
+    known: dict[int, Tensor] = {}
+    hints = _per_picture(control.hint, total, count, "hint")
+    rule = CONDITIONS.get((control.net.config.get("zeroconv") or {}).get("condition") or "")
+    for hint in hints:
+        if id(hint) not in known:
+            known[id(hint)] = _hint_tensor(hint, size, rule.resize if rule else None)
+    return [known[id(hint)] for hint in hints]
+
+
+def _hint_tensor(hint: Any, size: tuple[int, int], rule: str | None) -> Tensor:
+    if isinstance(hint, Tensor):
+        tensor = hint[0] if hint.ndim == 4 and len(hint) == 1 else hint
+        if tensor.ndim != 3 or tensor.shape[-2:] != (size[1], size[0]):
+            raise UserError(f"A hint tensor has shape {tuple(hint.shape)}; (3, {size[1]}, {size[0]}) is needed.")
+        return tensor.float()
+    if not isinstance(hint, Image.Image):
+        raise UserError(f"A hint is a picture (PIL) or a tensor, not {type(hint).__name__}.")
+    if hint.size != size:
+        warnings.warn(
+            f"The hint is {hint.width}×{hint.height} pixels and was resized to {size[0]}×{size[1]}.", stacklevel=4
+        )
+        hint = resize_hint(hint, size, rule)
+    return torch.from_numpy(np.array(hint.convert("RGB"))).permute(2, 0, 1).float() / 255
+
+
+def _weights(
+    backbone: Backbone, control: Control, guidance: str, override: Sequence[float] | None
+) -> list[float]:
+    chosen = control.weights if control.weights is not None else override
+    weights = list(chosen) if chosen is not None else guidance_modes.connection_weights(guidance, backbone.connections)
+    if len(weights) != len(backbone.connections):
+        raise UserError(f"{len(weights)} connection weights were given, but there are {len(backbone.connections)} connections.")
+    return [control.weight * w for w in weights]
+
+
+def _embed(net: ControlNet, hints: list[Tensor]) -> Tensor:
+    """Hint embeddings (N, C0, h, w); each different hint is embedded once."""
+    different = {id(hint): hint for hint in hints}
+    embedded = net.embed_hint(torch.stack(list(different.values())).to(net.device))
+    rows = {key: row for row, key in enumerate(different)}
+    return embedded[[rows[id(hint)] for hint in hints]]
+
+
+def _to_pil(image: Tensor) -> Image.Image:
+    return Image.fromarray((image * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())

@@ -1,0 +1,123 @@
+"""Sampling: diffusers' schedulers by the names people know, and the loop that calls backbone and controls."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zeroconv.backbones import Backbone, TextStates
+from zeroconv.control import ControlNet
+from zeroconv.errors import UserError
+from zeroconv.generation.guidance import combine
+
+# name → diffusers class and what is set beside the checkpoint's own noise schedule
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIMScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler_a": ("EulerAncestralDiscreteScheduler", {}),
+    "dpm++2m_karras": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "lcm": ("LCMScheduler", {}),  # runs with any weights, meant for distilled ones at 2 to 8 steps
+}
+ALIASES = {
+    "euler a": "euler_a",
+    "euler_ancestral": "euler_a",
+    "dpm++ 2m karras": "dpm++2m_karras",
+    "dpmpp_2m_karras": "dpm++2m_karras",
+    "uni_pc": "unipc",
+}
+# what a checkpoint's scheduler says of its noise; the rest belongs to the class it was written for
+NOISE_KEYS = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
+    "rescale_betas_zero_snr", "timestep_spacing", "steps_offset", "set_alpha_to_one", "clip_sample",
+)  # fmt: skip
+
+
+def make_scheduler(name: str, backbone: Backbone) -> Any:
+    """A fresh diffusers scheduler on the backbone's noise schedule. Raises UserError for an unknown name."""
+    import diffusers
+
+    key = ALIASES.get(name.lower(), name.lower())
+    if key not in SCHEDULERS:
+        close = difflib.get_close_matches(key, SCHEDULERS, n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else "."
+        raise UserError(f"There is no scheduler {name!r}; known: {', '.join(SCHEDULERS)}{meant}")
+    kind, extra = SCHEDULERS[key]
+    noise = {k: backbone.scheduler_config[k] for k in NOISE_KEYS if k in backbone.scheduler_config}
+    return getattr(diffusers, kind).from_config({**noise, **extra})
+
+
+@dataclass
+class Guide:
+    """One control, ready for the loop: its hint embedding (N, C0, H, W), weights a connection, and window."""
+
+    net: ControlNet
+    embedding: Tensor
+    weights: Sequence[float]
+    start: float
+    end: float
+    uncond: bool  # whether the unconditional half is controlled too
+
+    def acts(self, step: int, steps: int) -> bool:
+        """Inside the window, in shares of the schedule; step i covers i / steps to (i + 1) / steps, as in diffusers."""
+        return not (step / steps < self.start or (step + 1) / steps > self.end) and any(self.weights)
+
+
+def initial_latents(generators: Sequence[torch.Generator], shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise (N, *shape), each picture's from its own generator, so that a batch changes nothing."""
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+
+
+def predict(
+    backbone: Backbone, z: Tensor, t: Tensor, cond: TextStates, uncond: TextStates | None, guides: list[Guide], cfg: float
+) -> Tensor:
+    """The guided model output (N, C, H, W); `uncond` None means no guidance (β = 1)."""
+    n = len(z)
+    halves = z if uncond is None else torch.cat([z, z])
+    text = cond if uncond is None else TextStates.cat([uncond, cond])
+    skips = backbone.encode(halves, t, text)  # 13 × (N or 2N, C_i, H / scale_i, W / scale_i)
+    for guide in guides:
+        whole = uncond is None or guide.uncond
+        embedding = guide.embedding if uncond is None or not guide.uncond else guide.embedding.repeat(2, 1, 1, 1)
+        residuals = guide.net.forward_embedded(halves if whole else z, embedding, t, text if whole else cond)
+        weighted = [w * r for w, r in zip(guide.weights, residuals, strict=True)]
+        if whole:
+            skips = [s + r for s, r in zip(skips, weighted, strict=True)]
+        else:  # the first half is the unconditional one and stays as it is
+            skips = [torch.cat([s[:n], s[n:] + r]) for s, r in zip(skips, weighted, strict=True)]
+    output = backbone.decode(skips, t, text)
+    return output if uncond is None else combine(*output.chunk(2), cfg)
+
+
+def denoise(
+    backbone: Backbone,
+    z: Tensor,
+    cond: TextStates,
+    uncond: TextStates | None,
+    guides: list[Guide],
+    scheduler: Any,
+    steps: int,
+    cfg: float,
+    generators: list[torch.Generator],
+    callback: Callable[[int, int, Tensor], None] | None = None,
+) -> Tensor:
+    """Noise (N, C, H, W) of unit variance → latents, through `steps` steps of the scheduler."""
+    scheduler.set_timesteps(steps, device=z.device)
+    z = z * scheduler.init_noise_sigma
+    stochastic = {"generator": generators} if type(scheduler).__name__ in STOCHASTIC else {}
+    total = len(scheduler.timesteps)
+    for i, t in enumerate(scheduler.timesteps):
+        acting = [guide for guide in guides if guide.acts(i, total)]
+        output = predict(backbone, scheduler.scale_model_input(z, t), t, cond, uncond, acting, cfg)
+        z = scheduler.step(output, t, z, **stochastic, return_dict=False)[0]
+        if callback is not None:
+            callback(i + 1, total, z)
+    return z
+
+
+STOCHASTIC = ("EulerAncestralDiscreteScheduler", "LCMScheduler")

@@ -1,0 +1,8 @@
+"""Training: `train` a ControlNet from a recipe; `base` trains the playroom's own base model."""
+
+from __future__ import annotations
+
+from zeroconv.training.recipe import Recipe, load_recipe
+from zeroconv.training.run import train, train_command
+
+__all__ = ["Recipe", "load_recipe", "train", "train_command"]

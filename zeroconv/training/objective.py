@@ -1,0 +1,85 @@
+"""The loss: the backbone's own denoising loss, with control (paper, equation 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from zeroconv.backbones import Backbone, TextStates
+from zeroconv.control import ControlNet
+from zeroconv.data.batches import Batch, hints_to_float
+
+
+def add_noise(z: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
+    """z_t = √ᾱ z + √(1 − ᾱ) ε. z, noise (N, C, H, W), alpha = ᾱ_t (N,)."""
+    alpha = alpha[:, None, None, None]
+    return alpha.sqrt() * z + (1 - alpha).sqrt() * noise
+
+
+def target(prediction_type: str, z: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
+    """What the backbone predicts: ε, or v = √ᾱ ε − √(1 − ᾱ) z (Salimans & Ho 2022)."""
+    if prediction_type == "epsilon":
+        return noise
+    alpha = alpha[:, None, None, None]
+    return alpha.sqrt() * noise - (1 - alpha).sqrt() * z
+
+
+def predict(
+    backbone: Backbone, control: ControlNet | None, z: Tensor, hint: Tensor | None, t: Tensor, text: TextStates
+) -> Tensor:
+    """The backbone's output (N, C, H, W) with control at weight 1, or without. Its encoder builds no graph."""
+    with torch.no_grad():
+        skips = backbone.encode(z, t, text)
+    if control is not None:
+        assert hint is not None
+        skips = add_residuals(skips, control(z, hint, t, text))
+    return backbone.decode(skips, t, text)
+
+
+def add_residuals(skips: Sequence[Tensor], residuals: Sequence[Tensor]) -> list[Tensor]:
+    return [skip + residual for skip, residual in zip(skips, residuals, strict=True)]
+
+
+def stream(device: torch.device | str, *numbers: int) -> torch.Generator:
+    """A generator that is a function of numbers: the run's seed, the step, the process."""
+    mixed = 0
+    for number in numbers:  # 63 bits of a splitmix64 chain
+        mixed = (mixed ^ number) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        mixed = ((mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        mixed = ((mixed ^ mixed >> 27) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        mixed ^= mixed >> 31
+    return torch.Generator(device).manual_seed(mixed >> 1)
+
+
+class ControlledLoss(nn.Module):
+    """Batch in, mean loss out: the whole of what is differentiated, so that wrappers for many processes see one call.
+
+    Only the control is a submodule. The backbone is frozen and in `autocast`'s dtype or its own.
+    """
+
+    def __init__(self, backbone: Backbone, control: ControlNet, autocast: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.backbone, self.control, self.autocast = backbone, control, autocast
+        self.alphas_cumprod = backbone.alphas_cumprod.to(control.device)
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Draws a sample of the posterior, timesteps (uniform) and noise from `generator`."""
+        z = self.backbone.latents_from_moments(batch.moments, generator)  # (N, C, h, w)
+        device, steps = z.device, len(self.alphas_cumprod)
+        t = torch.randint(0, steps, (len(z),), generator=generator, device=device)
+        noise = torch.randn(z.shape, generator=generator, device=device)
+        return self.errors(z, noise, t, batch.hints, batch.text).mean()
+
+    def errors(
+        self, z: Tensor, noise: Tensor, t: Tensor, hints: Tensor | None, text: TextStates, control: bool = True
+    ) -> Tensor:
+        """Mean squared error of each example (N,), float32. hints uint8 (N, 1 or 3, H, W)."""
+        alpha = self.alphas_cumprod[t]
+        noisy = add_noise(z, noise, alpha).contiguous(memory_format=torch.channels_last)
+        hint = None if hints is None else hints_to_float(hints).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(z.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
+            output = predict(self.backbone, self.control if control else None, noisy, hint, t, text)
+        wanted = target(self.backbone.prediction_type, z, noise, alpha)
+        return (output.float() - wanted).square().mean(dim=(1, 2, 3))

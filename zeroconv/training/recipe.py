@@ -1,0 +1,190 @@
+"""A recipe: everything that decides what a training run makes, in one YAML file."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from zeroconv.errors import UserError
+
+# hints that mean the same in a mirror, once they are mirrored with their picture
+MIRRORABLE = {"canny", "depth", "hed", "softedge", "lineart", "mlsd", "scribble", "segmentation", "seg"}
+
+
+class Strict(BaseModel):
+    """A misspelt setting is an error, never ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ControlSettings(Strict):
+    """The network to train; see `zeroconv.ControlNet.from_backbone`."""
+
+    hint_encoder: Literal["released", "paper"] = "released"
+    hint_widths: tuple[int, ...] | None = None
+    connections: Literal["zero", "gaussian", "lite"] = "zero"
+    only_mid_control: bool = False
+    global_average_pooling: bool = False
+    init: str = "base"  # or a control to go on from: its folder, file, hub id or embedded name
+
+    @model_validator(mode="after")
+    def _no_two_origins(self) -> ControlSettings:
+        shaped = sorted(self.model_fields_set - {"init"})
+        if self.init != "base" and shaped:
+            raise ValueError(f"control.init brings its own network, so control.{shaped[0]} cannot be set beside it")
+        return self
+
+
+class DataSettings(Strict):
+    """What to learn from; specs as in `zeroconv.data.open_dataset`."""
+
+    train: tuple[str, ...] = Field(min_length=1)
+    condition: str
+    validation: tuple[str, ...] | None = None  # None: some of the training pictures are held out
+    validation_count: int = Field(128, ge=2)
+    size: int | None = Field(None, ge=8)  # pixels; None: the base's own
+    flip: bool = False  # mirror half of the pictures, where captions and hints allow it
+    hint_dropout: float = Field(0.0, ge=0, lt=1)  # share of hints that are blanked
+    workers: int | None = Field(None, ge=1)  # processes that draw; None: one a core
+    cache: Path | None = None  # None: $ZEROCONV_CACHE or ~/.cache/zeroconv
+
+    @field_validator("train", "validation", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _hints_may_be_mirrored(self) -> DataSettings:
+        if self.flip and self.condition not in MIRRORABLE:
+            raise ValueError(f"data.flip is set, but a hint of {self.condition!r} changes its meaning in a mirror")
+        return self
+
+
+class TrainingSettings(Strict):
+    """How to learn it. The loss is the backbone's own, on ε or v, with uniform timesteps (paper, section 3.3)."""
+
+    steps: int = Field(ge=1)
+    batch_size: int = Field(4, ge=1)  # a process and micro-step
+    accumulation: int = Field(1, ge=1)  # micro-steps a step
+    learning_rate: float = Field(1e-5, gt=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = Field(0, ge=0)  # steps
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(1.0, gt=0)  # norm of the gradient
+    ema_decay: float = Field(0.9999, ge=0, lt=1)
+    prompt_dropping: float = Field(0.5, ge=0, le=1)  # share of prompts made empty, drawn anew every step
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = Field(0, ge=0)
+    threads: int | None = Field(None, ge=1)
+    max_minutes: float | None = Field(None, gt=0)  # of training; the run ends there as if it had no more steps
+    log_every: int = Field(10, ge=1)
+    checkpoint_every: int = Field(500, ge=1)
+    keep: int = Field(2, ge=1)  # checkpoints
+    validate_every: int = Field(100, ge=0)  # 0: never
+    sample_every: int = Field(0, ge=0)  # 0: at the end only
+    sample_count: int = Field(4, ge=0)  # 0: no pictures at all
+    sample_steps: int = Field(15, ge=1)
+    sample_cfg: float = Field(4.0, ge=1)
+    export: Literal["float32", "float16", "bfloat16"] = "float32"  # of out/control
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> TrainingSettings:
+        if self.warmup >= self.steps:
+            raise ValueError(f"training.warmup is {self.warmup} of {self.steps} steps; it must end before the run does")
+        return self
+
+
+class Recipe(Strict):
+    out: Path
+    base: str = "playroom"
+    device: str = "auto"  # cpu, cuda, mps; auto takes the best there is
+    control: ControlSettings = Field(default_factory=ControlSettings)
+    data: DataSettings
+    training: TrainingSettings
+
+    def identity(self) -> dict[str, Any]:
+        """What a run may not change when it goes on: everything but its length and what it shows of itself."""
+        values = self.model_dump(mode="json")
+        for name in ("out", "device"):
+            del values[name]
+        for name in ("workers", "cache"):
+            del values["data"][name]
+        for name in _MAY_CHANGE:
+            del values["training"][name]
+        return values
+
+
+_MAY_CHANGE = (
+    "steps threads max_minutes log_every checkpoint_every keep validate_every "
+    "sample_every sample_count sample_steps sample_cfg export"
+).split()
+
+
+def load_recipe(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file; `overrides` such as "training.steps=2000" change it. Raises UserError, one sentence."""
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"there is no recipe {path}; give the path of a YAML file, such as recipes/stickers-canny.yaml."
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"the recipe {path} is no YAML that can be read ({' '.join(str(error).split())}).") from error
+    if not isinstance(values, dict):
+        raise UserError(f"the recipe {path} is empty or no mapping; it needs at least out, data and training.")
+    return parse_recipe(apply_overrides(values, overrides), str(path))
+
+
+def parse_recipe(values: dict[str, Any], name: str = "the recipe") -> Recipe:
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{name}: {_sentence(error.errors()[0])}.") from error
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of `values` with "a.b=c" set; c is read as YAML, so that [x, y], true and 1e-4 mean what they say."""
+    values = dict(values)
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not all(path.split(".")):
+            raise UserError(f"the override {override!r} is not of the form training.steps=2000.")
+        place, *steps = [values, *path.split(".")]
+        for step in steps[:-1]:
+            inner = place.get(step)
+            if inner is not None and not isinstance(inner, dict):
+                raise UserError(f"the override {override!r} goes into {step!r}, which holds a value, not settings.")
+            place[step] = dict(inner or {})
+            place = place[step]
+        try:
+            place[steps[-1]] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"the value of the override {override!r} is no YAML.") from error
+    return values
+
+
+def _sentence(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"there is no setting {place}{_suggestion(error['loc'])}"
+    if error["type"] == "missing":
+        return f"{place} is missing"
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    said = error["msg"][:1].lower() + error["msg"][1:]
+    return f"{place} is {error['input']!r}: {said}"
+
+
+def _suggestion(loc: tuple) -> str:
+    model: Any = Recipe
+    for part in loc[:-1]:
+        model = model.model_fields[part].annotation
+    close = difflib.get_close_matches(str(loc[-1]), model.model_fields, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(model.model_fields)}"

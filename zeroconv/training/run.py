@@ -1,0 +1,249 @@
+"""A training run from its recipe: the model and the data it asks for, the loop, and what is left in its folder.
+
+out/recipe.json        what the run was started with
+out/log.jsonl          loss, speed and hint gain, one object a line
+out/checkpoints/       the last few states, each complete with a checksum
+out/samples/           sheets of pictures
+out/broken.json        pictures that could not be read, and why (if there were any)
+out/control/           the trained control, averaged weights, a diffusers folder
+out/summary.json       how it ended
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zeroconv.data.datasets import Dataset, open_dataset
+from zeroconv.errors import UserError
+from zeroconv.files import atomic_write
+from zeroconv.training.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from zeroconv.backbones import UNetBackbone
+    from zeroconv.control import ControlNet
+    from zeroconv.training.trainer import Trainer
+
+Say = Callable[[str], None]
+
+
+def train_command(recipe_path: str | os.PathLike, overrides: Sequence[str] = (), resume: bool = True) -> Path:
+    """`zeroconv train`: load the recipe, apply overrides ("training.steps=2000"), train. Returns the run's folder.
+
+    Ctrl-C while the data is prepared loses at most the shard at work; later it saves the run's state.
+    """
+    recipe = load_recipe(recipe_path, overrides)
+    try:
+        return train(recipe, resume=resume)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", flush=True)
+        return Path(recipe.out)
+
+
+def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
+    """Train a ControlNet as the recipe says, or go on with a run that its folder holds; returns the folder.
+
+    `say` hears one line of progress at a time (default: prints it). `resume=False`: refuse to go on with an old run.
+    Raises UserError for whatever is wrong with recipe, data, model or folder.
+    """
+    from accelerate import Accelerator
+
+    say = say or _print
+    open_run(recipe, resume)
+    if recipe.training.threads:
+        import torch
+
+        torch.set_num_threads(recipe.training.threads)
+    # accelerate places processes and devices; autocast is ours, so that two runs in one process may differ in it
+    accelerator = Accelerator(mixed_precision="no", cpu=recipe.device == "cpu")
+    trainer = assemble(recipe, accelerator, say if accelerator.is_main_process else _silent)
+    if trainer.resume():
+        say(f"going on from step {trainer.step} of {recipe.training.steps}")
+    status = trainer.run()
+    if accelerator.is_main_process:
+        _finish(trainer, status, say)
+    return trainer.folder
+
+
+def assemble(recipe: Recipe, accelerator: Any, say: Say) -> Trainer:
+    """Backbone, control and cached data of a recipe, put together."""
+    from zeroconv.backbones import load_backbone
+    from zeroconv.data.cache import CacheSettings, cache_examples
+    from zeroconv.training.trainer import Trainer
+
+    settings = recipe.data
+    backbone = load_backbone(recipe.base, device=accelerator.device)
+    size = settings.size or backbone.default_size
+    train_set, held_out = open_data(recipe, size)
+    cache = CacheSettings(settings.cache, settings.workers, settings.flip)
+    progress = Countdown(say)
+    with accelerator.main_process_first():  # one process fills the cache, the others find it filled
+        data = cache_examples(train_set, backbone, cache, progress)
+        held = cache_examples(held_out, backbone, replace(cache, flip=False), progress)
+    _list_broken(Path(recipe.out), {**data.broken, **held.broken}, say)
+    for examples in (data, held):
+        if len(examples.hints) != len(examples):
+            raise UserError(
+                f"{len(examples)} pictures have {len(examples.hints)} hints; give every picture one, or none."
+            )
+    say(f"{len(data)} pictures to train on, {len(held)} held out")
+    control = make_control(recipe, backbone).to(accelerator.device)
+    return Trainer(recipe, backbone, control, data, held, accelerator, say)
+
+
+def make_control(recipe: Recipe, backbone: UNetBackbone) -> ControlNet:
+    """A new control from the base (its random part drawn from the run's seed), or an old one to go on from."""
+    import torch
+
+    from zeroconv.control import ControlNet
+
+    settings, condition = recipe.control, recipe.data.condition
+    if settings.init != "base":
+        control = ControlNet.load(settings.init, backbone=backbone)
+        control.config["zeroconv"]["condition"] = condition
+        return control
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        return ControlNet.from_backbone(backbone, condition=condition, **settings.model_dump(exclude={"init"}))
+
+
+# ---------------------------------------------------------------- data
+
+
+def open_data(recipe: Recipe, size: int) -> tuple[Dataset, Dataset]:
+    """The pictures to train on and those to measure on; no picture is in both."""
+    settings = recipe.data
+    options: dict[str, Any] = {"condition": settings.condition, "size": size}
+    train_set = open_dataset(settings.train, **options)
+    if settings.validation is not None:
+        return train_set, open_dataset(settings.validation, **options)
+    return hold_out(train_set, settings.validation_count)
+
+
+def hold_out(dataset: Dataset, count: int) -> tuple[Dataset, Dataset]:
+    """Set aside `count` examples, but at most a tenth, by the hash of their names: the same ones when the set grows.
+
+    Views of one sticker stay together.
+    """
+    marks = [hashlib.sha256(dataset.name(i).partition("#")[0].encode()).digest() for i in range(len(dataset))]
+    share = min(count, len(dataset) // 10)
+    if share < 2:
+        raise UserError(
+            f"{len(dataset)} pictures are too few to hold some out; give at least 20, or name data.validation."
+        )
+    edge = sorted(marks)[share - 1]
+    held = tuple(row for row, mark in zip(dataset.rows, marks, strict=True) if mark <= edge)
+    rest = tuple(row for row, mark in zip(dataset.rows, marks, strict=True) if mark > edge)
+    return replace(dataset, rows=rest), replace(dataset, rows=held)
+
+
+class Countdown:
+    """Progress of the cache, a line every few seconds, with the time that is left."""
+
+    def __init__(self, say: Say, every: float = 5.0) -> None:
+        self.say, self.every = say, every
+        self.what, self.began, self.told, self.first = "", 0.0, 0.0, 0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what != self.what:
+            self.what, self.began, self.told, self.first = what, now, now, done
+        elif now - self.told > self.every or done == total:
+            self.told = now
+            left = (now - self.began) / max(1, done - self.first) * (total - done)
+            self.say(f"caching {what}: {done}/{total}  {left / 60:.1f} min left")
+
+
+# ---------------------------------------------------------------- the folder of the run
+
+
+def open_run(recipe: Recipe, resume: bool = True) -> None:
+    """Note the recipe in its folder, or check that the folder holds a run of the same one."""
+    out = Path(recipe.out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"out is {out}, which is a file; name a folder for the run.")
+    path, identity = out / "recipe.json", recipe.identity()
+    if not path.is_file():
+        if out.is_dir() and any(out.iterdir()):
+            raise UserError(f"{out} is not empty and holds no run; name another out folder.")
+        _write_json(path, {"identity": identity, "recipe": recipe.model_dump(mode="json")})
+        return
+    if not resume:
+        raise UserError(f"{out} holds a run already; go on with it, or name another out folder.")
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))["identity"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read; name another out folder.") from error
+    if before != identity:
+        changed = _first_difference(before, identity)
+        raise UserError(f"{out} holds the run of another recipe ({changed}); name another out folder, or put it back.")
+
+
+def _first_difference(a: Any, b: Any, place: str = "") -> str:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted(set(a) | set(b)):
+            if a.get(key) != b.get(key):
+                return _first_difference(a.get(key), b.get(key), f"{place}.{key}" if place else key)
+    return f"{place} was {a}, is {b}"
+
+
+def _list_broken(out: Path, broken: dict[str, str], say: Say) -> None:
+    if broken:
+        _write_json(out / "broken.json", broken)
+        name, reason = next(iter(broken.items()))
+        say(f"{len(broken)} pictures were set aside, {name} the first ({reason}); all are in {out / 'broken.json'}")
+
+
+def _finish(trainer: Trainer, status: str, say: Say) -> None:
+    out, step, settings = trainer.folder, trainer.step, trainer.settings
+    samples = step * settings.batch_size * settings.accumulation * trainer.plan.world
+    summary = {
+        "status": status,
+        "steps": step,
+        "samples": samples,
+        "minutes": round(trainer.seconds / 60, 2),
+        "samples_per_second": round(samples / max(1e-9, trainer.seconds), 2),
+        "examples": len(trainer.plan.examples),
+        "broken": len(trainer.plan.examples.broken) + len(trainer.held_out.broken),
+        "validation": trainer.last,
+        "best": trainer.best,
+        "peak_memory_mb": round(_peak_memory() / 2**20),
+    }
+    if status == "finished":
+        trainer.export(out / "control")
+        summary["control"] = str(out / "control")
+    _write_json(out / "summary.json", summary)
+    if status == "finished":
+        say(f"finished: {out / 'control'}")
+    else:
+        say(f"interrupted at step {step}, saved; the same command goes on from there")
+
+
+def _peak_memory() -> int:
+    """Bytes: the most this process has held, or the most of the GPU where there is one."""
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+def _silent(line: str) -> None:
+    pass

@@ -1,0 +1,70 @@
+"""What a run writes down: one JSON object a line, and running means."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from zeroconv.files import atomic_write
+
+
+class RunLog:
+    """`log.jsonl`. A run that goes on from step k first drops what was written after k, so every step stands once."""
+
+    def __init__(self, path: Path, active: bool = True) -> None:
+        self.path, self.active = path, active
+
+    def write(self, step: int, **values: Any) -> None:
+        if not self.active:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def read(self) -> list[dict[str, Any]]:
+        """Every whole line; a line cut short by a crash is passed over."""
+        lines = []
+        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []:
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                continue
+        return lines
+
+    def cut(self, step: int) -> None:
+        """Keep the lines up to `step`; nothing at all for step 0."""
+        if not self.active or not self.path.is_file():
+            return
+        kept = [line for line in self.read() if line["step"] <= step] if step else []
+        with atomic_write(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+
+class Meter:
+    """Means since it was last asked."""
+
+    def __init__(self, samples_a_step: int) -> None:
+        self.samples_a_step = samples_a_step
+        self._reset()
+
+    def _reset(self) -> None:
+        self.began, self.steps, self.loss, self.waited = time.monotonic(), 0, 0.0, 0.0
+
+    def add(self, loss: float, waited: float) -> None:
+        self.steps += 1
+        self.loss += loss
+        self.waited += waited
+
+    def figures(self) -> dict[str, float]:
+        """Mean loss, samples a second, and the share of the time that was spent waiting for data."""
+        seconds = max(1e-9, time.monotonic() - self.began)
+        steps = max(1, self.steps)
+        figures = {
+            "loss": self.loss / steps,
+            "samples_per_second": round(steps * self.samples_a_step / seconds, 2),
+            "wait": round(self.waited / seconds, 4),
+        }
+        self._reset()
+        return figures

@@ -1,0 +1,84 @@
+"""Checkpoints: one file a step, complete or not there at all, its checksum in its name."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from zeroconv.errors import UserError
+from zeroconv.files import atomic_write
+
+_NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.pt")
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+    """Write `state` (tensors, numbers, strings, lists, dicts) and the random generators; then drop all but `keep`.
+
+    The old files go only after the new one is on disk. Raises UserError where the disk is full.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with atomic_write(folder / "writing.pt") as temporary:
+            torch.save({"step": step, "random": random_state(), **state}, temporary)
+            path = folder / f"step-{step:08d}-{checksum(temporary)}.pt"
+        (folder / "writing.pt").replace(path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"the checkpoint of step {step} cannot be written to {folder} ({error}); make room and go on."
+        ) from error
+    kept = {path, *checkpoints(folder)[:keep]}
+    for old in checkpoints(folder):
+        if old not in kept:
+            old.unlink(missing_ok=True)
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Newest first."""
+    return sorted((p for p in folder.glob("step-*.pt") if _NAME.fullmatch(p.name)), reverse=True)
+
+
+def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    """The newest whole checkpoint, its random generators set; None if there is none. Damaged ones are passed over."""
+    for path in checkpoints(folder):
+        if checksum(path) != _NAME.fullmatch(path.name)[2]:  # type: ignore[index]
+            warnings.warn(f"the checkpoint {path} is damaged; going on from the one before it", stacklevel=2)
+            continue
+        state = torch.load(path, map_location=device, weights_only=True)
+        set_random_state(state.pop("random"))
+        return state
+    return None
+
+
+def checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def random_state() -> dict[str, Any]:
+    """Of Python, NumPy, torch and every CUDA device, in types that `torch.load(weights_only=True)` reads."""
+    version, numbers, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys, np.int64)), int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])

@@ -1,4 +1,4 @@
-"""Batches are a function of (seed, step): every example once a pass, prompts dropped anew, hint and picture together."""
+"""Batches are a function of (seed, step): every example once a pass, prompts dropped anew, hint with picture."""
 
 from __future__ import annotations
 

@@ -65,11 +65,12 @@ def recipe(base: Path, pictures: Path, tmp_path: Path) -> Callable[..., Recipe]:
             "out": str(tmp_path / "run"),
             "base": str(base),
             "device": "cpu",
+            "control": {"hint_widths": [4, 8, 8, 8]},
             "data": {"train": [str(pictures)], "condition": "depth", "size": SIZE, "cache": str(tmp_path / "cache")},
             "training": {"steps": 6, "batch_size": 2, "learning_rate": 1e-3, "validate_every": 0, "sample_count": 0},
         }
         for name, value in changes.items():
-            *path, last = name.split(".") if "." in name or name in ("out", "base") else ("training", name)
+            *path, last = name.split(".") if "." in name or name in ("out", "base", "control") else ("training", name)
             place = values
             for step in path:
                 place = place.setdefault(step, {})

@@ -83,7 +83,7 @@ def test_a_folder_of_something_else_is_not_touched(recipe: Make, tmp_path: Path)
 def test_going_on_from_a_control(recipe: Make, tmp_path: Path) -> None:
     first = train(recipe(), say=lambda line: None)
     control = ControlNet.load(first / "control")
-    changed = recipe(out=str(tmp_path / "second"), steps=1, **{"control.init": str(first / "control")})
+    changed = recipe(out=str(tmp_path / "second"), steps=1, control={"init": str(first / "control")})
     second = ControlNet.load(train(changed, say=lambda line: None) / "control")
     old, new = control.hint_encoder.conv_in.weight, second.hint_encoder.conv_in.weight
     assert torch.allclose(old, new, atol=3e-3)
@@ -98,7 +98,7 @@ def test_going_on_from_a_control(recipe: Make, tmp_path: Path) -> None:
         ({"data.size": 60}, "multiple of 8"),
         ({"data.condition": "edges", "data.train": ["playroom:train:30"]}, "no condition 'edges'"),
         ({"data.train": ["playroom:train:10"]}, "too few to hold some out"),
-        ({"control.init": "nowhere"}, "nowhere"),
+        ({"control": {"init": "nowhere"}}, "nowhere"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(recipe: Make, changes: dict, sentence: str) -> None:
@@ -162,9 +162,7 @@ def test_killed_and_interrupted_equals_never_stopped(recipe: Make, tmp_path: Pat
     first.wait()
     second = start(stopped, tmp_path / "stopped.yaml")
     before = checkpoints(folder)[0].name
-    wait_for(
-        lambda: checkpoints(folder)[:1] != [] and checkpoints(folder)[0].name != before or second.poll() is not None
-    )
+    wait_for(lambda: any(path.name != before for path in checkpoints(folder)) or second.poll() is not None)
     second.send_signal(signal.SIGTERM)
     words = second.communicate(timeout=60)[0]
     assert second.returncode == 0

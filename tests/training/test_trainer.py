@@ -40,7 +40,7 @@ def blocks(backbone, n: int, seed: int, folder: Path, blind: bool = False) -> Ex
 def trainer(tmp_path: Path) -> Callable[..., Trainer]:
     """`trainer(steps=20)`: training settings by name. Every call builds everything anew, as a new process would."""
 
-    def make(out: str = "run", blind: bool = False, control: dict | None = None, **settings) -> Trainer:
+    def make(out: str = "run", blind: bool = False, **settings) -> Trainer:
         values = {
             "steps": 6,
             "batch_size": 4,
@@ -55,7 +55,7 @@ def trainer(tmp_path: Path) -> Callable[..., Trainer]:
         torch.manual_seed(0)
         backbone = tiny_backbone("v_prediction")
         data, held = (blocks(backbone, n, n, tmp_path / "cache", blind) for n in (64, 16))
-        new = ControlNet.from_backbone(backbone, condition="depth", **(control or {}))
+        new = ControlNet.from_backbone(backbone, condition="depth", hint_widths=(4, 8, 8, 8))
         return Trainer(recipe, backbone, new, data, held, Accelerator(cpu=True), lambda line: None)
 
     return make

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -56,13 +56,15 @@ def generate(
     batch_size: int = 8,
     connection_weights: Sequence[float] | None = None,
     callback: Callable[[int, int, Tensor], None] | None = None,
-) -> list[Image.Image]:
+    output: Literal["pil", "tensor"] = "pil",
+) -> list:
     """Generate `count` pictures a prompt, prompt after prompt.
 
     A seed of one picture is `seed` + its number, or its own entry of a list; the same seed gives the same picture in
     any batch. `latents` (N, C, h, w), unit-variance noise, replace the seeds' noise. Size: given, else the hint's
     shape at the area the model was trained for. `cfg` 1 turns guidance off. `connection_weights` replaces the weights
     of the guidance for all controls. `callback(step, steps, latents)` is called after every step of every batch.
+    Returns PIL pictures, or with `output` "tensor" tensors (3, H, W) in [0, 1].
 
     Raises UserError for unknown names, numbers out of range, and hints that are no pictures.
     """
@@ -77,7 +79,7 @@ def generate(
     shape = (backbone.latent_channels, height // backbone.latent_scale, width // backbone.latent_scale)
     if latents is not None and tuple(latents.shape) != (len(prompts), *shape):
         raise UserError(f"latents have shape {tuple(latents.shape)}, but {(len(prompts), *shape)} is needed.")
-    images: list[Image.Image] = []
+    images: list = []
     with torch.inference_mode():
         for first in range(0, len(prompts), batch_size):
             part = slice(first, first + batch_size)
@@ -93,7 +95,8 @@ def generate(
             z = noise.to(backbone.device, backbone.dtype)
             scheme = make_scheduler(scheduler, backbone)
             z = denoise(backbone, z, cond, uncond, guides, scheme, steps, cfg, generators, callback)
-            images += [_to_pil(image) for image in backbone.decode_latents(z)]
+            decoded = backbone.decode_latents(z)
+            images += [_to_pil(image) for image in decoded] if output == "pil" else list(decoded)
     return images
 
 

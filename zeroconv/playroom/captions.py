@@ -13,8 +13,8 @@ def phrase(thing: ObjectSpec) -> str:
 
 
 def all_captions(spec: SceneSpec) -> list[str]:
-    """Every way the templates say it; the first is `Scene.caption` of every eighth scene, and so on."""
-    names = [phrase(thing) for thing in spec.objects]
+    """Every way the templates say it."""
+    names = [phrase(thing) for thing in spec.objects] or ["nothing"]
     things = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
     order = ", then ".join(names) if len(names) > 1 else names[0]
     floor = f"a {spec.floor} floor" if spec.floor not in ("grass", "blue carpet", "red carpet") else f"a {spec.floor}"

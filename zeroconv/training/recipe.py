@@ -72,6 +72,7 @@ class TrainingSettings(Strict):
     steps: int = Field(ge=1)
     batch_size: int = Field(4, ge=1)  # a process and micro-step
     accumulation: int = Field(1, ge=1)  # micro-steps a step
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(1e-5, gt=0)
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = Field(0, ge=0)  # steps

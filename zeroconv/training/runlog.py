@@ -43,28 +43,28 @@ class RunLog:
 
 
 class Meter:
-    """Means since it was last asked."""
+    """Means since it was last asked. The sum of the losses is part of a run's state, the clock is not."""
 
     def __init__(self, samples_a_step: int) -> None:
         self.samples_a_step = samples_a_step
-        self._reset()
+        self.losses, self.count = 0.0, 0
+        self.start()
 
-    def _reset(self) -> None:
-        self.began, self.steps, self.loss, self.waited = time.monotonic(), 0, 0.0, 0.0
+    def start(self) -> None:
+        self.began, self.steps, self.waited = time.monotonic(), 0, 0.0
 
     def add(self, loss: float, waited: float) -> None:
-        self.steps += 1
-        self.loss += loss
-        self.waited += waited
+        self.losses, self.count = self.losses + loss, self.count + 1
+        self.steps, self.waited = self.steps + 1, self.waited + waited
 
     def figures(self) -> dict[str, float]:
         """Mean loss, samples a second, and the share of the time that was spent waiting for data."""
         seconds = max(1e-9, time.monotonic() - self.began)
-        steps = max(1, self.steps)
         figures = {
-            "loss": self.loss / steps,
-            "samples_per_second": round(steps * self.samples_a_step / seconds, 2),
+            "loss": self.losses / max(1, self.count),
+            "samples_per_second": round(self.steps * self.samples_a_step / seconds, 2),
             "wait": round(self.waited / seconds, 4),
         }
-        self._reset()
+        self.losses, self.count = 0.0, 0
+        self.start()
         return figures

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.tiny import randomise_, tiny_backbone
 
+from tests.tiny import randomise_, tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.generation import Control, generate
 from zeroconv.generation.sampling import make_scheduler
@@ -68,7 +68,12 @@ def compare(pair, scheduler: str, theirs: dict, ours: dict, control_options: dic
 @pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpm++2m_karras", "unipc"])
 def test_both_equals_diffusers(pair, scheduler):
     theirs = {"guidance_scale": 5.0, "controlnet_conditioning_scale": 0.7, "negative_prompt": ["blur", "dark"]}
-    assert compare(pair, scheduler, theirs, {"guidance": "both", "cfg": 5.0, "negative": ["blur", "dark"]}, {"weight": 0.7}) < 1e-3
+    assert (
+        compare(
+            pair, scheduler, theirs, {"guidance": "both", "cfg": 5.0, "negative": ["blur", "dark"]}, {"weight": 0.7}
+        )
+        < 1e-3
+    )
 
 
 @pytest.mark.parametrize("window", [(0.0, 0.5), (0.3, 0.8)])

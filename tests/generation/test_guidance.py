@@ -9,9 +9,9 @@ from zeroconv.backbones import Connection
 from zeroconv.errors import UserError
 from zeroconv.generation import MODES, combine, connection_weights, controls_uncond
 
-SD = tuple(
-    Connection(f"down.{i}", 320, scale) for i, scale in enumerate((1, 1, 1, 2, 2, 2, 4, 4, 4, 8, 8, 8))
-) + (Connection("mid", 1280, 8),)
+SD = tuple(Connection(f"down.{i}", 320, scale) for i, scale in enumerate((1, 1, 1, 2, 2, 2, 4, 4, 4, 8, 8, 8))) + (
+    Connection("mid", 1280, 8),
+)
 
 
 def test_resolution_weights_are_64_over_the_blocks_size():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.tiny import randomise_, tiny_backbone
 
+from tests.tiny import randomise_, tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import MODES, SCHEDULERS, Control, generate
@@ -95,9 +95,7 @@ class Counting:
         monkeypatch.setattr(net, "embed_hint", counted_embed)
 
 
-@pytest.mark.parametrize(
-    ("options", "calls"), [({}, 10), ({"start": 0.5}, 5), ({"end": 0.3}, 3), ({"weight": 0.0}, 0)]
-)
+@pytest.mark.parametrize(("options", "calls"), [({}, 10), ({"start": 0.5}, 5), ({"end": 0.3}, 3), ({"weight": 0.0}, 0)])
 def test_a_control_outside_its_window_or_without_weight_does_not_run(backbone, trained, monkeypatch, options, calls):
     counting = Counting(trained, monkeypatch)
     generate(backbone, "a", [Control(trained, hint(), **options)], steps=10, scheduler="ddim")

@@ -79,7 +79,9 @@ def test_maps_agree_with_each_other(scenes):
         assert scene.depth.shape == scene.segmentation.shape == scene.instances.shape == scene.outline.shape == (64, 64)
         assert np.allclose(np.linalg.norm(scene.normal, axis=-1), 1, atol=1e-3)
         grid = ((np.arange(64) + 0.5) / 64 - 0.5) / 1.08
-        rays = np.stack([np.broadcast_to(grid, (64, 64)), np.broadcast_to(-grid[:, None], (64, 64)), -np.ones((64, 64))], -1)
+        rays = np.stack(
+            [np.broadcast_to(grid, (64, 64)), np.broadcast_to(-grid[:, None], (64, 64)), -np.ones((64, 64))], -1
+        )
         assert ((scene.normal * rays).sum(-1) < 1e-3).all()  # nothing is seen from behind
         for number, thing in enumerate(scene.objects, start=1):
             classes = np.unique(scene.segmentation[scene.instances == number])
@@ -133,7 +135,9 @@ def test_the_world_is_varied():
     assert {len(spec.objects) for spec in specs} == {1, 2, 3, 4}
     assert {t.kind for t in things} == set(playroom.KINDS) and {t.colour for t in things} == set(playroom.COLOURS)
     assert {t.action for t in things if t.kind == "person"} == set(playroom.ACTIONS)
-    assert {spec.floor for spec in specs} == set(playroom.FLOORS) and {spec.wall for spec in specs} == set(playroom.WALLS)
+    assert {spec.floor for spec in specs} == set(playroom.FLOORS) and {spec.wall for spec in specs} == set(
+        playroom.WALLS
+    )
     for spec in specs:
         for a, b in zip(spec.objects, spec.objects[1:], strict=False):
             assert np.hypot(a.x - b.x, a.z - b.z) > a.radius + b.radius

@@ -158,6 +158,36 @@ def train(
 
 
 @app.command()
+def evaluate(
+    control: Annotated[str, Argument(help="playroom-canny, a folder, a file, or a hub id.")],
+    data: Annotated[str, Option(help="playroom:test, playroom:val, or stickers[:FOLDER].")] = "playroom:test",
+    base: Base = "playroom",
+    limit: Annotated[int, Option(min=2, help="Pictures.")] = 200,
+    prompts: Annotated[str, Option(help="own, empty, insufficient or conflicting.")] = "own",
+    guidance: Annotated[str, Option(help="Where control acts: both, cond, resolution, guess.")] = "resolution",
+    cfg: Annotated[float, Option(help="Classifier-free guidance; 1 switches it off.")] = 4.0,
+    steps: Annotated[int, Option(min=1, help="Denoising steps.")] = 12,
+    seed: Annotated[int, Option(min=0, help="Seed of the first picture.")] = 0,
+    json: Annotated[Path | None, Option(help="Write the whole report here too.")] = None,
+) -> None:
+    """Measure how well a control is followed: its hint, another one's, no control, and the ceiling."""
+    from zeroconv.cli.evaluate import run
+
+    run(
+        control,
+        json,
+        data=data,
+        base=base,
+        count=limit,
+        prompts=prompts,
+        guidance=guidance,
+        cfg=cfg,
+        steps=steps,
+        seed=seed,
+    )
+
+
+@app.command()
 def info(
     model: Annotated[str, Argument(help="playroom, playroom-canny, a folder, a file, or a hub id.")],
     json: Json = False,

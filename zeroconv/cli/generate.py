@@ -128,6 +128,17 @@ def condition_of(spec: ControlSpec, net: ControlNet) -> str:
     return condition
 
 
+def check_request(request: dict[str, Any]) -> None:
+    """Raise UserError for what can be seen without a model; `generate` checks everything again, and the rest."""
+    if not 1 <= request["steps"] <= 1000:
+        raise UserError(f"--steps {request['steps']} is out of range: give 1 to 1000, usually 20")
+    if request["count"] < 1:
+        raise UserError(f"--count {request['count']} asks for no picture: give 1 or more")
+    for name in ("height", "width"):
+        if request[name] is not None and not 8 <= request[name] <= 8192:
+            raise UserError(f"--{name} {request[name]} is out of range: give 8 to 8192 pixels")
+
+
 def picture_size(backbone: Any, pictures: Sequence[Image.Image], request: dict[str, Any]) -> tuple[int, int]:
     """Width and height as `generate` chooses them: what is asked for, else the first picture's shape."""
     from zeroconv.generation.pipeline import _shape_like
@@ -151,7 +162,9 @@ def run(
     prompts: list[str], specs: list[ControlSpec], base: str, out: Path, device: str, request: dict[str, Any]
 ) -> dict[str, Any]:
     """Make the pictures of one `zeroconv generate` and save them; returns what `--json` prints."""
-    pictures = [open_picture(spec.picture) for spec in specs]  # before the slow part: bad input is told at once
+    check_request(request)  # before the slow part: bad input is told at once
+    output_paths(out, len(prompts) * request["count"])
+    pictures = [open_picture(spec.picture) for spec in specs]
 
     from zeroconv.backbones import load_backbone
     from zeroconv.generation import Control, generate

@@ -37,7 +37,7 @@ class Condition:
 
 
 def draw_canny(image: np.ndarray, low: float = 100, high: float = 200) -> np.ndarray:
-    """Canny edges of the grey picture (paper, section 4): uint8 0 or 255, white on black; thresholds in grey levels × 4."""
+    """Canny edges of the grey picture (paper, section 4): 0 or 255, white on black; thresholds in grey levels × 4."""
     if not 0 <= low <= high:
         raise UserError(f"canny needs 0 ≤ low ≤ high, not low={low} and high={high}.")
     return cv2.Canny(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), low, high)
@@ -62,7 +62,7 @@ CONDITIONS: dict[str, Condition] = {
             score=scores.score_depth,
             resize="area",
             aliases=("control_v11f1p_sd15_depth", "sd-controlnet-depth", "depth_midas", "depth_anything", "depth_zoe"),
-            source="playroom scenes bring it exactly (`zeroconv playroom render`); for photographs give a depth map as it is",
+            source="playroom scenes bring it exactly (`zeroconv playroom render`); for photographs give a depth map",
         ),
     )
 }

@@ -16,7 +16,9 @@ from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
 
 
-def save_picture(image: Image.Image, path: str | Path, about: Mapping[str, Any], hints: Sequence[Image.Image] = ()) -> None:
+def save_picture(
+    image: Image.Image, path: str | Path, about: Mapping[str, Any], hints: Sequence[Image.Image] = ()
+) -> None:
     """Write a PNG that carries `about` (JSON values) and the hints; atomically."""
     text = PngInfo()
     text.add_text("parameters", parameters_text(about))

@@ -88,7 +88,14 @@ def generate(
             cond = backbone.embed_text(prompts[part])
             uncond = None if cfg == 1 else backbone.embed_text(negatives[part])
             guides = [
-                Guide(c.net, _embed(c.net, h[part]), w, c.start, c.end, guidance_modes.controls_uncond(guidance) and not c.net.pool)
+                Guide(
+                    c.net,
+                    _embed(c.net, h[part]),
+                    w,
+                    c.start,
+                    c.end,
+                    guidance_modes.controls_uncond(guidance) and not c.net.pool,
+                )
                 for c, h, w in zip(controls, hints, weights, strict=True)
                 if any(w)
             ]
@@ -166,7 +173,9 @@ def _shape_like(hint: Any, backbone: Backbone) -> tuple[int, int]:
 def _hints(control: Control, total: int, count: int, size: tuple[int, int]) -> list[Tensor]:
     """One hint a picture, (3, H, W) in [0, 1]; equal hints are the same tensor."""
     if not 0 <= control.start < control.end <= 1:
-        raise UserError(f"A control's window runs from {control.start} to {control.end}; 0 ≤ start < end ≤ 1 is needed.")
+        raise UserError(
+            f"A control's window runs from {control.start} to {control.end}; 0 ≤ start < end ≤ 1 is needed."
+        )
     known: dict[int, Tensor] = {}
     hints = _per_picture(control.hint, total, count, "hint")
     rule = CONDITIONS.get((control.net.config.get("zeroconv") or {}).get("condition") or "")
@@ -192,13 +201,13 @@ def _hint_tensor(hint: Any, size: tuple[int, int], rule: str | None) -> Tensor:
     return torch.from_numpy(np.array(hint.convert("RGB"))).permute(2, 0, 1).float() / 255
 
 
-def _weights(
-    backbone: Backbone, control: Control, guidance: str, override: Sequence[float] | None
-) -> list[float]:
+def _weights(backbone: Backbone, control: Control, guidance: str, override: Sequence[float] | None) -> list[float]:
     chosen = control.weights if control.weights is not None else override
     weights = list(chosen) if chosen is not None else guidance_modes.connection_weights(guidance, backbone.connections)
     if len(weights) != len(backbone.connections):
-        raise UserError(f"{len(weights)} connection weights were given, but there are {len(backbone.connections)} connections.")
+        raise UserError(
+            f"{len(weights)} connection weights were given, but there are {len(backbone.connections)} connections."
+        )
     return [control.weight * w for w in weights]
 
 

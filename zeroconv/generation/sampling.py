@@ -74,7 +74,13 @@ def initial_latents(generators: Sequence[torch.Generator], shape: tuple[int, ...
 
 
 def predict(
-    backbone: Backbone, z: Tensor, t: Tensor, cond: TextStates, uncond: TextStates | None, guides: list[Guide], cfg: float
+    backbone: Backbone,
+    z: Tensor,
+    t: Tensor,
+    cond: TextStates,
+    uncond: TextStates | None,
+    guides: list[Guide],
+    cfg: float,
 ) -> Tensor:
     """The guided model output (N, C, H, W); `uncond` None means no guidance (β = 1)."""
     n = len(z)

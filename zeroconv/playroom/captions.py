@@ -20,14 +20,18 @@ def all_captions(spec: SceneSpec) -> list[str]:
     floor = f"a {spec.floor} floor" if spec.floor not in ("grass", "blue carpet", "red carpet") else f"a {spec.floor}"
     floor = "grass" if spec.floor == "grass" else floor
     wall = f"a {spec.wall} wall"
+    listed = f"from left to right, {order}, on {floor} in front of {wall}"
+    if len(names) == 1:
+        listed = f"{things} on {floor} with {wall}"
+    solid = all(thing.kind != "person" for thing in spec.objects)
     return [
         f"{things} on {floor} in front of {wall}",
         f"{things} on {floor}, {wall} behind",
         f"a room with {wall} and {things} on {floor}",
         f"{wall}, {floor}, {things}",
-        f"from left to right, {order}, on {floor} in front of {wall}" if len(names) > 1 else f"{things} on {floor} with {wall}",
-        f"a picture of {things} standing on {floor} by {wall}" if all(o.kind != "person" for o in spec.objects) else f"a picture of {things} on {floor} by {wall}",
-    ]  # fmt: skip
+        listed,
+        f"a picture of {things} {'standing ' if solid else ''}on {floor} by {wall}",
+    ]
 
 
 def caption_of(spec: SceneSpec, variant: int | None = None) -> str:

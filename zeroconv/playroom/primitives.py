@@ -17,7 +17,8 @@ NEAR = np.float32(1e-3)
 
 @dataclass(frozen=True)
 class Primitive:
-    """`shape` and its numbers: ball (centre, radius); box (centre, half sizes, yaw); cylinder, cone (base, radius, height); capsule (a, b, radius)."""
+    """A `shape` and its numbers: ball (centre, radius); box (centre, half sizes, yaw); cylinder and cone (base, radius,
+    height); capsule (both ends, radius)."""
 
     shape: str
     a: ndarray  # (3,)

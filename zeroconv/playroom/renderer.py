@@ -144,7 +144,7 @@ def _room(spec: SceneSpec, camera: Camera, rays: ndarray) -> Hits:
 
 
 def _pattern(material: tuple, u: ndarray, v: ndarray) -> ndarray:
-    """Two colours (…, 3) in 0–1, broad planks, checks, stripes or soft patches over a surface's own two axes in metres."""
+    """Two colours (…, 3) in 0–1, broad planks, checks, stripes soft patches over a surface's own axes in metres."""
     first, second, kind = np.float32(material[0]) / 255, np.float32(material[1]) / 255, material[2]
     if kind == "plain":
         return np.broadcast_to(first, (*u.shape, 3))

@@ -127,7 +127,7 @@ def _outline(hits: Hits) -> ndarray:
 
 
 def depth_hint(depth: ndarray) -> ndarray:
-    """Inverse depth (H, W) uint8, near white: 255 at 2 m, 0 at 8 m, linear in 1/depth; the same scale for every scene."""
+    """Inverse depth (H, W) uint8, near white: 255 at 2 m, 0 at 8 m, linear in 1/depth; one scale for every scene."""
     inverse = (1 / depth - 1 / FAR) / (1 / NEAR - 1 / FAR)
     return (np.clip(inverse, 0, 1) * 255 + 0.5).astype(np.uint8)
 
@@ -140,7 +140,7 @@ def render_image(seed: int, size: int = 128) -> tuple[ndarray, str]:
 
 
 def render_many(seeds: Sequence[int], size: int = 128, workers: int | None = None, maps: bool = False) -> list:
-    """Scenes (`maps`) or (picture, caption) pairs of many seeds, in order, over `workers` processes (default: all cores)."""
+    """Scenes (`maps`) or (picture, caption) pairs of seeds, in order, over `workers` processes (default: all cores)."""
     _check(size)
     job = partial(render if maps else render_image, size=size)
     workers = workers or len(os.sched_getaffinity(0))

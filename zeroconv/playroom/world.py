@@ -1,4 +1,4 @@
-"""The playroom's world: names, colours, and scenes drawn from a seed. A scene is plain data; nothing is rendered here."""
+"""The playroom's world: names, colours, and scenes drawn from a seed. A scene is plain data, rendered elsewhere."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ KINDS = ("ball", "cube", "cylinder", "cone", "person")
 ACTIONS = ("standing", "waving", "with arms raised", "sitting", "walking")
 SKIN = (222, 178, 140)
 CLASSES = ("wall", "floor", *KINDS)
-SPLITS = {"train": range(0, 8_000_000), "val": range(8_000_000, 9_000_000), "test": range(9_000_000, 10_000_000)}
+SPLITS = {"train": range(8_000_000), "val": range(8_000_000, 9_000_000), "test": range(9_000_000, 10_000_000)}
 
 
 @dataclass(frozen=True)
 class ObjectSpec:
-    """One thing on the floor; lengths in metres, `x` to the right, `z` away from the camera, `yaw` in radians about the vertical."""
+    """One thing on the floor; lengths in metres, `x` to the right, `z` away from the camera, `yaw` in radians."""
 
     kind: str
     colour: str
@@ -74,7 +74,7 @@ class SceneSpec:
 
 
 def split_seeds(split: str, count: int, start: int = 0) -> list[int]:
-    """The seeds number `start` … `start + count` of a split. Raises KeyError for an unknown split, ValueError past its end."""
+    """The seeds number `start` … `start + count` of a split. Raises KeyError for an unknown split, ValueError past the end."""
     seeds = SPLITS[split]
     if start < 0 or start + count > len(seeds):
         raise ValueError(f"Split {split!r} has {len(seeds)} scenes; {start} to {start + count} were asked for.")

@@ -1,4 +1,4 @@
-"""Training a small AutoencoderKL from scratch: the first stage of a latent diffusion model (Rombach et al. 2022, section 3.1).
+"""Training a small AutoencoderKL from scratch: the first stage of latent diffusion (Rombach et al. 2022, section 3.1).
 
 Loss: squared and absolute error of pixels and of their differences to the next pixel (edges decide whether a hint can
 be read back), and a KL term whose weight lets the posterior's noise cost a few percent of the error. No adversary and

@@ -1,4 +1,4 @@
-"""The playroom base model from nothing: pictures → autoencoder → text and UNet on cached moments → decoder → a diffusers folder.
+"""The playroom base model from nothing: pictures → autoencoder → text and UNet on cached moments → decoder → folder.
 
 Every stage goes on where it stopped: a second call with the same folder redoes nothing that is finished.
 """

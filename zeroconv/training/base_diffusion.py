@@ -80,7 +80,7 @@ def alphas_cumprod() -> Tensor:
 
 @torch.no_grad()
 def cache_moments(vae, pictures: Path, folder: Path) -> tuple[Tensor, Tensor]:
-    """Encode every shard once into `<shard>.npy` float16 (N, 2C, h, w); returns the latents' mean and spread a channel (C,)."""
+    """Encode every shard once into `<shard>.npy` float16 (N, 2C, h, w); returns mean and spread a channel (C,)."""
     folder.mkdir(parents=True, exist_ok=True)
     vae.eval()
     for split in ("train", "val"):
@@ -97,7 +97,7 @@ def cache_moments(vae, pictures: Path, folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def _statistics(pictures: Path, folder: Path) -> tuple[Tensor, Tensor]:
-    """Mean and spread a channel, measured once: shards that come later must not move the latents of a running training."""
+    """Mean and spread a channel, measured once: later shards must not move the latents of a running training."""
     path = folder / "statistics.json"
     if not path.exists():
         names = [shard.name for shard in base_pictures.load_shards(pictures)]
@@ -254,7 +254,7 @@ def _tokenizer(pictures: Path, run: Path, config: DiffusionConfig):
 
 @torch.no_grad()
 def preview(model: TextToLatent, vae, tokenizer, pictures: Path, path: Path, mean: Tensor, spread: Tensor) -> None:
-    """Sixteen pictures of held-out captions (eight scenes, eight stickers), DDIM 20 steps, guidance 4; captions beside."""
+    """Sixteen pictures of held-out captions (eight scenes, eight stickers), DDIM 20 steps, guidance 4."""
     from diffusers import DDIMScheduler
 
     shards = base_pictures.load_shards(pictures, "val")

@@ -1,7 +1,7 @@
 """The pictures that the playroom base model learns from: rendered scenes and composed stickers, in shards on disk.
 
-A shard is one uint8 array (N, size, size, 3) and one JSON list of captions (several a picture); it appears atomically, so
-that a trainer may start on the first shards while later ones are still being drawn, and a killed run goes on.
+A shard is one uint8 array (N, size, size, 3) and one JSON list of captions (several a picture); it appears atomically,
+so that a trainer may start on the first shards while later ones are still being drawn, and a killed run goes on.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon on parameters of two and more dimensions, AdamW on the others (biases, norms, embeddings, first and last layers).
+    """Muon on parameters of two and more dimensions, AdamW on the rest (biases, norms, embeddings, first and last layers).
 
     Build the groups with `muon_groups`. `lr` of a Muon group is the root-mean-square size of one update of an entry
     relative to AdamW's (the 0.2·√max(rows, columns) scaling of Liu et al. 2025), so one learning rate serves both.
@@ -67,8 +67,9 @@ class Muon(torch.optim.Optimizer):
         if "step" not in state:
             state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
         state["step"] += 1
-        mean = state["mean"].lerp_(parameter.grad, 1 - beta1)  # type: ignore[arg-type]
-        square = state["square"].mul_(beta2).addcmul_(parameter.grad, parameter.grad, value=1 - beta2)  # type: ignore[arg-type]
+        grad: Tensor = parameter.grad  # type: ignore[assignment]
+        mean = state["mean"].lerp_(grad, 1 - beta1)
+        square = state["square"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         corrected = mean / (1 - beta1 ** state["step"])
         return corrected / ((square / (1 - beta2 ** state["step"])).sqrt() + 1e-8)
 

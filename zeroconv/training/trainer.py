@@ -19,8 +19,8 @@ from zeroconv.data.batches import Batch, BatchPlan
 from zeroconv.data.examples import Examples
 from zeroconv.errors import UserError
 from zeroconv.training.ema import Ema
-from zeroconv.training.optim import Muon, muon_groups
 from zeroconv.training.objective import ControlledLoss, stream
+from zeroconv.training.optim import Muon, muon_groups
 from zeroconv.training.recipe import Recipe, TrainingSettings
 from zeroconv.training.runlog import Meter, RunLog
 from zeroconv.training.samples import sample_grid

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from zeroconv import playroom
+from zeroconv.data import open_dataset
+
+
+def test_scenes_become_an_imagefolder_with_exact_maps(zeroconv, tmp_path: Path) -> None:
+    maps = "depth,normal,segmentation,instances,outline,keypoints"
+    words = ("playroom", "render", tmp_path, "--count", 2, "--split", "test", "--first", 3, "--size", 64)
+    result = zeroconv(*words, "--maps", maps)
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text().splitlines()]
+    scene = playroom.render(playroom.split_seeds("test", 1, start=3)[0], size=64)
+    assert lines[0]["text"] == scene.caption
+    assert lines[0]["seed"] == scene.seed
+    opened = {kind: np.asarray(Image.open(tmp_path / lines[0][kind])) for kind in maps.split(",")[:-1]}
+    assert (np.asarray(Image.open(tmp_path / lines[0]["file_name"])) == np.asarray(scene.image)).all()
+    assert (opened["depth"] == playroom.depth_hint(scene.depth)).all()
+    assert (opened["segmentation"] == scene.segmentation).all()
+    assert (opened["instances"] == scene.instances).all()
+    assert (opened["outline"] == scene.outline).all()
+    back = opened["normal"] / 127.5 - 1
+    assert abs(back - scene.normal).max() < 0.01
+    assert len(lines[0]["keypoints"]) == len(scene.keypoints)
+
+
+def test_such_a_folder_can_be_trained_on(zeroconv, tmp_path: Path) -> None:
+    assert zeroconv("playroom", "render", tmp_path, "--count", 3, "--size", 64, "--maps", "none").exit_code == 0
+    examples = open_dataset(str(tmp_path), condition="canny")
+    assert len(examples) == 3
+    assert examples[0].image.size == (64, 64)
+    assert examples[0].hint is not None
+
+
+def test_help_and_version_name_every_command(zeroconv) -> None:
+    text = zeroconv("--help").stdout
+    for command in ("generate", "annotate", "train", "evaluate", "info", "convert", "demo", "playroom"):
+        assert command in text
+    text = zeroconv("playroom", "--help").stdout
+    for command in ("render", "stickers", "train-base"):
+        assert command in text
+    from zeroconv import __version__
+
+    assert zeroconv("--version").stdout.strip() == f"zeroconv {__version__}"

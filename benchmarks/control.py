@@ -73,8 +73,8 @@ def main() -> None:
     if "depth" in arguments.which:
         rows = measure("playroom-depth", "playroom:test", "depth-scenes", arguments, backbone)
         note = (
-            "RMSE of inverse depth in shares of the hint's range, lower is better, read by a linear probe of the frozen "
-            "base; its own error on real pictures is the ceiling column. "
+            "RMSE of inverse depth in shares of the hint's range, lower is better, read by a linear probe of the "
+            "frozen base; its own error on real pictures is the ceiling column. "
         )
         write_result("depth", columns, rows, f"python -m benchmarks.control depth {settings}", note + tail)
 

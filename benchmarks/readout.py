@@ -20,9 +20,7 @@ def main() -> None:
     truth = np.stack([shrink(playroom.depth_hint(scene.depth), read.shape[-1]) for scene in scenes])
     own = np.sqrt(((read - truth) ** 2).mean(axis=(1, 2))).mean()
     other = np.sqrt(((read - np.roll(truth, 1, axis=0)) ** 2).mean(axis=(1, 2))).mean()
-    print(
-        f"read-out on 100 real test scenes: RMSE {own:.4f} of the hint's range; against another scene's truth {other:.4f}"
-    )
+    print(f"read-out on 100 real test scenes: RMSE {own:.4f} of the hint's range; against another's truth {other:.4f}")
     grey = [
         [Image.fromarray((d * 255).astype(np.uint8)).resize((128, 128)) for d in maps[:8]] for maps in (truth, read)
     ]

@@ -71,6 +71,12 @@ def test_another_recipe_keeps_out(recipe: Make) -> None:
         train(recipe(steps=2), resume=False)
 
 
+def test_a_recipe_may_be_mended_before_its_first_step(recipe: Make) -> None:
+    with pytest.raises(UserError, match="no data folder"):
+        train(recipe(steps=1, **{"data.train": ["nowhere"]}))
+    assert (train(recipe(steps=1), say=lambda line: None) / "control").is_dir()
+
+
 def test_a_folder_of_something_else_is_not_touched(recipe: Make, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("mine")

@@ -36,7 +36,7 @@ def single_object_scenes(split: str, count: int, size: int, start: int = 0) -> l
 
 
 def regions(scene: playroom.Scene) -> dict[str, np.ndarray]:
-    """Masks (H, W) bool of the object (a person: the clothes' middle), floor and wall, two pixels inside their edges."""
+    """Masks (H, W) bool of the object (a person: the clothes' middle), floor, wall, two pixels inside their edges."""
     thing = scene.instances == 1
     if scene.objects[0].kind == "person":
         thing &= _torso(scene)

@@ -74,7 +74,7 @@ class SceneSpec:
 
 
 def split_seeds(split: str, count: int, start: int = 0) -> list[int]:
-    """The seeds number `start` … `start + count` of a split. Raises KeyError for an unknown split, ValueError past the end."""
+    """Seeds `start` … `start + count` of a split. Raises KeyError for an unknown split, ValueError past its end."""
     seeds = SPLITS[split]
     if start < 0 or start + count > len(seeds):
         raise ValueError(f"Split {split!r} has {len(seeds)} scenes; {start} to {start + count} were asked for.")

@@ -14,6 +14,7 @@ from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder
 from zeroconv.training import base_pictures
 from zeroconv.training.autoencoder import AutoencoderConfig, build_autoencoder, train_autoencoder
+from zeroconv.training.base_card import card
 from zeroconv.training.base_diffusion import (
     SCHEDULER,
     DiffusionConfig,
@@ -22,7 +23,7 @@ from zeroconv.training.base_diffusion import (
     train_diffusion,
     whiten,
 )
-from zeroconv.training.base_state import load_state
+from zeroconv.training.base_state import load_state, read_progress
 
 STAGES = ("pictures", "autoencoder", "diffusion", "decoder", "export")
 
@@ -118,6 +119,9 @@ def export(run: Path, pictures: Path, folder: Path, config: BaseConfig) -> None:
     if state is None:
         raise UserError(f"No trained diffusion model in {run}; run the stage 'diffusion' first.")
     model.load_state_dict(state["average"])
+    stages = {
+        name: done for name in ("autoencoder", "diffusion", "decoder") if (done := read_progress(run / f"{name}.pt"))
+    }
     pipeline = StableDiffusionPipeline(
         vae=vae.half(),
         text_encoder=model.text.half(),
@@ -130,3 +134,5 @@ def export(run: Path, pictures: Path, folder: Path, config: BaseConfig) -> None:
     )
     with atomic_folder(folder) as temporary:
         pipeline.save_pretrained(temporary, safe_serialization=True)
+        text = card(pictures, config.size, config.autoencoder.latent_channels, stages)
+        (temporary / "README.md").write_text(text, encoding="utf-8")

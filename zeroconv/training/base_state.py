@@ -33,6 +33,14 @@ def load_state(
     return state
 
 
+def read_progress(path: Path) -> dict[str, Any] | None:
+    """Steps and seconds of a saved stage, or None where there is none."""
+    if not path.exists():
+        return None
+    state = torch.load(path, weights_only=True, mmap=True)
+    return {"step": state["step"], "seconds": state["seconds"]}
+
+
 def save_grid(pictures: Tensor, path: Path, columns: int) -> None:
     """Draw pictures (N, 3, H, W) in [−1, 1] as one PNG, row by row."""
     from PIL import Image

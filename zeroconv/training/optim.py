@@ -30,7 +30,7 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon on parameters of two and more dimensions, AdamW on the rest (biases, norms, embeddings, first and last layers).
+    """Muon on parameters of two and more dimensions, AdamW on the rest (biases, norms, embeddings, outer layers).
 
     Build the groups with `muon_groups`. `lr` of a Muon group is the root-mean-square size of one update of an entry
     relative to AdamW's (the 0.2·√max(rows, columns) scaling of Liu et al. 2025), so one learning rate serves both.

@@ -104,7 +104,7 @@ class TrainingSettings(Strict):
 class Recipe(Strict):
     out: Path
     base: str = "playroom"
-    device: str = "auto"  # cpu, cuda, mps; auto takes the best there is
+    device: Literal["auto", "cpu"] = "auto"  # auto takes the best there is, as accelerate finds or is told
     control: ControlSettings = Field(default_factory=ControlSettings)
     data: DataSettings
     training: TrainingSettings

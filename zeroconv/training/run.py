@@ -24,6 +24,7 @@ from zeroconv.data.datasets import Dataset, open_dataset
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
 from zeroconv.training.recipe import Recipe, load_recipe
+from zeroconv.training.state import checkpoints
 
 if TYPE_CHECKING:
     from zeroconv.backbones import UNetBackbone
@@ -169,9 +170,9 @@ def open_run(recipe: Recipe, resume: bool = True) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"out is {out}, which is a file; name a folder for the run.")
     path, identity = out / "recipe.json", recipe.identity()
-    if not path.is_file():
-        if out.is_dir() and any(out.iterdir()):
-            raise UserError(f"{out} is not empty and holds no run; name another out folder.")
+    if not path.is_file() and out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty and holds no run; name another out folder.")
+    if not checkpoints(out / "checkpoints"):  # nothing to go on from: a first try that failed may be mended
         _write_json(path, {"identity": identity, "recipe": recipe.model_dump(mode="json")})
         return
     if not resume:

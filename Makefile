@@ -2,7 +2,8 @@
 # make test     install, then the tests (a few minutes on two cores)
 # make lint     ruff, mypy, and the check that dependencies point one way
 # make parity   exactness against diffusers at full Stable Diffusion size (needs about 12 GB of memory)
-# make figures  measure again what the README reports, and rewrite its tables
+# make figures  measure again what the README reports, and rewrite its tables (an hour)
+# make pictures draw the README's gallery again
 # make clean    remove the environment and everything made by these commands
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint format parity figures clean
+.PHONY: install demo test lint format parity figures pictures clean
 
 install: $(STAMP)
 
@@ -40,7 +41,11 @@ parity: $(STAMP)
 	$(BIN)/python -m pytest -m parity
 
 figures: $(STAMP)
-	$(BIN)/python -m benchmarks.figures
+	for name in base control speed figures; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+# the pictures of the README: the gallery that `make demo` draws
+pictures: demo
+	cp demo/gallery.png docs/pictures/gallery.png
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from zeroconv.cli.info import _licence
+
 
 def test_a_control_says_what_it_is(zeroconv, models: Path) -> None:
     (models / "canny" / "README.md").write_text("# A tiny control\n\nLicence: MIT, made for tests.\n")
@@ -14,6 +16,13 @@ def test_a_control_says_what_it_is(zeroconv, models: Path) -> None:
     assert len(report["connections"]) == 13
     assert report["parameters"]["control"] > 10_000
     assert report["licence"] == "MIT, made for tests."
+
+
+def test_the_licence_is_read_off_a_card_as_people_write_them() -> None:
+    assert _licence("# X\n- **Licence:** MIT\n") == "MIT"
+    assert _licence("license: apache-2.0\n") == "apache-2.0"
+    assert _licence("# X\n\n## Licences\n\nMIT, of\nthis project.\n\nArt: CC-BY.\n") == "MIT, of this project."
+    assert _licence("# X\nno word of it") is None
 
 
 def test_a_base_says_what_it_is(zeroconv, models: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from zeroconv.data.batches import BatchPlan, hints_to_float
-from zeroconv.data.examples import Examples, Rows, TextTable
+from zeroconv.data.examples import Examples, Table, TextTable
 from zeroconv.data.shards import Shard
 
 
@@ -22,9 +22,9 @@ def examples() -> Examples:
     text = np.arange(n + 1, dtype=np.float32)[:, None, None] * np.ones((1, 3, 5), np.float32)
     table = TextTable([Shard({"hidden": text}, None)], 256, {str(i): i for i in range(n + 1)})
     return Examples(
-        moments=Rows([moments[:4], moments[4:]]),
-        mirrored=Rows([100 + moments]),
-        hints=Rows([hints[:4], hints[4:]]),
+        moments=Table([moments[:4], moments[4:]]),
+        mirrored=Table([100 + moments]),
+        hints=Table([hints[:4], hints[4:]]),
         captions=[(i + 1,) for i in range(n)],
         mirrorable=np.arange(n) != 3,
         text=table,
@@ -90,7 +90,7 @@ def test_reading_ahead_changes_nothing(examples: Examples) -> None:
 
 
 def test_a_reader_that_fails_is_heard(examples: Examples) -> None:
-    examples.hints = Rows([examples.hints.parts[0]])
+    examples.hints = Table([examples.hints.parts[0]])
     with pytest.raises(IndexError):
         next(BatchPlan(examples, batch_size=10).from_step(0))
 

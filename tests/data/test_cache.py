@@ -131,7 +131,7 @@ def test_arrays_come_back_from_a_store(tmp_path: Path) -> None:
     arrays = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "empty": np.zeros((0, 4), np.uint8)}
     store.write(key, arrays, {"names": ["é"]})
     shard = store.read(key)
-    assert isinstance(shard.arrays["x"], np.memmap)
+    assert isinstance(shard.arrays["x"][1:], np.memmap)
     assert all(np.array_equal(shard.arrays[name], array) for name, array in arrays.items())
     assert shard.note == {"names": ["é"]}
 

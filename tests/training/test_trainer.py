@@ -17,7 +17,7 @@ from torch import Tensor
 from tests.tiny import tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.data.cache import cache_text
-from zeroconv.data.examples import Examples, Rows
+from zeroconv.data.examples import Examples, Table
 from zeroconv.errors import UserError
 from zeroconv.training.objective import ControlledLoss
 from zeroconv.training.recipe import parse_recipe
@@ -33,7 +33,7 @@ def blocks(backbone, n: int, seed: int, folder: Path, blind: bool = False) -> Ex
     moments = np.concatenate([z / backbone.vae.config.scaling_factor, np.full_like(z, -30)], axis=1)
     hints = (np.kron(rng.integers(0, 2, (n, 2, 2)) if blind else bits, np.ones((32, 32))) * 255).astype(np.uint8)
     table = cache_text(backbone, [("a", "b")], folder)
-    return Examples(Rows([moments]), None, Rows([hints]), [(1, 2)] * n, np.zeros(n, bool), table)
+    return Examples(Table([moments]), None, Table([hints]), [(1, 2)] * n, np.zeros(n, bool), table)
 
 
 @pytest.fixture

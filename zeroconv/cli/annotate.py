@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -46,7 +47,8 @@ def run(condition: str, source: Path, out: Path, params: dict[str, float], worke
     draw = partial(_draw, condition, params)
     workers = workers or os.cpu_count() or 1
     if workers > 1 and len(todo) > 16:
-        with ProcessPoolExecutor(workers) as pool:
+        # spawn: a fork of a process with threads (torch has some) may hang
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             list(pool.map(draw, todo, chunksize=8))
     else:
         list(map(draw, todo))

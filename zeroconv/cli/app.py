@@ -158,36 +158,6 @@ def train(
 
 
 @app.command()
-def evaluate(
-    control: Annotated[str, Argument(help="playroom-canny, a folder, a file, or a hub id.")],
-    data: Annotated[str, Option(help="playroom:test, playroom:val, or stickers[:FOLDER].")] = "playroom:test",
-    base: Base = "playroom",
-    limit: Annotated[int, Option(min=2, help="Pictures.")] = 200,
-    prompts: Annotated[str, Option(help="own, empty, insufficient or conflicting.")] = "own",
-    guidance: Annotated[str, Option(help="Where control acts: both, cond, resolution, guess.")] = "resolution",
-    cfg: Annotated[float, Option(help="Classifier-free guidance; 1 switches it off.")] = 4.0,
-    steps: Annotated[int, Option(min=1, help="Denoising steps.")] = 12,
-    seed: Annotated[int, Option(min=0, help="Seed of the first picture.")] = 0,
-    json: Annotated[Path | None, Option(help="Write the whole report here too.")] = None,
-) -> None:
-    """Measure how well a control is followed: its hint, another one's, no control, and the ceiling."""
-    from zeroconv.cli.evaluate import run
-
-    run(
-        control,
-        json,
-        data=data,
-        base=base,
-        count=limit,
-        prompts=prompts,
-        guidance=guidance,
-        cfg=cfg,
-        steps=steps,
-        seed=seed,
-    )
-
-
-@app.command()
 def info(
     model: Annotated[str, Argument(help="playroom, playroom-canny, a folder, a file, or a hub id.")],
     json: Json = False,
@@ -197,6 +167,29 @@ def info(
 
     report = describe(model)
     _answer(report, json, lambda: show(report))
+
+
+@app.command()
+def evaluate(
+    control: Annotated[str, Argument(help="canny, depth, a folder, a file, or a hub id.")],
+    data: Annotated[str, Option(help="playroom:test, playroom:val, stickers, or stickers:FOLDER.")] = "playroom:test",
+    base: Base = "playroom",
+    limit: Annotated[int, Option(min=2, help="Held-out pictures.")] = 200,
+    limit_none: Annotated[int | None, Option(min=0, help="How many of them without control too; all.")] = None,
+    prompts: Annotated[str, Option(help="own, empty, insufficient or conflicting (the paper's figure 8).")] = "own",
+    guidance: Annotated[str, Option(help="Where control acts: both, cond, resolution, guess.")] = "resolution",
+    cfg: Annotated[float, Option(help="Classifier-free guidance; 1 switches it off.")] = 4.0,
+    steps: Annotated[int, Option(min=1, max=1000, help="Denoising steps.")] = 12,
+    seed: Annotated[int, Option(min=0, max=2**53, help="Seed of the first picture.")] = 0,
+    json: Annotated[Path | None, Option(help="Write the whole report to this file; - prints it.")] = None,
+) -> None:
+    """Measure how well a control is followed: generate, read the hint back from the pictures, compare."""
+    from zeroconv.cli.evaluate import run, show
+
+    settings = {"count": limit, "count_none": limit_none, "prompts": prompts, "guidance": guidance}
+    report = run(control, base, {**settings, "data": data, "cfg": cfg, "steps": steps, "seed": seed}, json)
+    if str(json) != "-":
+        show(report)
 
 
 @app.command()

@@ -1,41 +1,40 @@
-"""`zeroconv evaluate`: the report of `zeroconv.evaluation.evaluate` as a table, and as JSON."""
+"""What `zeroconv evaluate` does: measure, write the report, show it as a table."""
 
 from __future__ import annotations
 
-import json
+import json as jsonlib
+import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from zeroconv.cli.generate import control_name
 from zeroconv.files import atomic_write
 
-COLUMNS = ("own", "shuffled", "none", "ceiling")
 
-
-def run(control: str, path: Path | None, **options: Any) -> dict[str, Any]:
-    """Evaluate, print, and write the report to `path` where one is given."""
+def run(control: str, base: str, settings: dict[str, Any], out: Path | None) -> dict[str, Any]:
+    """The report of `zeroconv.evaluation.evaluate`, written to `out` too, or printed where `out` is "-"."""
     from zeroconv.evaluation import evaluate
 
-    report = evaluate(control, **options)
-    show(report)
-    if path is not None:
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n")
+    report = evaluate(control_name(control, base), base=base, **settings)
+    text = jsonlib.dumps(report, indent=2) + "\n"
+    if out is not None and str(out) != "-":
+        with atomic_write(out) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    elif out is not None:
+        sys.stdout.write(text)
     return report
 
 
 def show(report: dict[str, Any]) -> None:
-    """One row a metric, mean and 95% interval a column."""
-    table = Table(title=f"{report['control']} on {report['data']}, prompts: {report['prompts']}")
-    table.add_column("")
-    for column in COLUMNS:
-        table.add_column(f"{column} (n={report['n'].get(column, 0)})")
-    for metric, values in report["metrics"].items():
-        table.add_row(metric, *(cell(values.get(column)) for column in COLUMNS))
+    """Print the report for a person: one line a metric, mean and 95% interval in every column."""
+    from rich.console import Console
+    from rich.table import Table
+
+    names = list(report["n"])
+    table = Table("", *(f"{name} (n={report['n'][name]})" for name in names))
+    for metric, columns in report["metrics"].items():
+        cells = (columns.get(name) for name in names)
+        table.add_row(
+            metric, *("–" if c is None else f"{c['mean']:.3f} [{c['low']:.3f}, {c['high']:.3f}]" for c in cells)
+        )
     Console().print(table)
-
-
-def cell(value: dict[str, float] | None) -> str:
-    return "–" if value is None else f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"

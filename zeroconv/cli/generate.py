@@ -100,19 +100,25 @@ def pick_device(name: str) -> str:
     return name
 
 
-def load_control(name: str, base: str, backbone: Any) -> ControlNet:
-    """Load a control for `backbone`. A bare condition name means the control embedded beside the playroom base."""
+def control_name(name: str, base: str) -> str:
+    """What `ControlNet.load` knows it by: a bare condition means the control embedded beside the playroom base."""
     from zeroconv.conditions import CONDITIONS
-    from zeroconv.control import ControlNet
 
     if name in CONDITIONS and base == "playroom":
-        name = f"playroom-{name}"
-    elif name in CONDITIONS and not Path(name).exists():
+        return f"playroom-{name}"
+    if name in CONDITIONS and not Path(name).exists():
         raise UserError(
             f"only the playroom base brings a control named {name!r}: "
             f"for --base {base} say which one, as a folder, a file, or a hub id"
         )
-    return ControlNet.load(name, backbone=backbone)
+    return name
+
+
+def load_control(name: str, base: str, backbone: Any) -> ControlNet:
+    """Load the control a user names, for `backbone`; see `control_name`."""
+    from zeroconv.control import ControlNet
+
+    return ControlNet.load(control_name(name, base), backbone=backbone)
 
 
 def condition_of(spec: ControlSpec, net: ControlNet) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +83,15 @@ def _card(path: Path) -> dict[str, Any]:
     card = path / "README.md"
     if not card.is_file():
         return {"licence": None, "card": None}
-    licence = None
-    for line in card.read_text(encoding="utf-8").splitlines():
-        key, _, value = line.strip().lstrip("*-# ").partition(":")
-        if key.strip("* ").lower() in ("licence", "license") and value.strip():
-            licence = value.strip(" *")
-            break
-    return {"licence": licence, "card": str(card)}
+    return {"licence": _licence(card.read_text(encoding="utf-8")), "card": str(card)}
+
+
+def _licence(text: str) -> str | None:
+    """What a card says of its licence: the rest of a `Licence:` line, or the first paragraph under such a heading."""
+    found = re.search(r"^[-* ]*licen[cs]es?\**:\**[ \t]*(\S.*)$", text, re.IGNORECASE | re.MULTILINE)
+    if not found:
+        found = re.search(r"^#+ *licen[cs]es?[^\n]*\n+((?:[^\n]+\n?)+)", text, re.IGNORECASE | re.MULTILINE)
+    return " ".join(found[1].split()) if found else None
 
 
 def show(report: dict[str, Any]) -> None:

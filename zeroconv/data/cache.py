@@ -26,7 +26,7 @@ from zeroconv.backbones import Backbone
 from zeroconv.data.datasets import Dataset
 from zeroconv.data.drawing import Drawn, draw_shards
 from zeroconv.data.examples import Examples, TextTable
-from zeroconv.data.shards import Shard, Store, content_key, default_root
+from zeroconv.data.shards import Rows, Shard, Store, content_key, default_root
 from zeroconv.errors import UserError
 
 SHARD = 256  # examples; at 512 px 34 MB of moments, at 128 px 4 MB
@@ -108,7 +108,7 @@ def drawing_key(condition: str) -> str | None:
 
 def _hint_shards(
     dataset: Dataset, settings: CacheSettings, progress: Progress, needed: Callable[[Shard], bool]
-) -> Iterator[tuple[Shard, ndarray]]:
+) -> Iterator[tuple[Shard, ndarray | Rows]]:
     """Each part's shard, and its pictures (N, H, W, 3) uint8: none where the caller has not `needed` them."""
     store, parts = Store(settings.root or default_root(), "hints"), _parts(dataset)
     keys = [_hint_key(dataset, part) for part in parts]
@@ -164,7 +164,7 @@ def _write_hints(store: Store, key: str, dataset: Dataset, part: range, examples
 
 
 def _encode(
-    backbone: Backbone, pictures: ndarray, mirrorable: list[bool], settings: CacheSettings
+    backbone: Backbone, pictures: ndarray | Rows, mirrorable: list[bool], settings: CacheSettings
 ) -> dict[str, ndarray]:
     """`moments` (N, 2C, h, w) float32, and with `flip` those of the mirrored pictures (where mirroring is allowed)."""
     arrays = {"moments": _moments(backbone, pictures, settings.batch_size)}
@@ -177,7 +177,7 @@ def _encode(
     return arrays
 
 
-def _moments(backbone: Backbone, pictures: ndarray, batch_size: int) -> ndarray:
+def _moments(backbone: Backbone, pictures: ndarray | Rows, batch_size: int) -> ndarray:
     batches = (pictures[i : i + batch_size] for i in range(0, len(pictures), batch_size))
     parts = [backbone.encode_image(to_images(batch)).float().cpu().numpy() for batch in batches]
     return np.concatenate(parts) if parts else np.zeros((0, 2 * backbone.latent_channels, 1, 1), np.float32)

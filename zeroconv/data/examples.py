@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +16,10 @@ from zeroconv.data.shards import Shard
 
 
 @dataclass
-class Rows:
-    """Equal-shaped arrays laid end to end without copying them; `rows[[3, 700, 5]]` reads just those."""
+class Table:
+    """Equal-shaped arrays laid end to end without copying them; `table[[3, 700, 5]]` reads just those."""
 
-    parts: list[ndarray]
+    parts: list[Any]  # arrays, in memory or in a file
 
     def __post_init__(self) -> None:
         self.parts = [part for part in self.parts if len(part)]
@@ -58,9 +59,9 @@ class TextTable:
 class Examples:
     """What a run trains on. Arrays are read from disk when asked for; nothing large stays in memory."""
 
-    moments: Rows  # (N, 2C, h, w) float32
-    mirrored: Rows | None  # the same of mirrored pictures
-    hints: Rows  # (N, H, W) or (N, H, W, 3) uint8
+    moments: Table  # (N, 2C, h, w) float32
+    mirrored: Table | None  # the same of mirrored pictures
+    hints: Table  # (N, H, W) or (N, H, W, 3) uint8
     captions: list[tuple[int, ...]]  # rows of `text`, one a caption of that picture
     mirrorable: ndarray  # (N,) bool
     text: TextTable
@@ -79,9 +80,9 @@ class Examples:
         broken: dict[str, str],
     ) -> Examples:
         return cls(
-            moments=Rows([shard.arrays["moments"] for shard in moments]),
-            mirrored=Rows([s.arrays["mirrored"] for s in moments]) if "mirrored" in moments[0].arrays else None,
-            hints=Rows([shard.arrays["hint"] for shard in hints if "hint" in shard.arrays]),
+            moments=Table([shard.arrays["moments"] for shard in moments]),
+            mirrored=Table([s.arrays["mirrored"] for s in moments]) if "mirrored" in moments[0].arrays else None,
+            hints=Table([shard.arrays["hint"] for shard in hints if "hint" in shard.arrays]),
             captions=[tuple(table.rows[caption] for caption in variants) for variants in texts],
             mirrorable=np.array([value for shard in hints for value in shard.note["mirrorable"]], bool),
             text=table,

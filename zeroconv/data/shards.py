@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,44 @@ def content_key(*parts: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Shard:
-    """Arrays that lie in a file, one row an example, and a note in JSON."""
+class Rows:
+    """An array in a file, one row an example. `rows[i]` and `rows[2:5]` read those rows; nothing else is read.
 
-    arrays: dict[str, ndarray]
+    The file is mapped while it is in use: a data set may have more shards than a process may have open files.
+    """
+
+    path: Path
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    offset: int  # bytes
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> ndarray:
+        return self._whole()[index]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> ndarray:
+        return np.array(self._whole(), dtype)
+
+    def _whole(self) -> ndarray:
+        size = self.dtype.itemsize * math.prod(self.shape)
+        if not size:
+            return np.zeros(self.shape, self.dtype)
+        return _mapped(self.path)[self.offset : self.offset + size].view(self.dtype).reshape(self.shape)
+
+
+@lru_cache(maxsize=128)
+def _mapped(path: Path) -> ndarray:
+    """The bytes of a file. Shards never change, so a map is good for ever."""
+    return np.memmap(path, np.uint8, "r")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Arrays that lie in a file, and a note in JSON."""
+
+    arrays: dict[str, Rows]
     note: Any
 
 
@@ -62,6 +98,7 @@ class Store:
         try:
             with atomic_write(self.path(key)) as temporary:
                 save_file(whole, temporary, metadata={"note": json.dumps(note, ensure_ascii=False)})
+            _mapped.cache_clear()  # the path may have been mapped before
         except OSError as error:
             raise UserError(
                 f"the cache {self.root} cannot be written ({error.strerror or error}); make room, or name another "
@@ -75,6 +112,7 @@ class Store:
             return _map(path)
         except (OSError, ValueError, KeyError) as error:
             path.unlink(missing_ok=True)
+            _mapped.cache_clear()
             raise KeyError(f"{path}: {error}") from error
 
 
@@ -90,8 +128,6 @@ def _map(path: Path) -> Shard:
         begin, end = entry["data_offsets"]
         if 8 + length + end > size:
             raise ValueError("cut short")
-        if begin == end:
-            arrays[name] = np.zeros(entry["shape"], _DTYPES[entry["dtype"]])
-            continue
-        arrays[name] = np.memmap(path, _DTYPES[entry["dtype"]], "r", 8 + length + begin, tuple(entry["shape"]))
+        dtype = np.dtype(_DTYPES[entry["dtype"]])
+        arrays[name] = Rows(path, dtype, tuple(entry["shape"]), 8 + length + begin)
     return Shard(arrays, json.loads(metadata.get("note", "null")))

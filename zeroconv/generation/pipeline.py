@@ -158,6 +158,7 @@ def _size(
     default = (backbone.default_size, backbone.default_size)
     if controls:
         first = controls[0].hint[0] if isinstance(controls[0].hint, list | tuple) else controls[0].hint
+        _check_hint(first)
         default = _shape_like(first, backbone)
     return height or default[0], width or default[1]
 
@@ -185,14 +186,18 @@ def _hints(control: Control, total: int, count: int, size: tuple[int, int]) -> l
     return [known[id(hint)] for hint in hints]
 
 
+def _check_hint(hint: Any) -> None:
+    if not isinstance(hint, Image.Image | Tensor):
+        raise UserError(f"A hint is a picture (PIL) or a tensor, not {type(hint).__name__}.")
+
+
 def _hint_tensor(hint: Any, size: tuple[int, int], rule: str | None) -> Tensor:
     if isinstance(hint, Tensor):
         tensor = hint[0] if hint.ndim == 4 and len(hint) == 1 else hint
         if tensor.ndim != 3 or tensor.shape[-2:] != (size[1], size[0]):
             raise UserError(f"A hint tensor has shape {tuple(hint.shape)}; (3, {size[1]}, {size[0]}) is needed.")
         return tensor.float()
-    if not isinstance(hint, Image.Image):
-        raise UserError(f"A hint is a picture (PIL) or a tensor, not {type(hint).__name__}.")
+    _check_hint(hint)
     if hint.size != size:
         warnings.warn(
             f"The hint is {hint.width}×{hint.height} pixels and was resized to {size[0]}×{size[1]}.", stacklevel=4

@@ -97,7 +97,10 @@ def predict(
         else:  # the first half is the unconditional one and stays as it is
             skips = [torch.cat([s[:n], s[n:] + r]) for s, r in zip(skips, weighted, strict=True)]
     output = backbone.decode(skips, t, text)
-    return output if uncond is None else combine(*output.chunk(2), cfg)
+    if uncond is None:
+        return output
+    without, with_prompt = output.chunk(2)
+    return combine(without, with_prompt, cfg)
 
 
 def denoise(

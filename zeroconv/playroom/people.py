@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy import ndarray
 
-from zeroconv.playroom.primitives import Primitive
+from zeroconv.playroom.primitives import Primitive, vector
 from zeroconv.playroom.world import ObjectSpec
 
 # OpenPose's eighteen points, in its order; right and left are the person's own
@@ -24,7 +24,7 @@ LIMB, LEG, TORSO, SKULL, HAND = 0.042, 0.052, 0.085, 0.088, 0.045
 
 
 def _direction(side: float, down: float, forward: float) -> ndarray:
-    v = np.float32([side, -down, forward])
+    v = vector([side, -down, forward])
     return v / np.linalg.norm(v)
 
 
@@ -32,15 +32,15 @@ def joints(action: str, height: float, swing: float) -> dict[str, ndarray]:
     """Joint positions in the person's own frame (x to the left hand, y up, z where the face looks), metres."""
     lift = KNEE - HIP + 0.045 if action == "sitting" else 0.0
     p: dict[str, ndarray] = {
-        "neck": np.float32([0, SHOULDER + 0.015 + lift, 0]),
-        "head": np.float32([0, HEAD + lift, 0.01]),
+        "neck": vector([0, SHOULDER + 0.015 + lift, 0]),
+        "head": vector([0, HEAD + lift, 0.01]),
     }
     for sign, side in ((1.0, "left"), (-1.0, "right")):
-        p[f"{side} shoulder"] = np.float32([sign * HALF_SHOULDERS, SHOULDER + lift, 0])
-        p[f"{side} hip"] = np.float32([sign * HALF_HIPS, HIP + lift, 0])
+        p[f"{side} shoulder"] = vector([sign * HALF_SHOULDERS, SHOULDER + lift, 0])
+        p[f"{side} hip"] = vector([sign * HALF_HIPS, HIP + lift, 0])
         upper, lower = _arm(action, sign, swing)
-        p[f"{side} elbow"] = p[f"{side} shoulder"] + UPPER_ARM * upper * np.float32([sign, 1, 1])
-        p[f"{side} wrist"] = p[f"{side} elbow"] + FOREARM * lower * np.float32([sign, 1, 1])
+        p[f"{side} elbow"] = p[f"{side} shoulder"] + UPPER_ARM * upper * vector([sign, 1, 1])
+        p[f"{side} wrist"] = p[f"{side} elbow"] + FOREARM * lower * vector([sign, 1, 1])
         thigh, shin = _leg(action, sign, swing)
         p[f"{side} knee"] = p[f"{side} hip"] + (HIP - KNEE) * thigh
         p[f"{side} ankle"] = p[f"{side} knee"] + (KNEE - ANKLE) * shin
@@ -75,9 +75,9 @@ def _to_world(points: dict[str, ndarray], person: ObjectSpec, yaw: float) -> dic
     """Stand the person on the floor, face towards the camera (−z) turned by `yaw`."""
     c, s = math.cos(yaw), math.sin(yaw)
     low = min(float(points["left ankle"][1]), float(points["right ankle"][1])) - (LEG * 0.9) * person.height
-    place = np.float32([person.x, -low, person.z])
+    place = vector([person.x, -low, person.z])
     # the person's left is the viewer's right when the face looks at the camera: x stays, z turns round
-    return {n: np.float32([c * v[0] - s * v[2], v[1], -s * v[0] - c * v[2]]) + place for n, v in points.items()}
+    return {n: vector([c * v[0] - s * v[2], v[1], -s * v[0] - c * v[2]]) + place for n, v in points.items()}
 
 
 def swing_of(person: ObjectSpec) -> float:
@@ -94,7 +94,7 @@ def person_parts(person: ObjectSpec) -> tuple[list[tuple[Primitive, str]], dict[
     """Capsules with what they wear ("clothes", "dark", "skin", "stool") and the joints in the room."""
     h, points = person.height, joints(person.action, person.height, swing_of(person))
     j = _to_world(points, person, facing(person))
-    forward = np.float32([-math.sin(facing(person)), 0, -math.cos(facing(person))])
+    forward = vector([-math.sin(facing(person)), 0, -math.cos(facing(person))])
     parts: list[tuple[Primitive, str]] = []
     for side in ("left", "right"):
         parts += [
@@ -109,16 +109,16 @@ def person_parts(person: ObjectSpec) -> tuple[list[tuple[Primitive, str]], dict[
     if person.action == "sitting":
         hips = (j["left hip"] + j["right hip"]) / 2
         top = float(hips[1]) - LEG * h
-        half = np.float32([0.13 * h, top / 2, 0.11 * h])
-        centre = np.float32([hips[0], top / 2, hips[2]]) + forward * np.float32(0.03 * h)
+        half = vector([0.13 * h, top / 2, 0.11 * h])
+        centre = vector([hips[0], top / 2, hips[2]]) + forward * np.float32(0.03 * h)
         parts.append((Primitive("box", centre, half, yaw=-facing(person)), "stool"))
-    side = np.float32([math.cos(facing(person)), 0, -math.sin(facing(person))])
+    across = vector([math.cos(facing(person)), 0, -math.sin(facing(person))])
     j["nose"] = j["head"] + forward * np.float32(SKULL * h)
     for sign, name in ((1, "left"), (-1, "right")):
         j[f"{name} eye"] = (
-            j["head"] + np.float32([0, 0.03 * h, 0]) + (0.85 * forward + 0.42 * sign * side) * np.float32(SKULL * h)
+            j["head"] + vector([0, 0.03 * h, 0]) + (0.85 * forward + 0.42 * sign * across) * np.float32(SKULL * h)
         )
-        j[f"{name} ear"] = j["head"] + (0.98 * sign * side) * np.float32(SKULL * h)
+        j[f"{name} ear"] = j["head"] + (0.98 * sign * across) * np.float32(SKULL * h)
     return parts, j
 
 

@@ -6,6 +6,7 @@ returns the nearest positive ray parameter (…,), infinity where the ray misses
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,12 +36,17 @@ class Primitive:
         if self.shape == "capsule":
             return (self.a + self.b) / 2, float(np.linalg.norm(self.b - self.a)) / 2 + self.radius
         half = self.b[1] / 2
-        return self.a + np.float32([0, half, 0]), float(np.hypot(half, self.b[0]))
+        return self.a + vector([0, half, 0]), float(np.hypot(half, self.b[0]))
 
     def hit(self, origin: ndarray, direction: ndarray) -> tuple[ndarray, ndarray]:
         return {"ball": _ball, "box": _box, "cylinder": _cylinder, "cone": _cone, "capsule": _capsule}[self.shape](
             self, origin, direction
         )
+
+
+def vector(values: Sequence[float]) -> ndarray:
+    """Numbers as a float32 array."""
+    return np.asarray(values, np.float32)
 
 
 def _dot(a: ndarray, b: ndarray) -> ndarray:
@@ -102,13 +108,13 @@ def _cylinder(p: Primitive, o: ndarray, d: ndarray) -> tuple[ndarray, ndarray]:
     normal = np.stack(
         [(o[..., 0] + finite * d[..., 0]) / radius, np.zeros_like(t), (o[..., 2] + finite * d[..., 2]) / radius], -1
     )
-    normal[top < side] = np.float32([0, 1, 0])
+    normal[top < side] = vector([0, 1, 0])
     return t, normal
 
 
 def _cone(p: Primitive, o: ndarray, d: ndarray) -> tuple[ndarray, ndarray]:
     radius, height = float(p.b[0]), float(p.b[1])
-    o = o - p.a - np.float32([0, height, 0])  # the tip at the origin, opening downwards
+    o = o - p.a - vector([0, height, 0])  # the tip at the origin, opening downwards
     k = (radius / height) ** 2
     a = d[..., 0] ** 2 + d[..., 2] ** 2 - k * d[..., 1] ** 2
     b = o[..., 0] * d[..., 0] + o[..., 2] * d[..., 2] - k * o[..., 1] * d[..., 1]

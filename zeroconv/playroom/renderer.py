@@ -12,7 +12,7 @@ import numpy as np
 from numpy import ndarray
 
 from zeroconv.playroom.people import person_parts
-from zeroconv.playroom.primitives import Primitive
+from zeroconv.playroom.primitives import Primitive, vector
 from zeroconv.playroom.world import COLOURS, FLOORS, SKIN, WALLS, ObjectSpec, SceneSpec
 
 FOCAL = 1.08  # of the frame's height: 50 degrees
@@ -36,9 +36,9 @@ class Camera:
     @classmethod
     def of(cls, spec: SceneSpec) -> Camera:
         cy, sy, cp, sp = np.cos(spec.yaw), np.sin(spec.yaw), np.cos(spec.pitch), np.sin(spec.pitch)
-        forward = np.float32([sy * cp, -sp, cy * cp])
-        right = np.float32([cy, 0, -sy])
-        return cls(np.float32(spec.camera), np.stack([right, np.cross(forward, right), forward]).astype(np.float32))
+        forward = vector([sy * cp, -sp, cy * cp])
+        right = vector([cy, 0, -sy])
+        return cls(vector(spec.camera), np.stack([right, np.cross(forward, right), forward]).astype(np.float32))
 
     def rays(self, size: int) -> ndarray:
         """Directions (size, size, 3) through the centres of a grid over the frame."""
@@ -82,15 +82,15 @@ def parts_of(spec: SceneSpec) -> tuple[list[Part], list[dict[str, ndarray]]]:
     parts: list[Part] = []
     people = []
     for number, thing in enumerate(spec.objects, start=1):
-        colour = np.float32(COLOURS[thing.colour]) / 255
+        colour = vector(COLOURS[thing.colour]) / 255
         if thing.kind == "person":
             limbs, joints = person_parts(thing)
             # trousers a shade darker, so that arms and legs stand apart
             wear = {
                 "clothes": colour,
                 "dark": colour * np.float32(0.78),
-                "skin": np.float32(SKIN) / 255,
-                "stool": np.float32(STOOL) / 255,
+                "skin": vector(SKIN) / 255,
+                "stool": vector(STOOL) / 255,
             }
             parts += [Part(primitive, wear[what], number, False) for primitive, what in limbs]
             people.append(joints)
@@ -101,12 +101,12 @@ def parts_of(spec: SceneSpec) -> tuple[list[Part], list[dict[str, ndarray]]]:
 
 def _solid(thing: ObjectSpec) -> Primitive:
     h = thing.height
-    foot = np.float32([thing.x, 0, thing.z])
+    foot = vector([thing.x, 0, thing.z])
     if thing.kind == "ball":
-        return Primitive("ball", foot + np.float32([0, h / 2, 0]), foot, h / 2)
+        return Primitive("ball", foot + vector([0, h / 2, 0]), foot, h / 2)
     if thing.kind == "cube":
-        return Primitive("box", foot + np.float32([0, h / 2, 0]), np.full(3, h / 2, np.float32), yaw=thing.yaw)
-    return Primitive(thing.kind, foot, np.float32([thing.radius, h, 0]))
+        return Primitive("box", foot + vector([0, h / 2, 0]), np.full(3, h / 2, np.float32), yaw=thing.yaw)
+    return Primitive(thing.kind, foot, vector([thing.radius, h, 0]))
 
 
 def cast(spec: SceneSpec, parts: list[Part], camera: Camera, size: int) -> Hits:
@@ -135,7 +135,7 @@ def _room(spec: SceneSpec, camera: Camera, rays: ndarray) -> Hits:
     wall = ((spec.wall_depth - camera.place[2]) / ahead).astype(np.float32)
     is_wall = wall < floor
     depth = np.where(is_wall, wall, floor)
-    normal = np.where(is_wall[..., None], np.float32([0, 0, -1]), np.float32([0, 1, 0]))
+    normal = np.where(is_wall[..., None], vector([0, 0, -1]), vector([0, 1, 0]))
     x, y = camera.place[0] + depth * rays[..., 0], camera.place[1] + depth * down
     z = camera.place[2] + depth * ahead
     colour = np.where(is_wall[..., None], _pattern(WALLS[spec.wall], x, y), _pattern(FLOORS[spec.floor], x, z))
@@ -145,7 +145,7 @@ def _room(spec: SceneSpec, camera: Camera, rays: ndarray) -> Hits:
 
 def _pattern(material: tuple, u: ndarray, v: ndarray) -> ndarray:
     """Two colours (…, 3) in 0–1, broad planks, checks, stripes soft patches over a surface's own axes in metres."""
-    first, second, kind = np.float32(material[0]) / 255, np.float32(material[1]) / 255, material[2]
+    first, second, kind = vector(material[0]) / 255, vector(material[1]) / 255, material[2]
     if kind == "plain":
         return np.broadcast_to(first, (*u.shape, 3))
     if kind == "planks":
@@ -189,7 +189,7 @@ def _around(group: list[Primitive]) -> tuple[ndarray, float]:
 
 def shade(spec: SceneSpec, hits: Hits, parts: list[Part], camera: Camera) -> ndarray:
     """Lambert with ambient light, a highlight on solids, cast shadows: (S, S, 3) float32 in 0–1."""
-    light = np.float32(spec.light)
+    light = vector(spec.light)
     lit = np.maximum(hits.normal @ light, 0)
     lit[_shadowed(hits, parts, light)] = 0
     # the back wall is lit evenly: it would otherwise change its colour's name with the light

@@ -70,7 +70,7 @@ def render_spec(spec: SceneSpec, size: int = 128) -> Scene:
     _check(size)
     camera, (parts, people) = Camera.of(spec), parts_of(spec)
     hits = cast(spec, parts, camera, size)
-    kinds = np.uint8([0, *(CLASSES.index(thing.kind) for thing in spec.objects)])
+    kinds = np.array([0, *(CLASSES.index(thing.kind) for thing in spec.objects)], np.uint8)
     segmentation = np.where(hits.instance > 0, kinds[hits.instance], np.where(hits.wall, 0, 1)).astype(np.uint8)
     right, up, forward = camera.axes
     return Scene(

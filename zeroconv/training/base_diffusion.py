@@ -170,7 +170,7 @@ def draw_batches(data: Examples, empty: Tensor, config: DiffusionConfig, seed: i
         for i in range(config.batch_size):
             pool = data.stickers if rng.random() < config.sticker_share else data.scenes
             shard = pool[rng.integers(len(pool))]
-            index = rng.integers(len(data.moments[shard]))
+            index = int(rng.integers(len(data.moments[shard])))
             latents.append(data.latents(shard, index, noise[i]))
             variants = data.tokens[shard][index]
             tokens.append(empty if rng.random() < config.empty_prompts else variants[rng.integers(len(variants))])
@@ -195,7 +195,8 @@ def train_diffusion(vae, pictures: Path, run: Path, config: DiffusionConfig):
     tokenizer = _tokenizer(pictures, run, config)
     data = load_examples(pictures, run / "moments", tokenizer, mean, spread)
     channels, size = data.moments[0].shape[1] // 2, data.moments[0].shape[2]
-    model = TextToLatent(config, tokenizer, channels, size).to(memory_format=torch.channels_last)
+    model = TextToLatent(config, tokenizer, channels, size)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
     optimizer = Muon(muon_groups([model]), lr=config.learning_rate)
     done = load_state(run / "diffusion.pt", model=model, optimizer=optimizer)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+
+@pytest.fixture
+def recipe(models: Path, tmp_path: Path) -> Path:
+    values = {
+        "base": str(models / "base"),
+        "out": str(tmp_path / "run"),
+        "device": "cpu",
+        "control": {"hint_widths": [4, 8, 8, 16]},
+        "data": {"train": "stickers?limit=24", "condition": "canny", "workers": 1, "cache": str(tmp_path / "cache")},
+        "training": {"steps": 2, "batch_size": 2, "validate_every": 0, "sample_count": 0},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    return tmp_path / "recipe.yaml"
+
+
+def test_a_trained_control_makes_pictures(zeroconv, recipe: Path, models: Path, photo: Path, tmp_path: Path) -> None:
+    result = zeroconv("train", recipe, "--set", "training.steps=1")
+    assert result.exit_code == 0, result.output
+    control = tmp_path / "run" / "control"
+    assert (control / "config.json").is_file()
+    words = ("generate", "a cat", "--base", models / "base", "--steps", 1, "--control", f"{control}:{photo}")
+    result = zeroconv(*words, "--out", tmp_path / "cat.png")
+    assert result.exit_code == 0, result.output
+    result = zeroconv("train", recipe, "--no-resume")
+    assert result.exit_code == 2
+    assert "holds a run already" in result.stderr
+
+
+def test_mistakes_in_a_recipe_are_one_sentence(zeroconv, recipe: Path) -> None:
+    for setting, said in {
+        "training.stepps=3": "did you mean steps",
+        "training.steps=-3": "-3",
+        "data.condition=smell": "smell",
+        "base=./nowhere": "nowhere",
+        "nonsense": "training.steps=2000",
+    }.items():
+        result = zeroconv("train", recipe, "--set", setting)
+        assert result.exit_code == 2, (setting, result.output)
+        assert said in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+    assert zeroconv("train", "nowhere.yaml").exit_code == 2
+
+
+def test_the_report_has_its_columns(zeroconv, models: Path, tmp_path: Path) -> None:
+    words = ("evaluate", models / "canny", "--base", models / "base", "--limit", 2, "--steps", 1)
+    result = zeroconv(*words, "--json", tmp_path / "report.json")
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert set(report["metrics"]["f1_1px"]) == {"own", "shuffled", "none", "ceiling"}
+    assert "f1_1px" in result.stdout
+    printed = json.loads(zeroconv(*words, "--json", "-").stdout)
+    assert printed == report
+
+
+def test_mistakes_of_evaluate(zeroconv, models: Path) -> None:
+    words = ("evaluate", models / "canny", "--base", models / "base", "--limit", 2)
+    for more in (("--data", "moon"), ("--prompts", "poem"), ("--guidance", "magic"), ("--data", "playroom:exam")):
+        result = zeroconv(*words, *more)
+        assert result.exit_code == 2, result.output
+        assert more[1].removeprefix("playroom:") in result.stderr

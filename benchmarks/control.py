@@ -60,7 +60,7 @@ def main() -> None:
     backbone = load_backbone("playroom")
     tail = (
         f"n = {arguments.count} (no control: {arguments.none}), {arguments.steps} UniPC steps, guidance `resolution`, "
-        "cfg 4 with captions; 95% bootstrap intervals."
+        "cfg 4; 95% bootstrap intervals."
     )
     settings = f"--count {arguments.count} --none {arguments.none} --steps {arguments.steps}"
     columns = ["", "own hint", "another's hint", "no control", "ceiling (VAE)"]

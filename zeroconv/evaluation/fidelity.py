@@ -50,8 +50,9 @@ def evaluate(
     """Measure how well `control` is followed; returns the report as plain JSON values.
 
     `count_none` pictures are made without control (default: as many). `prompts` is a setting of the paper's ablation:
-    own caption, empty, insufficient, or conflicting (another pair's caption). With prompts other than captions the
-    guidance scale is 1, since both halves would be alike. `pictures`, a dict, is filled with pairs and pictures.
+    own caption, empty, insufficient, or conflicting (another pair's caption). With empty prompts the two halves of
+    guidance differ by the control alone, which `cond` and `resolution` then strengthen (paper, figure 5).
+    `pictures`, a dict, is filled with pairs and pictures.
     The same arguments give the same report. Raises UserError for unknown names or data.
     """
     if prompts not in PROMPTS:
@@ -63,7 +64,7 @@ def evaluate(
         raise UserError(f"The control does not say which condition it follows ({condition!r}), so it cannot be scored.")
     pairs = load_pairs(data, condition, count, backbone.default_size, seed)
     texts = prompts_of(pairs, prompts)
-    options: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "cfg": 1.0 if prompts == "empty" else cfg}
+    options: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "cfg": cfg}
     seeds = [seed + i for i in range(count)]
     hints = [pair.hint for pair in pairs]
     made = generate(backbone, texts, [Control(net, hints)], guidance=guidance, seed=seeds, **options)

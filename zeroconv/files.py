@@ -25,10 +25,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
-        # mkstemp makes files readable by the owner alone; give them what open() would have given
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
+        _as_usual(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -47,9 +44,24 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
     old = temporary.with_name(temporary.name + ".old")
     try:
         yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _as_usual(file)
         if path.exists():
             os.replace(path, old)
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _as_usual(file: Path) -> None:
+    """Give a file the permissions that open() would have given: mkstemp and safetensors keep theirs to the owner."""
+    mask = os.umask(0)
+    os.umask(mask)
+    file.chmod(0o666 & ~mask)

@@ -209,14 +209,15 @@ def convert(
 def demo(
     out: Annotated[Path, Option(help="Folder of the gallery.")] = Path("demo"),
     base: Base = "playroom",
-    steps: Annotated[int, Option(help="Denoising steps.")] = 16,
-    seeds: Annotated[int, Option(help="Pictures with control a row.")] = 4,
+    steps: Annotated[int, Option(min=1, max=1000, help="Denoising steps.")] = 12,
+    seeds: Annotated[int, Option(min=1, help="Pictures with control a row.")] = 4,
+    cfg: Annotated[float, Option(help="Classifier-free guidance.")] = 4.0,
     device: Device = "auto",
 ) -> None:
     """Draw the gallery: pictures with and without control, for every embedded control."""
     from zeroconv.cli.gallery import demo as draw
 
-    typer.echo(str(draw(out, base=base, steps=steps, seeds=seeds, device=device, say=_say)))
+    typer.echo(str(draw(out, base=base, steps=steps, seeds=seeds, cfg=cfg, device=device, say=_say)))
 
 
 def _say(line: str) -> None:

@@ -52,8 +52,9 @@ def demo(
     out: Path,
     *,
     base: str = "playroom",
-    steps: int = 16,
+    steps: int = 12,
     seeds: int = 4,
+    cfg: float = 4.0,
     device: str = "auto",
     say: Callable[[str], None] = print,
 ) -> Path:
@@ -67,8 +68,9 @@ def demo(
     say(f"models loaded in {time.perf_counter() - began:.1f} s")
     size = backbone.default_size
     rows = [*scene_rows(size), *sticker_rows(size), *photo_rows(size)]
-    draw(rows, backbone, controls, steps=steps, seeds=range(seeds), say=say)
-    facts = f"{len(rows) * (1 + seeds)} pictures, {steps} steps each, {time.perf_counter() - began:.0f} s in all"
+    draw(rows, backbone, controls, steps=steps, cfg=cfg, seeds=range(seeds), say=say)
+    seconds = time.perf_counter() - began
+    facts = f"{len(rows) * (1 + seeds)} pictures, {steps} steps each, guidance {cfg:g}, {seconds:.0f} s in all"
     return write(rows, out, facts)
 
 
@@ -101,8 +103,7 @@ def sticker_rows(size: int, count: int = 4) -> list[Row]:
     rows = []
     for record in concepts[:: max(1, len(concepts) // count)][:count]:
         picture = square(record.image(), size)
-        prompt = stickers.compose_caption(record, record.background)
-        rows.append(Row("canny-stickers", "canny", prompt, annotate("canny", picture), picture))
+        rows.append(Row("canny-stickers", "canny", record.text, annotate("canny", picture), picture))
     return rows
 
 
@@ -131,6 +132,7 @@ def draw(
     controls: dict[str, ControlNet],
     *,
     steps: int,
+    cfg: float,
     seeds: Iterable[int],
     say: Callable[[str], None],
     batch_size: int = 8,
@@ -139,22 +141,15 @@ def draw(
     from zeroconv.generation import Control, generate
 
     seeds = list(seeds)
+    options: dict[str, Any] = {"steps": steps, "cfg": cfg, "batch_size": batch_size}
     for section in dict.fromkeys(row.section for row in rows):
         began = time.perf_counter()
         mine = [row for row in rows if row.section == section]
-        plain = generate(
-            backbone, [row.prompt for row in mine], seed=[seeds[0]] * len(mine), steps=steps, batch_size=batch_size
-        )
+        plain = generate(backbone, [row.prompt for row in mine], seed=[seeds[0]] * len(mine), **options)
         pairs = [(row, seed) for row in mine for seed in seeds]
         control = Control(controls[mine[0].condition], [row.hint for row, _ in pairs])
-        guided = generate(
-            backbone,
-            [row.prompt for row, _ in pairs],
-            [control],
-            seed=[seed for _, seed in pairs],
-            steps=steps,
-            batch_size=batch_size,
-        )
+        prompts = [row.prompt for row, _ in pairs]
+        guided = generate(backbone, prompts, [control], seed=[seed for _, seed in pairs], **options)
         for row, image in zip(mine, plain, strict=True):
             row.without = image
         for (row, _), image in zip(pairs, guided, strict=True):

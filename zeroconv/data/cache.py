@@ -185,7 +185,7 @@ def _moments(backbone: Backbone, pictures: ndarray | Rows, batch_size: int) -> n
 
 def to_images(pictures: ndarray) -> Tensor:
     """uint8 (N, H, W, 3) → float32 (N, 3, H, W) in [−1, 1]."""
-    pixels = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(np.array(pictures, order="C")).permute(0, 3, 1, 2)
     return pixels.to(torch.float32) / 127.5 - 1
 
 

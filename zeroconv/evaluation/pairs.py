@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from zeroconv.conditions import annotate
 from zeroconv.errors import UserError
+
+if TYPE_CHECKING:
+    from zeroconv.playroom.stickers import Sticker
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,11 @@ def _scenes(split: str, condition: str, count: int, size: int) -> list[Pair]:
     return pairs
 
 
+def without_background(record: Sticker) -> Sticker:
+    """The sample's captions name the ground of its flattened pictures; on another ground that is no longer true."""
+    return replace(record, text=re.sub(r", on an? [\w ]+ background$", "", record.text))
+
+
 def _stickers(folder: Path | None, condition: str, count: int, size: int, seed: int) -> list[Pair]:
     from zeroconv.playroom import stickers
 
@@ -58,7 +68,7 @@ def _stickers(folder: Path | None, condition: str, count: int, size: int, seed: 
     order = [records[i] for i in rng.permutation(len(records))]
     pairs = []
     for i in range(count):
-        record = order[i % len(order)]
+        record = without_background(order[i % len(order)])
         background = stickers.sample_background(rng)
         picture = stickers.compose_sticker(record.rgba(), rng, size, background, stickers.mirrorable(record))
         image = Image.fromarray(picture)

@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--stickers", default="")
+    parser.add_argument("--guidance", default="cond", help="resolution follows edges as well, but loses object colours")
     arguments = parser.parse_args()
     backbone = load_backbone("playroom")
     rows = []
@@ -30,7 +31,7 @@ def main() -> None:
         where = "test scenes" if data.startswith("playroom") else "stickers of held-out concepts"
         rows.append([f"VAE reconstruction, {where}, PSNR in dB", span(interval(values), 2), "–", "≥ 30 (scenes)"])
     control = ControlNet.load("playroom-canny", backbone=backbone)
-    report, images, scenes = adherence(backbone, control, arguments.count, arguments.steps)
+    report, images, scenes = adherence(backbone, control, arguments.count, arguments.steps, guidance=arguments.guidance)
     for region, target in zip(REGIONS, ("≥ 0.85", "≥ 0.90", "≥ 0.90"), strict=True):
         value = report[region]
         rows.append([f"{region} has the colour of its name", span(value["generated"]), span(value["real"]), target])
@@ -40,7 +41,7 @@ def main() -> None:
     )
     note = (
         f"{arguments.count} test pictures each; colours read from {arguments.count} one-object scenes generated with "
-        f"their own edges and caption, {arguments.steps} steps, cfg 4; the real column reads real pictures likewise."
+        f"their own edges and caption, {arguments.steps} steps, `{arguments.guidance}`, cfg 4; the real column reads real pictures likewise."
     )
     command = f"python -m benchmarks.base --count {arguments.count} --steps {arguments.steps}"
     write_result("base", ["", "measured", "real pictures", "target"], rows, command, note)

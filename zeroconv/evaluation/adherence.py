@@ -8,6 +8,7 @@ names' reference colours are medians over real training scenes. The same reading
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -92,16 +93,21 @@ def read_names(
 
 
 def adherence(
-    backbone: Backbone, control: ControlNet, count: int = 200, steps: int = 12, cfg: float = 4.0, batch_size: int = 16
+    backbone: Backbone,
+    control: ControlNet,
+    count: int = 200,
+    steps: int = 12,
+    cfg: float = 4.0,
+    guidance: str = "resolution",
+    batch_size: int = 16,
 ) -> tuple[dict, list[Image.Image], list[playroom.Scene]]:
     """Share of regions whose colour is the named one, generated and real (the reading's ceiling), with intervals."""
     size = backbone.default_size
     known = references(single_object_scenes("train", 400, size, start=2_000_000))
     scenes = single_object_scenes("test", count, size)
     hints = [annotate("canny", scene.image) for scene in scenes]
-    images = generate(
-        backbone, [s.caption for s in scenes], [Control(control, hints)], steps=steps, cfg=cfg, batch_size=batch_size
-    )
+    options: dict[str, Any] = {"steps": steps, "cfg": cfg, "guidance": guidance, "batch_size": batch_size}
+    images = generate(backbone, [s.caption for s in scenes], [Control(control, hints)], **options)
     made, real = read_names(images, scenes, known), read_names([s.image for s in scenes], scenes, known)
     report = {region: {"generated": interval(made[region]), "real": interval(real[region])} for region in REGIONS}
     return report, images, scenes

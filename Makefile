@@ -38,7 +38,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 parity: $(STAMP)
-	$(BIN)/python -m pytest -m parity
+	$(BIN)/python -m pytest -m parity -s
 
 figures: $(STAMP)
 	for name in base control speed figures; do $(BIN)/python -m benchmarks.$$name || exit 1; done

@@ -41,7 +41,8 @@ def main() -> None:
     )
     note = (
         f"{arguments.count} test pictures each; colours read from {arguments.count} one-object scenes generated with "
-        f"their own edges and caption, {arguments.steps} steps, `{arguments.guidance}`, cfg 4; the real column reads real pictures likewise."
+        f"their own edges and caption, {arguments.steps} steps, guidance `{arguments.guidance}`, cfg 4; the real "
+        "column reads real pictures likewise."
     )
     command = f"python -m benchmarks.base --count {arguments.count} --steps {arguments.steps}"
     write_result("base", ["", "measured", "real pictures", "target"], rows, command, note)

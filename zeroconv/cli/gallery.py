@@ -220,17 +220,20 @@ def _page(rows: Sequence[Row], names: Sequence[Sequence[tuple[str, str]]], facts
 
 def contact_sheet(rows: Sequence[Row], cell: int = 128, gap: int = 6) -> Image.Image:
     """All rows on one picture, with the section above and the prompt below each row."""
-    margin, title, line = 16, 40, 24
+    margin, title, line = 16, 58, 24
     sections = list(dict.fromkeys(row.section for row in rows))
     columns = max(len(_cells(row)) for row in rows)
     width = 2 * margin + columns * (cell + gap)
     height = 2 * margin + len(sections) * title + len(rows) * (cell + line + gap)
     sheet = Image.new("RGB", (width, height), "white")
-    pen, big, small = ImageDraw.Draw(sheet), ImageFont.load_default(17), ImageFont.load_default(13)
+    pen, big, small = ImageDraw.Draw(sheet), ImageFont.load_default(17), ImageFont.load_default(12)
     y = margin
     for section in sections:
         pen.text((margin, y + 8), SECTIONS[section], fill="black", font=big)
         y += title
+        first = next(row for row in rows if row.section == section)
+        for i, (head, _) in enumerate(_cells(first)):
+            pen.text((margin + i * (cell + gap), y - 18), head, fill="#777777", font=small)
         for row in (row for row in rows if row.section == section):
             for i, (_, image) in enumerate(_cells(row)):
                 thumb = image.convert("RGB").resize((cell, cell), Image.Resampling.LANCZOS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -42,16 +43,15 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CacheSettings:
 def test_cached_equals_live(pictures: Path, settings: CacheSettings, backbone) -> None:
     dataset = open_dataset(pictures, condition="canny", size=32)
     examples = cache_examples(dataset, backbone, settings)
-    for i in (0, 4, 6):
+    close = functools.partial(torch.testing.assert_close, rtol=1e-5, atol=1e-6)
+    for i in (0, 4, 6):  # a batch of another size may be summed in another order: the last bit is not promised
         pixels = np.asarray(dataset[i].image)[None]
-        assert torch.equal(torch.from_numpy(examples.moments[[i]]), backbone.encode_image(to_images(pixels)))
-        mirrored = backbone.encode_image(to_images(pixels[:, :, ::-1]))
+        close(torch.from_numpy(examples.moments[[i]]), backbone.encode_image(to_images(pixels)))
         assert examples.mirrored is not None
-        assert torch.equal(torch.from_numpy(examples.mirrored[[i]]), mirrored)
+        close(torch.from_numpy(examples.mirrored[[i]]), backbone.encode_image(to_images(pixels[:, :, ::-1])))
         assert np.array_equal(examples.hints[[i]][0], np.asarray(dataset[i].hint)[..., 0])
-        states = examples.text.states(examples.captions[i])
-        assert torch.equal(states.hidden, backbone.embed_text([dataset[i].caption]).hidden)
-    assert torch.equal(examples.text.states([0]).hidden, backbone.embed_text([""]).hidden)
+        close(examples.text.states(examples.captions[i]).hidden, backbone.embed_text([dataset[i].caption]).hidden)
+    close(examples.text.states([0]).hidden, backbone.embed_text([""]).hidden)
     assert examples.hints[[0]].any()
     assert len(examples.text.rows) == 4  # three different captions and the empty prompt
 

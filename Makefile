@@ -1,7 +1,7 @@
 # make demo     install, then draw the gallery of demo/
 # make test     install, then the tests (a few minutes on two cores)
 # make lint     ruff, mypy, and the check that dependencies point one way
-# make parity   exactness against diffusers at full Stable Diffusion size (needs about 12 GB of memory)
+# make parity   exactness against diffusers at full Stable Diffusion size (a minute, 6 GB of memory)
 # make figures  measure again what the README reports, and rewrite its tables (an hour)
 # make pictures draw the README's gallery again
 # make clean    remove the environment and everything made by these commands

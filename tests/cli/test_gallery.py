@@ -21,7 +21,7 @@ def rows(models: Path) -> list[gallery.Row]:
     backbone = load_backbone(models / "base")
     controls = {name: ControlNet.load(models / name, backbone=backbone) for name in ("canny", "depth")}
     rows = [*gallery.scene_rows(64, 1), *gallery.sticker_rows(64, 2), *gallery.photo_rows(64)]
-    gallery.draw(rows, backbone, controls, steps=1, cfg=4.0, seeds=range(2), say=lambda line: None)
+    gallery.draw(rows, backbone, controls, steps=1, cfg=4.0, guidance="cond", seeds=range(2), say=lambda line: None)
     return rows
 
 

@@ -212,12 +212,13 @@ def demo(
     steps: Annotated[int, Option(min=1, max=1000, help="Denoising steps.")] = 12,
     seeds: Annotated[int, Option(min=1, help="Pictures with control a row.")] = 4,
     cfg: Annotated[float, Option(help="Classifier-free guidance.")] = 4.0,
+    guidance: Annotated[str, Option(help="Where control acts: both, cond, resolution, guess.")] = "cond",
     device: Device = "auto",
 ) -> None:
     """Draw the gallery: pictures with and without control, for every embedded control."""
     from zeroconv.cli.gallery import demo as draw
 
-    typer.echo(str(draw(out, base=base, steps=steps, seeds=seeds, cfg=cfg, device=device, say=_say)))
+    typer.echo(str(draw(out, base=base, steps=steps, seeds=seeds, cfg=cfg, guidance=guidance, device=device, say=_say)))
 
 
 def _say(line: str) -> None:

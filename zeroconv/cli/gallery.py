@@ -55,6 +55,7 @@ def demo(
     steps: int = 12,
     seeds: int = 4,
     cfg: float = 4.0,
+    guidance: str = "cond",
     device: str = "auto",
     say: Callable[[str], None] = print,
 ) -> Path:
@@ -68,9 +69,10 @@ def demo(
     say(f"models loaded in {time.perf_counter() - began:.1f} s")
     size = backbone.default_size
     rows = [*scene_rows(size), *sticker_rows(size), *photo_rows(size)]
-    draw(rows, backbone, controls, steps=steps, cfg=cfg, seeds=range(seeds), say=say)
+    draw(rows, backbone, controls, steps=steps, cfg=cfg, guidance=guidance, seeds=range(seeds), say=say)
     seconds = time.perf_counter() - began
-    facts = f"{len(rows) * (1 + seeds)} pictures, {steps} steps each, guidance {cfg:g}, {seconds:.0f} s in all"
+    how = f"{steps} steps each, guidance {guidance} at {cfg:g}"
+    facts = f"{len(rows) * (1 + seeds)} pictures, {how}, {seconds:.0f} s in all"
     return write(rows, out, facts)
 
 
@@ -133,6 +135,7 @@ def draw(
     *,
     steps: int,
     cfg: float,
+    guidance: str,
     seeds: Iterable[int],
     say: Callable[[str], None],
     batch_size: int = 8,
@@ -141,7 +144,7 @@ def draw(
     from zeroconv.generation import Control, generate
 
     seeds = list(seeds)
-    options: dict[str, Any] = {"steps": steps, "cfg": cfg, "batch_size": batch_size}
+    options: dict[str, Any] = {"steps": steps, "cfg": cfg, "guidance": guidance, "batch_size": batch_size}
     for section in dict.fromkeys(row.section for row in rows):
         began = time.perf_counter()
         mine = [row for row in rows if row.section == section]

@@ -147,10 +147,10 @@ def check_request(request: dict[str, Any]) -> None:
 
 def picture_size(backbone: Any, pictures: Sequence[Image.Image], request: dict[str, Any]) -> tuple[int, int]:
     """Width and height as `generate` chooses them: what is asked for, else the first picture's shape."""
-    from zeroconv.generation.pipeline import _shape_like
+    from zeroconv.generation.pipeline import shape_like
 
     square = (backbone.default_size, backbone.default_size)
-    height, width = _shape_like(pictures[0], backbone) if pictures else square
+    height, width = shape_like(pictures[0], backbone) if pictures else square
     return request["width"] or width, request["height"] or height
 
 

@@ -159,11 +159,11 @@ def _size(
     if controls:
         first = controls[0].hint[0] if isinstance(controls[0].hint, list | tuple) else controls[0].hint
         _check_hint(first)
-        default = _shape_like(first, backbone)
+        default = shape_like(first, backbone)
     return height or default[0], width or default[1]
 
 
-def _shape_like(hint: Any, backbone: Backbone) -> tuple[int, int]:
+def shape_like(hint: Any, backbone: Backbone) -> tuple[int, int]:
     """The hint's aspect ratio at the model's own area, rounded to what the encoder halves evenly."""
     wide, high = hint.size if isinstance(hint, Image.Image) else (hint.shape[-1], hint.shape[-2])
     unit = backbone.latent_scale * max(connection.scale for connection in backbone.connections)

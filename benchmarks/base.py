@@ -45,6 +45,7 @@ def main() -> None:
         "column reads real pictures likewise."
     )
     command = f"python -m benchmarks.base --count {arguments.count} --steps {arguments.steps}"
+    command += " --stickers data/stickers" if arguments.stickers else ""
     write_result("base", ["", "measured", "real pictures", "target"], rows, command, note)
 
 

@@ -63,6 +63,7 @@ def main() -> None:
         "cfg 4; 95% bootstrap intervals."
     )
     settings = f"--count {arguments.count} --none {arguments.none} --steps {arguments.steps}"
+    settings += " --stickers data/stickers" if arguments.stickers else ""
     columns = ["", "own hint", "another's hint", "no control", "ceiling (VAE)"]
     if "canny" in arguments.which:
         rows = measure("playroom-canny", "playroom:test", "canny-scenes", arguments, backbone)

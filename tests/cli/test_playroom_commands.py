@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from zeroconv import playroom
+from zeroconv.conditions import maps
 from zeroconv.data import open_dataset
 
 
@@ -21,7 +22,7 @@ def test_scenes_become_an_imagefolder_with_exact_maps(zeroconv, tmp_path: Path) 
     assert lines[0]["seed"] == scene.seed
     opened = {kind: np.asarray(Image.open(tmp_path / lines[0][kind])) for kind in maps.split(",")[:-1]}
     assert (np.asarray(Image.open(tmp_path / lines[0]["file_name"])) == np.asarray(scene.image)).all()
-    assert (opened["depth"] == playroom.depth_hint(scene.depth)).all()
+    assert (opened["depth"] == maps.depth_to_hint(scene.depth)).all()
     assert (opened["segmentation"] == scene.segmentation).all()
     assert (opened["instances"] == scene.instances).all()
     assert (opened["outline"] == scene.outline).all()

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from zeroconv import conditions, playroom
+from zeroconv.conditions import maps
 from zeroconv.data import open_dataset
 from zeroconv.data.fitting import BrokenExample
 from zeroconv.errors import UserError
@@ -32,7 +33,7 @@ def test_scenes_are_the_renderers_own() -> None:
     assert len(dataset) == 3
     assert dataset[1].caption == scene.caption
     assert np.array_equal(dataset[1].image, scene.image)
-    assert np.array_equal(np.asarray(dataset[1].hint)[..., 0], playroom.depth_hint(scene.depth))
+    assert np.array_equal(np.asarray(dataset[1].hint)[..., 0], maps.depth_to_hint(scene.depth))
 
 
 def test_a_hint_is_drawn_from_the_fitted_picture() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from zeroconv import playroom
+from zeroconv.conditions import maps
 from zeroconv.errors import UserError
 from zeroconv.playroom.renderer import AMBIENT, Camera
 from zeroconv.playroom.world import CLASSES, ObjectSpec, SceneSpec
@@ -152,5 +153,5 @@ def test_splits_never_overlap():
 
 
 def test_depth_hints_are_nearer_is_whiter_on_one_scale():
-    hint = playroom.depth_hint(np.float32([[1.0, 2.0, 4.0, 8.0, 20.0]]))
+    hint = maps.depth_to_hint(np.float32([[1.0, 2.0, 4.0, 8.0, 20.0]]))
     assert hint.dtype == np.uint8 and hint.tolist() == [[255, 255, 85, 0, 0]]

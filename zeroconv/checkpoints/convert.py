@@ -12,7 +12,8 @@ from torch import Tensor
 
 from zeroconv.checkpoints.controlnet import diffusers_to_original, layout_of, original_to_diffusers
 from zeroconv.checkpoints.infer import infer_config
-from zeroconv.checkpoints.reading import check_strict, read_config, read_metadata, read_state_dict, read_weights
+from zeroconv.checkpoints.reading import check_strict, read_config, read_metadata, read_state_dict
+from zeroconv.checkpoints.sharing import read_shared
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder, atomic_write
 
@@ -47,7 +48,7 @@ def convert(source: str | os.PathLike, out: str | os.PathLike, to: str) -> Path:
 def read_controlnet(source: Path) -> tuple[dict, dict[str, Tensor]]:
     """Config and weights, both in diffusers' terms."""
     if source.is_dir():
-        return read_config(source), read_weights(source, ("diffusion_pytorch_model",))
+        return read_shared(source, read_config(source))
     state = read_state_dict(source)
     if layout_of(state, source) == "original":
         state = original_to_diffusers(state, source)

@@ -80,6 +80,7 @@ def scene_rows(size: int, count: int = 3) -> list[Row]:
     """Rows from scenes of the test split, for edges and for depth."""
     from zeroconv import playroom
     from zeroconv.conditions import annotate
+    from zeroconv.data.generated import exact_hint
 
     scenes = [playroom.render(seed, size=size) for seed in playroom.split_seeds("test", 2 * count)]
     edges = [
@@ -87,7 +88,7 @@ def scene_rows(size: int, count: int = 3) -> list[Row]:
         for scene in scenes[:count]
     ]
     depths = [
-        Row("depth-scenes", "depth", scene.caption, Image.fromarray(playroom.depth_hint(scene.depth)), scene.image)
+        Row("depth-scenes", "depth", scene.caption, exact_hint(scene, "depth"), scene.image)
         for scene in scenes[count:]
     ]
     return edges + depths
@@ -96,6 +97,7 @@ def scene_rows(size: int, count: int = 3) -> list[Row]:
 def sticker_rows(size: int, count: int = 4) -> list[Row]:
     """Rows from the stickers in the package whose concepts were held out from every training."""
     from zeroconv.conditions import annotate
+    from zeroconv.data.generated import exact_hint
     from zeroconv.playroom import stickers
 
     held_out = stickers.load_stickers(stickers.sample_folder(), "test")
@@ -112,6 +114,7 @@ def sticker_rows(size: int, count: int = 4) -> list[Row]:
 def photo_rows(size: int) -> list[Row]:
     """One photograph (scikit-image's `coffee`), its edges, three prompts."""
     from zeroconv.conditions import annotate
+    from zeroconv.data.generated import exact_hint
 
     try:
         from skimage.data import coffee

@@ -102,16 +102,25 @@ def pick_device(name: str) -> str:
 
 def control_name(name: str, base: str) -> str:
     """What `ControlNet.load` knows it by: a bare condition means the control embedded beside the playroom base."""
-    from zeroconv.conditions import CONDITIONS
-
-    if name in CONDITIONS and base == "playroom":
-        return f"playroom-{name}"
-    if name in CONDITIONS and not Path(name).exists():
+    known = known_condition(name)
+    if known and base == "playroom" and not Path(name).exists():
+        return f"playroom-{known}"
+    if known and not Path(name).exists():
         raise UserError(
             f"only the playroom base brings a control named {name!r}: "
             f"for --base {base} say which one, as a folder, a file, or a hub id"
         )
     return name
+
+
+def known_condition(name: str) -> str | None:
+    """The registry's own name of a condition or alias, or None."""
+    from zeroconv.conditions import find
+
+    try:
+        return find(name).name
+    except UserError:
+        return None
 
 
 def load_control(name: str, base: str, backbone: Any) -> ControlNet:
@@ -123,10 +132,8 @@ def load_control(name: str, base: str, backbone: Any) -> ControlNet:
 
 def condition_of(spec: ControlSpec, net: ControlNet) -> str:
     """The condition a control was trained for, from its config, else from the name the user gave it."""
-    from zeroconv.conditions import CONDITIONS
-
-    condition = (net.config.get("zeroconv") or {}).get("condition") or spec.name
-    if condition not in CONDITIONS:
+    condition = known_condition((net.config.get("zeroconv") or {}).get("condition") or spec.name)
+    if condition is None:
         raise UserError(
             f"the control {spec.name} does not say what its hints show, so none can be drawn: draw one with "
             f"`zeroconv annotate CONDITION {spec.picture} --out hint.png`, then give --control {spec.name}=hint.png"
@@ -159,9 +166,9 @@ def draw_hint(condition: str, picture: Image.Image, size: tuple[int, int]) -> Im
 
     Drawing first and shrinking afterwards would thin out lines that the control never saw that thin.
     """
-    from zeroconv.conditions import annotate
+    from zeroconv.annotators import draw
 
-    return annotate(condition, ImageOps.fit(picture, size, method=Image.Resampling.LANCZOS))
+    return draw(condition, ImageOps.fit(picture, size, method=Image.Resampling.LANCZOS))
 
 
 def run(

@@ -62,14 +62,13 @@ def render(
 
 def _write_scene(scene: Scene, out: Path, name: str, maps: list[str]) -> dict[str, Any]:
     """Write picture and maps; returns the scene's line of metadata.jsonl."""
-    from zeroconv.playroom import depth_hint
+    from zeroconv.conditions.maps import depth_to_hint, normal_to_hint
 
     line: dict[str, Any] = {"file_name": f"images/{name}", "text": scene.caption, "seed": scene.seed}
     _save(scene.image, out / line["file_name"])
     arrays = {
-        "depth": lambda: depth_hint(scene.depth),
-        # the usual colours of normal maps: x right in red, y up in green, z to the viewer in blue
-        "normal": lambda: np.rint((scene.normal + 1) * 127.5).astype(np.uint8),
+        "depth": lambda: depth_to_hint(scene.depth),
+        "normal": lambda: normal_to_hint(scene.normal),
         "segmentation": lambda: scene.segmentation,
         "instances": lambda: scene.instances,
         "outline": lambda: scene.outline,

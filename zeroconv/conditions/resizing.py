@@ -10,13 +10,13 @@ from PIL import Image
 
 
 def resize_hint(hint: Image.Image, size: tuple[int, int], rule: str | None = None) -> Image.Image:
-    """A hint at `size` (width, height), RGB.
+    """A hint at `size` (width, height), RGB; RGBA where it has a hole.
 
     "lines": shrinking first widens lines by the scale, so that nearest-neighbour sampling cannot lose a one-pixel line;
     "nearest": samples only; "area": averages when shrinking, bilinear when growing. Without a rule, a picture of pure
     black and white counts as lines, any other as area.
     """
-    hint = hint.convert("RGB")
+    hint = with_hole(hint)
     if hint.size == size:
         return hint
     pixels = np.asarray(hint)
@@ -30,3 +30,10 @@ def resize_hint(hint: Image.Image, size: tuple[int, int], rule: str | None = Non
         if max(window) > 1:
             pixels = cv2.dilate(pixels, np.ones((window[1], window[0]), np.uint8))
     return Image.fromarray(cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST_EXACT))
+
+
+def with_hole(hint: Image.Image) -> Image.Image:
+    """RGBA where the hint has transparent pixels (an inpaint hint's hole), else RGB."""
+    if hint.mode == "RGBA" and hint.getextrema()[3][0] < 128:  # type: ignore[index]
+        return hint
+    return hint.convert("RGB")

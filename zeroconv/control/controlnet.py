@@ -115,9 +115,12 @@ class ControlNet(nn.Module):
         weight = next(encoder.parameters())
         return control.to(weight.device, weight.dtype)
 
-    def save(self, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
-        """Write a diffusers ControlNet folder, atomically; in `dtype` (None: as it is). See `save_control`."""
-        save_control(self, folder, dtype)
+    def save(
+        self, folder: str | os.PathLike, dtype: torch.dtype | None = None, shared: str | os.PathLike | None = None
+    ) -> None:
+        """Write a diffusers ControlNet folder, atomically; in `dtype` (None: as it is). `shared`: without what the
+        control in that folder holds already. See `save_control`."""
+        save_control(self, folder, dtype, shared)
 
     @classmethod
     def load(

@@ -16,7 +16,8 @@ from zeroconv.backbones.building import empty
 from zeroconv.backbones.locate import locate
 from zeroconv.checkpoints.controlnet import layout_of, original_to_diffusers
 from zeroconv.checkpoints.infer import infer_config
-from zeroconv.checkpoints.reading import check_strict, read_config, read_metadata, read_state_dict, read_weights
+from zeroconv.checkpoints.reading import check_strict, read_config, read_metadata, read_state_dict
+from zeroconv.checkpoints.sharing import own_part, read_shared
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder
 
@@ -35,8 +36,15 @@ DEFAULTS = {
 }
 
 
-def save_control(control: ControlNet, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
+def save_control(
+    control: ControlNet,
+    folder: str | os.PathLike,
+    dtype: torch.dtype | None = None,
+    shared: str | os.PathLike | None = None,
+) -> None:
     """Write config.json and diffusion_pytorch_model.safetensors, both or neither.
+
+    shared: the folder of another control, which must lie beside `folder`: what the two have in common is left out.
 
     diffusers reads the folder where connections are not lite and the hint encoder is the released one; what is ours
     stands under "zeroconv" in the config, which others ignore.
@@ -45,6 +53,9 @@ def save_control(control: ControlNet, folder: str | os.PathLike, dtype: torch.dt
 
     state = {key: value.detach().to("cpu", dtype).contiguous() for key, value in diffusers_state(control).items()}
     config = {"_class_name": "ControlNetModel", "_diffusers_version": __version__, **control.config}
+    if shared is not None:
+        state = own_part(state, Path(shared))
+        config["zeroconv"] = {**config["zeroconv"], "shared": Path(shared).name}
     with atomic_folder(folder) as temporary:
         (temporary / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         save_file(state, temporary / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
@@ -125,7 +136,7 @@ def _read_folder(folder: Path) -> tuple[dict, dict[str, Tensor]]:
     if not config:
         what = "a whole model" if (folder / "model_index.json").is_file() else "no ControlNet"
         raise UserError(f"{folder} holds {what}: it has no config.json of a ControlNet; check the path.")
-    return config, read_weights(folder, ("diffusion_pytorch_model",))
+    return read_shared(folder, config)
 
 
 def _read_file(path: Path, backbone: Backbone | None) -> tuple[dict, dict[str, Tensor]]:

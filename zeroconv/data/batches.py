@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from queue import Queue
@@ -20,7 +20,7 @@ from zeroconv.data.examples import Examples
 @dataclass
 class Batch:
     moments: Tensor  # (N, 2C, h, w) float32
-    hints: Tensor  # (N, 1 or 3, H, W) uint8
+    hints: Tensor  # (N, 1, 3 or 4, H, W) uint8
     text: TextStates
     indices: ndarray  # (N,) which examples these are
 
@@ -29,7 +29,9 @@ class Batch:
 
 
 def hints_to_float(hints: Tensor) -> Tensor:
-    """uint8 (N, 1 or 3, H, W) → float32 (N, 3, H, W) in [0, 1]."""
+    """uint8 (N, 1, 3 or 4, H, W) → float32 (N, 3, H, W) in [0, 1]; −1 where a fourth channel, alpha, is transparent."""
+    if hints.shape[1] == 4:
+        return torch.where(hints[:, 3:] < 128, -1.0, hints[:, :3].float() / 255)
     return (hints.float() / 255).expand(-1, 3, -1, -1)
 
 
@@ -48,6 +50,7 @@ class BatchPlan:
     prompt_dropping: float = 0.5
     hint_dropout: float = 0.0
     flip: bool = False
+    mirror: Callable[[ndarray], ndarray] = lambda hint: hint[:, ::-1]  # a hint (H, W[, C]) in a mirror
     rank: int = 0
     world: int = 1
 
@@ -70,7 +73,7 @@ class BatchPlan:
             turn = (mirrored < 0.5) & self.examples.mirrorable[indices]
             if turn.any():
                 moments[turn] = self.examples.mirrored[indices[turn]]
-                hints[turn] = hints[turn, :, ::-1]
+                hints[turn] = np.stack([self.mirror(hint) for hint in hints[turn]])
         hints[blind < self.hint_dropout] = 0
         return Batch(torch.from_numpy(moments), channels_first(hints), self.examples.text.states(rows), indices)
 
@@ -108,6 +111,6 @@ def _permutation(seed: int, number: int, n: int) -> ndarray:
 
 
 def channels_first(hints: ndarray) -> Tensor:
-    """uint8 (N, H, W) or (N, H, W, 3) → (N, 1 or 3, H, W)."""
+    """uint8 (N, H, W) or (N, H, W, 3 or 4) → (N, 1, 3 or 4, H, W)."""
     hints = hints[:, None] if hints.ndim == 3 else hints.transpose(0, 3, 1, 2)
     return torch.from_numpy(np.ascontiguousarray(hints))

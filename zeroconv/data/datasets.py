@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import parse_qsl
 
+from numpy import ndarray
 from PIL import Image
 
+from zeroconv.conditions import find
 from zeroconv.data.fitting import BrokenExample, fit
 from zeroconv.errors import UserError
 
-_OPTIONS = {"split", "limit", "views", "seed", "start"}
+_OPTIONS = {"split", "limit", "views", "seed", "start", "only", "condition"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Example:
     text: tuple[str, ...]
     hint: Image.Image | None = None
     mirrorable: bool = False  # whether the captions stay true in a mirror
+    people: tuple[ndarray, ...] | None = None  # of a pose hint: (18, 3) a person, x and y in pixels of `image`
 
     @property
     def caption(self) -> str:
@@ -33,6 +36,10 @@ class Example:
 
 class Source(Protocol):
     """Where examples come from. A source is small and can be sent to worker processes."""
+
+    @property
+    def condition(self) -> str | None:
+        """The condition of this source's hints, where it differs from the data set's."""
 
     @property
     def generated(self) -> bool:
@@ -75,14 +82,19 @@ class Dataset(Sequence):
         if isinstance(i, slice):
             return replace(self, rows=self.rows[i])
         source, index = self.rows[i]
+        condition = self.condition_of(i)
         try:
-            example = self.sources[source].example(index, self.size, self.condition)
+            example = self.sources[source].example(index, self.size, condition)
         except UserError as error:
             raise BrokenExample(str(error)) from error
-        return fit(example, self.size, self.condition)
+        return fit(example, self.size, condition)
 
     def __iter__(self) -> Iterator[Example]:
         return (self[i] for i in range(len(self)))
+
+    def condition_of(self, i: int) -> str | None:
+        """The condition of example i's hint."""
+        return self.sources[self.rows[i][0]].condition or self.condition
 
     def key(self, i: int) -> str:
         """Names what example i is made from, before size and condition."""
@@ -106,12 +118,13 @@ def open_dataset(
 ) -> Dataset:
     """Open what a spec names; no picture is read yet.
 
-    "playroom:SPLIT[:COUNT]"  rendered scenes of a split (train, val, test); a depth hint is exact. `?start=N` skips N.
+    "playroom:SPLIT[:COUNT]"  rendered scenes of a split (train, val, test); hints of depth, normal, segmentation and
+                              pose are exact. `?start=N` skips N; `?only=person` keeps scenes with such a thing.
     "stickers[:FOLDER]"       emoji art: the package's sample, or a folder made by `zeroconv playroom stickers`;
                               `?split=train` keeps one split, `?views=4` lays each on 4 random backgrounds (`&seed=1`).
     FOLDER                    an imagefolder with metadata.jsonl (file_name, text, and conditioning_image for the hint),
                               or fill50k's layout with prompt.json (source = hint, target, prompt).
-    Any of them may end in `?limit=N`; several are joined with " + ". `split` and `limit` stand in where the spec is
+    Any of them may end in `?limit=N`, and in `?condition=pose` where its hints differ from the data set's; several are joined with " + ". `split` and `limit` stand in where the spec is
     silent; `limit` bounds the whole. Raises UserError for a spec that names nothing, a folder that lacks its list, or
     no example at all.
     """
@@ -146,16 +159,21 @@ def _source(part: str, split: str | None) -> Source:
     kind, _, rest = place.partition(":")
     if not place:
         raise UserError("the data spec is empty; name a folder, playroom:train or stickers.")
+    condition = find(options["condition"]).name if "condition" in options else None
     if kind == "playroom":
         name, _, count = rest.partition(":")
         if count:
             numbers["limit"] = _number(part, "count", count)
         return open_scenes(
-            name or options.get("split") or split or "train", numbers.get("limit"), numbers.get("start", 0)
+            name or options.get("split") or split or "train",
+            numbers.get("limit"),
+            numbers.get("start", 0),
+            options.get("only"),
+            condition,
         )
     if kind == "stickers":
-        return open_stickers(rest or None, options.get("split", split), **numbers)
-    return open_folder(Path(place).expanduser(), options.get("split", split), numbers.get("limit"))
+        return open_stickers(rest or None, options.get("split", split), condition=condition, **numbers)
+    return open_folder(Path(place).expanduser(), options.get("split", split), numbers.get("limit"), condition)
 
 
 def _number(part: str, name: str, value: str) -> int:

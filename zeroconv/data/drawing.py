@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
+from zeroconv.conditions.resizing import with_hole
 from zeroconv.data.datasets import Dataset
 from zeroconv.data.fitting import BrokenExample
 
@@ -22,7 +23,7 @@ _TASK = 16  # examples a task: small enough to share the work evenly, large enou
 
 @dataclass
 class Drawn:
-    """One example: picture (H, W, 3), hint (H, W) or (H, W, 3), both uint8; or why there is none."""
+    """One example: picture (H, W, 3), hint (H, W), (H, W, 3) or (H, W, 4), both uint8; or why there is none."""
 
     image: ndarray | None
     hint: ndarray | None
@@ -36,7 +37,7 @@ def draw(dataset: Dataset, i: int) -> Drawn:
         example = dataset[i]
     except BrokenExample as error:
         return Drawn(None, None, broken=str(error))
-    hint = None if example.hint is None else _thin(np.asarray(example.hint.convert("RGB")))
+    hint = None if example.hint is None else _thin(np.asarray(with_hole(example.hint)))
     return Drawn(np.asarray(example.image.convert("RGB")), hint, example.text, example.mirrorable)
 
 
@@ -44,7 +45,8 @@ def _thin(hint: ndarray) -> ndarray:
     """Grey hints keep one channel of the three."""
     return (
         hint[..., 0]
-        if np.array_equal(hint[..., 0], hint[..., 1]) and np.array_equal(hint[..., 0], hint[..., 2])
+        if hint.shape[2] == 3
+        and np.array_equal(hint[..., 0], hint[..., 1]) and np.array_equal(hint[..., 0], hint[..., 2])
         else hint
     )
 

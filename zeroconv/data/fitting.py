@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from numpy import ndarray
 from PIL import Image
 
 from zeroconv import conditions
@@ -30,12 +31,25 @@ def fit(example: Example, size: int | None, condition: str | None) -> Example:
             f"{example.key}: the hint is {hint.width}×{hint.height} pixels and its picture "
             f"{image.width}×{image.height}; both must have the same shape."
         )
+    people = example.people
     if size is not None:
+        people = None if people is None else tuple(_to_square(person, image.size, size) for person in people)
         image = square(image).resize((size, size), Image.Resampling.LANCZOS)
         hint = None if hint is None else conditions.resize_hint(square(hint), (size, size), resizing_rule(condition))
     if hint is None and condition is not None:
         hint = conditions.annotate(condition, image)
-    return replace(example, image=image, hint=hint)
+    return replace(example, image=image, hint=hint, people=people)
+
+
+def _to_square(person: ndarray, size: tuple[int, int], side: int) -> ndarray:
+    """Joints (…, 3) in pixels of a picture → in pixels of its middle square at `side`; those outside count as unknown."""
+    short = min(size)
+    moved = person.copy()
+    moved[:, :2] -= ((size[0] - short) // 2, (size[1] - short) // 2)
+    moved[:, :2] *= side / short
+    inside = ((moved[:, :2] >= 0) & (moved[:, :2] < side)).all(-1)
+    moved[:, 2] *= inside
+    return moved
 
 
 def square(image: Image.Image) -> Image.Image:

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy import ndarray
 from PIL import Image
 
+from zeroconv.conditions.pose import from_openpose
 from zeroconv.data.datasets import Example
 from zeroconv.errors import UserError
 
@@ -27,6 +30,7 @@ class Row:
     image: str  # relative to the folder
     text: tuple[str, ...]
     hint: str | None = None
+    pose: str | None = None  # OpenPose's JSON of the picture's people
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Folder:
 
     folder: Path
     rows: tuple[Row, ...]
+    condition: str | None = None
     generated: bool = False
 
     def __len__(self) -> int:
@@ -52,10 +57,12 @@ class Folder:
         row = self.rows[i]
         hint = None if row.hint is None else read_picture(self.folder / row.hint)
         mirrorable = not any(SIDED.search(text) for text in row.text)
-        return Example(row.image, read_picture(self.folder / row.image), row.text, hint, mirrorable)
+        image = read_picture(self.folder / row.image)
+        people = None if row.pose is None else read_people(self.folder / row.pose, image.size)
+        return Example(row.image, image, row.text, hint, mirrorable, people)
 
 
-def open_folder(folder: Path, split: str | None = None, limit: int | None = None) -> Folder:
+def open_folder(folder: Path, split: str | None = None, limit: int | None = None, condition: str | None = None) -> Folder:
     """Read the list of a folder; `split` keeps the lines whose column `split` says so. No picture is opened."""
     if not folder.exists():
         raise UserError(f"there is no data folder {folder}; check the path in the recipe's data.train.")
@@ -64,7 +71,7 @@ def open_folder(folder: Path, split: str | None = None, limit: int | None = None
     for name, parse in (("metadata.jsonl", _row), ("prompt.json", _fill_row)):
         if (folder / name).is_file():
             rows = _lines(folder / name, parse, split)
-            return Folder(folder, tuple(rows[:limit]))
+            return Folder(folder, tuple(rows[:limit]), condition)
     raise UserError(
         f"{folder} has no metadata.jsonl; write one with a line a picture: "
         '{"file_name": "a.png", "text": "its caption"}, and "conditioning_image": "b.png" where there is a hint.'
@@ -96,7 +103,8 @@ def _row(value: Mapping[str, Any]) -> Row:
     if column is None:
         raise KeyError("text")
     hint = next((str(value[name]) for name in _HINT if value.get(name)), None)
-    return Row(str(value["file_name"]), _captions(value[column]), hint)
+    pose = value.get("pose")
+    return Row(str(value["file_name"]), _captions(value[column]), hint, None if pose is None else str(pose))
 
 
 def _fill_row(value: Mapping[str, Any]) -> Row:
@@ -123,6 +131,16 @@ def read_picture(path: Path) -> Image.Image:
         raise UserError(f"{path} is missing.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read as a picture ({error}).") from error
+
+
+def read_people(path: Path, size: tuple[int, int]) -> tuple[ndarray, ...]:
+    """The people of OpenPose's JSON in pixels of a picture of `size`. Raises UserError."""
+    try:
+        people, canvas = from_openpose(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} cannot be read as OpenPose's JSON ({error}).") from error
+    scale = np.array([size[0] / canvas[0], size[1] / canvas[1], 1.0], np.float32)
+    return tuple(person * scale for person in people)
 
 
 def signature(path: Path) -> str:

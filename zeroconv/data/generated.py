@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from zeroconv.conditions import maps
+from zeroconv.conditions.pose import draw_people
 from zeroconv.data.datasets import Example
 from zeroconv.data.folders import SIDED, signature
 from zeroconv.errors import UserError
-from zeroconv.playroom import SPLITS, depth_hint, render, render_image, sample_scene, split_seeds
+from zeroconv.playroom import KINDS, SPLITS, Scene, render, render_image, sample_scene
 from zeroconv.playroom.scene import SIZES
 from zeroconv.playroom.stickers import (
     Sticker,
@@ -31,9 +35,10 @@ DEFAULT_SIZE = 128
 
 @dataclass(frozen=True)
 class Scenes:
-    """Rendered rooms. The depth hint is exact; the others are drawn from the picture."""
+    """Rendered rooms. Hints that pixels alone do not tell are exact; the others are drawn from the picture."""
 
-    seeds: range
+    seeds: Sequence[int]
+    condition: str | None = None
     generated: bool = True
 
     def __len__(self) -> int:
@@ -48,14 +53,28 @@ class Scenes:
     def example(self, i: int, size: int | None, condition: str | None) -> Example:
         seed = self.seeds[i]
         size = next((s for s in SIZES if s >= (size or DEFAULT_SIZE)), SIZES[-1])
-        if condition == "depth":
+        people = None
+        if condition in EXACT:
             scene = render(seed, size)
-            image, text = scene.image, scene.caption
-            hint = Image.fromarray(depth_hint(scene.depth)).convert("RGB")
+            image, text, hint = scene.image, scene.caption, exact_hint(scene, condition)
+            people = tuple(scene.keypoints) if condition == "pose" else None
         else:
             pixels, text = render_image(seed, size)
             image, hint = Image.fromarray(pixels), None
-        return Example(self.name(i), image, (text,), hint, mirrorable=not SIDED.search(text))
+        return Example(self.name(i), image, (text,), hint, mirrorable=not SIDED.search(text), people=people)
+
+
+EXACT: dict[str, Callable[[Scene], np.ndarray]] = {
+    "depth": lambda scene: maps.depth_to_hint(scene.depth),
+    "normal": lambda scene: maps.normal_to_hint(scene.normal),
+    "segmentation": lambda scene: maps.classes_to_hint(scene.segmentation),
+    "pose": lambda scene: draw_people(scene.keypoints, (scene.size, scene.size)),
+}
+
+
+def exact_hint(scene: Scene, condition: str) -> Image.Image:
+    """A scene's own map of one of `EXACT`, as an RGB hint."""
+    return Image.fromarray(EXACT[condition](scene)).convert("RGB")
 
 
 @lru_cache
@@ -68,15 +87,23 @@ def _renderer() -> str:
     return digest.hexdigest()[:16]
 
 
-def open_scenes(split: str, count: int | None = None, start: int = 0) -> Scenes:
-    """`count` scenes of a split (1000 where nothing is said)."""
+def open_scenes(
+    split: str, count: int | None = None, start: int = 0, only: str | None = None, condition: str | None = None
+) -> Scenes:
+    """`count` scenes of a split (1000 where nothing is said); `only`: those that hold a thing of that kind."""
     if split not in SPLITS:
         raise UserError(f"the playroom has no split {split!r}; choose from {', '.join(SPLITS)}.")
-    try:
-        seeds = split_seeds(split, 1000 if count is None else count, start=start)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    return Scenes(range(seeds[0], seeds[-1] + 1))
+    if only is not None and only not in KINDS:
+        raise UserError(f"the playroom has no {only!r}; choose only from {', '.join(KINDS)}.")
+    rest, count = SPLITS[split][start:], 1000 if count is None else count
+    if only is None:
+        seeds: Sequence[int] = rest[:count]
+    else:
+        holding = (seed for seed in rest if any(thing.kind == only for thing in sample_scene(seed).objects))
+        seeds = tuple(islice(holding, count))
+    if len(seeds) < count:
+        raise UserError(f"split {split!r} has {len(SPLITS[split])} scenes; {count} from number {start} were asked for.")
+    return Scenes(seeds, condition)
 
 
 @dataclass(frozen=True)
@@ -86,6 +113,7 @@ class Stickers:
     records: tuple[Sticker, ...]
     views: int | None = None  # None: one, as the file is where it has a background
     seed: int = 0
+    condition: str | None = None
     generated: bool = True
 
     def __len__(self) -> int:
@@ -130,6 +158,7 @@ def open_stickers(
     views: int | None = None,
     seed: int = 0,
     start: int = 0,
+    condition: str | None = None,
 ) -> Stickers:
     """Stickers of a folder (None: the sample in the package); `limit` of them, spread evenly over the folder."""
     if folder is not None and not Path(folder).expanduser().is_dir():
@@ -137,4 +166,4 @@ def open_stickers(
     records = load_stickers(sample_folder() if folder is None else Path(folder).expanduser(), split=split)[start:]
     if limit is not None and limit < len(records):
         records = [records[i * len(records) // limit] for i in range(limit)]
-    return Stickers(tuple(records), views, seed)
+    return Stickers(tuple(records), views, seed, condition)

@@ -8,6 +8,7 @@ names' reference colours are medians over real training scenes. The same reading
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -19,6 +20,7 @@ from zeroconv.backbones import Backbone
 from zeroconv.conditions import annotate
 from zeroconv.control import ControlNet
 from zeroconv.evaluation.metrics import interval, rgb_to_lab
+from zeroconv.evaluation.pairs import Pair
 from zeroconv.generation import Control, generate
 
 LIGHTNESS = 0.5  # weight of lightness beside hue and chroma
@@ -36,28 +38,29 @@ def single_object_scenes(split: str, count: int, size: int, start: int = 0) -> l
     return scenes
 
 
-def regions(scene: playroom.Scene) -> dict[str, np.ndarray]:
-    """Masks (H, W) bool of the object (a person: the clothes' middle), floor, wall, two pixels inside their edges."""
-    thing = scene.instances == 1
-    if scene.objects[0].kind == "person":
-        thing &= _torso(scene)
+def regions(scene: playroom.Scene, number: int = 1) -> dict[str, np.ndarray]:
+    """Masks (H, W) bool of object `number` from the left (a person: the clothes' middle), floor and wall, two pixels
+    inside their edges."""
+    thing = scene.instances == number
+    if scene.objects[number - 1].kind == "person":
+        thing &= _torso(scene, sum(thing.kind == "person" for thing in scene.objects[: number - 1]))
     masks = {"object": thing, "floor": scene.segmentation == 1, "wall": scene.segmentation == 0}
     kernel = np.ones((5, 5), np.uint8)
     eroded = {name: cv2.erode(mask.astype(np.uint8), kernel) > 0 for name, mask in masks.items()}
     return {name: eroded[name] if eroded[name].sum() >= 8 else masks[name] for name in masks}
 
 
-def _torso(scene: playroom.Scene) -> np.ndarray:
+def _torso(scene: playroom.Scene, person: int) -> np.ndarray:
     """Between shoulders and hips, where nothing but clothes is seen."""
-    points = scene.keypoints[0]
+    points = scene.keypoints[person]
     corners = points[[2, 5, 11, 8], :2].astype(np.int32)
     mask = np.zeros(scene.instances.shape, np.uint8)
     cv2.fillConvexPoly(mask, cv2.convexHull(corners), 1)
     return cv2.dilate(mask, np.ones((3, 3), np.uint8)) > 0
 
 
-def names_of(scene: playroom.Scene) -> dict[str, str]:
-    return {"object": scene.objects[0].colour, "floor": scene.floor, "wall": scene.wall}
+def names_of(scene: playroom.Scene, number: int = 1) -> dict[str, str]:
+    return {"object": scene.objects[number - 1].colour, "floor": scene.floor, "wall": scene.wall}
 
 
 def colour_of(image: Image.Image, mask: np.ndarray) -> np.ndarray:
@@ -111,3 +114,36 @@ def adherence(
     made, real = read_names(images, scenes, known), read_names([s.image for s in scenes], scenes, known)
     report = {region: {"generated": interval(made[region]), "real": interval(real[region])} for region in REGIONS}
     return report, images, scenes
+
+
+@lru_cache(maxsize=2)
+def known_colours(size: int, count: int = 240) -> dict[str, dict[str, np.ndarray]]:
+    """Reference colours from scenes far from the base model's own and the controls'."""
+    return references(single_object_scenes("train", count, size, start=2_000_000))
+
+
+def caption_figures(
+    pairs: Sequence[Pair], sets: dict[str, list[Image.Image]], real: Sequence[Image.Image]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Region → set of pictures → share of scenes whose region has the colour that the caption names, with intervals.
+
+    `pairs` are scenes of the playroom, whose names tell their seeds. Objects that show fewer than 30 pixels, and
+    pictures made without control, whose objects stand elsewhere, are not asked for their objects.
+    """
+    size = real[0].width
+    scenes = [playroom.render(int(pair.name.removeprefix("scene-")), size) for pair in pairs]
+    known = known_colours(size)
+    right: dict[str, dict[str, list[float]]] = {region: {} for region in REGIONS}
+    for name, images in {**sets, "real": list(real)}.items():
+        for image, scene in zip(images, scenes, strict=False):
+            for number in range(1, len(scene.objects) + 1):
+                masks, names = regions(scene, number), names_of(scene, number)
+                for region in REGIONS:
+                    if region != "object" and number > 1:
+                        continue
+                    if (region == "object" and name == "none") or masks[region].sum() < 30:
+                        continue
+                    colour = colour_of(image, masks[region])
+                    nearest = min(known[region], key=lambda n: float(np.linalg.norm(known[region][n] - colour)))
+                    right[region].setdefault(name, []).append(float(nearest == names[region]))
+    return {region: {name: interval(values) for name, values in found.items()} for region, found in right.items()}

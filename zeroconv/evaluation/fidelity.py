@@ -5,11 +5,13 @@ Columns of a report:
   shuffled  the same pictures scored against the hint of another pair: what pictures of this world share anyway
   none      pictures of the same prompts and seeds made without control, scored against the hint
   ceiling   the real pictures through the VAE and back, scored against the hint: no generator can do better
+  real      the real pictures themselves: where a network reads, its own error; else the hint drawn twice
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,19 +19,34 @@ import torch
 from PIL import Image
 
 from zeroconv.backbones import Backbone, load_backbone
-from zeroconv.conditions import CONDITIONS, annotate
+from zeroconv.conditions import CONDITIONS, find
+from zeroconv.conditions.scores import METRICS
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
-from zeroconv.evaluation.metrics import interval
+from zeroconv.evaluation import likeness
+from zeroconv.evaluation.adherence import caption_figures
+from zeroconv.evaluation.metrics import paired_interval, summarise
 from zeroconv.evaluation.pairs import Pair, load_pairs
-from zeroconv.evaluation.readout import DepthReadout, shrink
+from zeroconv.evaluation.reading import make_read
 from zeroconv.generation import Control, generate
 
-# the four prompt settings of the paper's figure 8
-PROMPTS = ("own", "empty", "insufficient", "conflicting")
+# the four prompt settings of the paper's figure 8, under our names and under its own
+PROMPTS = {
+    "own": "own", "perfect": "own", "empty": "empty", "none": "empty", "insufficient": "insufficient",
+    "conflicting": "conflicting",
+}  # fmt: skip
 INSUFFICIENT = "a high-quality, detailed, and professional image"
 
-Score = Callable[[Sequence[Image.Image], Sequence[Image.Image]], list[dict[str, float]]]
+
+@dataclass
+class Shown:
+    """The pictures behind a report."""
+
+    pairs: list[Pair]
+    made: list[Image.Image]
+    plain: list[Image.Image]
+    reads: list[Any] = field(default_factory=list)  # read back from `made`
+    scores: list[dict[str, Any]] = field(default_factory=list)  # of `made`
 
 
 def evaluate(
@@ -45,24 +62,27 @@ def evaluate(
     steps: int = 12,
     seed: int = 0,
     batch_size: int = 16,
-    pictures: dict[str, Any] | None = None,
+    judge: str = "auto",
+    features: str = "auto",
+    clip: str | None = None,
+    varied: int = 8,
+    pictures: list[Shown] | None = None,
 ) -> dict[str, Any]:
     """Measure how well `control` is followed; returns the report as plain JSON values.
 
     `count_none` pictures are made without control (default: as many). `prompts` is a setting of the paper's ablation:
     own caption, empty, insufficient, or conflicting (another pair's caption). With empty prompts the two halves of
     guidance differ by the control alone, which `cond` and `resolution` then strengthen (paper, figure 5).
-    `pictures`, a dict, is filled with pairs and pictures.
-    The same arguments give the same report. Raises UserError for unknown names or data.
+    `judge`: see `make_read`. `features`, of FID and KID: see `likeness.make_features`. `clip`: a folder or hub id of a
+    CLIP, for its score. `varied` pairs are made with three more seeds, for the diversity. `pictures`, a list, gets
+    what was made. The same arguments give the same report. Raises UserError for unknown names or data.
     """
     if prompts not in PROMPTS:
         raise UserError(f"There is no prompt setting {prompts!r}; choose from {', '.join(PROMPTS)}.")
     backbone = load_backbone(base) if isinstance(base, str) else base
     net = ControlNet.load(control, backbone=backbone) if isinstance(control, str) else control
-    condition = (net.config.get("zeroconv") or {}).get("condition")
-    if condition not in CONDITIONS:
-        raise UserError(f"The control does not say which condition it follows ({condition!r}), so it cannot be scored.")
-    pairs = load_pairs(data, condition, count, backbone.default_size, seed)
+    condition = condition_of(net)
+    pairs = load_pairs(data, condition, count, backbone.default_size)
     texts = prompts_of(pairs, prompts)
     options: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "cfg": cfg}
     seeds = [seed + i for i in range(count)]
@@ -70,31 +90,81 @@ def evaluate(
     made = generate(backbone, texts, [Control(net, hints)], guidance=guidance, seed=seeds, **options)
     few = count if count_none is None else min(count, count_none)
     plain = generate(backbone, texts[:few], seed=seeds[:few], **options) if few else []
-    shown = {
-        "own": (hints, made),
-        "shuffled": (hints[1:] + hints[:1], made),
-        "none": (hints[:few], plain),
-        "ceiling": (hints, through_vae(backbone, [pair.image for pair in pairs])),
-    }
-    score = scorer(condition, backbone)
-    columns = {name: score(*given) for name, given in shown.items() if given[1]}
+    real = [pair.image for pair in pairs]
+    decoded = through_vae(backbone, real)
+    read, asked = make_read(condition, judge, data)
+    truths = [pair.truth for pair in pairs]
+    reads = {name: read(images) for name, images in (("own", made), ("none", plain), ("ceiling", decoded), ("real", real)) if images}
+    score = CONDITIONS[condition].score
+    stats = {name: [score(t, r) for t, r in zip(truths, found, strict=False)] for name, found in reads.items()}
+    stats["shuffled"] = [score(t, r) for t, r in zip(truths[1:] + truths[:1], reads["own"], strict=True)]
     if pictures is not None:
-        pictures.update(pairs=pairs, made=made, plain=plain, scores=columns["own"])
+        pictures.append(Shown(pairs, made, plain, reads["own"], stats["own"]))
+    sets = {"own": made, "none": plain, "ceiling": decoded}
+    extract, named = likeness.make_features(features)
+    more = [
+        generate(backbone, texts[:varied], [Control(net, hints[:varied])], guidance=guidance, seed=[s + 10_000 * k for s in seeds[:varied]], **options)
+        for k in (1, 2, 3)
+    ] if varied else []  # fmt: skip
     return {
         "control": control if isinstance(control, str) else "given",
+        "condition": condition,
         "base": backbone.name,
         "data": data,
-        "prompts": prompts,
-        "n": {name: len(values) for name, values in columns.items()},
+        "prompts": PROMPTS[prompts],
+        "n": {name: len(stats[name]) for name in COLUMNS if name in stats},
         "seeds": [seeds[0], seeds[-1]],
         "steps": steps,
         "guidance": guidance,
         "cfg": options["cfg"],
-        "metrics": {
-            metric: {name: interval([value[metric] for value in values]) for name, values in columns.items()}
-            for metric in columns["own"][0]
+        "judge": asked,
+        "metrics": tabulate(stats),
+        "lift": lifts(stats),
+        "pictures": {
+            "features": named,
+            **likeness.distances(extract, real, sets),
+            **likeness.diversity(extract, made, more, varied),
         },
+        "caption": caption_figures(pairs, sets, real) if PROMPTS[prompts] == "own" and data.startswith("playroom") else {},
+        **({"clip": likeness.clip_scores(clip, texts, sets)} if clip else {}),
     }
+
+
+COLUMNS = ("own", "shuffled", "none", "ceiling", "real")
+
+
+def condition_of(net: ControlNet) -> str:
+    """The name of the condition a control follows. Raises UserError where it does not say so."""
+    named = (net.config.get("zeroconv") or {}).get("condition")
+    if not named:
+        raise UserError(f"The control does not say which condition it follows ({named!r}), so it cannot be scored.")
+    return find(named).name
+
+
+def tabulate(stats: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Metric → column → mean and 95% interval."""
+    metrics = stats["own"][0]
+    columns = [name for name in COLUMNS if name in stats]
+    return {m: {c: summarise([s[m] for s in stats[c]], METRICS[m].kind) for c in columns} for m in metrics}
+
+
+def lifts(stats: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Metric → "over shuffled", "over none" → by how much `own` is better, with the interval of that difference.
+
+    Positive is better whichever way the metric runs. Both sides are the same pairs, resampled together.
+    """
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for metric in stats["own"][0]:
+        sign = 1 if METRICS[metric].better == "higher" else -1
+        table[metric] = {}
+        for other in ("shuffled", "none"):
+            theirs = [s[metric] for s in stats.get(other, [])]
+            ours = [s[metric] for s in stats["own"][: len(theirs)]]
+            if not theirs:
+                continue
+            a, b = (ours, theirs) if sign > 0 else (theirs, ours)
+            table[metric][f"over {other}"] = paired_interval(a, b, METRICS[metric].kind)
+    return table
 
 
 def prompts_of(pairs: Sequence[Pair], setting: str) -> list[str]:
@@ -105,7 +175,7 @@ def prompts_of(pairs: Sequence[Pair], setting: str) -> list[str]:
         "empty": [""] * len(pairs),
         "insufficient": [INSUFFICIENT] * len(pairs),
         "conflicting": captions[1:] + captions[:1],
-    }[setting]
+    }[PROMPTS[setting]]
 
 
 def through_vae(backbone: Backbone, images: Sequence[Image.Image]) -> list[Image.Image]:
@@ -117,30 +187,3 @@ def through_vae(backbone: Backbone, images: Sequence[Image.Image]) -> list[Image
             backbone.decode_latents(backbone.latents_from_moments(backbone.encode_image(part), sample=False))
         )
     return [Image.fromarray((d * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()) for d in decoded]
-
-
-def scorer(condition: str, backbone: Backbone) -> Score:
-    """(hints, pictures) → named figures a picture: drawn again where that can be done, read out where it must be."""
-    if condition == "depth":
-        return depth_scorer(backbone)
-
-    def drawn_again(hints: Sequence[Image.Image], images: Sequence[Image.Image]) -> list[dict[str, float]]:
-        grey = [
-            (np.asarray(h.convert("L")), np.asarray(annotate(condition, i).convert("L")))
-            for h, i in zip(hints, images, strict=True)
-        ]
-        return [CONDITIONS[condition].score(hint, read) for hint, read in grey]
-
-    return drawn_again
-
-
-def depth_scorer(backbone: Backbone) -> Score:
-    """RMSE of inverse depth, in shares of the hint's range, at the latent's size; read out by a linear probe."""
-    readout = DepthReadout.load()
-
-    def read_out(hints: Sequence[Image.Image], images: Sequence[Image.Image]) -> list[dict[str, float]]:
-        read = readout.read(backbone, images)
-        truth = [shrink(np.asarray(hint.convert("L")), read.shape[-1]) for hint in hints]
-        return [{"rmse": float(np.sqrt(np.mean((a - b) ** 2)))} for a, b in zip(truth, read, strict=True)]
-
-    return read_out

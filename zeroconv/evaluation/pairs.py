@@ -2,75 +2,62 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from zeroconv.conditions import annotate
+from zeroconv.conditions import find
+from zeroconv.data import Example, open_dataset
 from zeroconv.errors import UserError
-
-if TYPE_CHECKING:
-    from zeroconv.playroom.stickers import Sticker
 
 
 @dataclass(frozen=True)
 class Pair:
-    hint: Image.Image  # RGB
+    hint: Image.Image  # RGB, or RGBA with a hole
     image: Image.Image
     caption: str
+    truth: Any  # what the condition's score compares with what is read from a picture
+    name: str = ""
 
 
-def load_pairs(data: str, condition: str, count: int, size: int, seed: int = 0) -> list[Pair]:
-    """`count` pairs of "playroom:SPLIT" (rendered) or "stickers[:FOLDER]" (concepts of the test split, composed).
+def load_pairs(data: str, condition: str, count: int, size: int) -> list[Pair]:
+    """`count` held-out pairs of a data spec, see `zeroconv.data.open_dataset`.
 
-    Raises UserError for other names, or where there are too few pictures or no such hint.
+    Of the playroom's scenes only those with a person count for a pose; stickers are those of held-out concepts, laid
+    on as many backgrounds as it takes. Raises UserError where there are too few pictures, or no such hint.
     """
+    dataset = open_dataset(held_out_spec(data, condition, count), condition=condition, size=size, limit=count)
+    if len(dataset) < count:
+        raise UserError(f"the data {data} holds {len(dataset)} pictures; ask for no more (--limit).")
+    return [as_pair(dataset[i], condition) for i in range(count)]
+
+
+def held_out_spec(data: str, condition: str, count: int) -> str:
+    """A short name such as "stickers" as the spec of what must be opened."""
     kind, _, rest = data.partition(":")
-    if kind == "playroom":
-        return _scenes(rest or "test", condition, count, size)
-    if kind == "stickers":
-        return _stickers(Path(rest) if rest else None, condition, count, size, seed)
-    raise UserError(f"There is no data {data!r}; give playroom:test, playroom:val, or stickers[:FOLDER].")
+    if kind == "playroom" and "?" not in data:
+        spec = data if rest else "playroom:test"
+        spec += "" if ":" in spec.partition(":")[2] else f":{count}"
+        return spec + ("?only=person" if condition == "pose" else "")
+    if kind == "stickers" and "?" not in data:
+        found = len(open_dataset(f"{data}?split=test"))
+        return f"{data}?split=test&views={-(-count // found)}"
+    return data
 
 
-def _scenes(split: str, condition: str, count: int, size: int) -> list[Pair]:
-    from zeroconv import playroom
-
-    if split not in playroom.SPLITS:
-        raise UserError(f"The playroom has no split {split!r}; choose from {', '.join(playroom.SPLITS)}.")
-    pairs = []
-    for seed in playroom.split_seeds(split, count):
-        scene = playroom.render(seed, size)
-        if condition == "depth":
-            hint = Image.fromarray(playroom.depth_hint(scene.depth)).convert("RGB")
-        else:
-            hint = annotate(condition, scene.image)
-        pairs.append(Pair(hint, scene.image, scene.caption))
-    return pairs
-
-
-def without_background(record: Sticker) -> Sticker:
-    """The sample's captions name the ground of its flattened pictures; on another ground that is no longer true."""
-    return replace(record, text=re.sub(r", on an? [\w ]+ background$", "", record.text))
-
-
-def _stickers(folder: Path | None, condition: str, count: int, size: int, seed: int) -> list[Pair]:
-    from zeroconv.playroom import stickers
-
-    records = stickers.load_stickers(folder or stickers.sample_folder(), split="test")
-    if not records:
-        raise UserError(f"There are no stickers of held-out concepts in {folder}.")
-    rng = np.random.default_rng(seed)
-    order = [records[i] for i in rng.permutation(len(records))]
-    pairs = []
-    for i in range(count):
-        record = without_background(order[i % len(order)])
-        background = stickers.sample_background(rng)
-        picture = stickers.compose_sticker(record.rgba(), rng, size, background, stickers.mirrorable(record))
-        image = Image.fromarray(picture)
-        pairs.append(Pair(annotate(condition, image), image, stickers.compose_caption(record, background)))
-    return pairs
+def as_pair(example: Example, condition: str) -> Pair:
+    assert example.hint is not None
+    entry = find(condition)
+    if entry.name == "pose":
+        if example.people is None:
+            raise UserError(
+                f"{example.key}: a pose is scored joint by joint, so the data needs them; `zeroconv annotate pose` "
+                'writes them beside the hints as OpenPose\'s JSON, the column "pose" of metadata.jsonl.'
+            )
+        truth: Any = list(example.people)
+    else:
+        pixels = np.asarray(example.hint if example.hint.mode == "RGBA" else example.hint.convert("RGB"))
+        truth = entry.decode(pixels)
+    return Pair(example.hint, example.image, example.caption, truth, example.key)

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from zeroconv.backbones import Backbone
 from zeroconv.conditions import CONDITIONS, resize_hint
+from zeroconv.conditions.resizing import with_hole
+from zeroconv.data.batches import hints_to_float
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import guidance as guidance_modes
@@ -203,7 +205,8 @@ def _hint_tensor(hint: Any, size: tuple[int, int], rule: str | None) -> Tensor:
             f"The hint is {hint.width}×{hint.height} pixels and was resized to {size[0]}×{size[1]}.", stacklevel=4
         )
         hint = resize_hint(hint, size, rule)
-    return torch.from_numpy(np.array(hint.convert("RGB"))).permute(2, 0, 1).float() / 255
+    pixels = np.array(with_hole(hint))
+    return hints_to_float(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
 
 
 def _weights(backbone: Backbone, control: Control, guidance: str, override: Sequence[float] | None) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zeroconv.playroom.captions import all_captions, caption_of, phrase
 from zeroconv.playroom.people import KEYPOINTS
-from zeroconv.playroom.scene import Scene, depth_hint, render, render_image, render_many, render_spec
+from zeroconv.playroom.scene import Scene, render, render_image, render_many, render_spec
 from zeroconv.playroom.world import (
     ACTIONS,
     CLASSES,
@@ -33,7 +33,6 @@ __all__ = [
     "SceneSpec",
     "all_captions",
     "caption_of",
-    "depth_hint",
     "phrase",
     "render",
     "render_image",

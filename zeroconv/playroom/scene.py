@@ -19,7 +19,6 @@ from zeroconv.playroom.renderer import Camera, Hits, cast, draw, parts_of
 from zeroconv.playroom.world import CLASSES, ObjectSpec, SceneSpec, sample_scene
 
 SIZES = (64, 128, 256)
-NEAR, FAR = 2.0, 8.0  # metres: the range of depth hints, the same for all scenes, so that hints can be compared
 
 
 @dataclass(frozen=True)
@@ -124,12 +123,6 @@ def _outline(hits: Hits) -> ndarray:
         same = np.diff(hits.wall.astype(np.int8), axis=axis) == 0
         edge[tuple(step)] |= jump & ~(flat & same)
     return edge.astype(np.uint8) * 255
-
-
-def depth_hint(depth: ndarray) -> ndarray:
-    """Inverse depth (H, W) uint8, near white: 255 at 2 m, 0 at 8 m, linear in 1/depth; one scale for every scene."""
-    inverse = (1 / depth - 1 / FAR) / (1 / NEAR - 1 / FAR)
-    return (np.clip(inverse, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def render_image(seed: int, size: int = 128) -> tuple[ndarray, str]:

@@ -11,11 +11,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from zeroconv.conditions import CONDITIONS
 from zeroconv.errors import UserError
-
-# hints that mean the same in a mirror, once they are mirrored with their picture
-MIRRORABLE = {"canny", "depth", "hed", "softedge", "lineart", "mlsd", "scribble", "segmentation", "seg"}
-
 
 class Strict(BaseModel):
     """A misspelt setting is an error, never ignored."""
@@ -32,12 +29,15 @@ class ControlSettings(Strict):
     only_mid_control: bool = False
     global_average_pooling: bool = False
     init: str = "base"  # or a control to go on from: its folder, file, hub id or embedded name
+    frozen_copy: bool = False  # train the hint encoder and the connections only, so that controls may share a copy
 
     @model_validator(mode="after")
     def _no_two_origins(self) -> ControlSettings:
-        shaped = sorted(self.model_fields_set - {"init"})
+        shaped = sorted(self.model_fields_set - {"init", "frozen_copy"})
         if self.init != "base" and shaped:
             raise ValueError(f"control.init brings its own network, so control.{shaped[0]} cannot be set beside it")
+        if self.frozen_copy and self.connections == "lite":
+            raise ValueError("control.frozen_copy needs a copy, which lite connections do not have")
         return self
 
 
@@ -61,8 +61,9 @@ class DataSettings(Strict):
 
     @model_validator(mode="after")
     def _hints_may_be_mirrored(self) -> DataSettings:
-        if self.flip and self.condition not in MIRRORABLE:
-            raise ValueError(f"data.flip is set, but a hint of {self.condition!r} changes its meaning in a mirror")
+        known = {name: c for c in CONDITIONS.values() for name in (c.name, *c.aliases)}
+        if self.flip and (self.condition not in known or known[self.condition].mirror is None):
+            raise ValueError(f"data.flip is set, but how a hint of {self.condition!r} looks in a mirror is not known")
         return self
 
 

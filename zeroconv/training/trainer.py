@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from zeroconv.backbones import UNetBackbone
+from zeroconv.conditions import CONDITIONS
 from zeroconv.control import ControlNet
 from zeroconv.data.batches import Batch, BatchPlan
 from zeroconv.data.examples import Examples
@@ -61,7 +62,7 @@ class Trainer:
         self.folder, self.accelerator = Path(recipe.out), accelerator
         self.backbone, self.control, self.held_out = backbone, control, held_out
         bf16 = self.settings.precision == "bf16"
-        to_train_(control)
+        to_train_(control, recipe.control.frozen_copy)
         control.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         backbone.unet.to(memory_format=torch.channels_last)
         if bf16:  # frozen weights need no float32 masters; autocast would cast them anew in every pass
@@ -244,12 +245,19 @@ def make_optimizer(control: ControlNet, settings: TrainingSettings) -> torch.opt
     return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
 
 
-def to_train_(control: ControlNet) -> None:
-    """Choose what trains: all of the copy, the hint encoder, and the connections that are used."""
+def to_train_(control: ControlNet, frozen_copy: bool = False) -> None:
+    """Choose what trains: the hint encoder, the connections that are used, and all of the copy, or none of it."""
     control.requires_grad_(True)
+    control.copy.requires_grad_(not frozen_copy)
     if control.only_mid:
         for connection in control.zero_convs[:-1]:
             connection.requires_grad_(False)
+
+
+def mirror_of(condition: str) -> Callable[[Any], Any]:
+    """How a hint of the condition looks in a mirror: not only turned round where its colours name sides."""
+    known = {name: c for c in CONDITIONS.values() for name in (c.name, *c.aliases)}
+    return (known[condition].mirror if condition in known else None) or (lambda hint: hint[:, ::-1])
 
 
 def batch_plan(recipe: Recipe, data: Examples, rank: int, world: int) -> BatchPlan:
@@ -261,6 +269,7 @@ def batch_plan(recipe: Recipe, data: Examples, rank: int, world: int) -> BatchPl
         prompt_dropping=settings.prompt_dropping,
         hint_dropout=recipe.data.hint_dropout,
         flip=recipe.data.flip,
+        mirror=mirror_of(recipe.data.condition),
         rank=rank,
         world=world,
     )

@@ -1,0 +1,148 @@
+"""The shipped playroom controls: train the shared copy and each condition's own part, pack them, measure them.
+
+python -m benchmarks.family train [CONDITION …]   runs/playroom-shared, then runs/playroom-CONDITION
+python -m benchmarks.family pack                  runs → zeroconv/assets, each without what it shares
+python -m benchmarks.family measure [CONDITION …] benchmarks/results/family/CONDITION.json and docs/pictures
+python -m benchmarks.family table                 benchmarks/results/family.json and each control's card
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.common import PICTURES, RESULTS, ROOT, sheet, span, write_result
+from zeroconv.conditions import PAPER
+from zeroconv.conditions.scores import METRICS
+from zeroconv.control import ControlNet
+from zeroconv.evaluation.fidelity import COLUMNS, Shown, evaluate
+from zeroconv.evaluation.page import ranked
+from zeroconv.evaluation.reading import as_picture
+
+ASSETS = ROOT / "zeroconv" / "assets"
+RUNS = Path("runs")
+STICKERS = "stickers:data/stickers?split={}"
+DRAWN = ("canny", "lines", "softedge", "scribble", "lineart")  # hints that stickers have too
+MAIN = {  # the figure a condition is judged by, and its target
+    "canny": ("f1_1px", "≥ 75% of ceiling"),
+    "lines": ("f1_1px", "≥ 75% of ceiling"),
+    "softedge": ("ms_ssim", ""),
+    "scribble": ("f1_1px", ""),
+    "pose": ("pck", "≥ 0.8"),
+    "segmentation": ("miou", "≥ 0.75"),
+    "depth": ("delta1", "≥ 0.9"),
+    "normal": ("angle", "≤ 20°"),
+    "lineart": ("ms_ssim", ""),
+}
+
+
+def data_of(condition: str) -> dict[str, list[str]]:
+    """Training and validation specs of a condition's own part."""
+    people = "&only=person" if condition == "pose" else ""
+    train, held = [f"playroom:train:2048?start=16384{people}"], [f"playroom:val:64?start=256{people}"]
+    if condition in DRAWN:
+        train.append(STICKERS.format("train") + "&limit=2048&start=5")
+    return {"train": train, "validation": held}
+
+
+def train(conditions: list[str]) -> None:
+    from zeroconv.training import train_command
+
+    if "shared" in conditions:
+        train_command(ROOT / "recipes" / "playroom-shared.yaml")
+    for condition in conditions:
+        if condition == "shared":
+            continue
+        data = data_of(condition)
+        settings = [f"data.condition={condition}", f"out={RUNS}/playroom-{condition}"]
+        settings += [f"data.{name}={json.dumps(specs)}" for name, specs in data.items()]
+        train_command(ROOT / "recipes" / "playroom-own.yaml", settings)
+
+
+def pack() -> None:
+    shared = ControlNet.load(RUNS / "playroom-shared" / "control")
+    shared.config["zeroconv"]["condition"] = None
+    shared.save(ASSETS / "playroom-shared", torch.float16)
+    for condition in PAPER:
+        control = ControlNet.load(RUNS / f"playroom-{condition}" / "control")
+        control.save(ASSETS / f"playroom-{condition}", torch.float16, shared=ASSETS / "playroom-shared")
+    size = sum(path.stat().st_size for path in ASSETS.glob("playroom-*/*.safetensors"))
+    print(f"{size / 2**20:.1f} MiB in all")
+
+
+def measure(conditions: list[str], arguments: argparse.Namespace) -> None:
+    """One report a condition and prompt setting; best, median and worst pictures of each."""
+    for condition in conditions:
+        reports = []
+        for prompts in arguments.prompts:
+            shown: list[Shown] = []
+            report = evaluate(
+                f"playroom-{condition}", count=arguments.count, count_none=arguments.none, prompts=prompts,
+                guidance=arguments.guidance, data=arguments.data, pictures=shown,
+            )  # fmt: skip
+            reports.append(report)
+            draw(report, shown[0], PICTURES / "family" / f"{condition}-{prompts}.png")
+        (RESULTS / "family").mkdir(exist_ok=True)
+        (RESULTS / "family" / f"{condition}.json").write_text(json.dumps(reports, indent=1) + "\n")
+        print(condition, json.dumps({m: {c: round(v["mean"], 3) for c, v in cs.items()} for m, cs in reports[0]["metrics"].items()}), flush=True)  # fmt: skip
+
+
+def draw(report: dict[str, Any], shown: Shown, path: Path) -> None:
+    """Three best, three median and three worst: hint, read back, made, real, from above."""
+    order = ranked(shown, MAIN[report["condition"]][0])
+    middle = len(order) // 2
+    chosen = [*order[:3], *order[middle - 1 : middle + 2], *order[-3:]]
+    rows = [
+        [shown.pairs[i].hint for i in chosen],
+        [as_picture(report["condition"], shown.reads[i], shown.made[i].size) for i in chosen],
+        [shown.made[i] for i in chosen],
+        [shown.pairs[i].image for i in chosen],
+    ]
+    path.parent.mkdir(exist_ok=True)
+    sheet(rows, path)
+
+
+def table() -> None:
+    rows, count = [], 0
+    for condition in PAPER:
+        path = RESULTS / "family" / f"{condition}.json"
+        if not path.is_file():
+            continue
+        for report in json.loads(path.read_text()):
+            metric, target = MAIN[condition]
+            values, lift = report["metrics"][metric], report["lift"][metric]["over shuffled"]
+            count = report["n"]["own"]
+            sign = "" if METRICS[metric].better == "higher" else " ↓"
+            prompt = "caption" if report["prompts"] == "own" else "no prompt"
+            rows.append([f"{condition}, {metric}{sign}, {prompt}", *(span(values.get(c)) for c in COLUMNS), span(lift), target])
+    columns = ["", "own hint", "another's hint", "no control", "ceiling (VAE)", "real picture", "lift over another's", "target"]
+    note = f"n = {count} test scenes, 12 UniPC steps, cfg 4; 95% bootstrap intervals. ↓: lower is better; lifts are positive where control helps."
+    write_result("family", columns, rows, "python -m benchmarks.family measure && python -m benchmarks.family table", note)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["train", "pack", "measure", "table"])
+    parser.add_argument("conditions", nargs="*")
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--none", type=int, default=100, help="pictures made without control")
+    parser.add_argument("--prompts", nargs="*", default=["own", "empty"])
+    parser.add_argument("--guidance", default="cond")
+    parser.add_argument("--data", default="playroom:test")
+    arguments = parser.parse_args()
+    if arguments.what == "train":
+        train(arguments.conditions or ["shared", *PAPER])
+    elif arguments.what == "pack":
+        pack()
+    elif arguments.what == "measure":
+        measure(arguments.conditions or list(PAPER), arguments)
+    else:
+        table()
+
+
+if __name__ == "__main__":
+    main()

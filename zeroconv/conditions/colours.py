@@ -1,0 +1,106 @@
+"""Hints that keep some of the picture itself: colours, brightness, coarse content. No learned weights."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy import ndarray
+
+from zeroconv.errors import UserError
+
+
+def draw_shuffle(image: ndarray, seed: int = 0, reach: float = 0.3) -> ndarray:
+    """Content shuffled: every pixel fetched from along a smooth random flow, so that colours stay and shapes do not.
+
+    reach: of the flow, in shares of the picture's sides. The same seed gives the same flow.
+    """
+    _positive("shuffle", reach=reach)
+    height, width = image.shape[:2]
+    rng = np.random.default_rng(int(seed))
+    coarse = rng.uniform(-1, 1, (2, 5, 5)).astype(np.float32)
+    flow = [cv2.resize(c, (width, height), interpolation=cv2.INTER_CUBIC) for c in coarse]
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    x, y = x + reach * width * flow[0], y + reach * height * flow[1]
+    return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+
+
+def draw_tile(image: ndarray, factor: float = 8.0) -> ndarray:
+    """The picture `factor` times coarser, brought back to its size: what an upscaler is given."""
+    if factor < 1:
+        raise UserError(f"tile needs factor ≥ 1, not {factor}.")
+    return _coarse(image, factor, cv2.INTER_CUBIC)
+
+
+def draw_palette(image: ndarray, grid: int = 8) -> ndarray:
+    """A grid of mean colours, `grid` cells on the shorter side."""
+    if grid < 1:
+        raise UserError(f"palette needs grid ≥ 1, not {grid}.")
+    return _coarse(image, min(image.shape[:2]) / grid, cv2.INTER_NEAREST_EXACT)
+
+
+def _coarse(image: ndarray, factor: float, back: int) -> ndarray:
+    height, width = image.shape[:2]
+    small = (max(1, round(width / factor)), max(1, round(height / factor)))
+    return cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), (width, height), interpolation=back)
+
+
+def draw_recolor(image: ndarray, gamma: float = 1.0) -> ndarray:
+    """Brightness alone, Rec. 601 luma (H, W): the picture to be coloured anew."""
+    _positive("recolor", gamma=gamma)
+    level = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return level if gamma == 1 else (255 * (level / 255) ** gamma + 0.5).astype(np.uint8)
+
+
+def draw_blur(image: ndarray, sigma: float = 0.03) -> ndarray:
+    """The picture blurred; sigma in shares of the longer side."""
+    _positive("blur", sigma=sigma)
+    return cv2.GaussianBlur(image, (0, 0), sigma * max(image.shape[:2]))
+
+
+def draw_inpaint(image: ndarray, share: float = 0.25, seed: int = 0, mask: ndarray | None = None) -> ndarray:
+    """The picture with a region to be filled: (H, W, 4), alpha 0 there; the control sees −1 in those pixels.
+
+    mask: (H, W), non-zero where to fill. Without one: a random ellipse of about `share` of the picture.
+    """
+    height, width = image.shape[:2]
+    if mask is None:
+        if not 0 < share < 0.75:
+            raise UserError(f"inpaint needs 0 < share < 0.75, not {share}.")
+        rng = np.random.default_rng(int(seed))
+        aspect = np.exp(rng.uniform(-0.4, 0.4))
+        radius = np.sqrt(share * height * width / np.pi)
+        centre = rng.uniform(0.3, 0.7, 2) * (width, height)
+        axes = (max(1, int(radius * aspect)), max(1, int(radius / aspect)))
+        mask = cv2.ellipse(
+            np.zeros((height, width), np.uint8), centre.astype(int).tolist(), axes, rng.uniform(0, 180), 0, 360, 255, -1
+        )
+    if mask.shape != (height, width):
+        raise UserError(f"the inpaint mask is {mask.shape[1]}×{mask.shape[0]}, its picture {width}×{height} pixels.")
+    return np.dstack([image, np.where(mask > 0, 0, 255).astype(np.uint8)])
+
+
+def _positive(condition: str, **values: float) -> None:
+    for name, value in values.items():
+        if value <= 0:
+            raise UserError(f"{condition} needs {name} > 0, not {value}.")
+
+
+def score_colours(truth: ndarray, read: ndarray) -> dict[str, float]:
+    """Overlap of two pictures' colour histograms, 8×8×8 bins of RGB; 1 where a picture holds the same colours anywhere.
+
+    truth, read (H, W, 3) uint8 of any two sizes.
+    """
+    shares = []
+    for picture in (truth, read):
+        bins = (picture.astype(np.int64) >> 5) @ (64, 8, 1)
+        shares.append(np.bincount(bins.ravel(), minlength=512) / bins.size)
+    return {"histogram": float(np.minimum(*shares).sum())}
+
+
+def score_outside_hole(truth: ndarray, read: ndarray) -> dict[str, float]:
+    """RMSE in shares of 255 where the hint (H, W, 4) shows the picture; what fills its hole is free."""
+    if truth.shape[:2] != read.shape[:2]:
+        raise ValueError(f"Pictures must be alike in shape, not {truth.shape} and {read.shape}.")
+    shown = truth[..., 3] > 0 if truth.shape[2] == 4 else np.ones(truth.shape[:2], bool)
+    difference = truth[shown][:, :3].astype(np.float64) - read[shown][:, :3].astype(np.float64)
+    return {"rmse": float(np.sqrt(np.mean(difference**2)) / 255) if shown.any() else 0.0}

@@ -99,3 +99,11 @@ def test_the_average_forgets_its_start() -> None:
         averaged = weight.detach().clone()
     assert weight.mean() == 1
     assert torch.equal(ema.average[0], averaged)
+
+
+def test_min_snr_weights_by_hand():
+    from zeroconv.training.objective import snr_weights
+
+    alpha = torch.tensor([0.5, 0.9, 0.99])  # SNR 1, 9, 99
+    assert snr_weights("epsilon", alpha, 5.0).tolist() == pytest.approx([1, 5 / 9, 5 / 99], rel=1e-4)
+    assert snr_weights("v_prediction", alpha, 5.0).tolist() == pytest.approx([1 / 2, 5 / 10, 5 / 100], rel=1e-4)

@@ -67,7 +67,7 @@ def test_a_wrong_setting_is_one_sentence(override: str, sentence: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["data.flip=true", "data.condition=pose"], "changes its meaning in a mirror"),
+        (["data.flip=true", "data.condition=heatmap"], "in a mirror is not known"),
         (["control.init=playroom-canny", "control.hint_encoder=paper"], "brings its own network"),
     ],
 )

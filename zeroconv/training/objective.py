@@ -26,6 +26,12 @@ def target(prediction_type: str, z: Tensor, noise: Tensor, alpha: Tensor) -> Ten
     return alpha.sqrt() * noise - (1 - alpha).sqrt() * z
 
 
+def snr_weights(prediction_type: str, alpha: Tensor, gamma: float) -> Tensor:
+    """Min-SNR-γ weights (N,) of a loss on ε, min(SNR, γ) / SNR, or on v, min(SNR, γ) / (SNR + 1) (Hang et al. 2023)."""
+    snr = alpha / (1 - alpha)
+    return snr.clamp_max(gamma) / (snr if prediction_type == "epsilon" else snr + 1)
+
+
 def predict(
     backbone: Backbone, control: ControlNet | None, z: Tensor, hint: Tensor | None, t: Tensor, text: TextStates
 ) -> Tensor:
@@ -59,18 +65,37 @@ class ControlledLoss(nn.Module):
     Only the control is a submodule. The backbone is frozen and in `autocast`'s dtype or its own.
     """
 
-    def __init__(self, backbone: Backbone, control: ControlNet, autocast: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        control: ControlNet,
+        autocast: torch.dtype | None = None,
+        timesteps: str = "uniform",
+        min_snr: float | None = None,
+        offset_noise: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.timesteps, self.min_snr, self.offset_noise = timesteps, min_snr, offset_noise
         self.backbone, self.control, self.autocast = backbone, control, autocast
         self.alphas_cumprod = backbone.alphas_cumprod.to(control.device)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Draws a sample of the posterior, timesteps (uniform) and noise from `generator`."""
+        """Draws a sample of the posterior, timesteps and noise from `generator`."""
         z = self.backbone.latents_from_moments(batch.moments, generator)  # (N, C, h, w)
         device, steps = z.device, len(self.alphas_cumprod)
-        t = torch.randint(0, steps, (len(z),), generator=generator, device=device)
+        if self.timesteps == "uniform":
+            t = torch.randint(0, steps, (len(z),), generator=generator, device=device)
+        else:
+            place = torch.randn((len(z),), generator=generator, device=device).sigmoid()
+            t = (place * steps).long().clamp_max(steps - 1)
         noise = torch.randn(z.shape, generator=generator, device=device)
-        return self.errors(z, noise, t, batch.hints, batch.text).mean()
+        if self.offset_noise:
+            offset = torch.randn((*z.shape[:2], 1, 1), generator=generator, device=device)
+            noise = noise + self.offset_noise * offset
+        errors = self.errors(z, noise, t, batch.hints, batch.text)
+        if self.min_snr is not None:
+            errors = errors * snr_weights(self.backbone.prediction_type, self.alphas_cumprod[t], self.min_snr)
+        return errors.mean()
 
     def errors(
         self, z: Tensor, noise: Tensor, t: Tensor, hints: Tensor | None, text: TextStates, control: bool = True

@@ -81,6 +81,10 @@ class TrainingSettings(Strict):
     clip: float = Field(1.0, gt=0)  # norm of the gradient
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     prompt_dropping: float = Field(0.5, ge=0, le=1)  # share of prompts made empty, drawn anew every step
+    timesteps: Literal["uniform", "logit_normal"] = "uniform"  # logit-normal: more from the middle (Esser et al. 2024)
+    min_snr: float | None = Field(None, gt=0)  # γ of min-SNR weighting (Hang et al. 2023), usually 5; None: no weights
+    offset_noise: float = Field(0.0, ge=0, lt=1)  # spread of one noise a picture and channel beside the usual one
+    on_convergence: str | None = None  # stop_after=N, lower_lr=FACTOR or enlarge_batch=TIMES, once hints are followed
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = Field(0, ge=0)
     threads: int | None = Field(None, ge=1)
@@ -95,11 +99,31 @@ class TrainingSettings(Strict):
     sample_cfg: float = Field(4.0, ge=1)
     export: Literal["float32", "float16", "bfloat16"] = "float32"  # of out/control
 
+    @field_validator("on_convergence")
+    @classmethod
+    def _an_action(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_action(value)
+        return value
+
     @model_validator(mode="after")
     def _warmup_ends(self) -> TrainingSettings:
         if self.warmup >= self.steps:
             raise ValueError(f"training.warmup is {self.warmup} of {self.steps} steps; it must end before the run does")
         return self
+
+
+def parse_action(text: str) -> tuple[str, float]:
+    """"stop_after=200" → ("stop_after", 200.0). Raises ValueError for another action or value."""
+    name, _, value = text.partition("=")
+    limits = {"stop_after": (0, float("inf")), "lower_lr": (1e-6, 1), "enlarge_batch": (1, 1024)}
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    if name not in limits or not limits[name][0] <= number <= limits[name][1]:
+        raise ValueError(f"{text!r} is no action; write stop_after=STEPS, lower_lr=FACTOR ≤ 1 or enlarge_batch=TIMES")
+    return name, number
 
 
 class Recipe(Strict):

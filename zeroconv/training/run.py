@@ -6,6 +6,7 @@ out/checkpoints/       the last few states, each complete with a checksum
 out/samples/           sheets of pictures
 out/broken.json        pictures that could not be read, and why (if there were any)
 out/control/           the trained control, averaged weights, a diffusers folder
+out/best/              the same at the checkpoint of the lowest validation loss, where that was not the last
 out/summary.json       how it ended
 """
 
@@ -203,7 +204,7 @@ def _list_broken(out: Path, broken: dict[str, str], say: Say) -> None:
 
 def _finish(trainer: Trainer, status: str, say: Say) -> None:
     out, step, settings = trainer.folder, trainer.step, trainer.settings
-    samples = step * settings.batch_size * settings.accumulation * trainer.plan.world
+    samples = trainer.micro * settings.batch_size * trainer.plan.world
     summary = {
         "status": status,
         "steps": step,
@@ -214,11 +215,16 @@ def _finish(trainer: Trainer, status: str, say: Say) -> None:
         "broken": len(trainer.plan.examples.broken) + len(trainer.held_out.broken),
         "validation": trainer.last,
         "best": trainer.best,
+        "converged": trainer.converged,
+        "rollbacks": trainer.rollbacks,
         "peak_memory_mb": round(_peak_memory() / 2**20),
     }
     if status == "finished":
         trainer.export(out / "control")
         summary["control"] = str(out / "control")
+        kept = trainer.kept  # the last step's weights are usually as good; where they are not, both are there
+        if trainer.export_best(out / "best"):
+            summary["kept"] = {"control": str(out / "best"), **(kept or {})}
     _write_json(out / "summary.json", summary)
     if status == "finished":
         say(f"finished: {out / 'control'}")

@@ -18,8 +18,9 @@ from zeroconv.files import atomic_write
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.pt")
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write `state` (tensors, numbers, strings, lists, dicts) and the random generators; then drop all but `keep`.
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int, best: int | None = None) -> Path:
+    """Write `state` (tensors, numbers, strings, lists, dicts) and the random generators; then drop all but the newest
+    `keep` and that of step `best`.
 
     The old files go only after the new one is on disk. Raises UserError where the disk is full.
     """
@@ -35,9 +36,13 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
         ) from error
     kept = {path, *checkpoints(folder)[:keep]}
     for old in checkpoints(folder):
-        if old not in kept:
+        if old not in kept and step_of(old) != best:
             old.unlink(missing_ok=True)
     return path
+
+
+def step_of(path: Path) -> int:
+    return int(_NAME.fullmatch(path.name)[1])  # type: ignore[index]
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -45,9 +50,14 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted((p for p in folder.glob("step-*.pt") if _NAME.fullmatch(p.name)), reverse=True)
 
 
-def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """The newest whole checkpoint, its random generators set; None if there is none. Damaged ones are passed over."""
+def load_checkpoint(
+    folder: Path, device: torch.device | str = "cpu", step: int | None = None
+) -> dict[str, Any] | None:
+    """The newest whole checkpoint (or that of `step`), its random generators set; None if there is none. Damaged ones
+    are passed over."""
     for path in checkpoints(folder):
+        if step is not None and step_of(path) != step:
+            continue
         if checksum(path) != _NAME.fullmatch(path.name)[2]:  # type: ignore[index]
             warnings.warn(f"the checkpoint {path} is damaged; going on from the one before it", stacklevel=2)
             continue

@@ -7,10 +7,12 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from zeroconv.backbones import UNetBackbone
@@ -19,17 +21,19 @@ from zeroconv.control import ControlNet
 from zeroconv.data.batches import Batch, BatchPlan
 from zeroconv.data.examples import Examples
 from zeroconv.errors import UserError
+from zeroconv.training.convergence import Measured, detect
 from zeroconv.training.ema import Ema
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.optim import Muon, muon_groups
-from zeroconv.training.recipe import Recipe, TrainingSettings
+from zeroconv.training.recipe import Recipe, TrainingSettings, parse_action
 from zeroconv.training.runlog import Meter, RunLog
 from zeroconv.training.samples import sample_grid
-from zeroconv.training.state import load_checkpoint, save_checkpoint
+from zeroconv.training.state import checkpoints, load_checkpoint, save_checkpoint
 from zeroconv.training.stopping import StopSignals
 from zeroconv.training.validation import Validator
 
-_PATIENCE = 10  # steps in a row whose loss is no number
+_PATIENCE = 5  # steps in a row whose loss is no number, before the run goes back to its last checkpoint
+_ROLLBACKS = 3  # of these, before it gives up
 
 
 def learning_rate(step: int, settings: TrainingSettings) -> float:
@@ -70,8 +74,16 @@ class Trainer:
         self.parameters = [p for p in control.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(control, self.settings)
         self.ema = Ema(self.parameters, self.settings.ema_decay)
-        self.loss = ControlledLoss(backbone, control, torch.bfloat16 if bf16 else None)
+        self.loss = ControlledLoss(
+            backbone,
+            control,
+            torch.bfloat16 if bf16 else None,
+            self.settings.timesteps,
+            self.settings.min_snr,
+            self.settings.offset_noise,
+        )
         self.wrapped = accelerator.prepare_model(self.loss)  # DistributedDataParallel where there are several processes
+        self.data = data
         self.plan = batch_plan(recipe, data, accelerator.process_index, accelerator.num_processes)
         self.validator = Validator(
             self.loss, held_out, recipe.data.validation_count, 2 * self.settings.batch_size, self.settings.seed
@@ -81,6 +93,11 @@ class Trainer:
         self.step, self.skipped, self.seconds = 0, 0, 0.0  # steps done; of them in a row not finite; time of training
         self.last: dict[str, float] | None = None  # of the newest validation
         self.best: dict[str, float] | None = None  # and of the one with the lowest loss
+        self.kept: dict[str, float] | None = None  # and of the best that has a checkpoint
+        self.history: list[dict[str, float]] = []  # what every validation measured
+        self.converged: dict[str, float] | None = None  # when the hints began to be followed
+        self.micro = 0  # micro-batches taken, the place in the data
+        self.rollbacks = 0
 
     # ---------------------------------------------------------------- the loop
 
@@ -90,20 +107,26 @@ class Trainer:
         meter.start()
         self.control.train()
         began = time.monotonic() - self.seconds
-        batches = self.plan.from_step(self.step * settings.accumulation)
+        batches = self.plan.from_step(self.micro)
         with StopSignals() as stop:
             if self.step == 0:
                 self._validate()
             while self.step < settings.steps:
                 waited = time.monotonic()
-                micro = list(itertools.islice(batches, settings.accumulation))
+                micro = list(itertools.islice(batches, self.accumulation))
                 waited = time.monotonic() - waited
                 loss, norm = self._train_step(micro)
+                if self.skipped >= _PATIENCE:
+                    batches.close()  # type: ignore[attr-defined]
+                    self._roll_back(loss)
+                    batches = self.plan.from_step(self.micro)
+                    continue
                 self.step += 1
+                self.micro += len(micro)
                 self.seconds = time.monotonic() - began
                 meter.add(loss, waited)
                 over = settings.max_minutes is not None and self.seconds > 60 * settings.max_minutes
-                last = over or self.step == settings.steps
+                last = over or self.step == settings.steps or self._stops_after_convergence()
                 if self.step % settings.log_every == 0 or last:
                     self._report(norm)
                 if settings.validate_every and (self.step % settings.validate_every == 0 or last):
@@ -127,7 +150,7 @@ class Trainer:
         settings, accelerator = self.settings, self.accelerator
         micro, total = list(micro), 0.0
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, settings)
+            group["lr"] = self.learning_rate()
         for number, batch in enumerate(micro):
             generator = stream(accelerator.device, settings.seed, 4, self.step, number, accelerator.process_index)
             quiet = number + 1 < len(micro) and self.plan.world > 1
@@ -146,14 +169,49 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         return mean, norm
 
+    def learning_rate(self) -> float:
+        """The schedule's, halved by every return to a checkpoint, lowered after convergence where the recipe says so."""
+        lowered = self._action("lower_lr")
+        return learning_rate(self.step, self.settings) * 0.5**self.rollbacks * (1.0 if lowered is None else lowered)
+
+    @property
+    def accumulation(self) -> int:
+        return self.settings.accumulation * int(self._action("enlarge_batch") or 1)
+
+    def _action(self, name: str) -> float | None:
+        """The value of the recipe's action, once the hints are followed."""
+        if self.converged is None or self.settings.on_convergence is None:
+            return None
+        action, value = parse_action(self.settings.on_convergence)
+        return value if action == name else None
+
+    def _stops_after_convergence(self) -> bool:
+        steps = self._action("stop_after")
+        return steps is not None and self.converged is not None and self.step >= self.converged["seen"] + steps
+
     def _skip(self, loss: float) -> None:
         self.skipped += 1
         self.log.write(self.step, event="skipped", loss=str(loss))
-        if self.skipped >= _PATIENCE:
+
+    def _roll_back(self, loss: float) -> None:
+        """Several losses in a row were no number: back to the last checkpoint, on other batches, at half the rate."""
+        tried = self.rollbacks + 1
+        where = self.step
+        if tried > _ROLLBACKS or not checkpoints(self.folder / "checkpoints") or not self.resume():
             raise UserError(
-                f"the loss has been no number for {_PATIENCE} steps, up to step {self.step}; lower "
-                "training.learning_rate or raise training.warmup, and start with another out folder."
+                f"the loss has been no number for {_PATIENCE} steps, at step {where}, and after {tried - 1} returns to a "
+                "checkpoint; lower training.learning_rate or raise training.warmup, and start with another out folder."
             )
+        self.rollbacks, self.skipped = tried, 0
+        self.plan = self._plan()
+        self.log.write(self.step, event="rolled back", to=self.step, rollbacks=tried, loss=str(loss))
+        self._say_now(f"step {where}: the loss is no number; back to step {self.step} at half the learning rate")
+
+    def _plan(self) -> BatchPlan:
+        """The batches of this run; after a return to a checkpoint, in another order."""
+        place = self.accelerator.process_index, self.accelerator.num_processes
+        plan = batch_plan(self.recipe, self.data, *place)
+        return replace(plan, seed=plan.seed + 7919 * self.rollbacks)
 
     # ---------------------------------------------------------------- what it says and keeps
 
@@ -169,8 +227,16 @@ class Trainer:
         )
 
     def _validate(self) -> None:
-        if not self.settings.validate_every or not self.accelerator.is_main_process:
+        if not self.settings.validate_every:
             return
+        if self.accelerator.is_main_process:
+            self._measure()
+        if self.plan.world > 1:  # what follows from it must be done by all alike
+            shared = [self.converged]
+            broadcast_object_list(shared)
+            self.converged = shared[0]
+
+    def _measure(self) -> None:
         with self.ema.swapped():
             measured = self.validator.measure()
         self.last = {"step": self.step, **measured.as_dict()}
@@ -181,6 +247,15 @@ class Trainer:
         )
         if self.best is None or measured.true < self.best["true"]:
             self.best = self.last
+        self.history.append(self.last)
+        if self.converged is None and (found := detect([as_measured(line) for line in self.history])):
+            self.converged = found.as_dict()
+            self.log.write(self.step, event="converged", converged=self.converged)
+            action = f"; {self.settings.on_convergence}" if self.settings.on_convergence else ""
+            self._say_now(
+                f"step {self.step}: the hints are followed since step {found.step} (gain {found.gain:+.4f}, "
+                f"confidence {found.confidence:.4f}){action}"
+            )
 
     def _sample(self) -> None:
         if not self.settings.sample_count or not self.accelerator.is_main_process:
@@ -209,11 +284,20 @@ class Trainer:
             "losses": [self.meter.losses, self.meter.count],  # of the steps since the last line of the log
             "last": self.last,
             "best": self.best,
+            "kept": self.kept,
+            "history": self.history,
+            "converged": self.converged,
+            "micro": self.micro,
+            "rollbacks": self.rollbacks,
         }
 
     def save(self) -> None:
         if self.accelerator.is_main_process:
-            save_checkpoint(self.folder / "checkpoints", self.step, self.state(), self.settings.keep)
+            fresh = self.last is not None and self.last["step"] == self.step
+            if fresh and (self.kept is None or self.last["true"] <= self.kept["true"]):  # type: ignore[index]
+                self.kept = self.last
+            best = None if self.kept is None else int(self.kept["step"])
+            save_checkpoint(self.folder / "checkpoints", self.step, self.state(), self.settings.keep, best)
         self.accelerator.wait_for_everyone()
 
     def resume(self) -> bool:
@@ -222,19 +306,41 @@ class Trainer:
         if state is None:
             self.log.cut(0)
             return False
+        self._restore(state)
+        self.log.cut(self.step)
+        return True
+
+    def _restore(self, state: dict[str, Any]) -> None:
         self.control.load_state_dict(state["control"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
         self.meter.losses, self.meter.count = state["losses"]
-        self.last, self.best = state["last"], state["best"]
-        self.log.cut(self.step)
-        return True
+        self.last, self.best, self.kept = state["last"], state["best"], state["kept"]
+        self.history, self.converged = state["history"], state["converged"]
+        self.micro, self.rollbacks = state["micro"], state["rollbacks"]
+        self.plan = self._plan()
 
     def export(self, folder: Path) -> None:
         """Save the averaged control as a diffusers folder."""
         with self.ema.swapped():
             self.control.save(folder, dtype=getattr(torch, self.settings.export))
+
+    def export_best(self, folder: Path) -> bool:
+        """Save the averaged control of the checkpoint with the lowest validation loss, where that is not the last one;
+        the trainer holds its state afterwards."""
+        if self.kept is None or self.kept["step"] == self.step:
+            return False
+        state = load_checkpoint(self.folder / "checkpoints", self.accelerator.device, int(self.kept["step"]))
+        if state is None:
+            return False
+        self._restore(state)
+        self.export(folder)
+        return True
+
+
+def as_measured(line: dict[str, float]) -> Measured:
+    return Measured(int(line["step"]), line["gain"], line["gain_error"], line["true"])
 
 
 def make_optimizer(control: ControlNet, settings: TrainingSettings) -> torch.optim.Optimizer:

@@ -1,0 +1,62 @@
+"""Learned annotators: conditions that pixels alone do not tell, read from photographs by networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from zeroconv import conditions
+from zeroconv.annotators.weights import LEARNED, LearnedAnnotator, fetch, find_weights
+from zeroconv.conditions import maps
+from zeroconv.conditions.pose import draw_people
+from zeroconv.errors import UserError
+
+__all__ = ["LEARNED", "LearnedAnnotator", "draw", "fetch", "find_weights", "read"]
+
+
+def read(condition: str, image: Image.Image, backend: str | None = None) -> Any:
+    """What a network reads: softedge (H, W) uint8; pose a list of `Person`; depth (H, W) inverse, of unknown scale;
+    normal (H, W, 3) unit vectors; segmentation (H, W) class ids.
+
+    backend: None is the one that works offline, HED for softedge and PoseNet for pose; else a folder or hub id. Raises
+    UserError where a condition has none, or its weights have not been fetched.
+    """
+    name, pixels = conditions.find(condition).name, np.asarray(image.convert("RGB"))
+    if name == "softedge" and backend in (None, "hed"):
+        from zeroconv.annotators.hed import softedge
+
+        return softedge(pixels, *find_weights("hed"))
+    if name == "pose" and backend in (None, "posenet"):
+        from zeroconv.annotators.pose import people
+
+        return people(pixels, *find_weights("posenet"))
+    if name not in ("depth", "normal", "segmentation") or backend is None:
+        known = [a for a in LEARNED.values() if a.condition == name]
+        how = f"give --backend: {known[0].source} (licence: {known[0].licence})" if known else "it needs no network"
+        raise UserError(f"no network reads {name} hints with the backend {backend!r}; {how}.")
+    from zeroconv.annotators import hub
+
+    if name == "segmentation":
+        return hub.segmentation(pixels, backend)[0]
+    return {"depth": hub.depth, "normal": hub.normal}[name](pixels, backend)
+
+
+def draw(condition: str, image: Image.Image, backend: str | None = None, **params: Any) -> Image.Image:
+    """The hint of a picture as RGB PIL (RGBA for inpaint): drawn without a network where that is possible and no
+    backend is named, else read by one. Raises UserError, see `read`."""
+    entry = conditions.find(condition)
+    if backend is None and entry.draw is not None:
+        return conditions.annotate(condition, image, **params)
+    found = read(entry.name, image, backend)
+    if entry.name == "scribble":
+        raise UserError("a scribble is drawn from soft edges; leave --backend out.")
+    if entry.name == "pose":
+        return Image.fromarray(draw_people([person.keypoints for person in found], image.size))
+    drawn = {
+        "depth": maps.relative_to_hint,
+        "normal": maps.normal_to_hint,
+        "segmentation": lambda classes: maps.classes_to_hint(classes, maps.ade20k_colours()),
+    }.get(entry.name, lambda hint: hint)(found)
+    return conditions.as_picture(drawn)

@@ -43,9 +43,9 @@ MAIN = {  # the figure a condition is judged by, and its target
 def data_of(condition: str) -> dict[str, list[str]]:
     """Training and validation specs of a condition's own part."""
     people = "&only=person" if condition == "pose" else ""
-    train, held = [f"playroom:train:2048?start=16384{people}"], [f"playroom:val:64?start=256{people}"]
+    train, held = [f"playroom:train:1024?start=16384{people}"], [f"playroom:val:64?start=256{people}"]
     if condition in DRAWN:
-        train.append(STICKERS.format("train") + "&limit=2048&start=5")
+        train.append(STICKERS.format("train") + "&limit=1024&start=5")
     return {"train": train, "validation": held}
 
 

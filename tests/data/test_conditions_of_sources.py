@@ -13,7 +13,7 @@ from zeroconv import playroom
 from zeroconv.conditions import CONDITIONS, annotate, maps, pose
 from zeroconv.data import open_dataset
 from zeroconv.data.batches import BatchPlan, channels_first, hints_to_float
-from zeroconv.data.cache import drawing_key
+from zeroconv.data.cache_keys import drawing_key
 from zeroconv.data.drawing import draw
 from zeroconv.data.generated import EXACT
 from zeroconv.errors import UserError

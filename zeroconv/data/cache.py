@@ -11,28 +11,23 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy import ndarray
-from PIL import Image
 from torch import Tensor, nn
 
-from zeroconv import conditions
 from zeroconv.backbones import Backbone
+from zeroconv.data.cache_keys import drawing_key
 from zeroconv.data.datasets import Dataset
 from zeroconv.data.drawing import Drawn, draw_shards
 from zeroconv.data.examples import Examples, TextTable
-from zeroconv.data.generated import EXACT, exact_hint
 from zeroconv.data.shards import Rows, Shard, Store, content_key, default_root
 from zeroconv.errors import UserError
-from zeroconv.playroom import render
 
 SHARD = 256  # examples; at 512 px 34 MB of moments, at 128 px 4 MB
-_PROBE = 12  # a scene with a person in it
 _NO_PICTURES = np.zeros((0, 8, 8, 3), np.uint8)
 FORMAT = 1  # of the shards; a change makes new ones
 
@@ -97,20 +92,6 @@ def _hint_key(dataset: Dataset, part: Sequence[int]) -> str:
     names = [dataset.condition_of(i) for i in part]
     drawn = {name: drawing_key(name) for name in names if name is not None}
     return content_key(FORMAT, dataset.size, names, drawn, [dataset.key(i) for i in part])
-
-
-@lru_cache
-def drawing_key(condition: str) -> str | None:
-    """Names the way hints are drawn by what is drawn from a fixed picture, or from a fixed scene where only a scene's
-    own maps tell; None for a condition that the registry does not know."""
-    if condition in EXACT:
-        return hashlib.sha256(exact_hint(render(_PROBE, 64), condition).tobytes()).hexdigest()[:16]
-    blocks = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-    try:
-        hint = conditions.annotate(condition, Image.fromarray(np.kron(blocks, np.ones((8, 8, 1), np.uint8))))
-    except UserError:
-        return None
-    return hashlib.sha256(hint.tobytes()).hexdigest()[:16]
 
 
 def _hint_shards(

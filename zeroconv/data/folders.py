@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image
 
+from zeroconv.conditions import CONDITIONS
 from zeroconv.conditions.pose import from_openpose
-from zeroconv.data.datasets import Example
+from zeroconv.data.datasets import Example, Source
 from zeroconv.errors import UserError
 
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 _TEXT = ("text", "caption", "prompt")
 _HINT = ("conditioning_image", "conditioning_image_file_name", "hint", "hint_file_name", "source")
 # captions that a mirror makes wrong; other writing in a picture cannot be known from here
@@ -31,6 +33,11 @@ class Row:
     text: tuple[str, ...]
     hint: str | None = None
     pose: str | None = None  # OpenPose's JSON of the picture's people
+    named: tuple[tuple[str, str], ...] = ()  # hints of several conditions: (condition, file)
+
+    def hint_of(self, condition: str | None) -> str | None:
+        """The file of a condition's hint, in its own column or the usual one."""
+        return dict(self.named).get(condition or "", self.hint)
 
 
 @dataclass(frozen=True)
@@ -50,19 +57,20 @@ class Folder:
 
     def key(self, i: int) -> str:
         row = self.rows[i]
-        files = [signature(self.folder / name) for name in (row.image, row.hint) if name is not None]
+        files = [signature(self.folder / name) for name in (row.image, row.hint, *dict(row.named).values()) if name]
         return json.dumps([*files, row.text])
 
     def example(self, i: int, size: int | None, condition: str | None) -> Example:
         row = self.rows[i]
-        hint = None if row.hint is None else read_picture(self.folder / row.hint)
+        named = row.hint_of(condition)
+        hint = None if named is None else read_picture(self.folder / named)
         mirrorable = not any(SIDED.search(text) for text in row.text)
         image = read_picture(self.folder / row.image)
         people = None if row.pose is None else read_people(self.folder / row.pose, image.size)
         return Example(row.image, image, row.text, hint, mirrorable, people)
 
 
-def open_folder(folder: Path, split: str | None = None, limit: int | None = None, condition: str | None = None) -> Folder:
+def open_folder(folder: Path, split: str | None = None, limit: int | None = None, condition: str | None = None) -> Source:
     """Read the list of a folder; `split` keeps the lines whose column `split` says so. No picture is opened."""
     if not folder.exists():
         raise UserError(f"there is no data folder {folder}; check the path in the recipe's data.train.")
@@ -72,10 +80,27 @@ def open_folder(folder: Path, split: str | None = None, limit: int | None = None
         if (folder / name).is_file():
             rows = _lines(folder / name, parse, split)
             return Folder(folder, tuple(rows[:limit]), condition)
+    from zeroconv.data.packed import open_packed
+
+    if packed := open_packed(folder, condition):
+        return packed if limit is None else replace(packed, rows=packed.rows[:limit])
     raise UserError(
         f"{folder} has no metadata.jsonl; write one with a line a picture: "
         '{"file_name": "a.png", "text": "its caption"}, and "conditioning_image": "b.png" where there is a hint.'
     )
+
+
+def open_pictures(folder: Path) -> Folder:
+    """A folder's pictures, with what stands in a .txt of the same name beside each as its caption (kohya's way)."""
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    if not found:
+        raise UserError(f"the folder {folder} holds no pictures ({', '.join(sorted(SUFFIXES))}).")
+    rows = []
+    for path in found:
+        caption = path.with_suffix(".txt")
+        text = caption.read_text(encoding="utf-8").strip() if caption.is_file() else ""
+        rows.append(Row(str(path.relative_to(folder)), (text,)))
+    return Folder(folder, tuple(rows))
 
 
 def _lines(path: Path, parse: Any, split: str | None) -> list[Row]:
@@ -104,7 +129,13 @@ def _row(value: Mapping[str, Any]) -> Row:
         raise KeyError("text")
     hint = next((str(value[name]) for name in _HINT if value.get(name)), None)
     pose = value.get("pose")
-    return Row(str(value["file_name"]), _captions(value[column]), hint, None if pose is None else str(pose))
+    pose = str(pose) if str(pose).endswith(".json") else None
+    named = {name: str(value[name]) for name in CONDITIONS if isinstance(value.get(name), str)}
+    if pose is not None:
+        named.pop("pose", None)
+        if "pose_image" in value:
+            named["pose"] = str(value["pose_image"])
+    return Row(str(value["file_name"]), _captions(value[column]), hint, pose, tuple(named.items()))
 
 
 def _fill_row(value: Mapping[str, Any]) -> Row:

@@ -1,0 +1,192 @@
+"""Training sets in few large files: parquet as the `datasets` library lays it out, tar as webdataset does."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from zeroconv.data.datasets import Example
+from zeroconv.data.folders import SIDED, Folder, signature
+from zeroconv.errors import UserError
+from zeroconv.files import atomic_write
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def pack(folder: Path, out: Path, kind: str, shard: int = 1000) -> list[Path]:
+    """Write an imagefolder with hints as parquet or tar shards of `shard` examples; returns their paths.
+
+    parquet: columns image, conditioning_image (structs of bytes and path), text. tar: KEY.png (or .jpg …),
+    KEY.hint.png, KEY.txt (a caption a line). The files depend on the folder's content alone. Raises UserError.
+    """
+    from zeroconv.data.folders import open_folder
+
+    source = open_folder(folder)
+    if not isinstance(source, Folder):
+        raise UserError(f"{folder} is packed already.")
+    write = {"parquet": _write_parquet, "tar": _write_tar}.get(kind)
+    if write is None:
+        raise UserError(f"there is no format {kind!r}; choose imagefolder, parquet or tar.")
+    count = -(-len(source) // shard)
+    paths = []
+    for number in range(count):
+        paths.append(out / f"{number:05d}-of-{count:05d}.{kind}")
+        with atomic_write(paths[-1]) as temporary:
+            write(source, range(number * shard, min(len(source), (number + 1) * shard)), temporary)
+    return paths
+
+
+def _entries(source: Folder, rows: Sequence[int]) -> Iterator[tuple[str, bytes, bytes | None, tuple[str, ...]]]:
+    for i in rows:
+        row = source.rows[i]
+        hint = None if row.hint is None else (source.folder / row.hint).read_bytes()
+        yield row.image, (source.folder / row.image).read_bytes(), hint, row.text
+
+
+def _write_parquet(source: Folder, rows: Sequence[int], path: Path) -> None:
+    arrow, parquet = _arrow()
+    kind = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+    columns: dict[str, list[Any]] = {"image": [], "conditioning_image": [], "text": []}
+    for name, image, hint, text in _entries(source, rows):
+        columns["image"].append({"bytes": image, "path": name})
+        columns["conditioning_image"].append(None if hint is None else {"bytes": hint, "path": name})
+        columns["text"].append(list(text))
+    single = all(len(text) == 1 for text in columns["text"])
+    texts = arrow.array([t[0] for t in columns["text"]]) if single else arrow.array(columns["text"])
+    arrays = [arrow.array(columns["image"], kind), arrow.array(columns["conditioning_image"], kind), texts]
+    features = {"image": {"_type": "Image"}, "conditioning_image": {"_type": "Image"}}
+    note = {"huggingface": json.dumps({"info": {"features": {**features, "text": {"dtype": "string", "_type": "Value"}}}})}
+    table = arrow.table(arrays, names=list(columns)).replace_schema_metadata(note if single else None)
+    parquet.write_table(table, path, row_group_size=64)
+
+
+def _write_tar(source: Folder, rows: Sequence[int], path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, image, hint, text in _entries(source, rows):
+            key = str(Path(name).with_suffix("")).removeprefix("images/").replace(".", "_")
+            parts = [(f"{key}{Path(name).suffix}", image), (f"{key}.txt", "\n".join(text).encode())]
+            parts += [] if hint is None else [(f"{key}.hint.png", hint)]
+            for member, content in sorted(parts):
+                info = tarfile.TarInfo(member)  # no owner, no time: the same content, the same file
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+
+
+# ---------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Examples in shards, read one at a time where they lie; nothing is unpacked."""
+
+    shards: tuple[Path, ...]
+    rows: tuple[tuple, ...]  # tar: (shard, key, {part: (offset, size)} as pairs); parquet: (shard, row group, row)
+    condition: str | None = None
+    generated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def name(self, i: int) -> str:
+        shard, *place = self.rows[i]
+        return f"{self.shards[shard].name}:{place[0]}" + (f".{place[1]}" if isinstance(place[1], int) else "")
+
+    def key(self, i: int) -> str:
+        return f"{signature(self.shards[self.rows[i][0]])} {self.rows[i][1:]}"
+
+    def example(self, i: int, size: int | None, condition: str | None) -> Example:
+        image, hint, text = self._read(i)
+        name = self.name(i)
+        drawn = None if hint is None else _picture(hint, name)
+        sides = not any(SIDED.search(t) for t in text)
+        return Example(name, _picture(image, name), text, drawn, sides)
+
+    def _read(self, i: int) -> tuple[bytes, bytes | None, tuple[str, ...]]:
+        path = self.shards[self.rows[i][0]]
+        if path.suffix == ".tar":
+            return _read_tar(path, dict(self.rows[i][2]))
+        _, parquet = _arrow()
+        with parquet.ParquetFile(path) as file:
+            line = file.read_row_group(self.rows[i][1]).slice(self.rows[i][2], 1).to_pylist()[0]
+        text = line.get("text", line.get("caption", ""))
+        hint = line.get("conditioning_image")
+        captions = (text,) if isinstance(text, str) else tuple(text)
+        return line["image"]["bytes"], None if hint is None else hint["bytes"], captions
+
+
+def open_packed(folder: Path, condition: str | None = None) -> Packed | None:
+    """The shards of a folder (or of its `data` folder), parquet or tar; None where there are none."""
+    for place in (folder, folder / "data"):
+        for kind, index in (("parquet", _index_parquet), ("tar", _index_tar)):
+            shards = tuple(sorted(place.glob(f"*.{kind}")))
+            if shards:
+                rows = tuple((number, *row) for number, path in enumerate(shards) for row in index(path))
+                return Packed(shards, rows, condition)
+    return None
+
+
+def _index_parquet(path: Path) -> list[tuple]:
+    _, parquet = _arrow()
+    try:
+        with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as parquet ({error}).") from error
+    if "image" not in names:
+        raise UserError(f"{path} has no column image; it has {', '.join(names)}.")
+    return [(group, row) for group, size in enumerate(sizes) for row in range(size)]
+
+
+def _index_tar(path: Path) -> list[tuple]:
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                folder, _, name = member.name.rpartition("/")
+                stem, _, part = name.partition(".")
+                key = f"{folder}/{stem}" if folder else stem
+                found.setdefault(key, {})[f".{part.lower()}"] = (member.offset_data, member.size)
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(f"{path} cannot be read as tar ({error}).") from error
+    return [(key, tuple(parts.items())) for key, parts in found.items() if any(s in parts for s in _PICTURES)]
+
+
+def _read_tar(path: Path, parts: dict[str, tuple[int, int]]) -> tuple[bytes, bytes | None, tuple[str, ...]]:
+    def take(*names: str) -> bytes | None:
+        with open(path, "rb") as file:
+            for name in names:
+                if name in parts:
+                    file.seek(parts[name][0])
+                    return file.read(parts[name][1])
+        return None
+
+    image = take(*_PICTURES)
+    assert image is not None
+    hint = take(*(f".hint{s}" for s in _PICTURES), *(f".conditioning_image{s}" for s in _PICTURES))
+    text = (take(".txt", ".caption") or b"").decode("utf-8")
+    return image, hint, tuple(text.splitlines()) or ("",)
+
+
+def _picture(content: bytes, name: str) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            return opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{name} cannot be read as a picture ({error}).") from error
+
+
+def _arrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise UserError("parquet files need pyarrow: pip install 'zeroconv[parquet]'.") from error
+    return pyarrow, parquet

@@ -2,6 +2,7 @@
 # make test     install, then the tests (a few minutes on two cores)
 # make lint     ruff, mypy, and the check that dependencies point one way
 # make parity   exactness against diffusers at full Stable Diffusion size (a minute, 6 GB of memory)
+# make cluster-test  the same hints from a local Ray cluster (installs ray)
 # make figures  measure again what the README reports, and rewrite its tables (an hour)
 # make pictures draw the README's gallery again
 # make clean    remove the environment and everything made by these commands
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint format parity figures pictures clean
+.PHONY: install demo test lint format parity cluster-test figures pictures clean
 
 install: $(STAMP)
 
@@ -39,6 +40,10 @@ format: $(STAMP)
 
 parity: $(STAMP)
 	$(BIN)/python -m pytest -m parity -s
+
+cluster-test: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster]'
+	RAY_DATA_DISABLE_PROGRESS_BARS=1 $(BIN)/python -m pytest -m cluster
 
 figures: $(STAMP)
 	for name in base control speed figures; do $(BIN)/python -m benchmarks.$$name || exit 1; done

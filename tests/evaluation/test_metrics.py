@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zeroconv.evaluation.metrics import interval, psnr, rgb_to_lab, rmse
+from zeroconv.evaluation.metrics import interval, paired_interval, psnr, rgb_to_lab, rmse, summarise
 
 
 def test_interval_is_seeded_and_covers_a_known_mean():
@@ -31,3 +31,42 @@ def test_lab_of_known_colours():
     assert rgb_to_lab(np.array([255, 255, 255])) == pytest.approx([100, 0, 0], abs=0.02)
     assert rgb_to_lab(np.array([0, 0, 0])) == pytest.approx([0, 0, 0], abs=1e-6)
     assert rgb_to_lab(np.array([255, 0, 0])) == pytest.approx([53.24, 80.09, 67.20], abs=0.1)
+
+
+def test_figures_of_many_pictures_by_hand():
+    assert summarise([1.0, 3.0])["mean"] == 2
+    # shares of sums, not means of shares: class 0: (1 + 3) / (2 + 4), class 1: (0 + 5) / (0 + 5), class 2 never there
+    stats = [np.array([[1, 0, 0], [2, 0, 0]]), np.array([[3, 5, 0], [4, 5, 0]])]
+    assert summarise(stats, "ratio")["mean"] == pytest.approx((4 / 6 + 1) / 2)
+    nothing = [np.zeros((2, 3))] * 3
+    assert np.isnan(summarise(nothing, "ratio")["mean"])
+    rows = [np.array([[0.9, 0, *[1] * 10], [-1, 1, *[0] * 10]]), np.array([[0.5, 0, *[0] * 10], [-1, 1, *[0] * 10]])]
+    assert summarise(rows, "ap")["mean"] == pytest.approx(51 / 101)
+    with pytest.raises(ValueError, match="at least one"):
+        summarise([])
+    with pytest.raises(ValueError, match="no kind"):
+        summarise([1.0], "median")
+
+
+def test_intervals_are_seeded_and_cover():
+    values = np.random.default_rng(0).normal(3.0, 1.0, 400).tolist()
+    found = summarise(values)
+    assert found == summarise(values) != summarise(values, seed=1)
+    assert found["high"] - found["low"] == pytest.approx(0.2, rel=0.15)
+    truth, misses = 0.6, 0
+    for seed in range(100):  # a 95% interval misses about five times in a hundred
+        hits = np.random.default_rng(seed).random((60, 5)) < truth
+        stats = [np.array([[row.sum()], [5]], float) for row in hits]
+        one = summarise(stats, "ratio", draws=300)
+        misses += not one["low"] <= truth <= one["high"]
+    assert 0 <= misses <= 12
+
+
+def test_a_difference_of_pairs_is_sharper_than_the_two_apart():
+    hard = np.random.default_rng(0).normal(0, 1, 200)  # some pictures are harder than others, for both alike
+    noise = np.random.default_rng(1).normal(0, 0.05, 200)
+    found = paired_interval((hard + 0.1).tolist(), (hard + noise).tolist())
+    assert found["low"] > 0.08 and found["high"] < 0.12
+    assert paired_interval([1.0, 2.0], [1.0, 2.0]) == {"mean": 0, "low": 0, "high": 0}
+    with pytest.raises(ValueError, match="one length"):
+        paired_interval([1.0], [1.0, 2.0])

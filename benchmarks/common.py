@@ -47,4 +47,4 @@ def sheet(rows: Sequence[Sequence[Image.Image]], path: Path, scale: int = 1) -> 
                 (x * (width + 2), y * (height + 2)),
             )
     with atomic_write(path) as temporary:
-        canvas.save(temporary)
+        canvas.save(temporary, quality=85)

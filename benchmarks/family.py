@@ -88,7 +88,8 @@ def measure(conditions: list[str], arguments: argparse.Namespace) -> None:
             draw(report, shown[0], PICTURES / "family" / f"{condition}-{prompts}.png")
         (RESULTS / "family").mkdir(exist_ok=True)
         (RESULTS / "family" / f"{condition}.json").write_text(json.dumps(reports, indent=1) + "\n")
-        print(condition, json.dumps({m: {c: round(v["mean"], 3) for c, v in cs.items()} for m, cs in reports[0]["metrics"].items()}), flush=True)  # fmt: skip
+        means = {m: {c: round(v["mean"], 3) for c, v in cs.items()} for m, cs in reports[0]["metrics"].items()}
+        print(condition, json.dumps(means), flush=True)
 
 
 def draw(report: dict[str, Any], shown: Shown, path: Path) -> None:
@@ -118,10 +119,23 @@ def table() -> None:
             count = report["n"]["own"]
             sign = "" if METRICS[metric].better == "higher" else " ↓"
             prompt = "caption" if report["prompts"] == "own" else "no prompt"
-            rows.append([f"{condition}, {metric}{sign}, {prompt}", *(span(values.get(c)) for c in COLUMNS), span(lift), target])
-    columns = ["", "own hint", "another's hint", "no control", "ceiling (VAE)", "real picture", "lift over another's", "target"]
-    note = f"n = {count} test scenes, 12 UniPC steps, cfg 4; 95% bootstrap intervals. ↓: lower is better; lifts are positive where control helps."
-    write_result("family", columns, rows, "python -m benchmarks.family measure && python -m benchmarks.family table", note)
+            rows.append(
+                [f"{condition}, {metric}{sign}, {prompt}", *(span(values.get(c)) for c in COLUMNS), span(lift), target]
+            )
+    columns = [
+        "",
+        "own hint",
+        "another's hint",
+        "no control",
+        "ceiling (VAE)",
+        "real picture",
+        "lift over another's",
+        "target",
+    ]
+    note = f"n = {count} test scenes, 12 UniPC steps, cfg 4; 95% intervals. ↓: lower is better."
+    write_result(
+        "family", columns, rows, "python -m benchmarks.family measure && python -m benchmarks.family table", note
+    )
 
 
 def main() -> None:

@@ -48,7 +48,9 @@ def main() -> None:
         images = [scene.image for scene in scenes]
         for where, shown in (("real", images), ("through the VAE", through_vae(backbone, images))):
             found = getattr(read(shown), condition)
-            scores = [CONDITIONS[condition].score(truth_of(s, condition), r) for s, r in zip(scenes, found, strict=True)]
+            scores = [
+                CONDITIONS[condition].score(truth_of(s, condition), r) for s, r in zip(scenes, found, strict=True)
+            ]
             for metric in scores[0]:
                 value = summarise([s[metric] for s in scores], METRICS[metric].kind)
                 rows.append([f"{condition}, {where}", METRICS[metric].meaning, span(value)])

@@ -26,7 +26,10 @@ def write(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
             arrays[f"{layer}/vars/0"] = rng.normal(0, (9 * before) ** -0.5, (3, 3, before, width))
             arrays[f"{layer}/vars/1"] = rng.normal(0, 0.1, width)
             before = width
-        arrays[f"dsn{block}/vars/0"], arrays[f"dsn{block}/vars/1"] = rng.normal(0, 1, (1, 1, width, 1)), rng.normal(0, 1, 1)
+        arrays[f"dsn{block}/vars/0"], arrays[f"dsn{block}/vars/1"] = (
+            rng.normal(0, 1, (1, 1, width, 1)),
+            rng.normal(0, 1, 1),
+        )
     arrays["fuse/vars/0"], arrays["fuse/vars/1"] = rng.normal(0, 1, (1, 1, 5, 1)), rng.normal(0, 1, 1)
     with h5py.File(path, "w") as file:
         for name, array in arrays.items():

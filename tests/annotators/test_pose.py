@@ -99,7 +99,14 @@ def test_a_graph_is_read_and_run_from_its_files(tmp_path):
     one = {**attributes, "strides": {"list": {"i": ["1"] * 4}}}
     for name, channels in heads.items():
         arrays[f"{name}k"], arrays[f"{name}b"] = np.zeros((1, 1, 8, channels)), np.full(channels, -9.0)
-        nodes.append({"name": f"net/{name}/BiasAdd", "op": "_FusedConv2D", "input": ["stem", f"{name}k", f"{name}b"], "attr": one})
+        nodes.append(
+            {
+                "name": f"net/{name}/BiasAdd",
+                "op": "_FusedConv2D",
+                "input": ["stem", f"{name}k", f"{name}b"],
+                "attr": one,
+            }
+        )
     weights = [{"name": n, "shape": list(a.shape), "dtype": "float32"} for n, a in arrays.items()]
     model = {"modelTopology": {"node": nodes}, "weightsManifest": [{"paths": ["w.bin"], "weights": weights}]}
     (tmp_path / "g.json").write_text(json.dumps(model))

@@ -7,7 +7,6 @@ import numpy as np
 from PIL import Image
 
 from zeroconv import playroom
-from zeroconv.conditions import maps
 from zeroconv.data import open_dataset
 
 

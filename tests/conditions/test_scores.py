@@ -70,7 +70,10 @@ def test_depth_scores_by_closed_forms():
     assert same == {"delta1": 1.0, "si_rmse": 0.0}
     double = scores.score_depth(depth, 2 * depth)
     assert double["delta1"] == 0 and double["si_rmse"] == pytest.approx(0, abs=1e-12)
-    assert scores.score_depth(depth, 1.24 * depth)["delta1"] == 1 and scores.score_depth(depth, 1.26 * depth)["delta1"] == 0
+    assert (
+        scores.score_depth(depth, 1.24 * depth)["delta1"] == 1
+        and scores.score_depth(depth, 1.26 * depth)["delta1"] == 0
+    )
     half = depth.copy()
     half[:8] *= np.e
     assert scores.score_depth(depth, half)["si_rmse"] == pytest.approx(0.5)  # logs differ by 0 and 1, half each
@@ -167,7 +170,9 @@ def test_people_are_matched_once_each(person):
     false_first = scores.score_pose([person], [read_as(other, 0.95), read_as(person, 0.9)])
     assert scores.average_precision(false_first["oks_ap"]) == pytest.approx(0.5)
     one_of_two = scores.score_pose([person, other], [read_as(person)])
-    assert pck(one_of_two) == pytest.approx(0.5) and scores.average_precision(one_of_two["oks_ap"]) == pytest.approx(51 / 101)
+    assert pck(one_of_two) == pytest.approx(0.5) and scores.average_precision(one_of_two["oks_ap"]) == pytest.approx(
+        51 / 101
+    )
 
 
 def test_colour_scores_do_not_wrap_around():

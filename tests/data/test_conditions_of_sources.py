@@ -76,7 +76,10 @@ def test_a_hole_reaches_the_network_as_minus_one():
 
 
 def test_a_batch_mirrors_hints_by_their_own_rule():
-    assert BatchPlan.__dataclass_fields__["mirror"].default(np.arange(6).reshape(2, 3)).tolist() == [[2, 1, 0], [5, 4, 3]]
+    assert BatchPlan.__dataclass_fields__["mirror"].default(np.arange(6).reshape(2, 3)).tolist() == [
+        [2, 1, 0],
+        [5, 4, 3],
+    ]
     left = np.zeros((2, 4, 3), np.uint8)
     left[:, 0] = (255, 128, 128)  # faces left, stands left
     turned = CONDITIONS["normal"].mirror(left)

@@ -104,7 +104,13 @@ def test_colours_are_read_right_from_real_pictures():
 def test_features_of_other_networks(tmp_path: Path):
     """A vision model and a CLIP from local folders, tiny and random."""
     from transformers import (
-        BitImageProcessor, CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, Dinov2Config, Dinov2Model,
+        BitImageProcessor,
+        CLIPConfig,
+        CLIPImageProcessor,
+        CLIPModel,
+        CLIPProcessor,
+        Dinov2Config,
+        Dinov2Model,
     )  # fmt: skip
 
     from zeroconv.backbones.locate import ASSETS
@@ -112,7 +118,9 @@ def test_features_of_other_networks(tmp_path: Path):
     pictures = [pair.image for pair in load_pairs("playroom:test", "canny", 3, 64)]
     config = Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
     Dinov2Model(config).save_pretrained(tmp_path / "dino")
-    BitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(tmp_path / "dino")
+    BitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(
+        tmp_path / "dino"
+    )
     extract, named = make_features(str(tmp_path / "dino"))
     assert extract(pictures).shape == (3, 16) and named.endswith("dino")
 
@@ -128,7 +136,7 @@ def test_features_of_other_networks(tmp_path: Path):
     found = clip_scores(str(tmp_path / "clip"), ["a red ball", "grass", ""], {"own": pictures})
     assert 0 <= found["own"]["mean"] <= 100
     for name, call in (("features", lambda: make_features("/no/folder")), ("file", lambda: make_features("/no.pt"))):
-        with pytest.raises(UserError, match="no (vision model|feature network)"):
+        with pytest.raises(UserError, match=r"no (vision model|feature network)"):
             call()
         assert name
     with pytest.raises(UserError, match="no CLIP"):

@@ -32,7 +32,8 @@ def read(condition: str, image: Image.Image, backend: str | None = None) -> Any:
     if name == "pose" and backend in (None, "posenet"):
         from zeroconv.annotators.pose import people
 
-        return people(pixels, *find_weights("posenet"))
+        graph, weights = find_weights("posenet")
+        return people(pixels, graph, weights)
     if name not in ("depth", "normal", "segmentation") or backend is None:
         known = [a for a in LEARNED.values() if a.condition == name]
         how = f"give --backend: {known[0].source} (licence: {known[0].licence})" if known else "it needs no network"

@@ -20,7 +20,7 @@ CONVOLUTIONS = (2, 2, 3, 3, 3)  # of each block
 def softedge(image: ndarray, weights: Path) -> ndarray:
     """Picture (H, W, 3) uint8 RGB → edge strength (H, W) uint8."""
     state = load_hed(weights)
-    x = torch.from_numpy(image[..., ::-1].astype(np.float32) - np.float32(MEANS)).permute(2, 0, 1)[None]
+    x = torch.from_numpy(image[..., ::-1].astype(np.float32) - np.array(MEANS, np.float32)).permute(2, 0, 1)[None]
     return (hed(x, state)[0].numpy() * 255 + 0.5).astype(np.uint8)
 
 

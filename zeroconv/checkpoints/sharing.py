@@ -27,7 +27,9 @@ def read_shared(folder: Path, config: dict) -> tuple[dict, dict[str, Tensor]]:
         return config, state
     other = folder.parent / str(name)
     if not other.is_dir():
-        raise UserError(f"{folder} holds only its own part: put the folder {name}, which it shares the rest with, beside it.")
+        raise UserError(
+            f"{folder} holds only its own part: put the folder {name}, which it shares the rest with, beside it."
+        )
     config = {**config, "zeroconv": {key: value for key, value in ours.items() if key != "shared"}}
     return config, {**read_weights(other, NAMES), **state}
 
@@ -41,5 +43,7 @@ def own_part(state: dict[str, Tensor], shared: Path) -> dict[str, Tensor]:
     if theirs.keys() != state.keys() or any(theirs[key].shape != state[key].shape for key in state):
         raise UserError(f"the control has other tensors than {shared}, so the two cannot share any.")
     return {
-        key: value for key, value in state.items() if theirs[key].dtype != value.dtype or not torch.equal(theirs[key], value)
+        key: value
+        for key, value in state.items()
+        if theirs[key].dtype != value.dtype or not torch.equal(theirs[key], value)
     }

@@ -1,4 +1,4 @@
-"""What `zeroconv annotate` does: one hint, or a training set with hints, in parallel and without doing anything twice."""
+"""What `zeroconv annotate` does: one hint, or a training set with hints, in parallel, nothing done twice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parse_params(texts: Sequence[str]) -> dict[str, float]:
 
 
 def parse_conditions(text: str, params: dict[str, float]) -> tuple[str, ...]:
-    """"canny,depth" → their registry names; parameters must be the condition's own."""
+    """ "canny,depth" → their registry names; parameters must be the condition's own."""
     names = tuple(dict.fromkeys(find(name.strip()).name for name in text.split(",") if name.strip()))
     if not names:
         raise UserError("no condition is named; write for example canny, or canny,softedge,pose")

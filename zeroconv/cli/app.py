@@ -160,7 +160,9 @@ def annotate(
     _answer(report, json, lambda: typer.echo(f"{report['drawn']} drawn, {report['kept']} kept: {report['out']}"))
     if report["broken"]:
         name, reason = next(iter(report["broken"].items()))
-        typer.echo(f"zeroconv: {len(report['broken'])} pictures set aside, the first {name}: {_one_line(reason)}", err=True)
+        typer.echo(
+            f"zeroconv: {len(report['broken'])} pictures set aside, the first {name}: {_one_line(reason)}", err=True
+        )
         raise typer.Exit(3)
 
 
@@ -214,21 +216,35 @@ def evaluate(
     base: Base = "playroom",
     limit: Annotated[int, Option(min=2, help="Held-out pictures.")] = 200,
     limit_none: Annotated[int | None, Option(min=0, help="How many of them without control too; all.")] = None,
-    prompts: Annotated[str, Option(help="own, empty, insufficient, conflicting (the paper's figure 8), or all.")] = "own",
+    prompts: Annotated[
+        str, Option(help="own, empty, insufficient, conflicting (the paper's figure 8), or all.")
+    ] = "own",
     guidance: Annotated[str, Option(help="Where control acts: both, cond, resolution, guess.")] = "resolution",
     cfg: Annotated[float, Option(help="Classifier-free guidance; 1 switches it off.")] = 4.0,
     steps: Annotated[int, Option(min=1, max=1000, help="Denoising steps.")] = 12,
     seed: Annotated[int, Option(min=0, max=2**53, help="Seed of the first picture.")] = 0,
-    judge: Annotated[str, Option(help="Who reads depth, normals, classes, poses: playroom, a folder or hub id.")] = "auto",
-    features: Annotated[str, Option(help="Of FID and KID: playroom, a TorchScript Inception, a vision model.")] = "auto",
+    judge: Annotated[
+        str, Option(help="Who reads depth, normals, classes, poses: playroom, a folder or hub id.")
+    ] = "auto",
+    features: Annotated[
+        str, Option(help="Of FID and KID: playroom, a TorchScript Inception, a vision model.")
+    ] = "auto",
     clip: Annotated[str | None, Option(help="A CLIP's folder or hub id, for its score.")] = None,
     json: Annotated[Path | None, Option(help="Write the whole report to this file; - prints it.")] = None,
-    page: Annotated[Path | None, Option("--html", help="Write a page with the best, median and worst pictures.")] = None,
+    page: Annotated[
+        Path | None, Option("--html", help="Write a page with the best, median and worst pictures.")
+    ] = None,
 ) -> None:
     """Measure how well a control is followed: generate, read the hint back from the pictures, compare."""
     from zeroconv.cli.evaluate import run, show
 
-    settings = {"count": limit, "count_none": limit_none, "prompts": prompts, "guidance": guidance, "data": data}
+    settings: dict[str, Any] = {
+        "count": limit,
+        "count_none": limit_none,
+        "prompts": prompts,
+        "guidance": guidance,
+        "data": data,
+    }
     settings |= {"cfg": cfg, "steps": steps, "seed": seed, "judge": judge, "features": features, "clip": clip}
     for report in run(control, base, settings, json, page):
         if str(json) != "-":

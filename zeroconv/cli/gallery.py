@@ -88,8 +88,7 @@ def scene_rows(size: int, count: int = 3) -> list[Row]:
         for scene in scenes[:count]
     ]
     depths = [
-        Row("depth-scenes", "depth", scene.caption, exact_hint(scene, "depth"), scene.image)
-        for scene in scenes[count:]
+        Row("depth-scenes", "depth", scene.caption, exact_hint(scene, "depth"), scene.image) for scene in scenes[count:]
     ]
     return edges + depths
 
@@ -97,7 +96,6 @@ def scene_rows(size: int, count: int = 3) -> list[Row]:
 def sticker_rows(size: int, count: int = 4) -> list[Row]:
     """Rows from the stickers in the package whose concepts were held out from every training."""
     from zeroconv.conditions import annotate
-    from zeroconv.data.generated import exact_hint
     from zeroconv.playroom import stickers
 
     held_out = stickers.load_stickers(stickers.sample_folder(), "test")
@@ -114,7 +112,6 @@ def sticker_rows(size: int, count: int = 4) -> list[Row]:
 def photo_rows(size: int) -> list[Row]:
     """One photograph (scikit-image's `coffee`), its edges, three prompts."""
     from zeroconv.conditions import annotate
-    from zeroconv.data.generated import exact_hint
 
     try:
         from skimage.data import coffee

@@ -6,7 +6,6 @@ import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from PIL import Image
 from typer import Argument, Option

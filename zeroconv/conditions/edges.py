@@ -87,7 +87,7 @@ def draw_scribble(image: ndarray, threshold: float = 0.45, width: float = 0.012,
     strength = soft_edges(image)
     ridge = (thin(strength) & (strength > threshold)).astype(np.uint8)
     side = max(image.shape[:2])
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(ridge, connectivity=8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(ridge, connectivity=8)
     small = stats[:, cv2.CC_STAT_AREA] < max(4, side // 24)
     ridge[small[labels]] = 0
     pen = max(2, round(width * side))

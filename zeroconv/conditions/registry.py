@@ -97,9 +97,15 @@ _ALL = (
         scores.score_soft,
         "area",
         aliases=(
-            "hed", "softedge_hed", "softedge_hedsafe", "softedge_pidinet", "softedge_pidisafe", "pidinet",
-            "control_v11p_sd15_softedge", "sd-controlnet-hed",
-        ),  # fmt: skip
+            "hed",
+            "softedge_hed",
+            "softedge_hedsafe",
+            "softedge_pidinet",
+            "softedge_pidisafe",
+            "pidinet",
+            "control_v11p_sd15_softedge",
+            "sd-controlnet-hed",
+        ),
     ),
     Condition(
         "scribble",
@@ -108,9 +114,13 @@ _ALL = (
         scores.score_edges,
         "lines",
         aliases=(
-            "scribble_hed", "scribble_pidinet", "scribble_xdog", "fake_scribble", "control_v11p_sd15_scribble",
+            "scribble_hed",
+            "scribble_pidinet",
+            "scribble_xdog",
+            "fake_scribble",
+            "control_v11p_sd15_scribble",
             "sd-controlnet-scribble",
-        ),  # fmt: skip
+        ),
     ),
     Condition(
         "pose",
@@ -120,8 +130,14 @@ _ALL = (
         "nearest",
         mirror=pose.mirror_hint,
         channels=3,
-        aliases=("openpose", "openpose_full", "openpose_faceonly", "dw_openpose_full", "control_v11p_sd15_openpose",
-                 "sd-controlnet-openpose"),  # fmt: skip
+        aliases=(
+            "openpose",
+            "openpose_full",
+            "openpose_faceonly",
+            "dw_openpose_full",
+            "control_v11p_sd15_openpose",
+            "sd-controlnet-openpose",
+        ),
         source=_EXACT,
         licence=_SEE,
     ),
@@ -145,9 +161,14 @@ _ALL = (
         "area",
         decode=lambda hint: maps.hint_to_depth(_first_channel(hint)),
         aliases=(
-            "control_v11f1p_sd15_depth", "sd-controlnet-depth", "depth_midas", "depth_anything", "depth_anything_v2",
-            "depth_zoe", "depth_leres",
-        ),  # fmt: skip
+            "control_v11f1p_sd15_depth",
+            "sd-controlnet-depth",
+            "depth_midas",
+            "depth_anything",
+            "depth_anything_v2",
+            "depth_zoe",
+            "depth_leres",
+        ),
         source=_EXACT,
         licence=_SEE,
     ),
@@ -160,8 +181,14 @@ _ALL = (
         decode=maps.hint_to_normal,
         mirror=_mirror_normals,
         channels=3,
-        aliases=("normals", "normal_bae", "normalbae", "normal_midas", "control_v11p_sd15_normalbae",
-                 "sd-controlnet-normal"),  # fmt: skip
+        aliases=(
+            "normals",
+            "normal_bae",
+            "normalbae",
+            "normal_midas",
+            "control_v11p_sd15_normalbae",
+            "sd-controlnet-normal",
+        ),
         source=_EXACT,
         licence=_SEE,
     ),
@@ -172,9 +199,14 @@ _ALL = (
         scores.score_soft,
         "area",
         aliases=(
-            "lineart_standard", "lineart_realistic", "lineart_coarse", "lineart_anime", "cartoon",
-            "control_v11p_sd15_lineart", "control_v11p_sd15s2_lineart_anime",
-        ),  # fmt: skip
+            "lineart_standard",
+            "lineart_realistic",
+            "lineart_coarse",
+            "lineart_anime",
+            "cartoon",
+            "control_v11p_sd15_lineart",
+            "control_v11p_sd15s2_lineart_anime",
+        ),
     ),
     Condition(
         "shuffle",

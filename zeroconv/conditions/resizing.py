@@ -34,6 +34,6 @@ def resize_hint(hint: Image.Image, size: tuple[int, int], rule: str | None = Non
 
 def with_hole(hint: Image.Image) -> Image.Image:
     """RGBA where the hint has transparent pixels (an inpaint hint's hole), else RGB."""
-    if hint.mode == "RGBA" and hint.getextrema()[3][0] < 128:  # type: ignore[index]
+    if hint.mode == "RGBA" and hint.getextrema()[3][0] < 128:  # type: ignore
         return hint
     return hint.convert("RGB")

@@ -196,7 +196,11 @@ def read_journal(path: Path) -> dict[str, dict[str, Any]]:
 def _sweep(out: Path) -> None:
     """Remove what a killed run left half written; end a journal's torn last line, so that the next starts afresh."""
     for path in out.rglob(".*.*"):
-        if path.name != JOURNAL and path.suffix in (".png", ".json", ".jsonl", ".jpg", ".jpeg", ".webp") and path.is_file():
+        if (
+            path.name != JOURNAL
+            and path.suffix in (".png", ".json", ".jsonl", ".jpg", ".jpeg", ".webp")
+            and path.is_file()
+        ):
             path.unlink(missing_ok=True)
     journal = out / JOURNAL
     if journal.is_file() and not journal.read_bytes().endswith(b"\n"):

@@ -124,9 +124,10 @@ def open_dataset(
                               `?split=train` keeps one split, `?views=4` lays each on 4 random backgrounds (`&seed=1`).
     FOLDER                    an imagefolder with metadata.jsonl (file_name, text, and conditioning_image for the hint),
                               or fill50k's layout with prompt.json (source = hint, target, prompt).
-    Any of them may end in `?limit=N`, and in `?condition=pose` where its hints differ from the data set's; several are joined with " + ". `split` and `limit` stand in where the spec is
-    silent; `limit` bounds the whole. Raises UserError for a spec that names nothing, a folder that lacks its list, or
-    no example at all.
+                              Also a folder of parquet or tar shards, as `zeroconv annotate --format` writes them.
+    Any of them may end in `?limit=N`, and in `?condition=pose` where its hints differ from the data set's; several
+    are joined with " + ". `split` and `limit` stand in where the spec is silent; `limit` bounds the whole. Raises
+    UserError for a spec that names nothing, a folder that lacks its list, or no example at all.
     """
     if isinstance(spec, Path):
         parts = [str(spec)]

@@ -46,7 +46,8 @@ def _thin(hint: ndarray) -> ndarray:
     return (
         hint[..., 0]
         if hint.shape[2] == 3
-        and np.array_equal(hint[..., 0], hint[..., 1]) and np.array_equal(hint[..., 0], hint[..., 2])
+        and np.array_equal(hint[..., 0], hint[..., 1])
+        and np.array_equal(hint[..., 0], hint[..., 2])
         else hint
     )
 

@@ -42,7 +42,7 @@ def fit(example: Example, size: int | None, condition: str | None) -> Example:
 
 
 def _to_square(person: ndarray, size: tuple[int, int], side: int) -> ndarray:
-    """Joints (…, 3) in pixels of a picture → in pixels of its middle square at `side`; those outside count as unknown."""
+    """Joints (…, 3) in pixels of a picture → of its middle square at `side`; those outside count as unknown."""
     short = min(size)
     moved = person.copy()
     moved[:, :2] -= ((size[0] - short) // 2, (size[1] - short) // 2)

@@ -70,7 +70,9 @@ class Folder:
         return Example(row.image, image, row.text, hint, mirrorable, people)
 
 
-def open_folder(folder: Path, split: str | None = None, limit: int | None = None, condition: str | None = None) -> Source:
+def open_folder(
+    folder: Path, split: str | None = None, limit: int | None = None, condition: str | None = None
+) -> Source:
     """Read the list of a folder; `split` keeps the lines whose column `split` says so. No picture is opened."""
     if not folder.exists():
         raise UserError(f"there is no data folder {folder}; check the path in the recipe's data.train.")

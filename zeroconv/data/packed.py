@@ -62,7 +62,9 @@ def _write_parquet(source: Folder, rows: Sequence[int], path: Path) -> None:
     texts = arrow.array([t[0] for t in columns["text"]]) if single else arrow.array(columns["text"])
     arrays = [arrow.array(columns["image"], kind), arrow.array(columns["conditioning_image"], kind), texts]
     features = {"image": {"_type": "Image"}, "conditioning_image": {"_type": "Image"}}
-    note = {"huggingface": json.dumps({"info": {"features": {**features, "text": {"dtype": "string", "_type": "Value"}}}})}
+    note = {
+        "huggingface": json.dumps({"info": {"features": {**features, "text": {"dtype": "string", "_type": "Value"}}}})
+    }
     table = arrow.table(arrays, names=list(columns)).replace_schema_metadata(note if single else None)
     parquet.write_table(table, path, row_group_size=64)
 

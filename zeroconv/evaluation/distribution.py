@@ -53,7 +53,9 @@ def bootstrap(
     value, rng = distance(a, b), np.random.default_rng(seed)
     found = np.array(
         [
-            distance(a[rng.permutation(len(a))[: max(2, len(a) // 2)]], b[rng.permutation(len(b))[: max(2, len(b) // 2)]])
+            distance(
+                a[rng.permutation(len(a))[: max(2, len(a) // 2)]], b[rng.permutation(len(b))[: max(2, len(b) // 2)]]
+            )
             for _ in range(draws)
         ]
     )

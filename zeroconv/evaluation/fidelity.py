@@ -84,28 +84,29 @@ def evaluate(
     condition = condition_of(net)
     pairs = load_pairs(data, condition, count, backbone.default_size)
     texts = prompts_of(pairs, prompts)
-    options: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "cfg": cfg}
     seeds = [seed + i for i in range(count)]
-    hints = [pair.hint for pair in pairs]
-    made = generate(backbone, texts, [Control(net, hints)], guidance=guidance, seed=seeds, **options)
+    options: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "cfg": cfg}
+
+    def controlled(n: int, offset: int = 0) -> list[Image.Image]:
+        controls = [Control(net, [pair.hint for pair in pairs[:n]])]
+        shifted = [number + offset for number in seeds[:n]]
+        return generate(backbone, texts[:n], controls, guidance=guidance, seed=shifted, **options)
+
     few = count if count_none is None else min(count, count_none)
-    plain = generate(backbone, texts[:few], seed=seeds[:few], **options) if few else []
     real = [pair.image for pair in pairs]
-    decoded = through_vae(backbone, real)
+    sets = {
+        "own": controlled(count),
+        "none": generate(backbone, texts[:few], seed=seeds[:few], **options) if few else [],
+        "ceiling": through_vae(backbone, real),
+    }
     read, asked = make_read(condition, judge, data)
-    truths = [pair.truth for pair in pairs]
-    reads = {name: read(images) for name, images in (("own", made), ("none", plain), ("ceiling", decoded), ("real", real)) if images}
-    score = CONDITIONS[condition].score
-    stats = {name: [score(t, r) for t, r in zip(truths, found, strict=False)] for name, found in reads.items()}
-    stats["shuffled"] = [score(t, r) for t, r in zip(truths[1:] + truths[:1], reads["own"], strict=True)]
+    reads = {name: read(images) for name, images in (*sets.items(), ("real", real)) if images}
+    stats = scores_of(condition, [pair.truth for pair in pairs], reads)
     if pictures is not None:
-        pictures.append(Shown(pairs, made, plain, reads["own"], stats["own"]))
-    sets = {"own": made, "none": plain, "ceiling": decoded}
+        pictures.append(Shown(pairs, sets["own"], sets["none"], reads["own"], stats["own"]))
     extract, named = likeness.make_features(features)
-    more = [
-        generate(backbone, texts[:varied], [Control(net, hints[:varied])], guidance=guidance, seed=[s + 10_000 * k for s in seeds[:varied]], **options)
-        for k in (1, 2, 3)
-    ] if varied else []  # fmt: skip
+    more = [controlled(varied, 10_000 * k) for k in (1, 2, 3)] if varied else []
+    told = PROMPTS[prompts] == "own" and data.startswith("playroom")
     return {
         "control": control if isinstance(control, str) else "given",
         "condition": condition,
@@ -116,18 +117,26 @@ def evaluate(
         "seeds": [seeds[0], seeds[-1]],
         "steps": steps,
         "guidance": guidance,
-        "cfg": options["cfg"],
+        "cfg": cfg,
         "judge": asked,
         "metrics": tabulate(stats),
         "lift": lifts(stats),
         "pictures": {
             "features": named,
             **likeness.distances(extract, real, sets),
-            **likeness.diversity(extract, made, more, varied),
+            **likeness.diversity(extract, sets["own"], more, varied),
         },
-        "caption": caption_figures(pairs, sets, real) if PROMPTS[prompts] == "own" and data.startswith("playroom") else {},
+        "caption": caption_figures(pairs, sets, real) if told else {},
         **({"clip": likeness.clip_scores(clip, texts, sets)} if clip else {}),
     }
+
+
+def scores_of(condition: str, truths: list[Any], reads: dict[str, list[Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Column → what each picture contributes; `shuffled` asks the pictures of `own` for the next pair's hint."""
+    score = CONDITIONS[condition].score
+    stats = {name: [score(t, r) for t, r in zip(truths, found, strict=False)] for name, found in reads.items()}
+    stats["shuffled"] = [score(t, r) for t, r in zip(truths[1:] + truths[:1], reads["own"], strict=True)]
+    return stats
 
 
 COLUMNS = ("own", "shuffled", "none", "ceiling", "real")

@@ -55,7 +55,7 @@ def summarise(stats: Stats, kind: str = "mean", draws: int = 2000, seed: int = 0
 
 
 def paired_interval(a: Stats, b: Stats, kind: str = "mean", draws: int = 2000, seed: int = 0) -> dict[str, float]:
-    """Figure of `a` minus figure of `b`, both of the same pictures, and its 95% interval: they are resampled together."""
+    """Figure of `a` minus figure of `b`, of the same pictures, and its 95% interval: they are resampled together."""
     if len(a) != len(b):
         raise ValueError(f"Pairs need two lists of one length, not {len(a)} and {len(b)}.")
     rows = _rows(len(a), kind, draws, seed)

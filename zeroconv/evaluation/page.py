@@ -30,8 +30,8 @@ def write_page(report: dict[str, Any], shown: Shown) -> str:
     """The page's text. Each picture stands as hint, what was read back, the picture made, the real one."""
     title = f"{report['control']}: is the {report['condition']} hint followed?"
     facts = ", ".join(
-        f"{name.replace('_', ' ')} {report[name]}" for name in ("base", "data", "prompts", "guidance", "cfg", "steps", "judge")
-    )  # fmt: skip
+        f"{name} {report[name]}" for name in ("base", "data", "prompts", "guidance", "cfg", "steps", "judge")
+    )
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width,initial-scale=1">',
@@ -87,7 +87,9 @@ def _others(report: dict[str, Any]) -> str:
         text = "; ".join(f"{column} {_span(value)}".strip() for column, value in spans.items())
         label = f"caption: colour of the {name}" if name in report["caption"] else name
         rows.append(f"<tr><td>{html.escape(label)}</td><td>{text}</td></tr>")
-    return f"<table>{''.join(rows)}</table><p><small>Features: {html.escape(report['pictures']['features'])}.</small></p>"
+    return (
+        f"<table>{''.join(rows)}</table><p><small>Features: {html.escape(report['pictures']['features'])}.</small></p>"
+    )
 
 
 def _span(value: dict[str, float] | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -67,11 +68,9 @@ class Reader(nn.Module):
         self.down = nn.ModuleList(
             nn.Sequential(*(Block(w) for _ in range(n))) for w, n in zip(widths, depths, strict=True)
         )
-        self.shrink = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
         self.whole = nn.Linear(widths[-1], widths[-1])  # what the whole picture says to every place
-        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.up = nn.ModuleList(Block(w) for w in widths[:-1])
         self.dense = nn.Conv2d(widths[0], 4 * (1 + 3 + CLASSES), 3, padding=1)
         self.people = nn.Sequential(Block(widths[1]), nn.SiLU(), nn.Conv2d(widths[1], 1 + 2 * JOINTS, 3, padding=1))
@@ -122,7 +121,8 @@ def load_reader(path: Path = ASSET) -> Reader:
         raise UserError(f"the playroom reader {path} is missing; install the package with its assets.")
     reader = Reader()
     reader.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    return reader.eval().to(memory_format=torch.channels_last)
+    reader.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return reader.eval()
 
 
 def save_reader(reader: Reader, path: Path = ASSET) -> None:

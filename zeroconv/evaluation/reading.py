@@ -26,7 +26,6 @@ def make_read(condition: str, judge: str = "auto", data: str = "playroom") -> tu
         return lambda images: [_draw(entry.name, image) for image in images], "drawn again"
     if judge == "playroom" or (judge == "auto" and data.startswith("playroom")):
         return lambda images: list(getattr(reader.read(images), entry.name)), "playroom reader"
-    from zeroconv import annotators
 
     backend = None if judge == "auto" else judge
     return lambda images: [_learned(entry.name, image, backend) for image in images], backend or "offline annotator"

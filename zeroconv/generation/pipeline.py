@@ -16,8 +16,8 @@ from torch import Tensor
 from zeroconv.backbones import Backbone
 from zeroconv.conditions import CONDITIONS, resize_hint
 from zeroconv.conditions.resizing import with_hole
-from zeroconv.data.batches import hints_to_float
 from zeroconv.control import ControlNet
+from zeroconv.data.batches import hints_to_float
 from zeroconv.errors import UserError
 from zeroconv.generation import guidance as guidance_modes
 from zeroconv.generation.sampling import Guide, denoise, initial_latents, make_scheduler

@@ -35,9 +35,7 @@ class Convergence:
         return asdict(self)
 
 
-def detect(
-    history: Sequence[Measured], sigmas: float = 4.0, share: float = 0.002, runs: int = 2
-) -> Convergence | None:
+def detect(history: Sequence[Measured], sigmas: float = 4.0, share: float = 0.002, runs: int = 2) -> Convergence | None:
     """The change point in a run's measurements, or None while there is none.
 
     It is settled by the first `runs` measurements in a row whose gain is `sigmas` standard errors above the base line

@@ -67,7 +67,8 @@ def train_reader(folder: Path, config: ReaderConfig, backbone: Any, say: Callabl
     state = load_state(folder / "reader.pt", model=reader, optimizer=optimizer)
     step, spent = (state["step"], state["seconds"]) if state else (0, 0.0)
     average = state["average"] if state else average
-    began, shown = time.monotonic() - spent, {}
+    began = time.monotonic() - spent
+    shown: dict[str, float] = {}
     while True:
         spent = time.monotonic() - began
         done = spent / (60 * config.minutes) if config.minutes else step / config.steps

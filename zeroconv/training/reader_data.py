@@ -51,11 +51,11 @@ def _draw(job: tuple[Path, Sequence[int], int]) -> None:
         "people": np.array([len(scene.keypoints) for scene in scenes]),
     }
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def load_shards(paths: Sequence[Path]) -> dict[str, ndarray]:
-    """All shards end to end, in memory; with `decoded` (the pictures through a VAE) where `<shard>.vae.npy` is there."""
+    """All shards end to end, in memory; `decoded` is the pictures through a VAE, where `<shard>.vae.npy` is there."""
     parts = [dict(np.load(path)) for path in paths]
     data = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     decoded = [path.with_suffix(".vae.npy") for path in paths]

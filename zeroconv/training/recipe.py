@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from zeroconv.conditions import CONDITIONS
 from zeroconv.errors import UserError
 
+
 class Strict(BaseModel):
     """A misspelt setting is an error, never ignored."""
 
@@ -114,7 +115,7 @@ class TrainingSettings(Strict):
 
 
 def parse_action(text: str) -> tuple[str, float]:
-    """"stop_after=200" → ("stop_after", 200.0). Raises ValueError for another action or value."""
+    """ "stop_after=200" → ("stop_after", 200.0). Raises ValueError for another action or value."""
     name, _, value = text.partition("=")
     limits = {"stop_after": (0, float("inf")), "lower_lr": (1e-6, 1), "enlarge_batch": (1, 1024)}
     try:

@@ -112,7 +112,9 @@ def make_control(recipe: Recipe, backbone: UNetBackbone) -> ControlNet:
         return control
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
-        return ControlNet.from_backbone(backbone, condition=condition, **settings.model_dump(exclude={"init", "frozen_copy"}))
+        return ControlNet.from_backbone(
+            backbone, condition=condition, **settings.model_dump(exclude={"init", "frozen_copy"})
+        )
 
 
 # ---------------------------------------------------------------- data

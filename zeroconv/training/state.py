@@ -50,9 +50,7 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted((p for p in folder.glob("step-*.pt") if _NAME.fullmatch(p.name)), reverse=True)
 
 
-def load_checkpoint(
-    folder: Path, device: torch.device | str = "cpu", step: int | None = None
-) -> dict[str, Any] | None:
+def load_checkpoint(folder: Path, device: torch.device | str = "cpu", step: int | None = None) -> dict[str, Any] | None:
     """The newest whole checkpoint (or that of `step`), its random generators set; None if there is none. Damaged ones
     are passed over."""
     for path in checkpoints(folder):

@@ -170,7 +170,7 @@ class Trainer:
         return mean, norm
 
     def learning_rate(self) -> float:
-        """The schedule's, halved by every return to a checkpoint, lowered after convergence where the recipe says so."""
+        """The schedule's, halved by every return to a checkpoint, lowered after convergence if the recipe says so."""
         lowered = self._action("lower_lr")
         return learning_rate(self.step, self.settings) * 0.5**self.rollbacks * (1.0 if lowered is None else lowered)
 
@@ -199,8 +199,8 @@ class Trainer:
         where = self.step
         if tried > _ROLLBACKS or not checkpoints(self.folder / "checkpoints") or not self.resume():
             raise UserError(
-                f"the loss has been no number for {_PATIENCE} steps, at step {where}, and after {tried - 1} returns to a "
-                "checkpoint; lower training.learning_rate or raise training.warmup, and start with another out folder."
+                f"the loss has been no number for {_PATIENCE} steps, at step {where}, and after {tried - 1} returns to "
+                "a checkpoint; lower training.learning_rate or raise training.warmup, in another out folder."
             )
         self.rollbacks, self.skipped = tried, 0
         self.plan = self._plan()

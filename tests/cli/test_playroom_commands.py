@@ -7,26 +7,29 @@ import numpy as np
 from PIL import Image
 
 from zeroconv import playroom
+from zeroconv.conditions import maps
 from zeroconv.data import open_dataset
 
 
 def test_scenes_become_an_imagefolder_with_exact_maps(zeroconv, tmp_path: Path) -> None:
-    maps = "depth,normal,segmentation,instances,outline,keypoints"
+    kinds = "depth,normal,segmentation,instances,outline,keypoints"
     words = ("playroom", "render", tmp_path, "--count", 2, "--split", "test", "--first", 3, "--size", 64)
-    result = zeroconv(*words, "--maps", maps)
+    result = zeroconv(*words, "--maps", kinds)
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text().splitlines()]
     scene = playroom.render(playroom.split_seeds("test", 1, start=3)[0], size=64)
     assert lines[0]["text"] == scene.caption
     assert lines[0]["seed"] == scene.seed
-    opened = {kind: np.asarray(Image.open(tmp_path / lines[0][kind])) for kind in maps.split(",")[:-1]}
+    opened = {kind: np.asarray(Image.open(tmp_path / lines[0][kind])) for kind in kinds.split(",")[:-1]}
     assert (np.asarray(Image.open(tmp_path / lines[0]["file_name"])) == np.asarray(scene.image)).all()
     assert (opened["depth"] == maps.depth_to_hint(scene.depth)).all()
     assert (opened["segmentation"] == scene.segmentation).all()
     assert (opened["instances"] == scene.instances).all()
     assert (opened["outline"] == scene.outline).all()
-    back = opened["normal"] / 127.5 - 1
-    assert abs(back - scene.normal).max() < 0.01
+    assert abs(maps.hint_to_normal(opened["normal"]) - scene.normal).max() < 0.01
+    # class ids, shown in the colours of segmentation hints: a picture of both
+    hint = open_dataset(str(tmp_path), condition="segmentation")[0].hint
+    assert (np.asarray(hint) == maps.classes_to_hint(scene.segmentation)).all()
     assert len(lines[0]["keypoints"]) == len(scene.keypoints)
 
 

@@ -51,11 +51,11 @@ def test_mistakes_in_a_recipe_are_one_sentence(zeroconv, recipe: Path) -> None:
 
 def test_the_report_has_its_columns(zeroconv, models: Path, tmp_path: Path) -> None:
     words = ("evaluate", models / "canny", "--base", models / "base", "--limit", 2, "--steps", 1)
-    result = zeroconv(*words, "--json", tmp_path / "report.json")
+    result = zeroconv(*words, "--json", tmp_path / "report.json", "--html", tmp_path / "page.html")
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "report.json").read_text())
-    assert set(report["metrics"]["f1_1px"]) == {"own", "shuffled", "none", "ceiling"}
-    assert "f1_1px" in result.stdout
+    assert set(report["metrics"]["f1_1px"]) == {"own", "shuffled", "none", "ceiling", "real"}
+    assert "f1_1px" in result.stdout and "<h2>Worst</h2>" in (tmp_path / "page.html").read_text()
     printed = json.loads(zeroconv(*words, "--json", "-").stdout)
     assert printed == report
 

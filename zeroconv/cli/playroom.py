@@ -61,7 +61,7 @@ def render(
 
 def _write_scene(scene: Scene, out: Path, name: str, maps: list[str]) -> dict[str, Any]:
     """Write picture and maps; returns the scene's line of metadata.jsonl."""
-    from zeroconv.conditions.maps import depth_to_hint, normal_to_hint
+    from zeroconv.conditions.maps import PLAYROOM_COLOURS, depth_to_hint, normal_to_hint
 
     line: dict[str, Any] = {"file_name": f"images/{name}", "text": scene.caption, "seed": scene.seed}
     _save(scene.image, out / line["file_name"])
@@ -77,7 +77,10 @@ def _write_scene(scene: Scene, out: Path, name: str, maps: list[str]) -> dict[st
             line[kind] = [people.round(2).tolist() for people in scene.keypoints]
         else:
             line[kind] = f"{kind}/{name}"
-            _save(Image.fromarray(arrays[kind]()), out / line[kind])
+            picture = Image.fromarray(arrays[kind]())
+            if kind == "segmentation":  # class ids, with the colours of segmentation hints as their palette
+                picture.putpalette([value for colour in PLAYROOM_COLOURS for value in colour])
+            _save(picture, out / line[kind])
     return line
 
 

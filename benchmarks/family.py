@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import PICTURES, RESULTS, ROOT, sheet, span, write_result
-from zeroconv.conditions import PAPER
+from zeroconv.conditions import CONDITIONS, PAPER
 from zeroconv.conditions.scores import METRICS
 from zeroconv.control import ControlNet
 from zeroconv.evaluation.fidelity import COLUMNS, Shown, evaluate
@@ -64,12 +64,18 @@ def train(conditions: list[str]) -> None:
 
 
 def pack() -> None:
-    shared = ControlNet.load(RUNS / "playroom-shared" / "control")
-    shared.config["zeroconv"]["condition"] = None
-    shared.save(ASSETS / "playroom-shared", torch.float16)
-    for condition in PAPER:
-        control = ControlNet.load(RUNS / f"playroom-{condition}" / "control")
-        control.save(ASSETS / f"playroom-{condition}", torch.float16, shared=ASSETS / "playroom-shared")
+    """Save the trained controls into the package, with what their runs say of themselves."""
+    for name in ("shared", *PAPER):
+        run = RUNS / f"playroom-{name}"
+        control = ControlNet.load(run / "control")
+        summary = json.loads((run / "summary.json").read_text())
+        facts = {key: summary[key] for key in ("steps", "samples", "minutes", "examples")}
+        gain = (summary["validation"] or {}).get("gain")
+        control.config["zeroconv"].update(
+            condition=None if name == "shared" else name, base="playroom", trained={**facts, "hint_gain": gain}
+        )
+        shared = None if name == "shared" else ASSETS / "playroom-shared"
+        control.save(ASSETS / f"playroom-{name}", torch.float16, shared=shared)
     size = sum(path.stat().st_size for path in ASSETS.glob("playroom-*/*.safetensors"))
     print(f"{size / 2**20:.1f} MiB in all")
 
@@ -118,7 +124,7 @@ def table() -> None:
             values, lift = report["metrics"][metric], report["lift"][metric]["over shuffled"]
             count = report["n"]["own"]
             sign = "" if METRICS[metric].better == "higher" else " ↓"
-            prompt = "caption" if report["prompts"] == "own" else "no prompt"
+            prompt = PROMPTED[report["prompts"]]
             rows.append(
                 [f"{condition}, {metric}{sign}, {prompt}", *(span(values.get(c)) for c in COLUMNS), span(lift), target]
             )
@@ -136,6 +142,58 @@ def table() -> None:
     write_result(
         "family", columns, rows, "python -m benchmarks.family measure && python -m benchmarks.family table", note
     )
+
+
+def cards() -> None:
+    """README.md of every control, from its config and its report."""
+    for name in ("shared", *PAPER):
+        folder = ASSETS / f"playroom-{name}"
+        trained = json.loads((folder / "config.json").read_text())["zeroconv"]["trained"]
+        (folder / "README.md").write_text(card(name, trained), encoding="utf-8")
+
+
+def card(name: str, trained: dict[str, Any]) -> str:
+    if name == "shared":
+        what = (
+            "The copy that the other playroom controls share: one ControlNet for the playroom base, trained on hints of the "
+            "paper's nine conditions at once. It follows all of them by itself; each condition's own hint encoder and "
+            "connections stand in the folders beside this one."
+        )
+        recipe = "recipes/playroom-shared.yaml"
+    else:
+        meaning = CONDITIONS[name].meaning
+        what = (
+            f"A ControlNet for the playroom base that follows {name} hints: {meaning}. This folder holds its own part, hint "
+            "encoder and connections; the rest is [playroom-shared](../playroom-shared/README.md)'s. "
+            f"`zeroconv convert playroom-{name} OUT` writes one that stands alone and that diffusers reads."
+        )
+        recipe = "recipes/playroom-own.yaml"
+    how = (
+        f"Trained by `python -m benchmarks.family train {name}` ({recipe}) on two CPU cores: {trained['steps']} steps of 32, "
+        f"{trained['examples']:,} pictures (rendered scenes, exact hints where pixels do not tell; for line-like hints "
+        f"stickers of the train split too), {trained['minutes']:.0f} minutes, Muon, half of the prompts empty. float16."
+    )
+    licence = (
+        "The weights are under the MIT licence of this project. They continue those of [playroom](../playroom/README.md), "
+        "whose card names the sticker art (MIT, Apache-2.0, CC-BY-4.0) and its makers; the same art was used here."
+    )
+    return f"# playroom-{name}\n\n{what}\n\n## How it was made\n\n{how}\n\n{figures(name)}## Licences\n\n{licence}\n"
+
+
+def figures(name: str) -> str:
+    """The section of a card that says how well the hint is followed."""
+    path = RESULTS / "family" / f"{name}.json"
+    if not path.is_file():
+        return ""
+    lines = ["| 95% intervals | own hint | another's hint | no control | ceiling (VAE) |", "|---|---|---|---|---|"]
+    for report in json.loads(path.read_text()):
+        for metric, values in report["metrics"].items():
+            cells = " | ".join(span(values.get(column)) for column in COLUMNS[:4])
+            lines.append(f"| {METRICS[metric].meaning}, {PROMPTED[report['prompts']]} | {cells} |")
+    return "## Figures\n\n" + "\n".join(lines) + "\n\nMade by `python -m benchmarks.family measure`.\n\n"
+
+
+PROMPTED = {"own": "own caption", "empty": "no prompt"}
 
 
 def main() -> None:
@@ -156,6 +214,7 @@ def main() -> None:
         measure(arguments.conditions or list(PAPER), arguments)
     else:
         table()
+        cards()
 
 
 if __name__ == "__main__":

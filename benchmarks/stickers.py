@@ -17,6 +17,7 @@ from benchmarks.common import PICTURES, ROOT, sheet, span, write_result
 from zeroconv.backbones import load_backbone
 from zeroconv.control import ControlNet
 from zeroconv.evaluation import evaluate
+from zeroconv.evaluation.fidelity import Shown
 
 
 def gains(log: Path) -> list[tuple[int, dict[str, float]]]:
@@ -37,9 +38,9 @@ def main() -> None:
     summary = json.loads((arguments.out / "summary.json").read_text())
     backbone = load_backbone("playroom")
     before = ControlNet.from_backbone(backbone, condition="canny")
-    options: dict[str, Any] = {"data": "stickers", "base": backbone, "count": arguments.count, "steps": 12}
+    options: dict[str, Any] = {"data": "stickers", "base": backbone, "count": arguments.count, "steps": 12, "varied": 0}
     untrained = evaluate(before, count_none=0, **options)["metrics"]["f1_1px"]
-    shown: dict[str, Any] = {}
+    shown: list[Shown] = []
     trained = evaluate(str(arguments.out / "control"), count_none=0, pictures=shown, **options)["metrics"]["f1_1px"]
     measured = gains(arguments.out / "log.jsonl")
     first, last = measured[0][1], measured[-1][1]
@@ -54,7 +55,7 @@ def main() -> None:
         f"{arguments.count} compositions of the 60 stickers of held-out concepts, guidance `resolution`, cfg 4."
     )
     write_result("stickers-training", ["", "before", "after"], rows, "python -m benchmarks.stickers", note)
-    pairs, made = shown["pairs"][:10], shown["made"][:10]
+    pairs, made = shown[0].pairs[:10], shown[0].made[:10]
     sheet([[p.hint for p in pairs], made, [p.image for p in pairs]], PICTURES / "stickers-training.png")
     shutil.copy(arguments.out / "log.jsonl", ROOT / "benchmarks" / "results" / "stickers-training.jsonl")
 

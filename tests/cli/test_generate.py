@@ -102,3 +102,16 @@ def test_two_controls_add_up(generate, models: Path, tmp_path: Path) -> None:
     generate("x", "--control", one, "--control", two, "--out", tmp_path / "11.png")
     assert (pixels(tmp_path / "1.png") == pixels(tmp_path / "10.png")).all()
     assert (pixels(tmp_path / "1.png") != pixels(tmp_path / "11.png")).any()
+
+
+def test_modes_and_masks_come_once_or_once_each(zeroconv, models, photo, tmp_path) -> None:
+    Image.new("L", (16, 16), 0).save(tmp_path / "nowhere.png")
+    words = ("generate", "a ball", "--base", models / "base", "--steps", 2, "--cfg", 3)
+    control = ("--control", f"{models / 'canny'}:{photo}")
+    for name, more in {"plain": (), "masked": (*control, "--mask", tmp_path / "nowhere.png"), "full": control}.items():
+        result = zeroconv(*words, *more, "--out", tmp_path / f"{name}.png", "--height", 64, "--width", 64)
+        assert result.exit_code == 0, result.output
+    plain, masked, full = (np.asarray(Image.open(tmp_path / f"{n}.png")) for n in ("plain", "masked", "full"))
+    assert (plain == masked).all() and (plain != full).any()
+    wrong = zeroconv(*words, *control, "--mode", "loud", "--out", tmp_path / "x.png")
+    assert wrong.exit_code == 2 and "balanced" in wrong.stderr

@@ -96,6 +96,8 @@ def generate(
     weight: Annotated[list[float] | None, Option(help=f"Strength of a control, 1 by default. {OneEach}")] = None,
     start: Annotated[list[float] | None, Option(help=f"Share of the steps before a control sets in. {OneEach}")] = None,
     end: Annotated[list[float] | None, Option(help=f"Share of the steps after which it stops. {OneEach}")] = None,
+    mode: Annotated[list[str] | None, Option(help=f"A1111's modes: balanced, prompt, control. {OneEach}")] = None,
+    mask: Annotated[list[Path] | None, Option(help=f"A picture, white where a control acts. {OneEach}")] = None,
     base: Base = "playroom",
     guidance: Annotated[str, Option(help="Where control acts: both, cond, resolution, guess.")] = "resolution",
     cfg: Annotated[float, Option(help="Classifier-free guidance; 1 switches it off.")] = 7.5,
@@ -124,7 +126,7 @@ def generate(
         "width": width,
         "count": count,
     }
-    specs = parse_controls(control or [], weight or [], start or [], end or [])
+    specs = parse_controls(control or [], weight or [], start or [], end or [], mode or [], mask or [])
     report = run(prompt, specs, base, out, device, request)
     _answer(report, json, lambda: typer.echo("\n".join(picture["file"] for picture in report["pictures"])))
 

@@ -37,7 +37,14 @@ class Row:
 
 SECTIONS = {
     "canny-scenes": "Edges of held-out scenes",
-    "depth-scenes": "Depth of held-out scenes (near is white)",
+    "lines-scenes": "Straight line segments",
+    "softedge-scenes": "Soft edges",
+    "scribble-scenes": "Scribbles",
+    "pose-scenes": "Poses",
+    "segmentation-scenes": "Segmentation: a colour a class",
+    "depth-scenes": "Depth (near is white)",
+    "normal-scenes": "Surface normals",
+    "lineart-scenes": "Line art",
     "canny-stickers": "Edges of real stickers, of concepts no network has seen",
     "canny-photo": "Edges of a real photograph, under three prompts",
 }
@@ -65,10 +72,11 @@ def demo(
 
     began = time.perf_counter()
     backbone = load_backbone(base, device=pick_device(device))
-    controls = {name: load_control(name, base, backbone).to(backbone.device) for name in ("canny", "depth")}
-    say(f"models loaded in {time.perf_counter() - began:.1f} s")
     size = backbone.default_size
     rows = [*scene_rows(size), *sticker_rows(size), *photo_rows(size)]
+    names = dict.fromkeys(row.condition for row in rows)
+    controls = {name: load_control(name, base, backbone).to(backbone.device) for name in names}
+    say(f"models loaded in {time.perf_counter() - began:.1f} s")
     draw(rows, backbone, controls, steps=steps, cfg=cfg, guidance=guidance, seeds=range(seeds), say=say)
     seconds = time.perf_counter() - began
     how = f"{steps} steps each, guidance {guidance} at {cfg:g}"
@@ -76,21 +84,19 @@ def demo(
     return write(rows, out, facts)
 
 
-def scene_rows(size: int, count: int = 3) -> list[Row]:
-    """Rows from scenes of the test split, for edges and for depth."""
-    from zeroconv import playroom
-    from zeroconv.conditions import annotate
-    from zeroconv.data.generated import exact_hint
+def scene_rows(size: int) -> list[Row]:
+    """A row a condition, each from another scene of the test split; people for the poses."""
+    from zeroconv.conditions import PAPER
+    from zeroconv.data import open_dataset
 
-    scenes = [playroom.render(seed, size=size) for seed in playroom.split_seeds("test", 2 * count)]
-    edges = [
-        Row("canny-scenes", "canny", scene.caption, annotate("canny", scene.image), scene.image)
-        for scene in scenes[:count]
-    ]
-    depths = [
-        Row("depth-scenes", "depth", scene.caption, exact_hint(scene, "depth"), scene.image) for scene in scenes[count:]
-    ]
-    return edges + depths
+    rows = []
+    for number, condition in enumerate(PAPER):
+        only = "&only=person" if condition == "pose" else ""
+        spec = f"playroom:test:1?start={7 * number}{only}"
+        example = open_dataset(spec, condition=condition, size=size)[0]
+        assert example.hint is not None
+        rows.append(Row(f"{condition}-scenes", condition, example.caption, example.hint, example.image))
+    return rows
 
 
 def sticker_rows(size: int, count: int = 4) -> list[Row]:

@@ -28,19 +28,28 @@ class ControlSpec:
     weight: float = 1.0
     start: float = 0.0
     end: float = 1.0
+    mode: str | None = None
+    mask: Path | None = None
 
 
 def parse_controls(
-    texts: Sequence[str], weights: Sequence[float], starts: Sequence[float], ends: Sequence[float]
+    texts: Sequence[str],
+    weights: Sequence[float],
+    starts: Sequence[float],
+    ends: Sequence[float],
+    modes: Sequence[str] = (),
+    masks: Sequence[Path] = (),
 ) -> list[ControlSpec]:
-    """Read `NAME=PICTURE` and `NAME:PICTURE`; weights and windows come once for all controls or once for each."""
+    """Read `NAME=PICTURE` and `NAME:PICTURE`; what belongs to a control comes once for all or once for each."""
     columns = [
         _one_each("--weight", weights, len(texts), 1.0),
         _one_each("--start", starts, len(texts), 0.0),
         _one_each("--end", ends, len(texts), 1.0),
+        _one_each("--mode", modes, len(texts), None),
+        _one_each("--mask", masks, len(texts), None),
     ]
     specs = []
-    for text, weight, start, end in zip(texts, *columns, strict=True):
+    for text, weight, start, end, mode, mask in zip(texts, *columns, strict=True):
         cut = min((i for i in (text.find("="), text.find(":")) if i > 0), default=-1)
         name, picture = text[:cut].strip(), text[cut + 1 :].strip()
         if cut < 0 or not name or not picture:
@@ -52,11 +61,11 @@ def parse_controls(
             raise UserError(
                 f"--weight {weight} is no strength: give a finite number, 1 for the control as it was trained"
             )
-        specs.append(ControlSpec(name, Path(picture), text[cut] == ":", weight, start, end))
+        specs.append(ControlSpec(name, Path(picture), text[cut] == ":", weight, start, end, mode, mask))
     return specs
 
 
-def _one_each(option: str, values: Sequence[float], count: int, default: float) -> list[float]:
+def _one_each(option: str, values: Sequence[Any], count: int, default: Any) -> list[Any]:
     if not values:
         return [default] * count
     if len(values) == 1:
@@ -191,15 +200,17 @@ def run(
         net = load_control(spec.name, base, backbone)
         hint = draw_hint(condition_of(spec, net), picture, size) if spec.draw else picture
         hints.append(hint)
-        controls.append(Control(net.to(backbone.device), hint, weight=spec.weight, start=spec.start, end=spec.end))
+        mask = None if spec.mask is None else open_picture(spec.mask)
+        window = {"weight": spec.weight, "start": spec.start, "end": spec.end}
+        controls.append(Control(net.to(backbone.device), hint, **window, mode=spec.mode, mask=mask))
         told.append(
             {
                 "name": spec.name,
                 "picture": str(spec.picture),
                 "drawn": spec.draw,
-                "weight": spec.weight,
-                "start": spec.start,
-                "end": spec.end,
+                **window,
+                "mode": spec.mode,
+                "mask": None if spec.mask is None else str(spec.mask),
             }
         )
     loaded = time.perf_counter()

@@ -16,7 +16,8 @@ from torch import Tensor
 from zeroconv.backbones import Backbone
 from zeroconv.conditions import CONDITIONS, resize_hint
 from zeroconv.conditions.resizing import with_hole
-from zeroconv.control import ControlNet
+from zeroconv.control import ControlNet, compose
+from zeroconv.control.compose import Curve
 from zeroconv.data.batches import hints_to_float
 from zeroconv.errors import UserError
 from zeroconv.generation import guidance as guidance_modes
@@ -28,16 +29,23 @@ class Control:
     """A ControlNet and what it is to follow.
 
     hint: one picture for all, or a list of one a prompt or one a generated picture: PIL, or Tensor (3, H, W) in [0, 1].
-    weight scales every residual; start and end bound its window in shares of the schedule; `weights`, one a connection,
-    stand in place of those of the guidance.
+    weight scales every residual, one number or one a prompt or picture; start and end bound its window in shares of the
+    schedule; curve changes the weight along the schedule: a name of `compose.CURVES`, or (fraction, factor) points.
+    `weights`, one a connection, stand in place of those of the guidance. mask: where it acts, a picture (white: fully)
+    or Tensor (H, W) in [0, 1]. mode: one of A1111's, "balanced", "prompt", "control", in place of the guidance for this
+    control; conditional_only: it leaves the unconditional half alone, whatever the guidance.
     """
 
     net: ControlNet
     hint: Any
-    weight: float = 1.0
+    weight: float | Sequence[float] = 1.0
     start: float = 0.0
     end: float = 1.0
     weights: Sequence[float] | None = None
+    curve: Curve = "constant"
+    mask: Any = None
+    mode: str | None = None
+    conditional_only: bool = False
 
 
 def generate(
@@ -78,6 +86,8 @@ def generate(
     height, width = _size(backbone, controls, height, width, latents)
     hints = [_hints(control, len(prompts), count, (width, height)) for control in controls]
     weights = [_weights(backbone, control, guidance, connection_weights) for control in controls]
+    own = [_picture_weights(control, len(prompts), count) for control in controls]
+    masks = [_mask(control, (width, height)) for control in controls]
     shape = (backbone.latent_channels, height // backbone.latent_scale, width // backbone.latent_scale)
     if latents is not None and tuple(latents.shape) != (len(prompts), *shape):
         raise UserError(f"latents have shape {tuple(latents.shape)}, but {(len(prompts), *shape)} is needed.")
@@ -96,10 +106,13 @@ def generate(
                     w,
                     c.start,
                     c.end,
-                    guidance_modes.controls_uncond(guidance) and not c.net.pool,
+                    _controls_uncond(c, guidance),
+                    compose.check_curve(c.curve),
+                    None if p is None else p[part],
+                    None if m is None else compose.masks_at(m, c.net.connections, shape[1:]),  # type: ignore[arg-type]
                 )
-                for c, h, w in zip(controls, hints, weights, strict=True)
-                if any(w)
+                for c, h, w, p, m in zip(controls, hints, weights, own, masks, strict=True)
+                if any(w) and (p is None or bool(p[part].any()))
             ]
             z = noise.to(backbone.device, backbone.dtype)
             scheme = make_scheduler(scheduler, backbone)
@@ -211,12 +224,46 @@ def _hint_tensor(hint: Any, size: tuple[int, int], rule: str | None) -> Tensor:
 
 def _weights(backbone: Backbone, control: Control, guidance: str, override: Sequence[float] | None) -> list[float]:
     chosen = control.weights if control.weights is not None else override
-    weights = list(chosen) if chosen is not None else guidance_modes.connection_weights(guidance, backbone.connections)
+    if chosen is not None:
+        weights = list(chosen)
+    elif control.mode is not None:
+        weights, _ = compose.mode_weights(control.mode, backbone.connections)
+    else:
+        weights = guidance_modes.connection_weights(guidance, backbone.connections)
     if len(weights) != len(backbone.connections):
         raise UserError(
             f"{len(weights)} connection weights were given, but there are {len(backbone.connections)} connections."
         )
-    return [control.weight * w for w in weights]
+    return [control.weight * w for w in weights] if isinstance(control.weight, int | float) else weights
+
+
+def _picture_weights(control: Control, total: int, count: int) -> Tensor | None:
+    """One weight a picture (N,), or None where one number is for all."""
+    if isinstance(control.weight, int | float):
+        return None
+    return torch.tensor([float(w) for w in _per_picture(list(control.weight), total, count, "weight")])
+
+
+def _controls_uncond(control: Control, guidance: str) -> bool:
+    """Whether the unconditional half of guidance gets this control's residuals; a pooled one's never (shuffle)."""
+    if control.conditional_only or control.net.pool:
+        return False
+    if control.mode is not None:
+        return compose.mode_weights(control.mode, control.net.connections)[1]
+    return guidance_modes.controls_uncond(guidance)
+
+
+def _mask(control: Control, size: tuple[int, int]) -> Tensor | None:
+    """Where a control acts, (1, 1, H, W) in [0, 1], at the pictures' `size` (width, height)."""
+    mask = control.mask
+    if mask is None:
+        return None
+    if isinstance(mask, Image.Image):
+        pixels = np.asarray(mask.convert("L").resize(size, Image.Resampling.BOX), np.float32)
+        return torch.from_numpy(pixels / 255)[None, None]
+    if not isinstance(mask, Tensor) or mask.ndim != 2 or not 0 <= float(mask.min()) <= float(mask.max()) <= 1:
+        raise UserError("A control's mask is a picture (PIL) or a tensor (H, W) of values from 0 to 1.")
+    return torch.nn.functional.interpolate(mask[None, None].float(), (size[1], size[0]), mode="area")
 
 
 def _embed(net: ControlNet, hints: list[Tensor]) -> Tensor:

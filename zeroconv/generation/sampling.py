@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zeroconv.backbones import Backbone, TextStates
 from zeroconv.control import ControlNet
+from zeroconv.control.compose import Curve, weigh, weight_at
 from zeroconv.errors import UserError
 from zeroconv.generation.guidance import combine
 
@@ -62,10 +63,21 @@ class Guide:
     start: float
     end: float
     uncond: bool  # whether the unconditional half is controlled too
+    curve: Curve = "constant"
+    pictures: Tensor | None = None  # (N,), a weight a picture
+    masks: Sequence[Tensor] | None = None  # one a connection, (N, 1, h_i, w_i)
 
     def acts(self, step: int, steps: int) -> bool:
-        """Inside the window, in shares of the schedule; step i covers i / steps to (i + 1) / steps, as in diffusers."""
-        return not (step / steps < self.start or (step + 1) / steps > self.end) and any(self.weights)
+        """Inside the window, in shares of the schedule; step i covers i / steps to (i + 1) / steps, as in diffusers.
+
+        At a factor of zero there is nothing to compute either.
+        """
+        inside = not (step / steps < self.start or (step + 1) / steps > self.end)
+        return inside and any(self.weights) and self.factor(step, steps) != 0
+
+    def factor(self, step: int, steps: int) -> float:
+        """The curve's, from the first step at fraction 0 to the last at 1."""
+        return weight_at(self.curve, step / max(1, steps - 1))
 
 
 def initial_latents(generators: Sequence[torch.Generator], shape: tuple[int, ...]) -> Tensor:
@@ -81,17 +93,18 @@ def predict(
     uncond: TextStates | None,
     guides: list[Guide],
     cfg: float,
+    factors: Sequence[float] | None = None,
 ) -> Tensor:
-    """The guided model output (N, C, H, W); `uncond` None means no guidance (β = 1)."""
+    """The guided model output (N, C, H, W); `uncond` None means no guidance (β = 1). `factors`: one a guide."""
     n = len(z)
     halves = z if uncond is None else torch.cat([z, z])
     text = cond if uncond is None else TextStates.cat([uncond, cond])
     skips = backbone.encode(halves, t, text)  # 13 × (N or 2N, C_i, H / scale_i, W / scale_i)
-    for guide in guides:
+    for guide, factor in zip(guides, factors or [1.0] * len(guides), strict=True):
         whole = uncond is None or guide.uncond
         embedding = guide.embedding if uncond is None or not guide.uncond else guide.embedding.repeat(2, 1, 1, 1)
         residuals = guide.net.forward_embedded(halves if whole else z, embedding, t, text if whole else cond)
-        weighted = [w * r for w, r in zip(guide.weights, residuals, strict=True)]
+        weighted = weigh(residuals, guide.weights, factor, guide.pictures, guide.masks)
         if whole:
             skips = [s + r for s, r in zip(skips, weighted, strict=True)]
         else:  # the first half is the unconditional one and stays as it is
@@ -122,7 +135,8 @@ def denoise(
     total = len(scheduler.timesteps)
     for i, t in enumerate(scheduler.timesteps):
         acting = [guide for guide in guides if guide.acts(i, total)]
-        output = predict(backbone, scheduler.scale_model_input(z, t), t, cond, uncond, acting, cfg)
+        factors = [guide.factor(i, total) for guide in acting]
+        output = predict(backbone, scheduler.scale_model_input(z, t), t, cond, uncond, acting, cfg, factors)
         z = scheduler.step(output, t, z, **stochastic, return_dict=False)[0]
         if callback is not None:
             callback(i + 1, total, z)

@@ -8,6 +8,7 @@ out/broken.json        pictures that could not be read, and why (if there were a
 out/control/           the trained control, averaged weights, a diffusers folder
 out/best/              the same at the checkpoint of the lowest validation loss, where that was not the last
 out/summary.json       how it ended
+out/report.html        curves, events and pictures on one page
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from zeroconv.data.datasets import Dataset, open_dataset
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
 from zeroconv.training.recipe import Recipe, load_recipe
+from zeroconv.training.report import write_report
 from zeroconv.training.state import checkpoints
 
 if TYPE_CHECKING:
@@ -228,6 +230,7 @@ def _finish(trainer: Trainer, status: str, say: Say) -> None:
         if trainer.export_best(out / "best"):
             summary["kept"] = {"control": str(out / "best"), **(kept or {})}
     _write_json(out / "summary.json", summary)
+    write_report(out)
     if status == "finished":
         say(f"finished: {out / 'control'}")
     else:

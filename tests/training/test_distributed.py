@@ -1,0 +1,103 @@
+"""Two processes (gloo) train one control: no example twice, the same weights on both, exact after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from zeroconv.training.recipe import Recipe
+from zeroconv.training.state import checkpoints
+
+Make = Callable[..., Recipe]
+
+# every process writes what it trained on and what its weights became
+CODE = """
+import hashlib, json, os, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from zeroconv.training import run, trainer
+from zeroconv.training.recipe import load_recipe
+recipe, rank = load_recipe(sys.argv[1]), os.environ["RANK"]
+taken, step = [], trainer.Trainer._train_step
+def train_step(self, micro):
+    taken.append([self.step, [i for batch in micro for i in batch.indices.tolist()]])
+    return step(self, micro)
+trainer.Trainer._train_step = train_step
+init = trainer.Trainer.__init__
+def remember(self, *a, **k):
+    init(self, *a, **k)
+    sys.modules["__main__"].mine = self
+trainer.Trainer.__init__ = remember
+run.train(recipe, say=lambda line: None)
+digest = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in mine.parameters)).hexdigest()
+Path(sys.argv[2] + rank).write_text(json.dumps({"taken": taken, "weights": digest}))
+"""
+
+
+def launch(recipe: Recipe, folder: Path, name: str) -> list[subprocess.Popen]:
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(json.loads(recipe.model_dump_json())))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(2):
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        words = [sys.executable, "-W", "ignore", "-c", CODE, str(path), str(folder / f"{name}-")]
+        processes.append(subprocess.Popen(words, env={**os.environ, **place, **where}))
+    return processes
+
+
+def finish(processes: list[subprocess.Popen]) -> None:
+    assert [process.wait(timeout=240) for process in processes] == [0, 0]
+
+
+def told(folder: Path, name: str) -> list[dict]:
+    return [json.loads((folder / f"{name}-{rank}").read_text()) for rank in range(2)]
+
+
+@pytest.fixture
+def settings() -> dict:
+    return {"steps": 12, "checkpoint_every": 3, "validate_every": 6, "threads": 1}
+
+
+def test_two_processes_share_the_work_and_survive_a_kill(recipe: Make, tmp_path: Path, settings: dict) -> None:
+    straight = recipe(out=str(tmp_path / "straight"), **settings)
+    finish(launch(straight, tmp_path, "straight"))
+    first, second = told(tmp_path, "straight")
+    assert first["weights"] == second["weights"]
+    for (step, mine), (other, theirs) in zip(first["taken"], second["taken"], strict=True):
+        assert step == other and len(mine) == len(theirs) == 2 and not set(mine) & set(theirs)
+    epoch = [i for taken in (first, second) for _, part in taken["taken"][:12] for i in part]
+    assert len(set(epoch)) == len(epoch) == 48  # of 54 examples, none twice in the first pass
+
+    killed = recipe(out=str(tmp_path / "killed"), **settings)
+    processes = launch(killed, tmp_path, "killed")
+    end = time.monotonic() + 200
+    while not checkpoints(tmp_path / "killed" / "checkpoints") and time.monotonic() < end:
+        time.sleep(0.02)
+    for process in processes:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (tmp_path / "killed" / "summary.json").exists()
+    finish(launch(killed, tmp_path, "killed"))
+    again = told(tmp_path, "killed")
+    assert again[0]["weights"] == again[1]["weights"]
+    a, b = (torch.load(checkpoints(tmp_path / n / "checkpoints")[0], weights_only=True) for n in ("straight", "killed"))
+    assert a["micro"] == b["micro"] == 12
+    for name, value in a["control"].items():
+        # gloo adds two numbers, in either order the same: the tolerance is for other builds
+        assert torch.allclose(value, b["control"][name], rtol=1e-6, atol=1e-7), name

@@ -31,15 +31,17 @@ def main() -> None:
         for metric, values in report["metrics"].items():
             own, ceiling, shuffled = (values[name]["mean"] for name in ("own", "ceiling", "shuffled"))
             name = f"{metric}, {'own caption' if prompts == 'own' else 'no prompt'}"
-            rows.append([name, *(span(values[c]) for c in COLUMNS[:4]), f"{own / ceiling:.0%}", f"{own / shuffled:.1f}×"])
+            rows.append(
+                [name, *(span(values[c]) for c in COLUMNS[:4]), f"{own / ceiling:.0%}", f"{own / shuffled:.1f}×"]
+            )
             print(rows[-1], flush=True)
         draw(report, shown[0], PICTURES / f"canny-stickers-{prompts}.png")
     columns = ["", "own hint", "another's hint", "no control", "ceiling (VAE)", "of ceiling", "over another's"]
     tail = " --stickers data/stickers" if arguments.stickers else ""
     command = f"python -m benchmarks.control --count {arguments.count} --none {arguments.none}{tail}"
     note = (
-        f"Stickers of held-out concepts; n = {arguments.count} (no control: {arguments.none}), 12 UniPC steps, guidance "
-        f"`{arguments.guidance}`, cfg 4; 95% bootstrap intervals."
+        f"Stickers of held-out concepts; n = {arguments.count} (no control: {arguments.none}), 12 UniPC steps, "
+        f"guidance `{arguments.guidance}`, cfg 4; 95% bootstrap intervals."
     )
     write_result("canny", columns, rows, command, note)
 

@@ -1,4 +1,4 @@
-"""Crash proof: a run killed 20 times at random moments against one that was never stopped (python -m benchmarks.crash)."""
+"""A run killed 20 times at random moments against one that was never stopped (python -m benchmarks.crash)."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def main() -> None:
         ["every logged loss", same(losses[0], losses[1])],
     ]
     shutil.rmtree(folder)
-    write_result("crash", ["", "measured"], rows, f"python -m benchmarks.crash --kills {arguments.kills}", "kill -9, one thread.")
+    write_result(
+        "crash", ["", "measured"], rows, f"python -m benchmarks.crash --kills {arguments.kills}", "kill -9, one thread."
+    )
 
 
 def step_of(run: Path) -> int:

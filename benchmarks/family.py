@@ -152,32 +152,35 @@ def cards() -> None:
         (folder / "README.md").write_text(card(name, trained), encoding="utf-8")
 
 
+CARD = """# playroom-{name}
+
+{what}
+
+## How it was made
+
+Trained by `python -m benchmarks.family train {name}` ({recipe}) on two CPU cores: {steps} steps of 32,
+{examples:,} pictures (rendered scenes, exact hints where pixels do not tell; for line-like hints stickers of the train
+split too), {minutes:.0f} minutes, Muon, half of the prompts empty. float16.
+
+{figures}## Licences
+
+The weights are under the MIT licence of this project. They continue those of [playroom](../playroom/README.md), whose
+card names the sticker art (MIT, Apache-2.0, CC-BY-4.0) and its makers; the same art was used here.
+"""
+SHARED = """The copy that the other playroom controls share: one ControlNet for the playroom base, trained on hints of the
+paper's nine conditions at once. It follows all of them by itself; each condition's own hint encoder and connections
+stand in the folders beside this one."""
+OWN = """A ControlNet for the playroom base that follows {name} hints: {meaning}. This folder holds its own part, hint
+encoder and connections; the rest is [playroom-shared](../playroom-shared/README.md)'s. `zeroconv convert playroom-{name} OUT`
+writes one that stands alone and that diffusers reads."""
+
+
 def card(name: str, trained: dict[str, Any]) -> str:
-    if name == "shared":
-        what = (
-            "The copy that the other playroom controls share: one ControlNet for the playroom base, trained on hints of the "
-            "paper's nine conditions at once. It follows all of them by itself; each condition's own hint encoder and "
-            "connections stand in the folders beside this one."
-        )
-        recipe = "recipes/playroom-shared.yaml"
-    else:
-        meaning = CONDITIONS[name].meaning
-        what = (
-            f"A ControlNet for the playroom base that follows {name} hints: {meaning}. This folder holds its own part, hint "
-            "encoder and connections; the rest is [playroom-shared](../playroom-shared/README.md)'s. "
-            f"`zeroconv convert playroom-{name} OUT` writes one that stands alone and that diffusers reads."
-        )
-        recipe = "recipes/playroom-own.yaml"
-    how = (
-        f"Trained by `python -m benchmarks.family train {name}` ({recipe}) on two CPU cores: {trained['steps']} steps of 32, "
-        f"{trained['examples']:,} pictures (rendered scenes, exact hints where pixels do not tell; for line-like hints "
-        f"stickers of the train split too), {trained['minutes']:.0f} minutes, Muon, half of the prompts empty. float16."
-    )
-    licence = (
-        "The weights are under the MIT licence of this project. They continue those of [playroom](../playroom/README.md), "
-        "whose card names the sticker art (MIT, Apache-2.0, CC-BY-4.0) and its makers; the same art was used here."
-    )
-    return f"# playroom-{name}\n\n{what}\n\n## How it was made\n\n{how}\n\n{figures(name)}## Licences\n\n{licence}\n"
+    shared = name == "shared"
+    what = SHARED if shared else OWN.format(name=name, meaning=CONDITIONS[name].meaning)
+    recipe = f"recipes/playroom-{'shared' if shared else 'own'}.yaml"
+    numbers = {key: trained[key] for key in ("steps", "examples", "minutes")}
+    return CARD.format(name=name, what=what, recipe=recipe, figures=figures(name), **numbers)
 
 
 def figures(name: str) -> str:

@@ -102,7 +102,9 @@ def test_two_controls_add_up_in_any_order(backbone, net, hint):
     assert torch.allclose(one, two, atol=1e-5)
     assert not torch.allclose(one, generate(backbone, "x", [a], **options)[0], atol=1e-3)
     half = [Control(net, hint, weight=0.5)] * 2  # the same twice at half weight is once at full weight
-    assert torch.allclose(generate(backbone, "x", half, **options)[0], generate(backbone, "x", [a], **options)[0], atol=1e-4)
+    assert torch.allclose(
+        generate(backbone, "x", half, **options)[0], generate(backbone, "x", [a], **options)[0], atol=1e-4
+    )
 
 
 def test_modes_and_halves_do_what_the_guidances_do(backbone, net, hint):

@@ -55,7 +55,12 @@ def launch(recipe: Recipe, folder: Path, name: str) -> list[subprocess.Popen]:
     processes = []
     for rank in range(2):
         place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        where = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "ACCELERATE_USE_CPU": "true",
+            "OMP_NUM_THREADS": "1",
+        }
         words = [sys.executable, "-W", "ignore", "-c", CODE, str(path), str(folder / f"{name}-")]
         processes.append(subprocess.Popen(words, env={**os.environ, **place, **where}))
     return processes

@@ -201,7 +201,7 @@ def run(
         hint = draw_hint(condition_of(spec, net), picture, size) if spec.draw else picture
         hints.append(hint)
         mask = None if spec.mask is None else open_picture(spec.mask)
-        window = {"weight": spec.weight, "start": spec.start, "end": spec.end}
+        window: dict[str, Any] = {"weight": spec.weight, "start": spec.start, "end": spec.end}
         controls.append(Control(net.to(backbone.device), hint, **window, mode=spec.mode, mask=mask))
         told.append(
             {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ def weight_at(curve: Curve, fraction: float) -> float:
         named = {"linear_down": 1 - fraction, "linear_up": fraction, "cosine_down": smooth, "cosine_up": 1 - smooth}
         return named.get(curve, 1.0)
     points = [(float(place), float(factor)) for place, factor in curve]
-    for (a, first), (b, second) in zip(points, points[1:], strict=False):
+    for (a, first), (b, second) in pairwise(points):
         if a <= fraction <= b:
             return first + (second - first) * (fraction - a) / (b - a)
     return points[0][1] if fraction < points[0][0] else points[-1][1]

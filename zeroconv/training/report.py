@@ -35,11 +35,13 @@ def write_report(folder: Path) -> Path:
         f"<style>{_STYLE}</style><h1>{html.escape(folder.name)}</h1>",
         _facts(summary),
         "".join(f"<p>{html.escape(_told(event))}</p>" for event in _notable(events)),
-        "<h2>Hint gain</h2><p><small>Loss with another picture's hint minus loss with the right one: zero until the hint "
-        "is followed. The dashed line is where it began.</small></p>",
+        "<h2>Hint gain</h2><p><small>Loss with another picture's hint minus loss with the right one: zero until the "
+        "hint is followed. The dashed line is where it began.</small></p>",
         chart([("hint gain", [(s, v["gain"]) for s, v in checks])], marks),
         "<h2>Validation loss</h2>",
-        chart([(n, [(s, v[k]) for s, v in checks]) for n, k in (("true hint", "true"), ("another's", "shuffled"))], marks),
+        chart(
+            [(n, [(s, v[k]) for s, v in checks]) for n, k in (("true hint", "true"), ("another's", "shuffled"))], marks
+        ),
         "<h2>Training loss</h2>",
         chart([("loss", losses)], marks),
         *(_sheet(path) for path in _few(sorted((folder / "samples").glob("*.png")))),
@@ -70,7 +72,9 @@ def chart(curves: Sequence[Curve], marks: Sequence[float] = ()) -> str:
         drawn.append(f'<text x="{_WIDTH - 90}" y="{22 + 14 * (len(drawn) // 2)}" style="fill:{colour}">{name}</text>')
     for mark in marks:
         at = place(min(max(mark, x0), x1), y0).partition(",")[0]
-        drawn.append(f'<line x1="{at}" x2="{at}" y1="8" y2="{_HEIGHT - _BOTTOM}" stroke="#888" stroke-dasharray="4 3"/>')
+        drawn.append(
+            f'<line x1="{at}" x2="{at}" y1="8" y2="{_HEIGHT - _BOTTOM}" stroke="#888" stroke-dasharray="4 3"/>'
+        )
     axes = (
         f'<text x="2" y="16">{y1:.4g}</text><text x="2" y="{_HEIGHT - _BOTTOM}">{y0:.4g}</text>'
         f'<text x="{_LEFT}" y="{_HEIGHT - 6}">{x0:.0f}</text>'

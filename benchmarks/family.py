@@ -86,9 +86,10 @@ def measure(conditions: list[str], arguments: argparse.Namespace) -> None:
         reports = []
         for prompts in arguments.prompts:
             shown: list[Shown] = []
+            few = arguments.few if prompts != "own" else None
             report = evaluate(
-                f"playroom-{condition}", count=arguments.count, count_none=arguments.none, prompts=prompts,
-                guidance=arguments.guidance, data=arguments.data, pictures=shown,
+                f"playroom-{condition}", count=few or arguments.count, prompts=prompts, guidance=arguments.guidance,
+                count_none=arguments.none if few is None else 0, data=arguments.data, pictures=shown,
             )  # fmt: skip
             reports.append(report)
             draw(report, shown[0], PICTURES / "family" / f"{condition}-{prompts}.png")
@@ -167,12 +168,12 @@ split too), {minutes:.0f} minutes, Muon, half of the prompts empty. float16.
 The weights are under the MIT licence of this project. They continue those of [playroom](../playroom/README.md), whose
 card names the sticker art (MIT, Apache-2.0, CC-BY-4.0) and its makers; the same art was used here.
 """
-SHARED = """The copy that the other playroom controls share: one ControlNet for the playroom base, trained on hints of the
-paper's nine conditions at once. It follows all of them by itself; each condition's own hint encoder and connections
+SHARED = """The copy that the other playroom controls share: one ControlNet for the playroom base, trained on hints of
+the paper's nine conditions at once. It follows all of them by itself; each condition's own hint encoder and connections
 stand in the folders beside this one."""
 OWN = """A ControlNet for the playroom base that follows {name} hints: {meaning}. This folder holds its own part, hint
-encoder and connections; the rest is [playroom-shared](../playroom-shared/README.md)'s. `zeroconv convert playroom-{name} OUT`
-writes one that stands alone and that diffusers reads."""
+encoder and connections; the rest is [playroom-shared](../playroom-shared/README.md)'s.
+`zeroconv convert playroom-{name} OUT` writes one that stands alone and that diffusers reads."""
 
 
 def card(name: str, trained: dict[str, Any]) -> str:
@@ -205,6 +206,7 @@ def main() -> None:
     parser.add_argument("conditions", nargs="*")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--none", type=int, default=100, help="pictures made without control")
+    parser.add_argument("--few", type=int, default=100, help="pictures of every other prompt setting than own")
     parser.add_argument("--prompts", nargs="*", default=["own", "empty"])
     parser.add_argument("--guidance", default="cond")
     parser.add_argument("--data", default="playroom:test")

@@ -92,7 +92,7 @@ def measure(conditions: list[str], arguments: argparse.Namespace) -> None:
                 count_none=arguments.none if few is None else 0, data=arguments.data, pictures=shown,
             )  # fmt: skip
             reports.append(report)
-            draw(report, shown[0], PICTURES / "family" / f"{condition}-{prompts}.png")
+            draw(report, shown[0], PICTURES / "family" / f"{condition}-{prompts}.jpg")
         (RESULTS / "family").mkdir(exist_ok=True)
         (RESULTS / "family" / f"{condition}.json").write_text(json.dumps(reports, indent=1) + "\n")
         means = {m: {c: round(v["mean"], 3) for c, v in cs.items()} for m, cs in reports[0]["metrics"].items()}
@@ -115,7 +115,7 @@ def draw(report: dict[str, Any], shown: Shown, path: Path) -> None:
 
 
 def table() -> None:
-    rows, count = [], 0
+    rows, counts = [], {}
     for condition in PAPER:
         path = RESULTS / "family" / f"{condition}.json"
         if not path.is_file():
@@ -123,23 +123,19 @@ def table() -> None:
         for report in json.loads(path.read_text()):
             metric, target = MAIN[condition]
             values, lift = report["metrics"][metric], report["lift"][metric]["over shuffled"]
-            count = report["n"]["own"]
+            counts[report["prompts"]] = report["n"]
             sign = "" if METRICS[metric].better == "higher" else " ↓"
             prompt = PROMPTED[report["prompts"]]
-            rows.append(
-                [f"{condition}, {metric}{sign}, {prompt}", *(span(values.get(c)) for c in COLUMNS), span(lift), target]
-            )
-    columns = [
-        "",
-        "own hint",
-        "another's hint",
-        "no control",
-        "ceiling (VAE)",
-        "real picture",
-        "lift over another's",
-        "target",
-    ]
-    note = f"n = {count} test scenes, 12 UniPC steps, cfg 4; 95% intervals. ↓: lower is better."
+            share = f"{values['own']['mean'] / values['ceiling']['mean']:.0%}" if not sign else "–"
+            cells = [span(values.get(column)) for column in COLUMNS]
+            rows.append([f"{condition}, {metric}{sign}, {prompt}", *cells, span(lift), share, target])
+    columns = ["", "own hint", "another's hint", "no control", "ceiling (VAE)", "real picture"]
+    columns += ["lift over another's", "of ceiling", "target"]
+    own, empty = counts["own"], counts.get("empty", {"own": 0})
+    note = (
+        f"n = {own['own']} test scenes (no control: {own.get('none', 0)}; no prompt: {empty['own']}), 12 UniPC "
+        "steps, guidance `cond`, cfg 4, chosen on validation scenes; 95% intervals. ↓: lower is better."
+    )
     write_result(
         "family", columns, rows, "python -m benchmarks.family measure && python -m benchmarks.family table", note
     )

@@ -52,3 +52,12 @@ def test_conversion_there_and_back_is_exact(zeroconv, models: Path, tmp_path: Pa
     assert all((before[key] == after[key]).all() for key in before)
     config = json.loads((tmp_path / "back" / "config.json").read_text())
     assert config["zeroconv"]["condition"] == "canny"
+
+
+def test_a_condition_says_what_it_is_and_under_which_licence(zeroconv) -> None:
+    report = json.loads(zeroconv("info", "softedge_hed", "--json").stdout)
+    assert (report["name"], report["kind"], report["without_weights"]) == ("softedge", "condition", True)
+    assert "MIT" in report["networks"]["hed"]
+    assert json.loads(zeroconv("info", "posenet", "--json").stdout)["name"] == "pose"
+    shown = zeroconv("info", "depth")
+    assert shown.exit_code == 0 and "Apache-2.0" in shown.stdout

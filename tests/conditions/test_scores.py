@@ -33,6 +33,20 @@ def test_edge_f1_by_closed_forms():
     assert edge_f1(empty, empty) == 1 and edge_f1(line(5), empty) == 0 and edge_f1(empty, line(5)) == 0
     with pytest.raises(ValueError, match="alike"):
         edge_f1(empty, empty[:16])
+    for small in (line(5) // 255, line(5) > 0, line(5) / 255):  # all below the threshold: they would agree, empty
+        with pytest.raises(ValueError, match=r"not 0 and 1|uint8"):
+            edge_f1(small, line(9) // 255)
+    with pytest.raises(ValueError, match="nothing to compare"):
+        edge_f1(empty[:0], empty[:0])
+
+
+def test_f1_of_a_box_shifted_by_one_pixel():
+    """An outline of 10 × 10 (36 pixels) against itself one to the right: 18 of them coincide, all are within one."""
+    box = np.zeros((32, 32), np.uint8)
+    box[5:15, 5:15] = 255
+    box[6:14, 6:14] = 0
+    found = scores.score_edges(box, np.roll(box, 1, axis=1))
+    assert found["f1"] == pytest.approx(18 / 36) and found["f1_1px"] == 1
 
 
 def noisy(size: int = 200) -> tuple[np.ndarray, np.ndarray]:
@@ -62,6 +76,8 @@ def test_soft_scores_at_their_ends():
     assert scores.score_soft(flat, flat + 255)["psnr"] == pytest.approx(0.0)  # 0 − 255 does not wrap round to 1
     assert scores.score_soft(flat + 1, flat)["psnr"] == scores.score_soft(flat, flat + 1)["psnr"]
     assert scores.ms_ssim(a[:9, :9], b[:9, :9]) < 1  # smaller than the window
+    with pytest.raises(ValueError, match="uint8"):
+        scores.score_soft(a / 255, b / 255)  # in 0–1 they would be alike, black
 
 
 def test_depth_scores_by_closed_forms():
@@ -94,6 +110,22 @@ def test_a_prediction_is_never_brought_to_the_labels_range():
     assert scores.score_depth(decode(hint), truth)["delta1"] == 1
 
 
+def test_inverse_depth_by_closed_forms():
+    hint = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    assert scores.score_inverse_depth(hint, hint) == {"rmse": 0}
+    assert scores.score_inverse_depth(hint // 2, hint // 2 + 51)["rmse"] == pytest.approx(0.2)
+    assert scores.score_inverse_depth(hint, 255 - hint) == scores.score_inverse_depth(255 - hint, hint)
+    # label by minimum and maximum, prediction by its maximum alone: half the range stays between them, as it must
+    label, prediction = np.linspace(0, 1, 64).reshape(8, 8), np.linspace(0.5, 1, 64).reshape(8, 8)
+    assert scores.score_inverse_depth(label, prediction)["rmse"] == pytest.approx(
+        float(np.sqrt(np.mean((np.linspace(0.5, 0, 64)) ** 2)))
+    )
+    with pytest.raises(ValueError, match="one scale"):
+        scores.score_inverse_depth(hint, hint / 255)
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        scores.score_inverse_depth(label, prediction * 2)
+
+
 def rotation(degrees: float) -> np.ndarray:
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
@@ -106,6 +138,7 @@ def test_turned_normals_are_off_by_the_angle_they_were_turned(degrees):
     found = scores.score_normals(normals, normals @ rotation(degrees).T)
     assert found["angle"] == pytest.approx(degrees, abs=1e-6)
     assert found["within_11"] == float(degrees < 11.25)
+    assert scores.score_normals(normals, 0 * normals) == {"angle": 180, "within_11": 0}  # to read none gains nothing
     normals[0] = 0  # no normal there: not scored
     assert scores.score_normals(normals, np.ones((6, 5, 3)))["angle"] == pytest.approx(np.degrees(np.arccos(3**-0.5)))
 
@@ -122,6 +155,12 @@ def test_segmentation_by_a_confusion_matrix_made_by_hand():
     assert shares == pytest.approx(jaccard_score(a.ravel(), b.ravel(), average=None))
     with pytest.raises(ValueError, match="Class 7"):
         scores.score_segmentation(truth, read + 5, 4)
+    with pytest.raises(ValueError, match="Class -1"):
+        scores.score_segmentation(truth, read - 1, 4)
+    with pytest.raises(ValueError, match="integers"):
+        scores.score_segmentation(truth, read / 2, 4)
+    with pytest.raises(ValueError, match="Every pixel"):
+        scores.score_segmentation(0 * truth + 255, read, 4)
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +189,15 @@ def test_poses_by_closed_forms(person):
     nobody = scores.score_pose([person], [])
     assert pck(nobody) == 0 and scores.average_precision(nobody["oks_ap"]) == 0
     empty = scores.score_pose([], [])
+    unread = read_as(person)
+    unread[2:, 2] = 0  # two joints were read; the others' place holders happen to lie where they should
+    visible = person[:, 2] == 2
+    assert pck(scores.score_pose([person], [unread])) == visible[:2].sum() / visible.sum()
+    assert scores.oks(person, unread) == pytest.approx((person[:2, 2] > 0).sum() / (person[:, 2] > 0).sum())
+    with pytest.raises(ValueError, match="OpenPose"):
+        scores.score_pose([person], [person[:17]])
+    with pytest.raises(ValueError, match="no number"):
+        scores.score_pose([person], [person * np.nan])
     assert empty["oks_ap"].shape == (0, 12) and np.isnan(scores.average_precision(empty["oks_ap"]))
 
 

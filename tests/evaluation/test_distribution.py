@@ -57,6 +57,31 @@ def test_intervals_hold_the_value_and_repeat():
     assert found["low"] > 0
 
 
+def test_an_interval_covers_as_often_as_it_says():
+    """Of a difference of means, whose truth is known: halves drawn without replacement need no rescaling."""
+
+    def shift(a: np.ndarray, b: np.ndarray) -> float:
+        return float(a.mean() - b.mean())
+
+    rng = np.random.default_rng(0)
+    hits, width = 0, []
+    for _ in range(200):
+        found = bootstrap(shift, rng.normal(1, 1, size=(60, 1)), rng.normal(0, 1, size=(60, 1)))
+        hits += found["low"] <= 1 <= found["high"]
+        width.append(found["high"] - found["low"])
+    assert 0.90 <= hits / 200 <= 0.99
+    assert np.mean(width) == pytest.approx(2 * 1.96 * (2 / 60) ** 0.5, rel=0.05)
+    assert np.isnan(bootstrap(shift, np.zeros((3, 1)), np.zeros((9, 1)))["low"])
+
+
+def test_kernel_distance_over_subsets():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(60, 8)), rng.normal(0.5, 1, size=(80, 8))
+    assert kernel_distance(a, b, subsets=2, size=80) == pytest.approx(kernel_distance(a, b))  # each holds the whole
+    assert kernel_distance(a, b, subsets=200, size=30) == pytest.approx(kernel_distance(a, b), rel=0.05)
+    assert kernel_distance(a, b, subsets=3, size=30) == kernel_distance(a, b, subsets=3, size=30)
+
+
 def test_diversity_by_hand():
     triangle = np.array([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])  # sides 3, 4, 5
     assert diversity(np.stack([triangle, np.zeros((3, 2))])).tolist() == pytest.approx([4, 0])

@@ -10,17 +10,46 @@ from zeroconv.errors import UserError
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Facts about a base model or a control: kind, parameters, connections, condition, licence, card.
+    """Facts about a base model, a control or a condition: kind, parameters, connections, licence, card.
 
     Raises:
         UserError: nothing is there under that name, or it is no model.
     """
     from zeroconv.backbones.locate import locate
 
+    if (entry := _condition(name)) is not None:
+        return entry
     path = locate(name, "model")
     kind = _kind(path)
     report = _backbone(name) if kind == "base" else _control(name)
     return {"name": name, "kind": kind, "path": str(path), **report, **_card(path)}
+
+
+def _condition(name: str) -> dict[str, Any] | None:
+    """Facts about a condition, where `name` is one of its names and no file; the networks that read it, by licence."""
+    from zeroconv.annotators import LEARNED
+    from zeroconv.conditions import find
+
+    if Path(name).exists():
+        return None
+    try:
+        entry = find(LEARNED[name].condition if name in LEARNED else name)
+    except UserError:
+        return None
+    return {
+        "name": entry.name,
+        "kind": "condition",
+        "meaning": entry.meaning,
+        "channels": entry.channels,
+        "parameters": entry.defaults,
+        "resized": entry.resize,
+        "also_called": ", ".join(entry.aliases),
+        "without_weights": entry.draw is not None,
+        "licence": entry.licence,
+        "networks": {
+            a.name: f"{a.source}; licence: {a.licence}" for a in LEARNED.values() if a.condition == entry.name
+        },
+    }
 
 
 def _kind(path: Path) -> str:
@@ -101,7 +130,7 @@ def show(report: dict[str, Any]) -> None:
 
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in report.items():
-        if key == "parameters":
+        if key == "parameters" and report["kind"] != "condition":
             value = ", ".join(f"{part} {count:,}" for part, count in value.items())
         elif key == "connections":
             value = " ".join(f"{c['name']}:{c['channels']}/{c['scale']}" for c in value)

@@ -41,7 +41,7 @@ METRICS: dict[str, Metric] = {
         Metric("accuracy", "higher", "mean", "share of pixels of the right class"),
         Metric("pck", "higher", "ratio", "visible joints within a tenth of the person's larger side"),
         Metric("oks_ap", "higher", "ap", "average precision over OKS thresholds 0.50 to 0.95"),
-        Metric("rmse", "lower", "mean", "RMSE of colours, in shares of the range"),
+        Metric("rmse", "lower", "mean", "RMSE of values, in shares of the range"),
         Metric("lab", "lower", "mean", "mean CIELAB distance"),
         Metric("histogram", "higher", "mean", "overlap of colour histograms"),
     )
@@ -51,9 +51,18 @@ METRICS: dict[str, Metric] = {
 def _alike(truth: ndarray, read: ndarray, dimensions: int) -> None:
     if truth.shape != read.shape or truth.ndim != dimensions:
         raise ValueError(f"Maps must be alike and have {dimensions} dimensions, not {truth.shape} and {read.shape}.")
+    if not truth.size:
+        raise ValueError(f"Maps of shape {truth.shape} hold nothing to compare.")
     for array in (truth, read):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError("A map holds values that are no numbers.")
+
+
+def _bytes(*maps: ndarray) -> None:
+    """A map in 0–1 where 0–255 is meant would be nearly black, and two black maps agree: no score may flatter so."""
+    for array in maps:
+        if array.dtype != np.uint8:
+            raise ValueError(f"Maps must be uint8 in 0–255, not {array.dtype}.")
 
 
 # ---------------------------------------------------------------- lines
@@ -63,9 +72,12 @@ def edge_f1(truth: ndarray, read: ndarray, tolerance: int = 1) -> float:
     """F1 of edge pixels (values above 127): a pixel agrees where the other map has one at most `tolerance` pixels away.
 
     Distance is the larger of the horizontal and the vertical one. Two empty maps agree fully (1), an empty and a
-    non-empty one not at all (0). Raises ValueError for maps of different shape.
+    non-empty one not at all (0). Raises ValueError for maps of different shape, other than uint8, or of 0 and 1.
     """
     _alike(truth, read, 2)
+    _bytes(truth, read)
+    if 1 in (truth.max(), read.max()):
+        raise ValueError("Line maps hold 0 and 255, not 0 and 1.")
     wanted, found = (truth > 127).astype(np.uint8), (read > 127).astype(np.uint8)
     if not wanted.any() or not found.any():
         return float(wanted.any() == found.any())
@@ -120,6 +132,7 @@ def _ssim_terms(x: ndarray, y: ndarray) -> tuple[ndarray, ndarray]:
 def score_soft(truth: ndarray, read: ndarray) -> dict[str, Stat]:
     """Grey maps uint8 (H, W): MS-SSIM and PSNR. PSNR stops at 60 dB: equal maps would make the mean infinite."""
     _alike(truth, read, 2)
+    _bytes(truth, read)
     error = float(np.mean((truth.astype(np.float64) - read.astype(np.float64)) ** 2))
     psnr = 60.0 if error == 0 else min(60.0, 10 * float(np.log10(255**2 / error)))
     return {"ms_ssim": ms_ssim(truth, read), "psnr": psnr}
@@ -140,9 +153,24 @@ def score_depth(truth: ndarray, read: ndarray) -> dict[str, Stat]:
     return {"delta1": float((np.abs(difference) < np.log(1.25)).mean()), "si_rmse": float(difference.std())}
 
 
+def score_inverse_depth(truth: ndarray, read: ndarray) -> dict[str, Stat]:
+    """Inverse depth (H, W), both uint8 hints or both floats in [0, 1]: RMSE in shares of the range.
+
+    Neither map is rescaled, so both must share one scale: raises ValueError for a hint beside floats, or outside
+    [0, 1].
+    """
+    _alike(truth, read, 2)
+    if (truth.dtype == np.uint8) != (read.dtype == np.uint8):
+        raise ValueError(f"Inverse depths must share one scale, not {truth.dtype} and {read.dtype}.")
+    a, b = (m.astype(np.float64) / (255 if m.dtype == np.uint8 else 1) for m in (truth, read))
+    if min(a.min(), b.min()) < 0 or max(a.max(), b.max()) > 1:
+        raise ValueError("Inverse depth must lie in [0, 1].")
+    return {"rmse": float(np.sqrt(np.mean((a - b) ** 2)))}
+
+
 def score_normals(truth: ndarray, read: ndarray) -> dict[str, Stat]:
     """Unit normals (H, W, 3): mean angle in degrees, and the share within 11.25°. Pixels without a normal in the
-    truth (zero length) do not count."""
+    truth (zero length) do not count; a pixel without one in what was read is as wrong as can be, 180°."""
     _alike(truth, read, 3)
     known = np.linalg.norm(truth, axis=-1) > 0.5
     if not known.any():
@@ -150,21 +178,27 @@ def score_normals(truth: ndarray, read: ndarray) -> dict[str, Stat]:
     a, b = truth[known].astype(np.float64), read[known].astype(np.float64)
     # atan2 keeps its precision near 0° and 180°, where arccos has none
     angle = np.degrees(np.arctan2(np.linalg.norm(np.cross(a, b), axis=-1), (a * b).sum(-1)))
+    angle[np.linalg.norm(b, axis=-1) < 1e-6] = 180.0  # else a vector of no length would be at 0° to any other
     return {"angle": float(angle.mean()), "within_11": float((angle < 11.25).mean())}
 
 
 def score_segmentation(truth: ndarray, read: ndarray, classes: int) -> dict[str, Stat]:
     """Class ids (H, W): intersection and union of each class, and the share of right pixels. 255 in the truth: not
-    scored."""
+    scored. Raises ValueError for ids that are no class, and where nothing is left to score."""
     _alike(truth, read, 2)
+    if truth.dtype.kind not in "iu" or read.dtype.kind not in "iu":
+        raise ValueError(f"Class ids must be integers, not {truth.dtype} and {read.dtype}.")
     scored = truth != 255
+    if not scored.any():
+        raise ValueError("Every pixel of the true classes is 255, not to be scored.")
     a, b = truth[scored].astype(np.int64), read[scored].astype(np.int64)
-    if len(a) and max(a.max(), b.max()) >= classes:
-        raise ValueError(f"Class {max(a.max(), b.max())} is none of {classes}.")
+    for wrong in (min(a.min(), b.min()), max(a.max(), b.max())):
+        if not 0 <= wrong < classes:
+            raise ValueError(f"Class {wrong} is none of {classes}.")
     confusion = np.bincount(a * classes + b, minlength=classes * classes).reshape(classes, classes).astype(np.float64)
     right = np.diag(confusion)
     union = confusion.sum(0) + confusion.sum(1) - right
-    return {"miou": np.stack([right, union]), "accuracy": float(right.sum() / max(1.0, confusion.sum()))}
+    return {"miou": np.stack([right, union]), "accuracy": float(right.sum() / confusion.sum())}
 
 
 # ---------------------------------------------------------------- people
@@ -182,13 +216,18 @@ def box_of(person: ndarray) -> tuple[float, float]:
 
 
 def oks(truth: ndarray, read: ndarray) -> float:
-    """Object keypoint similarity (COCO) over the joints known in the truth; people (18, 3)."""
+    """Object keypoint similarity (COCO) over the joints known in the truth; people (18, 3).
+
+    The person's area is that of the box around the joints: COCO takes the silhouette's, which a pose does not tell. A
+    joint that was not read (confidence 0) counts 0, wherever its place holder lies.
+    """
     known = truth[:, 2] > 0
     if not known.any():
         return 0.0
     width, height = box_of(truth)
     apart = ((truth[known, :2] - read[known, :2]).astype(np.float64) ** 2).sum(-1)
-    return float(np.exp(-apart / (2 * width * height * (2 * _FALLOFF[known]) ** 2)).mean())
+    near = np.exp(-apart / (2 * width * height * (2 * _FALLOFF[known]) ** 2))
+    return float((near * (read[known, 2] > 0)).mean())
 
 
 def score_pose(truth: Sequence[ndarray], read: Sequence[ndarray]) -> dict[str, Stat]:
@@ -197,11 +236,15 @@ def score_pose(truth: Sequence[ndarray], read: Sequence[ndarray]) -> dict[str, S
     "pck": of the visible joints, those read within a tenth of the larger side of the person's box; a person who was
     not read counts all of them as wrong. "oks_ap": one row a read person and one a missed one, its columns confidence
     (−1 missed), whether it stands for a true person, and ten thresholds' right or wrong. People are matched once each,
-    the best OKS first.
+    the best OKS first. Raises ValueError for people of another shape, and for places that are no numbers.
     """
-    truth, read = [np.asarray(p) for p in truth if (np.asarray(p)[:, 2] > 0).any()], [np.asarray(p) for p in read]
+    truth, read = [np.asarray(p) for p in truth], [np.asarray(p) for p in read]
+    for person in (*truth, *read):
+        if person.shape != (len(_FALLOFF), 3):
+            raise ValueError(f"A person is (18, 3), in OpenPose's order, not {person.shape}.")
     if any(not np.isfinite(p).all() for p in (*truth, *read)):
         raise ValueError("A joint's place is no number.")
+    truth = [p for p in truth if (p[:, 2] > 0).any()]
     likeness = np.array([[oks(t, r) for r in read] for t in truth]).reshape(len(truth), len(read))
     match: dict[int, int] = {}  # read → truth
     for flat in np.argsort(-likeness, axis=None):
@@ -214,8 +257,9 @@ def score_pose(truth: Sequence[ndarray], read: Sequence[ndarray]) -> dict[str, S
         visible = person[:, 2] == 2
         seen += int(visible.sum())
         if t in partner:
-            apart = np.linalg.norm(person[visible, :2] - read[partner[t]][visible, :2], axis=-1)
-            right += int((apart <= 0.1 * max(box_of(person))).sum())
+            found = read[partner[t]][visible]
+            apart = np.linalg.norm(person[visible, :2] - found[:, :2], axis=-1)
+            right += int(((apart <= 0.1 * max(box_of(person))) & (found[:, 2] > 0)).sum())
     rows = [
         [float(r[:, 2].max()), 0.0, *((likeness[match[i], i] >= OKS_THRESHOLDS) if i in match else np.zeros(10))]
         for i, r in enumerate(read)
@@ -251,6 +295,7 @@ def average_precision(rows: ndarray) -> float:
 def score_pixels(truth: ndarray, read: ndarray) -> dict[str, Stat]:
     """RGB pictures uint8 (H, W, 3): RMSE in shares of 255, and the mean distance in CIELAB."""
     _alike(truth, read, 3)
+    _bytes(truth, read)
     difference = truth.astype(np.float64) - read.astype(np.float64)
     lab: list[Any] = [cv2.cvtColor(m.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) for m in (truth, read)]
     return {

@@ -155,7 +155,7 @@ CARD = """# playroom-{name}
 
 ## How it was made
 
-Trained by `python -m benchmarks.family train {name}` ({recipe}) on two CPU cores: {steps} steps of 32,
+Trained by `python -m benchmarks.family train {name}` ({recipe}) on a CPU: {steps} steps of 32,
 {examples:,} pictures (rendered scenes, exact hints where pixels do not tell; for line-like hints stickers of the train
 split too), {minutes:.0f} minutes, Muon, half of the prompts empty. float16.
 

@@ -201,6 +201,24 @@ def test_poses_by_closed_forms(person):
     assert empty["oks_ap"].shape == (0, 12) and np.isnan(scores.average_precision(empty["oks_ap"]))
 
 
+def test_object_keypoint_similarity_by_hand():
+    """One joint of eighteen off by d, in a box of 30 × 80: (17 + exp(−d² / (2 · 30 · 80 · (2σ)²))) / 18, COCO's σ."""
+    person = np.zeros((18, 3))
+    person[:, 2] = 2
+    person[:, 0], person[:, 1] = np.linspace(0, 30, 18), np.linspace(0, 80, 18)
+    sigmas = {0: 0.026, 1: 0.079, 2: 0.079, 6: 0.072, 7: 0.062, 8: 0.107, 12: 0.087, 13: 0.089, 15: 0.025, 17: 0.035}
+    for joint, sigma in sigmas.items():
+        moved = read_as(person)
+        moved[joint, 1] += 3
+        expected = (17 + np.exp(-9 / (2 * 30 * 80 * (2 * sigma) ** 2))) / 18
+        assert scores.oks(person, moved) == pytest.approx(expected)
+    hidden = person.copy()
+    hidden[0, 2] = 0  # the nose is outside: where it was read does not matter
+    moved = read_as(person)
+    moved[0, :2] += 500
+    assert scores.oks(hidden, moved) == 1
+
+
 def test_a_mirrored_pose_is_a_wrong_one(person):
     """Left and right exchanged at the same places: joints near the middle stay right, arms and legs do not."""
     swapped = read_as(person[list(pose.MIRRORED)])

@@ -57,19 +57,22 @@ def bootstrap(
 
     Drawing with replacement repeats samples, which pushes such distances up. A half drawn without replacement differs
     from its whole with variance σ²/(n/2) · (1 − 1/2) = σ²/n, which is just how the whole differs from the truth, so
-    deviations are taken as they are (the jackknife that leaves out half: Shao & Wu 1989). Their own mean is
-    subtracted first: halves are biased upwards more than wholes. Below four samples the limits are NaN.
+    deviations are taken as they are; other shares m of n need √(m / (n − m)) (the jackknife that leaves out many: Shao
+    & Wu 1989). Their own mean is subtracted first: halves are biased upwards more than wholes. A set of two has no
+    parts that a distance could be taken of, so its limits are NaN.
     """
     value, rng = distance(a, b), np.random.default_rng(seed)
-    if min(len(a), len(b)) < 4:
+    if min(len(a), len(b)) < 3:
         return {"mean": value, "low": float("nan"), "high": float("nan")}
+    sizes = [(max(2, len(x) // 2), len(x)) for x in (a, b)]
+    scale = max((m / (n - m)) ** 0.5 for m, n in sizes)  # 1 for even sets, √2 for three samples
 
     def half(x: ndarray) -> ndarray:
-        return x[rng.permutation(len(x))[: len(x) // 2]]
+        return x[rng.permutation(len(x))[: max(2, len(x) // 2)]]
 
     found = np.array([distance(half(a), half(b)) for _ in range(draws)])
     # ranks by p (draws + 1): the usual interpolation is 8% too narrow at 50 draws
-    low, high = np.percentile(found - found.mean(), [2.5, 97.5], method="weibull")
+    low, high = np.percentile(scale * (found - found.mean()), [2.5, 97.5], method="weibull")
     return {"mean": value, "low": value + float(low), "high": value + float(high)}
 
 

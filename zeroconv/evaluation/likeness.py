@@ -71,7 +71,7 @@ def distances(extract: Extract, real: Sequence[Image.Image], sets: dict[str, lis
     truth = extract(real)
     table: dict[str, Any] = {"fid": {}, "kid": {}}
     for name, images in sets.items():
-        if len(images) < 2:
+        if len(images) < 4:  # too few for an interval
             continue
         found = extract(images)
         table["fid"][name] = distribution.bootstrap(distribution.frechet_distance, found, truth, draws=50)

@@ -59,13 +59,15 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
     from accelerate import Accelerator
 
     say = say or _print
-    open_run(recipe, resume)
     if recipe.training.threads:
         import torch
 
         torch.set_num_threads(recipe.training.threads)
     # accelerate places processes and devices; autocast is ours, so that two runs in one process may differ in it
     accelerator = Accelerator(mixed_precision="no", cpu=recipe.device == "cpu")
+    with accelerator.main_process_first():  # one process makes the folder, the others find it made
+        if accelerator.is_main_process:
+            open_run(recipe, resume)
     trainer = assemble(recipe, accelerator, say if accelerator.is_main_process else _silent)
     if trainer.resume():
         say(f"going on from step {trainer.step} of {recipe.training.steps}")

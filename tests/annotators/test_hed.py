@@ -49,19 +49,24 @@ def convolve(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
     return out
 
 
-def test_the_first_side_output_is_the_one_written_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_a_side_output_is_the_one_written_out(tmp_path: Path, side: int) -> None:
+    """On odd sides: pooling keeps the last row and column, enlarging takes pixels for areas (as OpenCV does)."""
     arrays = write(tmp_path / "hed.h5")
-    arrays["fuse/vars/0"][0, 0, :, 0] = (1, 0, 0, 0, 0)  # of the five, the first alone
-    with h5py.File(tmp_path / "hed.h5", "a") as file:
-        file["fuse/vars/0"][...] = arrays["fuse/vars/0"]
-    image = np.random.default_rng(1).integers(0, 256, (13, 10, 3), np.uint8)
+    with h5py.File(tmp_path / "hed.h5", "a") as file:  # of the five, one alone
+        file["fuse/vars/0"][...] = np.eye(5)[side - 1].reshape(1, 1, 5, 1)
+    image = np.random.default_rng(1).integers(0, 256, (13, 11, 3), np.uint8)
     x = image[..., ::-1] - np.array(MEANS)
-    for number in ("", "_1"):
-        name = f"block1/layers/conv2d{number}/vars"
-        x = np.maximum(0, convolve(x, arrays[f"{name}/0"], arrays[f"{name}/1"]))
-    side = convolve(x, arrays["dsn1/vars/0"], arrays["dsn1/vars/1"])[..., 0] + arrays["fuse/vars/1"]
-    expected = 255 / (1 + np.exp(-side))
-    assert np.abs(softedge(image, tmp_path / "hed.h5") - expected).max() <= 1
+    for block in range(1, side + 1):
+        if block > 1:
+            odd = np.pad(x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2), (0, 0)), constant_values=-np.inf)
+            x = np.maximum.reduce([odd[i::2, j::2] for i in (0, 1) for j in (0, 1)])
+        for number in ("", "_1", "_2")[: CONVOLUTIONS[block - 1]]:
+            name = f"block{block}/layers/conv2d{number}/vars"
+            x = np.maximum(0, convolve(x, arrays[f"{name}/0"], arrays[f"{name}/1"]))
+    found = convolve(x, arrays[f"dsn{side}/vars/0"], arrays[f"dsn{side}/vars/1"])[..., 0]
+    logits = cv2.resize(found, (11, 13), interpolation=cv2.INTER_LINEAR) + arrays["fuse/vars/1"]
+    assert np.abs(softedge(image, tmp_path / "hed.h5") - 255 / (1 + np.exp(-logits))).max() <= 1
 
 
 def test_every_size_comes_back_and_every_side_counts(tmp_path: Path) -> None:
@@ -88,8 +93,13 @@ def test_a_large_picture_is_read_small_and_comes_back_in_its_size(
     smooth = cv2.resize(np.random.default_rng(2).integers(0, 256, (6, 9, 3), np.uint8), (90, 60))
     small = softedge(cv2.resize(smooth, (45, 30), interpolation=cv2.INTER_AREA), tmp_path / "large.h5")
     asked: list[torch.Size] = []
+
+    def watched(x: torch.Tensor, state: dict[str, torch.Tensor]) -> torch.Tensor:
+        asked.append(x.shape)
+        return hed(x, state)
+
     monkeypatch.setattr("zeroconv.annotators.hed.LONGEST", 45)
-    monkeypatch.setattr("zeroconv.annotators.hed.hed", lambda x, state: asked.append(x.shape) or hed(x, state))
+    monkeypatch.setattr("zeroconv.annotators.hed.hed", watched)
     found = softedge(smooth, tmp_path / "large.h5")
     assert asked == [(1, 3, 30, 45)] and found.shape == (60, 90)
     assert np.abs(found.astype(int) - cv2.resize(small, (90, 60))).max() <= 1

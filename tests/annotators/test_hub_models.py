@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,17 +33,17 @@ def pixels() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 
 
-def save(folder: Path, net: torch.nn.Module, processor: object) -> str:
+def save(folder: Path, net: Any, processor: Any) -> str:
     net.save_pretrained(folder)
-    processor.save_pretrained(folder)  # type: ignore[attr-defined]
+    processor.save_pretrained(folder)
     return str(folder)
 
 
-def by_hand(folder: str, kind: type, pixels: np.ndarray) -> torch.Tensor:
+def by_hand(folder: str, kind: Any, pixels: np.ndarray) -> torch.Tensor:
     """Raw depth, bicubically in the picture's size."""
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
     with torch.no_grad():
-        raw = kind.from_pretrained(folder).eval()(**processor(images=Image.fromarray(pixels), return_tensors="pt"))  # type: ignore[attr-defined]
+        raw = kind.from_pretrained(folder).eval()(**processor(images=Image.fromarray(pixels), return_tensors="pt"))
     size = pixels.shape[:2]
     return torch.nn.functional.interpolate(raw.predicted_depth[None], size, mode="bicubic", align_corners=False)[0, 0]
 
@@ -175,6 +176,15 @@ def test_a_model_of_another_kind_is_told(tmp_path: Path, pixels: np.ndarray) -> 
         hub.segmentation(pixels, folder)
     (tmp_path / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(UserError, match="no annotator that can be loaded"):
+        hub.depth(pixels, folder)
+
+
+def test_a_family_of_many_heads_is_asked_which_it_has(tmp_path: Path, pixels: np.ndarray) -> None:
+    """A DPT that knows classes must not be read as depth through a head of random weights."""
+    folder = dpt(tmp_path, "beit")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["DPTForSemanticSegmentation"]}))
+    with pytest.raises(UserError, match="dpt model of another kind than DepthEstimation"):
         hub.depth(pixels, folder)
 
 

@@ -8,8 +8,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from skimage import data
 
+from zeroconv.annotators import read
 from zeroconv.annotators.pose import CHAIN, OPENPOSE, PARTS, STRIDE, _convolve, decode, load_graph, people
+from zeroconv.annotators.weights import home
 from zeroconv.errors import UserError
 from zeroconv.playroom import KEYPOINTS
 
@@ -56,6 +60,15 @@ def test_two_people_are_told_apart_and_every_joint_is_exact():
         assert np.abs(person[:, :2] - truth).max() < 1e-3
 
 
+def test_a_displacement_that_misses_is_mended_by_the_offset_where_it_lands():
+    truth = figure(30.3, 60.7)
+    maps = maps_of([truth])
+    for field in ("forward", "back"):  # six pixels off, as a network is
+        maps[field] = maps[field] + np.where(maps[field] != 0, 6.0, 0.0)
+    ((person, _),) = decode(maps)
+    assert np.abs(person[:, :2] - truth).max() < 1e-3
+
+
 def test_nobody_is_found_where_nothing_is_sure():
     assert decode({**maps_of([figure(20, 30)]), "heat": np.full((17, 20, 24), 0.3)}) == []
     assert len(decode(maps_of([figure(20, 30), figure(24, 32)]))) == 1  # the same one twice
@@ -63,7 +76,7 @@ def test_nobody_is_found_where_nothing_is_sure():
 
 def test_openposes_order_is_ours():
     for name, part in zip(KEYPOINTS, OPENPOSE, strict=True):
-        assert (part is None and name == "neck") or PARTS[part] == name
+        assert name == ("neck" if part is None else PARTS[part])
 
 
 def test_convolutions_pad_as_tensorflow_does():
@@ -94,7 +107,7 @@ def test_a_graph_is_read_and_run_from_its_files(tmp_path):
         "strides": {"list": {"i": ["1", "16", "16", "1"]}}, "dilations": {"list": {"i": ["1"] * 4}},
         "fused_ops": {"list": {"s": []}},
     }  # fmt: skip
-    nodes = [{"name": "image", "op": "Placeholder"}]
+    nodes: list[dict] = [{"name": "image", "op": "Placeholder"}]
     nodes.append({"name": "stem", "op": "_FusedConv2D", "input": ["image", "k", "b"], "attr": attributes})
     one = {**attributes, "strides": {"list": {"i": ["1"] * 4}}}
     for name, channels in heads.items():
@@ -117,3 +130,18 @@ def test_a_graph_is_read_and_run_from_its_files(tmp_path):
     load_graph.cache_clear()
     with pytest.raises(UserError, match="fetch it again"):
         people(image, tmp_path / "g.json", tmp_path / "w.bin")
+
+
+def test_two_astronauts_are_two_people_where_the_weights_are():
+    """The real network, on scikit-image's astronaut twice side by side; the rest of this file needs no weights."""
+    if not all((home() / "posenet" / f"posenet.{end}").is_file() for end in ("json", "bin")):
+        pytest.skip("PoseNet has not been fetched; its graph and decoding are tested above")
+    astronaut = data.astronaut()[:, :400]
+    found = read("pose", Image.fromarray(np.hstack([astronaut, astronaut])))
+    assert len(found) == 2
+    left, right = sorted((person.keypoints for person in found), key=lambda points: points[0, 0])
+    for joint in (0, 1, 2, 5, 14, 15):  # nose, neck, shoulders, eyes
+        assert left[joint, 2] > 0.5 and right[joint, 2] > 0.5
+        assert np.abs(right[joint, :2] - left[joint, :2] - (400, 0)).max() < 10
+    assert np.abs(left[0, :2] - (222, 124)).max() < 15  # the nose, by eye
+    assert read("pose", Image.fromarray(data.coffee())) == []

@@ -153,7 +153,7 @@ def _follow(joint: int, root: ndarray, maps: dict[str, ndarray]) -> ndarray:
     person[joint] = (*root, heat[(joint, *_cell(root, heat))])
     done = {joint}
     # back towards the nose first, then forward to the limbs' ends
-    steps = [(i, child, parent, "back") for i, (parent, child) in enumerate(())]
+    steps = [(i, child, parent, "back") for i, (parent, child) in reversed(list(enumerate(CHAIN)))]
     steps += [(i, parent, child, "forward") for i, (parent, child) in enumerate(CHAIN)]
     for edge, source, target, kind in steps:
         if source not in done or target in done:

@@ -46,7 +46,8 @@ cluster-test: $(STAMP)
 	RAY_DATA_DISABLE_PROGRESS_BARS=1 $(BIN)/python -m pytest -m cluster
 
 figures: $(STAMP)
-	for name in base control speed figures; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in base control reader annotate speed "family measure" "family table" figures; do \
+	  $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 # the pictures of the README: the gallery that `make demo` draws
 pictures: demo

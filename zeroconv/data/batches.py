@@ -20,12 +20,13 @@ from zeroconv.data.examples import Examples
 @dataclass
 class Batch:
     moments: Tensor  # (N, 2C, h, w) float32
-    hints: Tensor  # (N, 1, 3 or 4, H, W) uint8
+    hints: Tensor | None  # (N, 1, 3 or 4, H, W) uint8; None where the examples have none
     text: TextStates
     indices: ndarray  # (N,) which examples these are
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(self.moments.to(device), self.hints.to(device), self.text.to(device), self.indices)
+        hints = None if self.hints is None else self.hints.to(device)
+        return Batch(self.moments.to(device), hints, self.text.to(device), self.indices)
 
 
 def hints_to_float(hints: Tensor) -> Tensor:
@@ -68,14 +69,18 @@ class BatchPlan:
         captions = [self.examples.captions[i] for i in indices]
         rows = [c[int(x * len(c))] for c, x in zip(captions, choice, strict=True)]
         rows = [0 if x < self.prompt_dropping else row for row, x in zip(rows, dropped, strict=True)]
-        moments, hints = self.examples.moments[indices], self.examples.hints[indices]
+        moments = self.examples.moments[indices]
+        hints = self.examples.hints[indices] if len(self.examples.hints) else None
         if self.flip and self.examples.mirrored is not None:
             turn = (mirrored < 0.5) & self.examples.mirrorable[indices]
             if turn.any():
                 moments[turn] = self.examples.mirrored[indices[turn]]
-                hints[turn] = np.stack([self.mirror(hint) for hint in hints[turn]])
-        hints[blind < self.hint_dropout] = 0
-        return Batch(torch.from_numpy(moments), channels_first(hints), self.examples.text.states(rows), indices)
+                if hints is not None:
+                    hints[turn] = np.stack([self.mirror(hint) for hint in hints[turn]])
+        if hints is not None:
+            hints[blind < self.hint_dropout] = 0
+        shown = None if hints is None else channels_first(hints)
+        return Batch(torch.from_numpy(moments), shown, self.examples.text.states(rows), indices)
 
     def from_step(self, step: int, ahead: int = 2) -> Iterator[Batch]:
         """The batches of `step`, `step + 1`, …; a thread reads `ahead` of them while the model works."""

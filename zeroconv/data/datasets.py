@@ -15,7 +15,7 @@ from zeroconv.conditions import find
 from zeroconv.data.fitting import BrokenExample, fit
 from zeroconv.errors import UserError
 
-_OPTIONS = {"split", "limit", "views", "seed", "start", "only", "condition"}
+_OPTIONS = {"split", "limit", "views", "seed", "start", "only", "condition", "style"}
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ def open_dataset(
     """Open what a spec names; no picture is read yet.
 
     "playroom:SPLIT[:COUNT]"  rendered scenes of a split (train, val, test); hints of depth, normal, segmentation and
-                              pose are exact. `?start=N` skips N; `?only=person` keeps scenes with such a thing.
+                              pose are exact. `?start=N` skips N; `?only=person` keeps scenes with such a thing;
+                              `?style=pencil` (or night) draws them so, with the captions and hints of the plain ones.
     "stickers[:FOLDER]"       emoji art: the package's sample, or a folder made by `zeroconv playroom stickers`;
                               `?split=train` keeps one split, `?views=4` lays each on 4 random backgrounds (`&seed=1`).
     FOLDER                    an imagefolder with metadata.jsonl (file_name, text, and conditioning_image for the hint),
@@ -171,7 +172,10 @@ def _source(part: str, split: str | None) -> Source:
             numbers.get("start", 0),
             options.get("only"),
             condition,
+            options.get("style"),
         )
+    if "style" in options:
+        raise UserError(f"the data spec {part!r} names a style, which only playroom's scenes have.")
     if kind == "stickers":
         return open_stickers(rest or None, options.get("split", split), condition=condition, **numbers)
     return open_folder(Path(place).expanduser(), options.get("split", split), numbers.get("limit"), condition)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zeroconv.conditions import maps
+from zeroconv.conditions import annotate, maps
 from zeroconv.conditions.pose import draw_people
 from zeroconv.data.datasets import Example
 from zeroconv.data.folders import SIDED, signature
@@ -29,6 +29,7 @@ from zeroconv.playroom.stickers import (
     sample_background,
     sample_folder,
 )
+from zeroconv.playroom.styles import find_style, style_image
 
 DEFAULT_SIZE = 128
 
@@ -40,6 +41,7 @@ class Scenes:
     seeds: Sequence[int]
     condition: str | None = None
     generated: bool = True
+    style: str | None = None  # one of playroom.styles; the hints are of the plain scene, which has the same geometry
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -48,19 +50,23 @@ class Scenes:
         return f"scene-{self.seeds[i]}"
 
     def key(self, i: int) -> str:
-        return f"playroom {_renderer()} {self.seeds[i]}"
+        return f"playroom {_renderer()} {self.seeds[i]}" + (f" {_styling(self.style)}" if self.style else "")
 
     def example(self, i: int, size: int | None, condition: str | None) -> Example:
         seed = self.seeds[i]
         size = next((s for s in SIZES if s >= (size or DEFAULT_SIZE)), SIZES[-1])
-        people = None
+        people = hint = None
         if condition in EXACT:
             scene = render(seed, size)
             image, text, hint = scene.image, scene.caption, exact_hint(scene, condition)
             people = tuple(scene.keypoints) if condition == "pose" else None
         else:
             pixels, text = render_image(seed, size)
-            image, hint = Image.fromarray(pixels), None
+            image = Image.fromarray(pixels)
+        if self.style is not None:
+            if condition is not None and hint is None:
+                hint = annotate(condition, image)
+            image = Image.fromarray(style_image(seed, self.style, size)[0])
         return Example(self.name(i), image, (text,), hint, mirrorable=not SIDED.search(text), people=people)
 
 
@@ -87,14 +93,29 @@ def _renderer() -> str:
     return digest.hexdigest()[:16]
 
 
+@lru_cache
+def _styling(style: str) -> str:
+    """Names a style, by what it draws too."""
+    drawn = b"".join(style_image(seed, style, 64)[0].tobytes() for seed in (0, 1))
+    return f"{style} {hashlib.sha256(drawn).hexdigest()[:16]}"
+
+
 def open_scenes(
-    split: str, count: int | None = None, start: int = 0, only: str | None = None, condition: str | None = None
+    split: str,
+    count: int | None = None,
+    start: int = 0,
+    only: str | None = None,
+    condition: str | None = None,
+    style: str | None = None,
 ) -> Scenes:
-    """`count` scenes of a split (1000 where nothing is said); `only`: those that hold a thing of that kind."""
+    """`count` scenes of a split (1000 where nothing is said); `only`: those that hold a thing of that kind; `style`:
+    drawn so."""
     if split not in SPLITS:
         raise UserError(f"the playroom has no split {split!r}; choose from {', '.join(SPLITS)}.")
     if only is not None and only not in KINDS:
         raise UserError(f"the playroom has no {only!r}; choose only from {', '.join(KINDS)}.")
+    if style is not None:
+        find_style(style)
     rest, count = SPLITS[split][start:], 1000 if count is None else count
     if only is None:
         seeds: Sequence[int] = rest[:count]
@@ -103,7 +124,7 @@ def open_scenes(
         seeds = tuple(islice(holding, count))
     if len(seeds) < count:
         raise UserError(f"split {split!r} has {len(SPLITS[split])} scenes; {count} from number {start} were asked for.")
-    return Scenes(seeds, condition)
+    return Scenes(seeds, condition, style=style)
 
 
 @dataclass(frozen=True)

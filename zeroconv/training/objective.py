@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +36,9 @@ def snr_weights(prediction_type: str, alpha: Tensor, gamma: float) -> Tensor:
 def predict(
     backbone: Backbone, control: ControlNet | None, z: Tensor, hint: Tensor | None, t: Tensor, text: TextStates
 ) -> Tensor:
-    """The backbone's output (N, C, H, W) with control at weight 1, or without. Its encoder builds no graph."""
-    with torch.no_grad():
+    """The backbone's output (N, C, H, W) with control at weight 1, or without. Beside a control the encoder builds no
+    graph; alone it may be what trains."""
+    with nullcontext() if control is None else torch.no_grad():
         skips = backbone.encode(z, t, text)
     if control is not None:
         assert hint is not None
@@ -62,13 +64,14 @@ def stream(device: torch.device | str, *numbers: int) -> torch.Generator:
 class ControlledLoss(nn.Module):
     """Batch in, mean loss out: the whole of what is differentiated, so that wrappers for many processes see one call.
 
-    Only the control is a submodule. The backbone is frozen and in `autocast`'s dtype or its own.
+    Only the control is a submodule. The backbone is frozen and in `autocast`'s dtype or its own. Without a control
+    this is the backbone's own loss, for whatever trains within it.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        control: ControlNet,
+        control: ControlNet | None,
         autocast: torch.dtype | None = None,
         timesteps: str = "uniform",
         min_snr: float | None = None,
@@ -77,7 +80,7 @@ class ControlledLoss(nn.Module):
         super().__init__()
         self.timesteps, self.min_snr, self.offset_noise = timesteps, min_snr, offset_noise
         self.backbone, self.control, self.autocast = backbone, control, autocast
-        self.alphas_cumprod = backbone.alphas_cumprod.to(control.device)
+        self.alphas_cumprod = backbone.alphas_cumprod.to(backbone.device if control is None else control.device)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Draws a sample of the posterior, timesteps and noise from `generator`."""

@@ -6,13 +6,15 @@ import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from zeroconv.conditions import CONDITIONS
 from zeroconv.errors import UserError
+
+R = TypeVar("R", bound=BaseModel)
 
 
 class Strict(BaseModel):
@@ -142,12 +144,12 @@ class Recipe(Strict):
             del values[name]
         for name in ("workers", "cache"):
             del values["data"][name]
-        for name in _MAY_CHANGE:
+        for name in MAY_CHANGE:
             del values["training"][name]
         return values
 
 
-_MAY_CHANGE = (
+MAY_CHANGE = (
     "steps threads max_minutes log_every checkpoint_every keep validate_every "
     "sample_every sample_count sample_steps sample_cfg export"
 ).split()
@@ -155,6 +157,11 @@ _MAY_CHANGE = (
 
 def load_recipe(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file; `overrides` such as "training.steps=2000" change it. Raises UserError, one sentence."""
+    return parse_recipe(read_recipe(path, overrides), str(path))
+
+
+def read_recipe(path: str | os.PathLike, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What a recipe file says, overridden, before anything is checked; UserError where it is no YAML mapping."""
     path = Path(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -166,14 +173,19 @@ def load_recipe(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Recip
         raise UserError(f"the recipe {path} is no YAML that can be read ({' '.join(str(error).split())}).") from error
     if not isinstance(values, dict):
         raise UserError(f"the recipe {path} is empty or no mapping; it needs at least out, data and training.")
-    return parse_recipe(apply_overrides(values, overrides), str(path))
+    return apply_overrides(values, overrides)
 
 
 def parse_recipe(values: dict[str, Any], name: str = "the recipe") -> Recipe:
+    return check_recipe(Recipe, values, name)
+
+
+def check_recipe(kind: type[R], values: dict[str, Any], name: str) -> R:
+    """The recipe of a kind that these values make; UserError, one sentence, for the first of them that is wrong."""
     try:
-        return Recipe.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{name}: {_sentence(error.errors()[0])}.") from error
+        raise UserError(f"{name}: {_sentence(error.errors()[0], kind)}.") from error
 
 
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -197,10 +209,10 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
     return values
 
 
-def _sentence(error: Any) -> str:
+def _sentence(error: Any, kind: type[BaseModel]) -> str:
     place = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"there is no setting {place}{_suggestion(error['loc'])}"
+        return f"there is no setting {place}{_suggestion(error['loc'], kind)}"
     if error["type"] == "missing":
         return f"{place} is missing"
     if error["type"] == "value_error":
@@ -209,8 +221,8 @@ def _sentence(error: Any) -> str:
     return f"{place} is {error['input']!r}: {said}"
 
 
-def _suggestion(loc: tuple) -> str:
-    model: Any = Recipe
+def _suggestion(loc: tuple, kind: type[BaseModel]) -> str:
+    model: Any = kind
     for part in loc[:-1]:
         model = model.model_fields[part].annotation
     close = difflib.get_close_matches(str(loc[-1]), model.model_fields, n=1)

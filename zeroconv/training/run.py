@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 from zeroconv.data.datasets import Dataset, open_dataset
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
-from zeroconv.training.recipe import Recipe, load_recipe
+from zeroconv.training.lora_recipe import LoraRecipe
+from zeroconv.training.recipe import Recipe, check_recipe, parse_recipe, read_recipe
 from zeroconv.training.report import write_report
 from zeroconv.training.state import checkpoints
 
@@ -40,14 +41,20 @@ Say = Callable[[str], None]
 def train_command(recipe_path: str | os.PathLike, overrides: Sequence[str] = (), resume: bool = True) -> Path:
     """`zeroconv train`: load the recipe, apply overrides ("training.steps=2000"), train. Returns the run's folder.
 
+    A recipe with `lora` trains the base itself, see `zeroconv.training.lora`; any other trains a ControlNet.
+
     Ctrl-C while the data is prepared loses at most the shard at work; later it saves the run's state.
     """
-    recipe = load_recipe(recipe_path, overrides)
+    values = read_recipe(recipe_path, overrides)
     try:
-        return train(recipe, resume=resume)
+        if "lora" in values:
+            from zeroconv.training.lora import train_lora
+
+            return train_lora(check_recipe(LoraRecipe, values, str(recipe_path)), resume=resume)
+        return train(parse_recipe(values, str(recipe_path)), resume=resume)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where this one stopped", flush=True)
-        return Path(recipe.out)
+        return Path(values["out"])
 
 
 def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
@@ -171,7 +178,7 @@ class Countdown:
 # ---------------------------------------------------------------- the folder of the run
 
 
-def open_run(recipe: Recipe, resume: bool = True) -> None:
+def open_run(recipe: Recipe | LoraRecipe, resume: bool = True) -> None:
     """Note the recipe in its folder, or check that the folder holds a run of the same one."""
     out = Path(recipe.out)
     if out.exists() and not out.is_dir():

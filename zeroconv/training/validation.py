@@ -57,7 +57,7 @@ class Validator:
         return HintGain(float(true.mean()), float(shuffled.mean()), float(self.none.mean()), float(gain.mean()), error)
 
     def _losses(self, rows, control: bool = True) -> Tensor:
-        device, parts = self.loss.control.device, []
+        device, parts = self.loss.alphas_cumprod.device, []
         for i in range(0, len(self.z), self.batch_size):
             part = slice(i, i + self.batch_size)
             z = self.z[part].to(device)

@@ -1,0 +1,113 @@
+"""Fine-tuning a base: it learns, the base's own weights stay, and a run that was cut goes on as if it had not been."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from zeroconv.backbones import load_backbone
+from zeroconv.checkpoints.reading import read_state_dict
+from zeroconv.errors import UserError
+from zeroconv.training import lora as lora_module
+from zeroconv.training.lora import FILE, LoraTrainer, add_adapter, lora_state, train_lora
+from zeroconv.training.lora_recipe import LoraRecipe, LoraSettings
+from zeroconv.training.recipe import check_recipe, load_recipe, read_recipe
+from zeroconv.training.run import train_command
+
+
+@pytest.fixture
+def make(base: Path, pictures: Path, tmp_path: Path):
+    def recipe(out: str = "run", **training) -> LoraRecipe:
+        values = {
+            "out": str(tmp_path / out),
+            "base": str(base),
+            "device": "cpu",
+            "lora": {"rank": 4},
+            "data": {"train": str(pictures), "size": 64, "cache": str(tmp_path / "cache"), "validation_count": 6},
+            "training": {"steps": 6, "batch_size": 2, "learning_rate": 1e-3, "validate_every": 0, "sample_count": 0}
+            | {"ema_decay": 0.5, "export": "float32"}
+            | training,
+        }
+        return check_recipe(LoraRecipe, values, "test")
+
+    return recipe
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return read_state_dict(folder / "lora" / FILE)
+
+
+def test_it_learns_and_says_so(make, tmp_path):
+    said = []
+    recipe = make(steps=60, batch_size=4, validate_every=30, sample_count=2, sample_steps=2)
+    folder = train_lora(recipe, say=said.append)
+    history = json.loads((folder / "summary.json").read_text())["validation"]
+    assert [line["step"] for line in history] == [0, 30, 60]
+    assert history[-1]["loss"] < 0.95 * history[0]["loss"]
+    assert (folder / "samples" / "step-00000060.png").is_file() and said[-1].startswith("finished")
+    assert all(name.startswith("unet.") and ".lora_" in name for name in weights(folder))
+
+
+def test_a_run_that_was_cut_goes_on_bit_for_bit(make, monkeypatch):
+    whole = weights(train_lora(make("whole", checkpoint_every=3)))
+    step = LoraTrainer._train_step
+
+    def crash(self, micro):
+        if self.step == 4:
+            raise RuntimeError("power cut")
+        return step(self, micro)
+
+    monkeypatch.setattr(LoraTrainer, "_train_step", crash)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train_lora(make("cut", checkpoint_every=3))
+    monkeypatch.setattr(LoraTrainer, "_train_step", step)
+    said = []
+    resumed = weights(train_lora(make("cut", checkpoint_every=3), say=said.append))
+    assert "going on from step 3 of 6" in said
+    assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_the_bases_own_weights_stay_and_the_adapter_begins_as_nothing(base):
+    backbone = load_backbone(base)
+    z, t, text = torch.randn(1, 4, 8, 8), torch.tensor([500]), backbone.embed_text(["a"])
+    before = backbone.decode(backbone.encode(z, t, text), t, text)
+    frozen = {name: value.clone() for name, value in backbone.unet.state_dict().items()}
+    add_adapter(backbone, LoraSettings(rank=4))
+    after = backbone.decode(backbone.encode(z, t, text), t, text)
+    assert torch.equal(before, after)
+    for name, value in backbone.unet.state_dict().items():
+        if "lora_" not in name:
+            assert torch.equal(value, frozen[name.replace(".base_layer", "")])
+    trained = {name for name, p in backbone.unet.named_parameters() if p.requires_grad}
+    assert trained and all("lora_" in name for name in trained) and len(trained) == len(lora_state(backbone))
+
+
+def test_layers_are_chosen_by_kind(base):
+    backbone = load_backbone(base)
+    add_adapter(backbone, LoraSettings(rank=4, layers=("attention",)))
+    assert {name.split(".lora_")[0].rpartition("attn")[2][2:] for name in lora_state(backbone)} == {
+        "to_q", "to_k", "to_v", "to_out.0",
+    }  # fmt: skip
+
+
+def test_a_loss_that_is_no_number_ends_the_run(make, monkeypatch):
+    monkeypatch.setattr(lora_module, "learning_rate", lambda step, settings: float("inf"))
+    with pytest.raises(UserError, match=r"lower training\.learning_rate"):
+        train_lora(make())
+
+
+def test_the_train_command_tells_the_two_kinds_apart(make, tmp_path):
+    recipe = make()
+    path = tmp_path / "lora.yaml"
+    path.write_text(json.dumps(recipe.model_dump(mode="json")))
+    folder = train_command(path, ["training.steps=2"])
+    assert (folder / "lora" / FILE).is_file() and not (folder / "control").exists()
+    with pytest.raises(UserError, match=r"data\.condition is missing"):
+        load_recipe(path)
+    with pytest.raises(UserError, match="did you mean rank"):
+        check_recipe(LoraRecipe, read_recipe(path, ["lora.rang=3"]), "test")
+    with pytest.raises(UserError, match="a LoRA has none"):
+        check_recipe(LoraRecipe, read_recipe(path, ["training.on_convergence=stop_after=3"]), "test")

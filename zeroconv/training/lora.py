@@ -1,0 +1,290 @@
+"""Fine-tuning a base by LoRA (Hu et al. 2021): the loop, its state, and the file other programs read.
+
+out/recipe.json, log.jsonl, checkpoints/, samples/   as of a ControlNet's run, see `zeroconv.training.run`
+out/lora/pytorch_lora_weights.safetensors            the averaged matrices, in diffusers' layout
+out/summary.json                                     how it ended
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from zeroconv.backbones import UNetBackbone, load_backbone
+from zeroconv.data.batches import BatchPlan
+from zeroconv.data.cache import CacheSettings, cache_examples
+from zeroconv.data.datasets import open_dataset
+from zeroconv.data.examples import Examples
+from zeroconv.errors import UserError
+from zeroconv.files import atomic_folder, atomic_write
+from zeroconv.training.ema import Ema
+from zeroconv.training.lora_recipe import LoraRecipe, LoraSettings
+from zeroconv.training.objective import ControlledLoss, stream
+from zeroconv.training.run import Countdown, hold_out, open_run
+from zeroconv.training.runlog import Meter, RunLog
+from zeroconv.training.samples import grid, spread, to_picture
+from zeroconv.training.state import load_checkpoint, save_checkpoint
+from zeroconv.training.stopping import StopSignals
+from zeroconv.training.trainer import learning_rate, make_optimizer
+
+Say = Callable[[str], None]
+
+# names of diffusers' modules; in and out of the UNet, and the time embedding, stay as they are
+LAYERS = {
+    "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+    "linear": ("proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "time_emb_proj"),
+    "convolutions": ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv"),
+}
+FILE = "pytorch_lora_weights.safetensors"  # where diffusers looks in a folder
+
+
+def train_lora(recipe: LoraRecipe, resume: bool = True, say: Say | None = None) -> Path:
+    """Train as the recipe says, or go on with a run that its folder holds; returns the folder.
+
+    `say` hears one line of progress at a time. `resume=False`: refuse to go on with an old run. Raises UserError.
+    """
+    say = say or _print
+    if recipe.training.threads:
+        torch.set_num_threads(recipe.training.threads)
+    open_run(recipe, resume)
+    trainer = assemble(recipe, say)
+    if trainer.resume():
+        say(f"going on from step {trainer.step} of {recipe.training.steps}")
+    trainer.finish(trainer.run())
+    return trainer.folder
+
+
+def assemble(recipe: LoraRecipe, say: Say) -> LoraTrainer:
+    """Base, adapter and cached data of a recipe, put together."""
+    settings = recipe.data
+    device = torch.device("cuda" if recipe.device == "auto" and torch.cuda.is_available() else "cpu")
+    backbone = load_backbone(recipe.base, device=device)
+    size = settings.size or backbone.default_size
+    train_set = open_dataset(settings.train, size=size)
+    if settings.validation is not None:
+        held_out = open_dataset(settings.validation, size=size)
+    else:
+        train_set, held_out = hold_out(train_set, settings.validation_count)
+    cache, progress = CacheSettings(settings.cache, settings.workers, settings.flip), Countdown(say)
+    data = cache_examples(train_set, backbone, cache, progress)
+    held = cache_examples(held_out, backbone, cache, progress)
+    say(f"{len(data)} pictures to train on, {len(held)} held out")
+    add_adapter(backbone, recipe.lora, recipe.training.seed)
+    return LoraTrainer(recipe, backbone, data, held, say)
+
+
+def add_adapter(backbone: UNetBackbone, settings: LoraSettings, seed: int = 0) -> None:
+    """Put matrices beside the UNet's layers, by peft. B is zero, so nothing changes yet; they alone train."""
+    from peft import LoraConfig
+
+    targets = [name for kind in settings.layers for name in LAYERS[kind]]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone.unet.add_adapter(LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=targets))
+
+
+def lora_state(backbone: UNetBackbone) -> dict[str, Tensor]:
+    """The matrices in diffusers' layout: `unet.<module>.lora_A.weight` and `lora_B`; α is the rank."""
+    from peft.utils import get_peft_model_state_dict
+
+    return {f"unet.{name}": value for name, value in get_peft_model_state_dict(backbone.unet).items()}
+
+
+class LoraTrainer:
+    """Trains the adapter in `backbone` on the backbone's own loss. Everything that changes is in `state()`.
+
+    Batches and noise are functions of (seed, step), so a run that was killed makes the very steps it would have made.
+    """
+
+    def __init__(
+        self, recipe: LoraRecipe, backbone: UNetBackbone, data: Examples, held_out: Examples, say: Say = print
+    ) -> None:
+        self.recipe, self.settings, self.say = recipe, recipe.training, say
+        self.folder, self.backbone, self.data, self.held_out = Path(recipe.out), backbone, data, held_out
+        settings = self.settings
+        backbone.unet.to(memory_format=torch.channels_last)
+        self.parameters = [p for p in backbone.unet.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(backbone.unet, settings)
+        self.ema = Ema(self.parameters, settings.ema_decay)
+        dtype = torch.bfloat16 if settings.precision == "bf16" else None
+        self.loss = ControlledLoss(backbone, None, dtype, settings.timesteps, settings.min_snr, settings.offset_noise)
+        self.plan = BatchPlan(data, settings.batch_size, settings.seed, settings.prompt_dropping, flip=recipe.data.flip)
+        self.log = RunLog(self.folder / "log.jsonl")
+        self.meter = Meter(settings.batch_size * settings.accumulation)
+        self.step, self.seconds = 0, 0.0
+        self.history: list[dict[str, float]] = []
+
+    def run(self) -> str:
+        """Train to the end; returns "finished", or "interrupted" after SIGTERM or Ctrl-C (the state is saved)."""
+        settings = self.settings
+        self.meter.start()
+        began = time.monotonic() - self.seconds
+        batches = self.plan.from_step(self.step * settings.accumulation)
+        with StopSignals() as stop:
+            if self.step == 0:
+                self._validate()
+            while self.step < settings.steps:
+                waited = time.monotonic()
+                micro = list(itertools.islice(batches, settings.accumulation))
+                waited = time.monotonic() - waited
+                loss = self._train_step(micro)
+                self.step, self.seconds = self.step + 1, time.monotonic() - began
+                self.meter.add(loss, waited)
+                over = settings.max_minutes is not None and self.seconds > 60 * settings.max_minutes
+                last = over or self.step == settings.steps
+                if self.step % settings.log_every == 0 or last:
+                    self._report()
+                if settings.validate_every and (self.step % settings.validate_every == 0 or last):
+                    self._validate()
+                if settings.sample_every and self.step % settings.sample_every == 0 and not last:
+                    self._sample()
+                if stop.asked or last or self.step % settings.checkpoint_every == 0:
+                    save_checkpoint(self.folder / "checkpoints", self.step, self.state(), settings.keep)
+                if last:
+                    break
+                if stop.asked:
+                    batches.close()  # type: ignore[attr-defined]
+                    return "interrupted"
+        batches.close()  # type: ignore[attr-defined]
+        self._sample()
+        return "finished"
+
+    def _train_step(self, micro: list) -> float:
+        """One step of the optimiser; returns the mean loss. UserError where it is no number."""
+        settings, device, total = self.settings, self.backbone.device, 0.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, settings)
+        for number, batch in enumerate(micro):
+            generator = stream(device, settings.seed, 4, self.step, number)
+            loss = self.loss(batch.to(device), generator) / len(micro)
+            loss.backward()
+            total += float(loss.detach())
+        nn.utils.clip_grad_norm_(self.parameters, settings.clip, foreach=True)
+        if not math.isfinite(total):
+            raise UserError(f"the loss is {total} at step {self.step}; lower training.learning_rate, in another out.")
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update()
+        return total
+
+    # ---------------------------------------------------------------- what it says and keeps
+
+    def _report(self) -> None:
+        figures = {**self.meter.figures(), "lr": self.optimizer.param_groups[0]["lr"]}
+        self.log.write(self.step, seconds=round(self.seconds, 1), **figures)
+        left = (self.settings.steps - self.step) * self.seconds / max(1, self.step) / 60
+        self.say(
+            f"step {self.step}/{self.settings.steps}  loss {figures['loss']:.4f}  "
+            f"{figures['samples_per_second']:.1f} samples/s  {left:.1f} min left"
+        )
+
+    def _validate(self) -> None:
+        if not self.settings.validate_every:
+            return
+        with self.ema.swapped():
+            loss = self.validation_loss()
+        self.history.append({"step": self.step, "loss": round(loss, 6)})
+        self.log.write(self.step, validation={"loss": round(loss, 6)})
+        self.say(f"step {self.step}/{self.settings.steps}  held-out loss {loss:.4f}")
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Mean loss on held-out pictures and their first captions; fixed noise, timesteps spread over the schedule."""
+        n = min(self.recipe.data.validation_count, len(self.held_out))
+        rows, generator = spread(len(self.held_out), n), stream("cpu", self.settings.seed, 3)
+        places = (torch.arange(n) + 0.5) / n * len(self.loss.alphas_cumprod)
+        t = places.long()[torch.randperm(n, generator=generator)]
+        z = self.backbone.latents_from_moments(torch.from_numpy(self.held_out.moments[rows]), generator)
+        noise = torch.randn(z.shape, generator=generator)
+        text = self.held_out.text.states([self.held_out.captions[i][0] for i in rows])
+        device, errors = self.backbone.device, []
+        for part in torch.arange(n).split(2 * self.settings.batch_size):
+            z_, noise_, t_ = (x[part].to(device) for x in (z, noise, t))
+            errors.append(self.loss.errors(z_, noise_, t_, None, text[part].to(device), control=False).cpu())
+        return float(torch.cat(errors).mean())
+
+    def _sample(self) -> None:
+        """A sheet: held-out pictures through the autoencoder above what the base makes of their captions."""
+        from zeroconv.generation import generate
+
+        settings, examples = self.settings, self.held_out
+        if not settings.sample_count:
+            return
+        rows = spread(len(examples), settings.sample_count)
+        latents = self.backbone.latents_from_moments(torch.from_numpy(examples.moments[rows]), sample=False)
+        targets = [to_picture(image) for image in self.backbone.decode_latents(latents.to(self.backbone.device))]
+        options: dict[str, Any] = {
+            "cfg": settings.sample_cfg,
+            "steps": settings.sample_steps,
+            "seed": [*range(len(rows))],
+        }
+        with self.ema.swapped():
+            made = generate(self.backbone, examples.prompts(rows), **options)
+        path = self.folder / "samples" / f"step-{self.step:08d}.png"
+        with atomic_write(path) as temporary:
+            grid([list(pair) for pair in zip(targets, made, strict=True)]).save(temporary)
+        self.say(f"step {self.step}/{settings.steps}  pictures: {path}")
+
+    # ---------------------------------------------------------------- state
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "parameters": [p.detach() for p in self.parameters],
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "seconds": self.seconds,
+            "losses": [self.meter.losses, self.meter.count],
+            "history": self.history,
+        }
+
+    @torch.no_grad()
+    def resume(self) -> bool:
+        """Go on from the newest whole checkpoint of the run's folder; False where there is none."""
+        state = load_checkpoint(self.folder / "checkpoints", self.backbone.device)
+        self.log.cut(0 if state is None else state["step"])
+        if state is None:
+            return False
+        torch._foreach_copy_(self.parameters, state["parameters"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
+        self.meter.losses, self.meter.count = state["losses"]
+        return True
+
+    def export(self, folder: Path) -> None:
+        """Write the averaged matrices where diffusers and `load_backbone(..., lora=...)` find them."""
+        dtype = getattr(torch, self.settings.export)
+        with self.ema.swapped():
+            state = {k: v.detach().to("cpu", dtype).contiguous() for k, v in lora_state(self.backbone).items()}
+        with atomic_folder(folder) as temporary:
+            save_file(state, temporary / FILE, metadata={"format": "pt"})
+
+    def finish(self, status: str) -> None:
+        summary = {
+            "status": status,
+            "steps": self.step,
+            "samples": self.step * self.settings.batch_size * self.settings.accumulation,
+            "minutes": round(self.seconds / 60, 2),
+            "examples": len(self.data),
+            "validation": self.history,
+        }
+        if status == "finished":
+            self.export(self.folder / "lora")
+            summary["lora"] = str(self.folder / "lora")
+        with atomic_write(self.folder / "summary.json") as temporary:
+            temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        went_on = "; the same command goes on from there"
+        self.say(f"finished: {self.folder / 'lora'}" if status == "finished" else f"interrupted, saved{went_on}")
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from zeroconv.backbones import load_backbone
+from zeroconv.checkpoints.lora import FILE
 from zeroconv.checkpoints.reading import read_state_dict
 from zeroconv.errors import UserError
 from zeroconv.training import lora as lora_module
-from zeroconv.training.lora import FILE, LoraTrainer, add_adapter, lora_state, train_lora
+from zeroconv.training.lora import LoraTrainer, add_adapter, lora_state, train_lora
 from zeroconv.training.lora_recipe import LoraRecipe, LoraSettings
 from zeroconv.training.recipe import check_recipe, load_recipe, read_recipe
 from zeroconv.training.run import train_command
@@ -40,6 +41,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return read_state_dict(folder / "lora" / FILE)
 
 
+def plain_middle(base: str) -> torch.Tensor:
+    return load_backbone(base).unet.mid_block.resnets[0].conv1.weight
+
+
 def test_it_learns_and_says_so(make, tmp_path):
     said = []
     recipe = make(steps=60, batch_size=4, validate_every=30, sample_count=2, sample_steps=2)
@@ -48,6 +53,8 @@ def test_it_learns_and_says_so(make, tmp_path):
     assert [line["step"] for line in history] == [0, 30, 60]
     assert history[-1]["loss"] < 0.95 * history[0]["loss"]
     assert (folder / "samples" / "step-00000060.png").is_file() and said[-1].startswith("finished")
+    backbone = load_backbone(folder / "lora")  # the folder names its base
+    assert not torch.equal(backbone.unet.mid_block.resnets[0].conv1.weight, plain_middle(recipe.base))
     assert all(name.startswith("unet.") and ".lora_" in name for name in weights(folder))
 
 

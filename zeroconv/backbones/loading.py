@@ -1,23 +1,28 @@
-"""`load_backbone`: "playroom", a diffusers folder, a hub id, or one weights file of Stable Diffusion 1.x or 2.x."""
+"""`load_backbone`: "playroom", a diffusers folder, a hub id, or one weights file of Stable Diffusion 1.x or 2.x; with
+LoRAs merged in."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from zeroconv.backbones.building import build_text_encoder, build_unet, build_vae
 from zeroconv.backbones.locate import locate
 from zeroconv.backbones.unet import DEFAULT_SCHEDULER, UNetBackbone
 from zeroconv.checkpoints.infer import infer_text_config, infer_unet_config, infer_vae_config
+from zeroconv.checkpoints.lora import BASE, FILE, Lora, merge, parse_lora, read_lora
+from zeroconv.checkpoints.lora import PARTS as LORA_PARTS
 from zeroconv.checkpoints.reading import WEIGHT_FILES, read_config, read_state_dict, read_weights
 from zeroconv.checkpoints.stable_diffusion import from_single_file
 from zeroconv.errors import UserError
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-_PATTERNS = ("model_index.json", *(f"{part}*/*" for part in PARTS))
+_PATTERNS = ("model_index.json", BASE, FILE, *(f"{part}*/*" for part in PARTS))
 
 
 def load_backbone(
@@ -26,33 +31,81 @@ def load_backbone(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     prediction_type: str | None = None,
+    lora: str | os.PathLike | Sequence[str | os.PathLike | tuple[str | os.PathLike, float]] = (),
 ) -> UNetBackbone:
     """Load a frozen Stable Diffusion; float32 on the CPU unless asked otherwise.
 
-    x: "playroom" (embedded), a folder in diffusers' pipeline layout, a hub id `owner/name`, or one weights file in the
-    original layout. Nothing is ever unpickled but tensors. `prediction_type` overrides what the model's files say; one
-    file of SD 2.x says nothing, see `single_file_scheduler`. Raises UserError, one sentence, for whatever is wrong.
+    x: "playroom" (embedded), a folder in diffusers' pipeline layout, a hub id `owner/name`, one weights file in the
+    original layout, or a folder with a LoRA and a lora.json that names its base ("playroom-pencil" is one).
+    lora: files, folders or hub ids to merge into the weights, in diffusers', peft's or kohya's layout; each with ":0.8"
+    behind it, or as a pair (file, 0.8), for another weight than 1.
+    Nothing is ever unpickled but tensors. `prediction_type` overrides what the model's files say; one file of SD 2.x
+    says nothing, see `single_file_scheduler`. Raises UserError, one sentence, for whatever is wrong.
     """
     if x is None or not str(x):
         raise UserError("no backbone was named; give 'playroom', a folder, a hub id or a .safetensors file.")
-    path = locate(os.fspath(x), "backbone", _PATTERNS)
-    dtype = dtype or torch.float32
+    path, own = _own_lora(locate(os.fspath(x), "backbone", _PATTERNS))
+    dtype, loras = dtype or torch.float32, Loras([*own, *_given(lora)])
     load = _load_folder if path.is_dir() else _load_file
-    backbone = load(path, str(x), dtype, prediction_type)
+    backbone = load(path, str(x), dtype, prediction_type, loras)
     return backbone.to(device, dtype)
 
 
-def _load_folder(folder: Path, name: str, dtype: torch.dtype, prediction_type: str | None) -> UNetBackbone:
+class Loras:
+    """Changes to be merged into a base's parts while it is read, each with its weight."""
+
+    def __init__(self, given: Sequence[tuple[str | os.PathLike, float]]) -> None:
+        self.given: list[tuple[Lora, float]] = [(read_lora(locate(str(x), "LoRA")), weight) for x, weight in given]
+
+    def merged(self, state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+        """The weights of one of the base's parts, changed."""
+        changed = dict(state)
+        for lora, weight in self.given:
+            changed = merge(changed, lora, part, weight)
+        return changed
+
+    def check_parts(self, texts: int) -> None:
+        """Raise UserError where a change is of a text encoder that the base does not have."""
+        for lora, _ in self.given:
+            if missing := [part for part in lora.parts if part not in LORA_PARTS[: 1 + texts]]:
+                raise UserError(
+                    f"{lora.where} changes {missing[0]}, which this base lacks; it belongs to another base."
+                )
+
+
+def _given(lora: Any) -> list[tuple[str | os.PathLike, float]]:
+    entries = [lora] if isinstance(lora, str | os.PathLike) else list(lora)
+    return [entry if isinstance(entry, tuple) else parse_lora(entry) for entry in entries]
+
+
+def _own_lora(path: Path) -> tuple[Path, list[tuple[Path, float]]]:
+    """A folder that is a LoRA and names its base → the base's path and that LoRA; any other path as it is."""
+    if not (path / BASE).is_file():
+        return path, []
+    note = read_config(path, BASE)
+    base, weight = note.get("base"), note.get("weight", 1.0)
+    if not isinstance(base, str) or not base or not isinstance(weight, int | float):
+        raise UserError(f'{path / BASE} names no base; write {{"base": "playroom", "weight": 1.0}} into it.')
+    beside = path.parent / base  # as embedded models stand, or a base's folder beside its LoRA's
+    found = beside if beside.exists() and beside != path else locate(base, "backbone", _PATTERNS)
+    found, below = _own_lora(found)
+    return found, [*below, (path, float(weight))]
+
+
+def _load_folder(
+    folder: Path, name: str, dtype: torch.dtype, prediction_type: str | None, loras: Loras
+) -> UNetBackbone:
     _check_folder(folder)
     unet, vae = folder / "unet", folder / "vae"
     scheduler = read_config(folder / "scheduler", "scheduler_config.json")
     if prediction_type is not None:
         scheduler["prediction_type"] = prediction_type
     texts = [sub for sub in (folder / "text_encoder", folder / "text_encoder_2") if sub.is_dir()]
+    loras.check_parts(len(texts))
     return UNetBackbone(
-        build_unet(read_config(unet), read_weights(unet), unet, dtype),
+        build_unet(read_config(unet), loras.merged(read_weights(unet), "unet"), unet, dtype),
         build_vae(read_config(vae), read_weights(vae), vae, dtype),
-        [build_text_encoder(read_config(sub), read_weights(sub), sub, dtype) for sub in texts],
+        [build_text_encoder(read_config(sub), loras.merged(read_weights(sub), sub.name), sub, dtype) for sub in texts],
         [load_tokenizer(folder / sub.name.replace("text_encoder", "tokenizer")) for sub in texts],
         scheduler,
         name=name,
@@ -84,17 +137,18 @@ def load_tokenizer(folder: Path) -> Any:
 # ---------------------------------------------------------------- one file
 
 
-def _load_file(path: Path, name: str, dtype: torch.dtype, prediction_type: str | None) -> UNetBackbone:
+def _load_file(path: Path, name: str, dtype: torch.dtype, prediction_type: str | None, loras: Loras) -> UNetBackbone:
     if path.suffix not in WEIGHT_FILES:
         raise UserError(f"{path} is no model; give a folder or a weights file ({', '.join(sorted(WEIGHT_FILES))}).")
     parts = from_single_file(read_state_dict(path), path)
     scheduler = single_file_scheduler(path, parts.open_clip, prediction_type)
     size = 96 if scheduler["prediction_type"] == "v_prediction" else 64  # SD 2.x learned v at 768 pixels
     text_config = infer_text_config(parts.text, "gelu" if parts.open_clip else "quick_gelu")
+    loras.check_parts(1)
     return UNetBackbone(
-        build_unet(infer_unet_config(parts.unet, size), parts.unet, path, dtype),
+        build_unet(infer_unet_config(parts.unet, size), loras.merged(parts.unet, "unet"), path, dtype),
         build_vae(infer_vae_config(parts.vae), parts.vae, path, dtype),
-        [build_text_encoder(text_config, parts.text, path, dtype)],
+        [build_text_encoder(text_config, loras.merged(parts.text, "text_encoder"), path, dtype)],
         [_tokenizer_for(path, parts.open_clip)],
         scheduler,
         name=name,

@@ -62,7 +62,13 @@ app = typer.Typer(
 app.add_typer(playroom.app, name="playroom")
 
 Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout, for programs.")]
-Base = Annotated[str, Option(help="The frozen model: playroom, a folder, a hub id, or one .safetensors file.")]
+Base = Annotated[
+    str, Option(help="The frozen model: playroom, -pencil, -night, a folder, a hub id, a .safetensors file.")
+]
+Lora = Annotated[
+    list[str] | None,
+    Option(help="A LoRA to merge into the base: FILE or FILE:0.8, of diffusers, peft or kohya. May be repeated."),
+]
 Device = Annotated[str, Option(help="cpu, cuda, cuda:1, mps; auto takes the first there is.")]
 Control = Annotated[
     list[str] | None,
@@ -99,6 +105,7 @@ def generate(
     mode: Annotated[list[str] | None, Option(help=f"A1111's modes: balanced, prompt, control. {OneEach}")] = None,
     mask: Annotated[list[Path] | None, Option(help=f"A picture, white where a control acts. {OneEach}")] = None,
     base: Base = "playroom",
+    lora: Lora = None,
     guidance: Annotated[str, Option(help="Where control acts: both, cond, resolution, guess.")] = "resolution",
     cfg: Annotated[float, Option(help="Classifier-free guidance; 1 switches it off.")] = 7.5,
     steps: Annotated[int, Option(help="Denoising steps.")] = 20,
@@ -127,7 +134,7 @@ def generate(
         "count": count,
     }
     specs = parse_controls(control or [], weight or [], start or [], end or [], mode or [], mask or [])
-    report = run(prompt, specs, base, out, device, request)
+    report = run(prompt, specs, base, out, device, request, lora or [])
     _answer(report, json, lambda: typer.echo("\n".join(picture["file"] for picture in report["pictures"])))
 
 
@@ -216,6 +223,7 @@ def evaluate(
     control: Annotated[str, Argument(help="canny, depth, …, a folder, a file, or a hub id.")],
     data: Annotated[str, Option(help="playroom:test, stickers, or a folder with hints.")] = "playroom:test",
     base: Base = "playroom",
+    lora: Lora = None,
     limit: Annotated[int, Option(min=2, help="Held-out pictures.")] = 200,
     limit_none: Annotated[int | None, Option(min=0, help="How many of them without control too; all.")] = None,
     prompts: Annotated[
@@ -248,7 +256,7 @@ def evaluate(
         "data": data,
     }
     settings |= {"cfg": cfg, "steps": steps, "seed": seed, "judge": judge, "features": features, "clip": clip}
-    for report in run(control, base, settings, json, page):
+    for report in run(control, base, settings, json, page, lora or []):
         if str(json) != "-":
             show(report)
 
@@ -264,6 +272,24 @@ def convert(
     from zeroconv.checkpoints.convert import convert as rewrite
 
     typer.echo(str(rewrite(locate(source, "ControlNet"), out, to)))
+
+
+@app.command()
+def transfer(
+    control: Annotated[str, Argument(help="A control: canny, a folder, a file, or a hub id.")],
+    new: Annotated[str, Option("--to", help="The base it shall serve, of the same shape.")],
+    out: Annotated[Path, Option(help="The ControlNet folder to write.")],
+    old: Annotated[str, Option("--from", help="The base it was trained on.")] = "playroom",
+    method: Annotated[
+        str, Option(help="difference (add the bases' difference to the copy) or unchanged.")
+    ] = "difference",
+) -> None:
+    """Fit a control to another base, such as a community model: by weight difference, or checked and unchanged."""
+    from zeroconv.cli.generate import control_name
+    from zeroconv.control.transfer import transfer_files
+
+    transfer_files(control_name(control, old), old, new, out, method)
+    typer.echo(str(out))
 
 
 @app.command()

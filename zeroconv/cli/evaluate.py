@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,14 @@ from zeroconv.cli.generate import control_name
 from zeroconv.files import atomic_write
 
 
-def run(control: str, base: str, settings: dict[str, Any], out: Path | None, page: Path | None) -> list[dict[str, Any]]:
+def run(
+    control: str,
+    base: str,
+    settings: dict[str, Any],
+    out: Path | None,
+    page: Path | None,
+    lora: Sequence[str] = (),
+) -> list[dict[str, Any]]:
     """One report a prompt setting ("all": the paper's four), written to `out` too, or printed where `out` is "-".
 
     `page`: an HTML file; with several settings their names go before its suffix.
@@ -23,7 +31,7 @@ def run(control: str, base: str, settings: dict[str, Any], out: Path | None, pag
 
     asked = settings.pop("prompts")
     wanted = ("empty", "insufficient", "conflicting", "own") if asked == "all" else (asked,)
-    backbone, reports = load_backbone(base), []
+    backbone, reports = load_backbone(base, lora=lora), []
     for prompts in wanted:
         shown: list[Shown] = []
         report = evaluate(control_name(control, base), base=backbone, prompts=prompts, pictures=shown, **settings)

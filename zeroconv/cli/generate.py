@@ -112,14 +112,23 @@ def pick_device(name: str) -> str:
 def control_name(name: str, base: str) -> str:
     """What `ControlNet.load` knows it by: a bare condition means the control embedded beside the playroom base."""
     known = known_condition(name)
-    if known and base == "playroom" and not Path(name).exists():
+    if known and is_playroom(base) and not Path(name).exists():
         return f"playroom-{known}"
     if known and not Path(name).exists():
         raise UserError(
-            f"only the playroom base brings a control named {name!r}: "
+            f"only the playroom bases bring a control named {name!r}: "
             f"for --base {base} say which one, as a folder, a file, or a hub id"
         )
     return name
+
+
+def is_playroom(base: str) -> bool:
+    """Whether `base` is the embedded playroom or a model made of it: the embedded controls go with all of them."""
+    from zeroconv.backbones.locate import ASSETS
+    from zeroconv.checkpoints.lora import BASE
+
+    marks = ("model_index.json", BASE)
+    return base.startswith("playroom") and any((ASSETS / base / mark).is_file() for mark in marks)
 
 
 def known_condition(name: str) -> str | None:
@@ -181,7 +190,13 @@ def draw_hint(condition: str, picture: Image.Image, size: tuple[int, int]) -> Im
 
 
 def run(
-    prompts: list[str], specs: list[ControlSpec], base: str, out: Path, device: str, request: dict[str, Any]
+    prompts: list[str],
+    specs: list[ControlSpec],
+    base: str,
+    out: Path,
+    device: str,
+    request: dict[str, Any],
+    lora: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Make the pictures of one `zeroconv generate` and save them; returns what `--json` prints."""
     check_request(request)  # before the slow part: bad input is told at once
@@ -193,7 +208,7 @@ def run(
     from zeroconv.generation.metadata import save_picture
 
     began = time.perf_counter()
-    backbone = load_backbone(base, device=pick_device(device))
+    backbone = load_backbone(base, device=pick_device(device), lora=lora)
     size = picture_size(backbone, pictures, request)
     controls, told, hints = [], [], []
     for spec, picture in zip(specs, pictures, strict=True):
@@ -226,6 +241,7 @@ def run(
             "prompt": prompts[i // count],
             "seed": request["seed"] + i,
             "base": base,
+            "lora": list(lora),
             "controls": told,
             "width": image.width,
             "height": image.height,
@@ -235,6 +251,7 @@ def run(
     return {
         "pictures": saved,
         "base": base,
+        "lora": list(lora),
         "controls": told,
         **request,
         "seconds": {"loading": round(loaded - began, 3), "generating": round(done - loaded, 3)},

@@ -54,13 +54,16 @@ def _condition(name: str) -> dict[str, Any] | None:
 
 def _kind(path: Path) -> str:
     """`base` or `control`, told from the files."""
+    from zeroconv.checkpoints.lora import BASE
+
     if path.is_dir():
-        if (path / "model_index.json").is_file():
+        if (path / "model_index.json").is_file() or (path / BASE).is_file():
             return "base"
         if (path / "config.json").is_file():
             return "control"
         raise UserError(
-            f"the folder {path} is no model: it holds neither model_index.json (a base) nor config.json (a control)"
+            f"the folder {path} is no model: it holds neither model_index.json (a base) nor config.json (a control) "
+            f"nor {BASE} (a LoRA and the name of its base)"
         )
     from zeroconv.checkpoints.reading import read_state_dict
 

@@ -1,7 +1,8 @@
 """Fine-tuning a base by LoRA (Hu et al. 2021): the loop, its state, and the file other programs read.
 
 out/recipe.json, log.jsonl, checkpoints/, samples/   as of a ControlNet's run, see `zeroconv.training.run`
-out/lora/pytorch_lora_weights.safetensors            the averaged matrices, in diffusers' layout
+out/lora/                                            the averaged matrices in diffusers' layout, and a lora.json that
+                                                     names the base: `--base out/lora` takes the folder as it is
 out/summary.json                                     how it ended
 """
 
@@ -20,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zeroconv.backbones import UNetBackbone, load_backbone
+from zeroconv.checkpoints.lora import BASE, FILE
 from zeroconv.data.batches import BatchPlan
 from zeroconv.data.cache import CacheSettings, cache_examples
 from zeroconv.data.datasets import open_dataset
@@ -44,7 +46,6 @@ LAYERS = {
     "linear": ("proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "time_emb_proj"),
     "convolutions": ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv"),
 }
-FILE = "pytorch_lora_weights.safetensors"  # where diffusers looks in a folder
 
 
 def train_lora(recipe: LoraRecipe, resume: bool = True, say: Say | None = None) -> Path:
@@ -267,6 +268,9 @@ class LoraTrainer:
             state = {k: v.detach().to("cpu", dtype).contiguous() for k, v in lora_state(self.backbone).items()}
         with atomic_folder(folder) as temporary:
             save_file(state, temporary / FILE, metadata={"format": "pt"})
+            base = Path(self.recipe.base).expanduser()
+            note = {"base": str(base.resolve()) if base.exists() else self.recipe.base, "weight": 1.0}
+            (temporary / BASE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
 
     def finish(self, status: str) -> None:
         summary = {

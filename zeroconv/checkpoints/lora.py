@@ -1,0 +1,191 @@
+"""LoRA files: low-rank changes of a base's weights, W + s·(α/r)·B·A (Hu et al. 2021), read in any usual layout.
+
+Two families of names. diffusers and peft write a module's own name with dots, `unet.mid_block…to_q.lora_A.weight`;
+kohya's scripts, and with them A1111 and ComfyUI, write it with underscores, `lora_unet_mid_block_…q.lora_down.weight`,
+after diffusers' names or the original ones. A file becomes `{part: {module: LowRank}}`, to be merged into state dicts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from zeroconv.checkpoints.names import Topology, unet_names
+from zeroconv.checkpoints.reading import read_config, read_metadata, read_state_dict
+from zeroconv.errors import UserError
+
+FILE = "pytorch_lora_weights.safetensors"  # where diffusers looks in a folder
+BASE = "lora.json"  # beside it: {"base": what it was trained on, "weight": 1.0}; the folder is then a base by itself
+_FILES = (FILE, "adapter_model.safetensors")  # and peft
+_ENDS = {  # what follows a module's name → which matrix it is
+    "lora_A.weight": "down",
+    "lora_A.default.weight": "down",
+    "lora_down.weight": "down",
+    "lora.down.weight": "down",
+    "lora_linear_layer.down.weight": "down",
+    "lora_B.weight": "up",
+    "lora_B.default.weight": "up",
+    "lora_up.weight": "up",
+    "lora.up.weight": "up",
+    "lora_linear_layer.up.weight": "up",
+    "alpha": "alpha",
+}
+_OLD_PROCESSOR = re.compile(r"(.*)\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight")
+_PREFIXES = {  # how a module's name begins → which part of the base it is in
+    "lora_unet_": "unet",
+    "lora_te_": "text_encoder",
+    "lora_te1_": "text_encoder",
+    "lora_te2_": "text_encoder_2",
+    "base_model.model.": "unet",
+    "unet.": "unet",
+    "text_encoder_2.": "text_encoder_2",
+    "text_encoder.": "text_encoder",
+    "": "unet",
+}
+PARTS = ("unet", "text_encoder", "text_encoder_2")
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """One module's change: `up` (out, r) or (out, r, 1, 1), `down` (r, in) or (r, in, k, k), `scale` = α/r."""
+
+    down: Tensor
+    up: Tensor
+    scale: float = 1.0
+
+    def delta(self, shape: Sequence[int]) -> Tensor:
+        """scale · up · down in float32, in the weight's own shape."""
+        return self.scale * (self.up.float().flatten(1) @ self.down.float().flatten(1)).reshape(*shape)
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        inner = math.prod(shape[1:])
+        return (
+            self.up.shape[0] == shape[0] and self.down[0].numel() == inner and self.up[0].numel() == self.down.shape[0]
+        )
+
+
+@dataclass(frozen=True)
+class Lora:
+    """What a file holds. Names of modules are as the file writes them, without the part's prefix."""
+
+    parts: dict[str, dict[str, LowRank]]
+    where: Path
+
+
+def parse_lora(text: str | os.PathLike) -> tuple[str, float]:
+    """ "style.safetensors:0.8" → ("style.safetensors", 0.8); without a number, 1. UserError where it is no number."""
+    text = os.fspath(text)
+    place, colon, number = text.rpartition(":")
+    if not colon or os.sep in number:
+        return text, 1.0
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not place or not math.isfinite(weight):
+        raise UserError(f"the LoRA {text!r} has the weight {number!r}; write FILE or FILE:0.8.")
+    return place, weight
+
+
+def read_lora(path: str | os.PathLike) -> Lora:
+    """Read a LoRA file, or a folder of diffusers or peft that holds one.
+
+    Raises UserError for a missing or foreign file, a matrix without its partner, and for kinds of change that are not
+    low-rank sums (LoHa, LoKr, DoRA).
+    """
+    path = Path(path).expanduser()
+    config: dict = {}
+    if path.is_dir():
+        found = [path / name for name in _FILES if (path / name).is_file()]
+        if not found:
+            raise UserError(f"the folder {path} holds no LoRA; it has none of {', '.join(_FILES)}.")
+        if found[0].name == _FILES[1]:
+            config = read_config(path, "adapter_config.json")
+        path = found[0]
+    state = read_state_dict(path)
+    modules: dict[str, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        module, kind = _split(key, path)
+        modules.setdefault(module, {})[kind] = value
+    config = config or json.loads(read_metadata(path).get("lora_adapter_metadata", "{}"))
+    parts: dict[str, dict[str, LowRank]] = {}
+    for module, found_in in modules.items():
+        if not {"down", "up"} <= found_in.keys():
+            have = next(iter(found_in))
+            raise UserError(f"{path}: {module} has {have} alone; a LoRA needs both matrices, so the file is damaged.")
+        prefix = next(p for p in _PREFIXES if module.startswith(p))
+        name, part = module.removeprefix(prefix), _PREFIXES[prefix]
+        scale = _scale(found_in, name, part, config)
+        parts.setdefault(part, {})[name] = LowRank(found_in["down"], found_in["up"], scale)
+    return Lora(parts, path)
+
+
+def _split(key: str, where: Path) -> tuple[str, str]:
+    """A key → its module, and down, up or alpha."""
+    if old := _OLD_PROCESSOR.fullmatch(key):
+        module, name, kind = old.groups()
+        return f"{module}.{'to_out.0' if name == 'to_out' else name}", kind
+    for end, kind in _ENDS.items():
+        if key.endswith("." + end):
+            return key[: -len(end) - 1], kind
+    raise UserError(f"{where} has {key}, which is no part of a LoRA; LoHa, LoKr, DoRA and lora_mid are not supported.")
+
+
+def _scale(matrices: Mapping[str, Tensor], module: str, part: str, config: Mapping) -> float:
+    """α/r. α stands beside the matrices (kohya), in a header or adapter_config.json (peft), or is r (diffusers)."""
+    rank = matrices["down"].shape[0]
+    if "alpha" in matrices:
+        return float(matrices["alpha"]) / rank
+
+    def said(name: str, default: object) -> object:
+        return config.get(f"{part}.{name}", config.get(name, default))
+
+    patterns = said("alpha_pattern", None) or {}
+    alpha = next((a for p, a in patterns.items() if module == p or module.endswith(f".{p}")), said("lora_alpha", rank))  # type: ignore[attr-defined]
+    return float(alpha) / (rank**0.5 if said("use_rslora", False) else rank)  # type: ignore[arg-type]
+
+
+def merge(state: Mapping[str, Tensor], lora: Lora, part: str, weight: float = 1.0) -> dict[str, Tensor]:
+    """A part's state dict (diffusers' and transformers' names) with the change added; what changes is float32.
+
+    part: one of `PARTS`. Raises UserError, naming the first, for a module that the part lacks or of another size.
+    """
+    merged, names = dict(state), _names(state, part)
+    for module, change in lora.parts.get(part, {}).items():
+        key = names.get(module.replace(".", "_"))
+        if key is None:
+            raise UserError(f"{lora.where} changes {module}, which this {part} lacks; it belongs to another base.")
+        old = merged[key]
+        if not change.fits(old.shape):
+            found = f"{list(change.up.shape)} × {list(change.down.shape)}"
+            raise UserError(
+                f"{lora.where} changes {module} by {found}, but its weight is {list(old.shape)}; "
+                "it belongs to a base of another size."
+            )
+        merged[key] = old.float() + weight * change.delta(old.shape)
+    return merged
+
+
+def _names(state: Mapping[str, Tensor], part: str) -> dict[str, str]:
+    """A module's name with underscores for dots, as kohya writes it → the key of its weight."""
+    modules = [key.removesuffix(".weight") for key in state if key.endswith(".weight")]
+    names = {module.replace(".", "_"): f"{module}.weight" for module in modules}
+    if part != "unet":  # transformers before 5 wrote `text_model.` before every name, and files do still
+        bare = {name.removeprefix("text_model_"): key for name, key in names.items()}
+        return bare | {f"text_model_{name}": key for name, key in bare.items()}
+    original = unet_names(Topology.of_diffusers(state))
+    for module in modules:
+        owner = module
+        while owner and owner not in original:
+            owner = owner.rpartition(".")[0]
+        if owner:
+            theirs = original[owner] + module[len(owner) :]
+            names.setdefault(theirs.replace(".", "_"), f"{module}.weight")
+    return names

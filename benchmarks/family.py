@@ -77,7 +77,8 @@ def pack() -> None:
         )
         shared = None if name == "shared" else ASSETS / "playroom-shared"
         control.save(ASSETS / f"playroom-{name}", torch.float16, shared=shared)
-    size = sum(path.stat().st_size for path in ASSETS.glob("playroom-*/*.safetensors"))
+    folders = [ASSETS / f"playroom-{name}" for name in ("shared", *PAPER)]
+    size = sum(path.stat().st_size for folder in folders for path in folder.glob("*.safetensors"))
     print(f"{size / 2**20:.1f} MiB in all")
 
 

@@ -53,6 +53,15 @@ def test_depth_of_the_empty_room_is_its_closed_form():
     assert np.allclose(scene.normal[-1, 0], (0, 1, 0)) and np.allclose(scene.normal[0, 0], (0, 0, 1))
 
 
+def test_the_outline_of_the_rooms_corner_ends_at_a_thing():
+    cube = ObjectSpec("cube", "red", "large", x=0.0, z=4.0, height=1.1, radius=0.7, yaw=0.0)
+    scene = playroom.render_spec(empty_room(cube), 128)  # seen from the front: one face, and its top
+    (corner,) = np.flatnonzero(np.diff(scene.segmentation[:, 2].astype(int)))
+    row, inside = scene.outline[corner], scene.instances[corner] == 1
+    assert row[~inside].mean() > 250 and inside.sum() > 20
+    assert not row[inside][2:-2].any()
+
+
 def test_a_ball_stands_where_it_projects_and_is_as_deep_as_it_is_far():
     ball = ObjectSpec("ball", "red", "large", x=0.5, z=4.0, height=1.0, radius=0.5, yaw=0.0)
     spec = empty_room(ball)

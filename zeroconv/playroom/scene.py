@@ -110,12 +110,11 @@ def _keypoints(spec: SceneSpec, people: list, camera: Camera, hits: Hits, size: 
 def _outline(hits: Hits) -> ndarray:
     """Where the thing or, within a thing, the depth jumps to the right or below; white on black, one pixel wide."""
     edge = np.zeros(hits.depth.shape, bool)
+    surface = np.where(hits.instance > 0, hits.instance + np.int16(1), hits.wall)  # the room's corner ends at a thing
     for axis in (0, 1):
         step = [slice(None), slice(None)]
         step[axis] = slice(0, -1)
-        jump = (np.diff(hits.instance.astype(np.int16), axis=axis) != 0) | (
-            np.diff(hits.wall.astype(np.int8), axis=axis) != 0
-        )
+        jump = np.diff(surface, axis=axis) != 0
         jump |= np.abs(np.diff(hits.depth, axis=axis)) > 0.15
         # the floor recedes quickly near the wall: a slope there is no outline
         flat = np.take(hits.instance, range(edge.shape[axis] - 1), axis=axis) == 0

@@ -208,6 +208,9 @@ def test_a_folder_that_names_its_base_is_a_base(adapter, folder, tmp_path):
     ours = load_backbone(style)
     assert ours.name == str(style)
     assert_equal_weights(ours.unet, fused(tiny_unet(), adapter, 0.5))
+    (style / BASE).write_text(json.dumps({"base": "style"}))
+    with pytest.raises(UserError, match="itself as its base"):
+        load_backbone(style)
     (style / BASE).write_text("{}")
     with pytest.raises(UserError, match="names no base"):
         load_backbone(style)

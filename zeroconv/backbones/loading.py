@@ -78,17 +78,21 @@ def _given(lora: Any) -> list[tuple[str | os.PathLike, float]]:
     return [entry if isinstance(entry, tuple) else parse_lora(entry) for entry in entries]
 
 
-def _own_lora(path: Path) -> tuple[Path, list[tuple[Path, float]]]:
+def _own_lora(path: Path, above: tuple[Path, ...] = ()) -> tuple[Path, list[tuple[Path, float]]]:
     """A folder that is a LoRA and names its base → the base's path and that LoRA; any other path as it is."""
     if not (path / BASE).is_file():
         return path, []
+    if path.resolve() in above:
+        raise UserError(
+            f"{path / BASE} names, in the end, itself as its base; write the base it was trained on into it."
+        )
     note = read_config(path, BASE)
     base, weight = note.get("base"), note.get("weight", 1.0)
     if not isinstance(base, str) or not base or not isinstance(weight, int | float):
         raise UserError(f'{path / BASE} names no base; write {{"base": "playroom", "weight": 1.0}} into it.')
     beside = path.parent / base  # as embedded models stand, or a base's folder beside its LoRA's
-    found = beside if beside.exists() and beside != path else locate(base, "backbone", _PATTERNS)
-    found, below = _own_lora(found)
+    found = beside if beside.exists() else locate(base, "backbone", _PATTERNS)
+    found, below = _own_lora(found, (*above, path.resolve()))
     return found, [*below, (path, float(weight))]
 
 

@@ -122,10 +122,13 @@ def table(measured: dict[str, dict[str, Any]]) -> list[list[str]]:
             values["none"] = measured.get(f"{condition} {base} {METHODS[0]}", found)["values"].get("none")
         sign = "" if METRICS[found["metric"]].better == "higher" else " ↓"
         how = method if STYLES[base] else "its own base"
-        share = values["own"]["mean"] / values["ceiling"]["mean"]
-        tone = " / ".join(f"{found['tones'][which]['chroma']:.1f}" for which in ("made", "style"))
+        share = values["own"]["mean"] / measured[f"{condition} playroom {METHODS[0]}"]["values"]["own"]["mean"]
+        tone = [
+            f"{found['tones']['made'][name]:.0f} / {found['tones']['style'][name]:.0f}"
+            for name in ("lightness", "chroma")
+        ]
         cells = [span(values.get(column)) for column in COLUMNS]
-        rows.append([f"{condition}, {found['metric']}{sign}", base, how, *cells, f"{share:.0%}", tone])
+        rows.append([f"{condition}, {found['metric']}{sign}", base, how, *cells, f"{share:.0%}", *tone])
     return rows
 
 
@@ -156,16 +159,17 @@ def note(options: argparse.Namespace) -> str:
     return (
         f"n = {options.count} test scenes (no control: {options.none}), own captions, {options.steps} UniPC steps, "
         f"guidance `{options.guidance}`, cfg {options.cfg:g}; 95% intervals; scored against the hint of the plain "
-        "scene. Ceiling: pictures drawn in the base's own style, through the VAE; real: those pictures. Edges are the "
-        "primary figure. Depth and pose are read by a network that has seen the plain style only, so that their "
-        "columns `real` and `ceiling` fall with the style, not with the control. Chroma: mean CIELAB chroma of the "
-        "pictures made / of pictures drawn in the style."
+        "scene. Ceiling: pictures drawn in the base's own style, through the VAE; real: those pictures. Both are low "
+        "where a style hides edges or adds its own (hatching, a window); a control may beat them by keeping to the "
+        "hint and leaving such things out. Edges are the primary figure: depth and pose are read by a network that has "
+        "seen the plain style only, and `real` says how far it can be trusted in another. Lightness and chroma: CIELAB "
+        "means of the pictures made / of pictures drawn in the style, which say whether a picture is in the style."
     )
 
 
 def write(measured: dict[str, dict[str, Any]], options: argparse.Namespace, settings: dict[str, Any]) -> None:
     columns = ["condition", "base", "transfer", "own hint", "another's hint", "no control", "ceiling (VAE)", "real"]
-    columns += ["of ceiling", "chroma made / style"]
+    columns += ["of its own base", "lightness, made / style", "chroma, made / style"]
     done = all(f"{c} {b} {m}" in measured for c, b, m in cases())
     result = {
         "columns": columns,

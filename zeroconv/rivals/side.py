@@ -1,0 +1,48 @@
+"""Side-tuning: a small network beside the frozen one, added to its output."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from zeroconv.backbones import TextStates, UNetBackbone
+from zeroconv.rivals.base import Embedding, Rival, to_channels
+
+
+class Side(Rival):
+    """Additive learning (Zhang et al. 2020, "Side-Tuning"): output = frozen(z_t, t, text) + α · side(z_t, hint, t).
+
+    The side network is a diffusers `UNet2DModel` of one block a level and `ratio` times the backbone's channels, which
+    reads latent and unshuffled hint; it sees no prompt and nothing of what the frozen model computes. α is one trained
+    number that starts at zero, so that training starts from the frozen model.
+    """
+
+    kind = "side"
+
+    def __init__(self, backbone: UNetBackbone, *, ratio: float = 0.5) -> None:
+        super().__init__()
+        from diffusers import UNet2DModel
+
+        widths = [max(16, round(ratio * c / 16) * 16) for c in backbone.unet.config.block_out_channels]
+        self.latent_scale = backbone.latent_scale
+        self.network = UNet2DModel(
+            in_channels=backbone.latent_channels + 3 * backbone.latent_scale**2,
+            out_channels=backbone.unet.config.out_channels,
+            block_out_channels=tuple(widths),
+            down_block_types=("DownBlock2D",) * len(widths),
+            up_block_types=("UpBlock2D",) * len(widths),
+            layers_per_block=1,
+            norm_num_groups=16,
+            add_attention=False,
+        )
+        self.blend = nn.Parameter(torch.zeros(1))  # α
+
+    def embed_hint(self, hint: Tensor) -> Embedding:
+        return (to_channels(hint, self.latent_scale),)
+
+    def predict_embedded(
+        self, backbone: UNetBackbone, z: Tensor, embedding: Embedding, t: Tensor | int, text: TextStates
+    ) -> Tensor:
+        with torch.no_grad():
+            frozen = backbone.decode(backbone.encode(z, t, text), t, text)
+        return frozen + self.blend * self.network(torch.cat([z, embedding[0].to(z.dtype)], dim=1), t).sample

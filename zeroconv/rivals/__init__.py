@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from zeroconv.backbones import UNetBackbone
+from zeroconv.backbones import Backbone, UNetBackbone
 from zeroconv.backbones.locate import locate
 from zeroconv.checkpoints.reading import check_strict, read_config, read_state_dict
 from zeroconv.control import ControlNet
@@ -69,9 +69,9 @@ def load_rival(folder: str | os.PathLike, backbone: UNetBackbone, dtype: torch.d
     return rival.to(dtype=dtype or backbone.dtype)
 
 
-def load_net(x: str | os.PathLike, backbone: UNetBackbone, dtype: torch.dtype | None = None) -> Net:
+def load_net(x: str | os.PathLike, backbone: Backbone, dtype: torch.dtype | None = None) -> Net:
     """A ControlNet by all that `ControlNet.load` takes, or a rival by its folder; whichever it is."""
     path = locate(os.fspath(x), "ControlNet", ("config.json", "diffusion_pytorch_model*"))
     if path.is_dir() and (path / "config.json").is_file() and read_config(path).get("_class_name") == CLASS_NAME:
-        return load_rival(path, backbone, dtype)
+        return load_rival(path, cast(UNetBackbone, backbone), dtype)
     return ControlNet.load(x, backbone=backbone, dtype=dtype)

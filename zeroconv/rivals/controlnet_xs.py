@@ -54,11 +54,11 @@ def build(unet: Any, ratio: float, hint_widths: tuple[int, ...]) -> Any:
     from diffusers import ControlNetXSAdapter, UNet2DConditionModel, UNetControlNetXSModel
     from diffusers.utils import logging
 
-    config = {**unet.config, "in_channels": 4, "out_channels": 4}
+    config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
     said = logging.get_verbosity()
     logging.set_verbosity_error()  # its .to warns of every dtype
     try:
-        standard = UNet2DConditionModel.from_config(config)
+        standard = UNet2DConditionModel(**{**config, "in_channels": 4, "out_channels": 4})
         adapter = ControlNetXSAdapter.from_unet(
             standard, size_ratio=ratio, conditioning_embedding_out_channels=hint_widths
         )
@@ -74,7 +74,11 @@ def build(unet: Any, ratio: float, hint_widths: tuple[int, ...]) -> Any:
 
 
 def share_frozen_(network: Any, unet: Any) -> None:
-    """Put the frozen UNet's own modules where the fused model holds copies of them."""
+    """Put the frozen UNet's own modules where the fused model holds copies of them.
+
+    No weight is held twice, and the frozen half computes what it always did: diffusers' copies have norms with another
+    epsilon (1e-6 in their residual blocks, where the UNet has 1e-5), so they start near the frozen model, not at it.
+    """
     for name in ("time_proj", "time_embedding", "conv_in", "conv_norm_out", "conv_act", "conv_out"):
         setattr(network, f"base_{name}", getattr(unet, name))
     for name in ("add_time_proj", "add_embedding"):

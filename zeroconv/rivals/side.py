@@ -32,7 +32,7 @@ class Side(Rival):
             down_block_types=("DownBlock2D",) * len(widths),
             up_block_types=("UpBlock2D",) * len(widths),
             layers_per_block=1,
-            norm_num_groups=16,
+            norm_num_groups=8,
             add_attention=False,
         )
         self.blend = nn.Parameter(torch.zeros(1))  # α

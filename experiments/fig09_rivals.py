@@ -362,14 +362,14 @@ def claims(found: dict[str, Any]) -> list[dict[str, Any]]:
                 "paper": "Figure 9, tables 1 and 3: of the ways to add a hint that were compared, ControlNet's "
                 "pictures were ranked best and follow it best.",
                 "ours": ours + f"and not to be told from {listed(level)}.",
-                "agrees": bool(others) and not before,
+                "agrees": bool(behind) and not before,
             }
         )
     return made
 
 
 def listed(names: Sequence[str]) -> str:
-    return ", ".join(names) if names else "none"
+    return "; ".join(names) if names else "none"
 
 
 def sheet(found: dict[str, Any], runs: Path, which: str, path: Path, side: int = 128) -> None:

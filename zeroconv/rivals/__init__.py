@@ -23,7 +23,7 @@ from zeroconv.rivals.lora import Lora
 from zeroconv.rivals.side import Side
 from zeroconv.rivals.t2i_adapter import T2IAdapter
 
-__all__ = ["HINT_FORMS", "RIVALS", "Net", "Rival", "load_net", "load_rival", "make_rival"]
+__all__ = ["HINT_FORMS", "RIVALS", "Net", "Rival", "is_rival", "load_net", "load_rival", "make_rival"]
 
 RIVALS: dict[str, type[Rival]] = {
     rival.kind: rival for rival in (Concat, Lora, ControlLora, T2IAdapter, ControlNetXS, Hypernetwork, Side)
@@ -69,9 +69,14 @@ def load_rival(folder: str | os.PathLike, backbone: UNetBackbone, dtype: torch.d
     return rival.to(dtype=dtype or backbone.dtype)
 
 
+def is_rival(path: Path) -> bool:
+    """Whether a path is a folder that `Rival.save` wrote."""
+    return (path / "config.json").is_file() and read_config(path).get("_class_name") == CLASS_NAME
+
+
 def load_net(x: str | os.PathLike, backbone: Backbone, dtype: torch.dtype | None = None) -> Net:
     """A ControlNet by all that `ControlNet.load` takes, or a rival by its folder; whichever it is."""
     path = locate(os.fspath(x), "ControlNet", ("config.json", "diffusion_pytorch_model*"))
-    if path.is_dir() and (path / "config.json").is_file() and read_config(path).get("_class_name") == CLASS_NAME:
+    if is_rival(path):
         return load_rival(path, cast(UNetBackbone, backbone), dtype)
     return ControlNet.load(x, backbone=backbone, dtype=dtype)

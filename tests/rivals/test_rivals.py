@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,12 @@ def test_both_forms_of_the_hint_as_channels() -> None:
 def test_what_cannot_be_built_is_said(kind: str, options: dict, says: str) -> None:
     with pytest.raises(UserError, match=says):
         make_rival(kind, tiny_backbone(), **options)
+
+
+def test_without_peft_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(UserError, match=r"pip install 'zeroconv\[rivals\]'"):
+        make_rival("lora", tiny_backbone())
 
 
 def test_a_folder_of_something_else_is_said(tmp_path: Path) -> None:

@@ -49,6 +49,6 @@ def test_what_it_cannot_do_is_one_line(zeroconv, models: Path, photo: Path, side
 def test_info_says_what_it_is(zeroconv, side: Path) -> None:
     report = json.loads(zeroconv("info", side, "--json").stdout)
     assert (report["kind"], report["network"], report["condition"]) == ("rival", "side", "canny")
-    assert report["options"] == {"ratio": 0.5}
+    assert report["options"] == {"ratio": 0.5, "start": "zero_conv"}
     assert report["parameters"]["trained"] > 10_000
     assert zeroconv("info", side).exit_code == 0

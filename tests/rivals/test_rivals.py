@@ -126,6 +126,17 @@ def shake_(rival: nn.Module, seed: int = 5) -> None:
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
 
 
+def test_a_side_network_may_start_from_a_scale_of_zero() -> None:
+    """The blend as published, and where its gradient can be at first: in α alone."""
+    backbone = tiny_backbone()
+    z, hint, t, text = inputs(backbone)
+    rival = small("side", backbone, start="scale")
+    output = rival.predict(backbone, z, hint, t, text)
+    assert torch.equal(output, frozen(backbone, z, t, text))
+    output.square().mean().backward()
+    assert [name for name, p in rival.named_parameters() if p.grad is not None and p.grad.any()] == ["blend"]
+
+
 def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
     backbone = tiny_backbone()
     small("side", backbone).save(tmp_path / "rival")
@@ -181,6 +192,7 @@ def test_both_forms_of_the_hint_as_channels() -> None:
         ("concat", {"hint_form": "vae"}, "there is no hint form 'vae'"),
         ("controlnet_xs", {"ratio": 0.01}, "ratio 0.01 cannot be built"),
         ("hypernetwork", {"rank": 0}, "must be at least 1"),
+        ("side", {"start": "one"}, "there is no start 'one'"),
         ("control_lora", {"hint_widths": (4, 8)}, "needs 4 widths"),
     ],
 )
@@ -208,6 +220,6 @@ def test_a_folder_of_something_else_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="it belongs to"):
         load_rival(tmp_path / "rival", wide)
     weights = tmp_path / "rival" / "diffusion_pytorch_model.safetensors"
-    save_file({key: value for key, value in load_file(weights).items() if key != "blend"}, weights)
-    with pytest.raises(UserError, match="lacks blend"):
+    save_file({key: value for key, value in load_file(weights).items() if key != "network.conv_out.bias"}, weights)
+    with pytest.raises(UserError, match=r"lacks network\.conv_out\.bias"):
         load_rival(tmp_path / "rival", backbone)

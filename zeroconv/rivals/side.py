@@ -6,23 +6,30 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import TextStates, UNetBackbone
+from zeroconv.errors import UserError
 from zeroconv.rivals.base import Embedding, Rival, to_channels
+
+STARTS = ("zero_conv", "scale")
 
 
 class Side(Rival):
     """Additive learning (Zhang et al. 2020, "Side-Tuning"): output = frozen(z_t, t, text) + α · side(z_t, hint, t).
 
     The side network is a diffusers `UNet2DModel` of one block a level and `ratio` times the backbone's channels, which
-    reads latent and unshuffled hint; it sees no prompt and nothing of what the frozen model computes. α is one trained
-    number that starts at zero, so that training starts from the frozen model.
+    reads latent and unshuffled hint; it sees no prompt and nothing of what the frozen model computes. Training starts
+    from the frozen model. start: "scale" has α, one trained number, begin at zero; "zero_conv" fixes α at 1 and has the
+    side network's last convolution begin at zero instead, which learned a little sooner (hint gain after 60 steps of 8
+    scenes, better of two optimisers: 0.0017 against 0.0005).
     """
 
     kind = "side"
 
-    def __init__(self, backbone: UNetBackbone, *, ratio: float = 0.5) -> None:
+    def __init__(self, backbone: UNetBackbone, *, ratio: float = 0.5, start: str = "zero_conv") -> None:
         super().__init__()
         from diffusers import UNet2DModel
 
+        if start not in STARTS:
+            raise UserError(f"there is no start {start!r} of a side network; choose one of {', '.join(STARTS)}.")
         widths = [max(16, round(ratio * c / 16) * 16) for c in backbone.unet.config.block_out_channels]
         self.latent_scale = backbone.latent_scale
         self.network = UNet2DModel(
@@ -35,7 +42,12 @@ class Side(Rival):
             norm_num_groups=8,
             add_attention=False,
         )
-        self.blend = nn.Parameter(torch.zeros(1))  # α
+        self.blend: nn.Parameter | None = None  # α
+        if start == "scale":
+            self.blend = nn.Parameter(torch.zeros(1))
+        else:
+            for parameter in self.network.conv_out.parameters():
+                nn.init.zeros_(parameter)
 
     def embed_hint(self, hint: Tensor) -> Embedding:
         return (to_channels(hint, self.latent_scale),)
@@ -45,4 +57,5 @@ class Side(Rival):
     ) -> Tensor:
         with torch.no_grad():
             frozen = backbone.decode(backbone.encode(z, t, text), t, text)
-        return frozen + self.blend * self.network(torch.cat([z, embedding[0].to(z.dtype)], dim=1), t).sample
+        side = self.network(torch.cat([z, embedding[0].to(z.dtype)], dim=1), t).sample
+        return frozen + (side if self.blend is None else self.blend * side)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from zeroconv import checkpoints, conditions, data, evaluation, generation, playroom, training
+    from zeroconv import checkpoints, conditions, data, evaluation, generation, playroom, rivals, training
     from zeroconv.backbones import load_backbone
     from zeroconv.control import ControlNet
     from zeroconv.errors import UserError
@@ -30,6 +30,7 @@ __all__ = [
     "generation",
     "load_backbone",
     "playroom",
+    "rivals",
     "training",
 ]
 

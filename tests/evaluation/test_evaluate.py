@@ -148,3 +148,16 @@ def test_unknown_names_are_told(backbone):
         evaluate("playroom-canny", base=backbone, prompts="nonsense")
     with pytest.raises(UserError, match="data folder"):
         load_pairs("coco", "canny", 4, 64)
+
+
+def test_a_saved_rival_is_measured_like_a_control(backbone, tmp_path):
+    """A new one is the frozen model: its pictures are those that are made without control."""
+    from zeroconv.rivals import make_rival
+
+    make_rival("side", backbone, condition="canny").save(tmp_path / "side")
+    options = {"base": backbone, "count": 3, "steps": 3, "varied": 0}
+    report = evaluate(str(tmp_path / "side"), guidance="cond", **options)
+    f1 = report["metrics"]["f1_1px"]
+    assert report["condition"] == "canny" and f1["own"] == f1["none"]
+    with pytest.raises(UserError, match="choose both or cond"):
+        evaluate(str(tmp_path / "side"), **options)

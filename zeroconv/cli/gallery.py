@@ -19,7 +19,7 @@ from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder, atomic_write
 
 if TYPE_CHECKING:
-    from zeroconv.control import ControlNet
+    from zeroconv.rivals import Net
 
 
 @dataclass
@@ -137,7 +137,7 @@ def square(picture: Image.Image, size: int) -> Image.Image:
 def draw(
     rows: Sequence[Row],
     backbone: Any,
-    controls: dict[str, ControlNet],
+    controls: dict[str, Net],
     *,
     steps: int,
     cfg: float,

@@ -15,7 +15,7 @@ from zeroconv.cli.progress import progress
 from zeroconv.errors import UserError
 
 if TYPE_CHECKING:
-    from zeroconv.control import ControlNet
+    from zeroconv.rivals import Net
 
 
 @dataclass(frozen=True)
@@ -141,14 +141,14 @@ def known_condition(name: str) -> str | None:
         return None
 
 
-def load_control(name: str, base: str, backbone: Any) -> ControlNet:
-    """Load the control a user names, for `backbone`; see `control_name`."""
-    from zeroconv.control import ControlNet
+def load_control(name: str, base: str, backbone: Any) -> Net:
+    """Load the control, or the rival of one, that a user names, for `backbone`; see `control_name`."""
+    from zeroconv.rivals import load_net
 
-    return ControlNet.load(control_name(name, base), backbone=backbone)
+    return load_net(control_name(name, base), backbone)
 
 
-def condition_of(spec: ControlSpec, net: ControlNet) -> str:
+def condition_of(spec: ControlSpec, net: Net) -> str:
     """The condition a control was trained for, from its config, else from the name the user gave it."""
     condition = known_condition((net.config.get("zeroconv") or {}).get("condition") or spec.name)
     if condition is None:

@@ -21,7 +21,7 @@ def describe(name: str) -> dict[str, Any]:
         return entry
     path = locate(name, "model")
     kind = _kind(path)
-    report = _backbone(name) if kind == "base" else _control(name)
+    report = _backbone(name) if kind == "base" else _rival(path) if kind == "rival" else _control(name)
     return {"name": name, "kind": kind, "path": str(path), **report, **_card(path)}
 
 
@@ -53,14 +53,16 @@ def _condition(name: str) -> dict[str, Any] | None:
 
 
 def _kind(path: Path) -> str:
-    """`base` or `control`, told from the files."""
+    """`base`, `control` or `rival`, told from the files."""
     from zeroconv.checkpoints.lora import BASE
 
     if path.is_dir():
         if (path / "model_index.json").is_file() or (path / BASE).is_file():
             return "base"
         if (path / "config.json").is_file():
-            return "control"
+            from zeroconv.rivals import is_rival
+
+            return "rival" if is_rival(path) else "control"
         raise UserError(
             f"the folder {path} is no model: it holds neither model_index.json (a base) nor config.json (a control) "
             f"nor {BASE} (a LoRA and the name of its base)"
@@ -107,6 +109,21 @@ def _control(name: str) -> dict[str, Any]:
         "global_average_pooling": own.get("global_average_pooling", False),
         "connections": _connections(net.connections),
         "trained": own.get("trained"),
+    }
+
+
+def _rival(path: Path) -> dict[str, Any]:
+    """Read off its folder: to build it, the base would be needed."""
+    from zeroconv.checkpoints.reading import read_config, read_weights
+
+    config = read_config(path)
+    ours = config.get("zeroconv") or {}
+    return {
+        "parameters": {"trained": sum(value.numel() for value in read_weights(path).values())},
+        "condition": ours.get("condition"),
+        "base": ours.get("base"),
+        "network": config.get("kind"),
+        "options": config.get("options"),
     }
 
 

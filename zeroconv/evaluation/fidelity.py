@@ -21,7 +21,6 @@ from PIL import Image
 from zeroconv.backbones import Backbone, load_backbone
 from zeroconv.conditions import CONDITIONS, find
 from zeroconv.conditions.scores import METRICS
-from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.evaluation import likeness
 from zeroconv.evaluation.adherence import caption_figures
@@ -29,6 +28,7 @@ from zeroconv.evaluation.metrics import paired_interval, summarise
 from zeroconv.evaluation.pairs import Pair, load_pairs
 from zeroconv.evaluation.reading import make_read
 from zeroconv.generation import Control, generate
+from zeroconv.rivals import Net, load_net
 
 # the four prompt settings of the paper's figure 8, under our names and under its own
 PROMPTS = {
@@ -50,7 +50,7 @@ class Shown:
 
 
 def evaluate(
-    control: str | ControlNet,
+    control: str | Net,
     *,
     data: str = "playroom:test",
     base: str | Backbone = "playroom",
@@ -70,6 +70,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure how well `control` is followed; returns the report as plain JSON values.
 
+    `control`: a ControlNet or a rival, or the name or folder of one; a rival takes guidance both or cond.
+
     `count_none` pictures are made without control (default: as many). `prompts` is a setting of the paper's ablation:
     own caption, empty, insufficient, or conflicting (another pair's caption). With empty prompts the two halves of
     guidance differ by the control alone, which `cond` and `resolution` then strengthen (paper, figure 5).
@@ -80,7 +82,7 @@ def evaluate(
     if prompts not in PROMPTS:
         raise UserError(f"There is no prompt setting {prompts!r}; choose from {', '.join(PROMPTS)}.")
     backbone = load_backbone(base) if isinstance(base, str) else base
-    net = ControlNet.load(control, backbone=backbone) if isinstance(control, str) else control
+    net = load_net(control, backbone) if isinstance(control, str) else control
     condition = condition_of(net)
     pairs = load_pairs(data, condition, count, backbone.default_size)
     texts = prompts_of(pairs, prompts)
@@ -142,7 +144,7 @@ def scores_of(condition: str, truths: list[Any], reads: dict[str, list[Any]]) ->
 COLUMNS = ("own", "shuffled", "none", "ceiling", "real")
 
 
-def condition_of(net: ControlNet) -> str:
+def condition_of(net: Net) -> str:
     """The name of the condition a control follows. Raises UserError where it does not say so."""
     named = (net.config.get("zeroconv") or {}).get("condition")
     if not named:

@@ -16,27 +16,30 @@ from torch import Tensor
 from zeroconv.backbones import Backbone
 from zeroconv.conditions import CONDITIONS, resize_hint
 from zeroconv.conditions.resizing import with_hole
-from zeroconv.control import ControlNet, compose
+from zeroconv.control import compose
 from zeroconv.control.compose import Curve
 from zeroconv.data.batches import hints_to_float
 from zeroconv.errors import UserError
 from zeroconv.generation import guidance as guidance_modes
+from zeroconv.generation.rivals import check_rivals
 from zeroconv.generation.sampling import Guide, denoise, initial_latents, make_scheduler
+from zeroconv.rivals import Net, Rival
 
 
 @dataclass
 class Control:
-    """A ControlNet and what it is to follow.
+    """A ControlNet, or one of its rivals, and what it is to follow.
 
     hint: one picture for all, or a list of one a prompt or one a generated picture: PIL, or Tensor (3, H, W) in [0, 1].
     weight scales every residual, one number or one a prompt or picture; start and end bound its window in shares of the
     schedule; curve changes the weight along the schedule: a name of `compose.CURVES`, or (fraction, factor) points.
     `weights`, one a connection, stand in place of those of the guidance. mask: where it acts, a picture (white: fully)
     or Tensor (H, W) in [0, 1]. mode: one of A1111's, "balanced", "prompt", "control", in place of the guidance for this
-    control; conditional_only: it leaves the unconditional half alone, whatever the guidance.
+    control; conditional_only: it leaves the unconditional half alone, whatever the guidance. A rival has no residuals
+    to weigh: it takes a hint, a window and conditional_only.
     """
 
-    net: ControlNet
+    net: Net
     hint: Any
     weight: float | Sequence[float] = 1.0
     start: float = 0.0
@@ -81,6 +84,7 @@ def generate(
     prompts = _prompts(prompt, count)
     negatives = _per_picture(negative, len(prompts), count, "negative prompt")
     _check(guidance, cfg, steps, batch_size)
+    check_rivals(controls, guidance, connection_weights)
     make_scheduler(scheduler, backbone)  # an unknown name is told before anything is computed
     seeds = _seeds(seed, len(prompts))
     height, width = _size(backbone, controls, height, width, latents)
@@ -223,6 +227,8 @@ def _hint_tensor(hint: Any, size: tuple[int, int], rule: str | None) -> Tensor:
 
 
 def _weights(backbone: Backbone, control: Control, guidance: str, override: Sequence[float] | None) -> list[float]:
+    if isinstance(control.net, Rival):
+        return [1.0]
     chosen = control.weights if control.weights is not None else override
     if chosen is not None:
         weights = list(chosen)
@@ -246,9 +252,9 @@ def _picture_weights(control: Control, total: int, count: int) -> Tensor | None:
 
 def _controls_uncond(control: Control, guidance: str) -> bool:
     """Whether the unconditional half of guidance gets this control's residuals; a pooled one's never (shuffle)."""
-    if control.conditional_only or control.net.pool:
+    if control.conditional_only or getattr(control.net, "pool", False):
         return False
-    if control.mode is not None:
+    if control.mode is not None and not isinstance(control.net, Rival):
         return compose.mode_weights(control.mode, control.net.connections)[1]
     return guidance_modes.controls_uncond(guidance)
 
@@ -266,12 +272,13 @@ def _mask(control: Control, size: tuple[int, int]) -> Tensor | None:
     return torch.nn.functional.interpolate(mask[None, None].float(), (size[1], size[0]), mode="area")
 
 
-def _embed(net: ControlNet, hints: list[Tensor]) -> Tensor:
-    """Hint embeddings (N, C0, h, w); each different hint is embedded once."""
+def _embed(net: Net, hints: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    """Hint embeddings (N, C0, h, w), of a rival a tuple of its own; each different hint is embedded once."""
     different = {id(hint): hint for hint in hints}
-    embedded = net.embed_hint(torch.stack(list(different.values())).to(net.device))
-    rows = {key: row for row, key in enumerate(different)}
-    return embedded[[rows[id(hint)] for hint in hints]]
+    embedded = net.embed_hint(torch.stack(list(different.values())).to(net.device, net.dtype))
+    numbers = {key: row for row, key in enumerate(different)}
+    rows = [numbers[id(hint)] for hint in hints]
+    return tuple(part[rows] for part in embedded) if isinstance(embedded, tuple) else embedded[rows]
 
 
 def _to_pil(image: Tensor) -> Image.Image:

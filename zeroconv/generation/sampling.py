@@ -15,6 +15,8 @@ from zeroconv.control import ControlNet
 from zeroconv.control.compose import Curve, weigh, weight_at
 from zeroconv.errors import UserError
 from zeroconv.generation.guidance import combine
+from zeroconv.generation.rivals import predict_with_rival
+from zeroconv.rivals import Net, Rival
 
 # name → diffusers class and what is set beside the checkpoint's own noise schedule
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -55,10 +57,11 @@ def make_scheduler(name: str, backbone: Backbone) -> Any:
 
 @dataclass
 class Guide:
-    """One control, ready for the loop: its hint embedding (N, C0, H, W), weights a connection, and window."""
+    """One control, ready for the loop: its hint embedding (N, C0, H, W), weights a connection, and window. Or a
+    rival and its own embedding, alone in the list."""
 
-    net: ControlNet
-    embedding: Tensor
+    net: Net
+    embedding: Any
     weights: Sequence[float]
     start: float
     end: float
@@ -97,10 +100,13 @@ def predict(
 ) -> Tensor:
     """The guided model output (N, C, H, W); `uncond` None means no guidance (β = 1). `factors`: one a guide."""
     n = len(z)
+    if guides and isinstance(rival := guides[0].net, Rival):
+        return predict_with_rival(backbone, z, t, cond, uncond, rival, guides[0].embedding, guides[0].uncond, cfg)
     halves = z if uncond is None else torch.cat([z, z])
     text = cond if uncond is None else TextStates.cat([uncond, cond])
     skips = backbone.encode(halves, t, text)  # 13 × (N or 2N, C_i, H / scale_i, W / scale_i)
     for guide, factor in zip(guides, factors or [1.0] * len(guides), strict=True):
+        assert isinstance(guide.net, ControlNet)
         whole = uncond is None or guide.uncond
         embedding = guide.embedding if uncond is None or not guide.uncond else guide.embedding.repeat(2, 1, 1, 1)
         residuals = guide.net.forward_embedded(halves if whole else z, embedding, t, text if whole else cond)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from zeroconv.backbones import Backbone, TextStates
-from zeroconv.control import ControlNet
+from zeroconv.backbones import Backbone, TextStates, UNetBackbone
 from zeroconv.data.batches import Batch, hints_to_float
+from zeroconv.rivals import Net, Rival
 
 
 def add_noise(z: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
@@ -34,10 +35,13 @@ def snr_weights(prediction_type: str, alpha: Tensor, gamma: float) -> Tensor:
 
 
 def predict(
-    backbone: Backbone, control: ControlNet | None, z: Tensor, hint: Tensor | None, t: Tensor, text: TextStates
+    backbone: Backbone, control: Net | None, z: Tensor, hint: Tensor | None, t: Tensor, text: TextStates
 ) -> Tensor:
     """The backbone's output (N, C, H, W) with control at weight 1, or without. Beside a control the encoder builds no
     graph; alone it may be what trains."""
+    if isinstance(control, Rival):
+        assert hint is not None
+        return control.predict(cast(UNetBackbone, backbone), z, hint, t, text)
     with nullcontext() if control is None else torch.no_grad():
         skips = backbone.encode(z, t, text)
     if control is not None:
@@ -71,7 +75,7 @@ class ControlledLoss(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        control: ControlNet | None,
+        control: Net | None,
         autocast: torch.dtype | None = None,
         timesteps: str = "uniform",
         min_snr: float | None = None,

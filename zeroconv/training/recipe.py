@@ -24,8 +24,12 @@ class Strict(BaseModel):
 
 
 class ControlSettings(Strict):
-    """The network to train; see `zeroconv.ControlNet.from_backbone`."""
+    """The network to train: a ControlNet, see `zeroconv.ControlNet.from_backbone`, or one of its rivals."""
 
+    kind: Literal[
+        "controlnet", "concat", "lora", "control_lora", "t2i_adapter", "controlnet_xs", "hypernetwork", "side"
+    ] = "controlnet"
+    options: dict[str, Any] = Field(default_factory=dict)  # of a rival, see its class in `zeroconv.rivals`
     hint_encoder: Literal["released", "paper"] = "released"
     hint_widths: tuple[int, ...] | None = None
     connections: Literal["zero", "gaussian", "lite"] = "zero"
@@ -37,6 +41,11 @@ class ControlSettings(Strict):
     @model_validator(mode="after")
     def _no_two_origins(self) -> ControlSettings:
         shaped = sorted(self.model_fields_set - {"init", "frozen_copy"})
+        if self.kind == "controlnet" and self.options:
+            raise ValueError("control.options are a rival's: name control.kind, or set them as control's own")
+        if self.kind != "controlnet" and (set(shaped) - {"kind", "options"} or self.frozen_copy):
+            wrong = next(iter(sorted(set(shaped) - {"kind", "options"})), "frozen_copy")
+            raise ValueError(f"control.{wrong} is ControlNet's; a {self.kind} takes control.options")
         if self.init != "base" and shaped:
             raise ValueError(f"control.init brings its own network, so control.{shaped[0]} cannot be set beside it")
         if self.frozen_copy and self.connections == "lite":
@@ -144,6 +153,8 @@ class Recipe(Strict):
             del values[name]
         for name in ("workers", "cache"):
             del values["data"][name]
+        if self.control.kind == "controlnet":  # as it was before there were rivals
+            del values["control"]["kind"], values["control"]["options"]
         for name in MAY_CHANGE:
             del values["training"][name]
         return values

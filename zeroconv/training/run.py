@@ -32,7 +32,7 @@ from zeroconv.training.state import checkpoints
 
 if TYPE_CHECKING:
     from zeroconv.backbones import UNetBackbone
-    from zeroconv.control import ControlNet
+    from zeroconv.rivals import Net
     from zeroconv.training.trainer import Trainer
 
 Say = Callable[[str], None]
@@ -110,21 +110,25 @@ def assemble(recipe: Recipe, accelerator: Any, say: Say) -> Trainer:
     return Trainer(recipe, backbone, control, data, held, accelerator, say)
 
 
-def make_control(recipe: Recipe, backbone: UNetBackbone) -> ControlNet:
-    """A new control from the base (its random part drawn from the run's seed), or an old one to go on from."""
+def make_control(recipe: Recipe, backbone: UNetBackbone) -> Net:
+    """A new control or rival of the recipe's kind (its random part drawn from the run's seed), or an old one to go on
+    from."""
     import torch
 
     from zeroconv.control import ControlNet
+    from zeroconv.rivals import load_net, make_rival
 
     settings, condition = recipe.control, recipe.data.condition
     if settings.init != "base":
-        control = ControlNet.load(settings.init, backbone=backbone)
+        control = load_net(settings.init, backbone)
         control.config["zeroconv"]["condition"] = condition
         return control
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
+        if settings.kind != "controlnet":
+            return make_rival(settings.kind, backbone, condition=condition, **settings.options)
         return ControlNet.from_backbone(
-            backbone, condition=condition, **settings.model_dump(exclude={"init", "frozen_copy"})
+            backbone, condition=condition, **settings.model_dump(exclude={"init", "frozen_copy", "kind", "options"})
         )
 
 

@@ -8,15 +8,15 @@ import torch
 from PIL import Image
 
 from zeroconv.backbones import UNetBackbone
-from zeroconv.control import ControlNet
 from zeroconv.data.batches import channels_first, hints_to_float
 from zeroconv.data.examples import Examples
 from zeroconv.files import atomic_write
+from zeroconv.rivals import Net
 from zeroconv.training.recipe import TrainingSettings
 
 
 def sample_grid(
-    path: Path, backbone: UNetBackbone, control: ControlNet, examples: Examples, settings: TrainingSettings
+    path: Path, backbone: UNetBackbone, control: Net, examples: Examples, settings: TrainingSettings
 ) -> None:
     """A PNG with one row an example: hint | target (through the autoencoder) | with its caption | with no prompt.
 

@@ -17,10 +17,10 @@ from torch import nn
 
 from zeroconv.backbones import UNetBackbone
 from zeroconv.conditions import CONDITIONS
-from zeroconv.control import ControlNet
 from zeroconv.data.batches import Batch, BatchPlan
 from zeroconv.data.examples import Examples
 from zeroconv.errors import UserError
+from zeroconv.rivals import Net, Rival
 from zeroconv.training.convergence import Measured, detect
 from zeroconv.training.ema import Ema
 from zeroconv.training.objective import ControlledLoss, stream
@@ -56,7 +56,7 @@ class Trainer:
         self,
         recipe: Recipe,
         backbone: UNetBackbone,
-        control: ControlNet,
+        control: Net,
         data: Examples,
         held_out: Examples,
         accelerator: Any,
@@ -343,7 +343,7 @@ def as_measured(line: dict[str, float]) -> Measured:
     return Measured(int(line["step"]), line["gain"], line["gain_error"], line["true"])
 
 
-def make_optimizer(control: ControlNet, settings: TrainingSettings) -> torch.optim.Optimizer:
+def make_optimizer(control: Net, settings: TrainingSettings) -> torch.optim.Optimizer:
     """AdamW, the paper's; or Muon, which on a small network took a fraction of the steps."""
     if settings.optimizer == "muon":
         return Muon(muon_groups([control]), lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -351,9 +351,12 @@ def make_optimizer(control: ControlNet, settings: TrainingSettings) -> torch.opt
     return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
 
 
-def to_train_(control: ControlNet, frozen_copy: bool = False) -> None:
-    """Choose what trains: the hint encoder, the connections that are used, and all of the copy, or none of it."""
+def to_train_(control: Net, frozen_copy: bool = False) -> None:
+    """Choose what trains: the hint encoder, the connections that are used, and all of the copy, or none of it;
+    of a rival everything."""
     control.requires_grad_(True)
+    if isinstance(control, Rival):
+        return
     control.copy.requires_grad_(not frozen_copy)
     if control.only_mid:
         for connection in control.zero_convs[:-1]:

@@ -1,0 +1,388 @@
+"""Figure 9 and tables 1 to 3: ControlNet beside other ways to make a frozen model follow a hint.
+
+python -m experiments.fig09_rivals [--steps 240] [--count 100] [--only controlnet,lora] [--tune 40]
+
+Every network learns the same canny hints of the same pictures in the same batches, with the same noise and loss: that
+of recipes/playroom-canny.yaml, at a constant rate with averaged weights, so that a run may be looked at anywhere. Each
+is measured twice: after `--steps` steps, and after as many minutes as ControlNet took for these. Before that, `--tune`
+steps with each optimiser choose its own (lowest loss on validation scenes with the true hint). Goes on where it was
+stopped.
+
+The paper had people rank pictures of four methods; here metrics stand in their place: whether the hint can be read back
+from the picture (canny F1), how close pictures are to real ones (FID of the playroom reader's features), and whether
+colours are those of the caption. Of the paper's own rivals only ControlNet-lite is among these: PITI, Sketch-Guided
+Diffusion, VQGAN and LDM have no published weights or code for a base like this one. In their place stand its related
+work (hypernetworks, additive learning, LoRA, T2I-Adapter) and what came after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from zeroconv.files import atomic_folder, atomic_write
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = Path("runs/fig09")
+METRIC = "f1_1px"
+WIDTHS = [8, 16, 48, 128]  # of hint encoders, as in the recipe
+CANDIDATES = (("muon", 1e-3), ("adamw", 1e-3), ("adamw", 2e-4))
+SHOWN = 6  # test scenes of the contact sheet
+
+
+@dataclass(frozen=True)
+class Entry:
+    label: str
+    source: str
+    control: dict[str, Any] = field(default_factory=dict)
+
+
+def rival(label: str, source: str, kind: str, **options: Any) -> Entry:
+    return Entry(label, source, {"kind": kind, "options": options})
+
+
+ENTRIES = {
+    "controlnet": Entry("ControlNet", "this paper", {"hint_widths": WIDTHS}),
+    "controlnet-gaussian": Entry(
+        "ControlNet, Gaussian", "figure 8", {"hint_widths": WIDTHS, "connections": "gaussian"}
+    ),
+    "controlnet-lite": Entry("ControlNet-lite", "figure 8", {"hint_widths": WIDTHS, "connections": "lite"}),
+    "concat": rival("whole UNet, hint concatenated", "SD depth, InstructPix2Pix", "concat"),
+    "lora": rival("LoRA, hint concatenated", "Hu 2021, FLUX.1 Canny LoRA", "lora", rank=16),
+    "control_lora": rival("Control-LoRA", "Stability AI 2023", "control_lora", rank=16, hint_widths=WIDTHS),
+    "t2i_adapter": rival("T2I-Adapter", "Mou 2023", "t2i_adapter"),
+    "controlnet_xs": rival("ControlNet-XS", "Zavadski 2023", "controlnet_xs", ratio=0.25, hint_widths=WIDTHS),
+    "hypernetwork": rival("hypernetwork", "Ha 2017, Kurumuz 2022", "hypernetwork", hint_widths=WIDTHS),
+    "side": rival("side network", "Zhang 2020, side-tuning", "side", ratio=0.5),
+}
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.worker:
+        train_leg(json.loads(arguments.worker))
+        return
+    runs = RUNS / f"steps-{arguments.steps}-batch-{arguments.batch}-seed-{arguments.seed}"
+    if arguments.fresh:
+        shutil.rmtree(runs, ignore_errors=True)
+    names = [name for name in ENTRIES if name in arguments.only.split(",") or arguments.only == "all"]
+    if "controlnet" not in names:
+        sys.exit("zeroconv: --only must name controlnet too: its time is the measure of the others'")
+    if arguments.count < 4:
+        sys.exit(f"zeroconv: --count is {arguments.count}; an FID needs at least 4 pictures")
+    if not (runs / "cache" / "summary.json").is_file():  # fills the cache, so that no run pays for it
+        leg(runs / "cache", arguments, "controlnet", CANDIDATES[0], steps=1)
+    found: dict[str, Any] = {}
+    for name in names:
+        chosen = choose(runs, name, arguments)
+        minutes = found["controlnet"]["legs"]["steps"]["minutes"] if found else None
+        legs = train_both(runs / name, arguments, name, chosen, minutes)
+        reports = {which: measure(runs / name, which, arguments, bool(found)) for which in legs}
+        found[name] = {"optimizer": list(chosen), "legs": legs, "reports": reports}
+        print(f"{name}: {chosen[0]} {chosen[1]:g}", {w: round(mean(r), 4) for w, r in reports.items()}, flush=True)
+    write(found, runs, arguments)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--batch", type=int, default=32, help="pictures a step")
+    parser.add_argument("--tune", type=int, default=40, help="steps a candidate optimiser; 0: take Muon 1e-3 for all")
+    parser.add_argument("--count", type=int, default=100, help="test scenes")
+    parser.add_argument("--sampling-steps", type=int, default=12)
+    parser.add_argument("--batch-size", type=int, default=16, help="pictures made at a time")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="all", help=f"of {', '.join(ENTRIES)}")
+    parser.add_argument("--data", default="playroom:train:3072", help="training pictures")
+    parser.add_argument("--validation", default="playroom:val:64")
+    parser.add_argument("--fresh", action="store_true", help="train and measure anew, whatever is there")
+    parser.add_argument("--out", type=Path, default=ROOT / "experiments" / "results", help="folder of the JSON file")
+    parser.add_argument("--pictures", type=Path, default=ROOT / "docs" / "pictures" / "paper")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+# ---------------------------------------------------------------- training
+
+
+def leg(
+    folder: Path, arguments: argparse.Namespace, name: str, chosen: tuple[str, float], steps: int,
+    minutes: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Train in a process of its own, so that its peak memory is its own, or go on; returns the run's summary."""
+    settings = {
+        "out": str(folder), "control": ENTRIES[name].control, "data.train": [arguments.data],
+        "data.validation": [arguments.validation], "training.steps": steps, "training.batch_size": arguments.batch,
+        "training.optimizer": chosen[0], "training.learning_rate": chosen[1], "training.schedule": "constant",
+        "training.warmup": min(20, arguments.steps // 4), "training.seed": arguments.seed,
+        "training.max_minutes": minutes, "training.checkpoint_every": 40, "training.keep": 1,
+        "training.validate_every": 100_000, "training.sample_count": 0, "training.log_every": 10,
+    }  # fmt: skip
+    if steps <= settings["training.warmup"]:
+        settings["training.warmup"] = 0
+    command = [sys.executable, "-m", "experiments.fig09_rivals", "--worker", json.dumps(settings)]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    if subprocess.run(command, env={**os.environ, "PYTHONPATH": path}).returncode:
+        sys.exit(f"zeroconv: training {name} failed; the same command goes on")
+    summary = json.loads((folder / "summary.json").read_text())
+    if summary["status"] != "finished":
+        sys.exit("zeroconv: interrupted; the same command goes on")
+    return summary
+
+
+def train_leg(settings: dict[str, Any]) -> None:
+    """The worker's part: one run of the trainer."""
+    from zeroconv.training import train
+    from zeroconv.training.recipe import load_recipe
+
+    values = [f"{place}={json.dumps(value)}" for place, value in settings.items()]
+    train(load_recipe(ROOT / "recipes" / "playroom-canny.yaml", values))
+
+
+def choose(runs: Path, name: str, arguments: argparse.Namespace) -> tuple[str, float]:
+    """The optimiser and rate with the lowest validation loss after a few steps; kept in a file."""
+    if not arguments.tune:
+        return CANDIDATES[0]
+    path = runs / f"tune-{arguments.tune}" / f"{name}.json"
+    if not path.is_file():
+        losses = []
+        for kind, rate in CANDIDATES:
+            folder = path.parent / f"{name}-{kind}-{rate:g}"
+            summary = leg(folder, arguments, name, (kind, rate), arguments.tune)
+            losses.append({"optimizer": kind, "rate": rate, **summary["validation"]})
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        keep_json(path, losses)
+    best = min(json.loads(path.read_text()), key=lambda line: line["true"])
+    return best["optimizer"], best["rate"]
+
+
+def train_both(
+    folder: Path, arguments: argparse.Namespace, name: str, chosen: tuple[str, float], minutes: float | None
+) -> dict[str, Any]:
+    """Weights after `steps` steps and after `minutes`, in that network's own order; what is there is not made again.
+
+    Returns "steps" and "time", each with the run's summary there. `minutes` None: this run is the measure of the time.
+    """
+    done = {which: folder / f"at-{which}.json" for which in ("steps", "time")}
+    while not all(path.is_file() for path in done.values()):
+        if minutes is None:
+            keep(folder, leg(folder / "run", arguments, name, chosen, arguments.steps), ("steps", "time"))
+        elif done["steps"].is_file():  # the faster ones go on until the time is over
+            keep(folder, leg(folder / "run", arguments, name, chosen, 100 * arguments.steps, minutes), ("time",))
+        elif done["time"].is_file():  # the slower ones until the steps are done
+            keep(folder, leg(folder / "run", arguments, name, chosen, arguments.steps), ("steps",))
+        else:
+            summary = leg(folder / "run", arguments, name, chosen, arguments.steps, minutes)
+            keep(folder, summary, ("steps",) if summary["steps"] >= arguments.steps else ("time",))
+    return {which: json.loads(path.read_text()) for which, path in done.items()}
+
+
+def keep(folder: Path, summary: dict[str, Any], names: Sequence[str]) -> None:
+    """Set the run's weights and summary aside under these names, weights first."""
+    for which in names:
+        with atomic_folder(folder / f"at-{which}") as temporary:
+            shutil.copytree(folder / "run" / "control", temporary, dirs_exist_ok=True)
+        speed = pace(folder / "run" / "log.jsonl")
+        keep_json(folder / f"at-{which}.json", {**summary, "seconds_a_step": speed})
+
+
+def pace(log: Path) -> float | None:
+    """Median seconds a step between lines of the log, validation and checkpoints aside."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    points = [(line["step"], line["seconds"]) for line in lines if "seconds" in line]
+    spans = sorted((b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(points) if b[0] > a[0])
+    return spans[len(spans) // 2] if spans else None
+
+
+def keep_json(path: Path, value: Any) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def measure(folder: Path, which: str, arguments: argparse.Namespace, known: bool) -> dict[str, Any]:
+    """The report of `evaluate`, with every picture's score; pictures of the sheet beside it. `known`: pictures without
+    control need not be made again."""
+    from zeroconv.evaluation import evaluate
+
+    path = folder / f"report-{which}-{arguments.count}-{arguments.sampling_steps}.json"
+    if not path.is_file():
+        shown: list = []
+        report = evaluate(
+            str(folder / f"at-{which}"), count=arguments.count, count_none=0 if known else arguments.count,
+            guidance="cond", cfg=4.0, steps=arguments.sampling_steps, batch_size=arguments.batch_size, varied=0,
+            pictures=shown,
+        )  # fmt: skip
+        for i, (pair, made) in enumerate(list(zip(shown[0].pairs, shown[0].made, strict=True))[:SHOWN]):
+            for kind, picture in (("hint", pair.hint), ("real", pair.image), (f"made-{which}", made)):
+                with atomic_write(folder / f"{kind}-{i}.png") as temporary:
+                    picture.convert("RGB").save(temporary, format="PNG")
+        keep_json(path, {**report, "scores": [float(s[METRIC]) for s in shown[0].scores], "parameters": size(folder)})
+    return json.loads(path.read_text())
+
+
+def size(folder: Path) -> int:
+    """Numbers that a network trained: all that its folder holds."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "at-steps" / "diffusion_pytorch_model.safetensors", framework="pt") as file:
+        shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
+    return sum(math.prod(shape) for shape in shapes)
+
+
+def mean(report: dict[str, Any]) -> float:
+    return report["metrics"][METRIC]["own"]["mean"]
+
+
+def ahead(found: dict[str, Any], name: str, which: str) -> dict[str, float]:
+    """ControlNet's F1 minus this one's, of the same hints, with its interval."""
+    from zeroconv.evaluation.metrics import paired_interval
+
+    return paired_interval(found["controlnet"]["reports"][which]["scores"], found[name]["reports"][which]["scores"])
+
+
+# ---------------------------------------------------------------- the table, the claims, the sheet
+
+
+def write(found: dict[str, Any], runs: Path, arguments: argparse.Namespace) -> None:
+    columns = [
+        "", "trained parameters", "optimiser", "s a step", "peak MB", "hint gain", "canny F1, equal steps",
+        "FID", "caption's colours", "steps in equal time", "canny F1, equal time", "ControlNet ahead by, equal steps",
+    ]  # fmt: skip
+    rows = [row_of(found, name) for name in found]
+    rows.append(limits(found))
+    for name in ("steps", "time"):
+        sheet(found, runs, name, arguments.pictures / f"fig09-{name}.png")
+    minutes = found["controlnet"]["legs"]["steps"]["minutes"]
+    result: dict[str, Any] = {
+        "columns": columns,
+        "rows": rows,
+        "claims": claims(found),
+        "pictures": [
+            f"fig09-steps.png: the same test hints after {arguments.steps} steps of each",
+            f"fig09-time.png: after {minutes:.1f} minutes of each",
+        ],
+        "command": "python -m experiments.fig09_rivals " + " ".join(sys.argv[1:]),
+        "note": (
+            f"{arguments.steps} steps of {arguments.batch} scenes, constant rate, averaged weights; equal time: "
+            f"{minutes:.1f} minutes, ControlNet's. {arguments.count} test scenes, own captions, guidance cond, cfg 4, "
+            f"{arguments.sampling_steps} steps; 95% intervals. The optimiser is the best of "
+            f"{', '.join(f'{k} {r:g}' for k, r in CANDIDATES)} after {arguments.tune} steps. Peak memory is the whole "
+            "training process's. Metrics stand where the paper had people rank; one seed."
+        ),
+        "details": found,
+    }
+    keep_json(arguments.out / "fig09.json", result)
+    for line in (columns, *rows):
+        print(" | ".join(str(value) for value in line))
+    for claim in result["claims"]:
+        verdict = "agrees" if claim["agrees"] else "DOES NOT AGREE"
+        print(f"paper: {claim['paper']}\n ours: {claim['ours']}\n    → {verdict}")
+    print(f"{arguments.out / 'fig09.json'}, {arguments.pictures / 'fig09-steps.png'}", flush=True)
+
+
+def row_of(found: dict[str, Any], name: str) -> list[Any]:
+    one = found[name]
+    steps, report, later = one["legs"]["steps"], one["reports"]["steps"], one["reports"]["time"]
+    pace, fid = steps["seconds_a_step"], report["pictures"]["fid"].get("own")
+    return [
+        f"{ENTRIES[name].label} ({ENTRIES[name].source})",
+        f"{report['parameters']:,}",
+        f"{one['optimizer'][0]} {one['optimizer'][1]:g}",
+        "–" if pace is None else round(pace, 2),
+        steps["peak_memory_mb"],
+        f"{steps['validation']['gain']:+.4f}",
+        span(report["metrics"][METRIC]["own"]),
+        span(fid, 1),
+        span(colours(report, "own")),
+        one["legs"]["time"]["steps"],
+        span(later["metrics"][METRIC]["own"]),
+        "–" if name == "controlnet" else span(ahead(found, name, "steps")),
+    ]
+
+
+def limits(found: dict[str, Any]) -> list[Any]:
+    """What no control gives, and the most that the autoencoder allows."""
+    report = found["controlnet"]["reports"]["steps"]
+    values = report["metrics"][METRIC]
+    low, high = (span(report["pictures"]["fid"].get(name), 1) for name in ("none", "ceiling"))
+    f1 = f"{span(values['none'])} … {span(values['ceiling'])}"
+    return ["no control … real pictures through the VAE", *["–"] * 5, f1, f"{low} … {high}", *["–"] * 4]
+
+
+def colours(report: dict[str, Any], column: str) -> dict[str, float] | None:
+    """Share of objects that have the colour of their name."""
+    return report["caption"].get("object", {}).get(column)
+
+
+def span(value: dict[str, float] | None, digits: int = 3) -> str:
+    if value is None:
+        return "–"
+    return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+
+
+def claims(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the paper found, what these figures say, and whether the two agree."""
+    made: list[tuple[str, str, bool]] = []
+    if "controlnet-lite" in found:
+        lead = ahead(found, "controlnet-lite", "steps")
+        paper = "Table 1: users ranked ControlNet's fidelity to the hint 4.28, ControlNet-lite's 4.09 (of 5)."
+        ours = f"At equal steps ControlNet's canny F1 is {span(lead)} above ControlNet-lite's."
+        made.append((paper, ours, lead["low"] > 0))
+        pair = ("controlnet", "controlnet-lite")
+        full, lite = (found[name]["reports"]["steps"]["pictures"]["fid"]["own"] for name in pair)
+        ours = f"At equal steps ControlNet's FID is {span(full, 1)}, ControlNet-lite's {span(lite, 1)}."
+        made.append(("Table 3: ControlNet's FID is 15.27, ControlNet-lite's 17.92.", ours, full["mean"] < lite["mean"]))
+    others = {name: ENTRIES[name].label for name in found if name.split("-")[0] != "controlnet"}
+    paper = "Figure 9, table 1: of the ways to add a hint that were compared, ControlNet's follows it best."
+    for which, words in (("steps", "steps"), ("time", "training time")):
+        leads = {label: ahead(found, name, which) for name, label in others.items()}
+        behind = [label for label, lead in leads.items() if lead["low"] > 0]
+        before = [label for label, lead in leads.items() if lead["high"] < 0]
+        level = [label for label in leads if label not in (*behind, *before)]
+        ours = f"At equal {words} ControlNet's canny F1 is above that of {listed(behind)}, below {listed(before)}, "
+        made.append((paper, ours + f"and not to be told from {listed(level)}.", bool(behind) and not before))
+    return [{"paper": paper, "ours": ours, "agrees": agrees} for paper, ours, agrees in made]
+
+
+def listed(names: Sequence[str]) -> str:
+    return "; ".join(names) if names else "none"
+
+
+def sheet(found: dict[str, Any], runs: Path, which: str, path: Path, side: int = 128) -> None:
+    """A row a test scene: hint, real picture, and what each network makes of hint and caption. A PNG."""
+    heads = ["hint", "real picture", *(ENTRIES[name].label for name in found)]
+    first = runs / "controlnet"
+    rows = [
+        [first / f"hint-{i}.png", first / f"real-{i}.png", *(runs / name / f"made-{which}-{i}.png" for name in found)]
+        for i in range(SHOWN)
+        if (first / f"hint-{i}.png").is_file()
+    ]
+    canvas = Image.new("RGB", (len(heads) * (side + 4), 34 + len(rows) * (side + 4)), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
+    for x, head in enumerate(heads):
+        words = head.replace(", ", ",\n", 1) if len(head) > 20 else head
+        draw.multiline_text((x * (side + 4) + 2, 2), words, "black", font, spacing=1)
+        for y, row in enumerate(rows):
+            with Image.open(row[x]) as picture:
+                canvas.paste(picture.convert("RGB").resize((side, side)), (x * (side + 4), 34 + y * (side + 4)))
+    with atomic_write(path) as temporary:
+        canvas.save(temporary)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Figure 9: every network of it is a valid recipe, and its verdicts follow from the figures."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from experiments.fig09_rivals import ENTRIES, ROOT, claims, pace, sheet
+from zeroconv.backbones import load_backbone
+from zeroconv.rivals import RIVALS
+from zeroconv.training.recipe import load_recipe, parse_recipe
+from zeroconv.training.run import make_control
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_network_can_be_built_around_the_playroom(name: str) -> None:
+    values = load_recipe(ROOT / "recipes" / "playroom-canny.yaml").model_dump(mode="json")
+    recipe = parse_recipe({**values, "control": ENTRIES[name].control})
+    net = make_control(recipe, load_backbone("playroom"))
+    assert net.config["zeroconv"]["condition"] == "canny"
+
+
+def test_no_rival_is_left_out() -> None:
+    assert {entry.control.get("kind") for entry in ENTRIES.values()} == {None, *RIVALS}
+
+
+def found(**scores: float) -> dict[str, Any]:
+    """Results in which every picture of a network has the score given, and its FID is 10 less that."""
+
+    def report(score: float) -> dict[str, Any]:
+        fid = {"own": {"mean": 10 - score, "low": 9 - score, "high": 11 - score}}
+        return {"scores": [score, score + 0.01, score], "pictures": {"fid": fid}}
+
+    return {name.replace("_lite", "-lite"): {"reports": {w: report(s) for w in ("steps", "time")}}
+            for name, s in scores.items()}  # fmt: skip
+
+
+def test_ahead_of_all_agrees() -> None:
+    assert [c["agrees"] for c in claims(found(controlnet=0.7, controlnet_lite=0.5, lora=0.6, side=0.2))] == [True] * 4
+
+
+def test_one_rival_ahead_does_not() -> None:
+    made = claims(found(controlnet=0.7, lora=0.8, side=0.2))
+    assert [c["agrees"] for c in made] == [False, False]
+    assert "above that of side network, below LoRA, hint concatenated," in made[0]["ours"]
+
+
+def test_level_with_all_does_not() -> None:
+    made = claims(found(controlnet=0.7, controlnet_lite=0.7, lora=0.7))
+    assert [c["agrees"] for c in made] == [False] * 4
+    assert "not to be told from LoRA" in made[-1]["ours"]
+
+
+def test_pace_is_that_of_the_steps_between_lines(tmp_path) -> None:
+    lines = [{"step": 0, "validation": {}}, *({"step": 10 * i, "seconds": 20.0 * i} for i in range(1, 5))]
+    (tmp_path / "log.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    assert pace(tmp_path / "log.jsonl") == 2.0
+
+
+def test_a_sheet_has_a_column_a_network(tmp_path) -> None:
+    from PIL import Image
+
+    for name in ("controlnet", "lora"):
+        (tmp_path / name).mkdir()
+        for kind in ("hint", "real", "made-steps"):
+            Image.new("RGB", (128, 128), "red").save(tmp_path / name / f"{kind}-0.png")
+    sheet(found(controlnet=1.0, lora=1.0), tmp_path, "steps", tmp_path / "sheet.png")
+    assert Image.open(tmp_path / "sheet.png").size == (4 * 132, 34 + 132)

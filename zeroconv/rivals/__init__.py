@@ -1,0 +1,82 @@
+"""Rivals of ControlNet behind one call, so that they can be trained, measured and run like it and compared fairly."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from zeroconv.backbones import Backbone, UNetBackbone
+from zeroconv.backbones.locate import locate
+from zeroconv.checkpoints.reading import check_strict, read_config, read_state_dict
+from zeroconv.control import ControlNet
+from zeroconv.errors import UserError
+from zeroconv.rivals.base import CLASS_NAME, HINT_FORMS, WEIGHTS, Rival
+from zeroconv.rivals.concat import Concat
+from zeroconv.rivals.control_lora import ControlLora
+from zeroconv.rivals.controlnet_xs import ControlNetXS
+from zeroconv.rivals.hypernetwork import Hypernetwork
+from zeroconv.rivals.lora import Lora
+from zeroconv.rivals.side import Side
+from zeroconv.rivals.t2i_adapter import T2IAdapter
+
+__all__ = ["HINT_FORMS", "RIVALS", "Net", "Rival", "is_rival", "load_net", "load_rival", "make_rival"]
+
+RIVALS: dict[str, type[Rival]] = {
+    rival.kind: rival for rival in (Concat, Lora, ControlLora, T2IAdapter, ControlNetXS, Hypernetwork, Side)
+}
+
+Net = ControlNet | Rival  # whatever may be trained, measured and run
+
+
+def make_rival(kind: str, backbone: UNetBackbone, *, condition: str | None = None, **options: Any) -> Rival:
+    """A new rival around a frozen backbone, with its dtype and on its device.
+
+    kind: a name of `RIVALS`; options: those of its class; condition: what the hint shows, such as "canny". Raises
+    UserError for an unknown name or option.
+    """
+    if kind not in RIVALS:
+        raise UserError(f"there is no rival {kind!r}; choose one of {', '.join(RIVALS)}.")
+    known = {n: p.default for n, p in inspect.signature(RIVALS[kind]).parameters.items() if n != "backbone"}
+    for name in options:
+        if name not in known:
+            raise UserError(f"{kind} has no option {name!r}; it has {', '.join(known)}.")
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    rival = RIVALS[kind](backbone, **options)
+    ours = {"condition": condition, "base": backbone.name}
+    rival.config = {"kind": kind, "options": {**known, **options}, "zeroconv": ours}
+    return rival.to(backbone.device, backbone.dtype)
+
+
+def load_rival(folder: str | os.PathLike, backbone: UNetBackbone, dtype: torch.dtype | None = None) -> Rival:
+    """Read what `Rival.save` wrote, around the backbone that it was trained on. Raises UserError."""
+    folder = Path(folder)
+    config = read_config(folder)
+    if config.get("_class_name") != CLASS_NAME:
+        raise UserError(f"{folder} holds a {config.get('_class_name')}, not a rival of ControlNet.")
+    ours = config.get("zeroconv") or {}
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced: nobody's random numbers move
+        rival = make_rival(
+            str(config.get("kind")), backbone, condition=ours.get("condition"), **(config.get("options") or {})
+        )
+    state = read_state_dict(folder / WEIGHTS)
+    check_strict(rival.state_dict(), state, folder)
+    rival.load_state_dict(state)
+    rival.config["zeroconv"] = ours
+    return rival.to(dtype=dtype or backbone.dtype)
+
+
+def is_rival(path: Path) -> bool:
+    """Whether a path is a folder that `Rival.save` wrote."""
+    return (path / "config.json").is_file() and read_config(path).get("_class_name") == CLASS_NAME
+
+
+def load_net(x: str | os.PathLike, backbone: Backbone, dtype: torch.dtype | None = None) -> Net:
+    """A ControlNet by all that `ControlNet.load` takes, or a rival by its folder; whichever it is."""
+    path = locate(os.fspath(x), "ControlNet", ("config.json", "diffusion_pytorch_model*"))
+    if is_rival(path):
+        return load_rival(path, cast(UNetBackbone, backbone), dtype)
+    return ControlNet.load(x, backbone=backbone, dtype=dtype)

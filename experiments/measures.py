@@ -12,7 +12,7 @@ from PIL import Image
 from zeroconv import playroom
 from zeroconv.conditions import CONDITIONS
 from zeroconv.conditions.scores import METRICS
-from zeroconv.evaluation import reader
+from zeroconv.evaluation import distribution, reader
 from zeroconv.evaluation.adherence import known_colours, named_right
 from zeroconv.evaluation.metrics import paired_interval, rgb_to_lab, summarise
 from zeroconv.evaluation.pairs import Pair
@@ -74,6 +74,14 @@ def colours_right(images: Sequence[Image.Image], scenes: Sequence[playroom.Scene
         right = [value for values in named_right(image, scene, known).values() for value in values]
         stats.append(np.array([[sum(right)], [len(right)]], np.float64))
     return stats
+
+
+def likeness(images: Sequence[Image.Image], real: Sequence[Image.Image]) -> dict[str, float]:
+    """KID in the reader's features, with its interval; NaN where there are too few pictures for one."""
+    if min(len(images), len(real)) < 4:
+        return dict.fromkeys(("mean", "low", "high"), float("nan"))
+    features = [reader.read(part).features for part in (images, real)]
+    return distribution.bootstrap(distribution.kernel_distance, *features, draws=50)
 
 
 def tones(image: Image.Image) -> dict[str, float]:

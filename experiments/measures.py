@@ -100,3 +100,8 @@ def tones(image: Image.Image) -> dict[str, float]:
 def ratio(stats: Sequence[ndarray]) -> dict[str, float]:
     """Share and interval of (2, 1) counts."""
     return summarise(list(stats), "ratio")
+
+
+def ratio_apart(a: Sequence[ndarray], b: Sequence[ndarray]) -> dict[str, float]:
+    """Share of `a` minus share of `b`, of the same pictures, and its interval."""
+    return paired_interval(list(a), list(b), "ratio")

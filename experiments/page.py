@@ -44,7 +44,7 @@ def section(result: Mapping[str, Any]) -> str:
     """Verdicts, pictures and table of one figure; each part only where the result has it."""
     parts = []
     if result.get("claims"):
-        lines = ["| the paper | ours | |", "| --- | --- | --- |"]
+        lines = ["| claim | measured here | |", "| --- | --- | --- |"]
         for claim in result["claims"]:
             lines.append(f"| {_cell(claim['paper'])} | {_cell(claim['ours'])} | {VERDICT[bool(claim['agrees'])]} |")
         parts.append("\n".join(lines) + "\n")
@@ -58,7 +58,7 @@ def section(result: Mapping[str, Any]) -> str:
 
 def summary(results: Path) -> str:
     """A line a claim over all figures."""
-    lines = ["| figure | the paper | |", "| ---: | --- | --- |"]
+    lines = ["| figure | claim | |", "| ---: | --- | --- |"]
     for number in FIGURES:
         path = results / f"fig{number:02d}.json"
         claims = json.loads(path.read_text(encoding="utf-8")).get("claims") if path.is_file() else None

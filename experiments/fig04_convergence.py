@@ -105,13 +105,17 @@ def main() -> None:
         fidelity = follow(recipe, list(range(0, steps + 1, arguments.every)), pairs, make)
         folder = Path(recipe.out)
         start, gain, loss = began(folder), gains(folder), losses(folder)
-        curves = ([g[:2] for g in gain], [(s, f["own"]["mean"]) for s, f in fidelity.items()], loss)
+        curves: list[list[tuple[float, float]]] = [
+            [(step, value) for step, value, _ in gain], [(s, f["own"]["mean"]) for s, f in fidelity.items()], loss
+        ]  # fmt: skip
         for (_, panel), curve in zip(panels, curves, strict=True):
             panel[name] = [(float(x), y) for x, y in curve]
         batch = recipe.training.batch_size
         first, last = fidelity[0]["own"], fidelity[max(fidelity)]["own"]
         risen = rise([(s, f["own"]["mean"]) for s, f in fidelity.items()])
-        cells = ["not within the run", "–", "–"] if start is None else [start.step, start.seen, start.step * batch]
+        cells: list[Any] = (
+            ["not within the run", "–", "–"] if start is None else [start.step, start.seen, start.step * batch]
+        )
         rows.append([name, *cells, f"{risen[0]} to {risen[1]}", span(first), span(last)])
         found[name] = {"start": start, "rise": risen, "batch": batch, "loss": loss, "steps": steps}
         details[name] = {"gain": gain, "fidelity": fidelity, "began": start and start.as_dict(), "loss": loss}

@@ -52,13 +52,14 @@ def main() -> None:
         weights = [c.scale / 8 for c in net.connections] if mode == DIVIDED else None
         controls, guidance = [Control(net, hints, weights=weights)], "cond" if mode == DIVIDED else mode
         images[key] = make(prompts_of(pairs, prompts), controls, guidance=guidance, cfg=scale)
-        found[key] = it = {
+        it: dict[str, Any] = {
             "fidelity": measures.fidelity(condition, pairs, images[key], metric),
             "named": measures.colours_right(images[key], scenes) if prompts == "own" else None,
             "kinds": measures.kinds_right(images[key], scenes),
             "kid": measures.likeness(images[key], [pair.image for pair in pairs]),
             "tones": [measures.tones(image) for image in images[key]],
         }
+        found[key] = it
         cells = [span(measures.figure(it["fidelity"], metric))]
         cells.append(span(measures.ratio(it["named"]), 2) if it["named"] else "–")
         cells += [span(measures.ratio(it["kinds"]), 2), span(it["kid"])]

@@ -105,8 +105,8 @@ def rows_of(couple: tuple[str, str], found: dict[str, Any]) -> list[list[str]]:
                 metric = MAIN[condition]
                 sign = "" if METRICS[metric].better == "higher" else " ↓"
                 cells.append(f"{metric}{sign} {span(measures.figure(stats, metric))}")
-            tones = [[tone["saturation"] for tone in tones] for tones in (it["tones"], found["real"])]
-            cells.append("–" if setting == CONFLICT else signed(paired_interval(*tones), 1))
+            made, real = ([tone["saturation"] for tone in tones] for tones in (it["tones"], found["real"]))
+            cells.append("–" if setting == CONFLICT else signed(paired_interval(made, real), 1))
             rows.append([f"{' + '.join(couple)}, {PROMPTS.get(setting, setting)}: {name}", *cells])
     return rows
 

@@ -68,7 +68,8 @@ def main() -> None:
     pairs = load_pairs("playroom:test", CONDITION, arguments.count, make.backbone.default_size)
     scenes = measures.scenes_of(pairs)
     found: Found = {}
-    images, rows, details = {}, [], {}
+    images, rows = {}, []
+    details: dict[str, dict[str, Any]] = {}
     for (seed, name), recipe in recipes.items():
         net = ControlNet.load(recipe.out / "control", backbone=make.backbone)
         it, images[seed, name] = measure(net, pairs, scenes, make)

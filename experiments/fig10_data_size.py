@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments import measures
 from experiments.common import MAIN, Claim, maker_of, options, signed, span, write_result
-from experiments.sheets import draw_sheet
+from experiments.sheets import Row, draw_sheet
 from experiments.training import prepare, read_summary, trained
 from zeroconv.control import ControlNet
 from zeroconv.evaluation.fidelity import prompts_of
@@ -63,7 +63,7 @@ def main() -> None:
             cells += [span(measures.ratio(it["kinds"]), 2), span(kid)]
             rows.append([f"{size:,} scenes, {meaning}", f"{drawn / size:.3g}", *cells])
     last = min(SHOWN, len(pairs))
-    sheet = [
+    sheet: list[Row] = [
         (f"{size:,} scenes", [p for i in range(last) for p in (pairs[i].hint, images[size, "empty"][i])])
         for size in sizes
     ]

@@ -80,8 +80,8 @@ def likeness(images: Sequence[Image.Image], real: Sequence[Image.Image]) -> dict
     """KID in the reader's features, with its interval; NaN where there are too few pictures for one."""
     if min(len(images), len(real)) < 4:
         return dict.fromkeys(("mean", "low", "high"), float("nan"))
-    features = [reader.read(part).features for part in (images, real)]
-    return distribution.bootstrap(distribution.kernel_distance, *features, draws=50)
+    made, truth = (reader.read(part).features for part in (images, real))
+    return distribution.bootstrap(distribution.kernel_distance, made, truth, draws=50)
 
 
 def tones(image: Image.Image) -> dict[str, float]:

@@ -4,6 +4,7 @@
 # make parity   exactness against diffusers at full Stable Diffusion size (a minute, 6 GB of memory)
 # make cluster-test  the same hints from a local Ray cluster (installs ray)
 # make figures  measure again what the README reports, and rewrite its tables (an hour)
+# make paper    reproduce the paper's figures that need no training, and rewrite docs/paper.md (under an hour)
 # make pictures draw the README's gallery again
 # make clean    remove the environment and everything made by these commands
 
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint format parity cluster-test figures pictures clean
+.PHONY: install demo test lint format parity cluster-test figures paper pictures clean
 
 install: $(STAMP)
 
@@ -48,6 +49,10 @@ cluster-test: $(STAMP)
 figures: $(STAMP)
 	for name in base control reader annotate speed "family measure" "family table" figures; do \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+paper: $(STAMP)
+	$(BIN)/zeroconv reproduce shipped
+	$(BIN)/python -m experiments.page
 
 # the pictures of the README: the gallery that `make demo` draws
 pictures: demo

@@ -18,24 +18,33 @@ from PIL import Image
 
 from benchmarks.common import PICTURES, ROOT, write_result
 from zeroconv.data.examples import Table
-from zeroconv.training.recipe import load_recipe
+from zeroconv.training.recipe import Recipe, load_recipe
 from zeroconv.training.run import assemble
 
 OUT = Path("runs/convergence")
+
+
+def recipe_of(folder: Path, seed: int, steps: int, **more: Any) -> Recipe:
+    """recipes/playroom-canny.yaml on rendered scenes alone, at a constant rate; also what `experiments/` trains.
+
+    `more`: settings by their path, dots as two underscores: `training__batch_size=8`.
+    """
+    settings = {
+        "out": str(folder), "device": "cpu", "training.steps": steps, "training.seed": seed,
+        "training.validate_every": 5, "training.schedule": "constant", "training.warmup": min(20, steps - 1),
+        "training.checkpoint_every": 10_000, "data.validation_count": 64, "training.sample_count": 4,
+        "data.train": '["playroom:train:3072"]', "data.validation": '["playroom:val:64"]',
+        **{name.replace("__", "."): value for name, value in more.items()},
+    }  # fmt: skip
+    return load_recipe(ROOT / "recipes" / "playroom-canny.yaml", [f"{k}={v}" for k, v in settings.items()])
 
 
 def run(name: str, seed: int, steps: int, shuffled: bool) -> dict[str, Any]:
     """Train until a little after detection (or for `steps` where the hints are another picture's)."""
     folder = OUT / name
     shutil.rmtree(folder, ignore_errors=True)
-    settings = {
-        "out": str(folder), "training.steps": steps, "training.seed": seed, "training.validate_every": 5,
-        "training.schedule": "constant", "training.checkpoint_every": 10_000, "data.validation_count": 64,
-        "training.sample_count": 4, "data.train": '["playroom:train:3072"]', "data.validation": '["playroom:val:64"]',
-    }  # fmt: skip
-    if not shuffled:
-        settings["training.on_convergence"] = "stop_after=20"
-    recipe = load_recipe(ROOT / "recipes" / "playroom-canny.yaml", [f"{k}={v}" for k, v in settings.items()])
+    action = {} if shuffled else {"training__on_convergence": "stop_after=20"}
+    recipe = recipe_of(folder, seed, steps, **action)
     trainer = assemble(recipe, Accelerator(cpu=True), print)
     if shuffled:  # every picture keeps another one's hint, the same one for ever: there is nothing to follow
         hints = trainer.data.hints[np.roll(np.arange(len(trainer.data)), 1)]

@@ -274,6 +274,17 @@ def convert(
     typer.echo(str(rewrite(locate(source, "ControlNet"), out, to)))
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def reproduce(
+    context: typer.Context,
+    figure: Annotated[str | None, Argument(help="fig7, shipped, or all; nothing lists them.")] = None,
+) -> None:
+    """Reproduce figures of the paper, with numbers. Needs a checkout; each figure's options follow its name."""
+    from zeroconv.cli.reproduce import run
+
+    raise typer.Exit(run([*([figure] if figure else []), *context.args]))
+
+
 @app.command()
 def transfer(
     control: Annotated[str, Argument(help="A control: canny, a folder, a file, or a hub id.")],

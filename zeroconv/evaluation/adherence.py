@@ -136,14 +136,26 @@ def caption_figures(
     right: dict[str, dict[str, list[float]]] = {region: {} for region in REGIONS}
     for name, images in {**sets, "real": list(real)}.items():
         for image, scene in zip(images, scenes, strict=False):
-            for number in range(1, len(scene.objects) + 1):
-                masks, names = regions(scene, number), names_of(scene, number)
-                for region in REGIONS:
-                    if region != "object" and number > 1:
-                        continue
-                    if (region == "object" and name == "none") or masks[region].sum() < 30:
-                        continue
-                    colour = colour_of(image, masks[region])
-                    nearest = min(known[region], key=lambda n: float(np.linalg.norm(known[region][n] - colour)))
-                    right[region].setdefault(name, []).append(float(nearest == names[region]))
+            for region, values in named_right(image, scene, known, objects=name != "none").items():
+                if values:
+                    right[region].setdefault(name, []).extend(values)
     return {region: {name: interval(values) for name, values in found.items()} for region, found in right.items()}
+
+
+def named_right(
+    image: Image.Image, scene: playroom.Scene, known: dict[str, dict[str, np.ndarray]], objects: bool = True
+) -> dict[str, list[float]]:
+    """Region → 1 or 0 for each thing of the scene that the caption gives a colour: whether its pixels have it.
+
+    Things that show fewer than 30 pixels are not asked for; with `objects` False, no objects.
+    """
+    right: dict[str, list[float]] = {region: [] for region in REGIONS}
+    for number in range(1, len(scene.objects) + 1):
+        masks, names = regions(scene, number), names_of(scene, number)
+        for region in REGIONS if number == 1 else ("object",):
+            if (region == "object" and not objects) or masks[region].sum() < 30:
+                continue
+            colour = colour_of(image, masks[region])
+            nearest = min(known[region], key=lambda n: float(np.linalg.norm(known[region][n] - colour)))
+            right[region].append(float(nearest == names[region]))
+    return right

@@ -1,0 +1,108 @@
+"""What the experiments share: options, results in the form that `experiments.page` reads, claims and their verdicts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import span
+from experiments.memory import Maker
+from zeroconv.backbones import load_backbone
+from zeroconv.files import atomic_write
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "experiments" / "results"
+PICTURES = ROOT / "docs" / "pictures" / "paper"
+RUNS = Path("runs/paper")  # of the folder where the command is given: weights and pictures of unfinished figures
+
+# the figure that a condition is judged by, of those that `conditions.scores` has
+MAIN = {
+    "canny": "f1_1px", "lines": "f1_1px", "softedge": "ms_ssim", "scribble": "f1_1px", "pose": "pck",
+    "segmentation": "miou", "depth": "si_rmse", "normal": "angle", "lineart": "ms_ssim",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence of the paper that numbers can answer, and what they say."""
+
+    paper: str
+    ours: str
+    agrees: bool
+
+
+def options(doc: str | None, count: int, **more: Any) -> argparse.Namespace:
+    """The options every figure has, and its own: `steps=(240, "of training")`."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=count, help=f"pictures a row of the table ({count})")
+    parser.add_argument("--fresh", action="store_true", help="make every picture anew, whatever is kept")
+    parser.add_argument("--batch-size", type=int, default=16, help="pictures made at a time")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file")
+    parser.add_argument("--pictures", type=Path, default=PICTURES, help="folder of the contact sheet")
+    for name, (value, meaning) in more.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"{meaning} ({value})")
+    return parser.parse_args()
+
+
+def maker_of(arguments: argparse.Namespace) -> Maker:
+    """The playroom's base with memory, as the options say."""
+    return Maker(load_backbone("playroom"), RUNS / "pictures", arguments.batch_size, arguments.fresh)
+
+
+def write_result(
+    figure: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    claims: Sequence[Claim],
+    *,
+    note: str,
+    pictures: Sequence[str] = (),
+    details: Any = None,
+    maker: Maker | None = None,
+    command: str | None = None,
+    folder: Path = RESULTS,
+) -> Path:
+    """Print table and verdicts, and write FOLDER/FIGURE.json.
+
+    `pictures`: files in docs/pictures/paper, with their captions as "name.jpg: what it shows". `details`: whatever the
+    table was made of. `maker`: whose pictures were used, for the time they cost.
+    """
+    result: dict[str, Any] = {
+        "columns": list(columns),
+        "rows": [list(row) for row in rows],
+        "claims": [asdict(claim) for claim in claims],
+        "pictures": list(pictures),
+        "command": command or f"zeroconv reproduce {figure.removesuffix('-tiny')}",
+        "note": note,
+    }
+    if maker is not None:
+        minutes = sum(maker.costs.values()) / 60
+        result["made"] = {"pictures": len(maker.costs), "cpu_minutes": round(minutes, 1)}
+    if details is not None:
+        result["details"] = details
+    path = folder / f"{figure}.json"
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(" | ".join(columns))
+    for row in rows:
+        print(" | ".join(str(value) for value in row))
+    print(note)
+    for claim in claims:
+        print(f"paper: {claim.paper}\n ours: {claim.ours}\n    → {'agrees' if claim.agrees else 'DOES NOT AGREE'}")
+    if maker is not None:
+        print(f"{len(maker.costs)} pictures, {minutes:.1f} CPU minutes", flush=True)
+    return path
+
+
+def signed(value: dict[str, float], digits: int = 3) -> str:
+    """A difference and its interval, with its sign."""
+    return f"{value['mean']:+.{digits}f} [{value['low']:+.{digits}f}, {value['high']:+.{digits}f}]"
+
+
+__all__ = [
+    "MAIN", "PICTURES", "RESULTS", "ROOT", "RUNS", "Claim", "maker_of", "options", "signed", "span", "write_result",
+]  # fmt: skip

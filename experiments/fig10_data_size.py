@@ -1,0 +1,110 @@
+"""Figure 10: how many pictures training needs. The same number of steps on 100, 1,000, 10,000 and 50,000 scenes.
+
+A run of S steps of B draws S × B pictures. Where a set is larger than that no picture comes twice, and which of them
+are drawn does not matter: only so many are rendered. `python -m experiments.fig10_data_size [--steps 480]`
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from experiments import measures
+from experiments.common import MAIN, Claim, maker_of, options, signed, span, write_result
+from experiments.sheets import Row, draw_sheet
+from experiments.training import prepare, read_summary, trained
+from zeroconv.control import ControlNet
+from zeroconv.evaluation.fidelity import prompts_of
+from zeroconv.evaluation.pairs import load_pairs
+from zeroconv.generation import Control
+
+PROMPTS = {"own": "own caption", "empty": "no prompt"}
+CONDITION = "canny"
+SHOWN = 3  # scenes of the contact sheet
+MARGIN = 0.1  # the share of fidelity that the smallest set of the paper may lose to the largest without "collapse"
+
+
+def main() -> None:
+    arguments = options(
+        __doc__, 100, steps=(480, "steps of training, for every set"), train_batch=(32, "batch of the training"),
+        sizes=("100,1000,10000,50000", "sizes of the sets, with commas"), seed=(0, "of the trainings"),
+    )  # fmt: skip
+    sizes = [int(size) for size in arguments.sizes.split(",")]
+    drawn = arguments.steps * arguments.train_batch
+    recipes = {}
+    for size in sizes:
+        kept = min(size, drawn)
+        settings = {
+            "training__batch_size": arguments.train_batch, "training__schedule": "cosine",
+            "training__validate_every": max(1, arguments.steps // 12), "training__checkpoint_every": 40,
+            "data__train": f'["playroom:train:{kept}"]',
+        }  # fmt: skip
+        recipes[size] = prepare("fig10", f"scenes-{kept}", arguments.seed, arguments.steps, **settings)
+        trained(recipes[size])
+    make, metric = maker_of(arguments), MAIN[CONDITION]
+    pairs = load_pairs("playroom:test", CONDITION, arguments.count, make.backbone.default_size)
+    scenes, rows, found, images, details = measures.scenes_of(pairs), [], {}, {}, {}
+    for size, recipe in recipes.items():
+        net = ControlNet.load(recipe.out / "control", backbone=make.backbone)
+        summary = read_summary(recipe.out)
+        details[str(size)] = {key: summary[key] for key in ("steps", "examples", "minutes", "validation", "best")}
+        for setting, meaning in PROMPTS.items():
+            made = make(prompts_of(pairs, setting), [Control(net, [pair.hint for pair in pairs])])
+            images[size, setting] = made
+            found[size, setting] = it = {
+                "fidelity": measures.fidelity(CONDITION, pairs, made, metric),
+                "another's": measures.fidelity(CONDITION, measures.shuffled(pairs), made, metric),
+                "kinds": measures.kinds_right(made, scenes),
+            }
+            kid = measures.likeness(made, [pair.image for pair in pairs])
+            details[str(size)][setting] = measures.figure(it["fidelity"], metric)
+            lift = measures.better_by(it["fidelity"], it["another's"], metric)
+            cells = [span(measures.figure(it["fidelity"], metric)), signed(lift)]
+            cells += [span(measures.ratio(it["kinds"]), 2), span(kid)]
+            rows.append([f"{size:,} scenes, {meaning}", f"{drawn / size:.3g}", *cells])
+    last = min(SHOWN, len(pairs))
+    sheet: list[Row] = [
+        (f"{size:,} scenes", [p for i in range(last) for p in (pairs[i].hint, images[size, "empty"][i])])
+        for size in sizes
+    ]
+    sheet.append(("real", [p for i in range(last) for p in (None, pairs[i].image)]))
+    draw_sheet(sheet, arguments.pictures / "fig10.jpg", ["hint", "no prompt"] * last, label_width=92)
+    columns = ["", "times each was seen", f"{CONDITION}, {metric}", "better than another's hint by"]
+    columns += ["objects recognised", "KID ↓"]
+    note = (
+        f"{arguments.steps} steps of {arguments.train_batch} each, one recipe (Muon 1e-3, cosine, half of the prompts "
+        f"empty); n = {arguments.count} test scenes, 12 UniPC steps, guidance `cond`, cfg 4. 95% intervals over "
+        f"pictures, not over trainings. Of a set larger than the {drawn:,} pictures that a run draws only these are "
+        "rendered. KID to the real pictures, in the reader's features."
+    )
+    caption = "fig10.jpg: the same hints and seeds, no prompt, after training on ever more scenes"
+    write_result(
+        "fig10", columns, rows, claims(found, sizes, metric), note=note, pictures=[caption], details=details,
+        maker=make, folder=arguments.out,
+    )  # fmt: skip
+
+
+def claims(found: dict[tuple[int, str], dict[str, Any]], sizes: list[int], metric: str) -> list[Claim]:
+    """On the paper's 1k (or the size nearest to it) against the largest, and whether fidelity rises with the size."""
+    few, most = min(sizes, key=lambda size: abs(size - 1000)), max(sizes)
+    told, stands, more, grows = [], True, [], False
+    for setting, meaning in PROMPTS.items():
+        small, large = found[few, setting], found[most, setting]
+        lift = measures.better_by(small["fidelity"], small["another's"], metric)
+        loss = measures.better_by(small["fidelity"], large["fidelity"], metric)
+        stands &= lift["low"] > 0 and loss["low"] > -MARGIN * measures.figure(large["fidelity"], metric)["mean"]
+        told.append(f"{meaning}: {signed(lift)} over another's hint, {signed(loss)} against {most:,} scenes")
+        steps = [
+            measures.better_by(found[b, setting]["fidelity"], found[a, setting]["fidelity"], metric)
+            for a, b in pairwise(sizes)
+        ]
+        grows |= measures.better_by(large["fidelity"], found[min(sizes), setting]["fidelity"], metric)["low"] > 0
+        more.append(f"{meaning}: {', '.join(signed(step) for step in steps)}")
+    return [
+        Claim(f"training does not collapse with {few:,} pictures", "; ".join(told), stands),
+        Claim("more data helps", f"from each size to the next, {metric}, {'; '.join(more)}", grows),
+    ]
+
+
+if __name__ == "__main__":
+    main()

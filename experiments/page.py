@@ -1,0 +1,99 @@
+"""Rewrite docs/paper.md from experiments/results/*.json, so that no figure is copied by hand.
+
+    python -m experiments.page             rewrite docs/paper.md
+    python -m experiments.page --check     exit 1 if the page and the results disagree
+
+A block stands between `<!-- paper:NAME -->` and `<!-- /paper -->` and shows experiments/results/NAME.json: what the
+paper says and whether ours agrees, the pictures, the table. `summary` is a block of its own: a line a claim.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import table
+from experiments.registry import FIGURES
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "paper.md"
+RESULTS = ROOT / "experiments" / "results"
+BLOCK = re.compile(r"(<!-- paper:([\w.-]+) -->\n)(.*?)(<!-- /paper -->)", re.DOTALL)
+VERDICT = {True: "agrees", False: "**does not agree**"}
+
+
+def rewrite(text: str, results: Path) -> str:
+    """The page with every block made anew; one without a result says so."""
+
+    def block(match: re.Match[str]) -> str:
+        if match[2] == "summary":
+            body = summary(results)
+        else:
+            path = results / f"{match[2]}.json"
+            body = section(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else "*not measured yet*\n"
+        return f"{match[1]}{body}{match[4]}"
+
+    return BLOCK.sub(block, text)
+
+
+def section(result: Mapping[str, Any]) -> str:
+    """Verdicts, pictures and table of one figure; each part only where the result has it."""
+    parts = []
+    if result.get("claims"):
+        lines = ["| claim | measured here | |", "| --- | --- | --- |"]
+        for claim in result["claims"]:
+            lines.append(f"| {_cell(claim['paper'])} | {_cell(claim['ours'])} | {VERDICT[bool(claim['agrees'])]} |")
+        parts.append("\n".join(lines) + "\n")
+    for picture in result.get("pictures") or []:
+        name, _, caption = picture.partition(": ")
+        parts.append(f"![{caption}](pictures/paper/{name})\n\n{_sentence(caption)}\n")
+    text = table({**result, "note": " ".join(filter(None, [result.get("note"), _cost(result)]))})
+    parts.append(f"<details><summary>The figures</summary>\n\n{text}\n</details>\n")
+    return "\n".join(parts)
+
+
+def summary(results: Path) -> str:
+    """A line a claim over all figures."""
+    lines = ["| figure | claim | |", "| ---: | --- | --- |"]
+    for number in FIGURES:
+        path = results / f"fig{number:02d}.json"
+        claims = json.loads(path.read_text(encoding="utf-8")).get("claims") if path.is_file() else None
+        for claim in claims or []:
+            lines.append(f"| {number} | {_cell(claim['paper'])} | {VERDICT[bool(claim['agrees'])]} |")
+        if not claims:
+            lines.append(
+                f"| {number} | {FIGURES[number].title} | {'see below' if path.is_file() else 'not measured'} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _cost(result: Mapping[str, Any]) -> str:
+    made = result.get("made")
+    return f"{made['pictures']:,} pictures, {made['cpu_minutes']:g} CPU minutes to make them." if made else ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."
+
+
+def main(arguments: list[str]) -> int:
+    old = PAGE.read_text(encoding="utf-8")
+    new = rewrite(old, RESULTS)
+    if "--check" in arguments:
+        if new != old:
+            print("docs/paper.md does not show experiments/results: run python -m experiments.page", file=sys.stderr)
+        return int(new != old)
+    PAGE.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,66 @@
+"""Controls that an experiment trains: by one recipe, resumable, each under the name of all that decides it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from benchmarks.convergence import recipe_of
+from experiments.common import RUNS
+from zeroconv.training import train
+from zeroconv.training.recipe import Recipe
+from zeroconv.training.run import assemble, open_run
+from zeroconv.training.runlog import RunLog
+from zeroconv.training.trainer import Trainer
+
+
+def prepare(figure: str, name: str, seed: int, steps: int, **settings: Any) -> Recipe:
+    """The recipe of a run in runs/paper/FIGURE/NAME-HASH: runs of other settings never meet in one folder."""
+    recipe = recipe_of(RUNS / figure / name, seed, steps, **{"training__sample_count": 0, **settings})
+    identity = json.dumps(recipe.identity(), sort_keys=True)
+    mark = hashlib.sha256(f"{identity} {steps}".encode()).hexdigest()[:8]
+    return recipe.model_copy(update={"out": RUNS / figure / f"{name}-{mark}"})
+
+
+def trained(recipe: Recipe) -> Path:
+    """The folder of the recipe's control, trained unless it is there already."""
+    summary = read_summary(recipe.out)
+    if summary.get("status") != "finished":
+        train(recipe)
+        summary = read_summary(recipe.out)
+    if summary.get("status") != "finished":
+        raise SystemExit(f"{recipe.out} was interrupted; the same command goes on")
+    return Path(recipe.out) / "control"
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    path = Path(folder) / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def stages(recipe: Recipe, marks: Iterable[int], say: Callable[[str], None] = print) -> Iterator[tuple[int, Trainer]]:
+    """Train up to each of `marks` in turn and yield the trainer there; goes on from the last mark that was saved.
+
+    With a constant rate a run that pauses is the run that does not: batches and noise are functions of the step.
+    """
+    open_run(recipe)
+    trainer = assemble(recipe, Accelerator(cpu=True), say)
+    trainer.resume()
+    for mark in marks:
+        if trainer.step > mark:
+            continue
+        trainer.settings = trainer.settings.model_copy(update={"steps": mark})
+        if trainer.step < mark and trainer.run() == "interrupted":
+            raise SystemExit(f"{recipe.out} was interrupted at step {trainer.step}; the same command goes on")
+        yield mark, trainer
+
+
+def gains(folder: Path) -> list[tuple[int, float, float]]:
+    """(step, hint gain, its standard error) of a run's validations."""
+    lines = [line for line in RunLog(Path(folder) / "log.jsonl").read() if "validation" in line]
+    return [(line["step"], line["validation"]["gain"], line["validation"]["gain_error"]) for line in lines]

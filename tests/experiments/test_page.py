@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments import page
+from experiments.common import Claim, write_result
+
+BLOCK = "<!-- paper:{} -->\n{}<!-- /paper -->\n"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    claims = [Claim("zero is best", "by 0.1 | 0.2", True), Claim("all the same", "not at all", False)]
+    write_result(
+        "fig08", ["", "f1"], [["full", 0.75]], claims, note="n = 3.", pictures=["fig08.jpg: three networks"],
+        command="zeroconv reproduce fig8", folder=tmp_path,
+    )  # fmt: skip
+    return tmp_path
+
+
+def test_a_block_shows_verdicts_pictures_and_table(results: Path) -> None:
+    text = page.rewrite("a\n" + BLOCK.format("fig08", "old\n") + "b\n", results)
+    assert "old" not in text and text.startswith("a\n") and text.endswith("b\n")
+    assert "| zero is best | by 0.1 \\| 0.2 | agrees |" in text
+    assert "| all the same | not at all | **does not agree** |" in text
+    assert "![three networks](pictures/paper/fig08.jpg)" in text
+    assert "| full | 0.75 |" in text and "Made by `zeroconv reproduce fig8`. n = 3." in text
+    assert page.rewrite(text, results) == text
+
+
+def test_the_summary_counts_every_figure(results: Path) -> None:
+    (results / "fig09.json").write_text(json.dumps({"columns": ["", "f1"], "rows": [["a", 1.0]]}))
+    text = page.summary(results)
+    assert "| 8 | zero is best | agrees |" in text and "| 8 | all the same | **does not agree** |" in text
+    assert "| 9 | rivals that read the same hints | see below |" in text
+    assert "| 10 | how many pictures training needs | not measured |" in text
+
+
+def test_a_figure_without_claims_is_a_table(results: Path) -> None:
+    text = page.section({"columns": ["", "f1"], "rows": [["a", 0.5]]})
+    assert "| a | 0.5 |" in text and "agree" not in text
+
+
+def test_the_page_shows_the_results_of_the_repository() -> None:
+    text = page.PAGE.read_text(encoding="utf-8")
+    assert page.rewrite(text, page.RESULTS) == text, "run python -m experiments.page"
+
+
+def test_the_page_has_every_figure_and_every_picture_is_there() -> None:
+    text = page.PAGE.read_text(encoding="utf-8")
+    blocks = {match[1] for match in page.BLOCK.findall(text)}
+    assert {f"fig{number:02d}" for number in page.FIGURES} <= blocks
+    for path in page.RESULTS.glob("fig*.json"):
+        for picture in json.loads(path.read_text()).get("pictures") or []:
+            assert (page.ROOT / "docs" / "pictures" / "paper" / picture.partition(": ")[0]).is_file()
+
+
+def test_a_result_keeps_what_its_verdict_was_made_of(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = json.loads((results / "fig08.json").read_text())
+    assert kept["claims"][1] == {"paper": "all the same", "ours": "not at all", "agrees": False}
+    write_result("fig08", ["", "f1"], [["full", 1]], [Claim("p", "o", False)], note="", folder=results)
+    said = capsys.readouterr().out
+    assert "paper: p" in said and "DOES NOT AGREE" in said

@@ -49,7 +49,7 @@ def run(name: str, seed: int, steps: int, shuffled: bool) -> dict[str, Any]:
     if shuffled:  # every picture keeps another one's hint, the same one for ever: there is nothing to follow
         hints = trainer.data.hints[np.roll(np.arange(len(trainer.data)), 1)]
         trainer.data = replace(trainer.data, hints=Table([hints]))
-        trainer.plan = trainer._plan()
+        trainer.first_plan = replace(trainer.first_plan, examples=trainer.data)
     trainer._sample()
     trainer.run()
     seen = trainer.converged["seen"] if trainer.converged else None

@@ -131,9 +131,10 @@ def claims(images: dict[Key, list], found: dict[Key, dict[str, Any]], metric: st
         return shift(found[a], found[b]["tones"], what)
 
     top = SCALES[-1]
-    strong, tamed, divided, shrunk = (
-        {tone: apart(("empty", a, top), ("empty", b, top), tone) for tone in ("saturation", "clipped")}
-        for a, b in (("cond", "both"), ("resolution", "cond"), (DIVIDED, "cond"), ("guess", "cond"))
+    asked = [("empty", "cond", "both"), *(("empty", mode, "cond") for mode in ("resolution", DIVIDED, "guess"))]
+    strong, tamed, divided, shrunk, captioned = (
+        {tone: apart((prompts, a, top), (prompts, b, top), tone) for tone in ("saturation", "clipped")}
+        for prompts, a, b in (*asked, ("own", "resolution", "cond"))
     )
     kept = apart(("empty", "resolution", top), ("empty", "both", top), "fidelity")
     return [
@@ -152,6 +153,11 @@ def claims(images: dict[Key, list], found: dict[Key, dict[str, Any]], metric: st
             "weighting by resolution, 64 / h, tames that",
             f"at scale {top:g} {told(tamed)} against the conditional half with weights of 1",
             tamed["saturation"]["high"] < 0 and tamed["clipped"]["high"] < 0,
+        ),
+        Claim(
+            "(our question) with a caption it does",
+            f"at scale {top:g} {told(captioned)} against the conditional half with weights of 1",
+            captioned["saturation"]["high"] < 0 and captioned["clipped"]["high"] < 0,
         ),
         Claim(
             "(our question) the same weights divided by 8 tame that",

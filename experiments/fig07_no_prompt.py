@@ -90,8 +90,8 @@ def main() -> None:
 def claims(found: dict[str, Any]) -> list[Claim]:
     followed = [name for name, it in found.items() if it["lift"]["low"] > 0]
     seen = [name for name, it in found.items() if it["kinds"]["own"]["low"] > it["kinds"]["without control"]["high"]]
-    kinds = [it["kinds"]["own"]["mean"] for it in found.values()]
-    weakest = min(found, key=lambda name: found[name]["kinds"]["own"]["mean"])
+    kinds = {name: it["kinds"]["own"]["mean"] for name, it in found.items()}
+    least, most = min(kinds, key=lambda name: kinds[name]), max(kinds, key=lambda name: kinds[name])
     return [
         Claim(
             "every one of the conditions controls the picture without a prompt",
@@ -101,7 +101,7 @@ def claims(found: dict[str, Any]) -> list[Claim]:
         ),
         Claim(
             "what the hint shows is recognised from the hint alone",
-            f"{min(kinds):.0%} ({weakest}) to {max(kinds):.0%} of the objects come out as what they are; "
+            f"{kinds[least]:.0%} ({least}) to {kinds[most]:.0%} ({most}) of the objects come out as what they are; "
             f"{len(seen)} of {len(found)} intervals lie above that without control",
             len(seen) == len(found),
         ),

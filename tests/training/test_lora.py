@@ -12,7 +12,6 @@ from zeroconv.backbones import load_backbone
 from zeroconv.checkpoints.lora import FILE
 from zeroconv.checkpoints.reading import read_state_dict
 from zeroconv.errors import UserError
-from zeroconv.training import lora as lora_module
 from zeroconv.training.lora import LoraTrainer, add_adapter, lora_state, train_lora
 from zeroconv.training.lora_recipe import LoraRecipe, LoraSettings
 from zeroconv.training.recipe import check_recipe, load_recipe, read_recipe
@@ -100,8 +99,22 @@ def test_layers_are_chosen_by_kind(base):
     }  # fmt: skip
 
 
+def test_a_loss_that_breaks_down_returns_to_a_checkpoint(make, monkeypatch):
+    gradients = LoraTrainer._gradients
+
+    def breaks(self, micro):
+        return float("nan") if self.rollbacks == 0 and 4 <= self.step < 9 else gradients(self, micro)
+
+    monkeypatch.setattr(LoraTrainer, "_gradients", breaks)
+    said = []
+    folder = train_lora(make(checkpoint_every=4, steps=12), say=said.append)
+    assert sum("back to step 8 at half" in line for line in said) == 1
+    last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 12 and last["lr"] == pytest.approx(1e-3 / 2)
+
+
 def test_a_loss_that_is_no_number_ends_the_run(make, monkeypatch):
-    monkeypatch.setattr(lora_module, "learning_rate", lambda step, settings: float("inf"))
+    monkeypatch.setattr(LoraTrainer, "_gradients", lambda self, micro: float("nan"))
     with pytest.raises(UserError, match=r"lower training\.learning_rate"):
         train_lora(make())
 

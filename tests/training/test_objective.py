@@ -9,9 +9,10 @@ from tests.tiny import inputs, randomise_, tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.data.batches import Batch
 from zeroconv.training.ema import Ema
+from zeroconv.training.loop import learning_rate
 from zeroconv.training.objective import ControlledLoss, add_noise, predict, stream, target
 from zeroconv.training.recipe import TrainingSettings
-from zeroconv.training.trainer import learning_rate, to_train_
+from zeroconv.training.trainer import to_train_
 
 
 def test_noise_and_targets_agree() -> None:

@@ -8,35 +8,31 @@ out/summary.json                                     how it ended
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from zeroconv.backbones import UNetBackbone, load_backbone
 from zeroconv.checkpoints.lora import BASE, FILE
-from zeroconv.data.batches import BatchPlan
+from zeroconv.data.batches import Batch, BatchPlan
 from zeroconv.data.cache import CacheSettings, cache_examples
 from zeroconv.data.datasets import open_dataset
 from zeroconv.data.examples import Examples
-from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder, atomic_write
 from zeroconv.training.ema import Ema
+from zeroconv.training.loop import Loop
 from zeroconv.training.lora_recipe import LoraRecipe, LoraSettings
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.run import Countdown, hold_out, open_run
 from zeroconv.training.runlog import Meter, RunLog
 from zeroconv.training.samples import grid, spread, to_picture
 from zeroconv.training.state import load_checkpoint, save_checkpoint
-from zeroconv.training.stopping import StopSignals
-from zeroconv.training.trainer import learning_rate, make_optimizer
+from zeroconv.training.trainer import make_optimizer
 
 Say = Callable[[str], None]
 
@@ -100,15 +96,13 @@ def lora_state(backbone: UNetBackbone) -> dict[str, Tensor]:
     return {f"unet.{name}": value for name, value in get_peft_model_state_dict(backbone.unet).items()}
 
 
-class LoraTrainer:
-    """Trains the adapter in `backbone` on the backbone's own loss. Everything that changes is in `state()`.
-
-    Batches and noise are functions of (seed, step), so a run that was killed makes the very steps it would have made.
-    """
+class LoraTrainer(Loop):
+    """Trains the adapter in `backbone` on the backbone's own loss. Everything that changes is in `state()`."""
 
     def __init__(
         self, recipe: LoraRecipe, backbone: UNetBackbone, data: Examples, held_out: Examples, say: Say = print
     ) -> None:
+        super().__init__()
         self.recipe, self.settings, self.say = recipe, recipe.training, say
         self.folder, self.backbone, self.data, self.held_out = Path(recipe.out), backbone, data, held_out
         settings = self.settings
@@ -118,75 +112,23 @@ class LoraTrainer:
         self.ema = Ema(self.parameters, settings.ema_decay)
         dtype = torch.bfloat16 if settings.precision == "bf16" else None
         self.loss = ControlledLoss(backbone, None, dtype, settings.timesteps, settings.min_snr, settings.offset_noise)
-        self.plan = BatchPlan(data, settings.batch_size, settings.seed, settings.prompt_dropping, flip=recipe.data.flip)
+        self.first_plan = BatchPlan(
+            data, settings.batch_size, settings.seed, settings.prompt_dropping, flip=recipe.data.flip
+        )
         self.log = RunLog(self.folder / "log.jsonl")
         self.meter = Meter(settings.batch_size * settings.accumulation)
-        self.step, self.seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
 
-    def run(self) -> str:
-        """Train to the end; returns "finished", or "interrupted" after SIGTERM or Ctrl-C (the state is saved)."""
-        settings = self.settings
-        self.meter.start()
-        began = time.monotonic() - self.seconds
-        batches = self.plan.from_step(self.step * settings.accumulation)
-        with StopSignals() as stop:
-            if self.step == 0:
-                self._validate()
-            while self.step < settings.steps:
-                waited = time.monotonic()
-                micro = list(itertools.islice(batches, settings.accumulation))
-                waited = time.monotonic() - waited
-                loss = self._train_step(micro)
-                self.step, self.seconds = self.step + 1, time.monotonic() - began
-                self.meter.add(loss, waited)
-                over = settings.max_minutes is not None and self.seconds > 60 * settings.max_minutes
-                last = over or self.step == settings.steps
-                if self.step % settings.log_every == 0 or last:
-                    self._report()
-                if settings.validate_every and (self.step % settings.validate_every == 0 or last):
-                    self._validate()
-                if settings.sample_every and self.step % settings.sample_every == 0 and not last:
-                    self._sample()
-                if stop.asked or last or self.step % settings.checkpoint_every == 0:
-                    save_checkpoint(self.folder / "checkpoints", self.step, self.state(), settings.keep)
-                if last:
-                    break
-                if stop.asked:
-                    batches.close()  # type: ignore[attr-defined]
-                    return "interrupted"
-        batches.close()  # type: ignore[attr-defined]
-        self._sample()
-        return "finished"
-
-    def _train_step(self, micro: list) -> float:
-        """One step of the optimiser; returns the mean loss. UserError where it is no number."""
-        settings, device, total = self.settings, self.backbone.device, 0.0
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, settings)
+    def _gradients(self, micro: list[Batch]) -> float:
+        device, total = self.backbone.device, 0.0
         for number, batch in enumerate(micro):
-            generator = stream(device, settings.seed, 4, self.step, number)
+            generator = stream(device, self.settings.seed, 4, self.step, number)
             loss = self.loss(batch.to(device), generator) / len(micro)
             loss.backward()
             total += float(loss.detach())
-        nn.utils.clip_grad_norm_(self.parameters, settings.clip, foreach=True)
-        if not math.isfinite(total):
-            raise UserError(f"the loss is {total} at step {self.step}; lower training.learning_rate, in another out.")
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update()
         return total
 
     # ---------------------------------------------------------------- what it says and keeps
-
-    def _report(self) -> None:
-        figures = {**self.meter.figures(), "lr": self.optimizer.param_groups[0]["lr"]}
-        self.log.write(self.step, seconds=round(self.seconds, 1), **figures)
-        left = (self.settings.steps - self.step) * self.seconds / max(1, self.step) / 60
-        self.say(
-            f"step {self.step}/{self.settings.steps}  loss {figures['loss']:.4f}  "
-            f"{figures['samples_per_second']:.1f} samples/s  {left:.1f} min left"
-        )
 
     def _validate(self) -> None:
         if not self.settings.validate_every:
@@ -242,22 +184,28 @@ class LoraTrainer:
             "parameters": [p.detach() for p in self.parameters],
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "skipped": self.skipped,
             "seconds": self.seconds,
+            "micro": self.micro,
+            "rollbacks": self.rollbacks,
             "losses": [self.meter.losses, self.meter.count],
             "history": self.history,
         }
 
+    def save(self) -> None:
+        save_checkpoint(self.folder / "checkpoints", self.step, self.state(), self.settings.keep)
+
     @torch.no_grad()
     def resume(self) -> bool:
-        """Go on from the newest whole checkpoint of the run's folder; False where there is none."""
         state = load_checkpoint(self.folder / "checkpoints", self.backbone.device)
         self.log.cut(0 if state is None else state["step"])
         if state is None:
             return False
-        torch._foreach_copy_(self.parameters, state["parameters"])
+        torch._foreach_copy_(list[Tensor](self.parameters), state["parameters"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
+        self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
+        self.micro, self.rollbacks, self.history = state["micro"], state["rollbacks"], state["history"]
         self.meter.losses, self.meter.count = state["losses"]
         return True
 
@@ -276,7 +224,7 @@ class LoraTrainer:
         summary = {
             "status": status,
             "steps": self.step,
-            "samples": self.step * self.settings.batch_size * self.settings.accumulation,
+            "samples": self.micro * self.settings.batch_size,
             "minutes": round(self.seconds / 60, 2),
             "examples": len(self.data),
             "validation": self.history,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from zeroconv.training.recipe import MAY_CHANGE, Strict, TrainingSettings
+from zeroconv.training.recipe import AnyRecipe, PictureSettings, Strict, TrainingSettings
 
 
 class LoraSettings(Strict):
@@ -17,21 +16,10 @@ class LoraSettings(Strict):
     layers: tuple[Literal["attention", "linear", "convolutions"], ...] = ("attention", "linear", "convolutions")
 
 
-class LoraData(Strict):
-    """What to learn from; specs as in `zeroconv.data.open_dataset`. Hints are not asked for."""
+class LoraData(PictureSettings):
+    """Hints are not asked for, so fewer pictures say how well it goes."""
 
-    train: tuple[str, ...] = Field(min_length=1)
-    validation: tuple[str, ...] | None = None  # None: some of the training pictures are held out
     validation_count: int = Field(64, ge=2)
-    size: int | None = Field(None, ge=8)  # pixels; None: the base's own
-    flip: bool = False  # mirror half of the pictures, where captions allow it
-    workers: int | None = Field(None, ge=1)  # processes that draw; None: one a core
-    cache: Path | None = None  # None: $ZEROCONV_CACHE or ~/.cache/zeroconv
-
-    @field_validator("train", "validation", mode="before")
-    @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
 
 
 class LoraTraining(TrainingSettings):
@@ -48,21 +36,7 @@ class LoraTraining(TrainingSettings):
         return self
 
 
-class LoraRecipe(Strict):
-    out: Path
-    base: str = "playroom"
-    device: Literal["auto", "cpu"] = "auto"
+class LoraRecipe(AnyRecipe):
     lora: LoraSettings = LoraSettings()
     data: LoraData
     training: LoraTraining
-
-    def identity(self) -> dict[str, Any]:
-        """What a run may not change when it goes on: everything but its length and what it shows of itself."""
-        values = self.model_dump(mode="json")
-        for name in ("out", "device"):
-            del values[name]
-        for name in ("workers", "cache"):
-            del values["data"][name]
-        for name in MAY_CHANGE:
-            del values["training"][name]
-        return values

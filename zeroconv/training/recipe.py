@@ -53,16 +53,14 @@ class ControlSettings(Strict):
         return self
 
 
-class DataSettings(Strict):
-    """What to learn from; specs as in `zeroconv.data.open_dataset`."""
+class PictureSettings(Strict):
+    """Pictures with captions to learn from; specs as in `zeroconv.data.open_dataset`."""
 
     train: tuple[str, ...] = Field(min_length=1)
-    condition: str
     validation: tuple[str, ...] | None = None  # None: some of the training pictures are held out
     validation_count: int = Field(128, ge=2)
     size: int | None = Field(None, ge=8)  # pixels; None: the base's own
-    flip: bool = False  # mirror half of the pictures, where captions and hints allow it
-    hint_dropout: float = Field(0.0, ge=0, lt=1)  # share of hints that are blanked
+    flip: bool = False  # mirror half of the pictures, where captions (and hints) allow it
     workers: int | None = Field(None, ge=1)  # processes that draw; None: one a core
     cache: Path | None = None  # None: $ZEROCONV_CACHE or ~/.cache/zeroconv
 
@@ -70,6 +68,13 @@ class DataSettings(Strict):
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+
+class DataSettings(PictureSettings):
+    """And their hints."""
+
+    condition: str
+    hint_dropout: float = Field(0.0, ge=0, lt=1)  # share of hints that are blanked
 
     @model_validator(mode="after")
     def _hints_may_be_mirrored(self) -> DataSettings:
@@ -138,12 +143,13 @@ def parse_action(text: str) -> tuple[str, float]:
     return name, number
 
 
-class Recipe(Strict):
+class AnyRecipe(Strict):
+    """What every recipe says, whatever it trains."""
+
     out: Path
     base: str = "playroom"
     device: Literal["auto", "cpu"] = "auto"  # auto takes the best there is, as accelerate finds or is told
-    control: ControlSettings = Field(default_factory=ControlSettings)
-    data: DataSettings
+    data: PictureSettings
     training: TrainingSettings
 
     def identity(self) -> dict[str, Any]:
@@ -153,14 +159,25 @@ class Recipe(Strict):
             del values[name]
         for name in ("workers", "cache"):
             del values["data"][name]
-        if self.control.kind == "controlnet":  # as it was before there were rivals
-            del values["control"]["kind"], values["control"]["options"]
-        for name in MAY_CHANGE:
+        for name in _MAY_CHANGE:
             del values["training"][name]
         return values
 
 
-MAY_CHANGE = (
+class Recipe(AnyRecipe):
+    """It trains a control, or a rival in its place."""
+
+    control: ControlSettings = Field(default_factory=ControlSettings)
+    data: DataSettings
+
+    def identity(self) -> dict[str, Any]:
+        values = super().identity()
+        if self.control.kind == "controlnet":  # as it was before there were rivals
+            del values["control"]["kind"], values["control"]["options"]
+        return values
+
+
+_MAY_CHANGE = (
     "steps threads max_minutes log_every checkpoint_every keep validate_every "
     "sample_every sample_count sample_steps sample_cfg export"
 ).split()

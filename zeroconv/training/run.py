@@ -26,7 +26,7 @@ from zeroconv.data.datasets import Dataset, open_dataset
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
 from zeroconv.training.lora_recipe import LoraRecipe
-from zeroconv.training.recipe import Recipe, check_recipe, parse_recipe, read_recipe
+from zeroconv.training.recipe import AnyRecipe, Recipe, check_recipe, parse_recipe, read_recipe
 from zeroconv.training.report import write_report
 from zeroconv.training.state import checkpoints
 
@@ -182,7 +182,7 @@ class Countdown:
 # ---------------------------------------------------------------- the folder of the run
 
 
-def open_run(recipe: Recipe | LoraRecipe, resume: bool = True) -> None:
+def open_run(recipe: AnyRecipe, resume: bool = True) -> None:
     """Note the recipe in its folder, or check that the folder holds a run of the same one."""
     out = Path(recipe.out)
     if out.exists() and not out.is_dir():

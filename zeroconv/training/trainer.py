@@ -1,13 +1,9 @@
-"""The loop: batch, loss, step, average; now and then a checkpoint, a measure of the hint gain, pictures."""
+"""Training a control: its gradients, the measure of the hint gain, pictures, and all that a checkpoint keeps."""
 
 from __future__ import annotations
 
-import itertools
-import math
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,38 +15,21 @@ from zeroconv.backbones import UNetBackbone
 from zeroconv.conditions import CONDITIONS
 from zeroconv.data.batches import Batch, BatchPlan
 from zeroconv.data.examples import Examples
-from zeroconv.errors import UserError
 from zeroconv.rivals import Net, Rival
 from zeroconv.training.convergence import Measured, detect
 from zeroconv.training.ema import Ema
+from zeroconv.training.loop import Loop
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.optim import Muon, muon_groups
 from zeroconv.training.recipe import Recipe, TrainingSettings, parse_action
 from zeroconv.training.runlog import Meter, RunLog
 from zeroconv.training.samples import sample_grid
-from zeroconv.training.state import checkpoints, load_checkpoint, save_checkpoint
-from zeroconv.training.stopping import StopSignals
+from zeroconv.training.state import load_checkpoint, save_checkpoint
 from zeroconv.training.validation import Validator
 
-_PATIENCE = 5  # steps in a row whose loss is no number, before the run goes back to its last checkpoint
-_ROLLBACKS = 3  # of these, before it gives up
 
-
-def learning_rate(step: int, settings: TrainingSettings) -> float:
-    """Linear warm-up, then constant or half a cosine down to zero; a function of the step alone."""
-    warm = min(1.0, (step + 1) / (settings.warmup + 1))
-    if settings.schedule == "constant":
-        return settings.learning_rate * warm
-    progress = max(0, step - settings.warmup) / max(1, settings.steps - settings.warmup)
-    return settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-class Trainer:
-    """Trains `control` on `data` around a frozen `backbone`. Everything that changes is in `state()`.
-
-    Batches and noise are functions of (seed, step), see `BatchPlan` and `stream`: a run that is killed and goes on from
-    a checkpoint makes the very same steps, on a CPU bit for bit.
-    """
+class Trainer(Loop):
+    """Trains `control` on `data` around a frozen `backbone`. Everything that changes is in `state()`."""
 
     def __init__(
         self,
@@ -62,11 +41,13 @@ class Trainer:
         accelerator: Any,
         say: Callable[[str], None] = print,
     ) -> None:
+        super().__init__()
         self.recipe, self.settings, self.say = recipe, recipe.training, say
         self.folder, self.accelerator = Path(recipe.out), accelerator
         self.backbone, self.control, self.held_out = backbone, control, held_out
         bf16 = self.settings.precision == "bf16"
         to_train_(control, recipe.control.frozen_copy)
+        control.train()
         control.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         backbone.unet.to(memory_format=torch.channels_last)
         if bf16:  # frozen weights need no float32 masters; autocast would cast them anew in every pass
@@ -84,73 +65,23 @@ class Trainer:
         )
         self.wrapped = accelerator.prepare_model(self.loss)  # DistributedDataParallel where there are several processes
         self.data = data
-        self.plan = batch_plan(recipe, data, accelerator.process_index, accelerator.num_processes)
+        self.first_plan = batch_plan(recipe, data, accelerator.process_index, accelerator.num_processes)
         self.validator = Validator(
             self.loss, held_out, recipe.data.validation_count, 2 * self.settings.batch_size, self.settings.seed
         )
         self.log = RunLog(self.folder / "log.jsonl", active=accelerator.is_main_process)
-        self.meter = Meter(self.settings.batch_size * self.settings.accumulation * self.plan.world)
-        self.step, self.skipped, self.seconds = 0, 0, 0.0  # steps done; of them in a row not finite; time of training
+        self.meter = Meter(self.settings.batch_size * self.settings.accumulation * self.first_plan.world)
         self.last: dict[str, float] | None = None  # of the newest validation
         self.best: dict[str, float] | None = None  # and of the one with the lowest loss
         self.kept: dict[str, float] | None = None  # and of the best that has a checkpoint
         self.history: list[dict[str, float]] = []  # what every validation measured
         self.converged: dict[str, float] | None = None  # when the hints began to be followed
-        self.micro = 0  # micro-batches taken, the place in the data
-        self.rollbacks = 0
 
-    # ---------------------------------------------------------------- the loop
+    # ---------------------------------------------------------------- a step
 
-    def run(self) -> str:
-        """Train to the end; returns "finished", or "interrupted" after SIGTERM or Ctrl-C (the state is saved)."""
-        settings, meter = self.settings, self.meter
-        meter.start()
-        self.control.train()
-        began = time.monotonic() - self.seconds
-        batches = self.plan.from_step(self.micro)
-        with StopSignals() as stop:
-            if self.step == 0:
-                self._validate()
-            while self.step < settings.steps:
-                waited = time.monotonic()
-                micro = list(itertools.islice(batches, self.accumulation))
-                waited = time.monotonic() - waited
-                loss, norm = self._train_step(micro)
-                if self.skipped >= _PATIENCE:
-                    batches.close()  # type: ignore[attr-defined]
-                    self._roll_back(loss)
-                    batches = self.plan.from_step(self.micro)
-                    continue
-                self.step += 1
-                self.micro += len(micro)
-                self.seconds = time.monotonic() - began
-                meter.add(loss, waited)
-                over = settings.max_minutes is not None and self.seconds > 60 * settings.max_minutes
-                last = over or self.step == settings.steps or self._stops_after_convergence()
-                if self.step % settings.log_every == 0 or last:
-                    self._report(norm)
-                if settings.validate_every and (self.step % settings.validate_every == 0 or last):
-                    self._validate()
-                if settings.sample_every and self.step % settings.sample_every == 0 and not last:
-                    self._sample()
-                if stop.asked or last or self.step % settings.checkpoint_every == 0:
-                    self.save()
-                if last:
-                    break
-                if stop.asked:
-                    batches.close()  # type: ignore[attr-defined]
-                    return "interrupted"
-        batches.close()  # type: ignore[attr-defined]
-        self._sample()
-        return "finished"
-
-    def _train_step(self, micro: Iterable[Batch]) -> tuple[float, float]:
-        """One step of the optimiser; returns the mean loss and the norm of its gradient. A loss that is no number
-        leaves the weights as they are."""
+    def _gradients(self, micro: list[Batch]) -> float:
         settings, accelerator = self.settings, self.accelerator
-        micro, total = list(micro), 0.0
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+        total = torch.zeros((), device=accelerator.device)
         for number, batch in enumerate(micro):
             generator = stream(accelerator.device, settings.seed, 4, self.step, number, accelerator.process_index)
             quiet = number + 1 < len(micro) and self.plan.world > 1
@@ -158,21 +89,12 @@ class Trainer:
                 loss = self.wrapped(batch.to(accelerator.device), generator) / len(micro)
                 accelerator.backward(loss)
             total += loss.detach()
-        mean = float(accelerator.reduce(torch.as_tensor(total), "mean"))
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, settings.clip, foreach=True))
-        if math.isfinite(mean) and math.isfinite(norm):
-            self.optimizer.step()
-            self.ema.update()
-            self.skipped = 0
-        else:
-            self._skip(mean)
-        self.optimizer.zero_grad(set_to_none=True)
-        return mean, norm
+        return float(accelerator.reduce(total, "mean"))
 
     def learning_rate(self) -> float:
-        """The schedule's, halved by every return to a checkpoint, lowered after convergence if the recipe says so."""
+        """Lowered after convergence if the recipe says so."""
         lowered = self._action("lower_lr")
-        return learning_rate(self.step, self.settings) * 0.5**self.rollbacks * (1.0 if lowered is None else lowered)
+        return super().learning_rate() * (1.0 if lowered is None else lowered)
 
     @property
     def accumulation(self) -> int:
@@ -185,46 +107,11 @@ class Trainer:
         action, value = parse_action(self.settings.on_convergence)
         return value if action == name else None
 
-    def _stops_after_convergence(self) -> bool:
+    def _ends_early(self) -> bool:
         steps = self._action("stop_after")
         return steps is not None and self.converged is not None and self.step >= self.converged["seen"] + steps
 
-    def _skip(self, loss: float) -> None:
-        self.skipped += 1
-        self.log.write(self.step, event="skipped", loss=str(loss))
-
-    def _roll_back(self, loss: float) -> None:
-        """Several losses in a row were no number: back to the last checkpoint, on other batches, at half the rate."""
-        tried = self.rollbacks + 1
-        where = self.step
-        if tried > _ROLLBACKS or not checkpoints(self.folder / "checkpoints") or not self.resume():
-            raise UserError(
-                f"the loss has been no number for {_PATIENCE} steps, at step {where}, and after {tried - 1} returns to "
-                "a checkpoint; lower training.learning_rate or raise training.warmup, in another out folder."
-            )
-        self.rollbacks, self.skipped = tried, 0
-        self.plan = self._plan()
-        self.log.write(self.step, event="rolled back", to=self.step, rollbacks=tried, loss=str(loss))
-        self._say_now(f"step {where}: the loss is no number; back to step {self.step} at half the learning rate")
-
-    def _plan(self) -> BatchPlan:
-        """The batches of this run; after a return to a checkpoint, in another order."""
-        place = self.accelerator.process_index, self.accelerator.num_processes
-        plan = batch_plan(self.recipe, self.data, *place)
-        return replace(plan, seed=plan.seed + 7919 * self.rollbacks)
-
     # ---------------------------------------------------------------- what it says and keeps
-
-    def _report(self, norm: float) -> None:
-        figures = {**self.meter.figures(), "lr": self.optimizer.param_groups[0]["lr"], "gradient": round(norm, 4)}
-        self.log.write(self.step, seconds=round(self.seconds, 1), **figures)
-        left = (self.settings.steps - self.step) * self.seconds / max(1, self.step)
-        if self.settings.max_minutes is not None:
-            left = min(left, 60 * self.settings.max_minutes - self.seconds)
-        self._say_now(
-            f"step {self.step}/{self.settings.steps}  loss {figures['loss']:.4f}  "
-            f"{figures['samples_per_second']:.1f} samples/s  {max(0.0, left) / 60:.1f} min left"
-        )
 
     def _validate(self) -> None:
         if not self.settings.validate_every:
@@ -241,7 +128,7 @@ class Trainer:
             measured = self.validator.measure()
         self.last = {"step": self.step, **measured.as_dict()}
         self.log.write(self.step, validation=measured.as_dict())
-        self._say_now(
+        self.say(
             f"step {self.step}/{self.settings.steps}  hint gain {measured.gain:+.4f} ± {measured.gain_error:.4f}  "
             f"(loss: true hint {measured.true:.4f}, another's {measured.shuffled:.4f}, none {measured.none:.4f})"
         )
@@ -252,7 +139,7 @@ class Trainer:
             self.converged = found.as_dict()
             self.log.write(self.step, event="converged", converged=self.converged)
             action = f"; {self.settings.on_convergence}" if self.settings.on_convergence else ""
-            self._say_now(
+            self.say(
                 f"step {self.step}: the hints are followed since step {found.step} (gain {found.gain:+.4f}, "
                 f"confidence {found.confidence:.4f}){action}"
             )
@@ -265,11 +152,7 @@ class Trainer:
             self.control.eval()
             sample_grid(path, self.backbone, self.control, self.held_out, self.settings)
             self.control.train()
-        self._say_now(f"step {self.step}/{self.settings.steps}  pictures: {path}")
-
-    def _say_now(self, line: str) -> None:
-        if self.accelerator.is_main_process:
-            self.say(line)
+        self.say(f"step {self.step}/{self.settings.steps}  pictures: {path}")
 
     # ---------------------------------------------------------------- state
 
@@ -319,7 +202,6 @@ class Trainer:
         self.last, self.best, self.kept = state["last"], state["best"], state["kept"]
         self.history, self.converged = state["history"], state["converged"]
         self.micro, self.rollbacks = state["micro"], state["rollbacks"]
-        self.plan = self._plan()
 
     def export(self, folder: Path) -> None:
         """Save the averaged control as a diffusers folder."""

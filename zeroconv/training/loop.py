@@ -1,0 +1,178 @@
+"""The loop that every training shares: steps, what a run says between them, what it does when a loss is no number."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from zeroconv.data.batches import Batch, BatchPlan
+from zeroconv.errors import UserError
+from zeroconv.training.ema import Ema
+from zeroconv.training.recipe import TrainingSettings
+from zeroconv.training.runlog import Meter, RunLog
+from zeroconv.training.state import checkpoints
+from zeroconv.training.stopping import StopSignals
+
+_PATIENCE = 5  # steps in a row whose loss is no number, before the run goes back to its last checkpoint
+_ROLLBACKS = 3  # of these, before it gives up
+
+
+def learning_rate(step: int, settings: TrainingSettings) -> float:
+    """Linear warm-up, then constant or half a cosine down to zero; a function of the step alone."""
+    warm = min(1.0, (step + 1) / (settings.warmup + 1))
+    if settings.schedule == "constant":
+        return settings.learning_rate * warm
+    progress = max(0, step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+class Loop:
+    """Drives a trainer: a subclass makes the steps (`_gradients`), measures, draws, saves and resumes.
+
+    Batches and noise are functions of (seed, step), see `BatchPlan`: a run that is killed and goes on from a checkpoint
+    makes the very same steps, on a CPU bit for bit.
+    """
+
+    settings: TrainingSettings
+    folder: Path
+    say: Callable[[str], None]
+    first_plan: BatchPlan  # before any return to a checkpoint
+    parameters: list[torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    ema: Ema
+    log: RunLog
+    meter: Meter
+
+    def __init__(self) -> None:
+        self.step, self.skipped, self.seconds = 0, 0, 0.0  # steps done; of them in a row not finite; time of training
+        self.micro = 0  # micro-batches taken, the place in the data
+        self.rollbacks = 0
+
+    # ---------------------------------------------------------------- a trainer's own
+
+    def _gradients(self, micro: list[Batch]) -> float:
+        """Accumulate the gradients of a step's micro-batches; returns the mean loss."""
+        raise NotImplementedError
+
+    def _validate(self) -> None:
+        raise NotImplementedError
+
+    def _sample(self) -> None:
+        raise NotImplementedError
+
+    def save(self) -> None:
+        raise NotImplementedError
+
+    def resume(self) -> bool:
+        """Go on from the newest whole checkpoint of the run's folder; False where there is none."""
+        raise NotImplementedError
+
+    @property
+    def accumulation(self) -> int:
+        return self.settings.accumulation
+
+    def learning_rate(self) -> float:
+        """The schedule's, halved by every return to a checkpoint."""
+        return learning_rate(self.step, self.settings) * 0.5**self.rollbacks
+
+    def _ends_early(self) -> bool:
+        return False
+
+    # ---------------------------------------------------------------- the loop
+
+    @property
+    def plan(self) -> BatchPlan:
+        """The batches of this run; after a return to a checkpoint, in another order."""
+        return replace(self.first_plan, seed=self.first_plan.seed + 7919 * self.rollbacks)
+
+    def run(self) -> str:
+        """Train to the end; returns "finished", or "interrupted" after SIGTERM or Ctrl-C (the state is saved)."""
+        settings, meter = self.settings, self.meter
+        meter.start()
+        began = time.monotonic() - self.seconds
+        batches = self.plan.from_step(self.micro)
+        with StopSignals() as stop:
+            if self.step == 0:
+                self._validate()
+            while self.step < settings.steps:
+                waited = time.monotonic()
+                micro = list(itertools.islice(batches, self.accumulation))
+                waited = time.monotonic() - waited
+                loss, norm = self._train_step(micro)
+                if self.skipped >= _PATIENCE:
+                    batches.close()  # type: ignore[attr-defined]
+                    self._roll_back(loss)
+                    batches = self.plan.from_step(self.micro)
+                    continue
+                self.step += 1
+                self.micro += len(micro)
+                self.seconds = time.monotonic() - began
+                meter.add(loss, waited)
+                over = settings.max_minutes is not None and self.seconds > 60 * settings.max_minutes
+                last = over or self.step == settings.steps or self._ends_early()
+                if self.step % settings.log_every == 0 or last:
+                    self._report(norm)
+                if settings.validate_every and (self.step % settings.validate_every == 0 or last):
+                    self._validate()
+                if settings.sample_every and self.step % settings.sample_every == 0 and not last:
+                    self._sample()
+                if stop.asked or last or self.step % settings.checkpoint_every == 0:
+                    self.save()
+                if last:
+                    break
+                if stop.asked:
+                    batches.close()  # type: ignore[attr-defined]
+                    return "interrupted"
+        batches.close()  # type: ignore[attr-defined]
+        self._sample()
+        return "finished"
+
+    def _train_step(self, micro: list[Batch]) -> tuple[float, float]:
+        """One step of the optimiser; returns the mean loss and the norm of its gradient. A loss that is no number
+        leaves the weights as they are."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        loss = self._gradients(micro)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip, foreach=True))
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.optimizer.step()
+            self.ema.update()
+            self.skipped = 0
+        else:
+            self._skip(loss)
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss, norm
+
+    def _skip(self, loss: float) -> None:
+        self.skipped += 1
+        self.log.write(self.step, event="skipped", loss=str(loss))
+
+    def _roll_back(self, loss: float) -> None:
+        """Several losses in a row were no number: back to the last checkpoint, on other batches, at half the rate."""
+        tried = self.rollbacks + 1
+        where = self.step
+        if tried > _ROLLBACKS or not checkpoints(self.folder / "checkpoints") or not self.resume():
+            raise UserError(
+                f"the loss has been no number for {_PATIENCE} steps, at step {where}, and after {tried - 1} returns to "
+                "a checkpoint; lower training.learning_rate or raise training.warmup, in another out folder."
+            )
+        self.rollbacks, self.skipped = tried, 0
+        self.log.write(self.step, event="rolled back", to=self.step, rollbacks=tried, loss=str(loss))
+        self.say(f"step {where}: the loss is no number; back to step {self.step} at half the learning rate")
+
+    def _report(self, norm: float) -> None:
+        figures = {**self.meter.figures(), "lr": self.optimizer.param_groups[0]["lr"], "gradient": round(norm, 4)}
+        self.log.write(self.step, seconds=round(self.seconds, 1), **figures)
+        left = (self.settings.steps - self.step) * self.seconds / max(1, self.step)
+        if self.settings.max_minutes is not None:
+            left = min(left, 60 * self.settings.max_minutes - self.seconds)
+        self.say(
+            f"step {self.step}/{self.settings.steps}  loss {figures['loss']:.4f}  "
+            f"{figures['samples_per_second']:.1f} samples/s  {max(0.0, left) / 60:.1f} min left"
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tests.tiny import inputs, tiny_backbone, tiny_backbone_xl, tiny_unet
-from zeroconv.backbones import UNetBackbone
+from zeroconv.backbones import UNetBackbone, load_backbone
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.rivals import RIVALS, Rival, load_net, load_rival, make_rival
@@ -201,10 +200,13 @@ def test_what_cannot_be_built_is_said(kind: str, options: dict, says: str) -> No
         make_rival(kind, tiny_backbone(), **options)
 
 
-def test_without_peft_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(UserError, match=r"pip install 'zeroconv\[rivals\]'"):
-        make_rival("lora", tiny_backbone())
+def test_the_page_says_how_many_numbers_each_trains() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rivals.md").read_text(encoding="utf-8")
+    backbone = load_backbone("playroom")
+    for kind in KINDS:
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{kind}` |"))
+        millions = make_rival(kind, backbone).trained_parameters / 1e6
+        assert row.endswith(f"| {millions:.1f} M |" if millions > 10 else f"| {millions:.2f} M |"), (kind, millions)
 
 
 def test_a_folder_of_something_else_is_said(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
 # make parity   exactness against diffusers at full Stable Diffusion size (a minute, 6 GB of memory)
 # make cluster-test  the same hints from a local Ray cluster (installs ray)
 # make figures  measure again what the README reports, and rewrite its tables (an hour)
-# make paper    reproduce the paper's figures that need no training, and rewrite docs/paper.md (under an hour)
+# make paper    reproduce the paper's figures that need no training, and rewrite docs/paper.md
 # make pictures draw the README's gallery again
 # make clean    remove the environment and everything made by these commands
 

@@ -1,7 +1,7 @@
 """Run experiments by name; without one, list them.
 
     python -m experiments fig7 [--count 20 …]     one figure, with its own options
-    python -m experiments shipped                 those that need no training: 5, 6, 7, 11
+    python -m experiments shipped                 those that need no training: 5, 6, 7, 11, 12
     python -m experiments all                     everything; hours, because it trains
 
 Each figure is a process of its own, so that one that fails leaves the others alone. All of them go on where they were

@@ -30,12 +30,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from experiments.common import PICTURES, RESULTS, ROOT, RUNS, Claim, span, write_result
+from experiments.sheets import draw_sheet
 from zeroconv.files import atomic_folder, atomic_write
 
-ROOT = Path(__file__).resolve().parent.parent
-RUNS = Path("runs/fig09")
 METRIC = "f1_1px"
 WIDTHS = [8, 16, 48, 128]  # of hint encoders, as in the recipe
 CANDIDATES = (("muon", 1e-3), ("adamw", 1e-3), ("adamw", 2e-4))
@@ -74,7 +74,7 @@ def main() -> None:
     if arguments.worker:
         train_leg(json.loads(arguments.worker))
         return
-    runs = RUNS / f"steps-{arguments.steps}-batch-{arguments.batch}-seed-{arguments.seed}"
+    runs = RUNS / "fig09" / f"steps-{arguments.steps}-batch-{arguments.batch}-seed-{arguments.seed}"
     if arguments.fresh:
         shutil.rmtree(runs, ignore_errors=True)
     names = [name for name in ENTRIES if name in arguments.only.split(",") or arguments.only == "all"]
@@ -108,8 +108,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", default="playroom:train:3072", help="training pictures")
     parser.add_argument("--validation", default="playroom:val:64")
     parser.add_argument("--fresh", action="store_true", help="train and measure anew, whatever is there")
-    parser.add_argument("--out", type=Path, default=ROOT / "experiments" / "results", help="folder of the JSON file")
-    parser.add_argument("--pictures", type=Path, default=ROOT / "docs" / "pictures" / "paper")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file")
+    parser.add_argument("--pictures", type=Path, default=PICTURES)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -266,33 +266,23 @@ def write(found: dict[str, Any], runs: Path, arguments: argparse.Namespace) -> N
     rows = [row_of(found, name) for name in found]
     rows.append(limits(found))
     for name in ("steps", "time"):
-        sheet(found, runs, name, arguments.pictures / f"fig09-{name}.png")
+        sheet(found, runs, name, arguments.pictures / f"fig09-{name}.jpg")
     minutes = found["controlnet"]["legs"]["steps"]["minutes"]
-    result: dict[str, Any] = {
-        "columns": columns,
-        "rows": rows,
-        "claims": claims(found),
-        "pictures": [
-            f"fig09-steps.png: the same test hints after {arguments.steps} steps of each",
-            f"fig09-time.png: after {minutes:.1f} minutes of each",
-        ],
-        "command": "python -m experiments.fig09_rivals " + " ".join(sys.argv[1:]),
-        "note": (
-            f"{arguments.steps} steps of {arguments.batch} scenes, constant rate, averaged weights; equal time: "
-            f"{minutes:.1f} minutes, ControlNet's. {arguments.count} test scenes, own captions, guidance cond, cfg 4, "
-            f"{arguments.sampling_steps} steps; 95% intervals. The optimiser is the best of "
-            f"{', '.join(f'{k} {r:g}' for k, r in CANDIDATES)} after {arguments.tune} steps. Peak memory is the whole "
-            "training process's. Metrics stand where the paper had people rank; one seed."
-        ),
-        "details": found,
-    }
-    keep_json(arguments.out / "fig09.json", result)
-    for line in (columns, *rows):
-        print(" | ".join(str(value) for value in line))
-    for claim in result["claims"]:
-        verdict = "agrees" if claim["agrees"] else "DOES NOT AGREE"
-        print(f"paper: {claim['paper']}\n ours: {claim['ours']}\n    → {verdict}")
-    print(f"{arguments.out / 'fig09.json'}, {arguments.pictures / 'fig09-steps.png'}", flush=True)
+    note = (
+        f"{arguments.steps} steps of {arguments.batch} scenes, constant rate, averaged weights; equal time: "
+        f"{minutes:.1f} minutes, ControlNet's. {arguments.count} test scenes, own captions, guidance cond, cfg 4, "
+        f"{arguments.sampling_steps} steps; 95% intervals. The optimiser is the best of "
+        f"{', '.join(f'{k} {r:g}' for k, r in CANDIDATES)} after {arguments.tune} steps. Peak memory is the whole "
+        "training process's. Metrics stand where the paper had people rank; one seed."
+    )
+    captions = [
+        f"fig09-steps.jpg: the same test hints after {arguments.steps} steps of each",
+        f"fig09-time.jpg: after {minutes:.1f} minutes of each",
+    ]
+    write_result(
+        "fig09", columns, rows, claims(found), note=note, pictures=captions, details=found, folder=arguments.out,
+        command="python -m experiments.fig09_rivals " + " ".join(sys.argv[1:]),
+    )  # fmt: skip
 
 
 def row_of(found: dict[str, Any], name: str) -> list[Any]:
@@ -329,24 +319,19 @@ def colours(report: dict[str, Any], column: str) -> dict[str, float] | None:
     return report["caption"].get("object", {}).get(column)
 
 
-def span(value: dict[str, float] | None, digits: int = 3) -> str:
-    if value is None:
-        return "–"
-    return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
-
-
-def claims(found: dict[str, Any]) -> list[dict[str, Any]]:
+def claims(found: dict[str, Any]) -> list[Claim]:
     """What the paper found, what these figures say, and whether the two agree."""
-    made: list[tuple[str, str, bool]] = []
+    made: list[Claim] = []
     if "controlnet-lite" in found:
         lead = ahead(found, "controlnet-lite", "steps")
         paper = "Table 1: users ranked ControlNet's fidelity to the hint 4.28, ControlNet-lite's 4.09 (of 5)."
         ours = f"At equal steps ControlNet's canny F1 is {span(lead)} above ControlNet-lite's."
-        made.append((paper, ours, lead["low"] > 0))
+        made.append(Claim(paper, ours, lead["low"] > 0))
         pair = ("controlnet", "controlnet-lite")
         full, lite = (found[name]["reports"]["steps"]["pictures"]["fid"]["own"] for name in pair)
         ours = f"At equal steps ControlNet's FID is {span(full, 1)}, ControlNet-lite's {span(lite, 1)}."
-        made.append(("Table 3: ControlNet's FID is 15.27, ControlNet-lite's 17.92.", ours, full["mean"] < lite["mean"]))
+        paper = "Table 3: ControlNet's FID is 15.27, ControlNet-lite's 17.92."
+        made.append(Claim(paper, ours, full["mean"] < lite["mean"]))
     others = {name: ENTRIES[name].label for name in found if name.split("-")[0] != "controlnet"}
     paper = "Figure 9, table 1: of the ways to add a hint that were compared, ControlNet's follows it best."
     for which, words in (("steps", "steps"), ("time", "training time")):
@@ -355,33 +340,22 @@ def claims(found: dict[str, Any]) -> list[dict[str, Any]]:
         before = [label for label, lead in leads.items() if lead["high"] < 0]
         level = [label for label in leads if label not in (*behind, *before)]
         ours = f"At equal {words} ControlNet's canny F1 is above that of {listed(behind)}, below {listed(before)}, "
-        made.append((paper, ours + f"and not to be told from {listed(level)}.", bool(behind) and not before))
-    return [{"paper": paper, "ours": ours, "agrees": agrees} for paper, ours, agrees in made]
+        made.append(Claim(paper, ours + f"and not to be told from {listed(level)}.", bool(behind) and not before))
+    return made
 
 
 def listed(names: Sequence[str]) -> str:
     return "; ".join(names) if names else "none"
 
 
-def sheet(found: dict[str, Any], runs: Path, which: str, path: Path, side: int = 128) -> None:
-    """A row a test scene: hint, real picture, and what each network makes of hint and caption. A PNG."""
-    heads = ["hint", "real picture", *(ENTRIES[name].label for name in found)]
-    first = runs / "controlnet"
-    rows = [
-        [first / f"hint-{i}.png", first / f"real-{i}.png", *(runs / name / f"made-{which}-{i}.png" for name in found)]
-        for i in range(SHOWN)
-        if (first / f"hint-{i}.png").is_file()
-    ]
-    canvas = Image.new("RGB", (len(heads) * (side + 4), 34 + len(rows) * (side + 4)), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
-    for x, head in enumerate(heads):
-        words = head.replace(", ", ",\n", 1) if len(head) > 20 else head
-        draw.multiline_text((x * (side + 4) + 2, 2), words, "black", font, spacing=1)
-        for y, row in enumerate(rows):
-            with Image.open(row[x]) as picture:
-                canvas.paste(picture.convert("RGB").resize((side, side)), (x * (side + 4), 34 + y * (side + 4)))
-    with atomic_write(path) as temporary:
-        canvas.save(temporary)
+def sheet(found: dict[str, Any], runs: Path, which: str, path: Path) -> None:
+    """A row a test scene: hint, real picture, and what each network makes of hint and caption."""
+    first, rows = runs / "controlnet", []
+    for i in range(SHOWN):
+        if (first / f"hint-{i}.png").is_file():
+            made = [runs / name / f"made-{which}-{i}.png" for name in found]
+            rows.append(("", [Image.open(file) for file in (first / f"hint-{i}.png", first / f"real-{i}.png", *made)]))
+    draw_sheet(rows, path, ["hint", "real picture", *found], label_width=4)
 
 
 if __name__ == "__main__":

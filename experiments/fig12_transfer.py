@@ -4,8 +4,7 @@ The paper applies its controls to community models of Stable Diffusion unchanged
 to add the difference of the two bases to the control's copy. Here both serve two LoRA bases of the playroom, a pencil
 and a night, and are scored against the hints of the plain scenes, whose geometry the styles keep.
 
-`python -m experiments.fig12_transfer [--count 100]`; what is in experiments/results/fig12.json already is not measured
-again.
+`python -m experiments.fig12_transfer [--count 100]`; a case that was measured is not measured again.
 """
 
 from __future__ import annotations
@@ -17,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from experiments.common import RUNS, Claim, options, span, write_result
+from experiments.memory import CFG, GUIDANCE, STEPS
+from experiments.sheets import draw_sheet
 from zeroconv.backbones import UNetBackbone, load_backbone
 from zeroconv.conditions.scores import METRICS
 from zeroconv.control import ControlNet
@@ -31,19 +32,16 @@ from zeroconv.evaluation.pairs import load_pairs
 from zeroconv.files import atomic_write
 from zeroconv.generation import Control, generate
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULT = ROOT / "experiments" / "results" / "fig12.json"
-PICTURE = ROOT / "docs" / "pictures" / "fig12-transfer.png"
-MAIN = {"canny": "f1_1px", "depth": "delta1", "pose": "pck"}  # the figure a condition is judged by
+CONDITIONS = {"canny": "f1_1px", "depth": "delta1", "pose": "pck"}  # and the figure each is judged by
 STYLES = {"playroom": "", "playroom-pencil": "pencil", "playroom-night": "night"}
 COLUMNS = ("own", "shuffled", "none", "ceiling", "real")
 SHOWN = 2  # scenes a condition in the sheet
-SIZE = 128
+Measured = dict[str, dict[str, Any]]  # "condition base method" → what was found
 
 
 def cases() -> Iterator[tuple[str, str, str]]:
     """(condition, base, method): on the control's own base there is nothing to transfer."""
-    for condition in MAIN:
+    for condition in CONDITIONS:
         for base in STYLES:
             for method in METHODS if STYLES[base] else METHODS[:1]:
                 yield condition, base, method
@@ -78,22 +76,23 @@ def tones(images: list[Image.Image]) -> dict[str, float]:
     return {"lightness": float(lab[..., 0].mean()), "chroma": float(np.hypot(lab[..., 1], lab[..., 2]).mean())}
 
 
-def measure(models: Models, condition: str, base: str, method: str, options: argparse.Namespace) -> dict[str, Any]:
+def measure(models: Models, condition: str, base: str, method: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """The report of one case, cut down to what the table says."""
     shown: list[Shown] = []
     report = evaluate(
         models.control(condition, base, method),
         base=models.base(base),
-        data=data_of(condition, base, options.count),
-        count=options.count,
-        count_none=options.none if method == METHODS[0] else 0,
-        guidance=options.guidance,
-        cfg=options.cfg,
-        steps=options.steps,
+        data=data_of(condition, base, arguments.count),
+        count=arguments.count,
+        count_none=arguments.none if method == METHODS[0] else 0,
+        guidance=GUIDANCE,
+        cfg=CFG,
+        steps=STEPS,
+        batch_size=arguments.batch_size,
         varied=0,
         pictures=shown,
     )
-    metric = MAIN[condition]
+    metric = CONDITIONS[condition]
     return {
         "metric": metric,
         "values": report["metrics"][metric],
@@ -107,11 +106,7 @@ def measure(models: Models, condition: str, base: str, method: str, options: arg
 # ---------------------------------------------------------------- what is written
 
 
-def span(value: dict[str, float] | None) -> str:
-    return "–" if value is None else f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-
-
-def table(measured: dict[str, dict[str, Any]]) -> list[list[str]]:
+def table(measured: Measured) -> list[list[str]]:
     rows = []
     for condition, base, method in cases():
         found = measured.get(f"{condition} {base} {method}")
@@ -132,116 +127,90 @@ def table(measured: dict[str, dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def finding(measured: dict[str, dict[str, Any]]) -> str:
-    """What the paper found and what was found here, by the primary figure: edges, which need no trained reader."""
-    own = measured["canny playroom unchanged"]["values"]
-    told = []
-    agrees = True
+def claims(measured: Measured) -> list[Claim]:
+    """Judged by the primary figure: edges, which need no trained reader."""
+    told, compared = [], []
+    serves = gains = True
     for base in STYLES:
         if not STYLES[base]:
             continue
-        by = {method: measured[f"canny {base} {method}"]["values"] for method in METHODS}
-        plain, moved = by["unchanged"], by["difference"]
-        agrees &= plain["own"]["low"] > max(plain["shuffled"]["high"], plain["none"]["high"])
-        told.append(
-            f"on {base} unchanged {plain['own']['mean']:.3f} and by difference {moved['own']['mean']:.3f} "
-            f"(no control {plain['none']['mean']:.3f}, ceiling {plain['ceiling']['mean']:.3f})"
-        )
-    verdict = "Ours agrees" if agrees else "Ours does not agree"
+        plain, moved = (measured[f"canny {base} {method}"]["values"] for method in METHODS)
+        serves &= plain["own"]["low"] > max(plain["shuffled"]["high"], plain["none"]["high"])
+        gains &= moved["own"]["low"] > plain["own"]["high"]
+        told.append(f"{base} {plain['own']['mean']:.3f}, without control {plain['none']['mean']:.3f}")
+        compared.append(f"{base} {span(moved['own'])} against {span(plain['own'])}")
+    own = measured["canny playroom unchanged"]["values"]["own"]["mean"]
+    return [
+        Claim(
+            "controls serve community models of the same architecture without being trained again",
+            f"canny F1 unchanged: {'; '.join(told)}; on its own base {own:.3f}",
+            serves,
+        ),
+        Claim(
+            "(of the released code, not of the text) adding the difference of the bases makes it better",
+            f"canny F1 by difference: {'; '.join(compared)} unchanged",
+            gains,
+        ),
+    ]
+
+
+def note(arguments: argparse.Namespace) -> str:
     return (
-        "The paper: controls serve community models of the same architecture unchanged, without training again "
-        f"(figure 12). {verdict}: edges within a pixel, F1 {own['own']['mean']:.3f} on the control's own base "
-        f"(ceiling {own['ceiling']['mean']:.3f}), " + "; ".join(told) + "."
+        f"n = {arguments.count} test scenes (no control: {arguments.none}), own captions, {STEPS} UniPC steps, "
+        f"guidance `{GUIDANCE}`, cfg {CFG:g}; 95% intervals; scored against the hint of the plain scene. Ceiling: "
+        "pictures drawn in the base's own style, through the VAE; real: those pictures. Both are low where a style "
+        "hides edges or adds its own (hatching, a window); a control may beat them by keeping to the hint and leaving "
+        "such things out. Edges are the primary figure: depth and pose are read by a network that has seen the plain "
+        "style only, and `real` says how far it can be trusted in another. Lightness and chroma: CIELAB means of the "
+        "pictures made / of pictures drawn in the style, which say whether a picture is in the style."
     )
 
 
-def note(options: argparse.Namespace) -> str:
-    return (
-        f"n = {options.count} test scenes (no control: {options.none}), own captions, {options.steps} UniPC steps, "
-        f"guidance `{options.guidance}`, cfg {options.cfg:g}; 95% intervals; scored against the hint of the plain "
-        "scene. Ceiling: pictures drawn in the base's own style, through the VAE; real: those pictures. Both are low "
-        "where a style hides edges or adds its own (hatching, a window); a control may beat them by keeping to the "
-        "hint and leaving such things out. Edges are the primary figure: depth and pose are read by a network that has "
-        "seen the plain style only, and `real` says how far it can be trusted in another. Lightness and chroma: CIELAB "
-        "means of the pictures made / of pictures drawn in the style, which say whether a picture is in the style."
-    )
-
-
-def write(measured: dict[str, dict[str, Any]], options: argparse.Namespace, settings: dict[str, Any]) -> None:
-    columns = ["condition", "base", "transfer", "own hint", "another's hint", "no control", "ceiling (VAE)", "real"]
-    columns += ["of its own base", "lightness, made / style", "chroma, made / style"]
-    done = all(f"{c} {b} {m}" in measured for c, b, m in cases())
-    result = {
-        "columns": columns,
-        "rows": table(measured),
-        "command": "python -m experiments.fig12_transfer",
-        "note": note(options),
-        "finding": finding(measured) if done else None,
-        "settings": settings,
-        "measured": measured,
-    }
-    with atomic_write(RESULT) as temporary:
-        temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def draw(models: Models, options: argparse.Namespace) -> None:
+def draw(models: Models, arguments: argparse.Namespace) -> None:
     """The sheet: a row a scene, the first ones of the test split; a column a base and method."""
     columns = [(base, method) for base in STYLES for method in (METHODS if STYLES[base] else METHODS[:1])]
-    rows: list[list[Image.Image]] = []
-    for condition in MAIN:
-        pairs = load_pairs("playroom:test", condition, SHOWN, SIZE)
-        made = [[pair.hint for pair in pairs]]
+    rows: list[tuple[str, list[Image.Image]]] = []
+    for condition in CONDITIONS:
+        pairs = load_pairs("playroom:test", condition, SHOWN, models.base("playroom").default_size)
+        hints, prompts = [pair.hint for pair in pairs], [pair.caption for pair in pairs]
+        made = [hints]
         for base, method in columns:
-            controls = [Control(models.control(condition, base, method), [pair.hint for pair in pairs])]
+            controls = [Control(models.control(condition, base, method), hints)]
+            seeds = list(range(SHOWN))
             made.append(
-                generate(
-                    models.base(base),
-                    [pair.caption for pair in pairs],
-                    controls,
-                    guidance=options.guidance,
-                    cfg=options.cfg,
-                    steps=options.steps,
-                    seed=list(range(SHOWN)),
-                )
+                generate(models.base(base), prompts, controls, guidance=GUIDANCE, cfg=CFG, steps=STEPS, seed=seeds)
             )
-        rows += [list(row) for row in zip(*made, strict=True)]
+        rows += [("", list(row)) for row in zip(*made, strict=True)]
     heads = ["hint", *(base if not STYLES[base] else f"{STYLES[base]}, {method}" for base, method in columns)]
-    width, height, head = SIZE + 4, SIZE + 4, 18
-    sheet = Image.new("RGB", (len(heads) * width - 4, head + len(rows) * height - 4), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for x, text in enumerate(heads):
-        pen.text((x * width + 2, 1), text, "black", font)
-        for y, row in enumerate(rows):
-            sheet.paste(row[x].convert("RGB"), (x * width, head + y * height))
-    with atomic_write(PICTURE) as temporary:
-        sheet.save(temporary, optimize=True)
+    draw_sheet(rows, arguments.pictures / "fig12.jpg", heads, label_width=4)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=100, help="test scenes a case")
-    parser.add_argument("--none", type=int, default=50, help="of them without control too")
-    parser.add_argument("--guidance", default="cond", help="where control enters guidance")
-    parser.add_argument("--cfg", type=float, default=4.0)
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--threads", type=int, default=None)
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    settings = {name: getattr(options, name) for name in ("count", "none", "guidance", "cfg", "steps")}
-    before = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {}
-    measured = before["measured"] if before.get("settings") == settings else {}
-    models = Models()
+def measure_all(models: Models, path: Path, arguments: argparse.Namespace) -> Measured:
+    """Every case; those in `path` are there already, the others are added to it one by one."""
+    measured = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not arguments.fresh else {}
     for condition, base, method in cases():
         name = f"{condition} {base} {method}"
         if name not in measured:
-            measured[name] = measure(models, condition, base, method, options)
-            write(measured, options, settings)
+            measured[name] = measure(models, condition, base, method, arguments)
+            with atomic_write(path) as temporary:
+                temporary.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
         own = measured[name]["values"]
         print(name, {column: round(own[column]["mean"], 3) for column in COLUMNS if column in own}, flush=True)
-    write(measured, options, settings)
-    draw(models, options)
-    print(finding(measured), flush=True)
+    return measured
+
+
+def main() -> None:
+    arguments = options(__doc__, 100, none=(50, "of them without control too"))
+    models = Models()
+    measured = measure_all(models, RUNS / f"fig12-{arguments.count}-{arguments.none}.json", arguments)
+    draw(models, arguments)
+    columns = ["condition", "base", "transfer", "own hint", "another's hint", "no control", "ceiling (VAE)", "real"]
+    columns += ["of its own base", "lightness, made / style", "chroma, made / style"]
+    caption = "fig12.jpg: the same hints, captions and noise on three bases, and the two ways to transfer a control"
+    write_result(
+        "fig12", columns, table(measured), claims(measured), note=note(arguments), pictures=[caption],
+        details=measured, folder=arguments.out,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ FIGURES = {
     9: Figure("rivals that read the same hints", False),
     10: Figure("how many pictures training needs", False),
     11: Figure("what an ambiguous hint is taken for", True),
-    12: Figure("transfer to another base model", False),
+    12: Figure("transfer to another base model", True),
 }
-ORDER = (7, 5, 6, 11, 4, 8, 10, 9, 12)  # what ends soonest and shows most comes first
+ORDER = (7, 5, 6, 11, 12, 4, 8, 10, 9)  # what ends soonest and shows most comes first
 
 
 def module_of(number: int, folder: Path = HERE) -> str | None:

@@ -38,19 +38,19 @@ def found(**scores: float) -> dict[str, Any]:
 
 
 def test_ahead_of_all_agrees() -> None:
-    assert [c["agrees"] for c in claims(found(controlnet=0.7, controlnet_lite=0.5, lora=0.6, side=0.2))] == [True] * 4
+    assert [c.agrees for c in claims(found(controlnet=0.7, controlnet_lite=0.5, lora=0.6, side=0.2))] == [True] * 4
 
 
 def test_one_rival_ahead_does_not() -> None:
     made = claims(found(controlnet=0.7, lora=0.8, side=0.2))
-    assert [c["agrees"] for c in made] == [False, False]
-    assert "above that of side network, below LoRA, hint concatenated," in made[0]["ours"]
+    assert [c.agrees for c in made] == [False, False]
+    assert "above that of side network, below LoRA, hint concatenated," in made[0].ours
 
 
 def test_level_with_all_does_not() -> None:
     made = claims(found(controlnet=0.7, controlnet_lite=0.7, lora=0.7))
-    assert [c["agrees"] for c in made] == [False] * 4
-    assert "not to be told from LoRA" in made[-1]["ours"]
+    assert [c.agrees for c in made] == [False] * 4
+    assert "not to be told from LoRA" in made[-1].ours
 
 
 def test_pace_is_that_of_the_steps_between_lines(tmp_path) -> None:
@@ -66,5 +66,5 @@ def test_a_sheet_has_a_column_a_network(tmp_path) -> None:
         (tmp_path / name).mkdir()
         for kind in ("hint", "real", "made-steps"):
             Image.new("RGB", (128, 128), "red").save(tmp_path / name / f"{kind}-0.png")
-    sheet(found(controlnet=1.0, lora=1.0), tmp_path, "steps", tmp_path / "sheet.png")
-    assert Image.open(tmp_path / "sheet.png").size == (4 * 132, 34 + 132)
+    sheet(found(controlnet=1.0, lora=1.0), tmp_path, "steps", tmp_path / "sheet.jpg")
+    assert Image.open(tmp_path / "sheet.jpg").size == (4 + 4 * 132, 16 + 132)

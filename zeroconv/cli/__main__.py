@@ -1,0 +1,10 @@
+"""`python -m zeroconv.cli`, as launchers of many processes (accelerate, torchrun) start it."""
+
+from __future__ import annotations
+
+import sys
+
+from zeroconv.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

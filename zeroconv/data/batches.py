@@ -39,7 +39,8 @@ def hints_to_float(hints: Tensor) -> Tensor:
 class BatchPlan:
     """Which examples a step takes, and what is done to them.
 
-    Every pass over the data is a new permutation, and a batch may reach over the end of a pass. `prompt_dropping`:
+    Every pass over the data is a new permutation (of examples and their repeats), and a batch may reach over the end of
+    a pass. `prompt_dropping`:
     share of captions replaced by the empty prompt, drawn anew every step (paper, section 3.3: 50%). Of `world`
     processes, number `rank` takes every world-th example: no two take the same.
     """
@@ -56,9 +57,13 @@ class BatchPlan:
 
     def order(self, step: int) -> ndarray:
         """Indices (batch_size,) of the examples of a step."""
-        n = len(self.examples)
+        repeats = self.examples.repeats
+        n = len(self.examples) if repeats is None else int(repeats.sum())
         positions = (step * self.batch_size + np.arange(self.batch_size)) * self.world + self.rank
-        return np.array([_permutation(self.seed, int(p), n)[i] for p, i in zip(*np.divmod(positions, n), strict=True)])
+        taken = [_permutation(self.seed, int(p), n)[i] for p, i in zip(*np.divmod(positions, n), strict=True)]
+        if repeats is None:
+            return np.array(taken)
+        return np.searchsorted(np.cumsum(repeats), taken, side="right")  # each example owns as many places
 
     def batch(self, step: int) -> Batch:
         indices = self.order(step)

@@ -78,7 +78,8 @@ def cache_examples(
         first = next(iter(broken.values()), "there is none")
         raise UserError(f"no picture of the data set can be used; the first: {first}")
     texts = [tuple(text) for shard in hints for text in shard.note["text"]]
-    return Examples.of(hints, moments, texts, cache_text(backbone, texts, store.root, progress), broken)
+    table = cache_text(backbone, texts, store.root, progress)
+    return Examples.of(hints, moments, texts, table, broken, _repeats(dataset, hints))
 
 
 # ---------------------------------------------------------------- hints and pictures
@@ -86,6 +87,30 @@ def cache_examples(
 
 def _parts(dataset: Dataset) -> list[range]:
     return [range(i, min(i + SHARD, len(dataset))) for i in range(0, len(dataset), SHARD)]
+
+
+def _repeats(dataset: Dataset, shards: list[Shard]) -> list[int]:
+    """How often a pass takes each whole example; nothing where all are taken once."""
+    if all(times == 1 for times in dataset.repeats):
+        return []
+    return [
+        dataset.repeat(i)
+        for part, shard in zip(_parts(dataset), shards, strict=True)
+        for i in _whole(dataset, part, shard)
+    ]
+
+
+def _whole(dataset: Dataset, part: Sequence[int], shard: Shard) -> list[int]:
+    """Which examples of a part its shard holds: all but the broken ones."""
+    keys = iter([*shard.note["keys"], None])
+    if len(shard.note["keys"]) == len(part):
+        return list(part)
+    key, found = next(keys), []
+    for i in part:
+        if dataset.key(i) == key:
+            found.append(i)
+            key = next(keys)
+    return found
 
 
 def _hint_key(dataset: Dataset, part: Sequence[int]) -> str:

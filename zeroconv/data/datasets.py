@@ -15,7 +15,7 @@ from zeroconv.conditions import find
 from zeroconv.data.fitting import BrokenExample, fit
 from zeroconv.errors import UserError
 
-_OPTIONS = {"split", "limit", "views", "seed", "start", "only", "condition"}
+_OPTIONS = {"split", "limit", "views", "seed", "start", "only", "condition", "hints", "repeat"}
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,15 @@ class Dataset(Sequence):
     """Examples of one or several sources, one after the other.
 
     With `size`, pictures and hints are cropped to their middle square and scaled to it. With `condition`, an example
-    without a hint gets one drawn from its picture.
+    without a hint gets one drawn from its picture. A source's examples are taken `repeats` times in a pass of training;
+    here they stand once.
     """
 
     sources: tuple[Source, ...]
     size: int | None = None
     condition: str | None = None
     rows: tuple[tuple[int, int], ...] = field(default=(), repr=False)  # (source, index there) of every example
+    repeats: tuple[int, ...] = ()  # one a source; none: 1 each
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -95,6 +97,10 @@ class Dataset(Sequence):
     def condition_of(self, i: int) -> str | None:
         """The condition of example i's hint."""
         return self.sources[self.rows[i][0]].condition or self.condition
+
+    def repeat(self, i: int) -> int:
+        """How often a pass takes example i."""
+        return self.repeats[self.rows[i][0]] if self.repeats else 1
 
     def key(self, i: int) -> str:
         """Names what example i is made from, before size and condition."""
@@ -125,9 +131,13 @@ def open_dataset(
     FOLDER                    an imagefolder with metadata.jsonl (file_name, text, and conditioning_image for the hint),
                               or fill50k's layout with prompt.json (source = hint, target, prompt).
                               Also a folder of parquet or tar shards, as `zeroconv annotate --format` writes them.
-    Any of them may end in `?limit=N`, and in `?condition=pose` where its hints differ from the data set's; several
-    are joined with " + ". `split` and `limit` stand in where the spec is silent; `limit` bounds the whole. Raises
-    UserError for a spec that names nothing, a folder that lacks its list, or no example at all.
+                              Else its pictures, each with captions in a .txt or .caption beside it, and hints of the
+                              same names in the folder that `?hints=FOLDER` names; those of a subfolder `10_cats` are
+                              taken ten times a pass.
+    Any of them may end in `?limit=N`, in `?repeat=N` (taken N times a pass of training), and in `?condition=pose`
+    where its hints differ from the data set's; several are joined with " + ". `split` and `limit` stand in where the
+    spec is silent; `limit` bounds the whole. Raises UserError for a spec that names nothing, a folder that lacks its
+    list, or no example at all.
     """
     if isinstance(spec, Path):
         parts = [str(spec)]
@@ -137,16 +147,15 @@ def open_dataset(
         parts = [part for one in spec for part in one.split(" + ")]
     if isinstance(spec, str) and Path(spec).is_dir():
         parts = [spec]
-    dataset = Dataset(tuple(_source(part, split) for part in parts), size, condition)
+    found = [pair for part in parts for pair in _sources(part, split)]
+    dataset = Dataset(tuple(source for source, _ in found), size, condition, repeats=tuple(times for _, times in found))
     if not len(dataset):
         raise UserError(f"the data set {spec} is empty; check its split and limit.")
     return dataset if limit is None else dataset[:limit]
 
 
-def _source(part: str, split: str | None) -> Source:
-    from zeroconv.data.folders import open_folder
-    from zeroconv.data.generated import open_scenes, open_stickers
-
+def _sources(part: str, split: str | None) -> list[tuple[Source, int]]:
+    """What one part of a spec names, and how often a pass takes each."""
     place, _, query = part.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     unknown = sorted(set(options) - _OPTIONS)
@@ -154,30 +163,48 @@ def _source(part: str, split: str | None) -> Source:
         raise UserError(
             f"the data spec {part!r} has an unknown option {unknown[0]!r}; known: {', '.join(sorted(_OPTIONS))}."
         )
-    numbers = {
-        name: _number(part, name, options[name]) for name in ("limit", "views", "seed", "start") if name in options
-    }
-    kind, _, rest = place.partition(":")
+    counts = ("limit", "views", "seed", "start", "repeat")
+    numbers = {name: _number(part, name, options[name]) for name in counts if name in options}
+    repeat = numbers.pop("repeat", 1)
     if not place:
         raise UserError("the data spec is empty; name a folder, playroom:train or stickers.")
     condition = find(options["condition"]).name if "condition" in options else None
-    if kind == "playroom":
-        name, _, count = rest.partition(":")
-        if count:
-            numbers["limit"] = _number(part, "count", count)
-        return open_scenes(
-            name or options.get("split") or split or "train",
-            numbers.get("limit"),
-            numbers.get("start", 0),
-            options.get("only"),
-            condition,
-        )
+    kind, _, rest = place.partition(":")
+    if kind in ("playroom", "stickers"):
+        return [(_generated(kind, rest, part, options, numbers, split, condition), repeat)]
+    found = _in_folder(Path(place).expanduser(), options, numbers.get("limit"), split, condition)
+    return [(source, times * repeat) for source, times in found]
+
+
+def _generated(
+    kind: str, rest: str, part: str, options: dict, numbers: dict, split: str | None, condition: str | None
+) -> Source:
+    from zeroconv.data.generated import open_scenes, open_stickers
+
     if kind == "stickers":
         return open_stickers(rest or None, options.get("split", split), condition=condition, **numbers)
-    return open_folder(Path(place).expanduser(), options.get("split", split), numbers.get("limit"), condition)
+    name, _, count = rest.partition(":")
+    limit = _number(part, "count", count) if count else numbers.get("limit")
+    chosen = name or options.get("split") or split or "train"
+    return open_scenes(chosen, limit, numbers.get("start", 0), options.get("only"), condition)
+
+
+def _in_folder(
+    folder: Path, options: dict, limit: int | None, split: str | None, condition: str | None
+) -> list[tuple[Source, int]]:
+    from zeroconv.data.folders import open_folder
+    from zeroconv.data.pairs import open_pairs
+
+    hints = Path(options["hints"]).expanduser() if "hints" in options else None
+    listed = open_folder(folder, options.get("split", split), limit, condition)
+    if listed is None:
+        return [*open_pairs(folder, hints, limit, condition)]
+    if hints is not None:
+        raise UserError(f"{folder} has a list that names its hints, so hints= cannot be given beside it.")
+    return [(listed, 1)]
 
 
 def _number(part: str, name: str, value: str) -> int:
-    if not value.isdecimal() or (int(value) < 1 and name in ("limit", "views", "count")):
+    if not value.isdecimal() or (int(value) < 1 and name in ("limit", "views", "count", "repeat")):
         raise UserError(f"the data spec {part!r} gives {name} as {value!r}; give a positive whole number.")
     return int(value)

@@ -66,6 +66,7 @@ class Examples:
     mirrorable: ndarray  # (N,) bool
     text: TextTable
     broken: dict[str, str] = field(default_factory=dict)  # name → why it was set aside
+    repeats: ndarray | None = None  # (N,) how often a pass takes each; None: once
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -78,6 +79,7 @@ class Examples:
         texts: list[tuple[str, ...]],
         table: TextTable,
         broken: dict[str, str],
+        repeats: Sequence[int] = (),
     ) -> Examples:
         return cls(
             moments=Table([shard.arrays["moments"] for shard in moments]),
@@ -87,6 +89,7 @@ class Examples:
             mirrorable=np.array([value for shard in hints for value in shard.note["mirrorable"]], bool),
             text=table,
             broken=broken,
+            repeats=np.array(repeats) if any(times != 1 for times in repeats) else None,
         )
 
     def prompts(self, indices: Sequence[int]) -> list[str]:

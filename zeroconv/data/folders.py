@@ -72,8 +72,9 @@ class Folder:
 
 def open_folder(
     folder: Path, split: str | None = None, limit: int | None = None, condition: str | None = None
-) -> Source:
-    """Read the list of a folder; `split` keeps the lines whose column `split` says so. No picture is opened."""
+) -> Source | None:
+    """Read the list of a folder, None where it has none; `split` keeps the lines whose column `split` says so. No
+    picture is opened."""
     if not folder.exists():
         raise UserError(f"there is no data folder {folder}; check the path in the recipe's data.train.")
     if not folder.is_dir():
@@ -86,23 +87,7 @@ def open_folder(
 
     if packed := open_packed(folder, condition):
         return packed if limit is None else replace(packed, rows=packed.rows[:limit])
-    raise UserError(
-        f"{folder} has no metadata.jsonl; write one with a line a picture: "
-        '{"file_name": "a.png", "text": "its caption"}, and "conditioning_image": "b.png" where there is a hint.'
-    )
-
-
-def open_pictures(folder: Path) -> Folder:
-    """A folder's pictures, with what stands in a .txt of the same name beside each as its caption (kohya's way)."""
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    if not found:
-        raise UserError(f"the folder {folder} holds no pictures ({', '.join(sorted(SUFFIXES))}).")
-    rows = []
-    for path in found:
-        caption = path.with_suffix(".txt")
-        text = caption.read_text(encoding="utf-8").strip() if caption.is_file() else ""
-        rows.append(Row(str(path.relative_to(folder)), (text,)))
-    return Folder(folder, tuple(rows))
+    return None
 
 
 def _lines(path: Path, parse: Any, split: str | None) -> list[Row]:

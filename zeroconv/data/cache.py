@@ -20,6 +20,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from zeroconv.backbones import Backbone
+from zeroconv.data.buckets import Frame
 from zeroconv.data.cache_keys import drawing_key
 from zeroconv.data.datasets import Dataset
 from zeroconv.data.drawing import Drawn, draw_shards
@@ -45,7 +46,7 @@ class CacheSettings:
 def cache_hints(dataset: Dataset, settings: CacheSettings | None = None, progress: Progress | None = None) -> int:
     """The part that needs no model: draw hints (and generated pictures) ahead of time. Returns how many examples."""
     settings = settings or CacheSettings()
-    for _ in _hint_shards(dataset, settings, progress or _silent, needed=lambda shard: False):
+    for _ in _hint_shards(dataset, _parts(dataset), settings, progress or _silent, needed=lambda shard: False):
         pass
     return len(dataset)
 
@@ -59,16 +60,20 @@ def cache_examples(
     cannot be written.
     """
     settings, progress = settings or CacheSettings(), progress or _silent
-    if dataset.size is None or dataset.size % backbone.latent_scale:
+    if dataset.size is None or (dataset.buckets is None and dataset.size % backbone.latent_scale):
         raise UserError(f"data.size is {dataset.size}; give a multiple of {backbone.latent_scale}, as the base needs.")
     store, encoder = Store(settings.root or default_root(), "moments"), encoder_key(backbone)
-    hints, moments = [], []
+    hints, moments, parts = [], [], _parts(dataset)
 
     def key(shard: Shard) -> str:  # the pictures' own, so that two conditions share their moments
         mirrors = shard.note["mirrorable"] if settings.flip else None
-        return content_key(FORMAT, encoder, dataset.size, shard.note["keys"], mirrors)
+        size = shard.note.get("frame", dataset.size)
+        return content_key(FORMAT, encoder, size, shard.note["keys"], mirrors)
 
-    for shard, pictures in _hint_shards(dataset, settings, progress, needed=lambda shard: not store.has(key(shard))):
+    def needed(shard: Shard) -> bool:
+        return not store.has(key(shard))
+
+    for shard, pictures in _hint_shards(dataset, parts, settings, progress, needed):
         if not store.has(key(shard)):
             store.write(key(shard), _encode(backbone, pictures, shard.note["mirrorable"], settings))
         hints.append(shard)
@@ -79,59 +84,82 @@ def cache_examples(
         raise UserError(f"no picture of the data set can be used; the first: {first}")
     texts = [tuple(text) for shard in hints for text in shard.note["text"]]
     table = cache_text(backbone, texts, store.root, progress)
-    return Examples.of(hints, moments, texts, table, broken, _repeats(dataset, hints))
+    return Examples.of(hints, moments, texts, table, broken, _repeats(dataset, parts, hints))
 
 
 # ---------------------------------------------------------------- hints and pictures
 
 
-def _parts(dataset: Dataset) -> list[range]:
-    return [range(i, min(i + SHARD, len(dataset))) for i in range(0, len(dataset), SHARD)]
+@dataclass(frozen=True)
+class Part:
+    """Examples that share a shard, all of one shape."""
+
+    indices: Sequence[int]
+    frame: Frame | None = None  # where it is not the data set's square
 
 
-def _repeats(dataset: Dataset, shards: list[Shard]) -> list[int]:
+def _parts(dataset: Dataset) -> list[Part]:
+    """The data set in its order; with buckets, one shape after the other."""
+    if dataset.buckets is None:
+        return [Part(range(i, min(i + SHARD, len(dataset)))) for i in range(0, len(dataset), SHARD)]
+    square = (dataset.buckets.size, dataset.buckets.size)
+    shapes: dict[Frame, list[int]] = {}
+    for i in range(len(dataset)):
+        shapes.setdefault(dataset.frame(i) or square, []).append(i)
+    return [
+        Part(tuple(indices[i : i + SHARD]), None if frame == square else frame)
+        for frame, indices in sorted(shapes.items())
+        for i in range(0, len(indices), SHARD)
+    ]
+
+
+def _repeats(dataset: Dataset, parts: list[Part], shards: list[Shard]) -> list[int]:
     """How often a pass takes each whole example; nothing where all are taken once."""
     if all(times == 1 for times in dataset.repeats):
         return []
     return [
         dataset.repeat(i)
-        for part, shard in zip(_parts(dataset), shards, strict=True)
-        for i in _whole(dataset, part, shard)
+        for part, shard in zip(parts, shards, strict=True)
+        for i in _whole(dataset, part.indices, shard)
     ]
 
 
-def _whole(dataset: Dataset, part: Sequence[int], shard: Shard) -> list[int]:
+def _whole(dataset: Dataset, indices: Sequence[int], shard: Shard) -> list[int]:
     """Which examples of a part its shard holds: all but the broken ones."""
     keys = iter([*shard.note["keys"], None])
-    if len(shard.note["keys"]) == len(part):
-        return list(part)
+    if len(shard.note["keys"]) == len(indices):
+        return list(indices)
     key, found = next(keys), []
-    for i in part:
+    for i in indices:
         if dataset.key(i) == key:
             found.append(i)
             key = next(keys)
     return found
 
 
-def _hint_key(dataset: Dataset, part: Sequence[int]) -> str:
-    names = [dataset.condition_of(i) for i in part]
+def _hint_key(dataset: Dataset, part: Part) -> str:
+    names = [dataset.condition_of(i) for i in part.indices]
     drawn = {name: drawing_key(name) for name in names if name is not None}
-    return content_key(FORMAT, dataset.size, names, drawn, [dataset.key(i) for i in part])
+    return content_key(FORMAT, part.frame or dataset.size, names, drawn, [dataset.key(i) for i in part.indices])
 
 
 def _hint_shards(
-    dataset: Dataset, settings: CacheSettings, progress: Progress, needed: Callable[[Shard], bool]
+    dataset: Dataset,
+    parts: list[Part],
+    settings: CacheSettings,
+    progress: Progress,
+    needed: Callable[[Shard], bool],
 ) -> Iterator[tuple[Shard, ndarray | Rows]]:
     """Each part's shard, and its pictures (N, H, W, 3) uint8: none where the caller has not `needed` them."""
-    store, parts = Store(settings.root or default_root(), "hints"), _parts(dataset)
+    store = Store(settings.root or default_root(), "hints")
     keys = [_hint_key(dataset, part) for part in parts]
     missing = []
     for part, key in zip(parts, keys, strict=True):
         kept = _read(store, key)
         if kept is None or (needed(kept) and "image" not in kept.arrays and kept.note["text"]):
             missing.append(part)
-    drawn = draw_shards(dataset, missing, settings.workers)
-    done, total = 0, sum(map(len, missing))
+    drawn = draw_shards(dataset, [part.indices for part in missing], settings.workers)
+    done, total = 0, sum(len(part.indices) for part in missing)
     for part, key in zip(parts, keys, strict=True):
         if part not in missing:
             shard = store.read(key)
@@ -140,7 +168,7 @@ def _hint_shards(
         examples = next(drawn)
         if not store.has(key):
             _write_hints(store, key, dataset, part, examples)
-        done += len(part)
+        done += len(part.indices)
         progress("pictures", done, total)
         images = [e.image for e in examples if e.image is not None]
         yield store.read(key), np.stack(images) if images else _NO_PICTURES
@@ -153,7 +181,7 @@ def _read(store: Store, key: str) -> Shard | None:
         return None
 
 
-def _write_hints(store: Store, key: str, dataset: Dataset, part: range, examples: list[Drawn]) -> None:
+def _write_hints(store: Store, key: str, dataset: Dataset, part: Part, examples: list[Drawn]) -> None:
     good = [e for e in examples if e.broken is None]
     arrays: dict[str, ndarray] = {}
     hints = [e.hint for e in good if e.hint is not None]
@@ -161,15 +189,17 @@ def _write_hints(store: Store, key: str, dataset: Dataset, part: range, examples
         if len({hint.ndim for hint in hints}) > 1:  # one hint in colour, all in colour
             hints = [hint if hint.ndim == 3 else np.repeat(hint[..., None], 3, -1) for hint in hints]
         arrays["hint"] = np.stack(hints)
-    if good and all(dataset.generated(i) for i in part):
+    if good and all(dataset.generated(i) for i in part.indices):
         arrays["image"] = np.stack([e.image for e in good if e.image is not None])
-    names = {dataset.name(i): e.broken for i, e in zip(part, examples, strict=True) if e.broken is not None}
+    names = {dataset.name(i): e.broken for i, e in zip(part.indices, examples, strict=True) if e.broken is not None}
     note = {
-        "keys": [dataset.key(i) for i, e in zip(part, examples, strict=True) if e.broken is None],
+        "keys": [dataset.key(i) for i, e in zip(part.indices, examples, strict=True) if e.broken is None],
         "text": [e.text for e in good],
         "mirrorable": [e.mirrorable for e in good],
         "broken": names,
     }
+    if part.frame is not None:
+        note["frame"] = part.frame
     store.write(key, arrays, note)
 
 

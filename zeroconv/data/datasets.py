@@ -12,6 +12,7 @@ from numpy import ndarray
 from PIL import Image
 
 from zeroconv.conditions import find
+from zeroconv.data.buckets import Buckets, Frame
 from zeroconv.data.fitting import BrokenExample, fit
 from zeroconv.errors import UserError
 
@@ -56,12 +57,17 @@ class Source(Protocol):
     def example(self, i: int, size: int | None, condition: str | None) -> Example:
         """Raises UserError if the picture is missing or broken. `hint` is None unless the source has it."""
 
+    def shape(self, i: int) -> tuple[int, int] | None:
+        """Width and height of example i's picture without reading its pixels; None: a square of any size is made.
+        Raises UserError if it is missing or broken."""
+
 
 @dataclass(frozen=True)
 class Dataset(Sequence):
     """Examples of one or several sources, one after the other.
 
-    With `size`, pictures and hints are cropped to their middle square and scaled to it. With `condition`, an example
+    With `size`, pictures and hints are cropped to their middle square and scaled to it, or with `buckets` to the middle
+    of the nearest shape among them. With `condition`, an example
     without a hint gets one drawn from its picture. A source's examples are taken `repeats` times in a pass of training;
     here they stand once.
     """
@@ -71,6 +77,7 @@ class Dataset(Sequence):
     condition: str | None = None
     rows: tuple[tuple[int, int], ...] = field(default=(), repr=False)  # (source, index there) of every example
     repeats: tuple[int, ...] = ()  # one a source; none: 1 each
+    buckets: Buckets | None = None
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -89,7 +96,8 @@ class Dataset(Sequence):
             example = self.sources[source].example(index, self.size, condition)
         except UserError as error:
             raise BrokenExample(str(error)) from error
-        return fit(example, self.size, condition)
+        frame = self.size if self.buckets is None else self.buckets.frame(*example.image.size)
+        return fit(example, frame, condition)
 
     def __iter__(self) -> Iterator[Example]:
         return (self[i] for i in range(len(self)))
@@ -97,6 +105,16 @@ class Dataset(Sequence):
     def condition_of(self, i: int) -> str | None:
         """The condition of example i's hint."""
         return self.sources[self.rows[i][0]].condition or self.condition
+
+    def frame(self, i: int) -> Frame | None:
+        """Width and height that example i will have; None where it keeps its own, or cannot be used."""
+        if self.buckets is None:
+            return None if self.size is None else (self.size, self.size)
+        source, index = self.rows[i]
+        try:
+            return self.buckets.frame(*(self.sources[source].shape(index) or (self.buckets.size, self.buckets.size)))
+        except UserError:
+            return None
 
     def repeat(self, i: int) -> int:
         """How often a pass takes example i."""
@@ -121,6 +139,7 @@ def open_dataset(
     limit: int | None = None,
     condition: str | None = None,
     size: int | None = None,
+    buckets: Buckets | None = None,
 ) -> Dataset:
     """Open what a spec names; no picture is read yet.
 
@@ -148,7 +167,8 @@ def open_dataset(
     if isinstance(spec, str) and Path(spec).is_dir():
         parts = [spec]
     found = [pair for part in parts for pair in _sources(part, split)]
-    dataset = Dataset(tuple(source for source, _ in found), size, condition, repeats=tuple(times for _, times in found))
+    sources, repeats = (tuple(column) for column in zip(*found, strict=True))
+    dataset = Dataset(sources, size, condition, repeats=repeats, buckets=buckets)
     if not len(dataset):
         raise UserError(f"the data set {spec} is empty; check its split and limit.")
     return dataset if limit is None else dataset[:limit]

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy import ndarray
@@ -68,6 +68,9 @@ class Folder:
         image = read_picture(self.folder / row.image)
         people = None if row.pose is None else read_people(self.folder / row.pose, image.size)
         return Example(row.image, image, row.text, hint, mirrorable, people)
+
+    def shape(self, i: int) -> tuple[int, int]:
+        return picture_size(self.folder / self.rows[i].image)
 
 
 def open_folder(
@@ -149,6 +152,15 @@ def read_picture(path: Path) -> Image.Image:
         raise UserError(f"{path} is missing.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read as a picture ({error}).") from error
+
+
+def picture_size(file: Path | IO[bytes]) -> tuple[int, int]:
+    """Width and height, from the header alone. Raises UserError."""
+    try:
+        with Image.open(file) as opened:
+            return opened.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{file} cannot be read as a picture ({error}).") from error
 
 
 def read_people(path: Path, size: tuple[int, int]) -> tuple[ndarray, ...]:

@@ -7,13 +7,14 @@ import json
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from zeroconv.data.datasets import Example
-from zeroconv.data.folders import SIDED, Folder, signature
+from zeroconv.data.folders import SIDED, Folder, picture_size, signature
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
 
@@ -110,13 +111,14 @@ class Packed:
         sides = not any(SIDED.search(t) for t in text)
         return Example(name, _picture(image, name), text, drawn, sides)
 
+    def shape(self, i: int) -> tuple[int, int]:
+        return picture_size(io.BytesIO(self._read(i)[0]))
+
     def _read(self, i: int) -> tuple[bytes, bytes | None, tuple[str, ...]]:
         path = self.shards[self.rows[i][0]]
         if path.suffix == ".tar":
             return _read_tar(path, dict(self.rows[i][2]))
-        _, parquet = _arrow()
-        with parquet.ParquetFile(path) as file:
-            line = file.read_row_group(self.rows[i][1]).slice(self.rows[i][2], 1).to_pylist()[0]
+        line = _row_group(path, self.rows[i][1]).slice(self.rows[i][2], 1).to_pylist()[0]
         text = line.get("text", line.get("caption", ""))
         hint = line.get("conditioning_image")
         captions = (text,) if isinstance(text, str) else tuple(text)
@@ -132,6 +134,14 @@ def open_packed(folder: Path, condition: str | None = None) -> Packed | None:
                 rows = tuple((number, *row) for number, path in enumerate(shards) for row in index(path))
                 return Packed(shards, rows, condition)
     return None
+
+
+@lru_cache(maxsize=2)
+def _row_group(path: Path, number: int) -> Any:
+    """Rows are asked for one after the other, but can be read a group at a time only."""
+    _, parquet = _arrow()
+    with parquet.ParquetFile(path) as file:
+        return file.read_row_group(number)
 
 
 def _index_parquet(path: Path) -> list[tuple]:

@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -42,6 +42,15 @@ class ControlSettings(Strict):
         return self
 
 
+class BucketSettings(Strict):
+    """Shapes other than the square; see `zeroconv.data.buckets.Buckets`."""
+
+    step: int | None = Field(None, ge=8)  # pixels; None: an eighth of data.size, at most 64
+    min_side: int | None = Field(None, ge=8)  # None: half of data.size
+    max_side: int | None = Field(None, ge=8)  # None: twice data.size
+    upscale: bool = True  # false: a picture smaller than its shape keeps its size
+
+
 class DataSettings(Strict):
     """What to learn from; specs as in `zeroconv.data.open_dataset`."""
 
@@ -50,6 +59,7 @@ class DataSettings(Strict):
     validation: tuple[str, ...] | None = None  # None: some of the training pictures are held out
     validation_count: int = Field(128, ge=2)
     size: int | None = Field(None, ge=8)  # pixels; None: the base's own
+    buckets: BucketSettings | None = None  # true: keep the pictures' aspect ratios; None: middle squares
     flip: bool = False  # mirror half of the pictures, where captions and hints allow it
     hint_dropout: float = Field(0.0, ge=0, lt=1)  # share of hints that are blanked
     workers: int | None = Field(None, ge=1)  # processes that draw; None: one a core
@@ -59,6 +69,11 @@ class DataSettings(Strict):
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("buckets", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: Any) -> Any:
+        return {} if value is True else None if value is False else value
 
     @model_validator(mode="after")
     def _hints_may_be_mirrored(self) -> DataSettings:
@@ -213,5 +228,6 @@ def _suggestion(loc: tuple) -> str:
     model: Any = Recipe
     for part in loc[:-1]:
         model = model.model_fields[part].annotation
+        model = next((one for one in get_args(model) if hasattr(one, "model_fields")), model)  # of "settings or None"
     close = difflib.get_close_matches(str(loc[-1]), model.model_fields, n=1)
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(model.model_fields)}"

@@ -22,10 +22,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zeroconv.data.buckets import Buckets
 from zeroconv.data.datasets import Dataset, open_dataset
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
-from zeroconv.training.recipe import Recipe, load_recipe
+from zeroconv.training.recipe import Recipe, load_recipe, parse_recipe
 from zeroconv.training.report import write_report
 from zeroconv.training.state import checkpoints
 
@@ -86,7 +87,7 @@ def assemble(recipe: Recipe, accelerator: Any, say: Say) -> Trainer:
     settings = recipe.data
     backbone = load_backbone(recipe.base, device=accelerator.device)
     size = settings.size or backbone.default_size
-    train_set, held_out = open_data(recipe, size)
+    train_set, held_out = open_data(recipe, size, backbone.latent_scale)
     cache = CacheSettings(settings.cache, settings.workers, settings.flip)
     progress = Countdown(say)
     with accelerator.main_process_first():  # one process fills the cache, the others find it filled
@@ -124,10 +125,11 @@ def make_control(recipe: Recipe, backbone: UNetBackbone) -> ControlNet:
 # ---------------------------------------------------------------- data
 
 
-def open_data(recipe: Recipe, size: int) -> tuple[Dataset, Dataset]:
-    """The pictures to train on and those to measure on; no picture is in both."""
+def open_data(recipe: Recipe, size: int, scale: int = 8) -> tuple[Dataset, Dataset]:
+    """The pictures to train on and those to measure on; no picture is in both. `scale`: pixels a latent."""
     settings = recipe.data
-    options: dict[str, Any] = {"condition": settings.condition, "size": size}
+    buckets = None if settings.buckets is None else Buckets.of(size, scale, **settings.buckets.model_dump())
+    options: dict[str, Any] = {"condition": settings.condition, "size": size, "buckets": buckets}
     train_set = open_dataset(settings.train, **options)
     if settings.validation is not None:
         return train_set, open_dataset(settings.validation, **options)
@@ -185,7 +187,8 @@ def open_run(recipe: Recipe, resume: bool = True) -> None:
     if not resume:
         raise UserError(f"{out} holds a run already; go on with it, or name another out folder.")
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))["identity"]
+        # read anew, so that settings which did not exist then have their defaults
+        before = parse_recipe(json.loads(path.read_text(encoding="utf-8"))["recipe"]).identity()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read; name another out folder.") from error
     if before != identity:

@@ -31,6 +31,7 @@ def test_there_are_the_140_names_of_the_tutorial_and_all_are_colours():
 
 @pytest.mark.parametrize("size", [64, 128, 512])
 def test_the_picture_shows_what_the_prompt_says_and_the_hint_is_its_outline(size):
+    areas = []
     for number in range(20):
         circle = sample_circle(number)
         target, source = draw_circle(circle, size)
@@ -41,12 +42,16 @@ def test_the_picture_shows_what_the_prompt_says_and_the_hint_is_its_outline(size
         away = np.hypot(place[None] - circle.x, place[:, None] - circle.y) - circle.radius
         assert (target[away < -2 / size] == rgb(circle.colour)).all()
         assert (target[away > 2 / size] == rgb(circle.ground)).all()
+        ground, colour = np.array(rgb(circle.ground)), np.array(rgb(circle.colour))
+        filled = np.abs(target - ground).sum() / size**2 / np.abs(colour - ground).sum()
+        areas.append(filled / (np.pi * circle.radius**2))
         assert (source[np.abs(away) > 3.5 / size] == 0).all()
         assert 0.9 < (source[..., 0] > 100).sum() / (2 * np.pi * circle.radius * size * max(1, size // 256)) < 2.6
         assert not inside[0].any()
         assert not inside[-1].any()
         assert not inside[:, 0].any()
         assert not inside[:, -1].any()
+    assert 0.98 < np.mean(areas) < 1.02
 
 
 def test_the_colours_of_a_picture_can_be_told_apart():

@@ -13,10 +13,14 @@ from PIL import Image
 
 from zeroconv.conditions import find
 from zeroconv.data.buckets import Buckets, Frame
+from zeroconv.data.columns import COLUMNS, Columns
 from zeroconv.data.fitting import BrokenExample, fit
 from zeroconv.errors import UserError
 
-_OPTIONS = {"split", "limit", "views", "seed", "start", "only", "condition", "hints", "repeat"}
+_OPTIONS = {
+    *("split", "limit", "views", "seed", "start", "only", "condition", "hints", "repeat", "config", "revision"),
+    *COLUMNS,
+}
 
 
 @dataclass(frozen=True)
@@ -150,9 +154,13 @@ def open_dataset(
     FOLDER                    an imagefolder with metadata.jsonl (file_name, text, and conditioning_image for the hint),
                               or fill50k's layout with prompt.json (source = hint, target, prompt).
                               Also a folder of parquet or tar shards, as `zeroconv annotate --format` writes them.
+                              Columns of other names are told as `?caption_column=description`, likewise
+                              image_column and conditioning_image_column.
                               Else its pictures, each with captions in a .txt or .caption beside it, and hints of the
                               same names in the folder that `?hints=FOLDER` names; those of a subfolder `10_cats` are
                               taken ten times a pass.
+    "hub:OWNER/NAME"          a data set of the Hugging Face hub, in one of these layouts or as the hub converts it to
+                              parquet; `?split=test`, `?config=NAME` where it has parts, `?revision=`.
     Any of them may end in `?limit=N`, in `?repeat=N` (taken N times a pass of training), and in `?condition=pose`
     where its hints differ from the data set's; several are joined with " + ". `split` and `limit` stand in where the
     spec is silent; `limit` bounds the whole. Raises UserError for a spec that names nothing, a folder that lacks its
@@ -192,7 +200,10 @@ def _sources(part: str, split: str | None) -> list[tuple[Source, int]]:
     kind, _, rest = place.partition(":")
     if kind in ("playroom", "stickers"):
         return [(_generated(kind, rest, part, options, numbers, split, condition), repeat)]
-    found = _in_folder(Path(place).expanduser(), options, numbers.get("limit"), split, condition)
+    limit = numbers.get("limit")
+    if kind == "hub":
+        return [(_on_hub(rest, options, limit, split, condition), repeat)]
+    found = _in_folder(Path(place).expanduser(), options, limit, split, condition)
     return [(source, times * repeat) for source, times in found]
 
 
@@ -209,6 +220,15 @@ def _generated(
     return open_scenes(chosen, limit, numbers.get("start", 0), options.get("only"), condition)
 
 
+def _on_hub(name: str, options: dict, limit: int | None, split: str | None, condition: str | None) -> Source:
+    from zeroconv.data.hub import open_hub
+
+    if name.count("/") != 1 or not all(name.split("/")):
+        raise UserError(f"the data spec names {name!r} of the hub; write hub:OWNER/NAME.")
+    place = options.get("config"), options.get("revision")
+    return open_hub(name, options.get("split", split), limit, condition, Columns.of(options), *place)
+
+
 def _in_folder(
     folder: Path, options: dict, limit: int | None, split: str | None, condition: str | None
 ) -> list[tuple[Source, int]]:
@@ -216,7 +236,8 @@ def _in_folder(
     from zeroconv.data.pairs import open_pairs
 
     hints = Path(options["hints"]).expanduser() if "hints" in options else None
-    listed = open_folder(folder, options.get("split", split), limit, condition)
+    chosen, columns = options.get("split", split), Columns.of(options)
+    listed = open_folder(folder, chosen, limit, condition, columns, options.get("config"))
     if listed is None:
         return [*open_pairs(folder, hints, limit, condition)]
     if hints is not None:

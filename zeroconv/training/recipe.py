@@ -114,6 +114,13 @@ class TrainingSettings(Strict):
     sample_steps: int = Field(15, ge=1)
     sample_cfg: float = Field(4.0, ge=1)
     export: Literal["float32", "float16", "bfloat16"] = "float32"  # of out/control
+    report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()  # beside log.jsonl
+    project: str = "zeroconv"  # the trackers' name for runs that belong together
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @field_validator("on_convergence")
     @classmethod
@@ -164,7 +171,7 @@ class Recipe(Strict):
 
 _MAY_CHANGE = (
     "steps threads max_minutes log_every checkpoint_every keep validate_every "
-    "sample_every sample_count sample_steps sample_cfg export"
+    "sample_every sample_count sample_steps sample_cfg export report_to project"
 ).split()
 
 

@@ -8,6 +8,7 @@ out/broken.json        pictures that could not be read, and why (if there were a
 out/control/           the trained control, averaged weights, a diffusers folder
 out/best/              the same at the checkpoint of the lowest validation loss, where that was not the last
 out/summary.json       how it ended
+out/tensorboard/       the same figures for TensorBoard (with training.report_to)
 out/report.html        curves, events and pictures on one page
 """
 
@@ -58,21 +59,35 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
     Raises UserError for whatever is wrong with recipe, data, model or folder.
     """
     from accelerate import Accelerator
+    from accelerate.utils import ProjectConfiguration
+
+    from zeroconv.training.tracking import Tracking, check_trackers
 
     say = say or _print
     if recipe.training.threads:
         import torch
 
         torch.set_num_threads(recipe.training.threads)
+    check_trackers(recipe.training.report_to)
     # accelerate places processes and devices; autocast is ours, so that two runs in one process may differ in it
-    accelerator = Accelerator(mixed_precision="no", cpu=recipe.device == "cpu")
+    accelerator = Accelerator(
+        mixed_precision="no",
+        cpu=recipe.device == "cpu",
+        log_with=list(recipe.training.report_to) or None,
+        project_config=ProjectConfiguration(logging_dir=str(Path(recipe.out) / "tensorboard")),
+    )
     with accelerator.main_process_first():  # one process makes the folder, the others find it made
         if accelerator.is_main_process:
             open_run(recipe, resume)
     trainer = assemble(recipe, accelerator, say if accelerator.is_main_process else _silent)
     if trainer.resume():
         say(f"going on from step {trainer.step} of {recipe.training.steps}")
-    status = trainer.run()
+    tracking = Tracking(recipe, accelerator, trainer.step)
+    trainer.log.tell, trainer.show = tracking.figures, tracking.sheet
+    try:
+        status = trainer.run()
+    finally:
+        tracking.finish()
     if accelerator.is_main_process:
         _finish(trainer, status, say)
     return trainer.folder

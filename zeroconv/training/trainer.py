@@ -97,6 +97,7 @@ class Trainer:
         self.history: list[dict[str, float]] = []  # what every validation measured
         self.converged: dict[str, float] | None = None  # when the hints began to be followed
         self.micro = 0  # micro-batches taken, the place in the data
+        self.show: Callable[[int, Path], None] = lambda step, sheet: None  # hears of every sheet of pictures
         self.rollbacks = 0
 
     # ---------------------------------------------------------------- the loop
@@ -266,6 +267,7 @@ class Trainer:
             sample_grid(path, self.backbone, self.control, self.held_out, self.settings)
             self.control.train()
         self._say_now(f"step {self.step}/{self.settings.steps}  pictures: {path}")
+        self.show(self.step, path)
 
     def _say_now(self, line: str) -> None:
         if self.accelerator.is_main_process:

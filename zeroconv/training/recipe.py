@@ -97,7 +97,9 @@ class TrainingSettings(Strict):
     clip: float = Field(1.0, gt=0)  # norm of the gradient
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     prompt_dropping: float = Field(0.5, ge=0, le=1)  # share of prompts made empty, drawn anew every step
-    timesteps: Literal["uniform", "logit_normal"] = "uniform"  # logit-normal: more from the middle (Esser et al. 2024)
+    # logit-normal: more from the middle (Esser et al. 2024); cubic: more noise, where colours are decided (T2I-Adapter,
+    # Mou et al. 2023, section 3.4)
+    timesteps: Literal["uniform", "logit_normal", "cubic"] = "uniform"
     min_snr: float | None = Field(None, gt=0)  # γ of min-SNR weighting (Hang et al. 2023), usually 5; None: no weights
     offset_noise: float = Field(0.0, ge=0, lt=1)  # spread of one noise a picture and channel beside the usual one
     on_convergence: str | None = None  # stop_after=N, lower_lr=FACTOR or enlarge_batch=TIMES, once hints are followed

@@ -45,10 +45,10 @@ def test_such_a_folder_can_be_trained_on(zeroconv, tmp_path: Path) -> None:
 
 def test_help_and_version_name_every_command(zeroconv) -> None:
     text = zeroconv("--help").stdout
-    for command in ("generate", "annotate", "train", "evaluate", "info", "convert", "demo", "playroom"):
+    for command in ("generate", "annotate", "train", "cache", "evaluate", "info", "convert", "demo", "playroom"):
         assert command in text
     text = zeroconv("playroom", "--help").stdout
-    for command in ("render", "stickers", "train-base"):
+    for command in ("render", "stickers", "fill50k", "train-base"):
         assert command in text
     from zeroconv import __version__
 

@@ -41,14 +41,26 @@ class CacheSettings:
     workers: int | None = None  # processes that draw; None: one a core
     flip: bool = False  # keep the moments of mirrored pictures too
     batch_size: int = 8  # pictures the autoencoder takes at once
+    rank: int = 0  # of `world` processes or machines that share `root`, number `rank` fills every world-th shard first
+    world: int = 1
 
 
 def cache_hints(dataset: Dataset, settings: CacheSettings | None = None, progress: Progress | None = None) -> int:
-    """The part that needs no model: draw hints (and generated pictures) ahead of time. Returns how many examples."""
+    """The part that needs no model: draw hints (and generated pictures) ahead of time, those of `settings.rank`'s
+    shards. Returns how many examples."""
     settings = settings or CacheSettings()
-    for _ in _hint_shards(dataset, _parts(dataset), settings, progress or _silent, needed=lambda shard: False):
+    plan = _plan(dataset)[settings.rank :: settings.world]
+    for _ in _hint_shards(dataset, plan, settings, progress or _silent, needed=lambda shard: False):
         pass
-    return len(dataset)
+    return sum(len(part.indices) for part, _ in plan)
+
+
+def cache_share(dataset: Dataset, backbone: Backbone, settings: CacheSettings, progress: Progress | None = None) -> int:
+    """Hints and moments of `settings.rank`'s shards alone, for caches that machines fill. Returns how many examples."""
+    plan = _plan(dataset)[settings.rank :: settings.world]
+    for _ in _filled(dataset, plan, backbone, settings, progress or _silent):
+        pass
+    return sum(len(part.indices) for part, _ in plan)
 
 
 def cache_examples(
@@ -56,35 +68,68 @@ def cache_examples(
 ) -> Examples:
     """Everything of `dataset` (opened with a size and a condition), from the cache where it is there.
 
-    Broken pictures are set aside and listed in `Examples.broken`. Raises UserError if none is left, or the cache
-    cannot be written.
+    Broken pictures are set aside and listed in `Examples.broken`. Of several processes each fills its shards, waits for
+    those of the others, and fills what they leave. Raises UserError if no picture is left, or the cache cannot be
+    written.
     """
     settings, progress = settings or CacheSettings(), progress or _silent
-    if dataset.size is None or (dataset.buckets is None and dataset.size % backbone.latent_scale):
-        raise UserError(f"data.size is {dataset.size}; give a multiple of {backbone.latent_scale}, as the base needs.")
-    store, encoder = Store(settings.root or default_root(), "moments"), encoder_key(backbone)
-    hints, moments, parts = [], [], _parts(dataset)
-
-    def key(shard: Shard) -> str:  # the pictures' own, so that two conditions share their moments
-        mirrors = shard.note["mirrorable"] if settings.flip else None
-        size = shard.note.get("frame", dataset.size)
-        return content_key(FORMAT, encoder, size, shard.note["keys"], mirrors)
-
-    def needed(shard: Shard) -> bool:
-        return not store.has(key(shard))
-
-    for shard, pictures in _hint_shards(dataset, parts, settings, progress, needed):
-        if not store.has(key(shard)):
-            store.write(key(shard), _encode(backbone, pictures, shard.note["mirrorable"], settings))
+    root, plan = settings.root or default_root(), _plan(dataset)
+    if settings.world > 1:
+        began, mine = time.monotonic(), plan[settings.rank :: settings.world]
+        for _ in _filled(dataset, mine, backbone, settings, progress):
+            pass
+        took = (time.monotonic() - began) / max(1, len(mine))
+        keys, encoder = [key for _, key in plan], encoder_key(backbone)
+        _wait(keys, lambda key: _is_filled(root, key, dataset, encoder, settings), patience=max(30.0, 3 * took))
+    hints, moments = [], []
+    for shard, latents in _filled(dataset, plan, backbone, settings, progress):
         hints.append(shard)
-        moments.append(store.read(key(shard)))
+        moments.append(latents)
     broken = {name: reason for shard in hints for name, reason in shard.note["broken"].items()}
     if not sum(len(shard.note["text"]) for shard in hints):
         first = next(iter(broken.values()), "there is none")
         raise UserError(f"no picture of the data set can be used; the first: {first}")
     texts = [tuple(text) for shard in hints for text in shard.note["text"]]
-    table = cache_text(backbone, texts, store.root, progress)
-    return Examples.of(hints, moments, texts, table, broken, _repeats(dataset, parts, hints))
+    table = cache_text(backbone, texts, root, progress, settings.rank, settings.world)
+    return Examples.of(hints, moments, texts, table, broken, _repeats(dataset, [part for part, _ in plan], hints))
+
+
+def _filled(
+    dataset: Dataset, plan: Plan, backbone: Backbone, settings: CacheSettings, progress: Progress
+) -> Iterator[tuple[Shard, Shard]]:
+    """Each part's hints and its moments, computed where they are not there."""
+    if dataset.size is None or (dataset.buckets is None and dataset.size % backbone.latent_scale):
+        raise UserError(f"data.size is {dataset.size}; give a multiple of {backbone.latent_scale}, as the base needs.")
+    store, encoder = Store(settings.root or default_root(), "moments"), encoder_key(backbone)
+
+    def key(shard: Shard) -> str:
+        return _moments_key(shard, dataset, encoder, settings)
+
+    for shard, pictures in _hint_shards(dataset, plan, settings, progress, lambda shard: not store.has(key(shard))):
+        if not store.has(key(shard)):
+            store.write(key(shard), _encode(backbone, pictures, shard.note["mirrorable"], settings))
+        yield shard, store.read(key(shard))
+
+
+def _moments_key(shard: Shard, dataset: Dataset, encoder: str, settings: CacheSettings) -> str:
+    """The pictures' own, so that two conditions share their moments."""
+    mirrors = shard.note["mirrorable"] if settings.flip else None
+    return content_key(FORMAT, encoder, shard.note.get("frame", dataset.size), shard.note["keys"], mirrors)
+
+
+def _is_filled(root: Path, key: str, dataset: Dataset, encoder: str, settings: CacheSettings) -> bool:
+    shard = _read(Store(root, "hints"), key)
+    return shard is not None and Store(root, "moments").has(_moments_key(shard, dataset, encoder, settings))
+
+
+def _wait(keys: Sequence[str], done: Callable[[str], bool], patience: float) -> None:
+    """Until all is done, or nobody has done anything for `patience` seconds."""
+    left, since = [key for key in keys if not done(key)], time.monotonic()
+    while left and time.monotonic() - since < patience:
+        time.sleep(0.5)
+        now = [key for key in left if not done(key)]
+        since = time.monotonic() if len(now) < len(left) else since
+        left = now
 
 
 # ---------------------------------------------------------------- hints and pictures
@@ -96,6 +141,9 @@ class Part:
 
     indices: Sequence[int]
     frame: Frame | None = None  # where it is not the data set's square
+
+
+Plan = list[tuple[Part, str]]  # with the keys of their hints: to name a picture its file is looked into
 
 
 def _parts(dataset: Dataset) -> list[Part]:
@@ -111,6 +159,10 @@ def _parts(dataset: Dataset) -> list[Part]:
         for frame, indices in sorted(shapes.items())
         for i in range(0, len(indices), SHARD)
     ]
+
+
+def _plan(dataset: Dataset) -> Plan:
+    return [(part, _hint_key(dataset, part)) for part in _parts(dataset)]
 
 
 def _repeats(dataset: Dataset, parts: list[Part], shards: list[Shard]) -> list[int]:
@@ -144,24 +196,19 @@ def _hint_key(dataset: Dataset, part: Part) -> str:
 
 
 def _hint_shards(
-    dataset: Dataset,
-    parts: list[Part],
-    settings: CacheSettings,
-    progress: Progress,
-    needed: Callable[[Shard], bool],
+    dataset: Dataset, plan: Plan, settings: CacheSettings, progress: Progress, needed: Callable[[Shard], bool]
 ) -> Iterator[tuple[Shard, ndarray | Rows]]:
     """Each part's shard, and its pictures (N, H, W, 3) uint8: none where the caller has not `needed` them."""
     store = Store(settings.root or default_root(), "hints")
-    keys = [_hint_key(dataset, part) for part in parts]
-    missing = []
-    for part, key in zip(parts, keys, strict=True):
+    missing: dict[int, Part] = {}
+    for number, (part, key) in enumerate(plan):
         kept = _read(store, key)
         if kept is None or (needed(kept) and "image" not in kept.arrays and kept.note["text"]):
-            missing.append(part)
-    drawn = draw_shards(dataset, [part.indices for part in missing], settings.workers)
-    done, total = 0, sum(len(part.indices) for part in missing)
-    for part, key in zip(parts, keys, strict=True):
-        if part not in missing:
+            missing[number] = part
+    drawn = draw_shards(dataset, [part.indices for part in missing.values()], settings.workers)
+    done, total = 0, sum(len(part.indices) for part in missing.values())
+    for number, (part, key) in enumerate(plan):
+        if number not in missing:
             shard = store.read(key)
             yield shard, shard.arrays.get("image", _NO_PICTURES)
             continue
@@ -252,16 +299,22 @@ def weights_key(modules: Iterable[nn.Module]) -> str:
 
 
 def cache_text(
-    backbone: Any, texts: Iterable[Sequence[str]], root: Path | None = None, progress: Progress | None = None
+    backbone: Any,
+    texts: Iterable[Sequence[str]],
+    root: Path | None = None,
+    progress: Progress | None = None,
+    rank: int = 0,
+    world: int = 1,
 ) -> TextTable:
-    """States of the empty prompt (row 0) and of every different caption."""
+    """States of the empty prompt (row 0) and of every different caption; of `world` processes each makes its share."""
     unique = list(dict.fromkeys(["", *(caption for variants in texts for caption in variants)]))
     store, encoder = Store(root or default_root(), "text"), text_key(backbone)
-    shards: list[Shard] = []
     began, progress = time.monotonic(), progress or _silent
-    for start in range(0, len(unique), SHARD):
-        chunk = unique[start : start + SHARD]
-        key = content_key(FORMAT, encoder, chunk)
+    chunks = {start: unique[start : start + SHARD] for start in range(0, len(unique), SHARD)}
+    keys = {start: content_key(FORMAT, encoder, chunk) for start, chunk in chunks.items()}
+
+    def made(start: int) -> Shard:
+        chunk, key = chunks[start], keys[start]
         if (shard := _read(store, key)) is None:
             states = backbone.embed_text(chunk)
             parts = {"hidden": states.hidden, "pooled": states.pooled, "time_ids": states.time_ids}
@@ -269,7 +322,13 @@ def cache_text(
             shard = store.read(key)
             if time.monotonic() - began > 2:
                 progress("captions", start + len(chunk), len(unique))
-        shards.append(shard)
+        return shard
+
+    if world > 1:
+        for start in list(chunks)[rank::world]:
+            made(start)
+        _wait(list(keys.values()), store.has, patience=30)
+    shards = [made(start) for start in chunks]
     return TextTable(shards, SHARD, {caption: row for row, caption in enumerate(unique)})
 
 

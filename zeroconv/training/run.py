@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from zeroconv.training.state import checkpoints
 if TYPE_CHECKING:
     from zeroconv.backbones import UNetBackbone
     from zeroconv.control import ControlNet
+    from zeroconv.data.cache import CacheSettings
     from zeroconv.training.trainer import Trainer
 
 Say = Callable[[str], None]
@@ -59,7 +61,7 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
     Raises UserError for whatever is wrong with recipe, data, model or folder.
     """
     from accelerate import Accelerator
-    from accelerate.utils import ProjectConfiguration
+    from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
     from zeroconv.training.tracking import Tracking, check_trackers
 
@@ -71,6 +73,8 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
     check_trackers(recipe.training.report_to)
     # accelerate places processes and devices; autocast is ours, so that two runs in one process may differ in it
     accelerator = Accelerator(
+        # processes wait for each other while one draws pictures or another still fills the cache
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
         mixed_precision="no",
         cpu=recipe.device == "cpu",
         log_with=list(recipe.training.report_to) or None,
@@ -93,21 +97,56 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
     return trainer.folder
 
 
+def cache_command(
+    recipe_path: str | os.PathLike, overrides: Sequence[str] = (), part: str = "1/1", hints_only: bool = False
+) -> int:
+    """`zeroconv cache`: what a run of the recipe would compute once, ahead of it; part "3/16" takes every 16th shard.
+
+    Returns how many examples these are. Raises UserError.
+    """
+    from zeroconv.backbones import load_backbone
+    from zeroconv.data.cache import cache_hints, cache_share
+
+    recipe, settings = load_recipe(recipe_path, overrides), cache_part(part)
+    size, backbone = recipe.data.size, None
+    if size is None or not hints_only:
+        from accelerate import Accelerator
+
+        backbone = load_backbone(recipe.base, device=Accelerator(cpu=recipe.device == "cpu").device)
+    size = size or backbone.default_size  # type: ignore[union-attr]
+    count = 0
+    for number, dataset in enumerate(open_data(recipe, size, 8 if backbone is None else backbone.latent_scale)):
+        cache = cache_settings(recipe, *settings)
+        cache = replace(cache, flip=cache.flip and number == 0)  # pictures to measure on are not mirrored
+        if hints_only or backbone is None:
+            count += cache_hints(dataset, cache, Countdown(_print))
+        else:
+            count += cache_share(dataset, backbone, cache, Countdown(_print))
+    return count
+
+
+def cache_part(text: str) -> tuple[int, int]:
+    """ "3/16" → (2, 16). Raises UserError."""
+    number, slash, total = text.partition("/")
+    if not (slash and number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
+        raise UserError(f"--part {text!r} is not understood; write 3/16 for the third of sixteen parts.")
+    return int(number) - 1, int(total)
+
+
 def assemble(recipe: Recipe, accelerator: Any, say: Say) -> Trainer:
     """Backbone, control and cached data of a recipe, put together."""
     from zeroconv.backbones import load_backbone
-    from zeroconv.data.cache import CacheSettings, cache_examples
+    from zeroconv.data.cache import cache_examples
     from zeroconv.training.trainer import Trainer
 
     settings = recipe.data
     backbone = load_backbone(recipe.base, device=accelerator.device)
     size = settings.size or backbone.default_size
     train_set, held_out = open_data(recipe, size, backbone.latent_scale)
-    cache = CacheSettings(settings.cache, settings.workers, settings.flip)
+    cache = cache_settings(recipe, accelerator.process_index, accelerator.num_processes)
     progress = Countdown(say)
-    with accelerator.main_process_first():  # one process fills the cache, the others find it filled
-        data = cache_examples(train_set, backbone, cache, progress)
-        held = cache_examples(held_out, backbone, replace(cache, flip=False), progress)
+    data = cache_examples(train_set, backbone, cache, progress)
+    held = cache_examples(held_out, backbone, replace(cache, flip=False), progress)
     _list_broken(Path(recipe.out), {**data.broken, **held.broken}, say)
     for examples in (data, held):
         if len(examples.hints) != len(examples):
@@ -117,6 +156,15 @@ def assemble(recipe: Recipe, accelerator: Any, say: Say) -> Trainer:
     say(f"{len(data)} pictures to train on, {len(held)} held out")
     control = make_control(recipe, backbone).to(accelerator.device)
     return Trainer(recipe, backbone, control, data, held, accelerator, say)
+
+
+def cache_settings(recipe: Recipe, rank: int, world: int) -> CacheSettings:
+    """Of the recipe; the processes of a machine share its cores."""
+    from zeroconv.data.cache import CacheSettings
+
+    settings, beside = recipe.data, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    workers = settings.workers or max(1, len(os.sched_getaffinity(0)) // beside)
+    return CacheSettings(settings.cache, workers, settings.flip, rank=rank, world=world)
 
 
 def make_control(recipe: Recipe, backbone: UNetBackbone) -> ControlNet:

@@ -8,7 +8,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,11 @@ class Packed:
         return f"{self.shards[shard].name}:{place[0]}" + (f".{place[1]}" if isinstance(place[1], int) else "")
 
     def key(self, i: int) -> str:
-        return f"{signature(self.shards[self.rows[i][0]])} {self.rows[i][1:]}"
+        return f"{self._signatures[self.rows[i][0]]} {self.rows[i][1:]}"
+
+    @cached_property
+    def _signatures(self) -> list[str]:
+        return [signature(path) for path in self.shards]
 
     def example(self, i: int, size: int | None, condition: str | None) -> Example:
         image, hint, text = self._read(i)

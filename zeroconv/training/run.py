@@ -80,6 +80,7 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
         log_with=list(recipe.training.report_to) or None,
         project_config=ProjectConfiguration(logging_dir=str(Path(recipe.out) / "tensorboard")),
     )
+    check_distribution(accelerator.distributed_type)
     with accelerator.main_process_first():  # one process makes the folder, the others find it made
         if accelerator.is_main_process:
             open_run(recipe, resume)
@@ -95,6 +96,15 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
     if accelerator.is_main_process:
         _finish(trainer, status, say)
     return trainer.folder
+
+
+def check_distribution(kind: Any) -> None:
+    """Raises UserError for a launcher that would cut weights, optimiser or checkpoints into pieces."""
+    if str(kind).rpartition(".")[2] in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "TP"):
+        raise UserError(
+            f"the launcher asks for {str(kind).rpartition('.')[2]}, which this trainer does not do; launch with "
+            "--multi_gpu: what trains is small enough for every card to hold it whole."
+        )
 
 
 def cache_command(

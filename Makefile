@@ -1,5 +1,5 @@
 # make demo     install, then draw the gallery of demo/
-# make test     install, then the tests (a few minutes on two cores)
+# make test     install, then the tests (five minutes on two cores)
 # make lint     ruff, mypy, and the check that dependencies point one way
 # make parity   exactness against diffusers at full Stable Diffusion size (a minute, 6 GB of memory)
 # make cluster-test  the same hints from a local Ray cluster (installs ray)
@@ -26,8 +26,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/zeroconv demo --out demo
 
+# a worker a core, one thread each: small tensors gain nothing from threads; a file's tests share its fixtures
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -11,10 +11,11 @@ from pathlib import Path
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on an exception it is removed.
 
     The data is flushed to disk before the rename, so that after a power cut the name never points at an empty file.
+    `sync=False` leaves that out, for thousands of small files whose writer looks at them again before it trusts them.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,8 +24,9 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
+        if sync:
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
         _as_usual(temporary)
         os.replace(temporary, path)
     finally:

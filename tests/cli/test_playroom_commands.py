@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +45,28 @@ def test_such_a_folder_can_be_trained_on(zeroconv, tmp_path: Path) -> None:
 
 def test_help_and_version_name_every_command(zeroconv) -> None:
     text = zeroconv("--help").stdout
-    for command in ("generate", "annotate", "train", "evaluate", "info", "convert", "demo", "playroom"):
+    for command in ("generate", "annotate", "train", "cache", "evaluate", "info", "convert", "demo", "playroom"):
         assert command in text
     text = zeroconv("playroom", "--help").stdout
-    for command in ("render", "stickers", "train-base"):
+    for command in ("render", "stickers", "fill50k", "train-base"):
         assert command in text
     from zeroconv import __version__
 
     assert zeroconv("--version").stdout.strip() == f"zeroconv {__version__}"
+
+
+def test_circles_become_the_tutorials_folder(zeroconv, tmp_path: Path) -> None:
+    words = ("playroom", "fill50k", tmp_path / "circles", "--count", 3, "--size", 64)
+    first, second = zeroconv(*words), zeroconv(*words)
+    assert "3 circles, 3 drawn now" in first.output
+    assert "3 circles, 0 drawn now" in second.output
+    examples = open_dataset(str(tmp_path / "circles"), condition="circles")
+    assert [e.caption.count(" circle with ") for e in examples] == [1, 1, 1]
+    assert zeroconv(*words[:-1], 128).exit_code == 2
+
+
+def test_launchers_of_many_processes_find_the_commands() -> None:
+    done = subprocess.run([sys.executable, "-m", "zeroconv.cli", "--help"], capture_output=True, text=True, check=True)
+    assert "train" in done.stdout
+    wrong = subprocess.run([sys.executable, "-m", "zeroconv.cli", "train", "nowhere.yaml"], capture_output=True)
+    assert wrong.returncode == 2

@@ -34,6 +34,22 @@ def test_a_trained_control_makes_pictures(zeroconv, recipe: Path, models: Path, 
     assert "holds a run already" in result.stderr
 
 
+def test_a_cache_is_filled_ahead_in_parts(zeroconv, recipe: Path, tmp_path: Path, monkeypatch) -> None:
+    from zeroconv.data import cache
+
+    monkeypatch.setattr(cache, "SHARD", 4)
+    said = zeroconv("cache", recipe, "--part", "2/2", "--hints-only").output.splitlines()
+    assert said[-1] == "10 examples cached"  # 22 to train on, in shards of 4, and 2 held out
+    parts = [zeroconv("cache", recipe, "--part", part).output.splitlines()[-1] for part in ("1/2", "2/2")]
+    assert parts == ["14 examples cached", "10 examples cached"]
+    monkeypatch.setattr(cache, "draw_shards", lambda dataset, shards, workers: iter(()) if not shards else None)
+    assert zeroconv("train", recipe).exit_code == 0
+    for part in ("0/2", "3/2", "2", "a/b"):
+        result = zeroconv("cache", recipe, "--part", part)
+        assert result.exit_code == 2
+        assert "write 3/16" in result.stderr
+
+
 def test_mistakes_in_a_recipe_are_one_sentence(zeroconv, recipe: Path) -> None:
     for setting, said in {
         "training.stepps=3": "did you mean steps",

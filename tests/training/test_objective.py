@@ -108,3 +108,17 @@ def test_min_snr_weights_by_hand():
     alpha = torch.tensor([0.5, 0.9, 0.99])  # SNR 1, 9, 99
     assert snr_weights("epsilon", alpha, 5.0).tolist() == pytest.approx([1, 5 / 9, 5 / 99], rel=1e-4)
     assert snr_weights("v_prediction", alpha, 5.0).tolist() == pytest.approx([1 / 2, 5 / 10, 5 / 100], rel=1e-4)
+
+
+@pytest.mark.parametrize(("timesteps", "share"), [("uniform", 0.1), ("cubic", 0.464)])
+def test_cubic_timesteps_are_mostly_noise(timesteps: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """t = (1 − u³) T: t > 0.9 T has probability 0.1^(1/3)."""
+    backbone, seen = tiny_backbone(), []
+    loss = ControlledLoss(backbone, ControlNet.from_backbone(backbone), timesteps=timesteps)
+    monkeypatch.setattr(loss, "errors", lambda z, noise, t, hints, text: seen.append(t) or torch.zeros(len(z)))
+    for step in range(40):
+        loss(batch(backbone, 64), stream("cpu", step))
+    t = torch.cat(seen)
+    assert (t >= 900).float().mean() == pytest.approx(share, abs=0.03)
+    assert 0 <= t.min() < 100
+    assert t.max() == 999

@@ -17,6 +17,7 @@ from zeroconv.errors import UserError
 from zeroconv.rivals import RIVALS, load_rival
 from zeroconv.training import train
 from zeroconv.training.recipe import ControlSettings, Recipe, parse_recipe
+from zeroconv.training.run import open_run
 
 Make = Callable[..., Recipe]
 
@@ -93,6 +94,15 @@ def test_conflicts_are_refused(control: dict, sentence: str) -> None:
 
 
 def test_runs_begun_before_there_were_rivals_go_on(recipe: Make) -> None:
-    """What a run was begun with is kept in its folder; a ControlNet's must read as it always did."""
-    assert not {"kind", "options"} & recipe().identity()["control"].keys()
-    assert recipe(control={"kind": "side"}).identity()["control"]["kind"] == "side"
+    """What a run was begun with is kept in its folder; what it does not say has its default."""
+    begun = recipe()
+    open_run(begun)
+    out = Path(begun.out)
+    (out / "checkpoints").mkdir()
+    (out / "checkpoints" / f"step-{1:08d}-{0:016x}.pt").touch()
+    note = json.loads((out / "recipe.json").read_text())
+    del note["recipe"]["control"]["kind"], note["recipe"]["control"]["options"]
+    (out / "recipe.json").write_text(json.dumps(note))
+    open_run(begun)
+    with pytest.raises(UserError, match="the run of another recipe"):
+        open_run(recipe(control={"kind": "side"}))

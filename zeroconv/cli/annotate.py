@@ -73,13 +73,15 @@ def many(names: tuple[str, ...], source: str, out: Path, params: dict[str, float
 
 
 def open_source(source: str, size: int | None, limit: int | None) -> Any:
-    """A data spec or an imagefolder; a folder without a list is taken with all its pictures."""
+    """A data spec or an imagefolder; a folder without a list is taken with all its pictures, captions or none."""
     from zeroconv.data import Dataset, open_dataset
-    from zeroconv.data.folders import open_pictures
+    from zeroconv.data.folders import Folder, Row, open_folder
+    from zeroconv.data.pairs import captions_of, pictures_in
 
     folder = Path(source)
-    listed = any((folder / name).is_file() for name in ("metadata.jsonl", "prompt.json"))
-    if folder.is_dir() and not listed and not any(folder.glob("*.parquet")) and not any(folder.glob("*.tar")):
-        dataset = Dataset((open_pictures(folder),), size)
-        return dataset if limit is None else dataset[:limit]
-    return open_dataset(source, size=size, limit=limit)
+    if not folder.is_dir() or open_folder(folder) is not None:
+        return open_dataset(source, size=size, limit=limit)
+    rows = [Row(str(path.relative_to(folder)), captions_of(path)) for path in pictures_in(folder)[:limit]]
+    if not rows:
+        raise UserError(f"the folder {folder} holds no pictures")
+    return Dataset((Folder(folder, tuple(rows)),), size)

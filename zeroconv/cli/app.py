@@ -207,6 +207,19 @@ def train(
 
 
 @app.command()
+def cache(
+    recipe: Annotated[Path, Argument(help="A YAML file; see recipes/.")],
+    setting: Annotated[list[str] | None, Option("--set", help="Change a setting: data.cache=/mnt/cache.")] = None,
+    part: Annotated[str, Option(help="3/16: the third of sixteen parts, for as many machines.")] = "1/1",
+    hints_only: Annotated[bool, Option(help="Draw hints only: no model, no graphics card.")] = False,
+) -> None:
+    """Compute ahead what a training run of the recipe computes once: hints and latents; what is there is kept."""
+    from zeroconv.training import cache_command
+
+    typer.echo(f"{cache_command(recipe, setting or [], part, hints_only)} examples cached")
+
+
+@app.command()
 def info(
     model: Annotated[str, Argument(help="playroom, playroom-canny, a folder, a file, or a hub id.")],
     json: Json = False,

@@ -1,4 +1,4 @@
-"""The commands of `zeroconv playroom`: render scenes, draw stickers, train the base model."""
+"""The commands of `zeroconv playroom`: render scenes, draw stickers and circles, train the base model."""
 
 from __future__ import annotations
 
@@ -107,6 +107,23 @@ def stickers(
     typer.echo(f"{done.pictures} stickers ({splits}), {done.rendered} drawn in {done.seconds:.0f} s: {out}")
     if done.failed:
         typer.echo(f"note: {len(done.failed)} could not be drawn, {done.failed[0]} the first", err=True)
+
+
+@app.command()
+def fill50k(
+    out: Annotated[Path, Argument(help="The folder to make: source/, target/ and prompt.json.")],
+    count: Annotated[int, Option(min=1, help="Pictures.")] = 50_000,
+    size: Annotated[int, Option(help="Pixels a side; the playroom base wants 128.")] = 512,
+    seed: Annotated[int, Option(min=0, help="Another seed, another data set.")] = 0,
+    first: Annotated[int, Option(min=0, help="Number of the first picture; others than those trained on test.")] = 0,
+    workers: Workers = None,
+) -> None:
+    """Draw the circles of the classic training tutorial; `zeroconv train` reads the folder as it is."""
+    from zeroconv.playroom.fill50k import build_fill50k
+
+    with progress("drawing") as callback:
+        drawn = build_fill50k(out, count, size, seed, first, workers, callback)
+    typer.echo(f"{count} circles, {drawn} drawn now: {out}")
 
 
 @app.command("train-base")

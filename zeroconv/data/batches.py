@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -36,11 +37,20 @@ def hints_to_float(hints: Tensor) -> Tensor:
     return (hints.float() / 255).expand(-1, 3, -1, -1)
 
 
+def of_size(text: TextStates, height: int, width: int) -> TextStates:
+    """Text states for pictures of that size in pixels: SDXL is told it, others are not."""
+    if text.time_ids is None:
+        return text
+    ids = torch.tensor([height, width, 0, 0, height, width], dtype=text.time_ids.dtype, device=text.time_ids.device)
+    return TextStates(text.hidden, text.pooled, ids.expand(len(text.time_ids), -1).clone())
+
+
 @dataclass(frozen=True)
 class BatchPlan:
     """Which examples a step takes, and what is done to them.
 
-    Every pass over the data is a new permutation, and a batch may reach over the end of a pass. `prompt_dropping`:
+    Every pass over the data is a new permutation (of examples and their repeats), and a batch may reach over the end of
+    a pass. Of pictures in several buckets, a batch has one bucket's. `prompt_dropping`:
     share of captions replaced by the empty prompt, drawn anew every step (paper, section 3.3: 50%). Of `world`
     processes, number `rank` takes every world-th example: no two take the same.
     """
@@ -57,9 +67,40 @@ class BatchPlan:
 
     def order(self, step: int) -> ndarray:
         """Indices (batch_size,) of the examples of a step."""
-        n = len(self.examples)
-        positions = (step * self.batch_size + np.arange(self.batch_size)) * self.world + self.rank
-        return np.array([_permutation(self.seed, int(p), n)[i] for p, i in zip(*np.divmod(positions, n), strict=True)])
+        buckets = self.examples.buckets
+        if len(buckets) == 1:
+            return self._take(buckets[0], step, (self.seed, 1))
+        number, batch = self._place(step)
+        return self._take(buckets[number], batch, (self.seed, 1, number))
+
+    def _take(self, bucket: ndarray, batch: int, seed: tuple[int, ...]) -> ndarray:
+        """Batch number `batch` of a bucket's examples, pass after pass."""
+        repeats = None if self.examples.repeats is None else self.examples.repeats[bucket]
+        n = len(bucket) if repeats is None else int(repeats.sum())
+        positions = (batch * self.batch_size + np.arange(self.batch_size)) * self.world + self.rank
+        taken = np.array([_permutation(seed, int(p), n)[i] for p, i in zip(*np.divmod(positions, n), strict=True)])
+        if repeats is not None:  # each example owns as many places
+            taken = np.searchsorted(np.cumsum(repeats), taken, side="right")
+        return bucket[taken]
+
+    def _place(self, step: int) -> tuple[int, int]:
+        """Which bucket a step takes, and which batch of it.
+
+        By the end of pass e every bucket of n examples has given ⌊(e + 1) n / batch⌋ batches: what does not fill one
+        begins the next, so that no picture is lost or favoured, and no batch is short. Within a pass they are shuffled.
+        """
+        sizes, whole = self._sizes, self.batch_size * self.world
+
+        def before(number: int) -> int:  # batches
+            return sum(number * n // whole for n in sizes)
+
+        number = bisect.bisect_right(range(2 + (step + 1 + len(sizes)) * whole // sum(sizes)), step, key=before) - 1
+        return _pass(self.seed, number, sizes, whole)[step - before(number)]
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        repeats = self.examples.repeats
+        return tuple(len(b) if repeats is None else int(repeats[b].sum()) for b in self.examples.buckets)
 
     def batch(self, step: int) -> Batch:
         indices = self.order(step)
@@ -79,8 +120,10 @@ class BatchPlan:
                     hints[turn] = np.stack([self.mirror(hint) for hint in hints[turn]])
         if hints is not None:
             hints[blind < self.hint_dropout] = 0
-        shown = None if hints is None else channels_first(hints)
-        return Batch(torch.from_numpy(moments), shown, self.examples.text.states(rows), indices)
+        text = self.examples.text.states(rows)
+        if hints is None:  # then all are of the size that the text states were made for
+            return Batch(torch.from_numpy(moments), None, text, indices)
+        return Batch(torch.from_numpy(moments), channels_first(hints), of_size(text, *hints.shape[1:3]), indices)
 
     def from_step(self, step: int, ahead: int = 2) -> Iterator[Batch]:
         """The batches of `step`, `step + 1`, …; a thread reads `ahead` of them while the model works."""
@@ -109,10 +152,18 @@ class BatchPlan:
                 queue.get_nowait()
 
 
-@lru_cache(maxsize=4)
-def _permutation(seed: int, number: int, n: int) -> ndarray:
+@lru_cache(maxsize=64)
+def _permutation(seed: tuple[int, ...], number: int, n: int) -> ndarray:
     """The order of pass `number` over n examples."""
-    return np.random.default_rng([seed, 1, number]).permutation(n)
+    return np.random.default_rng([*seed, number]).permutation(n)
+
+
+@lru_cache(maxsize=2)
+def _pass(seed: int, number: int, sizes: tuple[int, ...], whole: int) -> list[tuple[int, int]]:
+    """The batches of pass `number`, (bucket, batch of it), shuffled."""
+    given = [(b, k) for b, n in enumerate(sizes) for k in range(number * n // whole, (number + 1) * n // whole)]
+    order = np.random.default_rng([seed, 5, number]).permutation(len(given))
+    return [given[i] for i in order]
 
 
 def channels_first(hints: ndarray) -> Tensor:

@@ -20,6 +20,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from zeroconv.backbones import Backbone
+from zeroconv.data.buckets import Frame
 from zeroconv.data.cache_keys import drawing_key
 from zeroconv.data.datasets import Dataset
 from zeroconv.data.drawing import Drawn, draw_shards
@@ -40,14 +41,26 @@ class CacheSettings:
     workers: int | None = None  # processes that draw; None: one a core
     flip: bool = False  # keep the moments of mirrored pictures too
     batch_size: int = 8  # pictures the autoencoder takes at once
+    rank: int = 0  # of `world` processes or machines that share `root`, number `rank` fills every world-th shard first
+    world: int = 1
 
 
 def cache_hints(dataset: Dataset, settings: CacheSettings | None = None, progress: Progress | None = None) -> int:
-    """The part that needs no model: draw hints (and generated pictures) ahead of time. Returns how many examples."""
+    """The part that needs no model: draw hints (and generated pictures) ahead of time, those of `settings.rank`'s
+    shards. Returns how many examples."""
     settings = settings or CacheSettings()
-    for _ in _hint_shards(dataset, settings, progress or _silent, needed=lambda shard: False):
+    plan = _plan(dataset)[settings.rank :: settings.world]
+    for _ in _hint_shards(dataset, plan, settings, progress or _silent, needed=lambda shard: False):
         pass
-    return len(dataset)
+    return sum(len(part.indices) for part, _ in plan)
+
+
+def cache_share(dataset: Dataset, backbone: Backbone, settings: CacheSettings, progress: Progress | None = None) -> int:
+    """Hints and moments of `settings.rank`'s shards alone, for caches that machines fill. Returns how many examples."""
+    plan = _plan(dataset)[settings.rank :: settings.world]
+    for _ in _filled(dataset, plan, backbone, settings, progress or _silent):
+        pass
+    return sum(len(part.indices) for part, _ in plan)
 
 
 def cache_examples(
@@ -55,67 +68,154 @@ def cache_examples(
 ) -> Examples:
     """Everything of `dataset` (opened with a size and a condition), from the cache where it is there.
 
-    Broken pictures are set aside and listed in `Examples.broken`. Raises UserError if none is left, or the cache
-    cannot be written.
+    Broken pictures are set aside and listed in `Examples.broken`. Of several processes each fills its shards, waits for
+    those of the others, and fills what they leave. Raises UserError if no picture is left, or the cache cannot be
+    written.
     """
     settings, progress = settings or CacheSettings(), progress or _silent
-    if dataset.size is None or dataset.size % backbone.latent_scale:
-        raise UserError(f"data.size is {dataset.size}; give a multiple of {backbone.latent_scale}, as the base needs.")
-    store, encoder = Store(settings.root or default_root(), "moments"), encoder_key(backbone)
+    root, plan = settings.root or default_root(), _plan(dataset)
+    if settings.world > 1:
+        began, mine = time.monotonic(), plan[settings.rank :: settings.world]
+        for _ in _filled(dataset, mine, backbone, settings, progress):
+            pass
+        took = (time.monotonic() - began) / max(1, len(mine))
+        keys, encoder = [key for _, key in plan], encoder_key(backbone)
+        _wait(keys, lambda key: _is_filled(root, key, dataset, encoder, settings), patience=max(30.0, 3 * took))
     hints, moments = [], []
-
-    def key(shard: Shard) -> str:  # the pictures' own, so that two conditions share their moments
-        mirrors = shard.note["mirrorable"] if settings.flip else None
-        return content_key(FORMAT, encoder, dataset.size, shard.note["keys"], mirrors)
-
-    for shard, pictures in _hint_shards(dataset, settings, progress, needed=lambda shard: not store.has(key(shard))):
-        if not store.has(key(shard)):
-            store.write(key(shard), _encode(backbone, pictures, shard.note["mirrorable"], settings))
+    for shard, latents in _filled(dataset, plan, backbone, settings, progress):
         hints.append(shard)
-        moments.append(store.read(key(shard)))
+        moments.append(latents)
     broken = {name: reason for shard in hints for name, reason in shard.note["broken"].items()}
     if not sum(len(shard.note["text"]) for shard in hints):
         first = next(iter(broken.values()), "there is none")
         raise UserError(f"no picture of the data set can be used; the first: {first}")
     texts = [tuple(text) for shard in hints for text in shard.note["text"]]
-    return Examples.of(hints, moments, texts, cache_text(backbone, texts, store.root, progress), broken)
+    table = cache_text(backbone, texts, root, progress, settings.rank, settings.world)
+    return Examples.of(hints, moments, texts, table, broken, _repeats(dataset, [part for part, _ in plan], hints))
+
+
+def _filled(
+    dataset: Dataset, plan: Plan, backbone: Backbone, settings: CacheSettings, progress: Progress
+) -> Iterator[tuple[Shard, Shard]]:
+    """Each part's hints and its moments, computed where they are not there."""
+    if dataset.size is None or (dataset.buckets is None and dataset.size % backbone.latent_scale):
+        raise UserError(f"data.size is {dataset.size}; give a multiple of {backbone.latent_scale}, as the base needs.")
+    store, encoder = Store(settings.root or default_root(), "moments"), encoder_key(backbone)
+
+    def key(shard: Shard) -> str:
+        return _moments_key(shard, dataset, encoder, settings)
+
+    for shard, pictures in _hint_shards(dataset, plan, settings, progress, lambda shard: not store.has(key(shard))):
+        if not store.has(key(shard)):
+            store.write(key(shard), _encode(backbone, pictures, shard.note["mirrorable"], settings))
+        yield shard, store.read(key(shard))
+
+
+def _moments_key(shard: Shard, dataset: Dataset, encoder: str, settings: CacheSettings) -> str:
+    """The pictures' own, so that two conditions share their moments."""
+    mirrors = shard.note["mirrorable"] if settings.flip else None
+    return content_key(FORMAT, encoder, shard.note.get("frame", dataset.size), shard.note["keys"], mirrors)
+
+
+def _is_filled(root: Path, key: str, dataset: Dataset, encoder: str, settings: CacheSettings) -> bool:
+    shard = _read(Store(root, "hints"), key)
+    return shard is not None and Store(root, "moments").has(_moments_key(shard, dataset, encoder, settings))
+
+
+def _wait(keys: Sequence[str], done: Callable[[str], bool], patience: float) -> None:
+    """Until all is done, or nobody has done anything for `patience` seconds."""
+    left, since = [key for key in keys if not done(key)], time.monotonic()
+    while left and time.monotonic() - since < patience:
+        time.sleep(0.5)
+        now = [key for key in left if not done(key)]
+        since = time.monotonic() if len(now) < len(left) else since
+        left = now
 
 
 # ---------------------------------------------------------------- hints and pictures
 
 
-def _parts(dataset: Dataset) -> list[range]:
-    return [range(i, min(i + SHARD, len(dataset))) for i in range(0, len(dataset), SHARD)]
+@dataclass(frozen=True)
+class Part:
+    """Examples that share a shard, all of one shape."""
+
+    indices: Sequence[int]
+    frame: Frame | None = None  # where it is not the data set's square
 
 
-def _hint_key(dataset: Dataset, part: Sequence[int]) -> str:
-    names = [dataset.condition_of(i) for i in part]
+Plan = list[tuple[Part, str]]  # with the keys of their hints: to name a picture its file is looked into
+
+
+def _parts(dataset: Dataset) -> list[Part]:
+    """The data set in its order; with buckets, one shape after the other."""
+    if dataset.buckets is None:
+        return [Part(range(i, min(i + SHARD, len(dataset)))) for i in range(0, len(dataset), SHARD)]
+    square = (dataset.buckets.size, dataset.buckets.size)
+    shapes: dict[Frame, list[int]] = {}
+    for i in range(len(dataset)):
+        shapes.setdefault(dataset.frame(i) or square, []).append(i)
+    return [
+        Part(tuple(indices[i : i + SHARD]), None if frame == square else frame)
+        for frame, indices in sorted(shapes.items())
+        for i in range(0, len(indices), SHARD)
+    ]
+
+
+def _plan(dataset: Dataset) -> Plan:
+    return [(part, _hint_key(dataset, part)) for part in _parts(dataset)]
+
+
+def _repeats(dataset: Dataset, parts: list[Part], shards: list[Shard]) -> list[int]:
+    """How often a pass takes each whole example; nothing where all are taken once."""
+    if all(times == 1 for times in dataset.repeats):
+        return []
+    return [
+        dataset.repeat(i)
+        for part, shard in zip(parts, shards, strict=True)
+        for i in _whole(dataset, part.indices, shard)
+    ]
+
+
+def _whole(dataset: Dataset, indices: Sequence[int], shard: Shard) -> list[int]:
+    """Which examples of a part its shard holds: all but the broken ones."""
+    keys = iter([*shard.note["keys"], None])
+    if len(shard.note["keys"]) == len(indices):
+        return list(indices)
+    key, found = next(keys), []
+    for i in indices:
+        if dataset.key(i) == key:
+            found.append(i)
+            key = next(keys)
+    return found
+
+
+def _hint_key(dataset: Dataset, part: Part) -> str:
+    names = [dataset.condition_of(i) for i in part.indices]
     drawn = {name: drawing_key(name) for name in names if name is not None}
-    return content_key(FORMAT, dataset.size, names, drawn, [dataset.key(i) for i in part])
+    return content_key(FORMAT, part.frame or dataset.size, names, drawn, [dataset.key(i) for i in part.indices])
 
 
 def _hint_shards(
-    dataset: Dataset, settings: CacheSettings, progress: Progress, needed: Callable[[Shard], bool]
+    dataset: Dataset, plan: Plan, settings: CacheSettings, progress: Progress, needed: Callable[[Shard], bool]
 ) -> Iterator[tuple[Shard, ndarray | Rows]]:
     """Each part's shard, and its pictures (N, H, W, 3) uint8: none where the caller has not `needed` them."""
-    store, parts = Store(settings.root or default_root(), "hints"), _parts(dataset)
-    keys = [_hint_key(dataset, part) for part in parts]
-    missing = []
-    for part, key in zip(parts, keys, strict=True):
+    store = Store(settings.root or default_root(), "hints")
+    missing: dict[int, Part] = {}
+    for number, (part, key) in enumerate(plan):
         kept = _read(store, key)
         if kept is None or (needed(kept) and "image" not in kept.arrays and kept.note["text"]):
-            missing.append(part)
-    drawn = draw_shards(dataset, missing, settings.workers)
-    done, total = 0, sum(map(len, missing))
-    for part, key in zip(parts, keys, strict=True):
-        if part not in missing:
+            missing[number] = part
+    drawn = draw_shards(dataset, [part.indices for part in missing.values()], settings.workers)
+    done, total = 0, sum(len(part.indices) for part in missing.values())
+    for number, (part, key) in enumerate(plan):
+        if number not in missing:
             shard = store.read(key)
             yield shard, shard.arrays.get("image", _NO_PICTURES)
             continue
         examples = next(drawn)
         if not store.has(key):
             _write_hints(store, key, dataset, part, examples)
-        done += len(part)
+        done += len(part.indices)
         progress("pictures", done, total)
         images = [e.image for e in examples if e.image is not None]
         yield store.read(key), np.stack(images) if images else _NO_PICTURES
@@ -128,7 +228,7 @@ def _read(store: Store, key: str) -> Shard | None:
         return None
 
 
-def _write_hints(store: Store, key: str, dataset: Dataset, part: range, examples: list[Drawn]) -> None:
+def _write_hints(store: Store, key: str, dataset: Dataset, part: Part, examples: list[Drawn]) -> None:
     good = [e for e in examples if e.broken is None]
     arrays: dict[str, ndarray] = {}
     hints = [e.hint for e in good if e.hint is not None]
@@ -136,15 +236,17 @@ def _write_hints(store: Store, key: str, dataset: Dataset, part: range, examples
         if len({hint.ndim for hint in hints}) > 1:  # one hint in colour, all in colour
             hints = [hint if hint.ndim == 3 else np.repeat(hint[..., None], 3, -1) for hint in hints]
         arrays["hint"] = np.stack(hints)
-    if good and all(dataset.generated(i) for i in part):
+    if good and all(dataset.generated(i) for i in part.indices):
         arrays["image"] = np.stack([e.image for e in good if e.image is not None])
-    names = {dataset.name(i): e.broken for i, e in zip(part, examples, strict=True) if e.broken is not None}
+    names = {dataset.name(i): e.broken for i, e in zip(part.indices, examples, strict=True) if e.broken is not None}
     note = {
-        "keys": [dataset.key(i) for i, e in zip(part, examples, strict=True) if e.broken is None],
+        "keys": [dataset.key(i) for i, e in zip(part.indices, examples, strict=True) if e.broken is None],
         "text": [e.text for e in good],
         "mirrorable": [e.mirrorable for e in good],
         "broken": names,
     }
+    if part.frame is not None:
+        note["frame"] = part.frame
     store.write(key, arrays, note)
 
 
@@ -197,16 +299,22 @@ def weights_key(modules: Iterable[nn.Module]) -> str:
 
 
 def cache_text(
-    backbone: Any, texts: Iterable[Sequence[str]], root: Path | None = None, progress: Progress | None = None
+    backbone: Any,
+    texts: Iterable[Sequence[str]],
+    root: Path | None = None,
+    progress: Progress | None = None,
+    rank: int = 0,
+    world: int = 1,
 ) -> TextTable:
-    """States of the empty prompt (row 0) and of every different caption."""
+    """States of the empty prompt (row 0) and of every different caption; of `world` processes each makes its share."""
     unique = list(dict.fromkeys(["", *(caption for variants in texts for caption in variants)]))
     store, encoder = Store(root or default_root(), "text"), text_key(backbone)
-    shards: list[Shard] = []
     began, progress = time.monotonic(), progress or _silent
-    for start in range(0, len(unique), SHARD):
-        chunk = unique[start : start + SHARD]
-        key = content_key(FORMAT, encoder, chunk)
+    chunks = {start: unique[start : start + SHARD] for start in range(0, len(unique), SHARD)}
+    keys = {start: content_key(FORMAT, encoder, chunk) for start, chunk in chunks.items()}
+
+    def made(start: int) -> Shard:
+        chunk, key = chunks[start], keys[start]
         if (shard := _read(store, key)) is None:
             states = backbone.embed_text(chunk)
             parts = {"hidden": states.hidden, "pooled": states.pooled, "time_ids": states.time_ids}
@@ -214,7 +322,13 @@ def cache_text(
             shard = store.read(key)
             if time.monotonic() - began > 2:
                 progress("captions", start + len(chunk), len(unique))
-        shards.append(shard)
+        return shard
+
+    if world > 1:
+        for start in list(chunks)[rank::world]:
+            made(start)
+        _wait(list(keys.values()), store.has, patience=30)
+    shards = [made(start) for start in chunks]
     return TextTable(shards, SHARD, {caption: row for row, caption in enumerate(unique)})
 
 

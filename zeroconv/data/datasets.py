@@ -12,10 +12,16 @@ from numpy import ndarray
 from PIL import Image
 
 from zeroconv.conditions import find
+from zeroconv.data.buckets import Buckets, Frame
+from zeroconv.data.columns import COLUMNS, Columns
 from zeroconv.data.fitting import BrokenExample, fit
 from zeroconv.errors import UserError
 
-_OPTIONS = {"split", "limit", "views", "seed", "start", "only", "condition", "style"}
+_OPTIONS = {
+    *("split", "limit", "views", "seed", "start", "only", "condition", "style", "hints", "repeat", "config"),
+    "revision",
+    *COLUMNS,
+}
 
 
 @dataclass(frozen=True)
@@ -56,19 +62,27 @@ class Source(Protocol):
     def example(self, i: int, size: int | None, condition: str | None) -> Example:
         """Raises UserError if the picture is missing or broken. `hint` is None unless the source has it."""
 
+    def shape(self, i: int) -> tuple[int, int] | None:
+        """Width and height of example i's picture without reading its pixels; None: a square of any size is made.
+        Raises UserError if it is missing or broken."""
+
 
 @dataclass(frozen=True)
 class Dataset(Sequence):
     """Examples of one or several sources, one after the other.
 
-    With `size`, pictures and hints are cropped to their middle square and scaled to it. With `condition`, an example
-    without a hint gets one drawn from its picture.
+    With `size`, pictures and hints are cropped to their middle square and scaled to it, or with `buckets` to the middle
+    of the nearest shape among them. With `condition`, an example
+    without a hint gets one drawn from its picture. A source's examples are taken `repeats` times in a pass of training;
+    here they stand once.
     """
 
     sources: tuple[Source, ...]
     size: int | None = None
     condition: str | None = None
     rows: tuple[tuple[int, int], ...] = field(default=(), repr=False)  # (source, index there) of every example
+    repeats: tuple[int, ...] = ()  # one a source; none: 1 each
+    buckets: Buckets | None = None
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -87,7 +101,8 @@ class Dataset(Sequence):
             example = self.sources[source].example(index, self.size, condition)
         except UserError as error:
             raise BrokenExample(str(error)) from error
-        return fit(example, self.size, condition)
+        frame = self.size if self.buckets is None else self.buckets.frame(*example.image.size)
+        return fit(example, frame, condition)
 
     def __iter__(self) -> Iterator[Example]:
         return (self[i] for i in range(len(self)))
@@ -95,6 +110,20 @@ class Dataset(Sequence):
     def condition_of(self, i: int) -> str | None:
         """The condition of example i's hint."""
         return self.sources[self.rows[i][0]].condition or self.condition
+
+    def frame(self, i: int) -> Frame | None:
+        """Width and height that example i will have; None where it keeps its own, or cannot be used."""
+        if self.buckets is None:
+            return None if self.size is None else (self.size, self.size)
+        source, index = self.rows[i]
+        try:
+            return self.buckets.frame(*(self.sources[source].shape(index) or (self.buckets.size, self.buckets.size)))
+        except UserError:
+            return None
+
+    def repeat(self, i: int) -> int:
+        """How often a pass takes example i."""
+        return self.repeats[self.rows[i][0]] if self.repeats else 1
 
     def key(self, i: int) -> str:
         """Names what example i is made from, before size and condition."""
@@ -115,6 +144,7 @@ def open_dataset(
     limit: int | None = None,
     condition: str | None = None,
     size: int | None = None,
+    buckets: Buckets | None = None,
 ) -> Dataset:
     """Open what a spec names; no picture is read yet.
 
@@ -126,9 +156,17 @@ def open_dataset(
     FOLDER                    an imagefolder with metadata.jsonl (file_name, text, and conditioning_image for the hint),
                               or fill50k's layout with prompt.json (source = hint, target, prompt).
                               Also a folder of parquet or tar shards, as `zeroconv annotate --format` writes them.
-    Any of them may end in `?limit=N`, and in `?condition=pose` where its hints differ from the data set's; several
-    are joined with " + ". `split` and `limit` stand in where the spec is silent; `limit` bounds the whole. Raises
-    UserError for a spec that names nothing, a folder that lacks its list, or no example at all.
+                              Columns of other names are told as `?caption_column=description`, likewise
+                              image_column and conditioning_image_column.
+                              Else its pictures, each with captions in a .txt or .caption beside it, and hints of the
+                              same names in the folder that `?hints=FOLDER` names; those of a subfolder `10_cats` are
+                              taken ten times a pass.
+    "hub:OWNER/NAME"          a data set of the Hugging Face hub, in one of these layouts or as the hub converts it to
+                              parquet; `?split=test`, `?config=NAME` where it has parts, `?revision=`.
+    Any of them may end in `?limit=N`, in `?repeat=N` (taken N times a pass of training), and in `?condition=pose`
+    where its hints differ from the data set's; several are joined with " + ". `split` and `limit` stand in where the
+    spec is silent; `limit` bounds the whole. Raises UserError for a spec that names nothing, a folder that lacks its
+    list, or no example at all.
     """
     if isinstance(spec, Path):
         parts = [str(spec)]
@@ -138,16 +176,16 @@ def open_dataset(
         parts = [part for one in spec for part in one.split(" + ")]
     if isinstance(spec, str) and Path(spec).is_dir():
         parts = [spec]
-    dataset = Dataset(tuple(_source(part, split) for part in parts), size, condition)
+    found = [pair for part in parts for pair in _sources(part, split)]
+    sources, repeats = (tuple(column) for column in zip(*found, strict=True))
+    dataset = Dataset(sources, size, condition, repeats=repeats, buckets=buckets)
     if not len(dataset):
         raise UserError(f"the data set {spec} is empty; check its split and limit.")
     return dataset if limit is None else dataset[:limit]
 
 
-def _source(part: str, split: str | None) -> Source:
-    from zeroconv.data.folders import open_folder
-    from zeroconv.data.generated import open_scenes, open_stickers
-
+def _sources(part: str, split: str | None) -> list[tuple[Source, int]]:
+    """What one part of a spec names, and how often a pass takes each."""
     place, _, query = part.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     unknown = sorted(set(options) - _OPTIONS)
@@ -155,33 +193,63 @@ def _source(part: str, split: str | None) -> Source:
         raise UserError(
             f"the data spec {part!r} has an unknown option {unknown[0]!r}; known: {', '.join(sorted(_OPTIONS))}."
         )
-    numbers = {
-        name: _number(part, name, options[name]) for name in ("limit", "views", "seed", "start") if name in options
-    }
-    kind, _, rest = place.partition(":")
+    counts = ("limit", "views", "seed", "start", "repeat")
+    numbers = {name: _number(part, name, options[name]) for name in counts if name in options}
+    repeat = numbers.pop("repeat", 1)
     if not place:
         raise UserError("the data spec is empty; name a folder, playroom:train or stickers.")
     condition = find(options["condition"]).name if "condition" in options else None
-    if kind == "playroom":
-        name, _, count = rest.partition(":")
-        if count:
-            numbers["limit"] = _number(part, "count", count)
-        return open_scenes(
-            name or options.get("split") or split or "train",
-            numbers.get("limit"),
-            numbers.get("start", 0),
-            options.get("only"),
-            condition,
-            options.get("style"),
-        )
-    if "style" in options:
+    kind, _, rest = place.partition(":")
+    if "style" in options and kind != "playroom":
         raise UserError(f"the data spec {part!r} names a style, which only playroom's scenes have.")
+    if kind in ("playroom", "stickers"):
+        return [(_generated(kind, rest, part, options, numbers, split, condition), repeat)]
+    limit = numbers.get("limit")
+    if kind == "hub":
+        return [(_on_hub(rest, options, limit, split, condition), repeat)]
+    found = _in_folder(Path(place).expanduser(), options, limit, split, condition)
+    return [(source, times * repeat) for source, times in found]
+
+
+def _generated(
+    kind: str, rest: str, part: str, options: dict, numbers: dict, split: str | None, condition: str | None
+) -> Source:
+    from zeroconv.data.generated import open_scenes, open_stickers
+
     if kind == "stickers":
         return open_stickers(rest or None, options.get("split", split), condition=condition, **numbers)
-    return open_folder(Path(place).expanduser(), options.get("split", split), numbers.get("limit"), condition)
+    name, _, count = rest.partition(":")
+    limit = _number(part, "count", count) if count else numbers.get("limit")
+    chosen = name or options.get("split") or split or "train"
+    return open_scenes(chosen, limit, numbers.get("start", 0), options.get("only"), condition, options.get("style"))
+
+
+def _on_hub(name: str, options: dict, limit: int | None, split: str | None, condition: str | None) -> Source:
+    from zeroconv.data.hub import open_hub
+
+    if name.count("/") != 1 or not all(name.split("/")):
+        raise UserError(f"the data spec names {name!r} of the hub; write hub:OWNER/NAME.")
+    place = options.get("config"), options.get("revision")
+    return open_hub(name, options.get("split", split), limit, condition, Columns.of(options), *place)
+
+
+def _in_folder(
+    folder: Path, options: dict, limit: int | None, split: str | None, condition: str | None
+) -> list[tuple[Source, int]]:
+    from zeroconv.data.folders import open_folder
+    from zeroconv.data.pairs import open_pairs
+
+    hints = Path(options["hints"]).expanduser() if "hints" in options else None
+    chosen, columns = options.get("split", split), Columns.of(options)
+    listed = open_folder(folder, chosen, limit, condition, columns, options.get("config"))
+    if listed is None:
+        return [*open_pairs(folder, hints, limit, condition)]
+    if hints is not None:
+        raise UserError(f"{folder} has a list that names its hints, so hints= cannot be given beside it.")
+    return [(listed, 1)]
 
 
 def _number(part: str, name: str, value: str) -> int:
-    if not value.isdecimal() or (int(value) < 1 and name in ("limit", "views", "count")):
+    if not value.isdecimal() or (int(value) < 1 and name in ("limit", "views", "count", "repeat")):
         raise UserError(f"the data spec {part!r} gives {name} as {value!r}; give a positive whole number.")
     return int(value)

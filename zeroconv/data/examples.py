@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from zeroconv.data.shards import Shard
 
 @dataclass
 class Table:
-    """Equal-shaped arrays laid end to end without copying them; `table[[3, 700, 5]]` reads just those."""
+    """Arrays laid end to end without copying them; `table[[3, 700, 5]]` reads just those, which have one shape."""
 
     parts: list[Any]  # arrays, in memory or in a file
 
@@ -27,6 +28,13 @@ class Table:
 
     def __len__(self) -> int:
         return int(self.starts[-1])
+
+    def shapes(self) -> dict[tuple[int, ...], ndarray]:
+        """Height and width of the rows → the indices of those that have them."""
+        found: dict[tuple[int, ...], list[ndarray]] = {}
+        for part, start in zip(self.parts, self.starts, strict=False):
+            found.setdefault(tuple(part.shape[-2:]), []).append(np.arange(start, start + len(part)))
+        return {shape: np.concatenate(indices) for shape, indices in found.items()}
 
     def __getitem__(self, indices: Sequence[int] | ndarray) -> ndarray:
         shards = np.searchsorted(self.starts, indices, side="right") - 1
@@ -59,16 +67,22 @@ class TextTable:
 class Examples:
     """What a run trains on. Arrays are read from disk when asked for; nothing large stays in memory."""
 
-    moments: Table  # (N, 2C, h, w) float32
+    moments: Table  # (N, 2C, h, w) float32; h and w differ from bucket to bucket
     mirrored: Table | None  # the same of mirrored pictures
     hints: Table  # (N, H, W) or (N, H, W, 3) uint8
     captions: list[tuple[int, ...]]  # rows of `text`, one a caption of that picture
     mirrorable: ndarray  # (N,) bool
     text: TextTable
     broken: dict[str, str] = field(default_factory=dict)  # name → why it was set aside
+    repeats: ndarray | None = None  # (N,) how often a pass takes each; None: once
 
     def __len__(self) -> int:
         return len(self.captions)
+
+    @cached_property
+    def buckets(self) -> list[ndarray]:
+        """The indices of the examples of each shape; without buckets there is one."""
+        return list(self.moments.shapes().values())
 
     @classmethod
     def of(
@@ -78,6 +92,7 @@ class Examples:
         texts: list[tuple[str, ...]],
         table: TextTable,
         broken: dict[str, str],
+        repeats: Sequence[int] = (),
     ) -> Examples:
         return cls(
             moments=Table([shard.arrays["moments"] for shard in moments]),
@@ -87,9 +102,10 @@ class Examples:
             mirrorable=np.array([value for shard in hints for value in shard.note["mirrorable"]], bool),
             text=table,
             broken=broken,
+            repeats=np.array(repeats) if any(times != 1 for times in repeats) else None,
         )
 
-    def prompts(self, indices: Sequence[int]) -> list[str]:
+    def prompts(self, indices: Sequence[int] | ndarray) -> list[str]:
         """The first caption of each."""
         names = {row: caption for caption, row in self.text.rows.items()}
         return [names[self.captions[i][0]] for i in indices]

@@ -19,44 +19,52 @@ class BrokenExample(UserError):
     """This one example cannot be used; a run sets it aside and goes on."""
 
 
-def fit(example: Example, size: int | None, condition: str | None) -> Example:
-    """The middle square of picture and hint at `size` × `size` pixels (None: as they are), and a hint of `condition`.
+def fit(example: Example, size: int | tuple[int, int] | None, condition: str | None) -> Example:
+    """The middle of picture and hint at `size` (width, height; one number: a square; None: as they are), and a hint of
+    `condition`.
 
     A hint is drawn after scaling: lines stay as thin as at generation. A given hint is scaled by its condition's own
     rule, so that lines are not lost and classes not mixed. Raises BrokenExample if hint and picture differ in shape.
     """
     image, hint = example.image, example.hint
-    if hint is not None and abs(hint.width / hint.height - image.width / image.height) > 0.02:
+    if hint is not None and abs(hint.width / hint.height / (image.width / image.height) - 1) > 0.02:
         raise BrokenExample(
             f"{example.key}: the hint is {hint.width}×{hint.height} pixels and its picture "
             f"{image.width}×{image.height}; both must have the same shape."
         )
     people = example.people
     if size is not None:
-        people = None if people is None else tuple(_to_square(person, image.size, size) for person in people)
-        image = square(image).resize((size, size), Image.Resampling.LANCZOS)
-        hint = None if hint is None else conditions.resize_hint(square(hint), (size, size), resizing_rule(condition))
+        frame = (size, size) if isinstance(size, int) else size
+        people = None if people is None else tuple(_to_frame(person, image.size, frame) for person in people)
+        image = middle(image, frame).resize(frame, Image.Resampling.LANCZOS)
+        hint = None if hint is None else conditions.resize_hint(middle(hint, frame), frame, resizing_rule(condition))
     if hint is None and condition is not None:
         hint = conditions.annotate(condition, image)
     return replace(example, image=image, hint=hint, people=people)
 
 
-def _to_square(person: ndarray, size: tuple[int, int], side: int) -> ndarray:
-    """Joints (…, 3) in pixels of a picture → of its middle square at `side`; those outside count as unknown."""
-    short = min(size)
+def _to_frame(person: ndarray, size: tuple[int, int], frame: tuple[int, int]) -> ndarray:
+    """Joints (…, 3) in pixels of a picture → of its middle at `frame`; those outside count as unknown."""
+    left, top, right, bottom = middle_box(size, frame)
     moved = person.copy()
-    moved[:, :2] -= ((size[0] - short) // 2, (size[1] - short) // 2)
-    moved[:, :2] *= side / short
-    inside = ((moved[:, :2] >= 0) & (moved[:, :2] < side)).all(-1)
+    moved[:, :2] -= (left, top)
+    moved[:, :2] *= (frame[0] / (right - left), frame[1] / (bottom - top))
+    inside = ((moved[:, :2] >= 0) & (moved[:, :2] < frame)).all(-1)
     moved[:, 2] *= inside
     return moved
 
 
-def square(image: Image.Image) -> Image.Image:
-    """The middle square."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image if image.width == image.height else image.crop((left, top, left + side, top + side))
+def middle_box(size: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The largest middle part (left, top, right, bottom) of a picture of `size` that has the shape of `frame`."""
+    scale = min(size[0] / frame[0], size[1] / frame[1])
+    width, height = (min(side, max(1, round(f * scale))) for side, f in zip(size, frame, strict=True))
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return left, top, left + width, top + height
+
+
+def middle(image: Image.Image, frame: tuple[int, int]) -> Image.Image:
+    box = middle_box(image.size, frame)
+    return image if box == (0, 0, *image.size) else image.crop(box)
 
 
 def resizing_rule(condition: str | None) -> str | None:

@@ -1,15 +1,16 @@
-"""Folders of pictures: an imagefolder with metadata.jsonl, and fill50k's prompt.json."""
+"""Folders of pictures with a list: an imagefolder's metadata.jsonl or .csv, and fill50k's prompt.json."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy import ndarray
@@ -17,12 +18,11 @@ from PIL import Image
 
 from zeroconv.conditions import CONDITIONS
 from zeroconv.conditions.pose import from_openpose
+from zeroconv.data.columns import Columns
 from zeroconv.data.datasets import Example, Source
 from zeroconv.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-_TEXT = ("text", "caption", "prompt")
-_HINT = ("conditioning_image", "conditioning_image_file_name", "hint", "hint_file_name", "source")
 # captions that a mirror makes wrong; other writing in a picture cannot be known from here
 SIDED = re.compile(r"\b(left|right|leftmost|rightmost|clockwise|counterclockwise|east|west|text|writing|sign)\b", re.I)
 
@@ -69,67 +69,71 @@ class Folder:
         people = None if row.pose is None else read_people(self.folder / row.pose, image.size)
         return Example(row.image, image, row.text, hint, mirrorable, people)
 
+    def shape(self, i: int) -> tuple[int, int]:
+        return picture_size(self.folder / self.rows[i].image)
+
 
 def open_folder(
-    folder: Path, split: str | None = None, limit: int | None = None, condition: str | None = None
-) -> Source:
-    """Read the list of a folder; `split` keeps the lines whose column `split` says so. No picture is opened."""
+    folder: Path,
+    split: str | None = None,
+    limit: int | None = None,
+    condition: str | None = None,
+    columns: Columns | None = None,
+    config: str | None = None,
+) -> Source | None:
+    """Read the list of a folder, None where it has none. No picture is opened.
+
+    The list (metadata.jsonl or .csv, prompt.json) or the shards may lie in `folder`, in its data/, or in a folder named
+    by the split. `split` keeps the lines whose column `split` says so, and shards whose names begin with it; `config`
+    is the part of a hub's data set where it has several.
+    """
     if not folder.exists():
         raise UserError(f"there is no data folder {folder}; check the path in the recipe's data.train.")
     if not folder.is_dir():
         raise UserError(f"{folder} is a file; name a folder with pictures and a metadata.jsonl.")
-    for name, parse in (("metadata.jsonl", _row), ("prompt.json", _fill_row)):
-        if (folder / name).is_file():
-            rows = _lines(folder / name, parse, split)
-            return Folder(folder, tuple(rows[:limit]), condition)
+    columns = columns or Columns()
+    for place in (folder, folder / "data", folder / (split or "train"), folder / "data" / (split or "train")):
+        for name in ("metadata.jsonl", "metadata.csv", "prompt.json"):
+            if (place / name).is_file():
+                rows = _lines(place / name, columns, split)
+                return Folder(place, tuple(rows[:limit]), condition)
     from zeroconv.data.packed import open_packed
 
-    if packed := open_packed(folder, condition):
-        return packed if limit is None else replace(packed, rows=packed.rows[:limit])
-    raise UserError(
-        f"{folder} has no metadata.jsonl; write one with a line a picture: "
-        '{"file_name": "a.png", "text": "its caption"}, and "conditioning_image": "b.png" where there is a hint.'
-    )
+    packed = open_packed(folder, condition, columns, split, config)
+    if packed is None or limit is None:
+        return packed
+    return replace(packed, rows=packed.rows[:limit])
 
 
-def open_pictures(folder: Path) -> Folder:
-    """A folder's pictures, with what stands in a .txt of the same name beside each as its caption (kohya's way)."""
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    if not found:
-        raise UserError(f"the folder {folder} holds no pictures ({', '.join(sorted(SUFFIXES))}).")
+def _lines(path: Path, columns: Columns, split: str | None) -> list[Row]:
     rows = []
-    for path in found:
-        caption = path.with_suffix(".txt")
-        text = caption.read_text(encoding="utf-8").strip() if caption.is_file() else ""
-        rows.append(Row(str(path.relative_to(folder)), (text,)))
-    return Folder(folder, tuple(rows))
-
-
-def _lines(path: Path, parse: Any, split: str | None) -> list[Row]:
-    rows = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-                row = parse(value)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-                raise UserError(f"{path}, line {number}: not a picture's metadata ({what}).") from error
-            if split is None or value.get("split", split) == split:
-                rows.append(row)
+    for number, line in _objects(path):
+        try:
+            value = json.loads(line) if isinstance(line, str) else line
+            row = _row(value, columns)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise UserError(f"{path}, line {number}: not a picture's metadata ({what}).") from error
+        if split is None or value.get("split", split) == split:
+            rows.append(row)
     hinted = sum(row.hint is not None for row in rows)
     if 0 < hinted < len(rows):
         raise UserError(f"{path} names a hint for {hinted} of {len(rows)} pictures; give every picture one, or none.")
     return rows
 
 
-def _row(value: Mapping[str, Any]) -> Row:
-    column = next((name for name in _TEXT if name in value), None)
-    if column is None:
-        raise KeyError("text")
-    hint = next((str(value[name]) for name in _HINT if value.get(name)), None)
+def _objects(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number, JSON to be read, or the fields of a line of CSV)."""
+    with path.open(encoding="utf-8", newline="" if path.suffix == ".csv" else None) as lines:
+        if path.suffix == ".csv":
+            reader = csv.DictReader(lines)
+            yield from ((reader.line_num, row) for row in reader)
+        else:
+            yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def _row(value: Mapping[str, Any], columns: Columns) -> Row:
+    hint = columns.hint(value)
     pose = value.get("pose")
     pose = str(pose) if str(pose).endswith(".json") else None
     named = {name: str(value[name]) for name in CONDITIONS if isinstance(value.get(name), str)}
@@ -137,18 +141,8 @@ def _row(value: Mapping[str, Any]) -> Row:
         named.pop("pose", None)
         if "pose_image" in value:
             named["pose"] = str(value["pose_image"])
-    return Row(str(value["file_name"]), _captions(value[column]), hint, pose, tuple(named.items()))
-
-
-def _fill_row(value: Mapping[str, Any]) -> Row:
-    return Row(str(value["target"]), _captions(value["prompt"]), str(value["source"]))
-
-
-def _captions(value: Any) -> tuple[str, ...]:
-    captions = (value,) if isinstance(value, str) else tuple(value)
-    if not captions or not all(isinstance(caption, str) for caption in captions):
-        raise TypeError("a caption must be text, or a list of texts")
-    return captions
+    image = str(columns.image(value))
+    return Row(image, columns.caption(value), None if hint is None else str(hint), pose, tuple(named.items()))
 
 
 def read_picture(path: Path) -> Image.Image:
@@ -164,6 +158,15 @@ def read_picture(path: Path) -> Image.Image:
         raise UserError(f"{path} is missing.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read as a picture ({error}).") from error
+
+
+def picture_size(file: Path | IO[bytes]) -> tuple[int, int]:
+    """Width and height, from the header alone. Raises UserError."""
+    try:
+        with Image.open(file) as opened:
+            return opened.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{file} cannot be read as a picture ({error}).") from error
 
 
 def read_people(path: Path, size: tuple[int, int]) -> tuple[ndarray, ...]:

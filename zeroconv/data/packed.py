@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from zeroconv.data.columns import USUAL, Columns
 from zeroconv.data.datasets import Example
-from zeroconv.data.folders import SIDED, Folder, signature
+from zeroconv.data.folders import SIDED, Folder, picture_size, signature
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+_SPLIT = re.compile(r"(train|training|validation|valid|val|dev|test|testing)(?![a-z])")
+_SAME = {"training": "train", "valid": "validation", "val": "validation", "dev": "validation", "testing": "test"}
 
 
 def pack(folder: Path, out: Path, kind: str, shard: int = 1000) -> list[Path]:
@@ -91,6 +96,7 @@ class Packed:
     shards: tuple[Path, ...]
     rows: tuple[tuple, ...]  # tar: (shard, key, {part: (offset, size)} as pairs); parquet: (shard, row group, row)
     condition: str | None = None
+    columns: Columns = USUAL
     generated: bool = False
 
     def __len__(self) -> int:
@@ -101,7 +107,11 @@ class Packed:
         return f"{self.shards[shard].name}:{place[0]}" + (f".{place[1]}" if isinstance(place[1], int) else "")
 
     def key(self, i: int) -> str:
-        return f"{signature(self.shards[self.rows[i][0]])} {self.rows[i][1:]}"
+        return f"{self._signatures[self.rows[i][0]]} {self.rows[i][1:]}"
+
+    @cached_property
+    def _signatures(self) -> list[str]:
+        return [signature(path) for path in self.shards]
 
     def example(self, i: int, size: int | None, condition: str | None) -> Example:
         image, hint, text = self._read(i)
@@ -110,31 +120,80 @@ class Packed:
         sides = not any(SIDED.search(t) for t in text)
         return Example(name, _picture(image, name), text, drawn, sides)
 
+    def shape(self, i: int) -> tuple[int, int]:
+        return picture_size(io.BytesIO(self._read(i)[0]))
+
     def _read(self, i: int) -> tuple[bytes, bytes | None, tuple[str, ...]]:
         path = self.shards[self.rows[i][0]]
         if path.suffix == ".tar":
             return _read_tar(path, dict(self.rows[i][2]))
-        _, parquet = _arrow()
-        with parquet.ParquetFile(path) as file:
-            line = file.read_row_group(self.rows[i][1]).slice(self.rows[i][2], 1).to_pylist()[0]
-        text = line.get("text", line.get("caption", ""))
-        hint = line.get("conditioning_image")
-        captions = (text,) if isinstance(text, str) else tuple(text)
-        return line["image"]["bytes"], None if hint is None else hint["bytes"], captions
+        line = _row_group(path, self.rows[i][1]).slice(self.rows[i][2], 1).to_pylist()[0]
+        hint = self.columns.hint(line)
+        return _content(self.columns.image(line)), None if hint is None else _content(hint), self.columns.caption(line)
 
 
-def open_packed(folder: Path, condition: str | None = None) -> Packed | None:
-    """The shards of a folder (or of its `data` folder), parquet or tar; None where there are none."""
-    for place in (folder, folder / "data"):
-        for kind, index in (("parquet", _index_parquet), ("tar", _index_tar)):
-            shards = tuple(sorted(place.glob(f"*.{kind}")))
-            if shards:
-                rows = tuple((number, *row) for number, path in enumerate(shards) for row in index(path))
-                return Packed(shards, rows, condition)
+def open_packed(
+    folder: Path,
+    condition: str | None = None,
+    columns: Columns | None = None,
+    split: str | None = None,
+    config: str | None = None,
+) -> Packed | None:
+    """The shards of a folder, parquet or tar; None where there are none.
+
+    They lie in it or its data/, those of one split told by their names (train-00000-of-00004), or as the hub converts
+    data sets: SPLIT/ or CONFIG/SPLIT/. Without a split, train is taken. Raises UserError.
+    """
+    columns = columns or Columns()
+    for kind, index in (("parquet", _index_parquet), ("tar", _index_tar)):
+        shards = _shards(folder, kind, split, config)
+        if shards:
+            rows = tuple((number, *row) for number, path in enumerate(shards) for row in index(path, columns))
+            return Packed(shards, rows, condition, columns)
     return None
 
 
-def _index_parquet(path: Path) -> list[tuple]:
+def _shards(folder: Path, kind: str, split: str | None, config: str | None) -> tuple[Path, ...]:
+    for place in (folder, folder / "data"):
+        if paths := sorted(place.glob(f"*.{kind}")):
+            return _of_split({path: _split_of(path.name) for path in paths}, split, folder)
+    splits = {path: path.parent.name for path in sorted(folder.glob(f"*/*.{kind}")) if _split_of(path.parent.name)}
+    if splits:
+        return _of_split({path: _split_of(name) for path, name in splits.items()}, split, folder)
+    deep = [path for path in sorted(folder.glob(f"*/*/*.{kind}")) if _split_of(path.parent.name)]
+    configs = sorted({path.parent.parent.name for path in deep})
+    config = config or ("default" if "default" in configs else configs[0] if len(configs) == 1 else None)
+    if configs and config not in configs:
+        what = f"no part {config!r}" if config else "several parts"
+        raise UserError(f"{folder} holds {what}; choose with config= in the data spec: {', '.join(configs)}.")
+    return _of_split({p: _split_of(p.parent.name) for p in deep if p.parent.parent.name == config}, split, folder)
+
+
+def _split_of(name: str) -> str | None:
+    """ "train-00000-of-00004.parquet" → train; None where a name says nothing."""
+    match = _SPLIT.match(name)
+    return None if match is None else _SAME.get(match[1], match[1])
+
+
+def _of_split(shards: dict[Path, str | None], split: str | None, folder: Path) -> tuple[Path, ...]:
+    known = sorted({name for name in shards.values() if name})
+    if not known:  # nothing tells splits apart
+        return tuple(shards)
+    wanted = _SAME.get(split, split) if split else "train" if "train" in known else known[0]
+    if wanted not in known:
+        raise UserError(f"{folder} has no split {split!r}; it has {', '.join(known)}.")
+    return tuple(path for path, name in shards.items() if name == wanted)
+
+
+@lru_cache(maxsize=2)
+def _row_group(path: Path, number: int) -> Any:
+    """Rows are asked for one after the other, but can be read a group at a time only."""
+    _, parquet = _arrow()
+    with parquet.ParquetFile(path) as file:
+        return file.read_row_group(number)
+
+
+def _index_parquet(path: Path, columns: Columns) -> list[tuple]:
     _, parquet = _arrow()
     try:
         with parquet.ParquetFile(path) as file:
@@ -142,12 +201,11 @@ def _index_parquet(path: Path) -> list[tuple]:
             sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as parquet ({error}).") from error
-    if "image" not in names:
-        raise UserError(f"{path} has no column image; it has {', '.join(names)}.")
+    columns.check(names, str(path))
     return [(group, row) for group, size in enumerate(sizes) for row in range(size)]
 
 
-def _index_tar(path: Path) -> list[tuple]:
+def _index_tar(path: Path, columns: Columns) -> list[tuple]:
     found: dict[str, dict[str, tuple[int, int]]] = {}
     try:
         with tarfile.open(path) as archive:
@@ -175,6 +233,14 @@ def _read_tar(path: Path, parts: dict[str, tuple[int, int]]) -> tuple[bytes, byt
     hint = take(*(f".hint{s}" for s in _PICTURES), *(f".conditioning_image{s}" for s in _PICTURES))
     text = (take(".txt", ".caption") or b"").decode("utf-8")
     return image, hint, tuple(text.splitlines()) or ("",)
+
+
+def _content(cell: Any) -> bytes:
+    """The bytes of a picture's cell: the `datasets` library keeps them in a struct. Raises UserError."""
+    content = cell.get("bytes") if isinstance(cell, dict) else cell
+    if not isinstance(content, bytes):
+        raise UserError("the parquet file holds paths or addresses of pictures, not the pictures.")
+    return content
 
 
 def _picture(content: bytes, name: str) -> Image.Image:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from zeroconv.training.recipe import Recipe, load_recipe
-from zeroconv.training.run import train, train_command
+from zeroconv.training.run import cache_command, train, train_command
 
-__all__ = ["Recipe", "load_recipe", "train", "train_command"]
+__all__ = ["Recipe", "cache_command", "load_recipe", "train", "train_command"]

@@ -92,6 +92,9 @@ class ControlledLoss(nn.Module):
         device, steps = z.device, len(self.alphas_cumprod)
         if self.timesteps == "uniform":
             t = torch.randint(0, steps, (len(z),), generator=generator, device=device)
+        elif self.timesteps == "cubic":
+            t = ((1 - torch.rand((len(z),), generator=generator, device=device) ** 3) * steps).long()
+            t = t.clamp_max(steps - 1)
         else:
             place = torch.randn((len(z),), generator=generator, device=device).sigmoid()
             t = (place * steps).long().clamp_max(steps - 1)

@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -40,7 +40,9 @@ class ControlSettings(Strict):
 
     @model_validator(mode="after")
     def _no_two_origins(self) -> ControlSettings:
-        shaped = sorted(self.model_fields_set - {"init", "frozen_copy"})
+        fields = {name: field.get_default(call_default_factory=True) for name, field in type(self).model_fields.items()}
+        told = {name for name, default in fields.items() if getattr(self, name) != default}
+        shaped = sorted(told - {"init", "frozen_copy"})
         if self.kind == "controlnet" and self.options:
             raise ValueError("control.options are a rival's: name control.kind, or set them as control's own")
         if self.kind != "controlnet" and (set(shaped) - {"kind", "options"} or self.frozen_copy):
@@ -51,6 +53,15 @@ class ControlSettings(Strict):
         if self.frozen_copy and self.connections == "lite":
             raise ValueError("control.frozen_copy needs a copy, which lite connections do not have")
         return self
+
+
+class BucketSettings(Strict):
+    """Shapes other than the square; see `zeroconv.data.buckets.Buckets`."""
+
+    step: int | None = Field(None, ge=8)  # pixels; None: an eighth of data.size, at most 64
+    min_side: int | None = Field(None, ge=8)  # None: half of data.size
+    max_side: int | None = Field(None, ge=8)  # None: twice data.size
+    upscale: bool = True  # false: a picture smaller than its shape keeps its size
 
 
 class PictureSettings(Strict):
@@ -74,7 +85,13 @@ class DataSettings(PictureSettings):
     """And their hints."""
 
     condition: str
+    buckets: BucketSettings | None = None  # true: keep the pictures' aspect ratios; None: middle squares
     hint_dropout: float = Field(0.0, ge=0, lt=1)  # share of hints that are blanked
+
+    @field_validator("buckets", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: Any) -> Any:
+        return {} if value is True else None if value is False else value
 
     @model_validator(mode="after")
     def _hints_may_be_mirrored(self) -> DataSettings:
@@ -98,7 +115,9 @@ class TrainingSettings(Strict):
     clip: float = Field(1.0, gt=0)  # norm of the gradient
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     prompt_dropping: float = Field(0.5, ge=0, le=1)  # share of prompts made empty, drawn anew every step
-    timesteps: Literal["uniform", "logit_normal"] = "uniform"  # logit-normal: more from the middle (Esser et al. 2024)
+    # logit-normal: more from the middle (Esser et al. 2024); cubic: more noise, where colours are decided (T2I-Adapter,
+    # Mou et al. 2023, section 3.4)
+    timesteps: Literal["uniform", "logit_normal", "cubic"] = "uniform"
     min_snr: float | None = Field(None, gt=0)  # γ of min-SNR weighting (Hang et al. 2023), usually 5; None: no weights
     offset_noise: float = Field(0.0, ge=0, lt=1)  # spread of one noise a picture and channel beside the usual one
     on_convergence: str | None = None  # stop_after=N, lower_lr=FACTOR or enlarge_batch=TIMES, once hints are followed
@@ -115,6 +134,13 @@ class TrainingSettings(Strict):
     sample_steps: int = Field(15, ge=1)
     sample_cfg: float = Field(4.0, ge=1)
     export: Literal["float32", "float16", "bfloat16"] = "float32"  # of out/control
+    report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()  # beside log.jsonl
+    project: str = "zeroconv"  # the trackers' name for runs that belong together
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @field_validator("on_convergence")
     @classmethod
@@ -170,16 +196,10 @@ class Recipe(AnyRecipe):
     control: ControlSettings = Field(default_factory=ControlSettings)
     data: DataSettings
 
-    def identity(self) -> dict[str, Any]:
-        values = super().identity()
-        if self.control.kind == "controlnet":  # as it was before there were rivals
-            del values["control"]["kind"], values["control"]["options"]
-        return values
-
 
 _MAY_CHANGE = (
     "steps threads max_minutes log_every checkpoint_every keep validate_every "
-    "sample_every sample_count sample_steps sample_cfg export"
+    "sample_every sample_count sample_steps sample_cfg export report_to project"
 ).split()
 
 
@@ -253,5 +273,6 @@ def _suggestion(loc: tuple, kind: type[BaseModel]) -> str:
     model: Any = kind
     for part in loc[:-1]:
         model = model.model_fields[part].annotation
+        model = next((one for one in get_args(model) if hasattr(one, "model_fields")), model)  # of "settings or None"
     close = difflib.get_close_matches(str(loc[-1]), model.model_fields, n=1)
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(model.model_fields)}"

@@ -8,6 +8,7 @@ out/broken.json        pictures that could not be read, and why (if there were a
 out/control/           the trained control, averaged weights, a diffusers folder
 out/best/              the same at the checkpoint of the lowest validation loss, where that was not the last
 out/summary.json       how it ended
+out/tensorboard/       the same figures for TensorBoard (with training.report_to)
 out/report.html        curves, events and pictures on one page
 """
 
@@ -19,19 +20,22 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zeroconv.data.buckets import Buckets
 from zeroconv.data.datasets import Dataset, open_dataset
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
 from zeroconv.training.lora_recipe import LoraRecipe
-from zeroconv.training.recipe import AnyRecipe, Recipe, check_recipe, parse_recipe, read_recipe
+from zeroconv.training.recipe import AnyRecipe, Recipe, check_recipe, load_recipe, parse_recipe, read_recipe
 from zeroconv.training.report import write_report
 from zeroconv.training.state import checkpoints
 
 if TYPE_CHECKING:
     from zeroconv.backbones import UNetBackbone
+    from zeroconv.data.cache import CacheSettings
     from zeroconv.rivals import Net
     from zeroconv.training.trainer import Trainer
 
@@ -64,41 +68,102 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
     Raises UserError for whatever is wrong with recipe, data, model or folder.
     """
     from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
+
+    from zeroconv.training.tracking import Tracking, check_trackers
 
     say = say or _print
     if recipe.training.threads:
         import torch
 
         torch.set_num_threads(recipe.training.threads)
+    check_trackers(recipe.training.report_to)
     # accelerate places processes and devices; autocast is ours, so that two runs in one process may differ in it
-    accelerator = Accelerator(mixed_precision="no", cpu=recipe.device == "cpu")
+    accelerator = Accelerator(
+        # processes wait for each other while one draws pictures or another still fills the cache
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
+        mixed_precision="no",
+        cpu=recipe.device == "cpu",
+        log_with=list(recipe.training.report_to) or None,
+        project_config=ProjectConfiguration(logging_dir=str(Path(recipe.out) / "tensorboard")),
+    )
+    check_distribution(accelerator.distributed_type)
     with accelerator.main_process_first():  # one process makes the folder, the others find it made
         if accelerator.is_main_process:
             open_run(recipe, resume)
     trainer = assemble(recipe, accelerator, say if accelerator.is_main_process else _silent)
     if trainer.resume():
         say(f"going on from step {trainer.step} of {recipe.training.steps}")
-    status = trainer.run()
+    tracking = Tracking(recipe, accelerator, trainer.step)
+    trainer.log.tell, trainer.show = tracking.figures, tracking.sheet
+    try:
+        status = trainer.run()
+    finally:
+        tracking.finish()
     if accelerator.is_main_process:
         _finish(trainer, status, say)
     return trainer.folder
 
 
+def check_distribution(kind: Any) -> None:
+    """Raises UserError for a launcher that would cut weights, optimiser or checkpoints into pieces."""
+    if str(kind).rpartition(".")[2] in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "TP"):
+        raise UserError(
+            f"the launcher asks for {str(kind).rpartition('.')[2]}, which this trainer does not do; launch with "
+            "--multi_gpu: what trains is small enough for every card to hold it whole."
+        )
+
+
+def cache_command(
+    recipe_path: str | os.PathLike, overrides: Sequence[str] = (), part: str = "1/1", hints_only: bool = False
+) -> int:
+    """`zeroconv cache`: what a run of the recipe would compute once, ahead of it; part "3/16" takes every 16th shard.
+
+    Returns how many examples these are. Raises UserError.
+    """
+    from zeroconv.backbones import load_backbone
+    from zeroconv.data.cache import cache_hints, cache_share
+
+    recipe, settings = load_recipe(recipe_path, overrides), cache_part(part)
+    size, backbone = recipe.data.size, None
+    if size is None or not hints_only:
+        from accelerate import Accelerator
+
+        backbone = load_backbone(recipe.base, device=Accelerator(cpu=recipe.device == "cpu").device)
+    size = size or backbone.default_size  # type: ignore[union-attr]
+    count = 0
+    for number, dataset in enumerate(open_data(recipe, size, 8 if backbone is None else backbone.latent_scale)):
+        cache = cache_settings(recipe, *settings)
+        cache = replace(cache, flip=cache.flip and number == 0)  # pictures to measure on are not mirrored
+        if hints_only or backbone is None:
+            count += cache_hints(dataset, cache, Countdown(_print))
+        else:
+            count += cache_share(dataset, backbone, cache, Countdown(_print))
+    return count
+
+
+def cache_part(text: str) -> tuple[int, int]:
+    """ "3/16" → (2, 16). Raises UserError."""
+    number, slash, total = text.partition("/")
+    if not (slash and number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
+        raise UserError(f"--part {text!r} is not understood; write 3/16 for the third of sixteen parts.")
+    return int(number) - 1, int(total)
+
+
 def assemble(recipe: Recipe, accelerator: Any, say: Say) -> Trainer:
     """Backbone, control and cached data of a recipe, put together."""
     from zeroconv.backbones import load_backbone
-    from zeroconv.data.cache import CacheSettings, cache_examples
+    from zeroconv.data.cache import cache_examples
     from zeroconv.training.trainer import Trainer
 
     settings = recipe.data
     backbone = load_backbone(recipe.base, device=accelerator.device)
     size = settings.size or backbone.default_size
-    train_set, held_out = open_data(recipe, size)
-    cache = CacheSettings(settings.cache, settings.workers, settings.flip)
+    train_set, held_out = open_data(recipe, size, backbone.latent_scale)
+    cache = cache_settings(recipe, accelerator.process_index, accelerator.num_processes)
     progress = Countdown(say)
-    with accelerator.main_process_first():  # one process fills the cache, the others find it filled
-        data = cache_examples(train_set, backbone, cache, progress)
-        held = cache_examples(held_out, backbone, replace(cache, flip=False), progress)
+    data = cache_examples(train_set, backbone, cache, progress)
+    held = cache_examples(held_out, backbone, replace(cache, flip=False), progress)
     _list_broken(Path(recipe.out), {**data.broken, **held.broken}, say)
     for examples in (data, held):
         if len(examples.hints) != len(examples):
@@ -108,6 +173,15 @@ def assemble(recipe: Recipe, accelerator: Any, say: Say) -> Trainer:
     say(f"{len(data)} pictures to train on, {len(held)} held out")
     control = make_control(recipe, backbone).to(accelerator.device)
     return Trainer(recipe, backbone, control, data, held, accelerator, say)
+
+
+def cache_settings(recipe: Recipe, rank: int, world: int) -> CacheSettings:
+    """Of the recipe; the processes of a machine share its cores."""
+    from zeroconv.data.cache import CacheSettings
+
+    settings, beside = recipe.data, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    workers = settings.workers or max(1, len(os.sched_getaffinity(0)) // beside)
+    return CacheSettings(settings.cache, workers, settings.flip, rank=rank, world=world)
 
 
 def make_control(recipe: Recipe, backbone: UNetBackbone) -> Net:
@@ -135,10 +209,11 @@ def make_control(recipe: Recipe, backbone: UNetBackbone) -> Net:
 # ---------------------------------------------------------------- data
 
 
-def open_data(recipe: Recipe, size: int) -> tuple[Dataset, Dataset]:
-    """The pictures to train on and those to measure on; no picture is in both."""
+def open_data(recipe: Recipe, size: int, scale: int = 8) -> tuple[Dataset, Dataset]:
+    """The pictures to train on and those to measure on; no picture is in both. `scale`: pixels a latent."""
     settings = recipe.data
-    options: dict[str, Any] = {"condition": settings.condition, "size": size}
+    buckets = None if settings.buckets is None else Buckets.of(size, scale, **settings.buckets.model_dump())
+    options: dict[str, Any] = {"condition": settings.condition, "size": size, "buckets": buckets}
     train_set = open_dataset(settings.train, **options)
     if settings.validation is not None:
         return train_set, open_dataset(settings.validation, **options)
@@ -191,12 +266,15 @@ def open_run(recipe: AnyRecipe, resume: bool = True) -> None:
     if not path.is_file() and out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out} is not empty and holds no run; name another out folder.")
     if not checkpoints(out / "checkpoints"):  # nothing to go on from: a first try that failed may be mended
-        _write_json(path, {"identity": identity, "recipe": recipe.model_dump(mode="json")})
+        _write_json(path, {"recipe": recipe.model_dump(mode="json")})
         return
     if not resume:
         raise UserError(f"{out} holds a run already; go on with it, or name another out folder.")
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))["identity"]
+        # read anew, so that settings which did not exist then have their defaults
+        before = check_recipe(
+            type(recipe), json.loads(path.read_text(encoding="utf-8"))["recipe"], str(path)
+        ).identity()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read; name another out folder.") from error
     if before != identity:

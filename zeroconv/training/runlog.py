@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ class RunLog:
 
     def __init__(self, path: Path, active: bool = True) -> None:
         self.path, self.active = path, active
+        self.tell: Callable[[int, dict[str, Any]], None] | None = None  # hears every line too
 
     def write(self, step: int, **values: Any) -> None:
         if not self.active:
             return
+        if self.tell is not None:
+            self.tell(step, values)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")

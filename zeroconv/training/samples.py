@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy import ndarray
 from PIL import Image
 
 from zeroconv.backbones import UNetBackbone
@@ -22,9 +24,21 @@ def sample_grid(
 
     The same examples and seeds every time, so that pictures of one run can be laid side by side.
     """
+    rows = np.array(spread(len(examples), settings.sample_count))
+    columns: list[list[Image.Image]] = [[], [], [], []]
+    for bucket in examples.buckets:  # pictures of one shape
+        if len(mine := rows[np.isin(rows, bucket)]):
+            for column, pictures in zip(columns, _columns(backbone, control, examples, mine, settings), strict=True):
+                column.extend(pictures)
+    with atomic_write(path) as temporary:
+        grid(columns).save(temporary)
+
+
+def _columns(
+    backbone: UNetBackbone, control: Net, examples: Examples, rows: ndarray, settings: TrainingSettings
+) -> list[list[Image.Image]]:
     from zeroconv.generation import Control, generate
 
-    rows = spread(len(examples), settings.sample_count)
     hints = [to_picture(hint) for hint in hints_to_float(channels_first(examples.hints[rows]))]
     latents = backbone.latents_from_moments(torch.from_numpy(examples.moments[rows]).to(backbone.device), sample=False)
     targets = [to_picture(image) for image in backbone.decode_latents(latents)]
@@ -47,8 +61,7 @@ def sample_grid(
                 batch_size=4,
             )
         columns.append(pictures)
-    with atomic_write(path) as temporary:
-        grid(columns).save(temporary)
+    return columns
 
 
 def spread(n: int, count: int) -> list[int]:
@@ -63,10 +76,12 @@ def to_picture(image: torch.Tensor) -> Image.Image:
 
 
 def grid(columns: list[list[Image.Image]]) -> Image.Image:
-    """Columns of equal-sized pictures side by side, two white pixels apart."""
-    width, height = columns[0][0].size
+    """Columns of pictures side by side, two white pixels apart; each in the middle of a place for the largest."""
+    every = [picture for column in columns for picture in column]
+    width, height = max(p.width for p in every), max(p.height for p in every)
     sheet = Image.new("RGB", (len(columns) * (width + 2) - 2, len(columns[0]) * (height + 2) - 2), "white")
     for x, column in enumerate(columns):
         for y, picture in enumerate(column):
-            sheet.paste(picture, (x * (width + 2), y * (height + 2)))
+            left, top = (width - picture.width) // 2, (height - picture.height) // 2
+            sheet.paste(picture, (x * (width + 2) + left, y * (height + 2) + top))
     return sheet

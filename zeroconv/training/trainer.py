@@ -76,6 +76,7 @@ class Trainer(Loop):
         self.kept: dict[str, float] | None = None  # and of the best that has a checkpoint
         self.history: list[dict[str, float]] = []  # what every validation measured
         self.converged: dict[str, float] | None = None  # when the hints began to be followed
+        self.show: Callable[[int, Path], None] = lambda step, sheet: None  # hears of every sheet of pictures
 
     # ---------------------------------------------------------------- a step
 
@@ -153,6 +154,7 @@ class Trainer(Loop):
             sample_grid(path, self.backbone, self.control, self.held_out, self.settings)
             self.control.train()
         self.say(f"step {self.step}/{self.settings.steps}  pictures: {path}")
+        self.show(self.step, path)
 
     # ---------------------------------------------------------------- state
 

@@ -7,11 +7,14 @@ timesteps and noise are fixed and the prompt is empty, so that only the hint can
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy import ndarray
+from torch import Tensor, nn
 
-from zeroconv.data.batches import channels_first
+from zeroconv.data.batches import channels_first, of_size
 from zeroconv.data.examples import Examples
 from zeroconv.training.objective import ControlledLoss, stream
 
@@ -30,6 +33,17 @@ class HintGain:
         return {name: round(value, 6) for name, value in asdict(self).items()}
 
 
+@dataclass(frozen=True)
+class Group:
+    """Held-out pictures of one shape, with what they are measured with."""
+
+    rows: ndarray
+    others: ndarray  # whose hints they get instead
+    t: Tensor
+    z: Tensor
+    noise: Tensor
+
+
 class Validator:
     """Fixed pictures, timesteps (spread evenly over the schedule) and noise; `measure` takes seconds, not minutes."""
 
@@ -38,31 +52,47 @@ class Validator:
         generator = stream("cpu", seed, 3)
         rows = torch.randperm(len(examples), generator=generator)[:n].numpy()
         self.loss, self.examples, self.batch_size = loss, examples, batch_size
-        self.rows = rows
-        self.others = rows[(torch.arange(n) + max(1, n // 2)) % n]  # nobody keeps its own hint
         places = (torch.arange(n) + 0.5) / n * len(loss.alphas_cumprod)
-        self.t = places.long()[torch.randperm(n, generator=generator)]
-        moments = torch.from_numpy(examples.moments[rows])
-        self.z = loss.backbone.latents_from_moments(moments, generator)
-        self.noise = torch.randn(self.z.shape, generator=generator)
+        t = places.long()[torch.randperm(n, generator=generator)]
+        self.groups = []
+        for bucket in examples.buckets:
+            mine = np.flatnonzero(np.isin(rows, bucket))
+            if not len(mine):
+                continue
+            others = rows[np.roll(mine, -max(1, len(mine) // 2))]  # nobody keeps its own hint
+            if len(mine) == 1:
+                others = rows[(mine + max(1, n // 2)) % n]  # of another shape
+            z = loss.backbone.latents_from_moments(torch.from_numpy(examples.moments[rows[mine]]), generator)
+            noise = torch.randn(z.shape, generator=generator)
+            self.groups.append(Group(rows[mine], others, t[torch.from_numpy(mine)], z, noise))
         self.none: Tensor | None = None  # without control nothing changes: measured once
 
     @torch.no_grad()
     def measure(self) -> HintGain:
         if self.none is None:
-            self.none = self._losses(None, control=False)
-        true, shuffled = self._losses(self.rows), self._losses(self.others)
+            self.none = self._losses(None)
+        true, shuffled = self._losses("rows"), self._losses("others")
         gain = shuffled - true
         error = float(gain.std() / len(gain) ** 0.5) if len(gain) > 1 else float("nan")
         return HintGain(float(true.mean()), float(shuffled.mean()), float(self.none.mean()), float(gain.mean()), error)
 
-    def _losses(self, rows, control: bool = True) -> Tensor:
+    def _losses(self, whose: Literal["rows", "others"] | None) -> Tensor:
+        """The loss of each picture with the hints of `whose`, or without control."""
         device, parts = self.loss.alphas_cumprod.device, []
-        for i in range(0, len(self.z), self.batch_size):
-            part = slice(i, i + self.batch_size)
-            z = self.z[part].to(device)
-            hints = None if rows is None else channels_first(self.examples.hints[rows[part]]).to(device)
-            text = self.examples.text.states([0] * len(z)).to(device)
-            errors = self.loss.errors(z, self.noise[part].to(device), self.t[part].to(device), hints, text, control)
-            parts.append(errors.cpu())
+        for group in self.groups:
+            for i in range(0, len(group.z), self.batch_size):
+                part = slice(i, i + self.batch_size)
+                z = group.z[part].to(device)
+                hints = None if whose is None else self._hints(getattr(group, whose)[part], z).to(device)
+                scale = self.loss.backbone.latent_scale
+                text = of_size(self.examples.text.states([0] * len(z)), *(scale * side for side in z.shape[-2:]))
+                noise, t = group.noise[part].to(device), group.t[part].to(device)
+                errors = self.loss.errors(z, noise, t, hints, text.to(device), control=whose is not None)
+                parts.append(errors.cpu())
         return torch.cat(parts)
+
+    def _hints(self, rows: ndarray, z: Tensor) -> Tensor:
+        """Hints (N, 1, 3 or 4, H, W) for latents z; those of another shape are stretched."""
+        hints = channels_first(self.examples.hints[rows])
+        size = [self.loss.backbone.latent_scale * side for side in z.shape[-2:]]
+        return hints if list(hints.shape[-2:]) == size else nn.functional.interpolate(hints, size, mode="nearest")

@@ -55,7 +55,7 @@ def main() -> None:
         ["", "measured", "target"],
         rows,
         "python -m benchmarks.speed",
-        "Two CPU cores. Loading is mostly the import of torch, diffusers and transformers.",
+        "Two CPU cores. Loading is mostly the import of torch, diffusers, transformers and peft.",
     )
 
 

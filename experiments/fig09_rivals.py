@@ -4,7 +4,7 @@ python -m experiments.fig09_rivals [--steps 240] [--count 100] [--only controlne
 
 Every network learns the same canny hints of the same pictures in the same batches, with the same noise and loss: that
 of recipes/playroom-canny.yaml, at a constant rate with averaged weights, so that a run may be looked at anywhere. Each
-is measured twice: after `--steps` steps, and after as many minutes as ControlNet took for these. Before that, `--tune`
+is measured twice: after `--steps` steps, and after as many as take the time of ControlNet's. Before that, `--tune`
 steps with each optimiser choose its own (lowest loss on validation scenes with the true hint). Goes on where it was
 stopped.
 
@@ -39,6 +39,7 @@ from zeroconv.files import atomic_folder, atomic_write
 METRIC = "f1_1px"
 WIDTHS = [8, 16, 48, 128]  # of hint encoders, as in the recipe
 CANDIDATES = (("muon", 1e-3), ("adamw", 1e-3), ("adamw", 2e-4))
+GAUGED = 40  # steps that tell a network's pace; what is so slow that fewer would take the time gets these
 SHOWN = 6  # test scenes of the contact sheet
 
 
@@ -87,8 +88,8 @@ def main() -> None:
     found: dict[str, Any] = {}
     for name in names:
         chosen = choose(runs, name, arguments)
-        minutes = found["controlnet"]["legs"]["steps"]["minutes"] if found else None
-        legs = train_both(runs / name, arguments, name, chosen, minutes)
+        first = found["controlnet"]["legs"]["steps"]["seconds_a_step"] if found else None
+        legs = train_both(runs / name, arguments, name, chosen, first)
         reports = {which: measure(runs / name, which, arguments, bool(found)) for which in legs}
         found[name] = {"optimizer": list(chosen), "legs": legs, "reports": reports}
         print(f"{name}: {chosen[0]} {chosen[1]:g}", {w: round(mean(r), 4) for w, r in reports.items()}, flush=True)
@@ -118,16 +119,15 @@ def parse() -> argparse.Namespace:
 
 
 def leg(
-    folder: Path, arguments: argparse.Namespace, name: str, chosen: tuple[str, float], steps: int,
-    minutes: float | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    folder: Path, arguments: argparse.Namespace, name: str, chosen: tuple[str, float], steps: int
+) -> dict[str, Any]:
     """Train in a process of its own, so that its peak memory is its own, or go on; returns the run's summary."""
     settings = {
         "out": str(folder), "control": ENTRIES[name].control, "data.train": [arguments.data],
         "data.validation": [arguments.validation], "training.steps": steps, "training.batch_size": arguments.batch,
         "training.optimizer": chosen[0], "training.learning_rate": chosen[1], "training.schedule": "constant",
         "training.warmup": min(20, arguments.steps // 4), "training.seed": arguments.seed,
-        "training.max_minutes": minutes, "training.checkpoint_every": 40, "training.keep": 1,
+        "training.checkpoint_every": 40, "training.keep": 1,
         "training.validate_every": 100_000, "training.sample_count": 0, "training.log_every": 10,
     }  # fmt: skip
     if steps <= settings["training.warmup"]:
@@ -169,23 +169,26 @@ def choose(runs: Path, name: str, arguments: argparse.Namespace) -> tuple[str, f
 
 
 def train_both(
-    folder: Path, arguments: argparse.Namespace, name: str, chosen: tuple[str, float], minutes: float | None
+    folder: Path, arguments: argparse.Namespace, name: str, chosen: tuple[str, float], pace_of_first: float | None
 ) -> dict[str, Any]:
-    """Weights after `steps` steps and after `minutes`, in that network's own order; what is there is not made again.
+    """Weights after `steps` steps and after as many as take ControlNet's time, in order; what is there stays.
 
-    Returns "steps" and "time", each with the run's summary there. `minutes` None: this run is the measure of the time.
+    Returns "steps" and "time", each with the run's summary there. `pace_of_first`: ControlNet's median seconds a step;
+    None: this is that run. Equal time is reckoned with medians, so that neither a pause nor another program counts.
     """
     done = {which: folder / f"at-{which}.json" for which in ("steps", "time")}
-    while not all(path.is_file() for path in done.values()):
-        if minutes is None:
-            keep(folder, leg(folder / "run", arguments, name, chosen, arguments.steps), ("steps", "time"))
-        elif done["steps"].is_file():  # the faster ones go on until the time is over
-            keep(folder, leg(folder / "run", arguments, name, chosen, 100 * arguments.steps, minutes), ("time",))
-        elif done["time"].is_file():  # the slower ones until the steps are done
-            keep(folder, leg(folder / "run", arguments, name, chosen, arguments.steps), ("steps",))
-        else:
-            summary = leg(folder / "run", arguments, name, chosen, arguments.steps, minutes)
-            keep(folder, summary, ("steps",) if summary["steps"] >= arguments.steps else ("time",))
+    if not all(path.is_file() for path in done.values()):
+        equal = arguments.steps
+        if pace_of_first is not None:
+            gauged = min(GAUGED, arguments.steps)
+            if not (folder / "pace.json").is_file():
+                leg(folder / "run", arguments, name, chosen, gauged)
+                keep_json(folder / "pace.json", pace(folder / "run" / "log.jsonl"))
+            equal = max(gauged, round(arguments.steps * pace_of_first / json.loads((folder / "pace.json").read_text())))
+        for steps in sorted({arguments.steps, equal}):
+            names = [which for which, wanted in (("steps", arguments.steps), ("time", equal)) if wanted == steps]
+            if not all(done[which].is_file() for which in names):
+                keep(folder, leg(folder / "run", arguments, name, chosen, steps), names)
     return {which: json.loads(path.read_text()) for which, path in done.items()}
 
 
@@ -267,7 +270,7 @@ def write(found: dict[str, Any], runs: Path, arguments: argparse.Namespace) -> N
     rows.append(limits(found))
     for name in ("steps", "time"):
         sheet(found, runs, name, arguments.pictures / f"fig09-{name}.jpg")
-    minutes = found["controlnet"]["legs"]["steps"]["minutes"]
+    minutes = arguments.steps * (found["controlnet"]["legs"]["steps"]["seconds_a_step"] or 0) / 60
     note = (
         f"{arguments.steps} steps of {arguments.batch} scenes, constant rate, averaged weights; equal time: "
         f"{minutes:.1f} minutes, ControlNet's. {arguments.count} test scenes, own captions, guidance cond, cfg 4, "

@@ -1,7 +1,7 @@
 """Figure 10: how many pictures training needs. The same number of steps on 100, 1,000, 10,000 and 50,000 scenes.
 
 A run of S steps of B draws S × B pictures. Where a set is larger than that no picture comes twice, and which of them
-are drawn does not matter: only so many are rendered. `python -m experiments.fig10_data_size [--steps 480]`
+are drawn does not matter: only so many are rendered. `python -m experiments.fig10_data_size [--steps 240]`
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MARGIN = 0.1  # the share of fidelity that the smallest set of the paper may los
 
 def main() -> None:
     arguments = options(
-        __doc__, 100, steps=(480, "steps of training, for every set"), train_batch=(32, "batch of the training"),
+        __doc__, 100, steps=(240, "steps of training, for every set"), train_batch=(32, "batch of the training"),
         sizes=("100,1000,10000,50000", "sizes of the sets, with commas"), seed=(0, "of the trainings"),
     )  # fmt: skip
     sizes = [int(size) for size in arguments.sizes.split(",")]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from typing import Any
 
 import pytest
 
+from experiments import fig09_rivals
 from experiments.fig09_rivals import ENTRIES, ROOT, claims, pace, sheet
 from zeroconv.backbones import load_backbone
 from zeroconv.rivals import RIVALS
@@ -57,6 +59,27 @@ def test_pace_is_that_of_the_steps_between_lines(tmp_path) -> None:
     lines = [{"step": 0, "validation": {}}, *({"step": 10 * i, "seconds": 20.0 * i} for i in range(1, 5))]
     (tmp_path / "log.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     assert pace(tmp_path / "log.jsonl") == 2.0
+
+
+@pytest.mark.parametrize(("seconds", "wanted"), [(1.0, [40, 100, 200]), (4.0, [40, 50, 100]), (8.0, [40, 40, 100])])
+def test_a_slower_network_gets_fewer_steps_in_equal_time(tmp_path, monkeypatch, seconds: float, wanted: list) -> None:
+    trained = []
+
+    def leg(folder, arguments, name, chosen, steps) -> dict:  # a run of `seconds` a step whose weights name its length
+        trained.append(steps)
+        (folder / "control").mkdir(parents=True, exist_ok=True)
+        (folder / "control" / "weights").write_text(str(steps))
+        lines = [{"step": i, "seconds": i * seconds} for i in range(10, steps + 1, 10)]
+        (folder / "log.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+        return {"steps": steps}
+
+    monkeypatch.setattr(fig09_rivals, "leg", leg)
+    arguments = argparse.Namespace(steps=100)
+    for _ in range(2):  # the second finds everything done
+        legs = fig09_rivals.train_both(tmp_path, arguments, "lora", ("muon", 1e-3), 2.0)
+    assert sorted(trained) == wanted
+    assert (tmp_path / "at-steps" / "weights").read_text() == "100"
+    assert legs["time"]["steps"] == max(40, round(100 * 2 / seconds))
 
 
 def test_a_sheet_has_a_column_a_network(tmp_path) -> None:

@@ -207,6 +207,52 @@ def test_bfloat16_follows_float32(trainer) -> None:
         assert b == pytest.approx(a, rel=0.03), step
 
 
+@pytest.fixture
+def narrow_weights(monkeypatch) -> dict:
+    """Settings of a run whose weights are bfloat16, down to those that a tiny model has."""
+    monkeypatch.setattr("zeroconv.training.narrow.LEAST", 4096)
+    monkeypatch.setattr("zeroconv.training.adamw8bit.can_compile", lambda: False)
+    return {"precision": "bf16_weights", "optimizer": "adamw8bit"}
+
+
+def test_bfloat16_weights_follow_float32(trainer, narrow_weights) -> None:
+    runs = [trainer("fp32", steps=6, log_every=1), trainer("narrow", steps=6, log_every=1, **narrow_weights)]
+    for run in runs:
+        run.run()
+    for model in (runs[1].control, runs[1].backbone.unet):
+        assert torch.bfloat16 in {p.dtype for p in model.parameters()}
+    for (step, a), (_, b) in zip(losses(runs[0]), losses(runs[1]), strict=True):
+        assert b == pytest.approx(a, rel=0.01), step
+    runs[1].export(runs[1].folder / "control")
+    saved = ControlNet.load(runs[1].folder / "control").state_dict()
+    with runs[1].ema.swapped():
+        for name, value in runs[1].control.state_dict().items():
+            assert value.dtype == saved[name].dtype == torch.float32
+            assert torch.equal(value, saved[name])  # all of the weight, not its bfloat16 half
+
+
+def test_a_run_with_bfloat16_weights_goes_on_bit_for_bit(trainer, narrow_weights) -> None:
+    whole = trainer("whole", steps=6, **narrow_weights)
+    whole.run()
+    first = trainer("cut", steps=6, checkpoint_every=2, **narrow_weights)
+    with pytest.raises(Killed):
+        die_at(first, 3)
+    second = trainer("cut", steps=6, checkpoint_every=2, **narrow_weights)
+    assert second.resume() and second.step == 2
+    second.run()
+    left, right = whole.state(), second.state()
+    for name in ("control", "ema", "optimizer"):
+        a, b = (torch.utils._pytree.tree_leaves(one[name]) for one in (left, right))
+        assert len(a) == len(b) > 20
+        assert all(torch.equal(x, y) if torch.is_tensor(x) else x == y for x, y in zip(a, b, strict=True)), name
+
+
+def test_pictures_with_bfloat16_weights(trainer, narrow_weights) -> None:
+    run = trainer("pictures", steps=1, sample_count=2, sample_steps=2, validate_every=1, **narrow_weights)
+    assert run.run() == "finished"
+    assert list((run.folder / "samples").glob("*.png"))
+
+
 def test_time_ends_a_run(trainer) -> None:
     run = trainer(steps=10_000, max_minutes=0.5 / 60)
     assert run.run() == "finished"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -10,32 +10,49 @@ from torch import Tensor
 
 
 class Ema:
-    """Follows `parameters`. Early on the decay is (1 + k) / (10 + k), so that the average never remembers the start."""
+    """Follows `parameters`. Early on the decay is (1 + k) / (10 + k), so that the average never remembers the start.
 
-    def __init__(self, parameters: Iterable[Tensor], decay: float) -> None:
+    decay 0: no average, and no memory for one. `master`: parameter → its float32 value, where the parameter itself is
+    rounded.
+    """
+
+    def __init__(
+        self, parameters: Iterable[Tensor], decay: float, master: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         self.parameters = list(parameters)
-        self.average = [p.detach().clone() for p in self.parameters]
+        self.master = master or Tensor.detach
         self.decay, self.updates = decay, 0
+        self.average = [self.master(p).clone() for p in self.parameters] if decay else []
 
     @torch.no_grad()
     def update(self) -> None:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+        if not self.average:
+            return
+        pairs = list(zip(self.average, self.parameters, strict=True))
+        plain = [(a, p.detach()) for a, p in pairs if a.dtype == p.dtype]
+        if plain:
+            torch._foreach_lerp_([a for a, _ in plain], [p for _, p in plain], 1 - decay)
+        for a, p in pairs:
+            if a.dtype != p.dtype:  # one at a time: the joined weights live no longer than that
+                a.lerp_(self.master(p), 1 - decay)
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Inside, the parameters hold the average. No memory is taken: the two sets of tensors change places."""
-        self._swap()
+        """Inside, the parameters hold the average, or without one their float32 values. An average takes no memory for
+        it: the two sets of tensors change places."""
+        other = self.average or [self.master(p) for p in self.parameters]
+        self._swap(other)
         try:
             yield
         finally:
-            self._swap()
+            self._swap(other)
 
     @torch.no_grad()
-    def _swap(self) -> None:
+    def _swap(self, other: list[Tensor]) -> None:
         for i, parameter in enumerate(self.parameters):
-            parameter.data, self.average[i] = self.average[i], parameter.data
+            parameter.data, other[i] = other[i], parameter.data
 
     def state_dict(self) -> dict:
         return {"average": self.average, "updates": self.updates}
@@ -43,6 +60,6 @@ class Ema:
     @torch.no_grad()
     def load_state_dict(self, state: dict) -> None:
         torch._foreach_copy_(
-            self.average, [value.to(a.device) for a, value in zip(self.average, state["average"], strict=True)]
+            self.average, [v.to(a.device) for a, v in zip(self.average, state["average"], strict=bool(self.average))]
         )
         self.updates = state["updates"]

@@ -13,6 +13,7 @@ import torch
 
 from zeroconv.data.batches import Batch, BatchPlan
 from zeroconv.errors import UserError
+from zeroconv.training.adamw8bit import AdamW8bit
 from zeroconv.training.ema import Ema
 from zeroconv.training.recipe import TrainingSettings
 from zeroconv.training.runlog import Meter, RunLog
@@ -139,7 +140,10 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         loss = self._gradients(micro)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip, foreach=True))
+        if isinstance(self.optimizer, AdamW8bit):  # clips while it updates
+            norm = self.optimizer.clip(self.settings.clip)
+        else:
+            norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip, foreach=True))
         if math.isfinite(loss) and math.isfinite(norm):
             self.optimizer.step()
             self.ema.update()

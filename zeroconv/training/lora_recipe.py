@@ -33,6 +33,8 @@ class LoraTraining(TrainingSettings):
     def _no_hints(self) -> LoraTraining:
         if self.on_convergence is not None:
             raise ValueError("training.on_convergence waits for a control to follow its hints; a LoRA has none")
+        if self.precision == "bf16_weights":
+            raise ValueError("training.precision bf16_weights is for a ControlNet; train a LoRA in bf16 or fp32")
         return self
 
 

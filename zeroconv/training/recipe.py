@@ -107,7 +107,7 @@ class TrainingSettings(Strict):
     steps: int = Field(ge=1)
     batch_size: int = Field(4, ge=1)  # a process and micro-step
     accumulation: int = Field(1, ge=1)  # micro-steps a step
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "adamw8bit", "muon"] = "adamw"
     learning_rate: float = Field(1e-5, gt=0)
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = Field(0, ge=0)  # steps
@@ -121,7 +121,8 @@ class TrainingSettings(Strict):
     min_snr: float | None = Field(None, gt=0)  # γ of min-SNR weighting (Hang et al. 2023), usually 5; None: no weights
     offset_noise: float = Field(0.0, ge=0, lt=1)  # spread of one noise a picture and channel beside the usual one
     on_convergence: str | None = None  # stop_after=N, lower_lr=FACTOR or enlarge_batch=TIMES, once hints are followed
-    precision: Literal["fp32", "bf16"] = "fp32"
+    # bf16: autocast around float32 weights; bf16_weights: see `zeroconv.training.narrow`
+    precision: Literal["fp32", "bf16", "bf16_weights"] = "fp32"
     seed: int = Field(0, ge=0)
     threads: int | None = Field(None, ge=1)
     max_minutes: float | None = Field(None, gt=0)  # of training; the run ends there as if it had no more steps
@@ -150,9 +151,11 @@ class TrainingSettings(Strict):
         return value
 
     @model_validator(mode="after")
-    def _warmup_ends(self) -> TrainingSettings:
+    def _settings_agree(self) -> TrainingSettings:
         if self.warmup >= self.steps:
             raise ValueError(f"training.warmup is {self.warmup} of {self.steps} steps; it must end before the run does")
+        if self.precision == "bf16_weights" and self.optimizer != "adamw8bit":
+            raise ValueError("training.precision bf16_weights needs training.optimizer adamw8bit, which knows how")
         return self
 
 
@@ -195,6 +198,14 @@ class Recipe(AnyRecipe):
 
     control: ControlSettings = Field(default_factory=ControlSettings)
     data: DataSettings
+
+    @model_validator(mode="after")
+    def _narrow_weights_are_a_control_s(self) -> Recipe:
+        if self.training.precision == "bf16_weights" and self.control.kind != "controlnet":
+            raise ValueError(
+                f"training.precision bf16_weights is for a ControlNet; train a {self.control.kind} in bf16"
+            )
+        return self
 
 
 _MAY_CHANGE = (

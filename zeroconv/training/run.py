@@ -70,6 +70,7 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
+    from zeroconv.training.allocator import keep_pages
     from zeroconv.training.tracking import Tracking, check_trackers
 
     say = say or _print
@@ -92,6 +93,8 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
         if accelerator.is_main_process:
             open_run(recipe, resume)
     trainer = assemble(recipe, accelerator, say if accelerator.is_main_process else _silent)
+    if accelerator.device.type == "cpu":
+        keep_pages()
     if trainer.resume():
         say(f"going on from step {trainer.step} of {recipe.training.steps}")
     tracking = Tracking(recipe, accelerator, trainer.step)

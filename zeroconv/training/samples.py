@@ -14,6 +14,7 @@ from zeroconv.data.batches import channels_first, hints_to_float
 from zeroconv.data.examples import Examples
 from zeroconv.files import atomic_write
 from zeroconv.rivals import Net
+from zeroconv.training.precision import autocast_dtype
 from zeroconv.training.recipe import TrainingSettings
 
 
@@ -47,7 +48,8 @@ def _columns(
         (examples.prompts(rows), "cond", settings.sample_cfg),
         ([""] * len(rows), "both", 1.0),
     ):
-        with torch.autocast(backbone.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        dtype = autocast_dtype(settings.precision, backbone.device)
+        with torch.autocast(backbone.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             pictures = generate(
                 backbone,
                 prompts,

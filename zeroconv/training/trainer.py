@@ -9,18 +9,20 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
-from torch import nn
+from torch import Tensor, nn
 
 from zeroconv.backbones import UNetBackbone
 from zeroconv.conditions import CONDITIONS
 from zeroconv.data.batches import Batch, BatchPlan
 from zeroconv.data.examples import Examples
 from zeroconv.rivals import Net, Rival
+from zeroconv.training.adamw8bit import AdamW8bit
 from zeroconv.training.convergence import Measured, detect
 from zeroconv.training.ema import Ema
 from zeroconv.training.loop import Loop
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.optim import Muon, muon_groups
+from zeroconv.training.precision import autocast_dtype, prepare_
 from zeroconv.training.recipe import Recipe, TrainingSettings, parse_action
 from zeroconv.training.runlog import Meter, RunLog
 from zeroconv.training.samples import sample_grid
@@ -45,20 +47,16 @@ class Trainer(Loop):
         self.recipe, self.settings, self.say = recipe, recipe.training, say
         self.folder, self.accelerator = Path(recipe.out), accelerator
         self.backbone, self.control, self.held_out = backbone, control, held_out
-        bf16 = self.settings.precision == "bf16"
         to_train_(control, recipe.control.frozen_copy)
         control.train()
-        control.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        backbone.unet.to(memory_format=torch.channels_last)
-        if bf16:  # frozen weights need no float32 masters; autocast would cast them anew in every pass
-            nn.Module.to(backbone.unet, dtype=torch.bfloat16)
+        lows = prepare_(backbone, control, self.settings.precision)
         self.parameters = [p for p in control.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(control, self.settings)
-        self.ema = Ema(self.parameters, self.settings.ema_decay)
+        self.optimizer = make_optimizer(control, self.settings, lows)
+        self.ema = Ema(self.parameters, self.settings.ema_decay, getattr(self.optimizer, "master", None))
         self.loss = ControlledLoss(
             backbone,
             control,
-            torch.bfloat16 if bf16 else None,
+            autocast_dtype(self.settings.precision, accelerator.device),
             self.settings.timesteps,
             self.settings.min_snr,
             self.settings.offset_noise,
@@ -227,12 +225,18 @@ def as_measured(line: dict[str, float]) -> Measured:
     return Measured(int(line["step"]), line["gain"], line["gain_error"], line["true"])
 
 
-def make_optimizer(control: Net, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """AdamW, the paper's; or Muon, which on a small network took a fraction of the steps."""
+def make_optimizer(
+    control: Net, settings: TrainingSettings, lows: dict[nn.Parameter, Tensor] | None = None
+) -> torch.optim.Optimizer:
+    """AdamW, the paper's, with moments of float32 or of a byte each; or Muon, which on a small network took a fraction
+    of the steps. `lows` as `AdamW8bit` takes them."""
+    options: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "muon":
-        return Muon(muon_groups([control]), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        return Muon(muon_groups([control]), **options)
     parameters = [p for p in control.parameters() if p.requires_grad]
-    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    if settings.optimizer == "adamw8bit":
+        return AdamW8bit(parameters, **options, lows=lows)
+    return torch.optim.AdamW(parameters, **options, fused=True)
 
 
 def to_train_(control: Net, frozen_copy: bool = False) -> None:

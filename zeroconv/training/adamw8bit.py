@@ -1,0 +1,229 @@
+"""AdamW with moments of one byte each (Dettmers et al. 2022), and float32 weights that may be kept in two halves.
+
+Both moments are kept in blocks of 256 numbers: a float32 scale, the block's largest, and a byte a number. The byte
+counts on a curve, its square for the mean and its fourth power for the square, which gives small numbers small steps.
+Rounding is random and unbiased on that curve: with β₂ = 0.999 the second moment moves by less than a step, and rounded
+to the nearest it would stand still. The random numbers are a function of the step, so a run that goes on from a
+checkpoint is the run that never stopped.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zeroconv.training.narrow import BLOCK, join, split
+
+PIECE = 2048  # blocks updated at a time on a CPU: what is in between stays in a core's cache
+LEAST = 4096  # numbers of a parameter whose moments are kept in bytes; those of smaller ones stay float32
+
+
+class AdamW8bit(torch.optim.Optimizer):
+    """AdamW (Loshchilov & Hutter 2019) in which moments take 2 bytes a number instead of 8.
+
+    `lows`: the low halves of parameters that are bfloat16, see `zeroconv.training.narrow`. `compiled`: fuse the update
+    by torch.compile, which needs a C++ compiler; None: where there is one. The two differ in the last bits.
+    Set `gradient_scale` before `step` to have gradients multiplied by it, for instance to clip them without a pass of
+    their own.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Any],
+        lr: float = 1e-5,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        lows: dict[torch.nn.Parameter, Tensor] | None = None,
+        compiled: bool | None = None,
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        self.gradient_scale = 1.0
+        self.compiled = can_compile() if compiled is None else compiled
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter] = _new_state(parameter, (lows or {}).get(parameter))
+        if self.compiled:
+            self._compile()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = closure() if closure is not None else None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="bf16 and fp16 are mixed")  # while it compiles: they are meant to
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        self._update(parameter, group)
+        return loss
+
+    def master(self, parameter: Tensor) -> Tensor:
+        """The parameter in float32: itself, or both halves joined."""
+        low = self.state[parameter].get("low")
+        if low is None:
+            return parameter.detach()
+        return join(parameter.detach(), low.as_strided(parameter.shape, parameter.stride()))
+
+    @torch.no_grad()
+    def clip(self, limit: float) -> float:
+        """The norm of all gradients; the next step multiplies them by what brings it down to `limit`."""
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norm = float(torch.stack(torch._foreach_norm(grads, 2.0, dtype=torch.float32)).norm())
+        self.gradient_scale = min(1.0, limit / (norm + 1e-6))
+        return norm
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, which would cast every state to its parameter's dtype."""
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        for number, values in state_dict["state"].items():
+            for name, value in values.items():
+                kept = value.to(parameters[number].device) if torch.is_tensor(value) else value
+                self.state[parameters[number]][name] = kept
+        for mine, theirs in zip(self.param_groups, state_dict["param_groups"], strict=True):
+            mine.update({name: value for name, value in theirs.items() if name != "params"})
+
+    def _compile(self) -> None:
+        """Compile what the steps will run, now: it takes half a gigabyte for a while, which a model, its activations
+        and gradients will need later on."""
+        state = self.state
+        kinds = {(p.dtype, "low" in state[p], p.device) for p in state if "mean_codes" in state[p]}
+        for dtype, has_low, device in kinds:
+            for blocks in (PIECE, 48, 32):  # a whole piece, then remainders, whose length is found to vary
+                weight = torch.nn.Parameter(torch.zeros(blocks * BLOCK, dtype=dtype, device=device))
+                weight.grad = torch.zeros_like(weight)
+                low = torch.zeros_like(weight, dtype=torch.float16)
+                self.state[weight] = _new_state(weight, low if has_low else None)
+                self._update(weight, self.param_groups[0])
+                del self.state[weight]
+
+    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        state, (beta1, beta2) = self.state[parameter], group["betas"]
+        state["step"] += 1
+        step, lr = state["step"], group["lr"]
+        numbers = torch.tensor(
+            [
+                self.gradient_scale, beta1, beta2, lr / (1 - beta1**step), (1 - beta2**step) ** -0.5, group["eps"],
+                1 - lr * group["weight_decay"],
+            ],
+            device=parameter.device,
+        )  # fmt: skip
+        weight, grad = flat(parameter), flat(parameter.grad, parameter)  # type: ignore[arg-type]
+        if "mean" in state:
+            _plain(weight, grad, state["mean"], state["square"], numbers)
+            return
+        generator = torch.Generator(parameter.device).manual_seed(step)
+        columns = torch.rand(BLOCK, generator=generator, device=parameter.device)
+        rows = torch.rand(weight.numel() // BLOCK, 1, generator=generator, device=parameter.device)
+        blocks = [weight.view(-1, BLOCK), grad.view(-1, BLOCK), *(state[n] for n in _NAMES), rows]
+        if "low" in state:
+            blocks.append(state["low"])
+        update = compiled() if self.compiled else update_blocks
+        size = PIECE if parameter.device.type == "cpu" else len(rows)
+        for parts in zip(*(block.split(size) for block in blocks), strict=True):
+            update(*parts, numbers=numbers, columns=columns)
+
+
+_NAMES = ("mean_codes", "square_codes", "mean_scales", "deviation_scales")
+
+
+def _new_state(parameter: Tensor, low: Tensor | None) -> dict[str, Any]:
+    if parameter.numel() < LEAST or parameter.numel() % BLOCK:
+        zeros = torch.zeros(parameter.numel(), device=parameter.device)
+        return {"step": 0, "mean": zeros, "square": zeros.clone()}
+    blocks = parameter.numel() // BLOCK
+    scales = torch.zeros(blocks, 1, device=parameter.device)
+    state: dict[str, Any] = {
+        "step": 0,
+        "mean_codes": torch.zeros(blocks, BLOCK, dtype=torch.int8, device=parameter.device),
+        "square_codes": torch.zeros(blocks, BLOCK, dtype=torch.uint8, device=parameter.device),
+        "mean_scales": scales,
+        "deviation_scales": scales.clone(),
+    }
+    if low is not None:
+        state["low"] = flat(low).view(-1, BLOCK)
+    return state
+
+
+def flat(tensor: Tensor, like: Tensor | None = None) -> Tensor:
+    """The numbers of a dense tensor in the order of memory (of `like`, where it lies otherwise), without a copy."""
+    if like is not None and _order(tensor) != _order(like):
+        tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+    return tensor.detach().as_strided((tensor.numel(),), (1,))
+
+
+def _order(tensor: Tensor) -> list[int]:
+    """Strides, of dimensions that have more than one place."""
+    return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1]
+
+
+def _plain(weight: Tensor, grad: Tensor, mean: Tensor, square: Tensor, numbers: Tensor) -> None:
+    scale, beta1, beta2, size, root, eps, decay = numbers
+    grad = grad.float() * scale
+    mean.lerp_(grad, 1 - beta1)
+    square.lerp_(grad * grad, 1 - beta2)
+    weight.mul_(decay).sub_(size * mean / (square.sqrt() * root + eps))
+
+
+def update_blocks(
+    weight: Tensor,
+    grad: Tensor,
+    mean_codes: Tensor,
+    square_codes: Tensor,
+    mean_scales: Tensor,
+    deviation_scales: Tensor,
+    rows: Tensor,
+    low: Tensor | None = None,
+    *,
+    numbers: Tensor,
+    columns: Tensor,
+) -> None:
+    """One step of AdamW on (blocks, 256) numbers, in place. Weights and gradients float32, or bfloat16 with `low`."""
+    scale, beta1, beta2, size, root, eps, decay = numbers.unbind()
+    grad = grad.float() * scale
+    codes = mean_codes.float() * (1 / 127)
+    mean = codes * codes.abs() * mean_scales
+    mean = mean * beta1 + grad * (1 - beta1)
+    codes = square_codes.float() * (1 / 255)
+    square = (codes * codes * deviation_scales).square()
+    square = square * beta2 + grad * grad * (1 - beta2)
+    deviation = square.sqrt()
+    whole = weight if low is None else join(weight, low)
+    whole = whole * decay - size * mean / (deviation * root + eps)
+
+    chance = rows + columns
+    chance = chance - chance.floor()  # uniform in [0, 1) for every number
+    largest = mean.abs().amax(dim=1, keepdim=True)
+    place = (mean.abs() * (127**2 / largest.clamp_min(1e-30))).sqrt()
+    mean_codes.copy_(((place + chance).floor().clamp_max(127) * mean.sign()).to(torch.int8))
+    mean_scales.copy_(largest)
+    largest = deviation.amax(dim=1, keepdim=True)
+    place = (deviation * (255**2 / largest.clamp_min(1e-30))).sqrt()
+    # never zero beside a mean that is not: its update would be divided by ε alone
+    square_codes.copy_((place + chance).floor().clamp(1, 255).to(torch.uint8))
+    deviation_scales.copy_(largest)
+    if low is None:
+        weight.copy_(whole)
+    else:
+        high, rest = split(whole)
+        weight.copy_(high)
+        low.copy_(rest)
+
+
+@cache
+def compiled() -> Callable[..., None]:
+    return torch.compile(update_blocks)  # one program for whole pieces, one for remainders of any length
+
+
+@cache
+def can_compile() -> bool:
+    """Whether torch finds what it needs to compile an update for the CPU (a C++ compiler)."""
+    try:
+        torch.compile(lambda x: x * 2 + 1, dynamic=True)(torch.ones(8))
+    except Exception:  # whatever is missing, the plain way remains
+        return False
+    return True

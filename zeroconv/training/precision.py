@@ -1,0 +1,36 @@
+"""In which numbers a run computes, from its recipe's word for it and the device it is on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from zeroconv.backbones import UNetBackbone
+from zeroconv.rivals import Net
+from zeroconv.training.cpu_layers import has_bf16_matrix_unit, use_cpu_layers_
+from zeroconv.training.narrow import narrow_
+
+
+def autocast_dtype(precision: str, device: torch.device | str) -> torch.dtype | None:
+    """What autocast computes in; None: no autocast. On a processor that multiplies float32 faster than bfloat16,
+    bfloat16 weights are cast a layer at a time and what flows between the layers is float32."""
+    if precision == "fp32":
+        return None
+    cast_in_layers = precision == "bf16_weights" and torch.device(device).type == "cpu" and not has_bf16_matrix_unit()
+    return None if cast_in_layers else torch.bfloat16
+
+
+def prepare_(backbone: UNetBackbone, control: Net, precision: str) -> dict[nn.Parameter, Tensor]:
+    """Bring the frozen UNet and the control into the precision's dtypes and the layout and layers that train fastest,
+    in place. Returns the low halves of weights that are bfloat16 and train, see `zeroconv.training.narrow`."""
+    for module in (backbone.unet, control):
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if precision == "bf16":  # frozen weights need no float32 masters; autocast would cast them anew in every pass
+        nn.Module.to(backbone.unet, dtype=torch.bfloat16)
+    lows: dict[nn.Parameter, Tensor] = {}
+    if precision == "bf16_weights":
+        narrow_(backbone.unet)
+        lows = narrow_(control)
+    if backbone.device.type == "cpu":
+        use_cpu_layers_(backbone.unet, control)
+    return lows

@@ -137,7 +137,7 @@ class Loop:
         """One step of the optimiser; returns the mean loss and the norm of its gradient. A loss that is no number
         leaves the weights as they are."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+            group["lr"] = self.learning_rate() * group.get("lr_scale", 1.0)
         loss = self._gradients(micro)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip, foreach=True))
         if math.isfinite(loss) and math.isfinite(norm):

@@ -33,6 +33,8 @@ class LoraTraining(TrainingSettings):
     def _no_hints(self) -> LoraTraining:
         if self.on_convergence is not None:
             raise ValueError("training.on_convergence waits for a control to follow its hints; a LoRA has none")
+        if self.decoder_learning_rate is not None:
+            raise ValueError("training.decoder_learning_rate is of a decoder beside a control; a LoRA has none")
         return self
 
 

@@ -59,6 +59,9 @@ def make_step(kind: str, backbone: UNetBackbone, batch: int, size: int) -> tuple
         trained = control.requires_grad_(True).parameters()
     elif kind == "decoder":
         trained = unlock_(backbone, control).parameters()  # type: ignore[arg-type]
+        # torch's group norm crashes in channels_last on a CPU where its weight wants a gradient and its input none, as
+        # in the decoder's first block; beside a control the input wants one. The middle's last bias costs nothing
+        backbone.unet.mid_block.resnets[-1].conv2.bias.requires_grad_(True)
     else:
         trained = backbone.unet.requires_grad_(True).parameters()
     backbone.unet.to(memory_format=torch.channels_last)

@@ -16,7 +16,7 @@ from tests.tiny_folder import save_backbone
 def test_a_step_changes_what_trains_and_nothing_else(kind: str) -> None:
     backbone = tiny_backbone()
     before = {name: value.clone() for name, value in backbone.unet.state_dict().items()}
-    parameters, step = cost.make_step(kind, backbone, batch=2, size=64)
+    parameters, step = cost.make_step(kind, backbone, batch=2, size=128)
     old = [p.detach().clone() for p in parameters]
     for _ in range(3):  # a ControlNet's copy hears of the loss after its zero convolutions have moved
         step()

@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 
 @pytest.fixture
@@ -32,6 +34,31 @@ def test_a_trained_control_makes_pictures(zeroconv, recipe: Path, models: Path, 
     result = zeroconv("train", recipe, "--no-resume")
     assert result.exit_code == 2
     assert "holds a run already" in result.stderr
+
+
+@pytest.mark.parametrize("base", ["tiny", "playroom"])
+def test_a_base_with_a_trained_decoder_is_used_like_any(
+    base: str, zeroconv, recipe: Path, photo: Path, tmp_path: Path
+) -> None:
+    """Trained, drawn with and measured, all by words; the control alone does not draw the same."""
+    changes = ["control.unlock_decoder=true", "training.learning_rate=1e-3", "training.ema_decay=0"]
+    changes += [] if base == "tiny" else ["base=playroom", "data.size=64", "control.hint_widths=[8, 16, 48, 128]"]
+    result = zeroconv("train", recipe, *(word for change in changes for word in ("--set", change)))
+    assert result.exit_code == 0, result.output
+    run = tmp_path / "run"
+    locked = yaml.safe_load(recipe.read_text())["base"] if base == "tiny" else "playroom"
+    for name, model in (("new.png", run / "base"), ("old.png", locked)):
+        words = ("generate", "a cat", "--base", model, "--steps", 2, "--control", f"{run / 'control'}:{photo}")
+        result = zeroconv(*words, "--out", tmp_path / name)
+        assert result.exit_code == 0, result.output
+    new, old = (np.asarray(Image.open(tmp_path / name)) for name in ("new.png", "old.png"))
+    assert new.shape == old.shape and (new != old).any()
+    measure = ("evaluate", run / "control", "--base", run / "base", "--limit", 2, "--steps", 1)
+    result = zeroconv(*measure, "--json", tmp_path / "report.json")
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert 0 <= report["metrics"]["f1_1px"]["own"]["mean"] <= 1 and str(run / "base") in json.dumps(report)
+    assert json.loads(zeroconv("info", run / "control", "--json").stdout)["base"] == str(run / "base")
 
 
 def test_a_cache_is_filled_ahead_in_parts(zeroconv, recipe: Path, tmp_path: Path, monkeypatch) -> None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from zeroconv.backbones import load_backbone
 from zeroconv.training.recipe import Recipe
 from zeroconv.training.state import checkpoints
 
@@ -77,6 +78,18 @@ def told(folder: Path, name: str) -> list[dict]:
 @pytest.fixture
 def settings() -> dict:
     return {"steps": 12, "checkpoint_every": 3, "validate_every": 6, "threads": 1}
+
+
+def test_two_processes_share_the_gradients_of_an_unlocked_decoder(recipe: Make, tmp_path: Path) -> None:
+    """Their examples and noises differ, so only gradients that are shared give both the same weights."""
+    more = {"validate_every": 0, "ema_decay": 0.0, "steps": 3, "control.unlock_decoder": True}
+    both = recipe(out=str(tmp_path / "both"), threads=1, **more)
+    finish(launch(both, tmp_path, "both"))
+    first, second = told(tmp_path, "both")
+    assert first["weights"] == second["weights"]
+    after = torch.load(checkpoints(tmp_path / "both" / "checkpoints")[0], weights_only=True)["decoder"]
+    before = load_backbone(both.base).unet.state_dict()
+    assert not any(torch.equal(value, before[name]) for name, value in after.items())
 
 
 def test_two_processes_share_the_work_and_survive_a_kill(recipe: Make, tmp_path: Path, settings: dict) -> None:

@@ -42,14 +42,17 @@ class AdamW8bit(torch.optim.Optimizer):
         lows: dict[torch.nn.Parameter, Tensor] | None = None,
         compiled: bool | None = None,
     ) -> None:
+        self.lows = lows or {}
         super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self.gradient_scale = 1.0
         self.compiled = can_compile() if compiled is None else compiled
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                self.state[parameter] = _new_state(parameter, (lows or {}).get(parameter))
         if self.compiled:
             self._compile()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        for parameter in self.param_groups[-1]["params"]:
+            self.state[parameter] = _new_state(parameter, self.lows.get(parameter))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

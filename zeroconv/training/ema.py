@@ -59,7 +59,6 @@ class Ema:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict) -> None:
-        torch._foreach_copy_(
-            self.average, [v.to(a.device) for a, v in zip(self.average, state["average"], strict=bool(self.average))]
-        )
+        for average, value in zip(self.average, state["average"], strict=bool(self.average)):
+            average.copy_(value)
         self.updates = state["updates"]

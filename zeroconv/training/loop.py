@@ -138,7 +138,7 @@ class Loop:
         """One step of the optimiser; returns the mean loss and the norm of its gradient. A loss that is no number
         leaves the weights as they are."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+            group["lr"] = self.learning_rate() * group.get("lr_scale", 1.0)
         loss = self._gradients(micro)
         if isinstance(self.optimizer, AdamW8bit):  # clips while it updates
             norm = self.optimizer.clip(self.settings.clip)

@@ -35,6 +35,8 @@ class LoraTraining(TrainingSettings):
             raise ValueError("training.on_convergence waits for a control to follow its hints; a LoRA has none")
         if self.precision == "bf16_weights":
             raise ValueError("training.precision bf16_weights is for a ControlNet; train a LoRA in bf16 or fp32")
+        if self.decoder_learning_rate is not None:
+            raise ValueError("training.decoder_learning_rate is of a decoder beside a control; a LoRA has none")
         return self
 
 

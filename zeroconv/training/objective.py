@@ -68,8 +68,9 @@ def stream(device: torch.device | str, *numbers: int) -> torch.Generator:
 class ControlledLoss(nn.Module):
     """Batch in, mean loss out: the whole of what is differentiated, so that wrappers for many processes see one call.
 
-    Only the control is a submodule. The backbone is frozen and in `autocast`'s dtype or its own. Without a control
-    this is the backbone's own loss, for whatever trains within it.
+    What trains is a submodule and nothing else: the control, and the backbone's `decoder` where that is unlocked. The
+    rest of the backbone is frozen and in `autocast`'s dtype or its own. Without a control this is the backbone's own
+    loss, for whatever trains within it.
     """
 
     def __init__(
@@ -80,10 +81,12 @@ class ControlledLoss(nn.Module):
         timesteps: str = "uniform",
         min_snr: float | None = None,
         offset_noise: float = 0.0,
+        decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.timesteps, self.min_snr, self.offset_noise = timesteps, min_snr, offset_noise
         self.backbone, self.control, self.autocast = backbone, control, autocast
+        self.decoder = decoder  # modules of the backbone, named here so that processes share their gradients
         self.alphas_cumprod = backbone.alphas_cumprod.to(backbone.device if control is None else control.device)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:

@@ -26,11 +26,17 @@ def prepare_(backbone: UNetBackbone, control: Net, precision: str) -> dict[nn.Pa
     for module in (backbone.unet, control):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if precision == "bf16":  # frozen weights need no float32 masters; autocast would cast them anew in every pass
-        nn.Module.to(backbone.unet, dtype=torch.bfloat16)
+        cast_frozen_(backbone.unet, torch.bfloat16)
     lows: dict[nn.Parameter, Tensor] = {}
     if precision == "bf16_weights":
-        narrow_(backbone.unet)
-        lows = narrow_(control)
+        lows = {**narrow_(backbone.unet), **narrow_(control)}
     if backbone.device.type == "cpu":
         use_cpu_layers_(backbone.unet, control)
     return lows
+
+
+def cast_frozen_(unet: nn.Module, dtype: torch.dtype) -> None:
+    """Cast the parts of the UNet of which nothing trains; what trains keeps its float32."""
+    for part in unet.children():
+        if not any(parameter.requires_grad for parameter in part.parameters()):
+            part.to(dtype=dtype)

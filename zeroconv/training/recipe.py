@@ -37,17 +37,23 @@ class ControlSettings(Strict):
     global_average_pooling: bool = False
     init: str = "base"  # or a control to go on from: its folder, file, hub id or embedded name
     frozen_copy: bool = False  # train the hint encoder and the connections only, so that controls may share a copy
+    unlock_decoder: bool = False  # train the base's decoder too, see `zeroconv.training.unlock`
 
     @model_validator(mode="after")
     def _no_two_origins(self) -> ControlSettings:
         fields = {name: field.get_default(call_default_factory=True) for name, field in type(self).model_fields.items()}
         told = {name for name, default in fields.items() if getattr(self, name) != default}
-        shaped = sorted(told - {"init", "frozen_copy"})
+        shaped = sorted(told - {"init", "frozen_copy", "unlock_decoder"})
         if self.kind == "controlnet" and self.options:
             raise ValueError("control.options are a rival's: name control.kind, or set them as control's own")
         if self.kind != "controlnet" and (set(shaped) - {"kind", "options"} or self.frozen_copy):
             wrong = next(iter(sorted(set(shaped) - {"kind", "options"})), "frozen_copy")
             raise ValueError(f"control.{wrong} is ControlNet's; a {self.kind} takes control.options")
+        if self.kind != "controlnet" and self.unlock_decoder:
+            raise ValueError(
+                f"control.unlock_decoder trains the base beside a ControlNet; a {self.kind} is measured around "
+                "a base that stays as it is, so leave one of the two out"
+            )
         if self.init != "base" and shaped:
             raise ValueError(f"control.init brings its own network, so control.{shaped[0]} cannot be set beside it")
         if self.frozen_copy and self.connections == "lite":
@@ -109,6 +115,8 @@ class TrainingSettings(Strict):
     accumulation: int = Field(1, ge=1)  # micro-steps a step
     optimizer: Literal["adamw", "adamw8bit", "muon"] = "adamw"
     learning_rate: float = Field(1e-5, gt=0)
+    # of the base's decoder where control.unlock_decoder is set; None: a tenth, so that the base gives way only slowly
+    decoder_learning_rate: float | None = Field(None, gt=0)
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = Field(0, ge=0)  # steps
     weight_decay: float = Field(0.01, ge=0)
@@ -204,6 +212,14 @@ class Recipe(AnyRecipe):
         if self.training.precision == "bf16_weights" and self.control.kind != "controlnet":
             raise ValueError(
                 f"training.precision bf16_weights is for a ControlNet; train a {self.control.kind} in bf16"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rate_of_something(self) -> Recipe:
+        if self.training.decoder_learning_rate is not None and not self.control.unlock_decoder:
+            raise ValueError(
+                "training.decoder_learning_rate needs control.unlock_decoder, without which no decoder trains"
             )
         return self
 

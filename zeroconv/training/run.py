@@ -7,6 +7,8 @@ out/samples/           sheets of pictures
 out/broken.json        pictures that could not be read, and why (if there were any)
 out/control/           the trained control, averaged weights, a diffusers folder
 out/best/              the same at the checkpoint of the lowest validation loss, where that was not the last
+out/base/              with control.unlock_decoder: the base as it was trained beside out/control, a diffusers folder
+out/best-base/         and beside out/best
 out/summary.json       how it ended
 out/tensorboard/       the same figures for TensorBoard (with training.report_to)
 out/report.html        curves, events and pictures on one page
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from zeroconv.training.trainer import Trainer
 
 Say = Callable[[str], None]
+_NO_SHAPE = {"kind", "options", "init", "frozen_copy", "unlock_decoder"}  # settings that a new ControlNet does not take
 
 
 def train_command(recipe_path: str | os.PathLike, overrides: Sequence[str] = (), resume: bool = True) -> Path:
@@ -204,9 +207,7 @@ def make_control(recipe: Recipe, backbone: UNetBackbone) -> Net:
         torch.manual_seed(recipe.training.seed)
         if settings.kind != "controlnet":
             return make_rival(settings.kind, backbone, condition=condition, **settings.options)
-        return ControlNet.from_backbone(
-            backbone, condition=condition, **settings.model_dump(exclude={"init", "frozen_copy", "kind", "options"})
-        )
+        return ControlNet.from_backbone(backbone, condition=condition, **settings.model_dump(exclude=_NO_SHAPE))
 
 
 # ---------------------------------------------------------------- data
@@ -318,10 +319,12 @@ def _finish(trainer: Trainer, status: str, say: Say) -> None:
         "peak_memory_mb": round(_peak_memory() / 2**20),
     }
     if status == "finished":
-        trainer.export(out / "control")
+        trainer.export(out / "control", out / "base")
         summary["control"] = str(out / "control")
+        if trainer.decoder is not None:
+            summary["base"] = str(out / "base")
         kept = trainer.kept  # the last step's weights are usually as good; where they are not, both are there
-        if trainer.export_best(out / "best"):
+        if trainer.export_best(out / "best", out / "best-base"):
             summary["kept"] = {"control": str(out / "best"), **(kept or {})}
     _write_json(out / "summary.json", summary)
     write_report(out)

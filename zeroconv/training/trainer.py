@@ -27,11 +27,13 @@ from zeroconv.training.recipe import Recipe, TrainingSettings, parse_action
 from zeroconv.training.runlog import Meter, RunLog
 from zeroconv.training.samples import sample_grid
 from zeroconv.training.state import load_checkpoint, save_checkpoint
+from zeroconv.training.unlock import add_to_optimizer, save_base, unlock_
 from zeroconv.training.validation import Validator
 
 
 class Trainer(Loop):
-    """Trains `control` on `data` around a frozen `backbone`. Everything that changes is in `state()`."""
+    """Trains `control` on `data` around a frozen `backbone`, whose decoder trains too, in place, if the recipe unlocks
+    it. Everything that changes is in `state()`."""
 
     def __init__(
         self,
@@ -48,10 +50,14 @@ class Trainer(Loop):
         self.folder, self.accelerator = Path(recipe.out), accelerator
         self.backbone, self.control, self.held_out = backbone, control, held_out
         to_train_(control, recipe.control.frozen_copy)
+        self.decoder = unlock_(backbone, control) if recipe.control.unlock_decoder else None
         control.train()
         lows = prepare_(backbone, control, self.settings.precision)
         self.parameters = [p for p in control.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(control, self.settings, lows)
+        if self.decoder is not None:
+            self.parameters += self.decoder.parameters()
+            add_to_optimizer(self.optimizer, self.decoder, self.settings)
         self.ema = Ema(self.parameters, self.settings.ema_decay, getattr(self.optimizer, "master", None))
         self.loss = ControlledLoss(
             backbone,
@@ -60,6 +66,7 @@ class Trainer(Loop):
             self.settings.timesteps,
             self.settings.min_snr,
             self.settings.offset_noise,
+            self.decoder,
         )
         self.wrapped = accelerator.prepare_model(self.loss)  # DistributedDataParallel where there are several processes
         self.data = data
@@ -159,6 +166,7 @@ class Trainer(Loop):
     def state(self) -> dict[str, Any]:
         return {
             "control": self.control.state_dict(),
+            "decoder": None if self.decoder is None else self.decoder.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "seed": self.settings.seed,  # with the step, this is the place in the data and in the noise
@@ -195,6 +203,8 @@ class Trainer(Loop):
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.control.load_state_dict(state["control"])
+        if self.decoder is not None:
+            self.decoder.load_state_dict(state["decoder"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
@@ -203,12 +213,17 @@ class Trainer(Loop):
         self.history, self.converged = state["history"], state["converged"]
         self.micro, self.rollbacks = state["micro"], state["rollbacks"]
 
-    def export(self, folder: Path) -> None:
-        """Save the averaged control as a diffusers folder."""
+    def export(self, folder: Path, base: Path | None = None) -> None:
+        """Save the averaged control as a diffusers folder; in `base` the base that its unlocked decoder made of the
+        recipe's, if it has one."""
+        dtype = getattr(torch, self.settings.export)
         with self.ema.swapped():
-            self.control.save(folder, dtype=getattr(torch, self.settings.export))
+            if self.decoder is not None and base is not None:
+                save_base(self.recipe.base, self.decoder.state_dict(), base, dtype)
+                self.control.config["zeroconv"]["base"] = str(base)
+            self.control.save(folder, dtype=dtype)
 
-    def export_best(self, folder: Path) -> bool:
+    def export_best(self, folder: Path, base: Path | None = None) -> bool:
         """Save the averaged control of the checkpoint with the lowest validation loss, where that is not the last one;
         the trainer holds its state afterwards."""
         if self.kept is None or self.kept["step"] == self.step:
@@ -217,7 +232,7 @@ class Trainer(Loop):
         if state is None:
             return False
         self._restore(state)
-        self.export(folder)
+        self.export(folder, base)
         return True
 
 

@@ -65,11 +65,11 @@ class Validator:
             z = loss.backbone.latents_from_moments(torch.from_numpy(examples.moments[rows[mine]]), generator)
             noise = torch.randn(z.shape, generator=generator)
             self.groups.append(Group(rows[mine], others, t[torch.from_numpy(mine)], z, noise))
-        self.none: Tensor | None = None  # without control nothing changes: measured once
+        self.none: Tensor | None = None  # without control nothing changes: measured once, unless the decoder trains
 
     @torch.no_grad()
     def measure(self) -> HintGain:
-        if self.none is None:
+        if self.none is None or self.loss.decoder is not None:
             self.none = self._losses(None)
         true, shuffled = self._losses("rows"), self._losses("others")
         gain = shuffled - true

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def write_result(
         "rows": [list(row) for row in rows],
         "claims": [asdict(claim) for claim in claims],
         "pictures": list(pictures),
-        "command": command or f"zeroconv reproduce {figure.removesuffix('-tiny')}",
+        "command": command or " ".join(["zeroconv reproduce", figure.removesuffix("-tiny"), *shown_options()]),
         "note": note,
     }
     if maker is not None:
@@ -96,6 +97,13 @@ def write_result(
     if maker is not None:
         print(f"{len(maker.costs)} pictures, {minutes:.1f} CPU minutes", flush=True)
     return path
+
+
+def shown_options() -> list[str]:
+    """The options this figure was made with, but for those that say only where it goes."""
+    words = sys.argv[1:] if Path(sys.argv[0]).stem.startswith("fig") else []
+    places = {i + k for i, word in enumerate(words) if word in ("--out", "--pictures") for k in (0, 1)}
+    return [word for i, word in enumerate(words) if i not in places and word != "--fresh"]
 
 
 def signed(value: dict[str, float], digits: int = 3) -> str:

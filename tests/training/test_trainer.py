@@ -226,3 +226,23 @@ def test_the_log_stands_once_for_every_step(trainer) -> None:
     lines = [json.loads(line) for line in run.log.path.read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert {"loss", "samples_per_second", "wait", "lr", "gradient", "seconds"} <= set(lines[0])
+
+
+@pytest.mark.parametrize("second", ["full", "16MB"])
+def test_a_run_may_go_on_with_less_memory(trainer, second: str) -> None:
+    """What is computed again changes no number, in the middle of a run neither."""
+    straight = trainer("straight", steps=6)
+    straight.run()
+    first = trainer("parts", steps=6, checkpoint_every=3)
+    with pytest.raises(Killed):
+        die_at(first, 4)
+    again = trainer("parts", steps=6, checkpointing=second)
+    assert again.recipe.identity()["training"] == first.recipe.identity()["training"]
+    assert again.resume() and again.step == 3
+    again.run()
+    assert equal(weights(straight), weights(again))
+
+
+def test_too_small_a_budget_is_one_sentence(trainer) -> None:
+    with pytest.raises(UserError, match=r"allows 0.00 GB, but a micro-batch takes 0.\d\d GB even if everything"):
+        trainer(checkpointing="1MB")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -122,6 +123,7 @@ class TrainingSettings(Strict):
     offset_noise: float = Field(0.0, ge=0, lt=1)  # spread of one noise a picture and channel beside the usual one
     on_convergence: str | None = None  # stop_after=N, lower_lr=FACTOR or enlarge_batch=TIMES, once hints are followed
     precision: Literal["fp32", "bf16"] = "fp32"
+    checkpointing: str = "none"  # full: keep little, compute it again; a size, such as 2GB: as much as that may be kept
     seed: int = Field(0, ge=0)
     threads: int | None = Field(None, ge=1)
     max_minutes: float | None = Field(None, gt=0)  # of training; the run ends there as if it had no more steps
@@ -141,6 +143,13 @@ class TrainingSettings(Strict):
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("checkpointing")
+    @classmethod
+    def _a_size(cls, value: str) -> str:
+        if value not in ("none", "full"):
+            parse_size(value)
+        return value
 
     @field_validator("on_convergence")
     @classmethod
@@ -167,6 +176,14 @@ def parse_action(text: str) -> tuple[str, float]:
     if name not in limits or not limits[name][0] <= number <= limits[name][1]:
         raise ValueError(f"{text!r} is no action; write stop_after=STEPS, lower_lr=FACTOR ≤ 1 or enlarge_batch=TIMES")
     return name, number
+
+
+def parse_size(text: str) -> int:
+    """ "1.5GB" → 1500000000 bytes; "2 GiB" is 2 · 2³⁰. Raises ValueError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([MG])(i?)B", text)
+    if found is None or not float(found[1]):
+        raise ValueError(f"{text!r} is no setting of training.checkpointing; write none, full, or a size such as 2GB")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** (2 if found[2] == "M" else 3))
 
 
 class AnyRecipe(Strict):
@@ -199,7 +216,7 @@ class Recipe(AnyRecipe):
 
 _MAY_CHANGE = (
     "steps threads max_minutes log_every checkpoint_every keep validate_every "
-    "sample_every sample_count sample_steps sample_cfg export report_to project"
+    "sample_every sample_count sample_steps sample_cfg export report_to project checkpointing"
 ).split()
 
 

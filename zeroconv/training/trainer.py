@@ -19,6 +19,7 @@ from zeroconv.rivals import Net, Rival
 from zeroconv.training.convergence import Measured, detect
 from zeroconv.training.ema import Ema
 from zeroconv.training.loop import Loop
+from zeroconv.training.memory import spare_activations_
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.optim import Muon, muon_groups
 from zeroconv.training.recipe import Recipe, TrainingSettings, parse_action
@@ -63,6 +64,8 @@ class Trainer(Loop):
             self.settings.min_snr,
             self.settings.offset_noise,
         )
+        if told := spare_activations_(self.loss, data, self.settings):
+            say(told)
         self.wrapped = accelerator.prepare_model(self.loss)  # DistributedDataParallel where there are several processes
         self.data = data
         self.first_plan = batch_plan(recipe, data, accelerator.process_index, accelerator.num_processes)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from benchmarks.live_bytes import LiveBytes
 from tests.tiny import randomise_, tiny_backbone, tiny_backbone_xl
 from zeroconv.backbones import UNetBackbone, load_backbone
 from zeroconv.control import ControlNet
@@ -61,34 +59,6 @@ def test_gradients_are_the_same_bit_for_bit(base: str, autocast: torch.dtype | N
     again = gradients(loss, text)
     assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
     assert list(loss.state_dict()) == names
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of storages that operations have made and that are still alive, and the most there were."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.most = 0
-        self.known: set[int] = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        old = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
-        output = func(*args, **(kwargs or {}))
-        for x in tree_leaves(output):
-            storage = x.untyped_storage() if isinstance(x, Tensor) else None
-            if storage is not None and storage._cdata not in old and storage._cdata not in self.known:
-                self._take(storage._cdata, storage.nbytes(), storage)
-        return output
-
-    def _take(self, key: int, size: int, storage: Any) -> None:
-        self.known.add(key)
-        self.now += size
-        self.most = max(self.most, self.now)
-        weakref.finalize(storage, self._give, key, size)
-
-    def _give(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.now -= size
 
 
 def live_after_forward(loss: ControlledLoss, text: Any) -> int:

@@ -33,6 +33,10 @@ class LoraTraining(TrainingSettings):
     def _no_hints(self) -> LoraTraining:
         if self.on_convergence is not None:
             raise ValueError("training.on_convergence waits for a control to follow its hints; a LoRA has none")
+        if self.frozen != "same":
+            raise ValueError(
+                "training.frozen is for a control's frozen base; a LoRA is trained within its base's layers"
+            )
         return self
 
 

@@ -1,4 +1,4 @@
-"""What a run may spend on memory: activations that are computed again (`training.checkpointing`)."""
+"""What a run spends on memory: the frozen weights (`training.frozen`) and activations (`training.checkpointing`)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,28 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import TextStates, UNetBackbone
+from zeroconv.backbones.quantised import quantise_
 from zeroconv.control import ControlNet
 from zeroconv.data.batches import of_size
 from zeroconv.data.examples import Examples
 from zeroconv.errors import UserError
-from zeroconv.rivals import Rival
+from zeroconv.rivals import Net, Rival
 from zeroconv.training.objective import ControlledLoss
 from zeroconv.training.recipe import TrainingSettings, parse_size
 from zeroconv.training.recompute import Ledger, choose, find_parts, measure, recompute_
+
+
+def hold_frozen_(backbone: UNetBackbone, control: Net, settings: TrainingSettings) -> None:
+    """Hold the frozen UNet as `training.frozen` says. In bf16 all of it is cast once: frozen weights need no float32
+    masters, and autocast would cast them anew in every pass. Raises UserError for a rival, which may share them."""
+    if settings.frozen != "same":
+        if isinstance(control, Rival):
+            raise UserError(
+                "training.frozen works for a ControlNet, not for a rival, which may share weights; drop it."
+            )
+        quantise_(backbone.unet, settings.frozen)
+    if settings.precision == "bf16":
+        nn.Module.to(backbone.unet, dtype=torch.bfloat16)
 
 
 def spare_activations_(loss: ControlledLoss, data: Examples, settings: TrainingSettings) -> str | None:

@@ -108,7 +108,7 @@ class TrainingSettings(Strict):
     steps: int = Field(ge=1)
     batch_size: int = Field(4, ge=1)  # a process and micro-step
     accumulation: int = Field(1, ge=1)  # micro-steps a step
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "muon", "adafactor"] = "adamw"
     learning_rate: float = Field(1e-5, gt=0)
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = Field(0, ge=0)  # steps
@@ -123,6 +123,7 @@ class TrainingSettings(Strict):
     offset_noise: float = Field(0.0, ge=0, lt=1)  # spread of one noise a picture and channel beside the usual one
     on_convergence: str | None = None  # stop_after=N, lower_lr=FACTOR or enlarge_batch=TIMES, once hints are followed
     precision: Literal["fp32", "bf16"] = "fp32"
+    frozen: Literal["same", "bf16", "fp16", "int8", "fp8"] = "same"  # what the frozen UNet's weights are held in
     checkpointing: str = "none"  # full: keep little, compute it again; a size, such as 2GB: as much as that may be kept
     seed: int = Field(0, ge=0)
     threads: int | None = Field(None, ge=1)

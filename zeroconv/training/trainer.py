@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
-from torch import nn
 
 from zeroconv.backbones import UNetBackbone
 from zeroconv.conditions import CONDITIONS
 from zeroconv.data.batches import Batch, BatchPlan
 from zeroconv.data.examples import Examples
 from zeroconv.rivals import Net, Rival
+from zeroconv.training.adafactor import Adafactor
 from zeroconv.training.convergence import Measured, detect
 from zeroconv.training.ema import Ema
 from zeroconv.training.loop import Loop
-from zeroconv.training.memory import spare_activations_
+from zeroconv.training.memory import hold_frozen_, spare_activations_
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.optim import Muon, muon_groups
 from zeroconv.training.recipe import Recipe, TrainingSettings, parse_action
@@ -51,8 +51,7 @@ class Trainer(Loop):
         control.train()
         control.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         backbone.unet.to(memory_format=torch.channels_last)
-        if bf16:  # frozen weights need no float32 masters; autocast would cast them anew in every pass
-            nn.Module.to(backbone.unet, dtype=torch.bfloat16)
+        hold_frozen_(backbone, control, self.settings)
         self.parameters = [p for p in control.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(control, self.settings)
         self.ema = Ema(self.parameters, self.settings.ema_decay)
@@ -231,10 +230,12 @@ def as_measured(line: dict[str, float]) -> Measured:
 
 
 def make_optimizer(control: Net, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """AdamW, the paper's; or Muon, which on a small network took a fraction of the steps."""
+    """AdamW, the paper's; Muon, which took a small network a fraction of the steps; Adafactor, of next to no state."""
     if settings.optimizer == "muon":
         return Muon(muon_groups([control]), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     parameters = [p for p in control.parameters() if p.requires_grad]
+    if settings.optimizer == "adafactor":
+        return Adafactor(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
 
 

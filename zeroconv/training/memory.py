@@ -29,6 +29,8 @@ def hold_frozen_(backbone: UNetBackbone, control: Net, settings: TrainingSetting
                 "training.frozen works for a ControlNet, not for a rival, which may share weights; drop it."
             )
         quantise_(backbone.unet, settings.frozen)
+        for encoder in backbone.text_encoders:  # all captions are cached: it is kept for the pictures on the way alone
+            encoder.to(dtype=torch.bfloat16)
     if settings.precision == "bf16":
         nn.Module.to(backbone.unet, dtype=torch.bfloat16)
 

@@ -131,3 +131,11 @@ def test_the_train_command_tells_the_two_kinds_apart(make, tmp_path):
         check_recipe(LoraRecipe, read_recipe(path, ["lora.rang=3"]), "test")
     with pytest.raises(UserError, match="a LoRA has none"):
         check_recipe(LoraRecipe, read_recipe(path, ["training.on_convergence=stop_after=3"]), "test")
+
+
+def test_computing_again_changes_nothing(make) -> None:
+    said: list[str] = []
+    plain, again = (train_lora(make(name, checkpointing=name), say=said.append) for name in ("none", "full"))
+    assert sum("parts are computed again" in line for line in said) == 1
+    a, b = weights(plain), weights(again)
+    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)

@@ -72,6 +72,11 @@ def test_an_option_that_is_not_there_is_one_sentence(recipe: Make) -> None:
         train(recipe(control={"kind": "lora", "options": {"ranks": 4}}), say=quiet)
 
 
+def test_computing_again_is_not_for_rivals(recipe: Make) -> None:
+    with pytest.raises(UserError, match=r"training.checkpointing works for a ControlNet or a LoRA of the base"):
+        train(recipe(control={"kind": "side", "options": OPTIONS["side"]}, checkpointing="full"), say=quiet)
+
+
 def test_recipes_know_every_rival() -> None:
     kinds = get_args(ControlSettings.model_fields["kind"].annotation)
     assert list(kinds) == ["controlnet", *RIVALS]

@@ -199,3 +199,12 @@ def test_killed_and_interrupted_equals_never_stopped(recipe: Make, tmp_path: Pat
     name = "control/diffusion_pytorch_model.safetensors"
     a, b = load_file(straight / name), load_file(tmp_path / "stopped" / name)
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_pictures_on_the_way_of_a_base_in_fewer_bits(recipe, precision: str) -> None:
+    settings = {"frozen": "int8", "checkpointing": "full", "optimizer": "adafactor", "validate_every": 2}
+    out = train(recipe(steps=2, sample_count=2, sample_steps=2, precision=precision, **settings))
+    assert (out / "samples" / "step-00000002.png").is_file()
+    state = load_file(out / "control" / "diffusion_pytorch_model.safetensors")
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in state.values())

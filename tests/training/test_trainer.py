@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from tests.tiny import tiny_backbone
+from zeroconv.backbones.quantised import QuantisedLayer
 from zeroconv.control import ControlNet
 from zeroconv.data.cache import cache_text
 from zeroconv.data.examples import Examples, Table
@@ -272,3 +273,53 @@ def test_the_log_stands_once_for_every_step(trainer) -> None:
     lines = [json.loads(line) for line in run.log.path.read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert {"loss", "samples_per_second", "wait", "lr", "gradient", "seconds"} <= set(lines[0])
+
+
+@pytest.mark.parametrize("second", ["full", "16MB"])
+def test_a_run_may_go_on_with_less_memory(trainer, second: str) -> None:
+    """What is computed again changes no number, in the middle of a run neither."""
+    straight = trainer("straight", steps=6)
+    straight.run()
+    first = trainer("parts", steps=6, checkpoint_every=3)
+    with pytest.raises(Killed):
+        die_at(first, 4)
+    again = trainer("parts", steps=6, checkpointing=second)
+    assert again.recipe.identity()["training"] == first.recipe.identity()["training"]
+    assert again.resume() and again.step == 3
+    again.run()
+    assert equal(weights(straight), weights(again))
+
+
+@pytest.mark.parametrize("setting", [{"optimizer": "adafactor"}, {"frozen": "int8"}])
+def test_resuming_with_less_memory(trainer, setting: dict) -> None:
+    straight = trainer("straight", checkpoint_every=3, **setting)
+    straight.run()
+    first = trainer("parts", checkpoint_every=3, **setting)
+    with pytest.raises(Killed):
+        die_at(first, 4)
+    again = trainer("parts", **setting)
+    assert again.resume() and again.step == 3
+    again.run()
+    assert equal(list(straight.control.state_dict().values()), list(again.control.state_dict().values()))
+    assert equal(straight.ema.average, again.ema.average)
+
+
+def test_a_base_in_fewer_bits_teaches_the_same(trainer, tmp_path: Path) -> None:
+    """The control follows its hints nearly as well, and is exported in full precision."""
+    runs = [trainer(name, steps=24, validate_every=24, ema_decay=0.9, frozen=name) for name in ("same", "int8")]
+    for run in runs:
+        run.run()
+    plain, small = (run.last["gain"] for run in runs)
+    assert plain > 0.1 and small == pytest.approx(plain, rel=0.1) and small != plain
+    runs[1].export(tmp_path / "control")
+    control = ControlNet.load(tmp_path / "control", backbone=tiny_backbone("v_prediction"))
+    assert all(torch.equal(a, b) for a, b in zip(control.parameters(), runs[1].ema.average, strict=True))
+    kinds = [type(m).__name__ for m in runs[1].backbone.unet.modules()]
+    assert kinds.count("QuantisedLayer") > 100 and not any(
+        isinstance(m, QuantisedLayer) for m in runs[1].control.modules()
+    )
+
+
+def test_too_small_a_budget_is_one_sentence(trainer) -> None:
+    with pytest.raises(UserError, match=r"allows 0.00 GB, but a micro-batch takes 0.\d\d GB even if everything"):
+        trainer(checkpointing="1MB")

@@ -27,6 +27,7 @@ from zeroconv.files import atomic_folder, atomic_write
 from zeroconv.training.ema import Ema
 from zeroconv.training.loop import Loop
 from zeroconv.training.lora_recipe import LoraRecipe, LoraSettings
+from zeroconv.training.memory import spare_activations_
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.run import Countdown, hold_out, open_run
 from zeroconv.training.runlog import Meter, RunLog
@@ -112,6 +113,8 @@ class LoraTrainer(Loop):
         self.ema = Ema(self.parameters, settings.ema_decay)
         dtype = torch.bfloat16 if settings.precision == "bf16" else None
         self.loss = ControlledLoss(backbone, None, dtype, settings.timesteps, settings.min_snr, settings.offset_noise)
+        if told := spare_activations_(self.loss, data, settings):
+            say(told)
         self.first_plan = BatchPlan(
             data, settings.batch_size, settings.seed, settings.prompt_dropping, flip=recipe.data.flip
         )

@@ -37,6 +37,10 @@ class LoraTraining(TrainingSettings):
             raise ValueError("training.precision bf16_weights is for a ControlNet; train a LoRA in bf16 or fp32")
         if self.decoder_learning_rate is not None:
             raise ValueError("training.decoder_learning_rate is of a decoder beside a control; a LoRA has none")
+        if self.frozen != "same":
+            raise ValueError(
+                "training.frozen is for a control's frozen base; a LoRA is trained within its base's layers"
+            )
         return self
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -113,7 +114,7 @@ class TrainingSettings(Strict):
     steps: int = Field(ge=1)
     batch_size: int = Field(4, ge=1)  # a process and micro-step
     accumulation: int = Field(1, ge=1)  # micro-steps a step
-    optimizer: Literal["adamw", "adamw8bit", "muon"] = "adamw"
+    optimizer: Literal["adamw", "adamw8bit", "adafactor", "muon"] = "adamw"
     learning_rate: float = Field(1e-5, gt=0)
     # of the base's decoder where control.unlock_decoder is set; None: a tenth, so that the base gives way only slowly
     decoder_learning_rate: float | None = Field(None, gt=0)
@@ -131,6 +132,8 @@ class TrainingSettings(Strict):
     on_convergence: str | None = None  # stop_after=N, lower_lr=FACTOR or enlarge_batch=TIMES, once hints are followed
     # bf16: autocast around float32 weights; bf16_weights: see `zeroconv.training.narrow`
     precision: Literal["fp32", "bf16", "bf16_weights"] = "fp32"
+    frozen: Literal["same", "bf16", "fp16", "int8", "fp8"] = "same"  # what the frozen UNet's weights are held in
+    checkpointing: str = "none"  # full: keep little, compute it again; a size, such as 2GB: as much as that may be kept
     seed: int = Field(0, ge=0)
     threads: int | None = Field(None, ge=1)
     max_minutes: float | None = Field(None, gt=0)  # of training; the run ends there as if it had no more steps
@@ -150,6 +153,13 @@ class TrainingSettings(Strict):
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("checkpointing")
+    @classmethod
+    def _a_size(cls, value: str) -> str:
+        if value not in ("none", "full"):
+            parse_size(value)
+        return value
 
     @field_validator("on_convergence")
     @classmethod
@@ -178,6 +188,14 @@ def parse_action(text: str) -> tuple[str, float]:
     if name not in limits or not limits[name][0] <= number <= limits[name][1]:
         raise ValueError(f"{text!r} is no action; write stop_after=STEPS, lower_lr=FACTOR ≤ 1 or enlarge_batch=TIMES")
     return name, number
+
+
+def parse_size(text: str) -> int:
+    """ "1.5GB" → 1500000000 bytes; "2 GiB" is 2 · 2³⁰. Raises ValueError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([MG])(i?)B", text)
+    if found is None or not float(found[1]):
+        raise ValueError(f"{text!r} is no setting of training.checkpointing; write none, full, or a size such as 2GB")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** (2 if found[2] == "M" else 3))
 
 
 class AnyRecipe(Strict):
@@ -226,7 +244,7 @@ class Recipe(AnyRecipe):
 
 _MAY_CHANGE = (
     "steps threads max_minutes log_every checkpoint_every keep validate_every "
-    "sample_every sample_count sample_steps sample_cfg export report_to project"
+    "sample_every sample_count sample_steps sample_cfg export report_to project checkpointing"
 ).split()
 
 

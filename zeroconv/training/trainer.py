@@ -16,10 +16,12 @@ from zeroconv.conditions import CONDITIONS
 from zeroconv.data.batches import Batch, BatchPlan
 from zeroconv.data.examples import Examples
 from zeroconv.rivals import Net, Rival
+from zeroconv.training.adafactor import Adafactor
 from zeroconv.training.adamw8bit import AdamW8bit
 from zeroconv.training.convergence import Measured, detect
 from zeroconv.training.ema import Ema
 from zeroconv.training.loop import Loop
+from zeroconv.training.memory import hold_frozen_, spare_activations_
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.optim import Muon, muon_groups
 from zeroconv.training.precision import autocast_dtype, prepare_
@@ -52,6 +54,7 @@ class Trainer(Loop):
         to_train_(control, recipe.control.frozen_copy)
         self.decoder = unlock_(backbone, control) if recipe.control.unlock_decoder else None
         control.train()
+        hold_frozen_(backbone, control, self.settings.frozen)
         lows = prepare_(backbone, control, self.settings.precision)
         self.parameters = [p for p in control.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(control, self.settings, lows)
@@ -68,6 +71,8 @@ class Trainer(Loop):
             self.settings.offset_noise,
             self.decoder,
         )
+        if told := spare_activations_(self.loss, data, self.settings):
+            say(told)
         self.wrapped = accelerator.prepare_model(self.loss)  # DistributedDataParallel where there are several processes
         self.data = data
         self.first_plan = batch_plan(recipe, data, accelerator.process_index, accelerator.num_processes)
@@ -243,14 +248,16 @@ def as_measured(line: dict[str, float]) -> Measured:
 def make_optimizer(
     control: Net, settings: TrainingSettings, lows: dict[nn.Parameter, Tensor] | None = None
 ) -> torch.optim.Optimizer:
-    """AdamW, the paper's, with moments of float32 or of a byte each; or Muon, which on a small network took a fraction
-    of the steps. `lows` as `AdamW8bit` takes them."""
+    """AdamW, the paper's, with moments of float32 or of a byte each; Muon, which took a small network a fraction of the
+    steps; Adafactor, of next to no state. `lows` as `AdamW8bit` takes them."""
     options: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "muon":
         return Muon(muon_groups([control]), **options)
     parameters = [p for p in control.parameters() if p.requires_grad]
     if settings.optimizer == "adamw8bit":
         return AdamW8bit(parameters, **options, lows=lows)
+    if settings.optimizer == "adafactor":
+        return Adafactor(parameters, **options)
     return torch.optim.AdamW(parameters, **options, fused=True)
 
 

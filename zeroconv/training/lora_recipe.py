@@ -33,6 +33,8 @@ class LoraTraining(TrainingSettings):
     def _no_hints(self) -> LoraTraining:
         if self.on_convergence is not None:
             raise ValueError("training.on_convergence waits for a control to follow its hints; a LoRA has none")
+        if self.evaluate_every:
+            raise ValueError("training.evaluate_every reads hints back from pictures; a LoRA has none")
         return self
 
 

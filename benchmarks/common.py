@@ -17,11 +17,16 @@ PICTURES = ROOT / "docs" / "pictures"
 
 
 def write_result(
-    name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], command: str, note: str = ""
+    name: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    command: str,
+    note: str = "",
+    path: Path | None = None,
 ) -> None:
-    """Print the table and write benchmarks/results/NAME.json."""
+    """Print the table and write benchmarks/results/NAME.json, or `path`."""
     result = {"columns": list(columns), "rows": [list(row) for row in rows], "command": command, "note": note}
-    with atomic_write(RESULTS / f"{name}.json") as temporary:
+    with atomic_write(path or RESULTS / f"{name}.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     print(" | ".join(columns))
     for row in rows:

@@ -53,7 +53,7 @@ def test_cached_equals_live(pictures: Path, settings: CacheSettings, backbone) -
         close(examples.text.states(examples.captions[i]).hidden, backbone.embed_text([dataset[i].caption]).hidden)
     close(examples.text.states([0]).hidden, backbone.embed_text([""]).hidden)
     assert examples.hints[[0]].any()
-    assert len(examples.text.rows) == 4  # three different captions and the empty prompt
+    assert len(examples.text.captions) == 4  # three different captions and the empty prompt
 
 
 def test_a_second_run_computes_nothing(pictures: Path, settings: CacheSettings, backbone, monkeypatch) -> None:

@@ -77,7 +77,7 @@ def told(folder: Path, name: str) -> list[dict]:
 
 @pytest.fixture
 def settings() -> dict:
-    return {"steps": 12, "checkpoint_every": 3, "validate_every": 6, "threads": 1}
+    return {"steps": 12, "checkpoint_every": 3, "validate_every": 6, "threads": 1, "data.condition": "canny"}
 
 
 def test_two_processes_share_the_gradients_of_an_unlocked_decoder(recipe: Make, tmp_path: Path) -> None:
@@ -102,7 +102,8 @@ def test_two_processes_share_the_work_and_survive_a_kill(recipe: Make, tmp_path:
     epoch = [i for taken in (first, second) for _, part in taken["taken"][:12] for i in part]
     assert len(set(epoch)) == len(epoch) == 48  # of 54 examples, none twice in the first pass
 
-    killed = recipe(out=str(tmp_path / "killed"), **settings)
+    rounds = {"evaluate_every": 4, "evaluate_count": 2, "sample_steps": 1}  # one process makes pictures, both go on
+    killed = recipe(out=str(tmp_path / "killed"), **settings, **rounds)
     processes = launch(killed, tmp_path, "killed")
     end = time.monotonic() + 200
     while not checkpoints(tmp_path / "killed" / "checkpoints") and time.monotonic() < end:
@@ -114,6 +115,8 @@ def test_two_processes_share_the_work_and_survive_a_kill(recipe: Make, tmp_path:
     finish(launch(killed, tmp_path, "killed"))
     again = told(tmp_path, "killed")
     assert again[0]["weights"] == again[1]["weights"]
+    lines = [json.loads(line) for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "evaluation" in line] == [0, 4, 8, 12]
     a, b = (torch.load(checkpoints(tmp_path / n / "checkpoints")[0], weights_only=True) for n in ("straight", "killed"))
     assert a["micro"] == b["micro"] == 12
     for name, value in a["control"].items():

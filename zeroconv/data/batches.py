@@ -69,19 +69,19 @@ class BatchPlan:
         """Indices (batch_size,) of the examples of a step."""
         buckets = self.examples.buckets
         if len(buckets) == 1:
-            return self._take(buckets[0], step, (self.seed, 1))
+            return self._take(0, step, (self.seed, 1))
         number, batch = self._place(step)
-        return self._take(buckets[number], batch, (self.seed, 1, number))
+        return self._take(number, batch, (self.seed, 1, number))
 
-    def _take(self, bucket: ndarray, batch: int, seed: tuple[int, ...]) -> ndarray:
+    def _take(self, bucket: int, batch: int, seed: tuple[int, ...]) -> ndarray:
         """Batch number `batch` of a bucket's examples, pass after pass."""
-        repeats = None if self.examples.repeats is None else self.examples.repeats[bucket]
-        n = len(bucket) if repeats is None else int(repeats.sum())
+        places, n = self.examples.places[bucket], self._sizes[bucket]
         positions = (batch * self.batch_size + np.arange(self.batch_size)) * self.world + self.rank
-        taken = np.array([_permutation(seed, int(p), n)[i] for p, i in zip(*np.divmod(positions, n), strict=True)])
-        if repeats is not None:  # each example owns as many places
-            taken = np.searchsorted(np.cumsum(repeats), taken, side="right")
-        return bucket[taken]
+        order = _permutations(seed, n)
+        taken = np.array([order(int(p))[i] for p, i in zip(*np.divmod(positions, n), strict=True)])
+        if places is not None:
+            taken = np.searchsorted(places, taken, side="right")
+        return self.examples.buckets[bucket][taken]
 
     def _place(self, step: int) -> tuple[int, int]:
         """Which bucket a step takes, and which batch of it.
@@ -99,8 +99,8 @@ class BatchPlan:
 
     @property
     def _sizes(self) -> tuple[int, ...]:
-        repeats = self.examples.repeats
-        return tuple(len(b) if repeats is None else int(repeats[b].sum()) for b in self.examples.buckets)
+        pairs = zip(self.examples.buckets, self.examples.places, strict=True)
+        return tuple(len(bucket) if places is None else int(places[-1]) for bucket, places in pairs)
 
     def batch(self, step: int) -> Batch:
         indices = self.order(step)
@@ -153,9 +153,14 @@ class BatchPlan:
 
 
 @lru_cache(maxsize=64)
-def _permutation(seed: tuple[int, ...], number: int, n: int) -> ndarray:
-    """The order of pass `number` over n examples."""
-    return np.random.default_rng([*seed, number]).permutation(n)
+def _permutations(seed: tuple[int, ...], n: int) -> Callable[[int], ndarray]:
+    """The order of each pass over n examples; two are kept, as a batch may reach from one into the next."""
+
+    @lru_cache(maxsize=2)
+    def order(number: int) -> ndarray:
+        return np.random.default_rng([*seed, number]).permutation(n).astype(np.int32 if n < 1 << 31 else np.int64)
+
+    return order
 
 
 @lru_cache(maxsize=2)

@@ -24,8 +24,9 @@ from zeroconv.data.buckets import Frame
 from zeroconv.data.cache_keys import drawing_key
 from zeroconv.data.datasets import Dataset
 from zeroconv.data.drawing import Drawn, draw_shards
-from zeroconv.data.examples import Examples, TextTable
+from zeroconv.data.examples import Captions, Examples, TextTable
 from zeroconv.data.shards import Rows, Shard, Store, content_key, default_root
+from zeroconv.data.signatures import remembered
 from zeroconv.errors import UserError
 
 SHARD = 256  # examples; at 512 px 34 MB of moments, at 128 px 4 MB
@@ -49,7 +50,7 @@ def cache_hints(dataset: Dataset, settings: CacheSettings | None = None, progres
     """The part that needs no model: draw hints (and generated pictures) ahead of time, those of `settings.rank`'s
     shards. Returns how many examples."""
     settings = settings or CacheSettings()
-    plan = _plan(dataset)[settings.rank :: settings.world]
+    plan = _plan(dataset, settings)[settings.rank :: settings.world]
     for _ in _hint_shards(dataset, plan, settings, progress or _silent, needed=lambda shard: False):
         pass
     return sum(len(part.indices) for part, _ in plan)
@@ -57,7 +58,7 @@ def cache_hints(dataset: Dataset, settings: CacheSettings | None = None, progres
 
 def cache_share(dataset: Dataset, backbone: Backbone, settings: CacheSettings, progress: Progress | None = None) -> int:
     """Hints and moments of `settings.rank`'s shards alone, for caches that machines fill. Returns how many examples."""
-    plan = _plan(dataset)[settings.rank :: settings.world]
+    plan = _plan(dataset, settings)[settings.rank :: settings.world]
     for _ in _filled(dataset, plan, backbone, settings, progress or _silent):
         pass
     return sum(len(part.indices) for part, _ in plan)
@@ -73,7 +74,7 @@ def cache_examples(
     written.
     """
     settings, progress = settings or CacheSettings(), progress or _silent
-    root, plan = settings.root or default_root(), _plan(dataset)
+    root, plan = settings.root or default_root(), _plan(dataset, settings)
     if settings.world > 1:
         began, mine = time.monotonic(), plan[settings.rank :: settings.world]
         for _ in _filled(dataset, mine, backbone, settings, progress):
@@ -89,7 +90,7 @@ def cache_examples(
     if not sum(len(shard.note["text"]) for shard in hints):
         first = next(iter(broken.values()), "there is none")
         raise UserError(f"no picture of the data set can be used; the first: {first}")
-    texts = [tuple(text) for shard in hints for text in shard.note["text"]]
+    texts = [text for shard in hints for text in shard.note["text"]]
     table = cache_text(backbone, texts, root, progress, settings.rank, settings.world)
     return Examples.of(hints, moments, texts, table, broken, _repeats(dataset, [part for part, _ in plan], hints))
 
@@ -161,8 +162,9 @@ def _parts(dataset: Dataset) -> list[Part]:
     ]
 
 
-def _plan(dataset: Dataset) -> Plan:
-    return [(part, _hint_key(dataset, part)) for part in _parts(dataset)]
+def _plan(dataset: Dataset, settings: CacheSettings) -> Plan:
+    with remembered(settings.root or default_root()):
+        return [(part, _hint_key(dataset, part)) for part in _parts(dataset)]
 
 
 def _repeats(dataset: Dataset, parts: list[Part], shards: list[Shard]) -> list[int]:
@@ -329,7 +331,7 @@ def cache_text(
             made(start)
         _wait(list(keys.values()), store.has, patience=30)
     shards = [made(start) for start in chunks]
-    return TextTable(shards, SHARD, {caption: row for row, caption in enumerate(unique)})
+    return TextTable(shards, SHARD, Captions.of(unique))
 
 
 def text_key(backbone: Any) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +18,7 @@ from zeroconv.conditions import CONDITIONS
 from zeroconv.conditions.pose import from_openpose
 from zeroconv.data.columns import Columns
 from zeroconv.data.datasets import Example, Source
+from zeroconv.data.signatures import signature
 from zeroconv.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -177,16 +176,3 @@ def read_people(path: Path, size: tuple[int, int]) -> tuple[ndarray, ...]:
         raise UserError(f"{path} cannot be read as OpenPose's JSON ({error}).") from error
     scale = np.array([size[0] / canvas[0], size[1] / canvas[1], 1.0], np.float32)
     return tuple(person * scale for person in people)
-
-
-def signature(path: Path) -> str:
-    """Names a file's content by its size, first and last 16 KiB: a changed PNG or JPEG differs at its end."""
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            digest = hashlib.sha256(file.read(1 << 14))
-            file.seek(max(0, size - (1 << 14)))
-            digest.update(file.read())
-    except OSError:
-        return "missing"
-    return f"{size}-{digest.hexdigest()[:32]}"

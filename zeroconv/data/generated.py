@@ -16,7 +16,8 @@ from PIL import Image
 from zeroconv.conditions import annotate, maps
 from zeroconv.conditions.pose import draw_people
 from zeroconv.data.datasets import Example
-from zeroconv.data.folders import SIDED, signature
+from zeroconv.data.folders import SIDED
+from zeroconv.data.signatures import signature
 from zeroconv.errors import UserError
 from zeroconv.playroom import KINDS, SPLITS, Scene, render, render_image, sample_scene
 from zeroconv.playroom.scene import SIZES

@@ -16,7 +16,8 @@ from PIL import Image
 
 from zeroconv.data.columns import USUAL, Columns
 from zeroconv.data.datasets import Example
-from zeroconv.data.folders import SIDED, Folder, picture_size, signature
+from zeroconv.data.folders import SIDED, Folder, picture_size
+from zeroconv.data.signatures import signature
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
 

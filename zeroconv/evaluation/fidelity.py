@@ -197,4 +197,4 @@ def through_vae(backbone: Backbone, images: Sequence[Image.Image]) -> list[Image
         decoded += list(
             backbone.decode_latents(backbone.latents_from_moments(backbone.encode_image(part), sample=False))
         )
-    return [Image.fromarray((d * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()) for d in decoded]
+    return [Image.fromarray((d * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()) for d in decoded]

@@ -67,6 +67,10 @@ class Loop:
     def _sample(self) -> None:
         raise NotImplementedError
 
+    def _evaluate(self) -> None:
+        """Every `evaluate_every` steps, before the first one and after the last; nothing where there is nothing to
+        read back."""
+
     def save(self) -> None:
         raise NotImplementedError
 
@@ -101,6 +105,7 @@ class Loop:
         with StopSignals() as stop:
             if self.step == 0:
                 self._validate()
+                self._evaluate()
             while self.step < settings.steps:
                 waited = time.monotonic()
                 micro = list(itertools.islice(batches, self.accumulation))
@@ -121,6 +126,8 @@ class Loop:
                     self._report(norm)
                 if settings.validate_every and (self.step % settings.validate_every == 0 or last):
                     self._validate()
+                if settings.evaluate_every and (self.step % settings.evaluate_every == 0 or last):
+                    self._evaluate()
                 if settings.sample_every and self.step % settings.sample_every == 0 and not last:
                     self._sample()
                 if stop.asked or last or self.step % settings.checkpoint_every == 0:

@@ -41,6 +41,8 @@ class LoraTraining(TrainingSettings):
             raise ValueError(
                 "training.frozen is for a control's frozen base; a LoRA is trained within its base's layers"
             )
+        if self.evaluate_every:
+            raise ValueError("training.evaluate_every reads hints back from pictures; a LoRA has none")
         return self
 
 

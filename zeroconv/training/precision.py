@@ -20,6 +20,12 @@ def autocast_dtype(precision: str, device: torch.device | str) -> torch.dtype | 
     return None if cast_in_layers else torch.bfloat16
 
 
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """A context in which a model that `prepare_` prepared can be run."""
+    dtype = autocast_dtype(precision, device)
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
 def prepare_(backbone: UNetBackbone, control: Net, precision: str) -> dict[nn.Parameter, Tensor]:
     """Bring the frozen UNet and the control into the precision's dtypes and the layout and layers that train fastest,
     in place. Returns the low halves of weights that are bfloat16 and train, see `zeroconv.training.narrow`."""

@@ -145,6 +145,8 @@ class TrainingSettings(Strict):
     sample_count: int = Field(4, ge=0)  # 0: no pictures at all
     sample_steps: int = Field(15, ge=1)
     sample_cfg: float = Field(4.0, ge=1)
+    evaluate_every: int = Field(0, ge=0)  # a small round of `zeroconv evaluate`, see training.rounds; 0: never
+    evaluate_count: int = Field(16, ge=2)  # pictures a round, with sample_steps and sample_cfg
     export: Literal["float32", "float16", "bfloat16"] = "float32"  # of out/control
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()  # beside log.jsonl
     project: str = "zeroconv"  # the trackers' name for runs that belong together
@@ -244,7 +246,8 @@ class Recipe(AnyRecipe):
 
 _MAY_CHANGE = (
     "steps threads max_minutes log_every checkpoint_every keep validate_every "
-    "sample_every sample_count sample_steps sample_cfg export report_to project checkpointing"
+    "sample_every sample_count sample_steps sample_cfg evaluate_every evaluate_count export report_to project "
+    "checkpointing"
 ).split()
 
 

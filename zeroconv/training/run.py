@@ -74,6 +74,7 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
     from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
     from zeroconv.training.allocator import keep_pages
+    from zeroconv.training.rounds import check_rounds
     from zeroconv.training.tracking import Tracking, check_trackers
 
     say = say or _print
@@ -82,6 +83,7 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
 
         torch.set_num_threads(recipe.training.threads)
     check_trackers(recipe.training.report_to)
+    check_rounds(recipe)
     # accelerate places processes and devices; autocast is ours, so that two runs in one process may differ in it
     accelerator = Accelerator(
         # processes wait for each other while one draws pictures or another still fills the cache
@@ -160,6 +162,7 @@ def assemble(recipe: Recipe, accelerator: Any, say: Say) -> Trainer:
     """Backbone, control and cached data of a recipe, put together."""
     from zeroconv.backbones import load_backbone
     from zeroconv.data.cache import cache_examples
+    from zeroconv.training.rounds import Rounds
     from zeroconv.training.trainer import Trainer
 
     settings = recipe.data
@@ -178,7 +181,10 @@ def assemble(recipe: Recipe, accelerator: Any, say: Say) -> Trainer:
             )
     say(f"{len(data)} pictures to train on, {len(held)} held out")
     control = make_control(recipe, backbone).to(accelerator.device)
-    return Trainer(recipe, backbone, control, data, held, accelerator, say)
+    trainer = Trainer(recipe, backbone, control, data, held, accelerator, say)
+    if recipe.training.evaluate_every and accelerator.is_main_process:
+        trainer.rounds = Rounds(recipe, backbone, held_out)
+    return trainer
 
 
 def cache_settings(recipe: Recipe, rank: int, world: int) -> CacheSettings:
@@ -301,6 +307,12 @@ def _list_broken(out: Path, broken: dict[str, str], say: Say) -> None:
         say(f"{len(broken)} pictures were set aside, {name} the first ({reason}); all are in {out / 'broken.json'}")
 
 
+def last_round(lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """What the log says of the newest round of pictures; it is cut with the run's state, so nothing else keeps it."""
+    rounds = [{"step": line["step"], **line["evaluation"]} for line in lines if "evaluation" in line]
+    return rounds[-1] if rounds else None
+
+
 def _finish(trainer: Trainer, status: str, say: Say) -> None:
     out, step, settings = trainer.folder, trainer.step, trainer.settings
     samples = trainer.micro * settings.batch_size * trainer.plan.world
@@ -313,6 +325,7 @@ def _finish(trainer: Trainer, status: str, say: Say) -> None:
         "examples": len(trainer.plan.examples),
         "broken": len(trainer.plan.examples.broken) + len(trainer.held_out.broken),
         "validation": trainer.last,
+        "evaluation": last_round(trainer.log.read()),
         "best": trainer.best,
         "converged": trainer.converged,
         "rollbacks": trainer.rollbacks,

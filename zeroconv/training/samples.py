@@ -14,7 +14,7 @@ from zeroconv.data.batches import channels_first, hints_to_float
 from zeroconv.data.examples import Examples
 from zeroconv.files import atomic_write
 from zeroconv.rivals import Net
-from zeroconv.training.precision import autocast_dtype
+from zeroconv.training.precision import autocast
 from zeroconv.training.recipe import TrainingSettings
 
 
@@ -48,8 +48,7 @@ def _columns(
         (examples.prompts(rows), "cond", settings.sample_cfg),
         ([""] * len(rows), "both", 1.0),
     ):
-        dtype = autocast_dtype(settings.precision, backbone.device)
-        with torch.autocast(backbone.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        with autocast(settings.precision, backbone.device):
             pictures = generate(
                 backbone,
                 prompts,

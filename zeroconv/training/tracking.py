@@ -71,14 +71,15 @@ class Tracking:
 
     def sheet(self, step: int, path: Path) -> None:
         """A sheet of pictures, where the tracker shows pictures."""
+        name = "evaluation" if path.stem.startswith("evaluation") else "samples"
         for tracker in self.accelerator.trackers:
             if tracker.name == "tensorboard":
                 with Image.open(path) as opened:
                     pixels = np.asarray(opened.convert("RGB"))
-                tracker.log_images({"samples": pixels[None]}, step=step, dataformats="NHWC")
+                tracker.log_images({name: pixels[None]}, step=step, dataformats="NHWC")
             elif hasattr(tracker, "log_images"):
                 with Image.open(path) as opened:
-                    tracker.log_images({"samples": [opened.convert("RGB")]}, step=step)
+                    tracker.log_images({name: [opened.convert("RGB")]}, step=step)
 
     def finish(self) -> None:
         for tracker in self.accelerator.trackers:
@@ -88,6 +89,8 @@ class Tracking:
 def scalars(values: dict[str, Any]) -> dict[str, float]:
     """The numbers of a line of the log, by a tracker's names; an event counts 1 where it happened."""
     told = {_VALIDATION[name]: value for name, value in values.get("validation", {}).items() if name in _VALIDATION}
+    for metric, columns in values.get("evaluation", {}).get("metrics", {}).items():
+        told |= {f"evaluation/{metric}_{column}": interval["mean"] for column, interval in columns.items()}
     if "event" in values:
         told[f"events/{values['event'].replace(' ', '_')}"] = 1.0
     elif not told:

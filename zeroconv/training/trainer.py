@@ -26,6 +26,7 @@ from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.optim import Muon, muon_groups
 from zeroconv.training.precision import autocast_dtype, prepare_
 from zeroconv.training.recipe import Recipe, TrainingSettings, parse_action
+from zeroconv.training.rounds import Rounds, told
 from zeroconv.training.runlog import Meter, RunLog
 from zeroconv.training.samples import sample_grid
 from zeroconv.training.state import load_checkpoint, save_checkpoint
@@ -87,6 +88,7 @@ class Trainer(Loop):
         self.history: list[dict[str, float]] = []  # what every validation measured
         self.converged: dict[str, float] | None = None  # when the hints began to be followed
         self.show: Callable[[int, Path], None] = lambda step, sheet: None  # hears of every sheet of pictures
+        self.rounds: Rounds | None = None  # of pictures that are read back, on the main process
 
     # ---------------------------------------------------------------- a step
 
@@ -165,6 +167,15 @@ class Trainer(Loop):
             self.control.train()
         self.say(f"step {self.step}/{self.settings.steps}  pictures: {path}")
         self.show(self.step, path)
+
+    def _evaluate(self) -> None:
+        if self.rounds is None:
+            return
+        with self.ema.swapped():
+            found, sheet = self.rounds.run(self.step, self.control)
+        self.log.write(self.step, evaluation=found)
+        self.say(f"step {self.step}/{self.settings.steps}  {told(found)}")
+        self.show(self.step, sheet)
 
     # ---------------------------------------------------------------- state
 

@@ -31,6 +31,7 @@ from zeroconv.control import ControlNet
 from zeroconv.files import atomic_write
 from zeroconv.training.memory import activations, chosen, hold_frozen_, micro_batch
 from zeroconv.training.objective import ControlledLoss
+from zeroconv.training.precision import cast_frozen_
 from zeroconv.training.recipe import Recipe, load_recipe
 from zeroconv.training.recompute import recompute_
 from zeroconv.training.trainer import make_optimizer, to_train_
@@ -95,7 +96,9 @@ def reckon(recipe: Recipe) -> Need:
     with torch.device("meta"):
         control = ControlNet.from_backbone(backbone, **told)
     to_train_(control, recipe.control.frozen_copy)
-    hold_frozen_(backbone, control, settings)
+    hold_frozen_(backbone, control, settings.frozen)
+    if settings.precision == "bf16":
+        cast_frozen_(unet, torch.bfloat16)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     for module in (unet, control):
         make_fake_(module, mode)

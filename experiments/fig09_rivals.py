@@ -1,12 +1,13 @@
 """Figure 9 and tables 1 to 3: ControlNet beside other ways to make a frozen model follow a hint.
 
-python -m experiments.fig09_rivals [--steps 240] [--count 100] [--only controlnet,lora] [--tune 40]
+python -m experiments.fig09_rivals [--steps 240] [--count 100] [--only controlnet,lora] [--tune 40] [--gauge 8]
 
 Every network learns the same canny hints of the same pictures in the same batches, with the same noise and loss: that
 of recipes/playroom-canny.yaml, at a constant rate with averaged weights, so that a run may be looked at anywhere. Each
 is measured twice: after `--steps` steps, and after as many as take the time of ControlNet's. Before that, `--tune`
-steps with each optimiser choose its own (lowest loss on validation scenes with the true hint). Goes on where it was
-stopped.
+steps with each optimiser choose its own (lowest loss on validation scenes with the true hint); the winner goes on from
+there. `--gauge` first times a few steps of every network with each, one after another: on an idle machine these are
+the paces that equal time is reckoned with, and what else runs later does no harm. Goes on where it was stopped.
 
 The paper had people rank pictures of four methods; here metrics stand in their place: whether the hint can be read back
 from the picture (canny F1), how close pictures are to real ones (FID of the playroom reader's features), and whether
@@ -38,8 +39,8 @@ from zeroconv.files import atomic_folder, atomic_write
 
 METRIC = "f1_1px"
 WIDTHS = [8, 16, 48, 128]  # of hint encoders, as in the recipe
-CANDIDATES = (("muon", 1e-3), ("adamw", 1e-3), ("adamw", 2e-4))
-GAUGED = 40  # steps that tell a network's pace; what is so slow that fewer would take the time gets these
+CANDIDATES = (("muon", 1e-3), ("adamw", 1e-3))  # so short a race tells nothing of lower rates: they would lose it
+GAUGED = 40  # steps that tell a network's pace where no --gauge did; the fewest that any is trained for
 SHOWN = 6  # test scenes of the contact sheet
 
 
@@ -85,11 +86,14 @@ def main() -> None:
         sys.exit(f"zeroconv: --count is {arguments.count}; an FID needs at least 4 pictures")
     if not (runs / "cache" / "summary.json").is_file():  # fills the cache, so that no run pays for it
         leg(runs / "cache", arguments, "controlnet", CANDIDATES[0], steps=1)
+    if arguments.gauge:
+        for name in names:
+            gauge(runs, name, arguments)
     found: dict[str, Any] = {}
     for name in names:
         chosen = choose(runs, name, arguments)
         first = found["controlnet"]["legs"]["steps"]["seconds_a_step"] if found else None
-        legs = train_both(runs / name, arguments, name, chosen, first)
+        legs = train_both(runs, arguments, name, chosen, first)
         reports = {which: measure(runs / name, which, arguments, bool(found)) for which in legs}
         found[name] = {"optimizer": list(chosen), "legs": legs, "reports": reports}
         print(f"{name}: {chosen[0]} {chosen[1]:g}", {w: round(mean(r), 4) for w, r in reports.items()}, flush=True)
@@ -101,6 +105,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--batch", type=int, default=32, help="pictures a step")
     parser.add_argument("--tune", type=int, default=40, help="steps a candidate optimiser; 0: take Muon 1e-3 for all")
+    parser.add_argument("--gauge", type=int, default=0, help="steps that time every network first, alone; 0: none")
     parser.add_argument("--count", type=int, default=100, help="test scenes")
     parser.add_argument("--sampling-steps", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=16, help="pictures made at a time")
@@ -119,7 +124,7 @@ def parse() -> argparse.Namespace:
 
 
 def leg(
-    folder: Path, arguments: argparse.Namespace, name: str, chosen: tuple[str, float], steps: int
+    folder: Path, arguments: argparse.Namespace, name: str, chosen: tuple[str, float], steps: int, log_every: int = 10
 ) -> dict[str, Any]:
     """Train in a process of its own, so that its peak memory is its own, or go on; returns the run's summary."""
     settings = {
@@ -128,7 +133,7 @@ def leg(
         "training.optimizer": chosen[0], "training.learning_rate": chosen[1], "training.schedule": "constant",
         "training.warmup": min(20, arguments.steps // 4), "training.seed": arguments.seed,
         "training.checkpoint_every": 40, "training.keep": 1,
-        "training.validate_every": 100_000, "training.sample_count": 0, "training.log_every": 10,
+        "training.validate_every": 100_000, "training.sample_count": 0, "training.log_every": log_every,
     }  # fmt: skip
     if steps <= settings["training.warmup"]:
         settings["training.warmup"] = 0
@@ -151,44 +156,67 @@ def train_leg(settings: dict[str, Any]) -> None:
     train(load_recipe(ROOT / "recipes" / "playroom-canny.yaml", values))
 
 
+def gauge(runs: Path, name: str, arguments: argparse.Namespace) -> None:
+    """Median seconds a step of a network with each optimiser, kept in files; the first step does not count."""
+    for chosen in CANDIDATES if arguments.tune else CANDIDATES[:1]:
+        path, folder = pace_file(runs, name, chosen), runs / "gauge"
+        if not path.is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            leg(folder, arguments, name, chosen, arguments.gauge, log_every=1)
+            keep_json(path, pace(folder / "log.jsonl"))
+            print(f"{name}, {chosen[0]}: {json.loads(path.read_text()):.2f} s a step", flush=True)
+            shutil.rmtree(folder)
+
+
+def pace_file(runs: Path, name: str, chosen: tuple[str, float]) -> Path:
+    return runs / name / f"pace-{chosen[0]}-{chosen[1]:g}.json"
+
+
 def choose(runs: Path, name: str, arguments: argparse.Namespace) -> tuple[str, float]:
-    """The optimiser and rate with the lowest validation loss after a few steps; kept in a file."""
+    """The optimiser and rate with the lowest validation loss after a few steps, kept in a file; the winner's run
+    becomes the network's."""
     if not arguments.tune:
         return CANDIDATES[0]
     path = runs / f"tune-{arguments.tune}" / f"{name}.json"
     if not path.is_file():
         losses = []
         for kind, rate in CANDIDATES:
-            folder = path.parent / f"{name}-{kind}-{rate:g}"
-            summary = leg(folder, arguments, name, (kind, rate), arguments.tune)
+            summary = leg(path.parent / f"{name}-{kind}", arguments, name, (kind, rate), arguments.tune)
             losses.append({"optimizer": kind, "rate": rate, **summary["validation"]})
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         keep_json(path, losses)
     best = min(json.loads(path.read_text()), key=lambda line: line["true"])
+    run = runs / name / "run"
+    if arguments.tune <= arguments.steps and not run.exists():
+        run.parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / f"{name}-{best['optimizer']}").rename(run)
+    for kind, _ in CANDIDATES:
+        shutil.rmtree(path.parent / f"{name}-{kind}", ignore_errors=True)
     return best["optimizer"], best["rate"]
 
 
 def train_both(
-    folder: Path, arguments: argparse.Namespace, name: str, chosen: tuple[str, float], pace_of_first: float | None
+    runs: Path, arguments: argparse.Namespace, name: str, chosen: tuple[str, float], pace_of_first: float | None
 ) -> dict[str, Any]:
     """Weights after `steps` steps and after as many as take ControlNet's time, in order; what is there stays.
 
     Returns "steps" and "time", each with the run's summary there. `pace_of_first`: ControlNet's median seconds a step;
     None: this is that run. Equal time is reckoned with medians, so that neither a pause nor another program counts.
     """
+    folder, gauged = runs / name, pace_file(runs, name, chosen)
     done = {which: folder / f"at-{which}.json" for which in ("steps", "time")}
     if not all(path.is_file() for path in done.values()):
+        if not gauged.is_file():
+            leg(folder / "run", arguments, name, chosen, min(GAUGED, arguments.steps))
+            keep_json(gauged, pace(folder / "run" / "log.jsonl"))
+        own = json.loads(gauged.read_text())
+        fewest = min(max(GAUGED, arguments.tune), arguments.steps)
         equal = arguments.steps
         if pace_of_first is not None:
-            gauged = min(GAUGED, arguments.steps)
-            if not (folder / "pace.json").is_file():
-                leg(folder / "run", arguments, name, chosen, gauged)
-                keep_json(folder / "pace.json", pace(folder / "run" / "log.jsonl"))
-            equal = max(gauged, round(arguments.steps * pace_of_first / json.loads((folder / "pace.json").read_text())))
+            equal = max(fewest, round(arguments.steps * pace_of_first / own))
         for steps in sorted({arguments.steps, equal}):
             names = [which for which, wanted in (("steps", arguments.steps), ("time", equal)) if wanted == steps]
             if not all(done[which].is_file() for which in names):
-                keep(folder, leg(folder / "run", arguments, name, chosen, steps), names)
+                keep(folder, {**leg(folder / "run", arguments, name, chosen, steps), "seconds_a_step": own}, names)
     return {which: json.loads(path.read_text()) for which, path in done.items()}
 
 
@@ -197,8 +225,7 @@ def keep(folder: Path, summary: dict[str, Any], names: Sequence[str]) -> None:
     for which in names:
         with atomic_folder(folder / f"at-{which}") as temporary:
             shutil.copytree(folder / "run" / "control", temporary, dirs_exist_ok=True)
-        speed = pace(folder / "run" / "log.jsonl")
-        keep_json(folder / f"at-{which}.json", {**summary, "seconds_a_step": speed})
+        keep_json(folder / f"at-{which}.json", summary)
 
 
 def pace(log: Path) -> float | None:

@@ -1,7 +1,8 @@
 """Figure 10: how many pictures training needs. The same number of steps on 100, 1,000, 10,000 and 50,000 scenes.
 
 A run of S steps of B draws S × B pictures. Where a set is larger than that no picture comes twice, and which of them
-are drawn does not matter: only so many are rendered. `python -m experiments.fig10_data_size [--steps 240]`
+are drawn does not matter: only so many are rendered, and all such sets are one training.
+`python -m experiments.fig10_data_size [--steps 240]`
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ def main() -> None:
         __doc__, 100, steps=(240, "steps of training, for every set"), train_batch=(32, "batch of the training"),
         sizes=("100,1000,10000,50000", "sizes of the sets, with commas"), seed=(0, "of the trainings"),
     )  # fmt: skip
-    sizes = [int(size) for size in arguments.sizes.split(",")]
     drawn = arguments.steps * arguments.train_batch
-    recipes = {}
+    names = name_sets([int(size) for size in arguments.sizes.split(",")], drawn)
+    recipes, sizes = {}, list(names)
     for size in sizes:
         kept = min(size, drawn)
         settings = {
@@ -61,11 +62,10 @@ def main() -> None:
             lift = measures.better_by(it["fidelity"], it["another's"], metric)
             cells = [span(measures.figure(it["fidelity"], metric)), signed(lift)]
             cells += [span(measures.ratio(it["kinds"]), 2), span(kid)]
-            rows.append([f"{size:,} scenes, {meaning}", f"{drawn / size:.3g}", *cells])
+            rows.append([f"{names[size]}, {meaning}", f"{drawn / min(size, drawn):.3g}", *cells])
     last = min(SHOWN, len(pairs))
     sheet: list[Row] = [
-        (f"{size:,} scenes", [p for i in range(last) for p in (pairs[i].hint, images[size, "empty"][i])])
-        for size in sizes
+        (names[size], [p for i in range(last) for p in (pairs[i].hint, images[size, "empty"][i])]) for size in sizes
     ]
     sheet.append(("real", [p for i in range(last) for p in (None, pairs[i].image)]))
     draw_sheet(sheet, arguments.pictures / "fig10.jpg", ["hint", "no prompt"] * last, label_width=92)
@@ -74,14 +74,23 @@ def main() -> None:
     note = (
         f"{arguments.steps} steps of {arguments.train_batch} each, one recipe (Muon 1e-3, cosine, half of the prompts "
         f"empty); n = {arguments.count} test scenes, 12 UniPC steps, guidance `cond`, cfg 4. 95% intervals over "
-        f"pictures, not over trainings. Of a set larger than the {drawn:,} pictures that a run draws only these are "
-        "rendered. KID to the real pictures, in the reader's features."
+        f"pictures, not over trainings. A run draws {drawn:,} pictures: larger sets, of which no picture comes twice, "
+        "are one training. KID to the real pictures, in the reader's features."
     )
     caption = "fig10.jpg: the same hints and seeds, no prompt, after training on ever more scenes"
     write_result(
         "fig10", columns, rows, claims(found, sizes, metric), note=note, pictures=[caption], details=details,
         maker=make, folder=arguments.out,
     )  # fmt: skip
+
+
+def name_sets(sizes: list[int], drawn: int) -> dict[int, str]:
+    """Size → its words; of the sizes that a run cannot draw twice from, the smallest stands for all."""
+    enough = [size for size in sizes if size >= drawn]
+    names = {size: f"{size:,} scenes" for size in sizes if size < drawn}
+    if enough:
+        names[min(enough)] = " or ".join(f"{size:,}" for size in sorted(enough)) + " scenes"
+    return names
 
 
 def claims(found: dict[tuple[int, str], dict[str, Any]], sizes: list[int], metric: str) -> list[Claim]:

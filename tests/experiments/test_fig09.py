@@ -61,25 +61,53 @@ def test_pace_is_that_of_the_steps_between_lines(tmp_path) -> None:
     assert pace(tmp_path / "log.jsonl") == 2.0
 
 
-@pytest.mark.parametrize(("seconds", "wanted"), [(1.0, [40, 100, 200]), (4.0, [40, 50, 100]), (8.0, [40, 40, 100])])
-def test_a_slower_network_gets_fewer_steps_in_equal_time(tmp_path, monkeypatch, seconds: float, wanted: list) -> None:
-    trained = []
+def fake_leg(trained: list, seconds: float = 1.0, losses: dict | None = None):
+    """A stand-in for `leg`: runs of `seconds` a step whose weights name their length."""
 
-    def leg(folder, arguments, name, chosen, steps) -> dict:  # a run of `seconds` a step whose weights name its length
-        trained.append(steps)
+    def leg(folder, arguments, name, chosen, steps, log_every=10) -> dict:
+        trained.append((chosen[0], steps))
         (folder / "control").mkdir(parents=True, exist_ok=True)
         (folder / "control" / "weights").write_text(str(steps))
-        lines = [{"step": i, "seconds": i * seconds} for i in range(10, steps + 1, 10)]
+        lines = [{"step": i, "seconds": i * seconds} for i in range(log_every, steps + 1, log_every)]
         (folder / "log.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
-        return {"steps": steps}
+        return {"steps": steps, "validation": {"true": (losses or {}).get(chosen[0], 1.0)}}
 
-    monkeypatch.setattr(fig09_rivals, "leg", leg)
-    arguments = argparse.Namespace(steps=100)
+    return leg
+
+
+@pytest.mark.parametrize(("seconds", "wanted"), [(1.0, [40, 100, 200]), (4.0, [40, 50, 100]), (8.0, [40, 40, 100])])
+def test_a_slower_network_gets_fewer_steps_in_equal_time(tmp_path, monkeypatch, seconds: float, wanted: list) -> None:
+    trained: list = []
+    monkeypatch.setattr(fig09_rivals, "leg", fake_leg(trained, seconds))
+    arguments = argparse.Namespace(steps=100, tune=0)
     for _ in range(2):  # the second finds everything done
         legs = fig09_rivals.train_both(tmp_path, arguments, "lora", ("muon", 1e-3), 2.0)
-    assert sorted(trained) == wanted
-    assert (tmp_path / "at-steps" / "weights").read_text() == "100"
+    assert sorted(steps for _, steps in trained) == wanted
+    assert (tmp_path / "lora" / "at-steps" / "weights").read_text() == "100"
     assert legs["time"]["steps"] == max(40, round(100 * 2 / seconds))
+
+
+def test_paces_gauged_before_are_not_taken_again(tmp_path, monkeypatch) -> None:
+    trained: list = []
+    arguments = argparse.Namespace(steps=100, tune=40, gauge=8)
+    monkeypatch.setattr(fig09_rivals, "leg", fake_leg(trained, seconds=0.5))
+    fig09_rivals.gauge(tmp_path, "lora", arguments)
+    assert trained == [("muon", 8), ("adamw", 8)]
+    monkeypatch.setattr(fig09_rivals, "leg", fake_leg(trained, seconds=50.0))  # beside other programs
+    legs = fig09_rivals.train_both(tmp_path, arguments, "lora", ("adamw", 1e-3), 1.0)
+    assert legs["time"]["steps"] == 200
+    assert legs["steps"]["seconds_a_step"] == 0.5
+
+
+def test_the_optimiser_with_the_lowest_loss_goes_on_from_its_race(tmp_path, monkeypatch) -> None:
+    trained: list = []
+    arguments = argparse.Namespace(steps=100, tune=40)
+    monkeypatch.setattr(fig09_rivals, "leg", fake_leg(trained, losses={"muon": 0.3, "adamw": 0.2}))
+    for _ in range(2):
+        assert fig09_rivals.choose(tmp_path, "lora", arguments) == ("adamw", 1e-3)
+    assert trained == [("muon", 40), ("adamw", 40)]
+    assert (tmp_path / "lora" / "run" / "control" / "weights").read_text() == "40"
+    assert [path.name for path in (tmp_path / "tune-40").iterdir()] == ["lora.json"]
 
 
 def test_a_sheet_has_a_column_a_network(tmp_path) -> None:

@@ -16,12 +16,14 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.common import ROOT, write_result
+from benchmarks.step_workers import DTYPES
 from zeroconv.files import atomic_write
 
 # what is added to ours one after another: (how much of it, see `benchmarks.step_workers.Ours`, its name)
@@ -111,10 +113,12 @@ def ladder(arguments: argparse.Namespace, precision: str, found: dict[str, Any])
     return rungs
 
 
-def machine_peak(device: str) -> dict[str, float]:
-    """GFLOP/s of a large matrix product and a large convolution, float32 and bfloat16: the best of several."""
+def machine_peak(device: str, precisions: Sequence[str]) -> dict[str, float]:
+    """GFLOP/s of a large matrix product and a large convolution in float32 and the precisions asked for (a processor
+    without bfloat16 takes minutes for one such product): the best of several."""
     found = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+    for name in dict.fromkeys(("fp32", *precisions)):
+        dtype = DTYPES[name]
         a = torch.randn(4096, 4096, device=device, dtype=dtype)
         x = torch.randn(8, 320, 64, 64, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
         w = torch.randn(320, 320, 3, 3, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
@@ -179,9 +183,10 @@ def main() -> None:
     if arguments.device == "auto":
         arguments.device = "cuda" if torch.cuda.is_available() else "cpu"
     arguments.size = arguments.size or (256 if arguments.device == "cpu" else 512)
-    peaks = machine_peak(arguments.device)
+    precisions = arguments.precision.split(",")
+    peaks = machine_peak(arguments.device, precisions)
     results = []
-    for precision in arguments.precision.split(","):
+    for precision in precisions:
         found = compare(arguments, precision)
         results.append({**found, "ladder": ladder(arguments, precision, found)})
     if arguments.json:

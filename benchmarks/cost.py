@@ -35,7 +35,7 @@ from zeroconv.training.unlock import unlock_
 
 SIZES = {"playroom": (32, 128), "sd15": (2, 256)}  # pictures a batch, pixels
 KINDS = {"control": "a ControlNet", "decoder": "the decoder alone", "whole": "the whole UNet"}
-COLUMNS = ["what trains", "parameters, M", "a step, s", "25–75%", "peak memory, GiB", "TFLOP"]
+COLUMNS = ["what trains", "parameters, M", "steps", "a step, s", "25–75%", "peak memory, GiB", "TFLOP"]
 RATIOS = ["ControlNet ÷ this: time", "memory", "TFLOP"]
 GIB = 2**30
 
@@ -131,6 +131,7 @@ def summarise(runs: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, floa
         times = sorted(seconds for one in rounds for seconds in one["times"])
         low, _, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
         found[kind] = {
+            "steps": len(times),
             "seconds": statistics.median(times),
             "low": low,
             "high": high,
@@ -146,7 +147,7 @@ def table(where: str, found: dict[str, dict[str, float]]) -> list[list[Any]]:
     rows = []
     for kind, said in KINDS.items():
         one = found[kind]
-        row = [f"{where}: {said}", f"{one['parameters'] / 1e6:.1f}", f"{one['seconds']:.3g}"]
+        row = [f"{where}: {said}", f"{one['parameters'] / 1e6:.1f}", str(one["steps"]), f"{one['seconds']:.3g}"]
         row += [f"{one['low']:.3g}–{one['high']:.3g}", f"{one['memory'] / GIB:.2f}", f"{one['flop'] / 1e12:.3g}"]
         for name in ("seconds", "memory", "flop"):
             row.append("" if kind == "control" else f"{found['control'][name] / one[name]:.2f}")
@@ -198,8 +199,8 @@ def main(words: list[str] | None = None) -> None:
         [*COLUMNS, *RATIOS],
         sorted([*kept_rows(where), *table(where, found)], key=lambda row: row[0].partition(":")[0]),
         "python -m benchmarks.cost [--base sd15]",
-        f"float32, AdamW, {arguments.rounds} processes a row with {arguments.steps} steps each by turns, "
-        f"{arguments.threads} thread. Memory is beyond what the imports took. sd15: random weights of its size.",
+        "float32, AdamW, CPU; every kind in processes of its own, by turns. Memory is beyond what the imports took. "
+        "sd15: random weights of its size.",
     )
 
 

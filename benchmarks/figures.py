@@ -1,7 +1,7 @@
-"""Rewrite the README's tables from benchmarks/results/*.json, so that no figure is copied by hand.
+"""Rewrite the tables of README.md and docs/ from benchmarks/results/*.json, so that no figure is copied by hand.
 
-    python -m benchmarks.figures             rewrite README.md
-    python -m benchmarks.figures --check     exit 1 if README.md and the results disagree
+    python -m benchmarks.figures             rewrite them
+    python -m benchmarks.figures --check     exit 1 if a page and the results disagree
 
 A table stands between `<!-- figures:NAME -->` and `<!-- /figures -->` and is made of benchmarks/results/NAME.json:
     {"columns": ["", "canny F1"], "rows": [["true hint", 0.61]], "command": "zeroconv evaluate …", "note": "…"}
@@ -55,7 +55,7 @@ def cell(value: Any) -> str:
 
 
 def rewrite(text: str, results: Path) -> str:
-    """The README with every table made anew; a table without a result says so."""
+    """A page with every table made anew; a table without a result says so."""
 
     def block(match: re.Match[str]) -> str:
         path = results / f"{match[2]}.json"
@@ -65,15 +65,25 @@ def rewrite(text: str, results: Path) -> str:
     return BLOCK.sub(block, text)
 
 
+def pages() -> list[Path]:
+    """Where tables may stand."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
 def main(arguments: list[str]) -> int:
-    readme = ROOT / "README.md"
-    old = readme.read_text(encoding="utf-8")
-    new = rewrite(old, ROOT / "benchmarks" / "results")
-    if "--check" in arguments:
+    stale = []
+    for page in pages():
+        old = page.read_text(encoding="utf-8")
+        new = rewrite(old, ROOT / "benchmarks" / "results")
         if new != old:
-            print("README.md does not show benchmarks/results: run python -m benchmarks.figures", file=sys.stderr)
-        return int(new != old)
-    readme.write_text(new, encoding="utf-8")
+            stale.append(page.name)
+            if "--check" not in arguments:
+                page.write_text(new, encoding="utf-8")
+    if stale and "--check" in arguments:
+        print(
+            f"{', '.join(stale)}: not what benchmarks/results says; run python -m benchmarks.figures", file=sys.stderr
+        )
+        return 1
     return 0
 
 

@@ -41,7 +41,7 @@ def test_the_table_has_all_three_and_keeps_other_bases(
 ) -> None:
     for module in (common, cost):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
-    old = ["sd15, 2 × 256 px: a ControlNet", "361.3", *[""] * 7]
+    old = ["sd15, 2 × 256 px: a ControlNet", "361.3", *[""] * 8]
     (tmp_path / "cost.json").write_text(json.dumps({"rows": [old]}))
     save_backbone(tmp_path / "base")
     words = ["--base", str(tmp_path / "base"), "--steps", "2", "--rounds", "1", "--json", str(tmp_path / "all.json")]

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks import figures
 
 
@@ -40,6 +42,7 @@ def test_rewriting_touches_the_marked_tables_only(tmp_path: Path) -> None:
     assert figures.rewrite(new, tmp_path) == new
 
 
-def test_the_readme_shows_the_results_of_the_repository() -> None:
-    text = (figures.ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", figures.pages(), ids=lambda page: page.name)
+def test_pages_show_the_results_of_the_repository(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
     assert figures.rewrite(text, figures.ROOT / "benchmarks" / "results") == text, "run python -m benchmarks.figures"

@@ -88,6 +88,35 @@ def test_learning_rate_warms_up_and_falls() -> None:
     assert learning_rate(50, constant) == learning_rate(99, constant) == 2.0
 
 
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("linear", {"schedule": "linear"}), ("cosine", {"schedule": "cosine"}),
+        ("cosine_with_restarts", {"schedule": "cosine", "cycles": 3}),
+        ("polynomial", {"schedule": "polynomial", "power": 3.0}),
+    ],
+)  # fmt: skip
+def test_schedules_are_those_of_diffusers(name: str, ours: dict) -> None:
+    from diffusers.optimization import get_scheduler
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_scheduler(
+        name, optimizer, num_warmup_steps=0, num_training_steps=50, num_cycles=ours.get("cycles", 1), power=3.0
+    )
+    settings, rates = TrainingSettings(steps=50, learning_rate=1.0, **ours), []
+    for _ in range(51):
+        rates.append(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+    assert [learning_rate(step, settings) for step in range(51)] == pytest.approx(rates, abs=1e-6)
+    assert rates[25] not in (0, 1)
+
+
+def test_a_setting_of_another_schedule_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"training\.cycles is of the cosine schedule; this one is linear"):
+        TrainingSettings(steps=10, schedule="linear", cycles=2)
+
+
 def test_the_average_forgets_its_start() -> None:
     weight = torch.nn.Parameter(torch.zeros(3))
     ema = Ema([weight], decay=0.999)

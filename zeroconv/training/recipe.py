@@ -118,7 +118,11 @@ class TrainingSettings(Strict):
     learning_rate: float = Field(1e-5, gt=0)
     # of the base's decoder where control.unlock_decoder is set; None: a tenth, so that the base gives way only slowly
     decoder_learning_rate: float | None = Field(None, gt=0)
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "linear", "cosine", "polynomial"] = (
+        "constant"  # after the warm-up; all others end at 0
+    )
+    power: float = Field(2.0, gt=0)  # of the polynomial schedule
+    cycles: int = Field(1, ge=1)  # of the cosine schedule: so often it falls, and begins anew at the top
     warmup: int = Field(0, ge=0)  # steps
     weight_decay: float = Field(0.01, ge=0)
     clip: float = Field(1.0, gt=0)  # norm of the gradient
@@ -174,6 +178,9 @@ class TrainingSettings(Strict):
     def _settings_agree(self) -> TrainingSettings:
         if self.warmup >= self.steps:
             raise ValueError(f"training.warmup is {self.warmup} of {self.steps} steps; it must end before the run does")
+        for name, schedule in (("power", "polynomial"), ("cycles", "cosine")):
+            if getattr(self, name) != type(self).model_fields[name].default and self.schedule != schedule:
+                raise ValueError(f"training.{name} is of the {schedule} schedule; this one is {self.schedule}")
         if self.precision == "bf16_weights" and self.optimizer != "adamw8bit":
             raise ValueError("training.precision bf16_weights needs training.optimizer adamw8bit, which knows how")
         return self

@@ -6,8 +6,8 @@ Every network learns the same canny hints of the same pictures in the same batch
 of recipes/playroom-canny.yaml, at a constant rate with averaged weights, so that a run may be looked at anywhere. Each
 is measured twice: after `--steps` steps, and after as many as take the time of ControlNet's. Before that, `--tune`
 steps with each optimiser choose its own (lowest loss on validation scenes with the true hint); the winner goes on from
-there. `--gauge` first times a few steps of every network with each, one after another: on an idle machine these are
-the paces that equal time is reckoned with, and what else runs later does no harm. Goes on where it was stopped.
+there. `--gauge` first times a few steps of all networks by turns in one process: on an idle machine these are the paces
+that equal time is reckoned with, and what else runs later does no harm. Goes on where it was stopped.
 
 The paper had people rank pictures of four methods; here metrics stand in their place: whether the hint can be read back
 from the picture (canny F1), how close pictures are to real ones (FID of the playroom reader's features), and whether
@@ -23,8 +23,10 @@ import json
 import math
 import os
 import shutil
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -86,9 +88,8 @@ def main() -> None:
         sys.exit(f"zeroconv: --count is {arguments.count}; an FID needs at least 4 pictures")
     if not (runs / "cache" / "summary.json").is_file():  # fills the cache, so that no run pays for it
         leg(runs / "cache", arguments, "controlnet", CANDIDATES[0], steps=1)
-    if arguments.gauge:
-        for name in names:
-            gauge(runs, name, arguments)
+    if arguments.gauge and not all(pace_file(runs, name, c).is_file() for name in names for c in CANDIDATES):
+        gauge(runs, names, arguments)
     found: dict[str, Any] = {}
     for name in names:
         chosen = choose(runs, name, arguments)
@@ -105,7 +106,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--batch", type=int, default=32, help="pictures a step")
     parser.add_argument("--tune", type=int, default=40, help="steps a candidate optimiser; 0: take Muon 1e-3 for all")
-    parser.add_argument("--gauge", type=int, default=0, help="steps that time every network first, alone; 0: none")
+    parser.add_argument("--gauge", type=int, default=0, help="steps that time every network first, by turns; 0: none")
     parser.add_argument("--count", type=int, default=100, help="test scenes")
     parser.add_argument("--sampling-steps", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=16, help="pictures made at a time")
@@ -123,20 +124,35 @@ def parse() -> argparse.Namespace:
 # ---------------------------------------------------------------- training
 
 
-def leg(
-    folder: Path, arguments: argparse.Namespace, name: str, chosen: tuple[str, float], steps: int, log_every: int = 10
+def settings_of(
+    folder: Path, arguments: argparse.Namespace, name: str, chosen: tuple[str, float], steps: int
 ) -> dict[str, Any]:
-    """Train in a process of its own, so that its peak memory is its own, or go on; returns the run's summary."""
+    """What a run changes of recipes/playroom-canny.yaml, by the settings' places."""
     settings = {
         "out": str(folder), "control": ENTRIES[name].control, "data.train": [arguments.data],
         "data.validation": [arguments.validation], "training.steps": steps, "training.batch_size": arguments.batch,
         "training.optimizer": chosen[0], "training.learning_rate": chosen[1], "training.schedule": "constant",
         "training.warmup": min(20, arguments.steps // 4), "training.seed": arguments.seed,
         "training.checkpoint_every": 40, "training.keep": 1,
-        "training.validate_every": 100_000, "training.sample_count": 0, "training.log_every": log_every,
+        "training.validate_every": 100_000, "training.sample_count": 0, "training.log_every": 10,
     }  # fmt: skip
     if steps <= settings["training.warmup"]:
         settings["training.warmup"] = 0
+    return settings
+
+
+def recipe_of(settings: dict[str, Any]) -> Any:
+    from zeroconv.training.recipe import load_recipe
+
+    values = [f"{place}={json.dumps(value)}" for place, value in settings.items()]
+    return load_recipe(ROOT / "recipes" / "playroom-canny.yaml", values)
+
+
+def leg(
+    folder: Path, arguments: argparse.Namespace, name: str, chosen: tuple[str, float], steps: int
+) -> dict[str, Any]:
+    """Train in a process of its own, so that its peak memory is its own, or go on; returns the run's summary."""
+    settings = settings_of(folder, arguments, name, chosen, steps)
     command = [sys.executable, "-m", "experiments.fig09_rivals", "--worker", json.dumps(settings)]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     if subprocess.run(command, env={**os.environ, "PYTHONPATH": path}).returncode:
@@ -150,22 +166,46 @@ def leg(
 def train_leg(settings: dict[str, Any]) -> None:
     """The worker's part: one run of the trainer."""
     from zeroconv.training import train
-    from zeroconv.training.recipe import load_recipe
 
-    values = [f"{place}={json.dumps(value)}" for place, value in settings.items()]
-    train(load_recipe(ROOT / "recipes" / "playroom-canny.yaml", values))
+    train(recipe_of(settings))
 
 
-def gauge(runs: Path, name: str, arguments: argparse.Namespace) -> None:
-    """Median seconds a step of a network with each optimiser, kept in files; the first step does not count."""
-    for chosen in CANDIDATES if arguments.tune else CANDIDATES[:1]:
-        path, folder = pace_file(runs, name, chosen), runs / "gauge"
-        if not path.is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            leg(folder, arguments, name, chosen, arguments.gauge, log_every=1)
-            keep_json(path, pace(folder / "log.jsonl"))
-            print(f"{name}, {chosen[0]}: {json.loads(path.read_text()):.2f} s a step", flush=True)
-            shutil.rmtree(folder)
+def gauge(runs: Path, names: Sequence[str], arguments: argparse.Namespace) -> None:
+    """Seconds a step of every network with each optimiser, kept in files. By turns in one process, so that whatever
+    slows the machine for a while slows all alike: medians of gradients, and of what each optimiser makes of them."""
+    from accelerate import Accelerator
+
+    from zeroconv.training.allocator import keep_pages
+    from zeroconv.training.run import assemble
+    from zeroconv.training.trainer import make_optimizer
+
+    keep_pages()
+    networks = {}
+    for name in names:
+        recipe = recipe_of(settings_of(runs / "gauge", arguments, name, CANDIDATES[0], arguments.steps))
+        trainer = assemble(recipe, Accelerator(cpu=True), lambda line: None)
+        kinds = {c: recipe.training.model_copy(update={"optimizer": c[0], "learning_rate": c[1]}) for c in CANDIDATES}
+        optimisers = {c: make_optimizer(trainer.control, kind) for c, kind in kinds.items()}
+        networks[name] = trainer, trainer.plan.from_step(0), optimisers
+    seconds: dict[tuple[str, Any], list[float]] = {}
+    for _ in range(1 + arguments.gauge):
+        for name, (trainer, batches, optimisers) in networks.items():
+            began = time.perf_counter()
+            trainer._gradients([next(batches)])
+            told: list[tuple[Any, float]] = [("gradients", time.perf_counter() - began)]
+            for chosen, optimiser in optimisers.items():
+                began = time.perf_counter()
+                optimiser.step()
+                told.append((chosen, time.perf_counter() - began))
+            trainer.optimizer.zero_grad(set_to_none=True)
+            trainer.step += 1
+            for what, taken in told:
+                seconds.setdefault((name, what), []).append(taken)
+    middle = {key: statistics.median(values[1:]) for key, values in seconds.items()}  # the first one warms up
+    for name in names:
+        for chosen in CANDIDATES:
+            keep_json(pace_file(runs, name, chosen), middle[name, "gradients"] + middle[name, chosen])
+        print(f"{name}: {middle[name, 'gradients']:.2f} s", *(f"{c[0]} {middle[name, c]:.2f}" for c in CANDIDATES))
 
 
 def pace_file(runs: Path, name: str, chosen: tuple[str, float]) -> Path:

@@ -64,11 +64,11 @@ def test_pace_is_that_of_the_steps_between_lines(tmp_path) -> None:
 def fake_leg(trained: list, seconds: float = 1.0, losses: dict | None = None):
     """A stand-in for `leg`: runs of `seconds` a step whose weights name their length."""
 
-    def leg(folder, arguments, name, chosen, steps, log_every=10) -> dict:
+    def leg(folder, arguments, name, chosen, steps) -> dict:
         trained.append((chosen[0], steps))
         (folder / "control").mkdir(parents=True, exist_ok=True)
         (folder / "control" / "weights").write_text(str(steps))
-        lines = [{"step": i, "seconds": i * seconds} for i in range(log_every, steps + 1, log_every)]
+        lines = [{"step": i, "seconds": i * seconds} for i in range(10, steps + 1, 10)]
         (folder / "log.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
         return {"steps": steps, "validation": {"true": (losses or {}).get(chosen[0], 1.0)}}
 
@@ -89,10 +89,8 @@ def test_a_slower_network_gets_fewer_steps_in_equal_time(tmp_path, monkeypatch, 
 
 def test_paces_gauged_before_are_not_taken_again(tmp_path, monkeypatch) -> None:
     trained: list = []
-    arguments = argparse.Namespace(steps=100, tune=40, gauge=8)
-    monkeypatch.setattr(fig09_rivals, "leg", fake_leg(trained, seconds=0.5))
-    fig09_rivals.gauge(tmp_path, "lora", arguments)
-    assert trained == [("muon", 8), ("adamw", 8)]
+    arguments = argparse.Namespace(steps=100, tune=40)
+    fig09_rivals.keep_json(fig09_rivals.pace_file(tmp_path, "lora", ("adamw", 1e-3)), 0.5)
     monkeypatch.setattr(fig09_rivals, "leg", fake_leg(trained, seconds=50.0))  # beside other programs
     legs = fig09_rivals.train_both(tmp_path, arguments, "lora", ("adamw", 1e-3), 1.0)
     assert legs["time"]["steps"] == 200

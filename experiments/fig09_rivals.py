@@ -43,6 +43,7 @@ METRIC = "f1_1px"
 WIDTHS = [8, 16, 48, 128]  # of hint encoders, as in the recipe
 CANDIDATES = (("muon", 1e-3), ("adamw", 1e-3))  # so short a race tells nothing of lower rates: they would lose it
 GAUGED = 40  # steps that tell a network's pace where no --gauge did; the fewest that any is trained for
+LEVEL = 0.05  # paces that differ by less are as good as equal
 SHOWN = 6  # test scenes of the contact sheet
 
 
@@ -95,7 +96,8 @@ def main() -> None:
         chosen = choose(runs, name, arguments)
         first = found["controlnet"]["legs"]["steps"]["seconds_a_step"] if found else None
         legs = train_both(runs, arguments, name, chosen, first)
-        reports = {which: measure(runs / name, which, arguments, bool(found)) for which in legs}
+        same = legs["steps"]["steps"] == legs["time"]["steps"]  # one network, measured once
+        reports = {which: measure(runs / name, which, arguments, bool(found), same) for which in legs}
         found[name] = {"optimizer": list(chosen), "legs": legs, "reports": reports}
         print(f"{name}: {chosen[0]} {chosen[1]:g}", {w: round(mean(r), 4) for w, r in reports.items()}, flush=True)
     write(found, runs, arguments)
@@ -251,7 +253,7 @@ def train_both(
         own = json.loads(gauged.read_text())
         fewest = min(max(GAUGED, arguments.tune), arguments.steps)
         equal = arguments.steps
-        if pace_of_first is not None:
+        if pace_of_first is not None and abs(pace_of_first / own - 1) > LEVEL:
             equal = max(fewest, round(arguments.steps * pace_of_first / own))
         for steps in sorted({arguments.steps, equal}):
             names = [which for which, wanted in (("steps", arguments.steps), ("time", equal)) if wanted == steps]
@@ -284,12 +286,16 @@ def keep_json(path: Path, value: Any) -> None:
 # ---------------------------------------------------------------- measuring
 
 
-def measure(folder: Path, which: str, arguments: argparse.Namespace, known: bool) -> dict[str, Any]:
+def measure(folder: Path, which: str, arguments: argparse.Namespace, known: bool, same: bool = False) -> dict[str, Any]:
     """The report of `evaluate`, with every picture's score; pictures of the sheet beside it. `known`: pictures without
-    control need not be made again."""
+    control need not be made again. `same`: what was found at equal steps is what there is at equal time."""
     from zeroconv.evaluation import evaluate
 
     path = folder / f"report-{which}-{arguments.count}-{arguments.sampling_steps}.json"
+    if same and which == "time":
+        for i in range(min(SHOWN, arguments.count)):
+            shutil.copy(folder / f"made-steps-{i}.png", folder / f"made-time-{i}.png")
+        return measure(folder, "steps", arguments, known)
     if not path.is_file():
         shown: list = []
         report = evaluate(

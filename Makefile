@@ -3,6 +3,7 @@
 # make lint     ruff, mypy, and the check that dependencies point one way
 # make parity   exactness against diffusers at full Stable Diffusion size (a minute, 6 GB of memory)
 # make cluster-test  the same hints from a local Ray cluster (installs ray)
+# make tracker-test  Weights & Biases and Trackio hear a run, without a network (an environment of their own)
 # make figures  measure again what the README reports, and rewrite its tables (an hour)
 # make paper    reproduce the paper's figures that need no training, and rewrite docs/paper.md
 # make pictures draw the README's gallery again
@@ -12,8 +13,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TRACKERS := $(VENV)-trackers
 
-.PHONY: install demo test lint format parity cluster-test figures paper pictures clean
+.PHONY: install demo test lint format parity cluster-test tracker-test figures paper pictures clean
 
 install: $(STAMP)
 
@@ -47,6 +49,13 @@ cluster-test: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster]'
 	RAY_DATA_DISABLE_PROGRESS_BARS=1 $(BIN)/python -m pytest -m cluster
 
+# Trackio wants an older Pillow than the rest
+tracker-test:
+	test -x $(TRACKERS)/bin/python || $(PYTHON) -m venv $(TRACKERS)
+	grep -v '^pillow==' constraints.txt > $(TRACKERS)/constraints.txt
+	$(TRACKERS)/bin/python -m pip install --quiet --disable-pip-version-check -c $(TRACKERS)/constraints.txt -e '.[dev,wandb,trackio]'
+	$(TRACKERS)/bin/python -m pytest -m trackers
+
 figures: $(STAMP)
 	for name in base control reader annotate speed "family measure" "family table" figures; do \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; done
@@ -60,5 +69,5 @@ pictures: demo
 	cp demo/gallery.png docs/pictures/gallery.png
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(TRACKERS) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

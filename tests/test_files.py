@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
-from zeroconv.files import atomic_folder, atomic_write
+from zeroconv.files import atomic_folder, atomic_write, is_disk_full
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -48,3 +49,13 @@ def test_others_may_read_what_is_written(tmp_path: Path) -> None:
         os.umask(old)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
     assert (tmp_path / "folder" / "weights").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_full_disk_is_told_from_other_failures() -> None:
+    with pytest.raises(OSError) as caught, open("/dev/full", "w") as full:
+        full.write("x")
+    assert is_disk_full(caught.value)
+    assert is_disk_full(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert not is_disk_full(SafetensorError("Error while serializing: I/O error: Permission denied (os error 13)"))
+    assert not is_disk_full(PermissionError(13, "Permission denied"))
+    assert not is_disk_full(RuntimeError("os error 28"))

@@ -8,6 +8,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests.full_disk import full_disk
+
 
 @pytest.fixture
 def recipe(models: Path, tmp_path: Path) -> Path:
@@ -34,6 +36,31 @@ def test_a_trained_control_makes_pictures(zeroconv, recipe: Path, models: Path, 
     result = zeroconv("train", recipe, "--no-resume")
     assert result.exit_code == 2
     assert "holds a run already" in result.stderr
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_lost(zeroconv, recipe: Path, tmp_path: Path) -> None:
+    out, weights = tmp_path / "run", "control/diffusion_pytorch_model.safetensors"
+    words = ("train", recipe, "--set", "training.checkpoint_every=1", "--set", "training.threads=1", "--set")
+    assert zeroconv(*words, f"out={tmp_path / 'straight'}").exit_code == 0
+
+    def stops(place: str) -> str:
+        result = zeroconv(*words, f"out={out}")
+        assert result.exit_code == 2, result.output
+        (line,) = (line for line in result.stderr.splitlines() if not line.startswith("note:"))
+        assert line.startswith("zeroconv: ") and "No space left on device" in line and "make room" in line, place
+        return line
+
+    with full_disk("writing.pt"):
+        assert "the checkpoint of step 1 cannot be written" in stops("the first checkpoint")
+    assert not list((out / "checkpoints").iterdir())
+    (out / "log.jsonl").unlink(missing_ok=True)
+    (out / "log.jsonl").symlink_to("/dev/full")
+    stops("the log")
+    (out / "log.jsonl").unlink()
+    with full_disk("summary.json"):
+        stops("the summary")
+    assert zeroconv(*words, f"out={out}").exit_code == 0
+    assert (out / weights).read_bytes() == (tmp_path / "straight" / weights).read_bytes()
 
 
 @pytest.mark.parametrize("base", ["tiny", "playroom"])

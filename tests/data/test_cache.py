@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from tests.tiny import tiny_backbone
 from zeroconv.data import cache as cache_module
@@ -116,6 +117,19 @@ def test_nothing_usable_is_one_sentence(pictures: Path, settings: CacheSettings,
         cache_examples(open_dataset(pictures, condition="canny", size=32), backbone, settings)
     with pytest.raises(UserError, match="a multiple of 8"):
         cache_examples(open_dataset(pictures, condition="canny", size=30), backbone, settings)
+
+
+def test_a_full_disk_is_one_sentence(pictures: Path, settings: CacheSettings, backbone, monkeypatch) -> None:
+    data = open_dataset(pictures, condition="canny", size=32)
+
+    def full(*args, **kwargs):  # what it says on a tmpfs of 4 MB; no OSError
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("safetensors.numpy.save_file", full)
+        with pytest.raises(UserError, match=r"cannot be written \(.*No space left on device.*\); make room"):
+            cache_examples(data, backbone, settings)
+    assert len(cache_examples(data, backbone, settings)) == len(data)
 
 
 def test_a_shard_cut_short_is_made_again(pictures: Path, settings: CacheSettings, backbone) -> None:

@@ -122,3 +122,23 @@ def test_two_processes_share_the_work_and_survive_a_kill(recipe: Make, tmp_path:
     for name, value in a["control"].items():
         # gloo adds two numbers, in either order the same: the tolerance is for other builds
         assert torch.allclose(value, b["control"][name], rtol=1e-6, atol=1e-7), name
+
+
+def test_what_one_process_is_told_both_do(recipe: Make, tmp_path: Path, settings: dict) -> None:
+    """A launcher's SIGTERM does not reach all in the same step: who saves alone waits for the other for ever."""
+    stopped = recipe(out=str(tmp_path / "stopped"), **{**settings, "steps": 500, "checkpoint_every": 2})
+    processes = launch(stopped, tmp_path, "stopped")
+    end = time.monotonic() + 200
+    while not checkpoints(tmp_path / "stopped" / "checkpoints") and time.monotonic() < end:
+        time.sleep(0.02)
+    processes[1].send_signal(signal.SIGTERM)
+    try:
+        assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    first, second = told(tmp_path, "stopped")
+    assert first["weights"] == second["weights"]
+    assert first["taken"][-1][0] == second["taken"][-1][0]
+    summary = json.loads((tmp_path / "stopped" / "summary.json").read_text())
+    assert summary["status"] == "interrupted" and summary["steps"] == first["taken"][-1][0] + 1

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.full_disk import full_disk
+from zeroconv.errors import UserError
 from zeroconv.training.state import checkpoints, load_checkpoint, save_checkpoint
 
 
@@ -60,3 +62,15 @@ def test_a_half_written_file_is_no_checkpoint(tmp_path: Path) -> None:
 
 def test_nothing_is_none(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "none") is None
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 5, {"weights": torch.ones(100)}, keep=1)
+    with (
+        full_disk(),
+        pytest.raises(UserError, match=r"step 10 cannot be written to .*No space left on device.*; make room"),
+    ):
+        save_checkpoint(tmp_path, 10, {"weights": torch.zeros(100_000)}, keep=1)
+    assert [path.name[:13] for path in tmp_path.iterdir()] == ["step-00000005"]
+    state = load_checkpoint(tmp_path)
+    assert state is not None and state["weights"].all()

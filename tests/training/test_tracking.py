@@ -95,35 +95,108 @@ def test_a_package_that_is_missing_is_one_sentence(recipe: Make, monkeypatch, na
         recipe(report_to="mlflaw")
 
 
-def test_the_others_are_told_who_they_are(recipe: Make, tmp_path: Path) -> None:
-    """What accelerate would hand to wandb.init and trackio.init; their servers are not here."""
-    given, told, shown = {}, [], []
-    tracker = types.SimpleNamespace(name="wandb", log_images=lambda v, step: shown.append((v, step)), finish=dict)
-    accelerator = types.SimpleNamespace(
+class Fake:
+    """Takes a tracker's place in accelerate; `known` steps are those that it has of an earlier start."""
+
+    def __init__(self, name: str, known: int = 0) -> None:
+        self.name, self.tracker = name, types.SimpleNamespace(starting_step=known, _next_step=known)
+        self.told: list[tuple[int, dict]] = []
+        self.shown: list[tuple[int, dict]] = []
+        self.settings: list[dict] = []
+
+    def log(self, values: dict, step: int) -> None:
+        self.told.append((step, values))
+
+    def log_images(self, values: dict, step: int) -> None:
+        self.shown.append((step, values))
+
+    def store_init_configuration(self, values: dict) -> None:
+        self.settings.append(values)
+
+    def finish(self) -> None:
+        self.told.append((-1, {}))
+
+
+def accelerator_of(*trackers: Fake) -> types.SimpleNamespace:
+    """`given`: what accelerate would hand to wandb.init and trackio.init."""
+    given: dict = {}
+    return types.SimpleNamespace(
         is_main_process=True,
-        trackers=[tracker, types.SimpleNamespace(name="trackio", finish=dict)],
-        init_trackers=lambda project, config, init_kwargs: given.update(
-            project=project, config=config, options=init_kwargs
-        ),
-        log=lambda values, step: told.append((values, step)),
+        trackers=list(trackers),
+        given=given,
+        init_trackers=lambda project, init_kwargs: given.update(project=project, **init_kwargs),
     )
-    settings = recipe(report_to=["wandb", "trackio"], project="mine", out=str(tmp_path / "a-run"))
+
+
+def test_the_others_are_told_who_they_are(recipe: Make, tmp_path: Path) -> None:
+    fake, settings = Fake("wandb"), recipe(report_to=["wandb", "trackio"], project="mine", out=str(tmp_path / "a-run"))
+    accelerator = accelerator_of(fake)
     first = Tracking(settings, accelerator, 0)  # type: ignore[arg-type]
-    name = given["options"]["wandb"]["id"]
-    assert given["project"] == "mine"
-    assert given["config"]["training.batch_size"] == 2
-    assert given["options"]["wandb"] == {"name": "a-run", "id": name, "resume": "allow", "dir": str(tmp_path / "a-run")}
-    assert set(given["options"]) == {"wandb", "trackio"}
-    Tracking(settings, accelerator, 3)  # type: ignore[arg-type]
-    assert given["config"] is None
-    assert given["options"]["wandb"]["id"] == name  # the run it was
+    given, name = accelerator.given, accelerator.given["wandb"]["id"]
+    assert set(given) == {"project", "wandb", "trackio"} and given["project"] == "mine"
+    expected = {"name": "a-run", "id": name, "resume": "allow", "dir": str(tmp_path / "a-run")}
+    assert expected.items() <= given["wandb"].items()
+    assert 0 < given["wandb"]["settings"]["finish_timeout"] <= 60  # a dead server must not hold the run
+    assert given["trackio"] == {"name": f"a-run-{name[:6]}", "resume": "allow"}
     first.figures(3, {"event": "rolled back", "to": 1})
     first.figures(4, {"loss": float("nan")})
-    assert told == [({"events/rolled_back": 1.0}, 3)]
+    assert fake.told == [(3, {"events/rolled_back": 1.0})]
     Image.new("RGB", (4, 4), "red").save(tmp_path / "sheet.png")
     first.sheet(5, tmp_path / "sheet.png")
-    assert shown[0][1] == 5
-    assert shown[0][0]["samples"][0].getpixel((0, 0)) == (255, 0, 0)
+    ((step, values),) = fake.shown
+    assert step == 5 and values["samples"][0].getpixel((0, 0)) == (255, 0, 0)
+
+    Tracking(settings, accelerator, 3)  # type: ignore[arg-type]
+    assert accelerator.given["wandb"]["id"] == name  # the run it was
+    assert [values["training.batch_size"] for values in fake.settings] == [2, 2]
+    other = accelerator_of()
+    Tracking(recipe(report_to=["trackio"], out=str(tmp_path / "b" / "a-run")), other, 0)  # type: ignore[arg-type]
+    assert other.given["trackio"]["name"] != given["trackio"]["name"]  # a run of the same name is another run
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "steps"),
+    [
+        ("wandb", 6, [6, 7]),  # it has steps 0 to 5
+        ("trackio", 6, [5, 6, 7]),  # and perhaps not every figure of step 5
+        ("wandb", 2, [2, 3, 4, 5, 6, 7]),  # a kill took what was told before the checkpoint
+        ("wandb", 0, [1, 2, 3, 4, 5, 6, 7]),
+        ("tensorboard", 0, [4, 5, 6, 7]),
+    ],
+)
+def test_a_run_that_goes_on_tells_what_is_not_there(recipe: Make, name: str, known: int, steps: list[int]) -> None:
+    fake, lines = Fake(name, known), [{"step": step, "loss": 1.0} for step in (1, 2, 3)]
+    tracking = Tracking(recipe(report_to=[name]), accelerator_of(fake), 3, lines)  # type: ignore[arg-type]
+    for step in range(4, 8):
+        tracking.figures(step, {"loss": 1.0})
+    assert fake.told == [(step, {"train/loss": 1.0}) for step in steps]
+
+
+def test_a_tracker_that_fails_is_left_out(recipe: Make) -> None:
+    bad, good = Fake("wandb"), Fake("trackio")
+    tracking = Tracking(recipe(report_to=["wandb", "trackio"]), accelerator_of(bad, good), 0)  # type: ignore[arg-type]
+    bad.log = lambda values, step: 1 / 0  # type: ignore[method-assign]
+    with pytest.warns(UserWarning, match="wandb no longer takes what the run says .division by zero.; the run goes on"):
+        tracking.figures(1, {"loss": 1.0})
+    tracking.figures(2, {"loss": 1.0})
+    tracking.finish()
+    assert [step for step, _ in good.told] == [1, 2, -1]
+
+
+def test_a_tracker_that_cannot_start_is_one_sentence(recipe: Make) -> None:
+    accelerator = accelerator_of()
+    accelerator.init_trackers = lambda *a, **k: 1 / 0
+    with pytest.raises(UserError, match=r"report_to .wandb. cannot be started .division by zero.; mend that, or"):
+        Tracking(recipe(report_to=["wandb"]), accelerator, 0)  # type: ignore[arg-type]
+
+
+def test_a_run_is_whole_before_a_tracker_is_waited_for(recipe: Make, monkeypatch) -> None:
+    """Its server may keep a run waiting at the end: everything must be in the folder by then."""
+    settings, there = recipe(steps=1), []
+    summary = Path(settings.out) / "summary.json"
+    monkeypatch.setattr(Tracking, "finish", lambda self: there.append(summary.is_file()))
+    train(settings, say=lambda line: None)
+    assert there == [True]
 
 
 def test_names_and_numbers() -> None:

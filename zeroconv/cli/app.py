@@ -1,6 +1,7 @@
 """The command line: every command is a function, its options are that function's signature.
 
-Exit codes: 0 done; 2 the user's mistake, told in one line on stderr; 1 anything else, with its traceback.
+Exit codes: 0 done; 2 the user's mistake or a full disk, told in one line on stderr; 1 anything else, with its
+traceback.
 Libraries are imported inside the commands, so that `zeroconv --help` answers at once.
 """
 
@@ -17,12 +18,13 @@ from typer import Argument, Option
 
 from zeroconv.cli import playroom
 from zeroconv.errors import UserError
+from zeroconv.files import is_disk_full
 
 UsageError: Any = typer.BadParameter.__base__  # typer does not export it
 
 
 class PlainErrors(typer.core.TyperGroup):
-    """Turns a `UserError` into one line and exit code 2, and shows warnings as one-line notes."""
+    """Turns a `UserError` and a full disk into one line and exit code 2, and shows warnings as one-line notes."""
 
     def invoke(self, ctx: Any) -> Any:
         with warnings.catch_warnings():
@@ -37,6 +39,11 @@ class PlainErrors(typer.core.TyperGroup):
                     raise
                 command = error.ctx.command_path if error.ctx else "zeroconv"
                 typer.echo(f"zeroconv: {_one_line(error.format_message())} See: {command} --help", err=True)
+            except Exception as error:
+                if not is_disk_full(error):
+                    raise
+                said = _one_line(error).rstrip(".")
+                typer.echo(f"zeroconv: the disk is full ({said}); make room and give the same command again.", err=True)
             raise typer.Exit(2)
 
 

@@ -92,6 +92,7 @@ class Store:
 
     def write(self, key: str, arrays: Mapping[str, ndarray], note: Any = None) -> None:
         """Raises UserError where the disk is full or may not be written."""
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -99,10 +100,10 @@ class Store:
             with atomic_write(self.path(key)) as temporary:
                 save_file(whole, temporary, metadata={"note": json.dumps(note, ensure_ascii=False)})
             _mapped.cache_clear()  # the path may have been mapped before
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # safetensors says a full disk in a class of its own
             raise UserError(
-                f"the cache {self.root} cannot be written ({error.strerror or error}); make room, or name another "
-                "place with the recipe's data.cache or the variable ZEROCONV_CACHE."
+                f"the cache {self.root} cannot be written ({getattr(error, 'strerror', None) or error}); make room, or "
+                "name another place with the recipe's data.cache or the variable ZEROCONV_CACHE."
             ) from error
 
     def read(self, key: str) -> Shard:

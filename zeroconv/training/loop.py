@@ -93,6 +93,10 @@ class Loop:
     def _ends_early(self) -> bool:
         return False
 
+    def _agreed(self, wish: bool, other: bool) -> tuple[bool, bool]:
+        """What any process of a run wishes, all of them do at the same step: clocks and signals differ."""
+        return wish, other
+
     # ---------------------------------------------------------------- the loop
 
     @property
@@ -125,6 +129,7 @@ class Loop:
                 self.seconds = time.monotonic() - began
                 meter.add(loss, waited)
                 over = settings.max_minutes is not None and self.seconds > 60 * settings.max_minutes
+                over, stopped = self._agreed(over, stop.asked)
                 last = over or self.step == settings.steps or self._ends_early()
                 if self.step % settings.log_every == 0 or last:
                     self._report(norm)
@@ -134,11 +139,11 @@ class Loop:
                     self._evaluate()
                 if settings.sample_every and self.step % settings.sample_every == 0 and not last:
                     self._sample()
-                if stop.asked or last or self.step % settings.checkpoint_every == 0:
+                if stopped or last or self.step % settings.checkpoint_every == 0:
                     self.save()
                 if last:
                     break
-                if stop.asked:
+                if stopped:
                     batches.close()  # type: ignore[attr-defined]
                     return "interrupted"
         batches.close()  # type: ignore[attr-defined]

@@ -102,14 +102,14 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
         keep_pages()
     if trainer.resume():
         say(f"going on from step {trainer.step} of {recipe.training.steps}")
-    tracking = Tracking(recipe, accelerator, trainer.step)
+    tracking = Tracking(recipe, accelerator, trainer.step, trainer.log.read())
     trainer.log.tell, trainer.show = tracking.figures, tracking.sheet
     try:
         status = trainer.run()
-    finally:
+        if accelerator.is_main_process:
+            _finish(trainer, status, say)
+    finally:  # last: a tracker's server may keep it waiting
         tracking.finish()
-    if accelerator.is_main_process:
-        _finish(trainer, status, say)
     return trainer.folder
 
 

@@ -27,12 +27,15 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int, b
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with atomic_write(folder / "writing.pt") as temporary:
-            torch.save({"step": step, "random": random_state(), **state}, temporary)
+            with open(temporary, "wb") as file:  # given a path, torch does not say why it cannot write
+                torch.save({"step": step, "random": random_state(), **state}, file)
             path = folder / f"step-{step:08d}-{checksum(temporary)}.pt"
         (folder / "writing.pt").replace(path)
     except (OSError, RuntimeError) as error:
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
         raise UserError(
-            f"the checkpoint of step {step} cannot be written to {folder} ({error}); make room and go on."
+            f"the checkpoint of step {step} cannot be written to {folder} ({reason}); make room, and the same command "
+            "goes on from the checkpoint before it."
         ) from error
     kept = {path, *checkpoints(folder)[:keep]}
     for old in checkpoints(folder):

@@ -6,6 +6,8 @@ import importlib.util
 import json
 import math
 import uuid
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ _VALIDATION = {
     "gain": "validation/hint_gain",
     "gain_error": "validation/hint_gain_error",
 }
+_PATIENCE = 60.0  # seconds that a run waits at its end for Weights & Biases' server; what is left `wandb sync` sends
 
 
 def check_trackers(names: tuple[str, ...]) -> None:
@@ -42,48 +45,103 @@ def check_trackers(names: tuple[str, ...]) -> None:
 class Tracking:
     """Passes figures and sheets of pictures on to the trackers of `training.report_to`; silent where there are none.
 
-    TensorBoard writes to out/tensorboard/PROJECT. A run that goes on from step k goes on there as well: what was told
-    of later steps is taken back (TensorBoard) or kept under the same run's id (the others).
+    TensorBoard writes to out/tensorboard/PROJECT, Weights & Biases to out/wandb and its server, Trackio to its own
+    folder. A run that goes on from step k goes on there as well, under the same name. What was told of later steps is
+    taken back (TensorBoard), or told again as far as it is not there: a kill takes some of the last lines with it, also
+    of steps before the checkpoint, so these are told again from the run's log. Weights & Biases without its server
+    begins a new file, which is told everything.
+
+    A tracker that fails in the middle of a run is left out from there on: it must not end what it only watches.
     """
 
-    def __init__(self, recipe: Recipe, accelerator: Accelerator, step: int) -> None:
-        """`step`: where the run begins or goes on."""
-        self.accelerator = accelerator
+    def __init__(
+        self, recipe: Recipe, accelerator: Accelerator, step: int, lines: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        """`step`: where the run begins or goes on; `lines`: of its log up to there.
+
+        Raises UserError where a tracker cannot start: no key, no server.
+        """
         settings, out = recipe.training, Path(recipe.out)
+        self.trackers: list[Any] = []  # of the main process; the others have none
         if not settings.report_to:
             return
-        named = {"name": out.name, "id": _run_id(out)} if accelerator.is_main_process else {}
+        named = {"name": out.name, "id": _run_id(out)} if accelerator.is_main_process else {"name": "", "id": ""}
         options: dict[str, dict[str, Any]] = {
             "tensorboard": {"purge_step": step + 1 if step else None},
-            "wandb": {**named, "resume": "allow", "dir": str(out)},
-            "trackio": {"name": out.name, "resume": "allow"},
+            "wandb": {**named, "resume": "allow", "dir": str(out), "settings": {"finish_timeout": _PATIENCE}},
+            # Trackio knows a run by its name alone: runs/a/canny and runs/b/canny must not become one
+            "trackio": {"name": f"{named['name']}-{named['id'][:6]}", "resume": "allow"},
         }
-        accelerator.init_trackers(
-            settings.project,
-            config=flatten(recipe.model_dump(mode="json")) if step == 0 else None,
-            init_kwargs={name: options[name] for name in settings.report_to},
-        )
+        try:
+            accelerator.init_trackers(
+                settings.project, init_kwargs={name: options[name] for name in settings.report_to}
+            )
+        except Exception as error:  # whatever their packages raise
+            raise UserError(
+                f"a tracker of training.report_to ({', '.join(settings.report_to)}) cannot be started ({error}); mend "
+                "that, or take it out of the recipe; WANDB_MODE=offline needs neither key nor server."
+            ) from error
+        self.trackers = list(accelerator.trackers)
+        self.known = {tracker.name: _known(tracker, step) for tracker in self.trackers}
+        values = flatten(recipe.model_dump(mode="json"))
+        # TensorBoard adds another sheet of settings each time, Trackio forgets those that it is not told again
+        self._tell(lambda t: None if step and t.name == "tensorboard" else t.store_init_configuration(values))
+        for line in lines:
+            self.figures(line["step"], {name: value for name, value in line.items() if name != "step"})
+        self.known["tensorboard"] = 0
 
     def figures(self, step: int, values: dict[str, Any]) -> None:
         """A line of the log."""
         if told := scalars(values):
-            self.accelerator.log(told, step=step)
+            self._tell(lambda tracker: tracker.log(told, step=step), step)
 
     def sheet(self, step: int, path: Path) -> None:
-        """A sheet of pictures, where the tracker shows pictures."""
+        """A sheet of pictures."""
+        if not self.trackers:
+            return
         name = "evaluation" if path.stem.startswith("evaluation") else "samples"
-        for tracker in self.accelerator.trackers:
-            if tracker.name == "tensorboard":
-                with Image.open(path) as opened:
-                    pixels = np.asarray(opened.convert("RGB"))
-                tracker.log_images({name: pixels[None]}, step=step, dataformats="NHWC")
-            elif hasattr(tracker, "log_images"):
-                with Image.open(path) as opened:
-                    tracker.log_images({name: [opened.convert("RGB")]}, step=step)
+        with Image.open(path) as opened:
+            picture = opened.convert("RGB")
+        self._tell(lambda tracker: _show(tracker, name, picture, step), step)
 
     def finish(self) -> None:
-        for tracker in self.accelerator.trackers:
-            tracker.finish()
+        """Wait until everything is written or sent; for a server that does not answer, no longer than a minute."""
+        self._tell(lambda tracker: tracker.finish())
+
+    def _tell(self, tell: Callable[[Any], None], step: int | None = None) -> None:
+        for tracker in list(self.trackers):
+            if step is not None and step < self.known[tracker.name]:
+                continue
+            try:
+                tell(tracker)
+            except Exception as error:  # a full disk of theirs, a server, a mistake in their package
+                self.trackers.remove(tracker)
+                warnings.warn(
+                    f"{tracker.name} no longer takes what the run says ({error}); the run goes on without it, and "
+                    "log.jsonl holds everything.",
+                    stacklevel=2,
+                )
+
+
+def _known(tracker: Any, step: int) -> int:
+    """The first step that a tracker of a run that goes on from `step` has not heard of, or not every figure."""
+    if tracker.name == "tensorboard":
+        return step + 1  # accelerate writes every line through
+    if tracker.name == "trackio":
+        return max(0, getattr(tracker.tracker, "_next_step", 0) - 1)  # there is no public way
+    first = getattr(tracker.tracker, "starting_step", 0)
+    return first if isinstance(first, int) else 0  # WANDB_MODE=disabled answers anything with an object
+
+
+def _show(tracker: Any, name: str, picture: Image.Image, step: int) -> None:
+    if tracker.name == "tensorboard":
+        tracker.log_images({name: np.asarray(picture)[None]}, step=step, dataformats="NHWC")
+    elif tracker.name == "trackio":  # accelerate passes it no pictures
+        import trackio
+
+        tracker.log({name: trackio.Image(picture)}, step=step)
+    else:
+        tracker.log_images({name: [picture]}, step=step)
 
 
 def scalars(values: dict[str, Any]) -> dict[str, float]:

@@ -124,6 +124,13 @@ class Trainer(Loop):
         steps = self._action("stop_after")
         return steps is not None and self.converged is not None and self.step >= self.converged["seen"] + steps
 
+    def _agreed(self, wish: bool, other: bool) -> tuple[bool, bool]:
+        if self.plan.world == 1:
+            return wish, other
+        wishes = torch.tensor([float(wish), float(other)], device=self.accelerator.device)
+        first, second = self.accelerator.reduce(wishes, "sum").tolist()
+        return first > 0, second > 0
+
     # ---------------------------------------------------------------- what it says and keeps
 
     def _validate(self) -> None:

@@ -22,9 +22,18 @@ from zeroconv.training.trainer import Trainer
 def prepare(figure: str, name: str, seed: int, steps: int, **settings: Any) -> Recipe:
     """The recipe of a run in runs/paper/FIGURE/NAME-HASH: runs of other settings never meet in one folder."""
     recipe = recipe_of(RUNS / figure / name, seed, steps, **{"training__sample_count": 0, **settings})
-    identity = json.dumps(recipe.identity(), sort_keys=True)
-    mark = hashlib.sha256(f"{identity} {steps}".encode()).hexdigest()[:8]
+    mark = hashlib.sha256(f"{json.dumps(identity(recipe), sort_keys=True)} {steps}".encode()).hexdigest()[:8]
     return recipe.model_copy(update={"out": RUNS / figure / f"{name}-{mark}"})
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's, without what has its default: a setting that is new to the package makes no run another one."""
+    told = recipe.model_dump(mode="json", exclude_defaults=True)
+    return {
+        part: {name: value for name, value in told[part].items() if name in kept} if isinstance(kept, dict) else kept
+        for part, kept in recipe.identity().items()
+        if part in told
+    }
 
 
 def trained(recipe: Recipe) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.training import gains, prepare, read_summary, stages, trained
+from experiments.training import gains, identity, prepare, read_summary, stages, trained
 from tests.tiny_folder import save_backbone
 from tests.training.conftest import make_pictures
 from zeroconv.control import ControlNet
@@ -32,6 +32,14 @@ def recipe(tiny: Path, out: Path, steps: int) -> Recipe:
         "training": {"steps": steps, "batch_size": 2, "learning_rate": 1e-3, "validate_every": 2, "sample_count": 0,
                      "ema_decay": 0.5},
     })  # fmt: skip
+
+
+def test_a_run_is_named_by_what_its_recipe_says(tiny: Path, tmp_path: Path) -> None:
+    one = recipe(tiny, tmp_path, 4)
+    assert identity(one)["training"] == {"batch_size": 2, "learning_rate": 1e-3, "ema_decay": 0.5}  # no defaults,
+    assert identity(one)["data"]["size"] == 64 and "cache" not in identity(one)["data"]  # nothing that may change
+    other = one.model_copy(update={"training": one.training.model_copy(update={"seed": 1})})
+    assert identity(other) != identity(one)
 
 
 def weights(trainer) -> list[torch.Tensor]:

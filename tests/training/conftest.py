@@ -58,15 +58,19 @@ def make_pictures(folder: Path, count: int, size: int = SIZE) -> Path:
 
 @pytest.fixture
 def recipe(base: Path, pictures: Path, tmp_path: Path) -> Callable[..., Recipe]:
+    return recipes(base, pictures, tmp_path)
+
+
+def recipes(base: Path, pictures: Path, folder: Path) -> Callable[..., Recipe]:
     """`recipe(steps=8, **{"data.flip": True})`: training settings by name, others by their place."""
 
     def make(**changes: Any) -> Recipe:
         values: dict[str, Any] = {
-            "out": str(tmp_path / "run"),
+            "out": str(folder / "run"),
             "base": str(base),
             "device": "cpu",
             "control": {"hint_widths": [4, 8, 8, 8]},
-            "data": {"train": [str(pictures)], "condition": "depth", "size": SIZE, "cache": str(tmp_path / "cache")},
+            "data": {"train": [str(pictures)], "condition": "depth", "size": SIZE, "cache": str(folder / "cache")},
             "training": {"steps": 6, "batch_size": 2, "learning_rate": 1e-3, "validate_every": 0, "sample_count": 0},
         }
         for name, value in changes.items():

@@ -47,7 +47,8 @@ Path(sys.argv[2] + rank).write_text(json.dumps({"taken": taken, "weights": diges
 """
 
 
-def launch(recipe: Recipe, folder: Path, name: str) -> list[subprocess.Popen]:
+def launch(recipe: Recipe, folder: Path, name: str, code: str = CODE, **wishes: str) -> list[subprocess.Popen]:
+    """Two processes that run `code`; `wishes`: what a launcher would say in their environment."""
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(json.loads(recipe.model_dump_json())))
     with socket.socket() as free:
@@ -62,8 +63,8 @@ def launch(recipe: Recipe, folder: Path, name: str) -> list[subprocess.Popen]:
             "ACCELERATE_USE_CPU": "true",
             "OMP_NUM_THREADS": "1",
         }
-        words = [sys.executable, "-W", "ignore", "-c", CODE, str(path), str(folder / f"{name}-")]
-        processes.append(subprocess.Popen(words, env={**os.environ, **place, **where}))
+        words = [sys.executable, "-W", "ignore", "-c", code, str(path), str(folder / f"{name}-")]
+        processes.append(subprocess.Popen(words, env={**os.environ, **place, **where, **wishes}))
     return processes
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from accelerate import DistributedType
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -24,7 +23,7 @@ from zeroconv.data import open_dataset
 from zeroconv.errors import UserError
 from zeroconv.training import train
 from zeroconv.training.recipe import Recipe
-from zeroconv.training.run import check_distribution, hold_out
+from zeroconv.training.run import hold_out
 from zeroconv.training.state import checkpoints
 
 Make = Callable[..., Recipe]
@@ -85,15 +84,6 @@ def test_a_folder_of_something_else_is_not_touched(recipe: Make, tmp_path: Path)
         train(recipe())
     with pytest.raises(UserError, match="is a file"):
         train(recipe(out=str(tmp_path / "run" / "thesis.txt")))
-
-
-def test_launchers_that_cut_weights_up_are_refused(recipe: Make) -> None:
-    for kind in DistributedType:
-        if kind in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
-            check_distribution(kind)
-    for kind in (DistributedType.DEEPSPEED, DistributedType.FSDP):
-        with pytest.raises(UserError, match="launch with --multi_gpu"):
-            check_distribution(kind)
 
 
 def test_going_on_from_a_control(recipe: Make, tmp_path: Path) -> None:

@@ -13,13 +13,17 @@ class Ema:
     """Follows `parameters`. Early on the decay is (1 + k) / (10 + k), so that the average never remembers the start.
 
     decay 0: no average, and no memory for one. `master`: parameter → its float32 value, where the parameter itself is
-    rounded.
+    rounded. `fixed`: the parameters' memory is known to others, so that only numbers may change places.
     """
 
     def __init__(
-        self, parameters: Iterable[Tensor], decay: float, master: Callable[[Tensor], Tensor] | None = None
+        self,
+        parameters: Iterable[Tensor],
+        decay: float,
+        master: Callable[[Tensor], Tensor] | None = None,
+        fixed: bool = False,
     ) -> None:
-        self.parameters = list(parameters)
+        self.parameters, self.fixed = list(parameters), fixed
         self.master = master or Tensor.detach
         self.decay, self.updates = decay, 0
         self.average = [self.master(p).clone() for p in self.parameters] if decay else []
@@ -52,7 +56,12 @@ class Ema:
     @torch.no_grad()
     def _swap(self, other: list[Tensor]) -> None:
         for i, parameter in enumerate(self.parameters):
-            parameter.data, other[i] = other[i], parameter.data
+            if self.fixed:
+                held = parameter.clone()
+                parameter.copy_(other[i])
+                other[i].copy_(held)
+            else:
+                parameter.data, other[i] = other[i], parameter.data
 
     def state_dict(self) -> dict:
         return {"average": self.average, "updates": self.updates}

@@ -93,9 +93,9 @@ class Loop:
     def _ends_early(self) -> bool:
         return False
 
-    def _agreed(self, wish: bool, other: bool) -> tuple[bool, bool]:
-        """What any process of a run wishes, all of them do at the same step: clocks and signals differ."""
-        return wish, other
+    def _agreed(self, *wishes: bool) -> list[bool]:
+        """Each wish, if any process of the run has it: they must stop at the same step, or one waits for ever."""
+        return list(wishes)
 
     # ---------------------------------------------------------------- the loop
 
@@ -129,7 +129,7 @@ class Loop:
                 self.seconds = time.monotonic() - began
                 meter.add(loss, waited)
                 over = settings.max_minutes is not None and self.seconds > 60 * settings.max_minutes
-                over, stopped = self._agreed(over, stop.asked)
+                asked, over = self._agreed(stop.asked, over)
                 last = over or self.step == settings.steps or self._ends_early()
                 if self.step % settings.log_every == 0 or last:
                     self._report(norm)
@@ -139,11 +139,11 @@ class Loop:
                     self._evaluate()
                 if settings.sample_every and self.step % settings.sample_every == 0 and not last:
                     self._sample()
-                if stopped or last or self.step % settings.checkpoint_every == 0:
+                if asked or last or self.step % settings.checkpoint_every == 0:
                     self.save()
                 if last:
                     break
-                if stopped:
+                if asked:
                     batches.close()  # type: ignore[attr-defined]
                     return "interrupted"
         batches.close()  # type: ignore[attr-defined]
@@ -156,10 +156,7 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate() * group.get("lr_scale", 1.0)
         loss = self._gradients(micro)
-        if isinstance(self.optimizer, AdamW8bit):  # clips while it updates
-            norm = self.optimizer.clip(self.settings.clip)
-        else:
-            norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip, foreach=True))
+        norm = self._clip()
         if math.isfinite(loss) and math.isfinite(norm):
             self.optimizer.step()
             self.ema.update()
@@ -168,6 +165,12 @@ class Loop:
             self._skip(loss)
         self.optimizer.zero_grad(set_to_none=True)
         return loss, norm
+
+    def _clip(self) -> float:
+        """Bounds the norm of the gradient; returns what it was."""
+        if isinstance(self.optimizer, AdamW8bit):  # clips while it updates
+            return self.optimizer.clip(self.settings.clip)
+        return float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip, foreach=True))
 
     def _skip(self, loss: float) -> None:
         self.skipped += 1

@@ -89,3 +89,13 @@ def muon_groups(modules: Iterable[torch.nn.Module]) -> list[dict[str, Any]]:
                 matrix = parameter.ndim >= 2 and min(parameter.shape[:2]) >= 16 and id(parameter) not in embeddings
                 (hidden if matrix else rest).append(parameter)
     return [{"params": hidden, "muon": True}, {"params": rest, "muon": False, "weight_decay": 0.0}]
+
+
+@torch.no_grad()
+def lay_out_(optimizer: torch.optim.Optimizer) -> None:
+    """Bring moments into the order in memory of their parameters, which fused AdamW takes for granted. A checkpoint of
+    a run that was cut up has them one row after the other, whatever its parameters were."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

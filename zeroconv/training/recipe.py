@@ -138,6 +138,8 @@ class TrainingSettings(Strict):
     precision: Literal["fp32", "bf16", "bf16_weights"] = "fp32"
     frozen: Literal["same", "bf16", "fp16", "int8", "fp8"] = "same"  # what the frozen UNet's weights are held in
     checkpointing: str = "none"  # full: keep little, compute it again; a size, such as 2GB: as much as that may be kept
+    # over several processes. auto: as the launcher says; fsdp: each holds a part, see `zeroconv.training.sharding`
+    sharding: Literal["auto", "none", "fsdp"] = "auto"
     seed: int = Field(0, ge=0)
     threads: int | None = Field(None, ge=1)
     max_minutes: float | None = Field(None, gt=0)  # of training; the run ends there as if it had no more steps
@@ -254,7 +256,7 @@ class Recipe(AnyRecipe):
 _MAY_CHANGE = (
     "steps threads max_minutes log_every checkpoint_every keep validate_every "
     "sample_every sample_count sample_steps sample_cfg evaluate_every evaluate_count export report_to project "
-    "checkpointing"
+    "checkpointing sharding"
 ).split()
 
 

@@ -77,18 +77,23 @@ class Rounds:
 
     def run(self, step: int, control: Net) -> tuple[dict[str, Any], Path]:
         """Figures of a round as JSON values (see `figures`), and its sheet of pictures."""
-        was_training = control.training
-        control.eval()
-        try:
-            with undisturbed():
-                made = [self._made(control, group) for group in self.groups]
-                reads = [self.read(pictures) for pictures in made]
-        finally:
-            control.train(was_training)
+        made = self.make(control)
+        with undisturbed():
+            reads = [self.read(pictures) for pictures in made]
         path = self.folder / f"evaluation-{step:08d}.png"
         with atomic_write(path) as temporary:
             self._sheet(made, reads).save(temporary)
         return figures(self.condition, self.groups, reads), path
+
+    def make(self, control: Net) -> list[list[Image.Image]]:
+        """The pictures of a round, group by group. All that processes have to do which only lend their weights."""
+        was_training = control.training
+        control.eval()
+        try:
+            with undisturbed():
+                return [self._made(control, group) for group in self.groups]
+        finally:
+            control.train(was_training)
 
     def _group(self, pairs: Sequence[tuple[int, Pair]]) -> Group:
         seeds, own = [seed for seed, _ in pairs], [pair for _, pair in pairs]

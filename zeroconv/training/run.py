@@ -30,6 +30,7 @@ from zeroconv.data.buckets import Buckets
 from zeroconv.data.datasets import Dataset, open_dataset
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
+from zeroconv.training.launching import Sharding, asked_sharding, check_launcher, check_processes
 from zeroconv.training.lora_recipe import LoraRecipe
 from zeroconv.training.recipe import AnyRecipe, Recipe, check_recipe, load_recipe, parse_recipe, read_recipe
 from zeroconv.training.report import write_report
@@ -84,6 +85,8 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
         torch.set_num_threads(recipe.training.threads)
     check_trackers(recipe.training.report_to)
     check_rounds(recipe)
+    check_launcher()
+    sharding = asked_sharding(recipe)
     # accelerate places processes and devices; autocast is ours, so that two runs in one process may differ in it
     accelerator = Accelerator(
         # processes wait for each other while one draws pictures or another still fills the cache
@@ -93,11 +96,14 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
         log_with=list(recipe.training.report_to) or None,
         project_config=ProjectConfiguration(logging_dir=str(Path(recipe.out) / "tensorboard")),
     )
-    check_distribution(accelerator.distributed_type)
+    check_processes(sharding, accelerator.num_processes)
     with accelerator.main_process_first():  # one process makes the folder, the others find it made
         if accelerator.is_main_process:
             open_run(recipe, resume)
-    trainer = assemble(recipe, accelerator, say if accelerator.is_main_process else _silent)
+    say = say if accelerator.is_main_process else _silent
+    if sharding is not None and sharding.told:
+        say(sharding.told)
+    trainer = assemble(recipe, accelerator, say, sharding)
     if accelerator.device.type == "cpu":
         keep_pages()
     if trainer.resume():
@@ -111,15 +117,6 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
     finally:  # last: a tracker's server may keep it waiting
         tracking.finish()
     return trainer.folder
-
-
-def check_distribution(kind: Any) -> None:
-    """Raises UserError for a launcher that would cut weights, optimiser or checkpoints into pieces."""
-    if str(kind).rpartition(".")[2] in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "TP"):
-        raise UserError(
-            f"the launcher asks for {str(kind).rpartition('.')[2]}, which this trainer does not do; launch with "
-            "--multi_gpu: what trains is small enough for every card to hold it whole."
-        )
 
 
 def cache_command(
@@ -158,7 +155,7 @@ def cache_part(text: str) -> tuple[int, int]:
     return int(number) - 1, int(total)
 
 
-def assemble(recipe: Recipe, accelerator: Any, say: Say) -> Trainer:
+def assemble(recipe: Recipe, accelerator: Any, say: Say, sharding: Sharding | None = None) -> Trainer:
     """Backbone, control and cached data of a recipe, put together."""
     from zeroconv.backbones import load_backbone
     from zeroconv.data.cache import cache_examples
@@ -181,8 +178,8 @@ def assemble(recipe: Recipe, accelerator: Any, say: Say) -> Trainer:
             )
     say(f"{len(data)} pictures to train on, {len(held)} held out")
     control = make_control(recipe, backbone).to(accelerator.device)
-    trainer = Trainer(recipe, backbone, control, data, held, accelerator, say)
-    if recipe.training.evaluate_every and accelerator.is_main_process:
+    trainer = Trainer(recipe, backbone, control, data, held, accelerator, say, sharding)
+    if recipe.training.evaluate_every and trainer.measures:
         trainer.rounds = Rounds(recipe, backbone, held_out)
     return trainer
 

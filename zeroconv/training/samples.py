@@ -19,11 +19,12 @@ from zeroconv.training.recipe import TrainingSettings
 
 
 def sample_grid(
-    path: Path, backbone: UNetBackbone, control: Net, examples: Examples, settings: TrainingSettings
+    path: Path | None, backbone: UNetBackbone, control: Net, examples: Examples, settings: TrainingSettings
 ) -> None:
     """A PNG with one row an example: hint | target (through the autoencoder) | with its caption | with no prompt.
 
-    The same examples and seeds every time, so that pictures of one run can be laid side by side.
+    The same examples and seeds every time, so that pictures of one run can be laid side by side. path None: nothing is
+    written, by a process that holds a part of the weights and computes for another's sake.
     """
     rows = np.array(spread(len(examples), settings.sample_count))
     columns: list[list[Image.Image]] = [[], [], [], []]
@@ -31,8 +32,9 @@ def sample_grid(
         if len(mine := rows[np.isin(rows, bucket)]):
             for column, pictures in zip(columns, _columns(backbone, control, examples, mine, settings), strict=True):
                 column.extend(pictures)
-    with atomic_write(path) as temporary:
-        grid(columns).save(temporary)
+    if path is not None:
+        with atomic_write(path) as temporary:
+            grid(columns).save(temporary)
 
 
 def _columns(

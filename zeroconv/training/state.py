@@ -53,17 +53,20 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted((p for p in folder.glob("step-*.pt") if _NAME.fullmatch(p.name)), reverse=True)
 
 
-def load_checkpoint(folder: Path, device: torch.device | str = "cpu", step: int | None = None) -> dict[str, Any] | None:
+def load_checkpoint(
+    folder: Path, device: torch.device | str = "cpu", step: int | None = None, mapped: bool = False
+) -> dict[str, Any] | None:
     """The newest whole checkpoint (or that of `step`), its random generators set; None if there is none. Damaged ones
-    are passed over."""
+    are passed over. `mapped`: on the CPU, read from the file as it is used, for processes that need a part each."""
     for path in checkpoints(folder):
         if step is not None and step_of(path) != step:
             continue
         if checksum(path) != _NAME.fullmatch(path.name)[2]:  # type: ignore[index]
             warnings.warn(f"the checkpoint {path} is damaged; going on from the one before it", stacklevel=2)
             continue
-        where = "cpu" if torch.device(device).type == "cpu" else device  # of several processes the device is "cpu:0"
-        state = torch.load(path, map_location=where, weights_only=True)
+        # of several processes the device is "cpu:0"
+        where = "cpu" if mapped or torch.device(device).type == "cpu" else device
+        state = torch.load(path, map_location=where, weights_only=True, mmap=mapped)
         set_random_state(state.pop("random"))
         return state
     return None

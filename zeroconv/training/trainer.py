@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -13,17 +13,20 @@ from torch import Tensor, nn
 
 from zeroconv.backbones import UNetBackbone
 from zeroconv.conditions import CONDITIONS
+from zeroconv.control import ControlNet
 from zeroconv.data.batches import Batch, BatchPlan
 from zeroconv.data.examples import Examples
+from zeroconv.errors import UserError
 from zeroconv.rivals import Net, Rival
 from zeroconv.training.adafactor import Adafactor
 from zeroconv.training.adamw8bit import AdamW8bit
 from zeroconv.training.convergence import Measured, detect
 from zeroconv.training.ema import Ema
+from zeroconv.training.launching import Sharding
 from zeroconv.training.loop import Loop
 from zeroconv.training.memory import hold_frozen_, spare_activations_
 from zeroconv.training.objective import ControlledLoss, stream
-from zeroconv.training.optim import Muon, muon_groups
+from zeroconv.training.optim import Muon, lay_out_, muon_groups
 from zeroconv.training.precision import autocast_dtype, prepare_
 from zeroconv.training.recipe import Recipe, TrainingSettings, parse_action
 from zeroconv.training.rounds import Rounds, told
@@ -32,6 +35,9 @@ from zeroconv.training.samples import sample_grid
 from zeroconv.training.state import load_checkpoint, save_checkpoint
 from zeroconv.training.unlock import add_to_optimizer, save_base, unlock_
 from zeroconv.training.validation import Validator
+
+if TYPE_CHECKING:
+    from zeroconv.training.sharding import Shards
 
 
 class Trainer(Loop):
@@ -47,6 +53,7 @@ class Trainer(Loop):
         held_out: Examples,
         accelerator: Any,
         say: Callable[[str], None] = print,
+        sharding: Sharding | None = None,
     ) -> None:
         super().__init__()
         self.recipe, self.settings, self.say = recipe, recipe.training, say
@@ -57,12 +64,6 @@ class Trainer(Loop):
         control.train()
         hold_frozen_(backbone, control, self.settings.frozen)
         lows = prepare_(backbone, control, self.settings.precision)
-        self.parameters = [p for p in control.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(control, self.settings, lows)
-        if self.decoder is not None:
-            self.parameters += self.decoder.parameters()
-            add_to_optimizer(self.optimizer, self.decoder, self.settings)
-        self.ema = Ema(self.parameters, self.settings.ema_decay, getattr(self.optimizer, "master", None))
         self.loss = ControlledLoss(
             backbone,
             control,
@@ -74,7 +75,26 @@ class Trainer(Loop):
         )
         if told := spare_activations_(self.loss, data, self.settings):
             say(told)
-        self.wrapped = accelerator.prepare_model(self.loss)  # DistributedDataParallel where there are several processes
+        self.shards: Shards | None = None  # where each process holds a part of what trains
+        if sharding is not None:
+            from zeroconv.training.sharding import Shards
+
+            frozen = self.settings.frozen == "same"  # fewer bits are no parameters, which is what can be cut up
+            place = (accelerator.device, accelerator.num_processes)
+            self.shards = Shards(self.loss, backbone.unet, *place, sharding.reshard, frozen)
+        # DistributedDataParallel where there are several processes and each holds everything
+        self.wrapped: Any = self.shards or accelerator.prepare_model(self.loss)
+        self.parameters = [p for p in control.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(control, self.settings, lows)
+        if self.decoder is not None:
+            self.parameters += self.decoder.parameters()
+            add_to_optimizer(self.optimizer, self.decoder, self.settings)
+        if self.shards is not None:
+            self.shards.adopt(self.optimizer)
+            self.parameters = self.shards.parts
+        master, fixed = getattr(self.optimizer, "master", None), self.shards is not None
+        self.ema = Ema(self.parameters, self.settings.ema_decay, master, fixed)
+        self.measures = accelerator.is_main_process or self.shards is not None  # with parts of the weights all must
         self.data = data
         self.first_plan = batch_plan(recipe, data, accelerator.process_index, accelerator.num_processes)
         self.validator = Validator(
@@ -97,12 +117,23 @@ class Trainer(Loop):
         total = torch.zeros((), device=accelerator.device)
         for number, batch in enumerate(micro):
             generator = stream(accelerator.device, settings.seed, 4, self.step, number, accelerator.process_index)
-            quiet = number + 1 < len(micro) and self.plan.world > 1
+            # gradients that are cut up are so after every micro-step, as whole ones would take too much memory
+            quiet = number + 1 < len(micro) and self.plan.world > 1 and self.shards is None
             with self.wrapped.no_sync() if quiet else nullcontext():
                 loss = self.wrapped(batch.to(accelerator.device), generator) / len(micro)
                 accelerator.backward(loss)
             total += loss.detach()
+        if self.shards is not None:
+            self.shards.hand_over()
         return float(accelerator.reduce(total, "mean"))
+
+    def _clip(self) -> float:
+        return super()._clip() if self.shards is None else self.shards.clip(self.settings.clip)
+
+    def _agreed(self, *wishes: bool) -> list[bool]:
+        if self.plan.world == 1:
+            return list(wishes)
+        return [bool(n) for n in self.accelerator.reduce(torch.tensor(wishes, device=self.accelerator.device).float())]
 
     def learning_rate(self) -> float:
         """Lowered after convergence if the recipe says so."""
@@ -124,19 +155,12 @@ class Trainer(Loop):
         steps = self._action("stop_after")
         return steps is not None and self.converged is not None and self.step >= self.converged["seen"] + steps
 
-    def _agreed(self, wish: bool, other: bool) -> tuple[bool, bool]:
-        if self.plan.world == 1:
-            return wish, other
-        wishes = torch.tensor([float(wish), float(other)], device=self.accelerator.device)
-        first, second = self.accelerator.reduce(wishes, "sum").tolist()
-        return first > 0, second > 0
-
     # ---------------------------------------------------------------- what it says and keeps
 
     def _validate(self) -> None:
         if not self.settings.validate_every:
             return
-        if self.accelerator.is_main_process:
+        if self.measures:
             self._measure()
         if self.plan.world > 1:  # what follows from it must be done by all alike
             shared = [self.converged]
@@ -144,7 +168,7 @@ class Trainer(Loop):
             self.converged = shared[0]
 
     def _measure(self) -> None:
-        with self.ema.swapped():
+        with self._averaged():
             measured = self.validator.measure()
         self.last = {"step": self.step, **measured.as_dict()}
         self.log.write(self.step, validation=measured.as_dict())
@@ -165,12 +189,18 @@ class Trainer(Loop):
             )
 
     def _sample(self) -> None:
-        if not self.settings.sample_count or not self.accelerator.is_main_process:
+        if not self.settings.sample_count or not self.measures:
             return
         path = self.folder / "samples" / f"step-{self.step:08d}.png"
-        with self.ema.swapped():
+        with self._averaged():
             self.control.eval()
-            sample_grid(path, self.backbone, self.control, self.held_out, self.settings)
+            sample_grid(
+                path if self.accelerator.is_main_process else None,
+                self.backbone,
+                self.control,
+                self.held_out,
+                self.settings,
+            )
             self.control.train()
         self.say(f"step {self.step}/{self.settings.steps}  pictures: {path}")
         self.show(self.step, path)
@@ -178,11 +208,24 @@ class Trainer(Loop):
     def _evaluate(self) -> None:
         if self.rounds is None:
             return
-        with self.ema.swapped():
+        with self._averaged():
+            if not self.accelerator.is_main_process:
+                self.rounds.make(self.control)
+                return
             found, sheet = self.rounds.run(self.step, self.control)
         self.log.write(self.step, evaluation=found)
         self.say(f"step {self.step}/{self.settings.steps}  {told(found)}")
         self.show(self.step, sheet)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Inside, the network has its averaged weights. Where they are cut up, all processes must go in together."""
+        with self.ema.swapped():
+            try:
+                yield
+            finally:
+                if self.shards is not None:
+                    self.shards.drop_gathered()  # averages, which the next step would take for the weights
 
     # ---------------------------------------------------------------- state
 
@@ -210,13 +253,18 @@ class Trainer(Loop):
             fresh = self.last is not None and self.last["step"] == self.step
             if fresh and (self.kept is None or self.last["true"] <= self.kept["true"]):  # type: ignore[index]
                 self.kept = self.last
+        if self.measures:
+            state = self.state()
+        if self.shards is not None:
+            state = self.shards.whole(state)
+        if self.accelerator.is_main_process:
             best = None if self.kept is None else int(self.kept["step"])
-            save_checkpoint(self.folder / "checkpoints", self.step, self.state(), self.settings.keep, best)
+            save_checkpoint(self.folder / "checkpoints", self.step, state, self.settings.keep, best)
         self.accelerator.wait_for_everyone()
 
     def resume(self) -> bool:
         """Go on from the newest whole checkpoint of the run's folder; False where there is none."""
-        state = load_checkpoint(self.folder / "checkpoints", self.accelerator.device)
+        state = self._saved()
         if state is None:
             self.log.cut(0)
             return False
@@ -224,12 +272,19 @@ class Trainer(Loop):
         self.log.cut(self.step)
         return True
 
+    def _saved(self, step: int | None = None) -> dict[str, Any] | None:
+        folder, mapped = self.folder / "checkpoints", self.shards is not None
+        return load_checkpoint(folder, self.accelerator.device, step, mapped)
+
     def _restore(self, state: dict[str, Any]) -> None:
+        if self.shards is not None:
+            state = self.shards.parted(state, self.control, self.decoder)
         self.control.load_state_dict(state["control"])
         if self.decoder is not None:
             self.decoder.load_state_dict(state["decoder"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        lay_out_(self.optimizer)
         self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
         self.meter.losses, self.meter.count = state["losses"]
         self.last, self.best, self.kept = state["last"], state["best"], state["kept"]
@@ -239,23 +294,46 @@ class Trainer(Loop):
     def export(self, folder: Path, base: Path | None = None) -> None:
         """Save the averaged control as a diffusers folder; in `base` the base that its unlocked decoder made of the
         recipe's, if it has one."""
-        dtype = getattr(torch, self.settings.export)
+        if self.shards is not None:  # no process holds it whole, so the main one takes it from the checkpoint
+            self._export_saved(self._saved(self.step), folder, base)
+            return
         with self.ema.swapped():
-            if self.decoder is not None and base is not None:
-                save_base(self.recipe.base, self.decoder.state_dict(), base, dtype)
-                self.control.config["zeroconv"]["base"] = str(base)
-            self.control.save(folder, dtype=dtype)
+            decoder = None if self.decoder is None else self.decoder.state_dict()
+            self._write(self.control, decoder, folder, base)
+
+    def _export_saved(self, state: dict[str, Any] | None, folder: Path, base: Path | None) -> None:
+        """`export`, of a checkpoint."""
+        if state is None:
+            raise UserError(f"the checkpoint of step {self.step} is gone or damaged; go on with the run and try again.")
+        average, decoder = state["ema"]["average"], state["decoder"]  # no average: the weights themselves
+        trained = [name for name, p in self.control.named_parameters() if p.requires_grad]
+        if self.decoder is not None:
+            names = [name for name, _ in self.decoder.named_parameters()]
+            decoder = {**decoder, **dict(zip(names, average[len(trained) :], strict=False))}
+        control = {**state["control"], **dict(zip(trained, average, strict=False))}
+        assert self.shards is not None
+        self._write(self.shards.rebuilt(cast(ControlNet, self.control), control), decoder, folder, base)
+
+    def _write(self, control: Net, decoder: dict[str, Tensor] | None, folder: Path, base: Path | None) -> None:
+        dtype = getattr(torch, self.settings.export)
+        if decoder is not None and base is not None:
+            save_base(self.recipe.base, decoder, base, dtype)
+            control.config["zeroconv"]["base"] = str(base)
+        control.save(folder, dtype=dtype)
 
     def export_best(self, folder: Path, base: Path | None = None) -> bool:
         """Save the averaged control of the checkpoint with the lowest validation loss, where that is not the last one;
-        the trainer holds its state afterwards."""
+        the trainer holds its state afterwards, unless that is cut up."""
         if self.kept is None or self.kept["step"] == self.step:
             return False
-        state = load_checkpoint(self.folder / "checkpoints", self.accelerator.device, int(self.kept["step"]))
+        state = self._saved(int(self.kept["step"]))
         if state is None:
             return False
-        self._restore(state)
-        self.export(folder, base)
+        if self.shards is not None:
+            self._export_saved(state, folder, base)
+        else:
+            self._restore(state)
+            self.export(folder, base)
         return True
 
 

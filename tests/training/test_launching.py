@@ -1,0 +1,81 @@
+"""What a launcher and a recipe ask for together is done or refused, and never passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from zeroconv.errors import UserError
+from zeroconv.training import train
+from zeroconv.training.launching import Sharding, asked_sharding, check_launcher, check_processes
+from zeroconv.training.recipe import Recipe
+
+Make = Callable[..., Recipe]
+FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+
+
+@pytest.fixture
+def says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def say(**wishes: str) -> None:
+        for name, value in wishes.items():
+            monkeypatch.setenv(name, value)
+
+    return say
+
+
+@pytest.mark.parametrize("what", ["DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"])
+def test_launchers_that_have_optimisers_of_their_own_are_refused(
+    recipe: Make, says: Callable[..., None], what: str
+) -> None:
+    check_launcher()
+    says(**{f"ACCELERATE_USE_{what}": "true"})
+    with pytest.raises(UserError, match="--use_fsdp --fsdp_version 2 shares"):
+        train(recipe())
+
+
+def test_the_recipe_or_the_launcher_asks(recipe: Make, says: Callable[..., None]) -> None:
+    assert asked_sharding(recipe()) is None and asked_sharding(recipe(sharding="none")) is None
+    assert asked_sharding(recipe(sharding="fsdp")) == Sharding(reshard=True)
+    says(**FSDP2)
+    assert asked_sharding(recipe()) == asked_sharding(recipe(sharding="fsdp")) == Sharding(reshard=True)
+    says(FSDP_RESHARD_AFTER_FORWARD="false", FSDP_OFFLOAD_PARAMS="false", FSDP_CPU_RAM_EFFICIENT_LOADING="true")
+    assert asked_sharding(recipe()) == Sharding(reshard=False)
+    says(FSDP_AUTO_WRAP_POLICY="TRANSFORMER_BASED_WRAP")
+    told = asked_sharding(recipe()).told  # type: ignore[union-attr]
+    assert told is not None and "fsdp_auto_wrap_policy" in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "wishes", "sentence"),
+    [
+        ({"sharding": "none"}, FSDP2, "for training.sharding none; drop"),
+        ({}, {"ACCELERATE_USE_FSDP": "true"}, "--fsdp_version 2"),
+        ({}, {**FSDP2, "FSDP_OFFLOAD_PARAMS": "true"}, "drop --fsdp_offload_params"),
+        ({}, {**FSDP2, "FSDP_ACTIVATION_CHECKPOINTING": "true"}, "by training.checkpointing instead"),
+        ({}, {**FSDP2, "FSDP_IGNORED_MODULES": "up_blocks.*"}, "leaves alone"),
+        ({}, {**FSDP2, "ACCELERATE_MIXED_PRECISION": "bf16"}, "training.precision fp32"),
+        ({}, {**FSDP2, "FSDP_RESHARD_AFTER_FORWARD": "FULL_SHARD"}, "write true or false"),
+        ({"sharding": "fsdp", "optimizer": "muon"}, {}, "training.optimizer muon looks at whole tensors"),
+        ({"sharding": "fsdp", "optimizer": "adamw8bit", "precision": "bf16_weights"}, {}, "optimizer adamw8bit"),
+        ({"sharding": "fsdp", "control.kind": "lora", "control.hint_widths": None}, {}, "not a lora"),
+    ],
+)
+def test_what_is_not_done_is_refused(
+    recipe: Make, says: Callable[..., None], changes: dict, wishes: dict[str, str], sentence: str
+) -> None:
+    says(**wishes)
+    with pytest.raises(UserError, match=sentence):
+        asked_sharding(recipe(**changes))
+
+
+def test_one_process_has_nothing_to_cut_up(recipe: Make) -> None:
+    with pytest.raises(UserError, match="there is one"):
+        train(recipe(sharding="fsdp"))
+    check_processes(None, 1)
+    check_processes(Sharding(), 2)
+
+
+def test_the_launcher_may_name_the_recipe_s_own_precision(recipe: Make, says: Callable[..., None]) -> None:
+    says(**FSDP2, ACCELERATE_MIXED_PRECISION="bf16")
+    assert asked_sharding(recipe(precision="bf16")) is not None

@@ -134,6 +134,7 @@ class TrainingSettings(Strict):
     precision: Literal["fp32", "bf16", "bf16_weights"] = "fp32"
     frozen: Literal["same", "bf16", "fp16", "int8", "fp8"] = "same"  # what the frozen UNet's weights are held in
     checkpointing: str = "none"  # full: keep little, compute it again; a size, such as 2GB: as much as that may be kept
+    compile: bool = False  # layers by torch.compile, see `zeroconv.training.compiling`; for a graphics card
     seed: int = Field(0, ge=0)
     threads: int | None = Field(None, ge=1)
     max_minutes: float | None = Field(None, gt=0)  # of training; the run ends there as if it had no more steps

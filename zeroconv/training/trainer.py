@@ -18,6 +18,7 @@ from zeroconv.data.examples import Examples
 from zeroconv.rivals import Net, Rival
 from zeroconv.training.adafactor import Adafactor
 from zeroconv.training.adamw8bit import AdamW8bit
+from zeroconv.training.compiling import compile_layers_
 from zeroconv.training.convergence import Measured, detect
 from zeroconv.training.ema import Ema
 from zeroconv.training.loop import Loop
@@ -56,7 +57,7 @@ class Trainer(Loop):
         self.decoder = unlock_(backbone, control) if recipe.control.unlock_decoder else None
         control.train()
         hold_frozen_(backbone, control, self.settings.frozen)
-        lows = prepare_(backbone, control, self.settings.precision)
+        lows = prepare_(backbone, control, self.settings.precision, self.settings.compile)
         self.parameters = [p for p in control.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(control, self.settings, lows)
         if self.decoder is not None:
@@ -72,6 +73,8 @@ class Trainer(Loop):
             self.settings.offset_noise,
             self.decoder,
         )
+        # before anything is computed again, so that it is the compiled layer that is
+        self.compiled = compile_layers_(backbone, control, data, self.settings, say)
         if told := spare_activations_(self.loss, data, self.settings):
             say(told)
         self.wrapped = accelerator.prepare_model(self.loss)  # DistributedDataParallel where there are several processes
@@ -98,7 +101,7 @@ class Trainer(Loop):
         for number, batch in enumerate(micro):
             generator = stream(accelerator.device, settings.seed, 4, self.step, number, accelerator.process_index)
             quiet = number + 1 < len(micro) and self.plan.world > 1
-            with self.wrapped.no_sync() if quiet else nullcontext():
+            with self.compiled(), self.wrapped.no_sync() if quiet else nullcontext():
                 loss = self.wrapped(batch.to(accelerator.device), generator) / len(micro)
                 accelerator.backward(loss)
             total += loss.detach()

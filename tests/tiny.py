@@ -128,10 +128,10 @@ def tiny_backbone(prediction_type: str = "epsilon", seed: int = 0, unet=None) ->
     return UNetBackbone(unet, tiny_vae(seed=seed + 2), [text], [tokenizer], scheduler, name="tiny")
 
 
-def tiny_backbone_xl(seed: int = 0) -> UNetBackbone:
+def tiny_backbone_xl(seed: int = 0, unet=None) -> UNetBackbone:
     first, tokenizer = tiny_text(seed=seed + 1)
     second, _ = tiny_text(projection=True, seed=seed + 3)
-    unet, vae = tiny_unet_xl(seed=seed), tiny_vae(seed=seed + 2)
+    unet, vae = unet if unet is not None else tiny_unet_xl(seed=seed), tiny_vae(seed=seed + 2)
     return UNetBackbone(unet, vae, [first, second], [tokenizer, tokenizer], None, name="tiny-xl")
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from zeroconv.training import adamw8bit
 from zeroconv.training.adamw8bit import AdamW8bit, can_compile
 from zeroconv.training.ema import Ema
 from zeroconv.training.narrow import LEAST, join, narrow_, split
@@ -71,6 +72,17 @@ def test_it_resumes_bit_for_bit() -> None:
     again = AdamW8bit(second, lr=1.0, compiled=False)
     again.load_state_dict(state)
     assert all(torch.equal(x, y) for x, y in zip(through, train(again, second, 7, first=5), strict=True))
+
+
+def test_how_much_is_updated_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graphics card takes larger pieces than a core's cache holds; 24 blocks here, the last piece a part."""
+    ends = []
+    for piece in (1, 5, adamw8bit.LARGE_PIECE):
+        monkeypatch.setattr(adamw8bit, "PIECE", piece)
+        parameters = problem()
+        ends.append(train(AdamW8bit(parameters, lr=1e-2, compiled=False), parameters, 5))
+    for other in ends[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(ends[0], other, strict=True))
 
 
 def test_moments_take_two_bytes_a_number() -> None:

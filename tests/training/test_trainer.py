@@ -212,7 +212,7 @@ def test_bfloat16_follows_float32(trainer) -> None:
 def narrow_weights(monkeypatch) -> dict:
     """Settings of a run whose weights are bfloat16, down to those that a tiny model has."""
     monkeypatch.setattr("zeroconv.training.narrow.LEAST", 4096)
-    monkeypatch.setattr("zeroconv.training.adamw8bit.can_compile", lambda: False)
+    monkeypatch.setattr("zeroconv.training.adamw8bit.can_compile", lambda device: False)
     return {"precision": "bf16_weights", "optimizer": "adamw8bit"}
 
 

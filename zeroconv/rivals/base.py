@@ -71,6 +71,11 @@ class Rival(nn.Module):
     def dtype(self) -> torch.dtype:
         return next(self.parameters()).dtype
 
+    def networks(self) -> list[nn.Module]:
+        """Itself, and the networks of frozen weights that it runs but does not hold as submodules."""
+        kept = [value.unet if isinstance(value, UNetBackbone) else value for value in vars(self).values()]
+        return [self, *(value for value in kept if isinstance(value, nn.Module))]
+
     def _hide(self, name: str, value: Any) -> None:
         """Keep something that holds frozen modules without making them submodules of this one."""
         object.__setattr__(self, name, value)

@@ -74,6 +74,8 @@ def _check_recipe(recipe: Recipe) -> None:
         raise UserError(
             f"training.sharding fsdp cuts a ControlNet up, not a {recipe.control.kind}, which is small; leave it out."
         )
+    if settings.compile:
+        raise UserError("training.compile was not made for weights that are cut up; leave it or sharding out.")
     if settings.optimizer != "adamw":
         raise UserError(
             f"training.optimizer {settings.optimizer} looks at whole tensors, which training.sharding fsdp cuts up; "

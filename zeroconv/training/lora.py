@@ -24,6 +24,7 @@ from zeroconv.data.cache import CacheSettings, cache_examples
 from zeroconv.data.datasets import open_dataset
 from zeroconv.data.examples import Examples
 from zeroconv.files import atomic_folder, atomic_write
+from zeroconv.training.compiling import check_compile, compile_layers_
 from zeroconv.training.ema import Ema
 from zeroconv.training.loop import Loop
 from zeroconv.training.lora_recipe import LoraRecipe, LoraSettings
@@ -65,6 +66,7 @@ def assemble(recipe: LoraRecipe, say: Say) -> LoraTrainer:
     """Base, adapter and cached data of a recipe, put together."""
     settings = recipe.data
     device = torch.device("cuda" if recipe.device == "auto" and torch.cuda.is_available() else "cpu")
+    check_compile(recipe.training, device)
     backbone = load_backbone(recipe.base, device=device)
     size = settings.size or backbone.default_size
     train_set = open_dataset(settings.train, size=size)
@@ -113,6 +115,7 @@ class LoraTrainer(Loop):
         self.ema = Ema(self.parameters, settings.ema_decay)
         dtype = torch.bfloat16 if settings.precision == "bf16" else None
         self.loss = ControlledLoss(backbone, None, dtype, settings.timesteps, settings.min_snr, settings.offset_noise)
+        self.compiled = compile_layers_(backbone, None, data, settings, say)  # before what is computed again
         if told := spare_activations_(self.loss, data, settings):
             say(told)
         self.first_plan = BatchPlan(
@@ -126,8 +129,9 @@ class LoraTrainer(Loop):
         device, total = self.backbone.device, 0.0
         for number, batch in enumerate(micro):
             generator = stream(device, self.settings.seed, 4, self.step, number)
-            loss = self.loss(batch.to(device), generator) / len(micro)
-            loss.backward()
+            with self.compiled():
+                loss = self.loss(batch.to(device), generator) / len(micro)
+                loss.backward()
             total += float(loss.detach())
         return total
 

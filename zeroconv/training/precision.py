@@ -26,9 +26,12 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
-def prepare_(backbone: UNetBackbone, control: Net, precision: str) -> dict[nn.Parameter, Tensor]:
+def prepare_(
+    backbone: UNetBackbone, control: Net, precision: str, compiled: bool = False
+) -> dict[nn.Parameter, Tensor]:
     """Bring the frozen UNet and the control into the precision's dtypes and the layout and layers that train fastest,
-    in place. Returns the low halves of weights that are bfloat16 and train, see `zeroconv.training.narrow`."""
+    in place. `compiled`: leave the layers to torch.compile, which makes its own. Returns the low halves of weights that
+    are bfloat16 and train, see `zeroconv.training.narrow`."""
     for module in (backbone.unet, control):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if precision == "bf16":  # frozen weights need no float32 masters; autocast would cast them anew in every pass
@@ -36,7 +39,7 @@ def prepare_(backbone: UNetBackbone, control: Net, precision: str) -> dict[nn.Pa
     lows: dict[nn.Parameter, Tensor] = {}
     if precision == "bf16_weights":
         lows = {**narrow_(backbone.unet), **narrow_(control)}
-    if backbone.device.type == "cpu":
+    if backbone.device.type == "cpu" and not compiled:
         use_cpu_layers_(backbone.unet, control)
     return lows
 

@@ -140,6 +140,7 @@ class TrainingSettings(Strict):
     checkpointing: str = "none"  # full: keep little, compute it again; a size, such as 2GB: as much as that may be kept
     # over several processes. auto: as the launcher says; fsdp: each holds a part, see `zeroconv.training.sharding`
     sharding: Literal["auto", "none", "fsdp"] = "auto"
+    compile: bool = False  # layers by torch.compile, see `zeroconv.training.compiling`; for a graphics card
     seed: int = Field(0, ge=0)
     threads: int | None = Field(None, ge=1)
     max_minutes: float | None = Field(None, gt=0)  # of training; the run ends there as if it had no more steps

@@ -75,6 +75,7 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
     from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
     from zeroconv.training.allocator import keep_pages
+    from zeroconv.training.compiling import check_compile
     from zeroconv.training.rounds import check_rounds
     from zeroconv.training.tracking import Tracking, check_trackers
 
@@ -97,6 +98,7 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
         project_config=ProjectConfiguration(logging_dir=str(Path(recipe.out) / "tensorboard")),
     )
     check_processes(sharding, accelerator.num_processes)
+    check_compile(recipe.training, accelerator.device)
     with accelerator.main_process_first():  # one process makes the folder, the others find it made
         if accelerator.is_main_process:
             open_run(recipe, resume)

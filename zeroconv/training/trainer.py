@@ -20,6 +20,7 @@ from zeroconv.errors import UserError
 from zeroconv.rivals import Net, Rival
 from zeroconv.training.adafactor import Adafactor
 from zeroconv.training.adamw8bit import AdamW8bit
+from zeroconv.training.compiling import compile_layers_
 from zeroconv.training.convergence import Measured, detect
 from zeroconv.training.ema import Ema
 from zeroconv.training.launching import Sharding
@@ -63,7 +64,7 @@ class Trainer(Loop):
         self.decoder = unlock_(backbone, control) if recipe.control.unlock_decoder else None
         control.train()
         hold_frozen_(backbone, control, self.settings.frozen)
-        lows = prepare_(backbone, control, self.settings.precision)
+        lows = prepare_(backbone, control, self.settings.precision, self.settings.compile)
         self.loss = ControlledLoss(
             backbone,
             control,
@@ -73,6 +74,8 @@ class Trainer(Loop):
             self.settings.offset_noise,
             self.decoder,
         )
+        # before anything is computed again, so that it is the compiled layer that is
+        self.compiled = compile_layers_(backbone, control, data, self.settings, say)
         if told := spare_activations_(self.loss, data, self.settings):
             say(told)
         self.shards: Shards | None = None  # where each process holds a part of what trains
@@ -119,7 +122,7 @@ class Trainer(Loop):
             generator = stream(accelerator.device, settings.seed, 4, self.step, number, accelerator.process_index)
             # gradients that are cut up are so after every micro-step, as whole ones would take too much memory
             quiet = number + 1 < len(micro) and self.plan.world > 1 and self.shards is None
-            with self.wrapped.no_sync() if quiet else nullcontext():
+            with self.compiled(), self.wrapped.no_sync() if quiet else nullcontext():
                 loss = self.wrapped(batch.to(accelerator.device), generator) / len(micro)
                 accelerator.backward(loss)
             total += loss.detach()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import os
 import uuid
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,12 +75,14 @@ class Tracking:
             "trackio": {"name": f"{named['name']}-{named['id'][:6]}", "resume": "allow"},
         }
         try:
-            accelerator.init_trackers(
-                settings.project, init_kwargs={name: options[name] for name in settings.report_to}
-            )
+            with _hub_left_alone():
+                accelerator.init_trackers(
+                    settings.project, init_kwargs={name: options[name] for name in settings.report_to}
+                )
         except Exception as error:  # whatever their packages raise
+            reason = " ".join(str(error).split())
             raise UserError(
-                f"a tracker of training.report_to ({', '.join(settings.report_to)}) cannot be started ({error}); mend "
+                f"a tracker of training.report_to ({', '.join(settings.report_to)}) cannot be started ({reason}); mend "
                 "that, or take it out of the recipe; WANDB_MODE=offline needs neither key nor server."
             ) from error
         self.trackers = list(accelerator.trackers)
@@ -121,6 +125,22 @@ class Tracking:
                     "log.jsonl holds everything.",
                     stacklevel=2,
                 )
+
+
+@contextmanager
+def _hub_left_alone() -> Iterator[None]:
+    """Trackio asks the hub who owns the token on this machine, and waits for the answer without end. A store on this
+    machine needs no name; one on the hub does."""
+    from huggingface_hub import constants
+
+    if os.environ.get("TRACKIO_SPACE_ID") or os.environ.get("TRACKIO_SERVER_URL"):
+        yield
+        return
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _known(tracker: Any, step: int) -> int:

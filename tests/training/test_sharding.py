@@ -165,10 +165,27 @@ def test_each_process_holds_half_and_takes_its_own_examples_and_noise(folder: Pa
     assert len({*first["noises"], *second["noises"]}) == 2 * len(first["noises"]) == 12
 
 
+def assert_alike(a: dict[str, Any], b: dict[str, Any]) -> None:
+    """Two runs whose sums are made in another order: means of gradients differ by a millionth of the largest.
+
+    Weights differ by 5e-6, half a hundredth of a step, where the gradient is more than rounding. Where it should be
+    nothing, as of a bias before a normalisation, AdamW makes whole steps of what rounding leaves.
+    """
+    means = [[s["optimizer"]["state"][i]["exp_avg"] for i in sorted(s["optimizer"]["state"])] for s in (a, b)]
+    largest = max(float(mean.abs().max()) for mean in means[0])
+    assert all(x.shape == y.shape for x, y in zip(tensors(a), tensors(b), strict=True))
+    assert all(torch.allclose(x, y, rtol=0, atol=2e-6 * largest) for x, y in zip(*means, strict=True))
+    weights = [[*s["control"].values(), *s["decoder"].values()] for s in (a, b)]
+    moved = 0
+    for i, (x, y) in enumerate(zip(*weights, strict=True)):
+        real = b["optimizer"]["state"][i]["exp_avg_sq"].sqrt() > 1e-6
+        assert torch.allclose(x[real], y[real], rtol=0, atol=5e-6)
+        moved += int(((x - y).abs() > 1e-6).sum())
+    assert moved < 0.01 * sum(x.numel() for x in weights[0])
+
+
 def test_the_weights_are_those_of_whole_ones(folder: Path) -> None:
-    """Sums in another order: the gradients differ in the last bit, AdamW's steps of 1e-3 by what that makes of them."""
-    for a, b in zip(tensors(state(folder, "cut")), tensors(state(folder, "whole")), strict=True):
-        assert a.shape == b.shape and torch.allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert_alike(state(folder, "cut"), state(folder, "whole"))
     before, after = (tensors(state(folder, "cut", step)) for step in (2, 6))
     assert max(float((a - b).abs().max()) for a, b in zip(before, after, strict=True)) > 1e-3
 
@@ -183,8 +200,7 @@ def test_a_killed_run_goes_on_exactly(folder: Path) -> None:
 
 def test_a_run_may_be_cut_up_and_go_on_whole(folder: Path) -> None:
     assert [step for step, _ in told(folder, "changing", "none")[0]["taken"]] == [4, 5]
-    for a, b in zip(tensors(state(folder, "changing")), tensors(state(folder, "whole")), strict=True):
-        assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert_alike(state(folder, "changing"), state(folder, "whole"))
 
 
 def test_what_is_saved_is_the_whole_average(folder: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch._dynamo.backends.registry import lookup_backend
@@ -22,7 +23,7 @@ from torch._dynamo.utils import counters
 from tests.rivals.test_rivals import KINDS, OPTIONS
 from tests.tiny import randomise_, tiny_backbone, tiny_backbone_xl, tiny_unet, tiny_unet_xl
 from tests.tiny_folder import save_backbone
-from tests.training.conftest import make_pictures
+from tests.training.conftest import SIZE, make_pictures
 from zeroconv.backbones import UNetBackbone
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
@@ -138,14 +139,14 @@ def test_losses_and_gradients_are_the_same(base: str, autocast: Any, backend: st
 
 def test_several_shapes_share_their_programs(graphs: Graphs) -> None:
     loss, text = make(small())
-    sizes = [(16, 16), (16, 24), (24, 16), (32, 16), (16, 40), (24, 32)]
+    sizes = [(16, 16), (16, 24), (24, 16), (16, 40), (24, 32)]
     plain = {size: gradients(loss, text, size) for size in sizes}
-    compiled, counts = Compiled(networks_of(loss.backbone, loss.control), several_shapes=True), []
+    compiled, counts = Compiled([loss.control], several_shapes=True), []
     with compiled.running():
         for size in sizes:
             assert alike(plain[size], gradients(loss, text, size))
             counts.append(graphs.count)
-    assert counts[-1] == counts[2] < 3 * len(compiled.programs)  # a square says that two sizes are one
+    assert counts[-1] == counts[1] < 2 * len(compiled.programs)  # a square says that two sizes are one
     assert not counters["graph_break"]
 
 
@@ -194,14 +195,18 @@ def validation(run: Path) -> list[dict]:
     return [line["validation"] for line in lines if "validation" in line]
 
 
+FEW_BITS = {"frozen": "fp8", "precision": "bf16", "checkpointing": "full"}
+
+
 @pytest.mark.parametrize(
     ("settings", "backend"),
     [
-        ({"frozen": "fp8", "precision": "bf16", "checkpointing": "full"}, "aot_eager"),
-        ({"control.unlock_decoder": True, "frozen": "int8", "checkpointing": "1MB", "accumulation": 2}, "eager"),
+        (FEW_BITS, "eager"),
+        pytest.param(FEW_BITS, "aot_eager", marks=pytest.mark.slow),
+        ({"control.unlock_decoder": True, "frozen": "int8", "accumulation": 2}, "eager"),
         ({"control.connections": "lite", "control.hint_encoder": "paper", "control.hint_widths": None}, "eager"),
     ],
-    ids=["few bits", "unlocked", "lite"],
+    ids=["few bits", "few bits, with a backward pass of its own", "unlocked", "lite"],
 )
 def test_beside_other_settings(settings: dict, backend: str, recipe: Make, tmp_path: Path, graphs: Graphs) -> None:
     graphs.backend = backend
@@ -239,7 +244,7 @@ def test_steps_alone_are_compiled(
     monkeypatch.setattr(Trainer, "__init__", remember)
     settings = {"steps": 4, "validate_every": 2, "sample_every": 2, "sample_count": 3, "sample_steps": 1}
     run = train(recipe(compile=True, **settings), say=quiet)
-    assert counts[0] == 0 < counts[1] and counts[1:] == [graphs.count] * 3
+    assert counts[0] == 1 < counts[1] and counts[1:] == [graphs.count] * 3  # the one is `check_compile`'s
     assert (run / "samples" / "step-00000004.png").is_file()
     kinds = {type(m) for net in (seen[0].control, seen[0].backbone.unet) for m in net.modules()}
     assert nn.Conv2d in kinds and not kinds & {CpuConv2d, CpuLinear}
@@ -257,13 +262,16 @@ run.train(load_recipe(sys.argv[1], sys.argv[2:]), say=print)
 """
 
 
-def test_a_run_goes_on_in_another_process(recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bit for bit, over pictures of several shapes: the second process meets them in another order."""
-    pictures = tmp_path / "shapes"
-    pictures.mkdir()
-    make_shapes(pictures)
-    settings = {"steps": 7, "compile": True, "threads": 1, "checkpoint_every": 4, "data.train": [str(pictures)]}
-    settings |= {"data.buckets": True, "data.validation": [f"{pictures}?limit=6"]}
+@pytest.mark.parametrize("shapes", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_run_goes_on_in_another_process(
+    shapes: int, recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit; with several shapes the second process meets them in another order."""
+    folder = tmp_path / "shapes"
+    folder.mkdir()
+    make_shapes(folder, shapes)
+    settings = {"steps": 7, "compile": True, "threads": 1, "checkpoint_every": 4, "data.train": [str(folder)]}
+    settings |= {"data.buckets": shapes > 1, "data.validation": [f"{folder}?limit=6"]}
     monkeypatch.setattr(compiling, "BACKEND", "eager")
     before = torch.get_num_threads()
     try:
@@ -284,16 +292,14 @@ def test_a_run_goes_on_in_another_process(recipe: Make, tmp_path: Path, monkeypa
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def make_shapes(folder: Path) -> None:
-    """Pictures of which every third is tall and every third wide."""
-    from PIL import Image
-
+def make_shapes(folder: Path, shapes: int) -> None:
+    """Pictures that are square, wide and tall by turns."""
     make_pictures(folder, 24)
     for i in range(24):
-        width, height = [(64, 64), (96, 48), (48, 96)][i % 3]
+        size = [(SIZE, SIZE), (96, 48), (48, 96)][i % shapes]
         for name in (f"{i}.png", f"{i}-hint.png"):
             with Image.open(folder / name) as picture:
-                picture.resize((width, height)).save(folder / name)
+                picture.resize(size).save(folder / name)
 
 
 def test_a_run_cannot_begin_to_compile_half_way(recipe: Make, graphs: Graphs) -> None:
@@ -314,7 +320,7 @@ def test_a_lora_of_the_base(base: Path, pictures: Path, tmp_path: Path, graphs: 
 
     plain, compiled = run("plain"), run("compiled", compile=True, checkpointing="full")
     assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
-    assert graphs.count > 20 and not counters["graph_break"]
+    assert graphs.count > 10 and not counters["graph_break"]
     a, b = (load_file(next((folder / "lora").glob("*.safetensors"))) for folder in (plain, compiled))
     assert a.keys() == b.keys()
 

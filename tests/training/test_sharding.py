@@ -121,8 +121,8 @@ def folder(base: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     pictures_too = {"sample_count": 1, "sample_steps": 1, "evaluate_every": 3, "evaluate_count": 2}
-    by_launcher = {"sharding": "auto", "control.unlock_decoder": False}
-    eventful = {**by_launcher, "steps": 30, "validate_every": 1, "on_convergence": "stop_after=1", "accumulation": 2}
+    by_launcher = {"sharding": "auto", "control.unlock_decoder": False, "accumulation": 2, "steps": 30}
+    eventful = {**by_launcher, "validate_every": 1, "on_convergence": "stop_after=1"}
     runs = [
         (recipe("killed"), {}),
         (recipe("cut", **pictures_too), {}),
@@ -130,7 +130,7 @@ def folder(base: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory)
         (recipe("changing", steps=4), {}),
         (recipe("changing", sharding="none"), {}),
         (recipe("eventful", **eventful), {"environment": LAUNCHER, "broken": [3, 4, 5, 6, 7], "converged": 8}),
-        (recipe("stopped", **by_launcher, steps=50), {"stop": 3}),
+        (recipe("stopped", **{**by_launcher, "validate_every": 0}), {"stop": 3}),
     ]
     processes = launch(folder, runs)
     assert [process.wait(timeout=1800) for process in processes] == [0, 0]
@@ -150,7 +150,7 @@ def state(folder: Path, name: str, step: int = 6) -> dict[str, Any]:
 def tensors(state: dict[str, Any]) -> list[torch.Tensor]:
     """Weights, averages and moments of a checkpoint."""
     moments = [m[name] for _, m in sorted(state["optimizer"]["state"].items()) for name in ("exp_avg", "exp_avg_sq")]
-    return [*state["control"].values(), *state["decoder"].values(), *state["ema"]["average"], *moments]
+    return [*state["control"].values(), *(state["decoder"] or {}).values(), *state["ema"]["average"], *moments]
 
 
 def test_each_process_holds_half_and_takes_its_own_examples_and_noise(folder: Path) -> None:
@@ -223,7 +223,6 @@ def test_all_take_part_in_pictures_and_rounds_and_one_writes(folder: Path) -> No
 
 
 def test_a_launcher_s_run_returns_to_its_checkpoint_and_ends_after_convergence(folder: Path) -> None:
-    """Weights that stay gathered behind a forward pass must not outlive a validation with averaged ones."""
     for one in told(folder, "eventful", "auto"):
         assert one["rollbacks"] == 1 and one["step"] == 9 and one["converged"]["seen"] == 8
         assert one["held"]["weights"] < 0.55 * told(folder, "whole", "none")[0]["held"]["weights"]
@@ -231,6 +230,14 @@ def test_a_launcher_s_run_returns_to_its_checkpoint_and_ends_after_convergence(f
     assert events.count("rolled back") == 1 and events.count("converged") == 1
     history = [line["true"] for line in state(folder, "eventful", 9)["history"]]
     assert history[-1] < history[0]
+
+
+def test_averages_that_a_validation_gathered_are_not_trained_on(folder: Path) -> None:
+    """The launcher of both runs lets weights stay gathered behind a forward pass; one of them validates every step."""
+    with_, without = state(folder, "eventful", 2), state(folder, "stopped", 2)
+    assert len(with_["history"]) == 3 and not without["history"]
+    assert all(torch.equal(a, b) for a, b in zip(tensors(with_), tensors(without), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(with_["ema"]["average"], with_["control"].values(), strict=True))
 
 
 def test_a_signal_to_one_process_stops_both_at_one_step(folder: Path) -> None:

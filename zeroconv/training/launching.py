@@ -55,7 +55,7 @@ def asked_sharding(recipe: Recipe) -> Sharding | None:
     except ImportError as error:
         raise UserError("training.sharding fsdp needs torch 2.6 or newer; upgrade torch, or leave it out.") from error
     _check_recipe(recipe)
-    return _launcher_s(recipe) if launcher else Sharding()
+    return _wishes(recipe) if launcher else Sharding()
 
 
 def check_processes(sharding: Sharding | None, processes: int) -> None:
@@ -83,7 +83,7 @@ def _check_recipe(recipe: Recipe) -> None:
         )
 
 
-def _launcher_s(recipe: Recipe) -> Sharding:
+def _wishes(recipe: Recipe) -> Sharding:
     """The wishes of `accelerate launch --use_fsdp`. Raises UserError for those that are not followed."""
     if os.environ.get("FSDP_VERSION", "1") != "2":
         raise UserError("the launcher asks for FSDP of version 1; add --fsdp_version 2.")

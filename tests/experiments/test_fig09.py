@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from experiments import fig09_rivals
-from experiments.fig09_rivals import ENTRIES, ROOT, claims, pace, sheet
+from experiments import racing
+from experiments.fig09_rivals import claims, sheet
+from experiments.racing import ENTRIES, ROOT, pace
 from zeroconv.backbones import load_backbone
 from zeroconv.rivals import RIVALS
 from zeroconv.training.recipe import load_recipe, parse_recipe
@@ -78,10 +79,10 @@ def fake_leg(trained: list, seconds: float = 1.0, losses: dict | None = None):
 @pytest.mark.parametrize(("seconds", "wanted"), [(1.0, [40, 100, 200]), (4.0, [40, 50, 100]), (8.0, [40, 40, 100])])
 def test_a_slower_network_gets_fewer_steps_in_equal_time(tmp_path, monkeypatch, seconds: float, wanted: list) -> None:
     trained: list = []
-    monkeypatch.setattr(fig09_rivals, "leg", fake_leg(trained, seconds))
+    monkeypatch.setattr(racing, "leg", fake_leg(trained, seconds))
     arguments = argparse.Namespace(steps=100, tune=0)
     for _ in range(2):  # the second finds everything done
-        legs = fig09_rivals.train_both(tmp_path, arguments, "lora", ("muon", 1e-3), 2.0)
+        legs = racing.train_both(tmp_path, arguments, "lora", ("muon", 1e-3), 2.0)
     assert sorted(steps for _, steps in trained) == wanted
     assert (tmp_path / "lora" / "at-steps" / "weights").read_text() == "100"
     assert legs["time"]["steps"] == max(40, round(100 * 2 / seconds))
@@ -90,9 +91,9 @@ def test_a_slower_network_gets_fewer_steps_in_equal_time(tmp_path, monkeypatch, 
 def test_paces_gauged_before_are_not_taken_again(tmp_path, monkeypatch) -> None:
     trained: list = []
     arguments = argparse.Namespace(steps=100, tune=40)
-    fig09_rivals.keep_json(fig09_rivals.pace_file(tmp_path, "lora", ("adamw", 1e-3)), 0.5)
-    monkeypatch.setattr(fig09_rivals, "leg", fake_leg(trained, seconds=50.0))  # beside other programs
-    legs = fig09_rivals.train_both(tmp_path, arguments, "lora", ("adamw", 1e-3), 1.0)
+    racing.keep_json(racing.pace_file(tmp_path, "lora", ("adamw", 1e-3)), 0.5)
+    monkeypatch.setattr(racing, "leg", fake_leg(trained, seconds=50.0))  # beside other programs
+    legs = racing.train_both(tmp_path, arguments, "lora", ("adamw", 1e-3), 1.0)
     assert legs["time"]["steps"] == 200
     assert legs["steps"]["seconds_a_step"] == 0.5
 
@@ -100,9 +101,9 @@ def test_paces_gauged_before_are_not_taken_again(tmp_path, monkeypatch) -> None:
 def test_the_optimiser_with_the_lowest_loss_goes_on_from_its_race(tmp_path, monkeypatch) -> None:
     trained: list = []
     arguments = argparse.Namespace(steps=100, tune=40)
-    monkeypatch.setattr(fig09_rivals, "leg", fake_leg(trained, losses={"muon": 0.3, "adamw": 0.2}))
+    monkeypatch.setattr(racing, "leg", fake_leg(trained, losses={"muon": 0.3, "adamw": 0.2}))
     for _ in range(2):
-        assert fig09_rivals.choose(tmp_path, "lora", arguments) == ("adamw", 1e-3)
+        assert racing.choose(tmp_path, "lora", arguments) == ("adamw", 1e-3)
     assert trained == [("muon", 40), ("adamw", 40)]
     assert (tmp_path / "lora" / "run" / "control" / "weights").read_text() == "40"
     assert [path.name for path in (tmp_path / "tune-40").iterdir()] == ["lora.json"]

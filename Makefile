@@ -28,9 +28,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/zeroconv demo --out demo
 
-# a worker a core, one thread each: small tensors gain nothing from threads; a file's tests share its fixtures
+# a worker a core, one thread each: small tensors gain nothing from threads; a file's tests share its fixtures.
+# MKL_CBWR: the same product at another place in memory is the same bit for bit, which an AMD processor without AVX-512
+# does not keep to by itself
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	MKL_CBWR=AUTO OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -43,7 +45,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 parity: $(STAMP)
-	$(BIN)/python -m pytest -m parity -s
+	MKL_CBWR=AUTO $(BIN)/python -m pytest -m parity -s
 
 cluster-test: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster]'

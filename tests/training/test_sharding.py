@@ -31,7 +31,7 @@ import torch
 torch.set_num_threads(1)
 from zeroconv.training import objective, run, trainer
 from zeroconv.training.convergence import Convergence
-from zeroconv.training.parts import own_part
+from zeroconv.training.parts import joined, own_part, part_of, whole
 from zeroconv.training.recipe import load_recipe
 rank, step, errors = os.environ["RANK"], trainer.Trainer._train_step, objective.ControlledLoss.errors
 
@@ -72,6 +72,17 @@ for now in json.loads(Path(sys.argv[1]).read_text()):
         "taken": taken, "noises": noises, "said": said, "step": mine.step, "rollbacks": mine.rollbacks,
         "converged": mine.converged, "held": {name: held(tensors) for name, tensors in kinds.items()},
     }))
+
+# tensors of fewer rows than processes, and of a number that does not divide
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+rows = [torch.randn(n, 2, generator=torch.Generator().manual_seed(n)) for n in (1, 2, 3, 5)]
+cut = [distribute_tensor(t, init_device_mesh("cpu", (2,)), [Shard(0)]) for t in rows]
+parts = [part_of(t, like) for t, like in zip(rows, cut)]
+assert all(torch.equal(part, like.to_local()) for part, like in zip(parts, cut))
+assert all(part.untyped_storage().nbytes() == part.nbytes for part in parts)
+back = whole({"all": [joined(part, like) for part, like in zip(parts, cut)]})["all"]
+assert back == [None] * 4 if rank == "1" else all(map(torch.equal, back, rows))
 """
 SETTINGS: dict[str, Any] = {
     "steps": 6,

@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TRACKERS := $(VENV)-trackers
 
-.PHONY: install demo test lint format parity cluster-test tracker-test figures paper pictures clean
+.PHONY: install demo test slow-test lint format parity cluster-test tracker-test figures paper pictures clean
 
 install: $(STAMP)
 
@@ -33,6 +33,10 @@ demo: $(STAMP)
 # does not keep to by itself
 test: $(STAMP)
 	MKL_CBWR=AUTO OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# whole trainings, killed and cut up, two processes, compilers
+slow-test: $(STAMP)
+	MKL_CBWR=AUTO OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

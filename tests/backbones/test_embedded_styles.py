@@ -74,6 +74,7 @@ def chroma(pictures) -> float:
     return float(np.hypot(values[..., 1], values[..., 2]).mean())
 
 
+@pytest.mark.slow
 def test_a_pencil_has_no_colour_and_a_night_is_dark(made):
     _, pictures = made
     assert chroma(pictures["playroom-pencil"]) < 0.5 * chroma(pictures["playroom"])

@@ -36,6 +36,7 @@ def test_operations_follow_from_what_is_differentiated(tmp_path: Path) -> None:
     assert decoder["parameters"] < whole["parameters"] and len(whole["times"]) == 1
 
 
+@pytest.mark.slow
 def test_the_table_has_all_three_and_keeps_other_bases(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks.growth import COLUMNS, main, verdict
 
 
+@pytest.mark.slow
 def test_a_small_round_is_measured(tmp_path: Path) -> None:
     words = ["--sizes", "24", "--rendered", "", "--steps", "5", "--repeats", "1", "--scratch", str(tmp_path)]
     main([*words, "--json", str(tmp_path / "growth.json")])

@@ -31,12 +31,6 @@ def test_a_recipe_says_what_is_reckoned_and_fits_its_card(path: Path) -> None:
     assert total * 1e9 < 0.93 * memory.card_of(path) * 2**30 - 0.3e9  # the driver's context, and some room
 
 
-def test_the_reckoning_is_todays() -> None:
-    """One of them anew; all of them in the slow test."""
-    path = ROOT / "recipes" / "sd15-8gb.yaml"
-    assert memory.row(path, memory.reckon(load_recipe(path))) == ROWS[path.stem]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_reckoning_is_todays(path: Path) -> None:

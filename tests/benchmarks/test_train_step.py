@@ -38,7 +38,7 @@ def test_a_run_writes_its_figures(tmp_path, monkeypatch) -> None:
 
     written = {}
     monkeypatch.setattr(train_step, "Worker", Worker)
-    monkeypatch.setattr(train_step, "machine_peak", lambda device: {"matrix product fp32": 2000.0})
+    monkeypatch.setattr(train_step, "machine_peak", lambda device, precisions: {"matrix product fp32": 2000.0})
     monkeypatch.setattr(train_step, "write_result", lambda name, columns, rows, *rest: written.update({name: rows}))
     monkeypatch.setattr("sys.argv", ["train_step", "--json", str(tmp_path / "found.json"), "--precision", "fp32,bf16"])
     train_step.main()

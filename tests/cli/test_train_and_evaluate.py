@@ -63,6 +63,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(zeroconv, recipe: Path, tmp
     assert (out / weights).read_bytes() == (tmp_path / "straight" / weights).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["tiny", "playroom"])
 def test_a_base_with_a_trained_decoder_is_used_like_any(
     base: str, zeroconv, recipe: Path, photo: Path, tmp_path: Path

@@ -14,6 +14,7 @@ from zeroconv.backbones.locate import ASSETS
 pytestmark = pytest.mark.skipif(not (ASSETS / "playroom").is_dir(), reason="the embedded base model is not there yet")
 
 
+@pytest.mark.slow
 def test_it_runs_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fig12, "RUNS", tmp_path)
     monkeypatch.setattr(fig12, "STEPS", 1)

@@ -22,6 +22,7 @@ def scenes(pairs):
     return measures.scenes_of(pairs)
 
 
+@pytest.mark.slow
 def test_objects_and_colours_are_found_in_real_pictures_and_not_in_others(pairs, scenes) -> None:
     real = [pair.image for pair in pairs]
     other = real[1:] + real[:1]

@@ -44,6 +44,7 @@ def bucketed(recipe: Make, folder: Path, **changes) -> Recipe:
     return recipe(**{**options, "sample_steps": 1, "log_every": 1, **changes})
 
 
+@pytest.mark.slow
 def test_stopping_and_going_on_is_never_having_stopped(recipe: Make, folder: Path, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -81,6 +81,7 @@ def settings() -> dict:
     return {"steps": 12, "checkpoint_every": 3, "validate_every": 6, "threads": 1, "data.condition": "canny"}
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_gradients_of_an_unlocked_decoder(recipe: Make, tmp_path: Path) -> None:
     """Their examples and noises differ, so only gradients that are shared give both the same weights."""
     more = {"validate_every": 0, "ema_decay": 0.0, "steps": 3, "control.unlock_decoder": True}
@@ -93,6 +94,7 @@ def test_two_processes_share_the_gradients_of_an_unlocked_decoder(recipe: Make, 
     assert not any(torch.equal(value, before[name]) for name, value in after.items())
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work_and_survive_a_kill(recipe: Make, tmp_path: Path, settings: dict) -> None:
     straight = recipe(out=str(tmp_path / "straight"), **settings)
     finish(launch(straight, tmp_path, "straight"))

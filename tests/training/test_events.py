@@ -24,12 +24,14 @@ def test_convergence_is_noticed_and_may_end_the_run(trainer) -> None:
     assert len(events) == 1 and events[0]["converged"]["confidence"] > 0.99
 
 
+@pytest.mark.slow
 def test_hints_that_say_nothing_raise_no_alarm(trainer) -> None:
     run = trainer(blind=True, **LEARNS)
     run.run()
     assert run.step == 60 and run.converged is None
 
 
+@pytest.mark.slow
 def test_after_convergence_the_rate_falls_or_the_batch_grows(trainer) -> None:
     for action, rate, accumulation in (("lower_lr=0.1", 3e-4, 1), ("enlarge_batch=3", 3e-3, 3)):
         run = trainer(action[:5], **LEARNS, on_convergence=action)

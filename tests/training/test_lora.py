@@ -44,6 +44,7 @@ def plain_middle(base: str) -> torch.Tensor:
     return load_backbone(base).unet.mid_block.resnets[0].conv1.weight
 
 
+@pytest.mark.slow
 def test_it_learns_and_says_so(make, tmp_path):
     said = []
     recipe = make(steps=60, batch_size=4, validate_every=30, sample_count=2, sample_steps=2)
@@ -57,6 +58,7 @@ def test_it_learns_and_says_so(make, tmp_path):
     assert all(name.startswith("unet.") and ".lora_" in name for name in weights(folder))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_goes_on_bit_for_bit(make, monkeypatch):
     whole = weights(train_lora(make("whole", checkpoint_every=3)))
     step = LoraTrainer._train_step
@@ -133,6 +135,7 @@ def test_the_train_command_tells_the_two_kinds_apart(make, tmp_path):
         check_recipe(LoraRecipe, read_recipe(path, ["training.on_convergence=stop_after=3"]), "test")
 
 
+@pytest.mark.slow
 def test_computing_again_changes_nothing(make) -> None:
     said: list[str] = []
     plain, again = (train_lora(make(name, checkpointing=name), say=said.append) for name in ("none", "full"))

@@ -7,6 +7,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from tests.training.test_events import LEARNS
@@ -17,6 +18,7 @@ from zeroconv.training.report import write_report
 __all__ = ["trainer"]
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run(trainer) -> None:
     run = trainer(**LEARNS, log_every=2, sample_count=2, sample_steps=2)
     run.run()

@@ -167,6 +167,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_killed_and_interrupted_equals_never_stopped(recipe: Make, tmp_path: Path, one_thread: None) -> None:
     """kill -9 at a random moment, then SIGTERM, then to the end: the weights of a run that was never stopped."""
     settings = {"steps": 40, "checkpoint_every": 5, "keep": 1, "threads": 1}

@@ -21,6 +21,8 @@ from zeroconv.control import ControlNet
 from zeroconv.training.recipe import Recipe
 from zeroconv.training.state import checkpoints, load_checkpoint, step_of
 
+pytestmark = pytest.mark.slow
+
 # Each process goes through the runs of a list, one after the other, and writes of each what it trained on, the noise
 # it drew, and how many bytes it holds of what. `broken`: steps at which the second process's loss is no number, once.
 # `stop`: a step at which it alone gets SIGTERM. `converged`: from which step on hints count as followed.
@@ -179,20 +181,18 @@ def test_each_process_holds_half_and_takes_its_own_examples_and_noise(folder: Pa
 def assert_alike(a: dict[str, Any], b: dict[str, Any]) -> None:
     """Two runs whose sums are made in another order: means of gradients differ by a millionth of the largest.
 
-    Weights differ by 5e-6, half a hundredth of a step, where the gradient is more than rounding. Where it should be
-    nothing, as of a bias before a normalisation, AdamW makes whole steps of what rounding leaves.
+    AdamW divides by a gradient's own size, so that rounding shows where that is small: weights differ by a five
+    hundredth of a step (1e-3) where it is above 1e-5, a quarter of them, and nowhere by a whole one of the six steps.
     """
     means = [[s["optimizer"]["state"][i]["exp_avg"] for i in sorted(s["optimizer"]["state"])] for s in (a, b)]
     largest = max(float(mean.abs().max()) for mean in means[0])
     assert all(x.shape == y.shape for x, y in zip(tensors(a), tensors(b), strict=True))
     assert all(torch.allclose(x, y, rtol=0, atol=2e-6 * largest) for x, y in zip(*means, strict=True))
-    weights = [[*s["control"].values(), *s["decoder"].values()] for s in (a, b)]
-    moved = 0
-    for i, (x, y) in enumerate(zip(*weights, strict=True)):
-        real = b["optimizer"]["state"][i]["exp_avg_sq"].sqrt() > 1e-6
-        assert torch.allclose(x[real], y[real], rtol=0, atol=5e-6)
-        moved += int(((x - y).abs() > 1e-6).sum())
-    assert moved < 0.01 * sum(x.numel() for x in weights[0])
+    weights = [torch.cat([w.flatten() for w in (*s["control"].values(), *s["decoder"].values())]) for s in (a, b)]
+    squares = [b["optimizer"]["state"][i]["exp_avg_sq"].flatten() for i in sorted(b["optimizer"]["state"])]
+    real = torch.cat(squares).sqrt() > 1e-5
+    apart = (weights[0] - weights[1]).abs()
+    assert real.float().mean() > 0.2 and apart[real].max() < 2e-6 and apart.max() < 1e-3
 
 
 def test_the_weights_are_those_of_whole_ones(folder: Path) -> None:

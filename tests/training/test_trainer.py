@@ -304,6 +304,7 @@ def test_resuming_with_less_memory(trainer, setting: dict) -> None:
     assert equal(straight.ema.average, again.ema.average)
 
 
+@pytest.mark.slow
 def test_a_base_in_fewer_bits_teaches_the_same(trainer, tmp_path: Path) -> None:
     """The control follows its hints nearly as well, and is exported in full precision."""
     runs = [trainer(name, steps=24, validate_every=24, ema_decay=0.9, frozen=name) for name in ("same", "int8")]

@@ -140,6 +140,7 @@ def test_a_tenth_is_the_default(recipe: Make, trained: list[Trainer]) -> None:
     assert [group["lr"] for group in trained[0].optimizer.param_groups] == pytest.approx([1e-3, 1e-4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_run_that_was_cut_goes_on_bit_for_bit(
     optimizer: str, recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -181,6 +182,7 @@ def test_bfloat16_leaves_what_trains_in_float32(recipe: Make, trained: list[Trai
     assert not torch.equal(after["conv_out.weight"], after["conv_out.weight"].bfloat16().float())
 
 
+@pytest.mark.slow
 def test_the_loss_without_control_is_measured_anew(recipe: Make) -> None:
     settings = {"steps": 24, "batch_size": 8, "validate_every": 12, "ema_decay": 0.5}
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.fx.experimental import _config as symbols
 
 from zeroconv.backbones import UNetBackbone
 from zeroconv.data.examples import Examples
@@ -59,7 +60,7 @@ class Compiled:
     """
 
     def __init__(self, networks: Iterable[nn.Module], several_shapes: bool) -> None:
-        self.on = False
+        self.on, self.several_shapes = False, several_shapes
         self.programs: dict[str, Callable[..., Any]] = {}  # by kind of layer
         self.layers = find_layers(networks)
         for layer in self.layers:
@@ -77,8 +78,11 @@ class Compiled:
     def running(self) -> Iterator[None]:
         """Around both passes: what is computed again in the backward pass must be what was computed."""
         self.on = True
+        # sizes that happen to be equal, as of a square, would be one unknown, and the next shape compiled anew
+        alone = symbols.patch(use_duck_shape=False) if self.several_shapes else nullcontext()
         try:
-            yield
+            with alone:
+                yield
         finally:
             self.on = False
 

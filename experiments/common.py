@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -86,6 +87,7 @@ def write_result(
     if details is not None:
         result["details"] = details
     path = folder / f"{figure}.json"
+    result["call_cpu_minutes"] = max(call_minutes(), before(path, result["command"]))
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(" | ".join(columns))
@@ -97,6 +99,17 @@ def write_result(
     if maker is not None:
         print(f"{len(maker.costs)} pictures, {minutes:.1f} CPU minutes", flush=True)
     return path
+
+
+def call_minutes() -> float:
+    """Processor minutes of this process and of those it started and waited for."""
+    return round(sum(os.times()[:4]) / 60, 1)
+
+
+def before(path: Path, command: str) -> float:
+    """What the same command took when it had most to do: a later call finds trainings and pictures kept."""
+    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return float(old.get("call_cpu_minutes", 0)) if old.get("command") == command else 0.0
 
 
 def shown_options() -> list[str]:

@@ -72,8 +72,12 @@ def summary(results: Path) -> str:
 
 
 def _cost(result: Mapping[str, Any]) -> str:
-    made = result.get("made")
-    return f"{made['pictures']:,} pictures, {made['cpu_minutes']:g} CPU minutes to make them." if made else ""
+    parts, made, call = [], result.get("made"), result.get("call_cpu_minutes")
+    if made:
+        parts.append(f"{made['pictures']:,} pictures, {made['cpu_minutes']:g} CPU minutes to make them.")
+    if call:
+        parts.append(f"The whole command: {call:g} CPU minutes.")
+    return " ".join(parts)
 
 
 def _cell(text: str) -> str:

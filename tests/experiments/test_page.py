@@ -64,3 +64,13 @@ def test_a_result_keeps_what_its_verdict_was_made_of(results: Path, capsys: pyte
     write_result("fig08", ["", "f1"], [["full", 1]], [Claim("p", "o", False)], note="", folder=results)
     said = capsys.readouterr().out
     assert "paper: p" in said and "DOES NOT AGREE" in said
+
+
+def test_a_call_that_finds_all_kept_does_not_hide_what_it_took(results: Path, monkeypatch) -> None:
+    def written(minutes: float, command: str) -> float:
+        monkeypatch.setattr("experiments.common.call_minutes", lambda: minutes)
+        path = write_result("fig08", ["", "f1"], [["full", 1]], [], note="n.", command=command, folder=results)
+        return json.loads(path.read_text())["call_cpu_minutes"]
+
+    assert [written(*call) for call in ((40.0, "a"), (0.5, "a"), (2.0, "b"))] == [40.0, 40.0, 2.0]
+    assert "n. The whole command: 2 CPU minutes." in page.section(json.loads((results / "fig08.json").read_text()))

@@ -222,6 +222,7 @@ def add_column(name: str, facts: dict[str, Any], steps: int) -> None:
     columns[name] = facts
     names = [c for c in COLUMNS.values() if c in columns]
     rows = [[fact, *(columns[c].get(fact) for c in names)] for fact in facts]
+    rows = [row for row in rows if any(value is not None for value in row[1:])]
     command = "python -m benchmarks.crash [--processes 2 | --unlock-decoder]"
     write_result("crash", ["", *names], rows, command, NOTE.format(steps=steps))
 

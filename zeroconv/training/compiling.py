@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.fx.experimental import _config as symbols
+from torch.fx.experimental import _config
 
 from zeroconv.backbones import UNetBackbone
 from zeroconv.data.examples import Examples
@@ -26,6 +26,7 @@ from zeroconv.training.cpu_layers import has_bf16_matrix_unit
 from zeroconv.training.recipe import TrainingSettings
 from zeroconv.training.recompute import find_parts
 
+SYMBOLS: Any = _config  # torch's settings of unknown sizes, a module that mypy cannot see through
 BACKEND: Any = "inductor"  # tests take one that compiles in no time
 
 
@@ -79,7 +80,7 @@ class Compiled:
         """Around both passes: what is computed again in the backward pass must be what was computed."""
         self.on = True
         # sizes that happen to be equal, as of a square, would be one unknown, and the next shape compiled anew
-        alone = symbols.patch(use_duck_shape=False) if self.several_shapes else nullcontext()
+        alone = SYMBOLS.patch(use_duck_shape=False) if self.several_shapes else nullcontext()
         try:
             with alone:
                 yield

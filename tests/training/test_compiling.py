@@ -358,10 +358,10 @@ def test_bfloat16_weights_on_an_old_processor_are_refused(monkeypatch: pytest.Mo
 
 @pytest.mark.slow
 def test_inductor_s_own_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a run takes."""
+    """What a run takes, of some layers: all of them take minutes."""
     loss, text = make(small())
     plain = gradients(loss, text)
-    compiled = Compiled(networks_of(loss.backbone, loss.control), several_shapes=False)
+    compiled = Compiled([loss.backbone.unet.up_blocks[0]], several_shapes=False)
     with compiled.running():
         found = [gradients(loss, text) for _ in range(2)]
     assert alike(plain, found[0]) and alike(found[0], found[1], 0, 0)

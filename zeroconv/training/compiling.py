@@ -42,7 +42,7 @@ def check_compile(settings: TrainingSettings, device: torch.device | str) -> Non
             "of the two out."
         )
     try:
-        torch.compile(lambda x: x * 2 + 1, backend=BACKEND)(torch.ones(8, device=device))
+        torch.compile(with_code_of_its_own(lambda x: x * 2 + 1), backend=BACKEND)(torch.ones(8, device=device))
     except Exception as error:
         needed = "a C++ compiler such as g++" if device.type == "cpu" else "Triton and a C compiler"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
@@ -116,15 +116,18 @@ def kind_of(layer: nn.Module) -> str:
 
 
 def make_program(layer: nn.Module, several_shapes: bool) -> Callable[..., Any]:
-    """`program(layer, …)`: the forward pass of layers like this one, compiled when it is first called.
-
-    torch keeps what it compiles with a function's code object, at most 8 programs, and tries them one by one at each
-    call. A UNet has more kinds of residual blocks than that, so every kind gets a code object of its own.
-    """
-    own = cast(FunctionType, type(layer).forward)
-    function = FunctionType(own.__code__.replace(), own.__globals__, own.__name__, own.__defaults__, own.__closure__)
-    function.__kwdefaults__ = own.__kwdefaults__
+    """`program(layer, …)`: the forward pass of layers like this one, compiled when it is first called."""
+    function = with_code_of_its_own(type(layer).forward)
     return torch.compile(function, dynamic=several_shapes, backend=BACKEND)
+
+
+def with_code_of_its_own(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, for one more set of programs. torch keeps what it compiles with a function's code object, at
+    most 8 programs, and tries them one by one at each call; a UNet has more kinds of residual blocks than that."""
+    own = cast(FunctionType, function)
+    found = FunctionType(own.__code__.replace(), own.__globals__, own.__name__, own.__defaults__, own.__closure__)
+    found.__kwdefaults__ = own.__kwdefaults__
+    return found
 
 
 def networks_of(backbone: UNetBackbone, control: Net | None) -> list[nn.Module]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--json", type=Path, default=RESULTS / "growth.json")
     parser.add_argument("--scratch", type=Path, help="a folder for pictures and caches, kept; else a temporary one")
     options = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options.command = shlex.join(["python", "-m", "benchmarks.growth", *words])
     scratch = options.scratch or Path(tempfile.mkdtemp(prefix="growth-"))
     try:
         return measure(scratch, _numbers(options.sizes), _numbers(options.rendered), options)
@@ -74,7 +77,7 @@ def measure(scratch: Path, sizes: list[int], rendered: list[int], options: argpa
         rows.append(row(kind, n, found))
         print(" | ".join(rows[-1]), flush=True)
     note = " ".join(verdict(kind, told) for kind in ("folder", "rendered") if sum(k == kind for k, _ in told) > 1)
-    write_result("growth", COLUMNS, rows, "python -m benchmarks.growth", note, options.json)
+    write_result("growth", COLUMNS, rows, options.command, note, options.json)
     return {"rows": rows, "note": note}
 
 

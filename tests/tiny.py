@@ -159,4 +159,4 @@ def inputs(backbone, n: int = 2, size: int = 8, seed: int = 3):
 def sees_one_position(name: str) -> bool:
     """Whether a parameter may be without a gradient: of the middle's self-attention, which has one position to look at
     in the tiny pictures, so that queries and keys decide nothing. What gradient they have elsewhere is rounding."""
-    return "mid" in name and "attn1" in name
+    return "mid" in name and "attn1" in name and ("to_q" in name or "to_k" in name)

@@ -114,6 +114,7 @@ def alike(a: list[Tensor], b: list[Tensor], rtol: float = 1e-4, atol: float = 1e
     return len(a) == len(b) and all(torch.allclose(x, y, rtol=rtol, atol=atol) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("base", "autocast", "backend"), [("small", None, "aot_eager"), ("small-xl", torch.bfloat16, "eager")]
 )
@@ -224,6 +225,7 @@ def test_beside_other_settings(settings: dict, backend: str, recipe: Make, tmp_p
     assert a.keys() == b.keys() and all(a[name].shape == b[name].shape for name in a)
 
 
+@pytest.mark.slow
 def test_steps_alone_are_compiled(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graphs: Graphs
 ) -> None:

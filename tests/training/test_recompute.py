@@ -46,6 +46,7 @@ def gradients(loss: ControlledLoss, text: Any) -> list[Tensor]:
     return taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])
 def test_gradients_are_the_same_bit_for_bit(base: str, autocast: torch.dtype | None) -> None:

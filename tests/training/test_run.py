@@ -192,6 +192,7 @@ def test_killed_and_interrupted_equals_never_stopped(recipe: Make, tmp_path: Pat
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_pictures_on_the_way_of_a_base_in_fewer_bits(recipe, precision: str) -> None:
     settings = {"frozen": "int8", "checkpointing": "full", "optimizer": "adafactor", "validate_every": 2}

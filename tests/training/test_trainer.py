@@ -275,6 +275,7 @@ def test_the_log_stands_once_for_every_step(trainer) -> None:
     assert {"loss", "samples_per_second", "wait", "lr", "gradient", "seconds"} <= set(lines[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", ["full", "16MB"])
 def test_a_run_may_go_on_with_less_memory(trainer, second: str) -> None:
     """What is computed again changes no number, in the middle of a run neither."""

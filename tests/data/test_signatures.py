@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +83,24 @@ def test_a_damaged_book_is_passed_over(files, read, tmp_path, content) -> None:
 def test_a_book_that_cannot_be_written_is_done_without(files, read, tmp_path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     assert names(tmp_path / "cache", files) == [signature(path) for path in files]
+
+
+def test_a_thread_that_began_and_ended_first_closes_no_other_book(files, read, tmp_path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def other() -> list[str]:
+        with remembered(tmp_path / "other"):
+            begun.set()
+            assert go_on.wait(30)
+            return [signature(path) for path in files[:2]]
+
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(other)
+        assert begun.wait(30)
+        with remembered(tmp_path / "own"):
+            go_on.set()
+            there = running.result(30)
+            here = [signature(path) for path in files[2:]]
+    read.clear()
+    assert names(tmp_path / "other", files[:2]) == there and names(tmp_path / "own", files[2:]) == here
+    assert not read  # each book holds all that was read for it

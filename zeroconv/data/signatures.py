@@ -13,6 +13,7 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -26,19 +27,23 @@ _END = 1 << 14
 
 def signature(path: Path) -> str:
     """Names a file's content by its size, first and last 16 KiB: a changed PNG or JPEG differs at its end."""
-    return _read(path) if _book is None else _book.signature(path)
+    book = _open.get()
+    return _read(path) if book is None else book.signature(path)
 
 
 @contextmanager
 def remembered(root: Path) -> Iterator[None]:
-    """Within it, `signature` looks into the book of `root` first; what it had to read is noted there at the end."""
-    global _book
-    before, _book = _book, Book(root / "signatures.npy")
+    """Within it, `signature` looks into the book of `root` first; what it had to read is noted there at the end.
+
+    A thread has its own open book: two that plan at once neither close each other's nor write into it.
+    """
+    book = Book(root / "signatures.npy")
+    token = _open.set(book)
     try:
         yield
-        _book.save()
+        book.save()
     finally:
-        _book = before
+        _open.reset(token)
 
 
 class Book:
@@ -83,7 +88,7 @@ class Book:
             np.save(temporary, whole[first])
 
 
-_book: Book | None = None
+_open: ContextVar[Book | None] = ContextVar("book", default=None)
 
 
 def _hash(content: bytes) -> int:

@@ -8,6 +8,7 @@ import torch
 from tests.tiny import inputs, randomise_, tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.data.batches import Batch
+from zeroconv.training import allocator
 from zeroconv.training.ema import Ema
 from zeroconv.training.loop import learning_rate
 from zeroconv.training.objective import ControlledLoss, add_noise, predict, stream, target
@@ -151,3 +152,22 @@ def test_cubic_timesteps_are_mostly_noise(timesteps: str, share: float, monkeypa
     assert (t >= 900).float().mean() == pytest.approx(share, abs=0.03)
     assert 0 <= t.min() < 100
     assert t.max() == 999
+
+
+def test_memory_goes_back_between_decoder_and_copy_where_gradients_are_large(monkeypatch) -> None:
+    backbone = tiny_backbone()
+    control, seen = randomise_(ControlNet.from_backbone(backbone)), []
+    monkeypatch.setattr(allocator, "_trim", lambda gradient: seen.append([p.grad for p in control.parameters()]))
+    one = batch(backbone)
+    ControlledLoss(backbone, control)(one, stream("cpu", 1)).backward()  # type: ignore[arg-type]
+    assert not seen  # gradients that fill the gaps themselves
+    plain = [p.grad for p in control.parameters()]
+    control.zero_grad()
+    monkeypatch.setattr(allocator, "MAPPED", max(p.numel() for p in control.parameters()) * 4)
+    loss = ControlledLoss(backbone, control)  # type: ignore[arg-type]
+    for times in (1, 2):
+        control.zero_grad()
+        loss(one, stream("cpu", 1)).backward()
+        assert len(seen) == times and all(grad is None for grad in seen[-1])  # before the first of the copy's
+    for p, grad in zip(control.parameters(), plain, strict=True):
+        assert p.grad is grad or torch.equal(p.grad, grad)

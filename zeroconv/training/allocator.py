@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from functools import cache
+from typing import Any
+
+from torch import Tensor, nn
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
+MAPPED = 2**25  # bytes from which a block is mapped by itself
 
 
 def keep_pages() -> bool:
@@ -16,11 +21,45 @@ def keep_pages() -> bool:
     large weights' gradients, stay mapped one by one: in the heap they leave holes that nothing else fits. What is kept
     counts as this process's memory until it ends.
     """
-    if not sys.platform.startswith("linux"):
+    libc = _glibc()
+    if libc is None:
         return False
+    libc.malloc_trim(0)  # what building the model left over goes first
+    return bool(libc.mallopt(_MMAP_THRESHOLD, MAPPED) and libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def has_mapped_gradients(module: nn.Module) -> bool:
+    """Whether some weight that trains on the CPU is so large that its gradient is mapped by itself."""
+    return any(
+        p.requires_grad and p.device.type == "cpu" and p.numel() * p.element_size() >= MAPPED
+        for p in module.parameters()
+    )
+
+
+def give_back_before(residual: Tensor) -> None:
+    """Give kept memory back once in the backward pass: when the gradient of `residual`, the last that the decoder's
+    part of it finds, is there.
+
+    What the decoder kept is free then, and cannot be used for gradients that are mapped one by one: without this the
+    two add up. It takes a twentieth of a second for half a gigabyte.
+    """
+    if residual.requires_grad and _glibc() is not None:
+        residual.register_hook(_trim)
+
+
+def _trim(gradient: Tensor) -> None:
+    libc = _glibc()
+    assert libc is not None
+    libc.malloc_trim(0)
+
+
+@cache
+def _glibc() -> Any:
+    """The C library where it is glibc, or None."""
+    if not sys.platform.startswith("linux"):
+        return None
     try:
         libc = ctypes.CDLL("libc.so.6")
-        libc.malloc_trim(0)  # what building the model left over goes first
-        return bool(libc.mallopt(_MMAP_THRESHOLD, 2**25) and libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+        return libc if libc.malloc_trim and libc.mallopt else None
     except (OSError, AttributeError):  # another C library
-        return False
+        return None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from zeroconv.backbones import Backbone, TextStates, UNetBackbone
 from zeroconv.data.batches import Batch, hints_to_float
 from zeroconv.rivals import Net, Rival
+from zeroconv.training.allocator import give_back_before, has_mapped_gradients
 
 
 def add_noise(z: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
@@ -35,10 +36,17 @@ def snr_weights(prediction_type: str, alpha: Tensor, gamma: float) -> Tensor:
 
 
 def predict(
-    backbone: Backbone, control: Net | None, z: Tensor, hint: Tensor | None, t: Tensor, text: TextStates
+    backbone: Backbone,
+    control: Net | None,
+    z: Tensor,
+    hint: Tensor | None,
+    t: Tensor,
+    text: TextStates,
+    give_back: bool = False,
 ) -> Tensor:
     """The backbone's output (N, C, H, W) with control at weight 1, or without. Beside a control the encoder builds no
-    graph; alone it may be what trains."""
+    graph; alone it may be what trains. `give_back`: in the backward pass, between decoder and copy, see
+    `zeroconv.training.allocator`."""
     if isinstance(control, Rival):
         assert hint is not None
         return control.predict(cast(UNetBackbone, backbone), z, hint, t, text)
@@ -46,7 +54,10 @@ def predict(
         skips = backbone.encode(z, t, text)
     if control is not None:
         assert hint is not None
-        skips = add_residuals(skips, control(z, hint, t, text))
+        residuals = control(z, hint, t, text)
+        if give_back:
+            give_back_before(residuals[-1])
+        skips = add_residuals(skips, residuals)
     return backbone.decode(skips, t, text)
 
 
@@ -87,6 +98,7 @@ class ControlledLoss(nn.Module):
         self.timesteps, self.min_snr, self.offset_noise = timesteps, min_snr, offset_noise
         self.backbone, self.control, self.autocast = backbone, control, autocast
         self.decoder = decoder  # modules of the backbone, named here so that processes share their gradients
+        self.give_back = has_mapped_gradients(self)
         self.alphas_cumprod = backbone.alphas_cumprod.to(backbone.device if control is None else control.device)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -118,6 +130,6 @@ class ControlledLoss(nn.Module):
         noisy = add_noise(z, noise, alpha).contiguous(memory_format=torch.channels_last)
         hint = None if hints is None else hints_to_float(hints).contiguous(memory_format=torch.channels_last)
         with torch.autocast(z.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
-            output = predict(self.backbone, self.control if control else None, noisy, hint, t, text)
+            output = predict(self.backbone, self.control if control else None, noisy, hint, t, text, self.give_back)
         wanted = target(self.backbone.prediction_type, z, noise, alpha)
         return (output.float() - wanted).square().mean(dim=(1, 2, 3))

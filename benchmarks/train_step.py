@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import subprocess
 import sys
@@ -200,7 +201,8 @@ def main() -> None:
         "averaged weights, which the script has none of either; its latents and text states come from the cache."
     )
     columns = ["", "s a step", "samples a second", "peak GiB", "loss of the same batch", "parts, s"]
-    write_result(arguments.name, columns, rows_of(results, best), "python -m benchmarks.train_step", note)
+    command = shlex.join(["python", "-m", "benchmarks.train_step", *sys.argv[1:]])
+    write_result(arguments.name, columns, rows_of(results, best), command, note)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ def predict(
         if give_back:
             give_back_before(residuals[-1])
         skips = add_residuals(skips, residuals)
+        del residuals  # they would be kept for as long as the decoder runs
     return backbone.decode(skips, t, text)
 
 

@@ -11,6 +11,7 @@ from tests.tiny import randomise_, tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import MODES, SCHEDULERS, Control, generate
+from zeroconv.generation.sampling import Guide, predict
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +133,35 @@ def test_callback_hears_every_step_and_cfg_1_takes_no_second_half(backbone, monk
     monkeypatch.setattr(backbone, "encode", lambda z, t, text: sizes.append(len(z)) or encode(z, t, text))
     generate(backbone, ["a", "b"], steps=3, cfg=1, scheduler="ddim", callback=lambda i, n, z: heard.append((i, n)))
     assert heard == [(1, 3), (2, 3), (3, 3)] and set(sizes) == {2}
+
+
+@pytest.mark.parametrize(
+    ("halves", "encoded", "decoded"), [([], 2, 2), ([True], 2, 2), ([False], 2, 4), ([True, False], 2, 4)]
+)
+def test_a_prompt_that_is_the_negative_one_costs_once(backbone, trained, monkeypatch, halves, encoded, decoded):
+    """What both halves of guidance share is computed once, and it is what two halves would have given."""
+    z, embedding = torch.randn(2, 4, 8, 8), trained.embed_hint(torch.rand(2, 3, 64, 64))
+    guides = [Guide(trained, embedding, [1.0] * len(trained.connections), 0.0, 1.0, uncond) for uncond in halves]
+    t, cond, again = torch.tensor(500), backbone.embed_text(["", "a"]), backbone.embed_text(["", "a"])
+    with torch.no_grad():
+        twice = predict(backbone, z, t, cond, again, guides, 5.0)
+        encode, decode, rows = backbone.encode, backbone.decode, []
+        monkeypatch.setattr(backbone, "encode", lambda z, t, text: rows.append(len(z)) or encode(z, t, text))
+        monkeypatch.setattr(backbone, "decode", lambda s, t, text: rows.append(len(s[0])) or decode(s, t, text))
+        once = predict(backbone, z, t, cond, cond, guides, 5.0)
+    assert rows == [encoded, decoded]
+    assert (once - twice).abs().max() < 1e-4 * twice.abs().max()
+    if False in halves:  # the control of the conditional half alone is strengthened by the scale
+        assert (once - predict(backbone, z, t, cond, None, guides, 1.0)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("prompts", "rows"), [(["", ""], {2}), (["", "a"], {4})])
+def test_empty_prompts_take_no_second_half(backbone, monkeypatch, prompts, rows):
+    sizes = set()
+    encode = backbone.encode
+    monkeypatch.setattr(backbone, "encode", lambda z, t, text: sizes.add(len(z)) or encode(z, t, text))
+    generate(backbone, prompts, steps=2, cfg=4, scheduler="ddim")
+    assert sizes == rows
 
 
 def test_v_prediction_runs_and_differs():

@@ -102,7 +102,8 @@ def generate(
             generators = [torch.Generator().manual_seed(s) for s in seeds[part]]
             noise = initial_latents(generators, shape) if latents is None else latents[part]
             cond = backbone.embed_text(prompts[part])
-            uncond = None if cfg == 1 else backbone.embed_text(negatives[part])
+            same = prompts[part] == negatives[part]
+            uncond = None if cfg == 1 else cond if same else backbone.embed_text(negatives[part])
             guides = [
                 Guide(
                     c.net,

@@ -98,28 +98,39 @@ def predict(
     cfg: float,
     factors: Sequence[float] | None = None,
 ) -> Tensor:
-    """The guided model output (N, C, H, W); `uncond` None means no guidance (β = 1). `factors`: one a guide."""
-    n = len(z)
+    """The guided model output (N, C, H, W); `uncond` None means no guidance (β = 1). `factors`: one a guide.
+
+    Where `uncond` is `cond`, because the prompt is the negative one, what both halves have in common is computed once:
+    the encoder, and all of it where the controls act on both halves.
+    """
+    if uncond is cond and all(guide.uncond for guide in guides):
+        uncond = None  # nothing lies between the halves for guidance to strengthen
     if guides and isinstance(rival := guides[0].net, Rival):
         return predict_with_rival(backbone, z, t, cond, uncond, rival, guides[0].embedding, guides[0].uncond, cfg)
-    halves = z if uncond is None else torch.cat([z, z])
-    text = cond if uncond is None else TextStates.cat([uncond, cond])
-    skips = backbone.encode(halves, t, text)  # 13 × (N or 2N, C_i, H / scale_i, W / scale_i)
-    for guide, factor in zip(guides, factors or [1.0] * len(guides), strict=True):
-        assert isinstance(guide.net, ControlNet)
-        whole = uncond is None or guide.uncond
-        embedding = guide.embedding if uncond is None or not guide.uncond else guide.embedding.repeat(2, 1, 1, 1)
-        residuals = guide.net.forward_embedded(halves if whole else z, embedding, t, text if whole else cond)
-        weighted = weigh(residuals, guide.weights, factor, guide.pictures, guide.masks)
-        if whole:
-            skips = [s + r for s, r in zip(skips, weighted, strict=True)]
-        else:  # the first half is the unconditional one and stays as it is
-            skips = [torch.cat([s[:n], s[n:] + r]) for s, r in zip(skips, weighted, strict=True)]
-    output = backbone.decode(skips, t, text)
+    acting = list(zip(guides, factors or [1.0] * len(guides), strict=True))
     if uncond is None:
-        return output
-    without, with_prompt = output.chunk(2)
-    return combine(without, with_prompt, cfg)
+        return backbone.decode(_controlled(backbone.encode(z, t, cond), acting, z, t, cond), t, cond)
+    whole, half = ([(guide, f) for guide, f in acting if guide.uncond == both] for both in (True, False))
+    twice, text = torch.cat([z, z]), TextStates.cat([uncond, cond])
+    x, said = (z, cond) if uncond is cond else (twice, text)
+    skips = _controlled(backbone.encode(x, t, said), whole, x, t, said)  # 13 × (N or 2N, C_i, H / scale_i, W / scale_i)
+    if half:  # the first half is the unconditional one and stays as it is
+        within = _controlled([s[-len(z) :] for s in skips], half, z, t, cond)
+        skips = [torch.cat([s[: len(z)], c]) for s, c in zip(skips, within, strict=True)]
+    return combine(*backbone.decode(skips, t, text).chunk(2), cfg)
+
+
+def _controlled(
+    skips: list[Tensor], acting: list[tuple[Guide, float]], z: Tensor, t: Tensor, text: TextStates
+) -> list[Tensor]:
+    """The encoder's outputs and, added to them, the residuals of every guide, at latents z (N or 2N, C, H, W)."""
+    for guide, factor in acting:
+        assert isinstance(guide.net, ControlNet)
+        embedding = guide.embedding.repeat(len(z) // len(guide.embedding), 1, 1, 1)
+        residuals = guide.net.forward_embedded(z, embedding, t, text)
+        weighted = weigh(residuals, guide.weights, factor, guide.pictures, guide.masks)
+        skips = [s + r for s, r in zip(skips, weighted, strict=True)]
+    return skips
 
 
 def denoise(

@@ -117,7 +117,8 @@ def predict(
     if half:  # the first half is the unconditional one and stays as it is
         within = _controlled([s[-len(z) :] for s in skips], half, z, t, cond)
         skips = [torch.cat([s[: len(z)], c]) for s, c in zip(skips, within, strict=True)]
-    return combine(*backbone.decode(skips, t, text).chunk(2), cfg)
+    without, with_prompt = backbone.decode(skips, t, text).chunk(2)
+    return combine(without, with_prompt, cfg)
 
 
 def _controlled(

@@ -286,9 +286,15 @@ def peak_bytes(device: torch.device) -> int:
 def flops_of(step: Callable[[], Any]) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter:
+    # of `zeroconv.training.cpu_layers.product`, which the counter does not know
+    linear = torch.ops.mkldnn._linear_pointwise.default
+    with FlopCounterMode(display=False, custom_mapping={linear: _linear_flops}) as counter:
         step()
     return counter.get_total_flops()
+
+
+def _linear_flops(x: Any, weight: Any, *rest: Any, out_shape: Any = None, **options: Any) -> int:
+    return 2 * x[0] * weight[0] * weight[1]
 
 
 def main(job: dict[str, Any]) -> None:

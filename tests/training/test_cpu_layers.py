@@ -41,6 +41,13 @@ def test_a_convolution(kernel: int, stride: int, padding: int, side: int, frozen
     assert alike(*both(layer, x, frozen))
 
 
+@pytest.mark.parametrize("most", [0, 2**25])  # the weight's gradient by oneDNN, and as a product
+def test_a_weights_gradient_either_way(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zeroconv.training.cpu_layers.PATCH_BYTES", most)
+    layer = nn.Conv2d(5, 7, 3, 2, 1).to(memory_format=torch.channels_last)
+    assert alike(*both(layer, torch.randn(2, 5, 48, 40).contiguous(memory_format=torch.channels_last)))
+
+
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("rows", [3, 200])  # thin and not
 def test_a_linear_layer(rows: int, bias: bool) -> None:

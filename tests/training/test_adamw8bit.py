@@ -74,6 +74,25 @@ def test_it_resumes_bit_for_bit() -> None:
     assert all(torch.equal(x, y) for x, y in zip(through, train(again, second, 7, first=5), strict=True))
 
 
+def test_a_state_saved_with_bytes_in_order_goes_on() -> None:
+    """As the first version kept it: (blocks, 256) bytes, the mean's with a sign."""
+    one = problem()
+    optimizer = AdamW8bit(one, lr=1e-2, compiled=False)
+    train(optimizer, one, 5)
+    state = copy.deepcopy(optimizer.state_dict())
+    other = nn.ParameterList([p.detach().clone() for p in one])
+    for name, dtype in (("mean", torch.int8), ("square", torch.uint8)):
+        words = state["state"][0].pop(f"{name}_words")
+        in_order = words.view(torch.uint8).view(-1, 64, 4).transpose(1, 2).reshape(-1, 256)
+        state["state"][0][f"{name}_codes"] = in_order.view(dtype)
+    assert (state["state"][0]["mean_codes"] < 0).any() and (state["state"][0]["square_codes"] > 127).any()
+    again = AdamW8bit(other, lr=1e-2, compiled=False)
+    again.load_state_dict(state)
+    assert "mean_codes" not in again.state[other[0]]
+    ends = [train(opt, p, 3, first=5) for opt, p in ((optimizer, one), (again, other))]
+    assert all(torch.equal(x, y) for x, y in zip(*ends, strict=True))
+
+
 def test_how_much_is_updated_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A graphics card takes larger pieces than a core's cache holds; 24 blocks here, the last piece a part."""
     ends = []

@@ -1,6 +1,7 @@
 """AdamW with moments of one byte each (Dettmers et al. 2022), and float32 weights that may be kept in two halves.
 
-Both moments are kept in blocks of 256 numbers: a float32 scale, the block's largest, and a byte a number. The byte
+Both moments are kept in blocks of 256 numbers: a float32 scale, the block's largest, and a byte a number, four to a
+32-bit word (a processor loads eight words at once, but has to put eight bytes together). The byte
 counts on a curve, its square for the mean and its fourth power for the square, which gives small numbers small steps.
 Rounding is random and unbiased on that curve: with β₂ = 0.999 the second moment moves by less than a step, and rounded
 to the nearest it would stand still. The random numbers are a function of the step, so a run that goes on from a
@@ -10,7 +11,7 @@ checkpoint is the run that never stopped.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,7 @@ from zeroconv.training.narrow import BLOCK, join, split
 
 PIECE = 2048  # blocks updated at a time on a CPU: what is in between stays in a core's cache
 LARGE_PIECE = 2**15  # on a graphics card: what is in between takes 0.37 GB, not 1.3 for the largest weight of SD 1.5
+GROUPS, WIDTH = 4, BLOCK // 4  # byte k of a block's word i belongs to its number WIDTH · k + i
 LEAST = 4096  # numbers of a parameter whose moments are kept in bytes; those of smaller ones stay float32
 
 
@@ -87,17 +89,18 @@ class AdamW8bit(torch.optim.Optimizer):
         """As torch's, which would cast every state to its parameter's dtype."""
         parameters = [p for group in self.param_groups for p in group["params"]]
         for number, values in state_dict["state"].items():
-            for name, value in values.items():
+            for name, value in _as_words(values).items():
                 kept = value.to(parameters[number].device) if torch.is_tensor(value) else value
                 self.state[parameters[number]][name] = kept
         for mine, theirs in zip(self.param_groups, state_dict["param_groups"], strict=True):
             mine.update({name: value for name, value in theirs.items() if name != "params"})
 
+    @torch.no_grad()
     def _compile(self) -> None:
         """Compile what the steps will run, now: it takes half a gigabyte for a while, which a model, its activations
         and gradients will need later on."""
         state = self.state
-        kinds = {(p.dtype, "low" in state[p], p.device) for p in state if "mean_codes" in state[p]}
+        kinds = {(p.dtype, "low" in state[p], p.device) for p in state if "mean_words" in state[p]}
         for dtype, has_low, device in kinds:
             for blocks in (PIECE, 48, 32):  # a whole piece, then remainders, whose length is found to vary
                 weight = torch.nn.Parameter(torch.zeros(blocks * BLOCK, dtype=dtype, device=device))
@@ -125,16 +128,17 @@ class AdamW8bit(torch.optim.Optimizer):
         generator = torch.Generator(parameter.device).manual_seed(step)
         columns = torch.rand(BLOCK, generator=generator, device=parameter.device)
         rows = torch.rand(weight.numel() // BLOCK, 1, generator=generator, device=parameter.device)
-        blocks = [weight.view(-1, BLOCK), grad.view(-1, BLOCK), *(state[n] for n in _NAMES), rows]
-        if "low" in state:
-            blocks.append(state["low"])
+        groups = [part.view(-1, GROUPS, WIDTH) for part in (weight, grad, *([state["low"]] if "low" in state else []))]
+        blocks = [*groups, *(state[n] for n in _NAMES), rows]
         update = compiled() if self.compiled else update_blocks
         size = PIECE if parameter.device.type == "cpu" else LARGE_PIECE
         for parts in zip(*(block.split(size) for block in blocks), strict=True):
-            update(*parts, numbers=numbers, columns=columns)
+            # .data is no view, whose base's shape would be compiled in
+            grouped: list[Any] = [[group.data for group in part.unbind(1)] for part in parts[: len(groups)]]
+            update(*grouped[:2], *parts[len(groups) :], *grouped[2:], numbers=numbers, columns=columns)
 
 
-_NAMES = ("mean_codes", "square_codes", "mean_scales", "deviation_scales")
+_NAMES = ("mean_words", "square_words", "mean_scales", "deviation_scales")
 
 
 def _new_state(parameter: Tensor, low: Tensor | None) -> dict[str, Any]:
@@ -145,14 +149,30 @@ def _new_state(parameter: Tensor, low: Tensor | None) -> dict[str, Any]:
     scales = torch.zeros(blocks, 1, device=parameter.device)
     state: dict[str, Any] = {
         "step": 0,
-        "mean_codes": torch.zeros(blocks, BLOCK, dtype=torch.int8, device=parameter.device),
-        "square_codes": torch.zeros(blocks, BLOCK, dtype=torch.uint8, device=parameter.device),
+        "mean_words": torch.zeros(blocks, WIDTH, dtype=torch.int32, device=parameter.device),
+        "square_words": torch.zeros(blocks, WIDTH, dtype=torch.int32, device=parameter.device),
         "mean_scales": scales,
         "deviation_scales": scales.clone(),
     }
     if low is not None:
         state["low"] = flat(low).view(-1, BLOCK)
     return state
+
+
+def _as_words(state: dict[str, Any]) -> dict[str, Any]:
+    """A parameter's state; one that was saved with bytes in the order of their numbers, as at first, in words."""
+    return {
+        name.replace("codes", "words"): _pack(list(value.view(-1, GROUPS, WIDTH).unbind(1)))
+        if name in ("mean_codes", "square_codes")
+        else value
+        for name, value in state.items()
+    }
+
+
+def _pack(groups: Sequence[Tensor]) -> Tensor:
+    """Four tensors of whole numbers, of which the lowest byte is meant → int32 words."""
+    parts = [(group.to(torch.int32) & 255) << 8 * k for k, group in enumerate(groups)]
+    return parts[0] | parts[1] | parts[2] | parts[3]
 
 
 def flat(tensor: Tensor, like: Tensor | None = None) -> Tensor:
@@ -176,48 +196,75 @@ def _plain(weight: Tensor, grad: Tensor, mean: Tensor, square: Tensor, numbers: 
 
 
 def update_blocks(
-    weight: Tensor,
-    grad: Tensor,
-    mean_codes: Tensor,
-    square_codes: Tensor,
+    weights: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    mean_words: Tensor,
+    square_words: Tensor,
     mean_scales: Tensor,
     deviation_scales: Tensor,
     rows: Tensor,
-    low: Tensor | None = None,
+    lows: Sequence[Tensor] | None = None,
     *,
     numbers: Tensor,
     columns: Tensor,
 ) -> None:
-    """One step of AdamW on (blocks, 256) numbers, in place. Weights and gradients float32, or bfloat16 with `low`."""
+    """One step of AdamW on blocks of 256 numbers, in place. Weights and gradients are four tensors (blocks, 64),
+    float32 or bfloat16 with `lows`; the words (blocks, 64) int32; scales and rows (blocks, 1)."""
     scale, beta1, beta2, size, root, eps, decay = numbers.unbind()
-    grad = grad.float() * scale
-    codes = mean_codes.float() * (1 / 127)
-    mean = codes * codes.abs() * mean_scales
-    mean = mean * beta1 + grad * (1 - beta1)
-    codes = square_codes.float() * (1 / 255)
-    square = (codes * codes * deviation_scales).square()
-    square = square * beta2 + grad * grad * (1 - beta2)
-    deviation = square.sqrt()
-    whole = weight if low is None else join(weight, low)
-    whole = whole * decay - size * mean / (deviation * root + eps)
+    means, deviations = [], []
+    for k, (weight, grad) in enumerate(zip(weights, grads, strict=True)):
+        grad = grad.float() * scale
+        codes = (mean_words << (24 - 8 * k) >> 24).float() * (1 / 127)  # with its sign
+        mean = codes * codes.abs() * mean_scales
+        mean = mean * beta1 + grad * (1 - beta1)
+        codes = (square_words >> 8 * k & 255).float() * (1 / 255)
+        square = (codes * codes * deviation_scales).square()
+        square = square * beta2 + grad * grad * (1 - beta2)
+        deviation = square.sqrt()
+        whole = weight if lows is None else join(weight, lows[k])
+        whole = whole * decay - size * mean / (deviation * root + eps)
+        if lows is None:
+            weight.copy_(whole)
+        else:
+            high, rest = split(whole)
+            weight.copy_(high)
+            lows[k].copy_(rest)
+        means.append(mean)
+        deviations.append(deviation)
+    _keep(means, deviations, mean_words, square_words, mean_scales, deviation_scales, rows, columns)
 
-    chance = rows + columns
-    chance = chance - chance.floor()  # uniform in [0, 1) for every number
-    largest = mean.abs().amax(dim=1, keepdim=True)
-    place = (mean.abs() * (127**2 / largest.clamp_min(1e-30))).sqrt()
-    mean_codes.copy_(((place + chance).floor().clamp_max(127) * mean.sign()).to(torch.int8))
+
+def _keep(
+    means: Sequence[Tensor],
+    deviations: Sequence[Tensor],
+    mean_words: Tensor,
+    square_words: Tensor,
+    mean_scales: Tensor,
+    deviation_scales: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+) -> None:
+    """Round the moments to bytes at random, and write them with the scales of their blocks."""
+    chances = [rows + column for column in columns.view(GROUPS, WIDTH).unbind()]
+    chances = [chance - chance.floor() for chance in chances]  # uniform in [0, 1) for every number
+    largest = _largest([mean.abs() for mean in means])
+    fit = 127**2 / largest.clamp_min(1e-30)
+    places = [(mean.abs() * fit).sqrt() for mean in means]
+    rounded = [(p + c).floor().clamp_max(127) * m.sign() for p, c, m in zip(places, chances, means, strict=True)]
+    mean_words.copy_(_pack(rounded))
     mean_scales.copy_(largest)
-    largest = deviation.amax(dim=1, keepdim=True)
-    place = (deviation * (255**2 / largest.clamp_min(1e-30))).sqrt()
+    largest = _largest(deviations)
+    fit = 255**2 / largest.clamp_min(1e-30)
+    places = [(deviation * fit).sqrt() for deviation in deviations]
     # never zero beside a mean that is not: its update would be divided by ε alone
-    square_codes.copy_((place + chance).floor().clamp(1, 255).to(torch.uint8))
+    square_words.copy_(_pack([(p + c).floor().clamp(1, 255) for p, c in zip(places, chances, strict=True)]))
     deviation_scales.copy_(largest)
-    if low is None:
-        weight.copy_(whole)
-    else:
-        high, rest = split(whole)
-        weight.copy_(high)
-        low.copy_(rest)
+
+
+def _largest(groups: Sequence[Tensor]) -> Tensor:
+    """Of each block (blocks, 1)."""
+    a, b, c, d = groups
+    return torch.maximum(torch.maximum(a, b), torch.maximum(c, d)).amax(dim=1, keepdim=True)
 
 
 @cache

@@ -287,7 +287,7 @@ def flops_of(step: Callable[[], Any]) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     # of `zeroconv.training.cpu_layers.product`, which the counter does not know
-    linear = torch.ops.mkldnn._linear_pointwise.default
+    linear = torch.ops.mkldnn._linear_pointwise
     with FlopCounterMode(display=False, custom_mapping={linear: _linear_flops}) as counter:
         step()
     return counter.get_total_flops()

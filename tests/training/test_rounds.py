@@ -78,10 +78,11 @@ def test_a_round_is_what_evaluate_says_of_the_same_pictures(recipe: Make, pictur
         cfg=3.0,
         varied=0,
     )
+    # a run computes with layers of its own (training/cpu_layers.py): here and there a pixel rounds to another value
     for metric, columns in report["metrics"].items():
         for column in ("own", "shuffled", "ceiling"):
-            assert summary["metrics"][metric][column] == pytest.approx(columns[column], abs=1e-5)
-        assert summary["metrics"][metric]["lift"] == pytest.approx(report["lift"][metric]["over shuffled"], abs=1e-5)
+            assert summary["metrics"][metric][column] == pytest.approx(columns[column], abs=1e-3)
+        assert summary["metrics"][metric]["lift"] == pytest.approx(report["lift"][metric]["over shuffled"], abs=1e-3)
     (line,) = [line for line in said if line.startswith("step 6/6  f1")]
     assert "of 8 pictures (another's hint" in line
     with Image.open(out / "samples" / "evaluation-00000006.png") as sheet:

@@ -111,8 +111,8 @@ def predict(
     if uncond is None:
         return backbone.decode(_controlled(backbone.encode(z, t, cond), acting, z, t, cond), t, cond)
     whole, half = ([(guide, f) for guide, f in acting if guide.uncond == both] for both in (True, False))
-    twice, text = torch.cat([z, z]), TextStates.cat([uncond, cond])
-    x, said = (z, cond) if uncond is cond else (twice, text)
+    text = TextStates.cat([uncond, cond])
+    x, said = (z, cond) if uncond is cond else (torch.cat([z, z]), text)
     skips = _controlled(backbone.encode(x, t, said), whole, x, t, said)  # 13 × (N or 2N, C_i, H / scale_i, W / scale_i)
     if half:  # the first half is the unconditional one and stays as it is
         within = _controlled([s[-len(z) :] for s in skips], half, z, t, cond)

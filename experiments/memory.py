@@ -37,7 +37,7 @@ class Maker:
     backbone: Backbone
     folder: Path = FOLDER
     batch_size: int = 16
-    fresh: bool = False  # make everything anew
+    fresh: bool = False  # make everything anew, once
     costs: dict[Path, float] = field(default_factory=dict, repr=False)
     _base: str = field(default="", repr=False)
 
@@ -57,7 +57,8 @@ class Maker:
         seeds = list(range(len(prompts))) if seeds is None else list(seeds)
         rows = [_rows(control.hint, len(prompts)) for control in controls]
         paths = self._paths(list(prompts), list(controls), rows, seeds, settings)
-        missing = [i for i, path in enumerate(paths) if self.fresh or not path.is_file()]
+        known = self.costs if self.fresh else ()
+        missing = [i for i, path in enumerate(paths) if path not in known and (self.fresh or not path.is_file())]
         for first in range(0, len(missing), self.batch_size):
             part = missing[first : first + self.batch_size]
             parted = [_with_hint(c, [row[i] for i in part]) for c, row in zip(controls, rows, strict=True)]

@@ -63,6 +63,15 @@ def test_pictures_are_made_once_and_are_what_generate_makes(backbone, net, calls
     assert calls == [2, 1, 1] and pixels(more)[:3] == pixels(first)
 
 
+def test_fresh_pictures_are_made_once_a_program(backbone, net, calls, tmp_path: Path) -> None:
+    for _ in range(2):
+        make = Maker(backbone, tmp_path, fresh=True)
+        for _ in range(2):
+            make(["a", "b"], [Control(net, hints(2))], steps=1)
+        make(["a", "c"], [Control(net, hints(2))], steps=1)
+    assert calls == [2, 1] * 2
+
+
 def test_whatever_decides_a_picture_is_in_its_name(backbone, net, calls, tmp_path: Path) -> None:
     make, (one, other) = Maker(backbone, tmp_path), hints(2)
     variants = [

@@ -46,6 +46,24 @@ def test_one_failing_figure_leaves_the_others(tmp_path: Path, monkeypatch: pytes
     assert entry.main(["fig6"]) == 0
 
 
+def test_figures_at_a_time_share_the_cores(tmp_path: Path, monkeypatch, capsys) -> None:
+    package = tmp_path / "experiments"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    wait = "import os, pathlib, time\npathlib.Path('{0}').touch()\nwhile not pathlib.Path('{1}').exists(): time.sleep(0.01)\n"
+    say = "print('threads', os.environ['OMP_NUM_THREADS'])"
+    (package / "fig05_one.py").write_text(wait.format("one", "two") + say)  # ends only where the other runs too
+    (package / "fig06_two.py").write_text(wait.format("two", "one") + say)
+    monkeypatch.setattr(entry, "HERE", package)
+    monkeypatch.setattr(entry, "module_of", lambda number: module_of(number, package))
+    monkeypatch.setattr(entry.os, "sched_getaffinity", lambda _: set(range(6)))
+    assert entry.main(["fig5", "fig6", "--jobs", "2"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("threads 3\n") == 2 and "== 2 figures" in said
+    with pytest.raises(UserError, match="--jobs is 'two'"):
+        entry.main(["fig5", "--jobs", "two"])
+
+
 def test_the_command_lists_figures_and_refuses_unknown_ones() -> None:
     command = [sys.executable, "-m", "zeroconv.cli.app", "reproduce"]
     listed = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)

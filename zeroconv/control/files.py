@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zeroconv.backbones import Backbone, UNetEncoder
-from zeroconv.backbones.building import empty
+from zeroconv.backbones.building import channels_last_, empty
 from zeroconv.backbones.locate import locate
 from zeroconv.checkpoints.controlnet import layout_of, original_to_diffusers
 from zeroconv.checkpoints.infer import infer_config
@@ -107,7 +107,7 @@ def build_control(cls: type[C], config: dict, state: dict[str, Tensor], where: o
     # a copy: what trains must not share memory with the file it came from
     ours = zip(control.state_dict(), diffusers_state(control), strict=True)
     control.load_state_dict({name: state[key].to(dtype, copy=True) for name, key in ours}, assign=True)
-    return control.train()
+    return channels_last_(control).train()
 
 
 def check_fit(control: ControlNet, backbone: Backbone, where: object) -> None:

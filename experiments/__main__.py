@@ -10,14 +10,19 @@ stopped. --jobs: figures at a time, which share the processor's cores; what each
 
 from __future__ import annotations
 
+import json
 import os
+import platform
+import re
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from experiments.registry import FIGURES, HERE, chosen, module_of
 from zeroconv.errors import UserError
+from zeroconv.files import atomic_write
 
 
 def main(words: list[str]) -> int:
@@ -28,22 +33,28 @@ def main(words: list[str]) -> int:
         print(listing())
         return 0
     numbers, began = chosen(names), time.monotonic()
+    if jobs > 1:
+        numbers.sort(key=minutes_of, reverse=True)  # the longest first, or it runs alone in the end
     with ThreadPoolExecutor(jobs) as pool:
-        codes = list(pool.map(lambda number: run(number, options, jobs), numbers))
+        done = list(pool.map(lambda number: run(number, options, jobs), numbers))
+    minutes = (time.monotonic() - began) / 60
     if len(numbers) > 1:
-        print(f"== {len(numbers)} figures: {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
-    failed = [f"figure {number}" for number, code in zip(numbers, codes, strict=True) if code]
+        print(f"== {len(numbers)} figures: {minutes:.1f} minutes", flush=True)
+    failed = [f"figure {number}" for number, (code, _) in zip(numbers, done, strict=True) if code]
+    if names == ["shipped"] and options == ["--fresh"] and not failed:
+        taken = {number: one for number, (_, one) in zip(numbers, done, strict=True)}
+        write_minutes(HERE / "results" / "shipped.json", taken, minutes, jobs)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return int(bool(failed))
 
 
-def run(number: int, options: list[str], jobs: int = 1) -> int:
-    """Make one figure in a process of its own; its exit code."""
+def run(number: int, options: list[str], jobs: int = 1) -> tuple[int, float]:
+    """Make one figure in a process of its own; its exit code, and the minutes it took."""
     module, title = module_of(number), f"== figure {number}"
     if module is None:
         print(f"{title}: {FIGURES[number].title}: there is no experiment in {HERE}", flush=True)
-        return 1
+        return 1, 0.0
     head, environment = f"{title}: {FIGURES[number].title} ({module})", dict(os.environ)
     if jobs > 1:  # two programs that both use every core take longer than one after the other
         environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // jobs))
@@ -54,8 +65,37 @@ def run(number: int, options: list[str], jobs: int = 1) -> int:
     streams: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} if jobs > 1 else {}
     done = subprocess.run(command, cwd=HERE.parent, env=environment, **streams)
     said = f"{head}\n{done.stdout}" if jobs > 1 else ""
-    print(f"{said}{title}: {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
-    return done.returncode
+    minutes = (time.monotonic() - began) / 60
+    print(f"{said}{title}: {minutes:.1f} minutes", flush=True)
+    return done.returncode, minutes
+
+
+def write_minutes(path: Path, taken: dict[int, float], minutes: float, jobs: int) -> None:
+    """What all figures of shipped weights took, one by one and together, for `experiments.page`."""
+    rows = [[f"{number}: {FIGURES[number].title}", round(taken[number], 1)] for number in sorted(taken)]
+    cores = len(os.sched_getaffinity(0))
+    result = {
+        "columns": ["figure", "minutes"],
+        "rows": [*rows, ["all, from start to end", round(minutes, 1)]],
+        "command": f"zeroconv reproduce shipped --fresh --jobs {jobs}",
+        "note": f"Every picture made anew, {jobs} figures at a time on {cores} cores of {processor()}.",
+    }
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def processor() -> str:
+    """What Linux calls the processor, and its widest vectors."""
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
+    name = re.search(r"model name\s*: *(.+)", text)
+    wide = next((word for word in ("avx512f", "avx2") if f" {word} " in text), "no AVX2")
+    return f"{name[1].strip() if name else platform.processor() or 'an unknown processor'} ({wide})"
+
+
+def minutes_of(number: int) -> float:
+    """CPU minutes that a figure took when it was last made; 0 where that is not known."""
+    path = HERE / "results" / f"fig{number:02d}.json"
+    return json.loads(path.read_text(encoding="utf-8")).get("call_cpu_minutes", 0.0) if path.is_file() else 0.0
 
 
 def jobs_of(words: list[str]) -> tuple[int, list[str]]:

@@ -87,7 +87,8 @@ def write_result(
     if details is not None:
         result["details"] = details
     path = folder / f"{figure}.json"
-    result["call_cpu_minutes"] = max(call_minutes(), before(path, result["command"]))
+    kept = 0.0 if "--fresh" in sys.argv else before(path, result["command"])
+    result["call_cpu_minutes"] = max(call_minutes(), kept)
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(" | ".join(columns))

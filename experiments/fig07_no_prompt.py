@@ -22,22 +22,34 @@ from zeroconv.generation import Control
 SHOWN, SEEDS = 2, 3  # scenes of the contact sheet, pictures of each
 
 
-def measure(condition: str, count: int, make: Maker, guidance: str) -> tuple[dict[str, Any], list]:
+class Scenes:
+    """What conditions that are asked of the same scenes have in common: made and read once."""
+
+    def __init__(self, pairs: list[Pair], make: Maker, only: str) -> None:
+        self.scenes = measures.scenes_of(pairs)
+        self.ceiling = through_vae(make.backbone, [pair.image for pair in pairs])
+        self.kinds = {
+            "without control": measures.kinds_right(make([""] * len(pairs)), self.scenes, only),
+            "real": measures.kinds_right([pair.image for pair in pairs], self.scenes, only),
+        }
+
+
+Known = dict[tuple[str, ...], Scenes]  # by the names of the scenes, and by what is asked for in them
+
+
+def measure(condition: str, count: int, make: Maker, guidance: str, known: Known) -> tuple[dict[str, Any], list]:
     """The figures of one condition, and a row of pictures: hint, then `SEEDS` answers to it."""
+    only = "person" if condition == "pose" else ""  # a pose says nothing of the things beside the people
     pairs = load_pairs("playroom:test", condition, count, make.backbone.default_size)
     net = ControlNet.load(f"playroom-{condition}", backbone=make.backbone)
     images = make([""] * count, [Control(net, [pair.hint for pair in pairs])], guidance=guidance)
-    plain = make([""] * count)
-    metric, scenes = MAIN[condition], measures.scenes_of(pairs)
+    key = (only, *(pair.name for pair in pairs))
+    same = known.get(key) or known.setdefault(key, Scenes(pairs, make, only))
+    metric = MAIN[condition]
     own = measures.fidelity(condition, pairs, images, metric)
     other = measures.fidelity(condition, measures.shuffled(pairs), images, metric)
-    ceiling = measures.fidelity(condition, pairs, through_vae(make.backbone, [p.image for p in pairs]), metric)
-    only = "person" if condition == "pose" else ""  # a pose says nothing of the things beside the people
-    kinds = {
-        "own": measures.kinds_right(images, scenes, only),
-        "without control": measures.kinds_right(plain, scenes, only),
-        "real": measures.kinds_right([pair.image for pair in pairs], scenes, only),
-    }
+    ceiling = measures.fidelity(condition, pairs, same.ceiling, metric)
+    kinds = {"own": measures.kinds_right(images, same.scenes, only), **same.kinds}
     found = {
         "metric": metric,
         "own": measures.figure(own, metric),
@@ -63,8 +75,9 @@ def main() -> None:
     arguments = options(__doc__, 100, guidance=(GUIDANCE, "where control enters guidance"))
     make = maker_of(arguments)
     found, sheet, rows = {}, [], []
+    known: Known = {}
     for condition in PAPER:
-        found[condition], pictures = measure(condition, arguments.count, make, arguments.guidance)
+        found[condition], pictures = measure(condition, arguments.count, make, arguments.guidance, known)
         it = found[condition]
         sheet.append((f"{condition}\n{it['metric']} {it['own']['mean']:.3f}", pictures))
         sign = "" if METRICS[it["metric"]].better == "higher" else " ↓"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -50,7 +51,8 @@ def test_figures_at_a_time_share_the_cores(tmp_path: Path, monkeypatch, capsys) 
     package = tmp_path / "experiments"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    wait = "import os, pathlib, time\npathlib.Path('{0}').touch()\nwhile not pathlib.Path('{1}').exists(): time.sleep(0.01)\n"
+    touch = "import os, pathlib, time\npathlib.Path('{0}').touch()\n"
+    wait = touch + "while not pathlib.Path('{1}').exists(): time.sleep(0.01)\n"
     say = "print('threads', os.environ['OMP_NUM_THREADS'])"
     (package / "fig05_one.py").write_text(wait.format("one", "two") + say)  # ends only where the other runs too
     (package / "fig06_two.py").write_text(wait.format("two", "one") + say)
@@ -60,6 +62,13 @@ def test_figures_at_a_time_share_the_cores(tmp_path: Path, monkeypatch, capsys) 
     assert entry.main(["fig5", "fig6", "--jobs", "2"]) == 0
     said = capsys.readouterr().out
     assert said.count("threads 3\n") == 2 and "== 2 figures" in said
+    assert not (package / "results").exists()
+    (package / "results").mkdir()
+    monkeypatch.setattr(entry, "chosen", lambda names: [5, 6])
+    assert entry.main(["shipped", "--fresh", "--jobs", "2"]) == 0
+    result = json.loads((package / "results" / "shipped.json").read_text())
+    assert [row[0][:2] for row in result["rows"]] == ["5:", "6:", "al"] and "on 6 cores" in result["note"]
+    assert result["command"] == "zeroconv reproduce shipped --fresh --jobs 2"
     with pytest.raises(UserError, match="--jobs is 'two'"):
         entry.main(["fig5", "--jobs", "two"])
 

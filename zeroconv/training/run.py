@@ -30,6 +30,7 @@ from zeroconv.data.buckets import Buckets
 from zeroconv.data.datasets import Dataset, open_dataset
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
+from zeroconv.machine import cores, peak_memory
 from zeroconv.training.launching import Sharding, asked_sharding, check_launcher, check_processes
 from zeroconv.training.lora_recipe import LoraRecipe
 from zeroconv.training.recipe import AnyRecipe, Recipe, check_recipe, load_recipe, parse_recipe, read_recipe
@@ -191,7 +192,7 @@ def cache_settings(recipe: Recipe, rank: int, world: int) -> CacheSettings:
     from zeroconv.data.cache import CacheSettings
 
     settings, beside = recipe.data, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    workers = settings.workers or max(1, len(os.sched_getaffinity(0)) // beside)
+    workers = settings.workers or max(1, cores() // beside)
     return CacheSettings(settings.cache, workers, settings.flip, rank=rank, world=world)
 
 
@@ -348,13 +349,11 @@ def _finish(trainer: Trainer, status: str, say: Say) -> None:
 
 def _peak_memory() -> int:
     """Bytes: the most this process has held, or the most of the GPU where there is one."""
-    import resource
-
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_memory()
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -21,6 +21,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -113,10 +114,15 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
         say(f"going on from step {trainer.step} of {recipe.training.steps}")
     tracking = Tracking(recipe, accelerator, trainer.step, trainer.log.read())
     trainer.log.tell, trainer.show = tracking.figures, tracking.sheet
+    trainer.page = lambda: _page(trainer)
     try:
         status = trainer.run()
         if accelerator.is_main_process:
             _finish(trainer, status, say)
+    except UserError:  # the loss is no number, the disk is full: the page shows what led there
+        if accelerator.is_main_process:
+            _page(trainer)
+        raise
     finally:  # last: a tracker's server may keep it waiting
         tracking.finish()
     return trainer.folder
@@ -311,6 +317,15 @@ def last_round(lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """What the log says of the newest round of pictures; it is cut with the run's state, so nothing else keeps it."""
     rounds = [{"step": line["step"], **line["evaluation"]} for line in lines if "evaluation" in line]
     return rounds[-1] if rounds else None
+
+
+def _page(trainer: Trainer) -> None:
+    """The report of a run that goes on; what its summary said of an earlier stop is past."""
+    with suppress(OSError):
+        summary = trainer.folder / "summary.json"
+        if summary.is_file() and json.loads(summary.read_text(encoding="utf-8")).get("status") == "interrupted":
+            summary.unlink()
+        write_report(trainer.folder)
 
 
 def _finish(trainer: Trainer, status: str, say: Say) -> None:

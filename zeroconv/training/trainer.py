@@ -111,6 +111,7 @@ class Trainer(Loop):
         self.history: list[dict[str, float]] = []  # what every validation measured
         self.converged: dict[str, float] | None = None  # when the hints began to be followed
         self.show: Callable[[int, Path], None] = lambda step, sheet: None  # hears of every sheet of pictures
+        self.page: Callable[[], None] = lambda: None  # writes the run's report anew, on the main process
         self.rounds: Rounds | None = None  # of pictures that are read back, on the main process
 
     # ---------------------------------------------------------------- a step
@@ -263,6 +264,7 @@ class Trainer(Loop):
         if self.accelerator.is_main_process:
             best = None if self.kept is None else int(self.kept["step"])
             save_checkpoint(self.folder / "checkpoints", self.step, state, self.settings.keep, best)
+            self.page()
         self.accelerator.wait_for_everyone()
 
     def resume(self) -> bool:

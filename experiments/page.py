@@ -57,13 +57,17 @@ def section(result: Mapping[str, Any]) -> str:
 
 
 def summary(results: Path) -> str:
-    """A line a claim over all figures."""
+    """A line a claim over all figures, and over what else was asked of them (fig08-scribble)."""
     lines = ["| figure | claim | |", "| ---: | --- | --- |"]
     for number in FIGURES:
         path = results / f"fig{number:02d}.json"
         claims = json.loads(path.read_text(encoding="utf-8")).get("claims") if path.is_file() else None
         for claim in claims or []:
             lines.append(f"| {number} | {_cell(claim['paper'])} | {VERDICT[bool(claim['agrees'])]} |")
+        for more in sorted(results.glob(f"fig{number:02d}-*.json")):
+            name = f"{number}, {more.stem.partition('-')[2]}"
+            for claim in json.loads(more.read_text(encoding="utf-8")).get("claims") or []:
+                lines.append(f"| {name} | {_cell(claim['paper'])} | {VERDICT[bool(claim['agrees'])]} |")
         if not claims:
             lines.append(
                 f"| {number} | {FIGURES[number].title} | {'see below' if path.is_file() else 'not measured'} |"

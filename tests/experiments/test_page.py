@@ -33,7 +33,10 @@ def test_a_block_shows_verdicts_pictures_and_table(results: Path) -> None:
 
 def test_the_summary_counts_every_figure(results: Path) -> None:
     (results / "fig09.json").write_text(json.dumps({"columns": ["", "f1"], "rows": [["a", 1.0]]}))
+    more = {"claims": [{"paper": "of sketches too", "ours": "no", "agrees": False}]}
+    (results / "fig08-scribble.json").write_text(json.dumps(more))
     text = page.summary(results)
+    assert "| 8, scribble | of sketches too | **does not agree** |" in text
     assert "| 8 | zero is best | agrees |" in text and "| 8 | all the same | **does not agree** |" in text
     assert "| 9 | rivals that read the same hints | see below |" in text
     assert "| 10 | how many pictures training needs | not measured |" in text

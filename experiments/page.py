@@ -34,7 +34,10 @@ def rewrite(text: str, results: Path) -> str:
             body = summary(results)
         else:
             path = results / f"{match[2]}.json"
-            body = section(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else "*not measured yet*\n"
+            body = "*not measured yet*\n"
+            if path.is_file():
+                result = json.loads(path.read_text(encoding="utf-8"))
+                body = together(result, results) if match[2] == "shipped" else section(result)
         return f"{match[1]}{body}{match[4]}"
 
     return BLOCK.sub(block, text)
@@ -54,6 +57,15 @@ def section(result: Mapping[str, Any]) -> str:
     text = table({**result, "note": " ".join(filter(None, [result.get("note"), _cost(result)]))})
     parts.append(f"<details><summary>The figures</summary>\n\n{text}\n</details>\n")
     return "\n".join(parts)
+
+
+def together(result: Mapping[str, Any], results: Path) -> str:
+    """What the figures of shipped weights took, and how much of that their own processors' minutes are."""
+    paths = [results / f"fig{number:02d}.json" for number, figure in FIGURES.items() if figure.shipped]
+    made = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    used = sum(one.get("call_cpu_minutes", 0.0) for one in made)
+    note = f"{result['note']} Of that the figures themselves took {used:.0f} CPU minutes; the rest is other programs'."
+    return section({**result, "note": note})
 
 
 def summary(results: Path) -> str:

@@ -42,6 +42,15 @@ def test_the_summary_counts_every_figure(results: Path) -> None:
     assert "| 10 | how many pictures training needs | not measured |" in text
 
 
+def test_figures_that_ran_together_say_what_they_used(tmp_path: Path) -> None:
+    for number, minutes in ((5, 20.0), (7, 10.5), (4, 99.0)):  # the last is trained first
+        (tmp_path / f"fig{number:02d}.json").write_text(json.dumps({"call_cpu_minutes": minutes}))
+    result = {"columns": ["figure", "minutes"], "rows": [["all", 18.0]], "command": "c", "note": "On 2 cores."}
+    (tmp_path / "shipped.json").write_text(json.dumps(result))
+    text = page.rewrite(BLOCK.format("shipped", ""), tmp_path)
+    assert "On 2 cores. Of that the figures themselves took 30 CPU minutes" in text and "| all | 18 |" in text
+
+
 def test_a_figure_without_claims_is_a_table(results: Path) -> None:
     text = page.section({"columns": ["", "f1"], "rows": [["a", 0.5]]})
     assert "| a | 0.5 |" in text and "agree" not in text

@@ -1,7 +1,7 @@
 # make demo     install, then draw the gallery of demo/
 # make test     install, then the tests (five minutes on two cores)
 # make lint     ruff, mypy, and the check that dependencies point one way
-# make parity   exactness against diffusers at full Stable Diffusion size (a minute, 6 GB of memory)
+# make parity   exactness against diffusers at full Stable Diffusion size (SD 1.5 and 2.1: 7 GB of memory, XL: 18)
 # make cluster-test  the same hints from a local Ray cluster (installs ray)
 # make tracker-test  Weights & Biases and Trackio hear a run, without a network (an environment of their own)
 # make figures  measure again what the README reports, and rewrite its tables (an hour)

@@ -23,6 +23,7 @@ from pathlib import Path
 from experiments.registry import FIGURES, HERE, chosen, module_of
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
+from zeroconv.machine import cores
 
 
 def main(words: list[str]) -> int:
@@ -57,7 +58,7 @@ def run(number: int, options: list[str], jobs: int = 1) -> tuple[int, float]:
         return 1, 0.0
     head, environment = f"{title}: {FIGURES[number].title} ({module})", dict(os.environ)
     if jobs > 1:  # two programs that both use every core take longer than one after the other
-        environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // jobs))
+        environment["OMP_NUM_THREADS"] = str(max(1, cores() // jobs))
     else:
         print(head, flush=True)
     began = time.monotonic()
@@ -73,12 +74,11 @@ def run(number: int, options: list[str], jobs: int = 1) -> tuple[int, float]:
 def write_minutes(path: Path, taken: dict[int, float], minutes: float, jobs: int) -> None:
     """What all figures of shipped weights took, one by one and together, for `experiments.page`."""
     rows = [[f"{number}: {FIGURES[number].title}", round(taken[number], 1)] for number in sorted(taken)]
-    cores = len(os.sched_getaffinity(0))
     result = {
         "columns": ["figure", "minutes"],
         "rows": [*rows, ["all, from start to end", round(minutes, 1)]],
         "command": f"zeroconv reproduce shipped --fresh --jobs {jobs}",
-        "note": f"Every picture made anew, {jobs} figures at a time on {cores} cores of {processor()}.",
+        "note": f"Every picture made anew, {jobs} figures at a time on {cores()} cores of {processor()}.",
     }
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

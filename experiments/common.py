@@ -65,13 +65,14 @@ def write_result(
     pictures: Sequence[str] = (),
     details: Any = None,
     maker: Maker | None = None,
+    made: tuple[int, float] | None = None,
     command: str | None = None,
     folder: Path = RESULTS,
 ) -> Path:
     """Print table and verdicts, and write FOLDER/FIGURE.json.
 
     `pictures`: files in docs/pictures/paper, with their captions as "name.jpg: what it shows". `details`: whatever the
-    table was made of. `maker`: whose pictures were used, for the time they cost.
+    table was made of. `maker`: whose pictures were used, for the time they cost; or `made`: how many, and CPU seconds.
     """
     result: dict[str, Any] = {
         "columns": list(columns),
@@ -82,8 +83,9 @@ def write_result(
         "note": note,
     }
     if maker is not None:
-        minutes = sum(maker.costs.values()) / 60
-        result["made"] = {"pictures": len(maker.costs), "cpu_minutes": round(minutes, 1)}
+        made = len(maker.costs), sum(maker.costs.values())
+    if made is not None:
+        result["made"] = {"pictures": made[0], "cpu_minutes": round(made[1] / 60, 1)}
     if details is not None:
         result["details"] = details
     path = folder / f"{figure}.json"
@@ -97,8 +99,8 @@ def write_result(
     print(note)
     for claim in claims:
         print(f"paper: {claim.paper}\n ours: {claim.ours}\n    → {'agrees' if claim.agrees else 'DOES NOT AGREE'}")
-    if maker is not None:
-        print(f"{len(maker.costs)} pictures, {minutes:.1f} CPU minutes", flush=True)
+    if made is not None:
+        print(f"{made[0]} pictures, {made[1] / 60:.1f} CPU minutes", flush=True)
     return path
 
 

@@ -19,6 +19,7 @@ work (hypernetworks, additive learning, LoRA, T2I-Adapter) and what came after i
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import shutil
@@ -30,6 +31,7 @@ from typing import Any
 from PIL import Image
 
 from experiments.common import PICTURES, RESULTS, RUNS, Claim, span, write_result
+from experiments.memory import weights_mark
 from experiments.racing import CANDIDATES, ENTRIES, choose, gauge, keep_json, leg, pace_file, train_both, train_leg
 from experiments.sheets import draw_sheet
 from zeroconv.files import atomic_write
@@ -43,7 +45,7 @@ def main() -> None:
     if arguments.worker:
         train_leg(json.loads(arguments.worker))
         return
-    runs = RUNS / "fig09" / f"steps-{arguments.steps}-batch-{arguments.batch}-seed-{arguments.seed}"
+    runs = RUNS / "fig09" / run_name(arguments)
     if arguments.fresh:
         shutil.rmtree(runs, ignore_errors=True)
     names = [name for name in ENTRIES if name in arguments.only.split(",") or arguments.only == "all"]
@@ -85,6 +87,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pictures", type=Path, default=PICTURES)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def run_name(arguments: argparse.Namespace) -> str:
+    """Of the folder: everything that decides what is trained in it."""
+    rest = [arguments.data, arguments.validation, arguments.tune, arguments.gauge, weights_mark("playroom")]
+    mark = hashlib.sha256(json.dumps(rest).encode()).hexdigest()[:8]
+    return f"steps-{arguments.steps}-batch-{arguments.batch}-seed-{arguments.seed}-{mark}"
 
 
 # ---------------------------------------------------------------- measuring

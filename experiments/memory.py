@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 import zeroconv
 from zeroconv.backbones import Backbone
+from zeroconv.backbones.locate import ASSETS
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
 from zeroconv.generation import Control, generate
@@ -89,6 +91,17 @@ class Maker:
             file.load()
             self.costs[path] = float(file.info.get("cpu_seconds", 0))
             return file.convert("RGB")
+
+
+@cache
+def weights_mark(*names: str) -> str:
+    """Names embedded models by the bytes of their weights, so that what was measured of older ones is not taken for
+    theirs; without names, all that are embedded."""
+    sha = hashlib.sha256()
+    for folder in [ASSETS / name for name in names] or [ASSETS]:
+        for file in sorted(folder.rglob("*.safetensors")):
+            sha.update(f"{file.relative_to(ASSETS)} ".encode() + file.read_bytes())
+    return sha.hexdigest()[:8]
 
 
 def digest(*modules: nn.Module) -> str:

@@ -34,7 +34,10 @@ def rewrite(text: str, results: Path) -> str:
             body = summary(results)
         else:
             path = results / f"{match[2]}.json"
-            body = section(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else "*not measured yet*\n"
+            body = "*not measured yet*\n"
+            if path.is_file():
+                result = json.loads(path.read_text(encoding="utf-8"))
+                body = together(result, results) if match[2] == "shipped" else section(result)
         return f"{match[1]}{body}{match[4]}"
 
     return BLOCK.sub(block, text)
@@ -56,14 +59,27 @@ def section(result: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def together(result: Mapping[str, Any], results: Path) -> str:
+    """What the figures of shipped weights took, and how much of that their own processors' minutes are."""
+    paths = [results / f"fig{number:02d}.json" for number, figure in FIGURES.items() if figure.shipped]
+    made = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    used = sum(one.get("call_cpu_minutes", 0.0) for one in made)
+    note = f"{result['note']} Of that the figures themselves took {used:.0f} CPU minutes; the rest is other programs'."
+    return section({**result, "note": note})
+
+
 def summary(results: Path) -> str:
-    """A line a claim over all figures."""
+    """A line a claim over all figures, and over what else was asked of them (fig08-scribble)."""
     lines = ["| figure | claim | |", "| ---: | --- | --- |"]
     for number in FIGURES:
         path = results / f"fig{number:02d}.json"
         claims = json.loads(path.read_text(encoding="utf-8")).get("claims") if path.is_file() else None
         for claim in claims or []:
             lines.append(f"| {number} | {_cell(claim['paper'])} | {VERDICT[bool(claim['agrees'])]} |")
+        for more in sorted(results.glob(f"fig{number:02d}-*.json")):
+            name = f"{number}, {more.stem.partition('-')[2]}"
+            for claim in json.loads(more.read_text(encoding="utf-8")).get("claims") or []:
+                lines.append(f"| {name} | {_cell(claim['paper'])} | {VERDICT[bool(claim['agrees'])]} |")
         if not claims:
             lines.append(
                 f"| {number} | {FIGURES[number].title} | {'see below' if path.is_file() else 'not measured'} |"

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from benchmarks.convergence import recipe_of
 from experiments.common import RUNS
+from experiments.memory import weights_mark
 from zeroconv.training import train
 from zeroconv.training.recipe import Recipe
 from zeroconv.training.run import assemble, open_run
@@ -22,7 +23,8 @@ from zeroconv.training.trainer import Trainer
 def prepare(figure: str, name: str, seed: int, steps: int, **settings: Any) -> Recipe:
     """The recipe of a run in runs/paper/FIGURE/NAME-HASH: runs of other settings never meet in one folder."""
     recipe = recipe_of(RUNS / figure / name, seed, steps, **{"training__sample_count": 0, **settings})
-    mark = hashlib.sha256(f"{json.dumps(identity(recipe), sort_keys=True)} {steps}".encode()).hexdigest()[:8]
+    told = f"{json.dumps(identity(recipe), sort_keys=True)} {steps} {weights_mark('playroom', recipe.base)}"
+    mark = hashlib.sha256(told.encode()).hexdigest()[:8]
     return recipe.model_copy(update={"out": RUNS / figure / f"{name}-{mark}"})
 
 

@@ -12,12 +12,16 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 
-from tests.tiny import tiny_backbone
+from tests.tiny import randomise_, tiny_backbone
+from zeroconv.backbones import TextStates
+from zeroconv.control import ControlNet
 from zeroconv.data import cache as cache_module
 from zeroconv.data import open_dataset
+from zeroconv.data.batches import Batch, channels_first
 from zeroconv.data.cache import CacheSettings, cache_examples, cache_hints, to_images
 from zeroconv.data.shards import Store, content_key
 from zeroconv.errors import UserError
+from zeroconv.training.objective import ControlledLoss, stream
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,27 @@ def test_cached_equals_live(pictures: Path, settings: CacheSettings, backbone) -
     close(examples.text.states([0]).hidden, backbone.embed_text([""]).hidden)
     assert examples.hints[[0]].any()
     assert len(examples.text.captions) == 4  # three different captions and the empty prompt
+
+
+def test_a_cached_loss_is_the_live_one_bit_for_bit(pictures: Path, settings: CacheSettings, backbone) -> None:
+    dataset, rows = open_dataset(pictures, condition="canny", size=32), np.arange(3)  # a shard: encoded together
+    examples = cache_examples(dataset, backbone, settings)
+    loss = ControlledLoss(backbone, randomise_(ControlNet.from_backbone(backbone)))
+    words = [int(examples.captions[i][0]) for i in rows]
+    cached = Batch(
+        torch.from_numpy(examples.moments[rows]),
+        channels_first(examples.hints[rows]),
+        examples.text.states(words),
+        rows,
+    )
+    moments = backbone.encode_image(to_images(np.stack([np.asarray(dataset[i].image) for i in rows])))
+    hidden = backbone.embed_text(list(examples.text.captions)).hidden[words]
+    hints = channels_first(np.stack([np.asarray(dataset[i].hint)[..., 0] for i in rows]))
+    live = Batch(moments, hints, TextStates(hidden), rows)
+    for step in range(3):  # the same sample of the posterior, timesteps and noise
+        found, wanted = (loss(batch, stream("cpu", step)) for batch in (cached, live))
+        assert torch.equal(found, wanted)
+    assert not torch.equal(loss(cached, stream("cpu", 0)), loss(cached, stream("cpu", 1)))
 
 
 def test_a_second_run_computes_nothing(pictures: Path, settings: CacheSettings, backbone, monkeypatch) -> None:

@@ -9,14 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.tiny import tiny_backbone
 from zeroconv import playroom
 from zeroconv.conditions import CONDITIONS, annotate, maps, pose
 from zeroconv.data import open_dataset
 from zeroconv.data.batches import BatchPlan, channels_first, hints_to_float
+from zeroconv.data.cache import CacheSettings, cache_examples
 from zeroconv.data.cache_keys import drawing_key
 from zeroconv.data.drawing import draw
 from zeroconv.data.generated import EXACT
 from zeroconv.errors import UserError
+from zeroconv.training.trainer import mirror_of, mirrors_of
 
 
 def test_each_source_may_have_its_own_condition():
@@ -84,3 +87,29 @@ def test_a_batch_mirrors_hints_by_their_own_rule():
     left[:, 0] = (255, 128, 128)  # faces left, stands left
     turned = CONDITIONS["normal"].mirror(left)
     assert (turned[:, 3] == (0, 128, 128)).all()
+    grey = np.arange(8, dtype=np.uint8).reshape(2, 4)  # a shard of poses without people, of blank normals
+    assert all((CONDITIONS[name].mirror(grey) == grey[:, ::-1]).all() for name in ("pose", "normal"))
+
+
+def test_hints_of_several_conditions_are_mirrored_each_by_its_own(tmp_path):
+    data = open_dataset(
+        "playroom:test:2?condition=normal + playroom:test:2?condition=canny", condition="depth", size=64
+    )
+    examples = cache_examples(data, tiny_backbone(), CacheSettings(tmp_path, workers=1, flip=True))
+    assert list(examples.conditions) == ["normal", "normal", "canny", "canny"]
+    plan = BatchPlan(examples, 4, flip=True, mirror=mirror_of("depth"), mirrors=mirrors_of(set(examples.conditions)))
+    plain, seen = BatchPlan(examples, 4), set()
+    for step in range(8):
+        batch, straight = plan.batch(step), plain.batch(step)
+        for row, i in enumerate(batch.indices):
+            hint, before = (np.moveaxis(b.hints[row].numpy(), 0, -1) for b in (batch, straight))
+            if not np.array_equal(hint, before):
+                wanted = CONDITIONS[data.condition_of(int(i))].mirror(before)
+                assert np.array_equal(hint, wanted)
+                seen.add(int(i))
+    assert seen == {0, 1, 2, 3}
+    never = BatchPlan(examples, 4, flip=True, mirrors={"normal": None})
+    for step in range(4):
+        batch, straight = never.batch(step), plain.batch(step)
+        for row, i in enumerate(batch.indices):
+            assert i > 1 or torch.equal(batch.moments[row], straight.moments[row])

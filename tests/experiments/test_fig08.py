@@ -18,10 +18,16 @@ def found(levels: dict[str, float]) -> dict:
 
 
 def test_only_trained_rivals_are_spoken_of() -> None:
-    followed, lite = claims(found({"full": 0.7, "lite": 0.5}), MAIN["canny"], 1)
-    assert followed.agrees and lite.agrees and "lite" in lite.ours
-    _, lite, gaussian = claims(found({"full": 0.7, "lite": 0.7, "gaussian": 0.5}), MAIN["canny"], 1)
-    assert not lite.agrees and gaussian.agrees
+    followed, behind, weak = claims(found({"full": 0.7, "lite": 0.5}), MAIN["canny"], 1)
+    assert followed.agrees and behind.agrees and weak.agrees and "lite" in behind.ours
+    _, behind, weak, worse, level = claims(found({"full": 0.7, "lite": 0.7, "gaussian": 0.5}), MAIN["canny"], 1)
+    assert not behind.agrees and not weak.agrees and worse.agrees and not level.agrees
+
+
+def test_being_behind_by_little_is_not_being_too_weak() -> None:
+    _, behind, weak, worse, level = claims(found({"full": 0.7, "lite": 0.68, "gaussian": 0.67}), MAIN["canny"], 1)
+    assert behind.agrees and not weak.agrees and "3%" in weak.ours
+    assert worse.agrees and level.agrees
 
 
 def test_sketches_have_runs_of_their_own(monkeypatch) -> None:

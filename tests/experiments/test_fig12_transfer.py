@@ -32,7 +32,8 @@ def test_it_runs_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fig12, "evaluate", counted)
     with pytest.raises(KeyboardInterrupt):
         fig12.main()
-    assert len(json.loads((tmp_path / "fig12-3-2.json").read_text())) == 2
+    (kept,) = tmp_path.glob("fig12-3-2-*.json")
+    assert len(json.loads(kept.read_text())) == 2
     fig12.main()
     assert calls[2:] == [
         "playroom:test:3?style=pencil", "playroom:test:3?style=pencil",
@@ -56,3 +57,38 @@ def test_the_verdicts_follow_the_figures(plain, moved, verdicts):
         for c, b, m in fig12.cases()
     }
     assert tuple(claim.agrees for claim in fig12.claims(measured)) == verdicts
+
+
+def test_a_control_of_its_own_is_measured_beside_those_that_were_moved(tmp_path, monkeypatch):
+    monkeypatch.setattr(fig12, "RUNS", tmp_path)
+    words = ["fig12", "--count", "3", "--none", "2", "--anew", "7", "--out", str(tmp_path), "--pictures", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words)
+    (tmp_path / f"fig12-3-2-{fig12.weights_mark()}.json").write_text(
+        json.dumps({"canny playroom-night unchanged": {**measured_at(0.5), "kept": True}})
+    )
+    seen = []
+
+    def measure(models, condition, base, method, arguments):
+        seen.append((base, method))
+        return measured_at(0.6 if method == fig12.ANEW else 0.5)
+
+    monkeypatch.setattr(fig12, "measure", measure)
+    monkeypatch.setattr(fig12, "draw", lambda *args: None)
+    fig12.main()
+    assert ("playroom-night", "unchanged") not in seen and ("playroom-night", fig12.ANEW) in seen and len(seen) == 6
+    result = json.loads((tmp_path / "fig12-anew.json").read_text())
+    assert [row[2] for row in result["rows"]] == ["unchanged", "difference", fig12.ANEW] * 2
+    (claim,) = result["claims"]
+    assert not claim["agrees"] and "trained there" in claim["ours"]
+
+
+def measured_at(own: float) -> dict:
+    values = {"own": span(own), "shuffled": span(0.15), "none": span(0.2), "ceiling": span(0.8), "real": span(0.9)}
+    tones = {"made": {"lightness": 50, "chroma": 20}, "style": {"lightness": 50, "chroma": 20}}
+    return {"metric": "f1_1px", "values": values, "lift": span(own - 0.15), "tones": tones, "n": 3}
+
+
+def test_what_trains_on_a_community_base_is_a_run_of_its_own():
+    pencil, night = (fig12.recipe_on(base, 7) for base in ("playroom-pencil", "playroom-night"))
+    assert pencil.base == "playroom-pencil" and "style=pencil" in str(pencil.data.train)
+    assert pencil.out != night.out and pencil.training.steps == 7

@@ -33,10 +33,22 @@ def test_a_block_shows_verdicts_pictures_and_table(results: Path) -> None:
 
 def test_the_summary_counts_every_figure(results: Path) -> None:
     (results / "fig09.json").write_text(json.dumps({"columns": ["", "f1"], "rows": [["a", 1.0]]}))
+    more = {"claims": [{"paper": "of sketches too", "ours": "no", "agrees": False}]}
+    (results / "fig08-scribble.json").write_text(json.dumps(more))
     text = page.summary(results)
+    assert "| 8, scribble | of sketches too | **does not agree** |" in text
     assert "| 8 | zero is best | agrees |" in text and "| 8 | all the same | **does not agree** |" in text
     assert "| 9 | rivals that read the same hints | see below |" in text
     assert "| 10 | how many pictures training needs | not measured |" in text
+
+
+def test_figures_that_ran_together_say_what_they_used(tmp_path: Path) -> None:
+    for number, minutes in ((5, 20.0), (7, 10.5), (4, 99.0)):  # the last is trained first
+        (tmp_path / f"fig{number:02d}.json").write_text(json.dumps({"call_cpu_minutes": minutes}))
+    result = {"columns": ["figure", "minutes"], "rows": [["all", 18.0]], "command": "c", "note": "On 2 cores."}
+    (tmp_path / "shipped.json").write_text(json.dumps(result))
+    text = page.rewrite(BLOCK.format("shipped", ""), tmp_path)
+    assert "On 2 cores. Of that the figures themselves took 30 CPU minutes" in text and "| all | 18 |" in text
 
 
 def test_a_figure_without_claims_is_a_table(results: Path) -> None:

@@ -11,6 +11,7 @@ from tests.tiny import randomise_, tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import MODES, SCHEDULERS, Control, generate
+from zeroconv.generation.guidance import connection_weights
 from zeroconv.generation.sampling import Guide, predict
 
 
@@ -55,6 +56,18 @@ def test_a_seed_gives_the_same_picture_in_any_batch(backbone, trained, scheduler
     assert (whole[0] - whole[1]).abs().max() > 0.01  # other seeds are other pictures
     alone = generate(backbone, "a", [control], seed=13, steps=3, scheduler=scheduler, output="tensor")
     assert (alone[0] - whole[2]).abs().max() < 1e-4
+
+
+def test_a_control_may_have_a_rule_of_its_own(backbone, trained):
+    def made(weights):
+        controls = [Control(trained, hint(), weights=weights), Control(trained, hint(1))]
+        return pixels(generate(backbone, "a", controls, guidance="cond", steps=2))
+
+    for rule in MODES:
+        assert np.array_equal(made(rule), made(connection_weights(rule, backbone.connections)))
+    assert not np.array_equal(made("resolution"), made(None))
+    with pytest.raises(UserError, match="no guidance 'deep'"):
+        made("deep")
 
 
 def test_the_picture_answers_to_hint_prompt_and_negative(backbone, trained):

@@ -22,6 +22,9 @@ def test_convergence_is_noticed_and_may_end_the_run(trainer) -> None:
     assert run.step == run.converged["seen"] + 6 < 60
     events = [line for line in run.log.read() if line.get("event") == "converged"]
     assert len(events) == 1 and events[0]["converged"]["confidence"] > 0.99
+    again = trainer(**LEARNS, on_convergence="stop_after=6")  # the same command, given once more
+    assert again.resume() and again.run() == "finished" and again.step == run.step
+    assert equal(weights(again), weights(run))
 
 
 @pytest.mark.slow
@@ -46,9 +49,12 @@ def test_after_convergence_the_rate_falls_or_the_batch_grows(trainer) -> None:
 
 def test_unknown_actions_are_told() -> None:
     base = {"out": "x", "data": {"train": "x", "condition": "canny"}}
-    for text in ("stop", "lower_lr=2", "enlarge_batch=0", "sing=3"):
+    for text in ("stop", "lower_lr=2", "enlarge_batch=0", "enlarge_batch=1.5", "sing=3"):
         with pytest.raises(UserError, match="stop_after"):
             parse_recipe({**base, "training": {"steps": 5, "on_convergence": text}})
+    blind = {"steps": 5, "on_convergence": "stop_after=3", "validate_every": 0}
+    with pytest.raises(UserError, match="validate_every is 0"):
+        parse_recipe({**base, "training": blind})
 
 
 def break_down(run, steps: set[int], times: int) -> None:

@@ -14,6 +14,7 @@ from tests.training.test_events import LEARNS
 from tests.training.test_trainer import trainer
 from zeroconv.training.charts import Curve, chart, smooth, ticks
 from zeroconv.training.report import write_report
+from zeroconv.training.run import _page
 
 __all__ = ["trainer"]
 
@@ -29,6 +30,24 @@ def test_the_page_of_a_run(trainer) -> None:
     assert len(points) == 11  # a measurement at step 0 and every six steps
     band = re.findall(r'<polygon[^>]* points="([^"]+)"', page)[0].split()
     assert len(band) == 22  # the gain's interval, there and back
+
+
+def test_the_page_is_written_with_every_checkpoint(trainer) -> None:
+    run, seen = trainer(steps=4, checkpoint_every=2), []
+    run.page = lambda: seen.append(run.step)
+    run.run()
+    assert seen == [2, 4]
+
+
+def test_the_page_of_a_run_that_goes_on_says_nothing_of_its_last_stop(trainer) -> None:
+    run = trainer(steps=2)
+    run.folder.mkdir(exist_ok=True)
+    (run.folder / "summary.json").write_text('{"status": "interrupted", "steps": 1}')
+    _page(run)
+    assert "interrupted" not in (run.folder / "report.html").read_text()
+    (run.folder / "summary.json").write_text('{"status": "finished", "steps": 1}')
+    _page(run)
+    assert "finished" in (run.folder / "report.html").read_text()
 
 
 def test_a_run_that_has_hardly_begun_has_a_page_too(tmp_path) -> None:

@@ -58,6 +58,8 @@ def test_a_half_written_file_is_no_checkpoint(tmp_path: Path) -> None:
     state = load_checkpoint(tmp_path)
     assert state is not None
     assert state["step"] == 5
+    save_checkpoint(tmp_path, 6, {}, keep=2)  # each may be as large as a whole state: they go
+    assert not (tmp_path / "writing.pt").exists() and not list(tmp_path.glob(".writing*"))
 
 
 def test_nothing_is_none(tmp_path: Path) -> None:

@@ -258,6 +258,8 @@ def test_time_ends_a_run(trainer) -> None:
     run = trainer(steps=10_000, max_minutes=0.5 / 60)
     assert run.run() == "finished"
     assert 0 < run.step < 1000
+    again = trainer(steps=10_000, max_minutes=0.5 / 60)
+    assert again.resume() and again.run() == "finished" and again.step == run.step
     assert threading.active_count() < 20  # readers end with their runs
 
 

@@ -60,7 +60,10 @@ def mirror_people(people: Sequence[ndarray], width: int) -> list[ndarray]:
 
 
 def mirror_hint(hint: ndarray) -> ndarray:
-    """A drawn pose (H, W, 3) in a mirror: flipped, and the colours of left and right exchanged."""
+    """A drawn pose (H, W, 3) in a mirror: flipped, and the colours of left and right exchanged. A grey one (H, W) shows
+    nobody."""
+    if hint.ndim == 2:
+        return hint[:, ::-1]
     flipped = hint[:, ::-1].astype(np.int64) @ (65536, 256, 1)
     out = flipped.copy()
     for joint, other in enumerate(MIRRORED):

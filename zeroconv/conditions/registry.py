@@ -29,7 +29,8 @@ def _first_channel(hint: ndarray) -> ndarray:
 
 def _mirror_normals(hint: ndarray) -> ndarray:
     turned = hint[:, ::-1].copy()
-    turned[..., 0] = 255 - turned[..., 0]
+    if hint.ndim == 3:  # a grey one, of which all channels are alike, is blank
+        turned[..., 0] = 255 - turned[..., 0]
     return turned
 
 

@@ -35,6 +35,7 @@ from zeroconv.data.generated import EXACT, Scenes, exact_hint
 from zeroconv.data.shards import content_key
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
+from zeroconv.machine import cores
 from zeroconv.playroom import render
 
 JOURNAL = ".annotated.jsonl"
@@ -82,7 +83,7 @@ def annotate_dataset(
     done = {names[i]: known[names[i]] for i in range(len(keys)) if _is_done(job.out, known.get(names[i]), keys[i])}
     todo = [i for i, name in enumerate(names) if name not in done]
     report = Report(kept=len(done))
-    run = run or partial(_local, workers=workers or len(os.sched_getaffinity(0)))
+    run = run or partial(_local, workers=workers or cores())
     with open(job.out / JOURNAL, "a", encoding="utf-8") as journal:
         for number, line in enumerate(run(partial(annotate_one, job), todo), start=1):
             line = {"name": names[line["i"]], "key": keys[line["i"]], **{k: v for k, v in line.items() if k != "i"}}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import bisect
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from queue import Queue
 
@@ -62,6 +62,8 @@ class BatchPlan:
     hint_dropout: float = 0.0
     flip: bool = False
     mirror: Callable[[ndarray], ndarray] = lambda hint: hint[:, ::-1]  # a hint (H, W[, C]) in a mirror
+    # the same of hints of other conditions than the recipe's; None: such a hint must not be mirrored
+    mirrors: Mapping[str | None, Callable[[ndarray], ndarray] | None] = field(default_factory=dict)
     rank: int = 0
     world: int = 1
 
@@ -113,17 +115,23 @@ class BatchPlan:
         moments = self.examples.moments[indices]
         hints = self.examples.hints[indices] if len(self.examples.hints) else None
         if self.flip and self.examples.mirrored is not None:
-            turn = (mirrored < 0.5) & self.examples.mirrorable[indices]
+            ways = [self._mirror_of(int(i)) for i in indices]
+            turn = (mirrored < 0.5) & self.examples.mirrorable[indices] & [way is not None for way in ways]
             if turn.any():
                 moments[turn] = self.examples.mirrored[indices[turn]]
                 if hints is not None:
-                    hints[turn] = np.stack([self.mirror(hint) for hint in hints[turn]])
+                    turned = zip(hints[turn], (way for way, t in zip(ways, turn, strict=True) if t), strict=True)
+                    hints[turn] = np.stack([way(hint) for hint, way in turned if way is not None])
         if hints is not None:
             hints[blind < self.hint_dropout] = 0
         text = self.examples.text.states(rows)
         if hints is None:  # then all are of the size that the text states were made for
             return Batch(torch.from_numpy(moments), None, text, indices)
         return Batch(torch.from_numpy(moments), channels_first(hints), of_size(text, *hints.shape[1:3]), indices)
+
+    def _mirror_of(self, i: int) -> Callable[[ndarray], ndarray] | None:
+        known = self.examples.conditions
+        return self.mirror if known is None else self.mirrors.get(known[i], self.mirror)
 
     def from_step(self, step: int, ahead: int = 2) -> Iterator[Batch]:
         """The batches of `step`, `step + 1`, …; a thread reads `ahead` of them while the model works."""

@@ -24,14 +24,14 @@ from zeroconv.data.buckets import Frame
 from zeroconv.data.cache_keys import drawing_key
 from zeroconv.data.datasets import Dataset
 from zeroconv.data.drawing import Drawn, draw_shards
-from zeroconv.data.examples import Captions, Examples, TextTable
+from zeroconv.data.examples import Captions, Examples, TextTable, alike
 from zeroconv.data.shards import Rows, Shard, Store, content_key, default_root
 from zeroconv.data.signatures import remembered
 from zeroconv.errors import UserError
 
 SHARD = 256  # examples; at 512 px 34 MB of moments, at 128 px 4 MB
 _NO_PICTURES = np.zeros((0, 8, 8, 3), np.uint8)
-FORMAT = 1  # of the shards; a change makes new ones
+FORMAT = 2  # of the shards; a change makes new ones
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 
@@ -92,7 +92,10 @@ def cache_examples(
         raise UserError(f"no picture of the data set can be used; the first: {first}")
     texts = [text for shard in hints for text in shard.note["text"]]
     table = cache_text(backbone, texts, root, progress, settings.rank, settings.world)
-    return Examples.of(hints, moments, texts, table, broken, _repeats(dataset, [part for part, _ in plan], hints))
+    parts = [part for part, _ in plan]
+    return Examples.of(
+        hints, moments, texts, table, broken, _repeats(dataset, parts, hints), _conditions(dataset, parts, hints)
+    )
 
 
 def _filled(
@@ -178,6 +181,17 @@ def _repeats(dataset: Dataset, parts: list[Part], shards: list[Shard]) -> list[i
     ]
 
 
+def _conditions(dataset: Dataset, parts: list[Part], shards: list[Shard]) -> list[str | None] | None:
+    """What the hint of each whole example is of; None where all are of the data set's own condition."""
+    if all(source.condition in (None, dataset.condition) for source in dataset.sources):
+        return None
+    return [
+        dataset.condition_of(i)
+        for part, shard in zip(parts, shards, strict=True)
+        for i in _whole(dataset, part.indices, shard)
+    ]
+
+
 def _whole(dataset: Dataset, indices: Sequence[int], shard: Shard) -> list[int]:
     """Which examples of a part its shard holds: all but the broken ones."""
     keys = iter([*shard.note["keys"], None])
@@ -235,9 +249,7 @@ def _write_hints(store: Store, key: str, dataset: Dataset, part: Part, examples:
     arrays: dict[str, ndarray] = {}
     hints = [e.hint for e in good if e.hint is not None]
     if hints:
-        if len({hint.ndim for hint in hints}) > 1:  # one hint in colour, all in colour
-            hints = [hint if hint.ndim == 3 else np.repeat(hint[..., None], 3, -1) for hint in hints]
-        arrays["hint"] = np.stack(hints)
+        arrays["hint"] = np.stack(alike(hints))
     if good and all(dataset.generated(i) for i in part.indices):
         arrays["image"] = np.stack([e.image for e in good if e.image is not None])
     names = {dataset.name(i): e.broken for i, e in zip(part.indices, examples, strict=True) if e.broken is not None}

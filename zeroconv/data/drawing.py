@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,6 +16,7 @@ from numpy import ndarray
 from zeroconv.conditions.resizing import with_hole
 from zeroconv.data.datasets import Dataset
 from zeroconv.data.fitting import BrokenExample
+from zeroconv.machine import cores
 
 _TASK = 16  # examples a task: small enough to share the work evenly, large enough to outweigh its sending
 
@@ -55,7 +55,7 @@ def _thin(hint: ndarray) -> ndarray:
 def draw_shards(dataset: Dataset, shards: Sequence[Sequence[int]], workers: int | None = None) -> Iterator[list[Drawn]]:
     """The examples of each shard in turn; the next shard is drawn while the caller works on one."""
     total = sum(map(len, shards))
-    workers = min(workers or len(os.sched_getaffinity(0)), total // (4 * _TASK))
+    workers = min(workers or cores(), total // (4 * _TASK))
     if workers < 2:
         yield from ([draw(dataset, i) for i in shard] for shard in shards)
         return

@@ -40,9 +40,21 @@ class Table:
     def __getitem__(self, indices: Sequence[int] | ndarray) -> ndarray:
         shards = np.searchsorted(self.starts, indices, side="right") - 1
         rows = [self.parts[s][i - self.starts[s]] for s, i in zip(shards, indices, strict=True)]
-        if len({row.shape for row in rows}) > 1:  # grey hints of one shard beside coloured ones of another
-            rows = [row if row.ndim == 3 else np.repeat(row[..., None], 3, -1) for row in rows]
-        return np.stack(rows)
+        return np.stack(alike(rows))
+
+
+def alike(hints: list[ndarray]) -> list[ndarray]:
+    """Hints (H, W), (H, W, 3) or (H, W, 4) with as many channels as the one that has most: grey beside colours, and
+    whole ones beside those that have a hole."""
+    most = max((hint.shape[2] if hint.ndim == 3 else 1 for hint in hints), default=1)
+    if all(hint.ndim == 2 or hint.shape[2] == most for hint in hints) and len({hint.ndim for hint in hints}) < 2:
+        return hints
+    found = []
+    for hint in hints:
+        colours = hint if hint.ndim == 3 else np.repeat(hint[..., None], 3, -1)
+        solid = np.full((*colours.shape[:2], 1), 255, np.uint8)
+        found.append(colours if colours.shape[2] == most else np.concatenate([colours, solid], -1))
+    return found
 
 
 @dataclass
@@ -118,6 +130,7 @@ class Examples:
     text: TextTable
     broken: dict[str, str] = field(default_factory=dict)  # name → why it was set aside
     repeats: ndarray | None = None  # (N,) how often a pass takes each; None: once
+    conditions: Sequence[str | None] | None = None  # (N,) what each hint is of; None: all are of the recipe's
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -143,6 +156,7 @@ class Examples:
         table: TextTable,
         broken: dict[str, str],
         repeats: Sequence[int] = (),
+        conditions: Sequence[str | None] | None = None,
     ) -> Examples:
         rows = {caption: row for row, caption in enumerate(table.captions)}
         return cls(
@@ -154,6 +168,7 @@ class Examples:
             text=table,
             broken=broken,
             repeats=np.array(repeats) if any(times != 1 for times in repeats) else None,
+            conditions=conditions,
         )
 
     def prompts(self, indices: Sequence[int] | ndarray) -> list[str]:

@@ -8,16 +8,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
-from PIL import Image
 
 from zeroconv.conditions import CONDITIONS
 from zeroconv.conditions.pose import from_openpose
 from zeroconv.data.columns import Columns
 from zeroconv.data.datasets import Example, Source
+from zeroconv.data.pictures import picture_size, read_hint, read_picture
 from zeroconv.data.signatures import signature
 from zeroconv.errors import UserError
 
@@ -62,7 +62,7 @@ class Folder:
     def example(self, i: int, size: int | None, condition: str | None) -> Example:
         row = self.rows[i]
         named = row.hint_of(condition)
-        hint = None if named is None else read_picture(self.folder / named)
+        hint = None if named is None else read_hint(self.folder / named, self.condition or condition)
         mirrorable = not any(SIDED.search(text) for text in row.text)
         image = read_picture(self.folder / row.image)
         people = None if row.pose is None else read_people(self.folder / row.pose, image.size)
@@ -142,30 +142,6 @@ def _row(value: Mapping[str, Any], columns: Columns) -> Row:
             named["pose"] = str(value["pose_image"])
     image = str(columns.image(value))
     return Row(image, columns.caption(value), None if hint is None else str(hint), pose, tuple(named.items()))
-
-
-def read_picture(path: Path) -> Image.Image:
-    """RGB; what is transparent becomes white. Raises UserError."""
-    try:
-        with Image.open(path) as opened:
-            if opened.mode in ("RGBA", "LA", "PA") or "transparency" in opened.info:
-                layer = opened.convert("RGBA")
-                ground = Image.new("RGBA", layer.size, "white")
-                return Image.alpha_composite(ground, layer).convert("RGB")
-            return opened.convert("RGB")
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing.") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as a picture ({error}).") from error
-
-
-def picture_size(file: Path | IO[bytes]) -> tuple[int, int]:
-    """Width and height, from the header alone. Raises UserError."""
-    try:
-        with Image.open(file) as opened:
-            return opened.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{file} cannot be read as a picture ({error}).") from error
 
 
 def read_people(path: Path, size: tuple[int, int]) -> tuple[ndarray, ...]:

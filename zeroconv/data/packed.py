@@ -12,11 +12,10 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from zeroconv.data.columns import USUAL, Columns
 from zeroconv.data.datasets import Example
-from zeroconv.data.folders import SIDED, Folder, picture_size
+from zeroconv.data.folders import SIDED, Folder
+from zeroconv.data.pictures import picture_size, read_hint, read_picture
 from zeroconv.data.signatures import signature
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
@@ -40,6 +39,12 @@ def pack(folder: Path, out: Path, kind: str, shard: int = 1000) -> list[Path]:
     write = {"parquet": _write_parquet, "tar": _write_tar}.get(kind)
     if write is None:
         raise UserError(f"there is no format {kind!r}; choose imagefolder, parquet or tar.")
+    several = sorted({condition for row in source.rows for condition, _ in row.named})
+    if len(several) > 1:
+        raise UserError(
+            f"{folder} has hints of {', '.join(several)}, and a {kind} shard holds one a picture; annotate one "
+            "condition at a time, or keep the imagefolder."
+        )
     count = -(-len(source) // shard)
     paths = []
     for number in range(count):
@@ -108,7 +113,8 @@ class Packed:
         return f"{self.shards[shard].name}:{place[0]}" + (f".{place[1]}" if isinstance(place[1], int) else "")
 
     def key(self, i: int) -> str:
-        return f"{self._signatures[self.rows[i][0]]} {self.rows[i][1:]}"
+        read = "" if self.columns == USUAL else f" {self.columns}"  # which of its columns: captions, hints, pictures
+        return f"{self._signatures[self.rows[i][0]]} {self.rows[i][1:]}{read}"
 
     @cached_property
     def _signatures(self) -> list[str]:
@@ -117,14 +123,29 @@ class Packed:
     def example(self, i: int, size: int | None, condition: str | None) -> Example:
         image, hint, text = self._read(i)
         name = self.name(i)
-        drawn = None if hint is None else _picture(hint, name)
+        drawn = (
+            None if hint is None else read_hint(io.BytesIO(hint), self.condition or condition, f"the hint of {name}")
+        )
         sides = not any(SIDED.search(t) for t in text)
-        return Example(name, _picture(image, name), text, drawn, sides)
+        return Example(name, read_picture(io.BytesIO(image), name), text, drawn, sides)
 
     def shape(self, i: int) -> tuple[int, int]:
-        return picture_size(io.BytesIO(self._read(i)[0]))
+        return picture_size(io.BytesIO(self._read(i)[0]), self.name(i))
 
     def _read(self, i: int) -> tuple[bytes, bytes | None, tuple[str, ...]]:
+        """Picture, hint and captions of a row. Raises UserError for a row that holds something else, or is damaged."""
+        try:
+            return self._taken(i)
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            OSError,
+            NotImplementedError,
+        ) as error:  # pyarrow's errors are of these
+            raise UserError(f"{self.name(i)} cannot be read ({error}).") from error
+
+    def _taken(self, i: int) -> tuple[bytes, bytes | None, tuple[str, ...]]:
         path = self.shards[self.rows[i][0]]
         if path.suffix == ".tar":
             return _read_tar(path, dict(self.rows[i][2]))
@@ -242,14 +263,6 @@ def _content(cell: Any) -> bytes:
     if not isinstance(content, bytes):
         raise UserError("the parquet file holds paths or addresses of pictures, not the pictures.")
     return content
-
-
-def _picture(content: bytes, name: str) -> Image.Image:
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            return opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{name} cannot be read as a picture ({error}).") from error
 
 
 def _arrow() -> tuple[Any, Any]:

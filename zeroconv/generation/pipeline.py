@@ -33,10 +33,10 @@ class Control:
     hint: one picture for all, or a list of one a prompt or one a generated picture: PIL, or Tensor (3, H, W) in [0, 1].
     weight scales every residual, one number or one a prompt or picture; start and end bound its window in shares of the
     schedule; curve changes the weight along the schedule: a name of `compose.CURVES`, or (fraction, factor) points.
-    `weights`, one a connection, stand in place of those of the guidance. mask: where it acts, a picture (white: fully)
-    or Tensor (H, W) in [0, 1]. mode: one of A1111's, "balanced", "prompt", "control", in place of the guidance for this
-    control; conditional_only: it leaves the unconditional half alone, whatever the guidance. A rival has no residuals
-    to weigh: it takes a hint, a window and conditional_only.
+    `weights`, one a connection or a rule of `guidance.MODES` by its name, stand in place of those of the guidance.
+    mask: where it acts, a picture (white: fully) or Tensor (H, W) in [0, 1]. mode: one of A1111's, "balanced",
+    "prompt", "control", in place of the guidance for this control; conditional_only: it leaves the unconditional half
+    alone, whatever the guidance. A rival has no residuals to weigh: it takes a hint, a window and conditional_only.
     """
 
     net: Net
@@ -44,7 +44,7 @@ class Control:
     weight: float | Sequence[float] = 1.0
     start: float = 0.0
     end: float = 1.0
-    weights: Sequence[float] | None = None
+    weights: Sequence[float] | str | None = None
     curve: Curve = "constant"
     mask: Any = None
     mode: str | None = None
@@ -67,7 +67,7 @@ def generate(
     latents: Tensor | None = None,
     count: int = 1,
     batch_size: int = 8,
-    connection_weights: Sequence[float] | None = None,
+    connection_weights: Sequence[float] | str | None = None,
     callback: Callable[[int, int, Tensor], None] | None = None,
     output: Literal["pil", "tensor"] = "pil",
 ) -> list:
@@ -227,11 +227,15 @@ def _hint_tensor(hint: Any, size: tuple[int, int], rule: str | None) -> Tensor:
     return hints_to_float(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
 
 
-def _weights(backbone: Backbone, control: Control, guidance: str, override: Sequence[float] | None) -> list[float]:
+def _weights(
+    backbone: Backbone, control: Control, guidance: str, override: Sequence[float] | str | None
+) -> list[float]:
     if isinstance(control.net, Rival):
         return [1.0]
     chosen = control.weights if control.weights is not None else override
-    if chosen is not None:
+    if isinstance(chosen, str):
+        weights = guidance_modes.connection_weights(chosen, backbone.connections)
+    elif chosen is not None:
         weights = list(chosen)
     elif control.mode is not None:
         weights, _ = compose.mode_weights(control.mode, backbone.connections)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GUIDANCE = ("both", "cond")
 
 
-def check_rivals(controls: Sequence[Control], guidance: str, connection_weights: Sequence[float] | None) -> None:
+def check_rivals(controls: Sequence[Control], guidance: str, connection_weights: Sequence[float] | str | None) -> None:
     """Raise UserError where one of `controls` is a rival and something is asked that needs residuals."""
     rivals = [control for control in controls if isinstance(control.net, Rival)]
     if not rivals:

@@ -22,6 +22,7 @@ from PIL import ImageColor
 
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
+from zeroconv.machine import cores
 
 # the colour names of CSS level 3, as words; their values are Pillow's
 _WORDS = """
@@ -137,7 +138,7 @@ def build_fill50k(
     done = count - len(missing)
     for folder in ("source", "target"):
         (out / folder).mkdir(exist_ok=True)
-    for number in _over(partial(_write, out, size, seed), missing, workers or len(os.sched_getaffinity(0))):
+    for number in _over(partial(_write, out, size, seed), missing, workers or cores()):
         done += number
         progress(done, count)
     with atomic_write(out / "prompt.json") as temporary:

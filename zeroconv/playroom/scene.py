@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from numpy import ndarray
 from PIL import Image
 
 from zeroconv.errors import UserError
+from zeroconv.machine import cores
 from zeroconv.playroom.captions import all_captions, caption_of
 from zeroconv.playroom.people import KEYPOINTS
 from zeroconv.playroom.renderer import Camera, Hits, cast, draw, parts_of
@@ -135,7 +135,7 @@ def render_many(seeds: Sequence[int], size: int = 128, workers: int | None = Non
     """Scenes (`maps`) or (picture, caption) pairs of seeds, in order, over `workers` processes (default: all cores)."""
     _check(size)
     job = partial(render if maps else render_image, size=size)
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or cores()
     if workers == 1 or len(seeds) < 32:
         return [job(seed) for seed in seeds]
     with ProcessPoolExecutor(workers) as pool:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
+from zeroconv.machine import cores
 from zeroconv.playroom.sticker_captions import caption, noun_phrase
 from zeroconv.playroom.sticker_cards import write_card
 from zeroconv.playroom.sticker_compose import (
@@ -179,7 +180,7 @@ def _render_all(
     icons: list[Icon], folder: Path, size: int, workers: int | None, total: int, progress: Callable | None
 ) -> Iterable[Icon]:
     """Render every icon to its file, in processes (resvg holds the GIL); yields the icons that could not be drawn."""
-    workers = min(workers or os.cpu_count() or 1, max(1, len(icons) // _JOBS_A_WORKER))
+    workers = min(workers or cores(), max(1, len(icons) // _JOBS_A_WORKER))
     jobs = [(icon, str(_picture(folder, icon)), size) for icon in icons]
     done = total - len(icons)
     if workers <= 1:

@@ -93,6 +93,10 @@ class Loop:
     def _ends_early(self) -> bool:
         return False
 
+    def _over(self) -> bool:
+        """Whether the time that the recipe gives is used up."""
+        return self.settings.max_minutes is not None and self.seconds > 60 * self.settings.max_minutes
+
     def _agreed(self, *wishes: bool) -> list[bool]:
         """Each wish, if any process of the run has it: they must stop at the same step, or one waits for ever."""
         return list(wishes)
@@ -114,7 +118,9 @@ class Loop:
             if self.step == 0:
                 self._validate()
                 self._evaluate()
-            while self.step < settings.steps:
+            # a run that ended before its last step, given the same command again, has nothing left to do
+            done = self.step > 0 and any(self._agreed(self._over(), self._ends_early()))
+            while self.step < settings.steps and not done:
                 waited = time.monotonic()
                 micro = list(itertools.islice(batches, self.accumulation))
                 waited = time.monotonic() - waited
@@ -127,9 +133,8 @@ class Loop:
                 self.step += 1
                 self.micro += len(micro)
                 self.seconds = time.monotonic() - began
-                meter.add(loss, waited)
-                over = settings.max_minutes is not None and self.seconds > 60 * settings.max_minutes
-                asked, over = self._agreed(stop.asked, over)
+                meter.add(loss, waited, len(micro))
+                asked, over = self._agreed(stop.asked, self._over())
                 last = over or self.step == settings.steps or self._ends_early()
                 if self.step % settings.log_every == 0 or last:
                     self._report(norm)

@@ -122,7 +122,7 @@ class LoraTrainer(Loop):
             data, settings.batch_size, settings.seed, settings.prompt_dropping, flip=recipe.data.flip
         )
         self.log = RunLog(self.folder / "log.jsonl")
-        self.meter = Meter(settings.batch_size * settings.accumulation)
+        self.meter = Meter(settings.batch_size)
         self.history: list[dict[str, float]] = []
 
     def _gradients(self, micro: list[Batch]) -> float:

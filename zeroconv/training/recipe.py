@@ -184,6 +184,10 @@ class TrainingSettings(Strict):
         for name, schedule in (("power", "polynomial"), ("cycles", "cosine")):
             if getattr(self, name) != type(self).model_fields[name].default and self.schedule != schedule:
                 raise ValueError(f"training.{name} is of the {schedule} schedule; this one is {self.schedule}")
+        if self.on_convergence is not None and not self.validate_every:
+            raise ValueError(
+                "training.on_convergence acts on what validations measure, and training.validate_every is 0: never"
+            )
         if self.precision == "bf16_weights" and self.optimizer != "adamw8bit":
             raise ValueError("training.precision bf16_weights needs training.optimizer adamw8bit, which knows how")
         return self
@@ -197,8 +201,11 @@ def parse_action(text: str) -> tuple[str, float]:
         number = float(value)
     except ValueError:
         number = float("nan")
-    if name not in limits or not limits[name][0] <= number <= limits[name][1]:
-        raise ValueError(f"{text!r} is no action; write stop_after=STEPS, lower_lr=FACTOR ≤ 1 or enlarge_batch=TIMES")
+    whole = name == "lower_lr" or number == number // 1
+    if name not in limits or not whole or not limits[name][0] <= number <= limits[name][1]:
+        raise ValueError(
+            f"{text!r} is no action; write stop_after=STEPS, lower_lr=FACTOR ≤ 1 or enlarge_batch=TIMES, a whole number"
+        )
     return name, number
 
 

@@ -21,6 +21,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +31,7 @@ from zeroconv.data.buckets import Buckets
 from zeroconv.data.datasets import Dataset, open_dataset
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
+from zeroconv.machine import cores, peak_memory
 from zeroconv.training.launching import Sharding, asked_sharding, check_launcher, check_processes
 from zeroconv.training.lora_recipe import LoraRecipe
 from zeroconv.training.recipe import AnyRecipe, Recipe, check_recipe, load_recipe, parse_recipe, read_recipe
@@ -112,10 +114,15 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
         say(f"going on from step {trainer.step} of {recipe.training.steps}")
     tracking = Tracking(recipe, accelerator, trainer.step, trainer.log.read())
     trainer.log.tell, trainer.show = tracking.figures, tracking.sheet
+    trainer.page = lambda: _page(trainer)
     try:
         status = trainer.run()
         if accelerator.is_main_process:
             _finish(trainer, status, say)
+    except UserError:  # the loss is no number, the disk is full: the page shows what led there
+        if accelerator.is_main_process:
+            _page(trainer)
+        raise
     finally:  # last: a tracker's server may keep it waiting
         tracking.finish()
     return trainer.folder
@@ -191,7 +198,7 @@ def cache_settings(recipe: Recipe, rank: int, world: int) -> CacheSettings:
     from zeroconv.data.cache import CacheSettings
 
     settings, beside = recipe.data, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    workers = settings.workers or max(1, len(os.sched_getaffinity(0)) // beside)
+    workers = settings.workers or max(1, cores() // beside)
     return CacheSettings(settings.cache, workers, settings.flip, rank=rank, world=world)
 
 
@@ -312,6 +319,15 @@ def last_round(lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     return rounds[-1] if rounds else None
 
 
+def _page(trainer: Trainer) -> None:
+    """The report of a run that goes on; what its summary said of an earlier stop is past."""
+    with suppress(OSError):
+        summary = trainer.folder / "summary.json"
+        if summary.is_file() and json.loads(summary.read_text(encoding="utf-8")).get("status") == "interrupted":
+            summary.unlink()
+        write_report(trainer.folder)
+
+
 def _finish(trainer: Trainer, status: str, say: Say) -> None:
     out, step, settings = trainer.folder, trainer.step, trainer.settings
     samples = trainer.micro * settings.batch_size * trainer.plan.world
@@ -348,13 +364,11 @@ def _finish(trainer: Trainer, status: str, say: Say) -> None:
 
 def _peak_memory() -> int:
     """Bytes: the most this process has held, or the most of the GPU where there is one."""
-    import resource
-
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_memory()
 
 
 def _write_json(path: Path, value: Any) -> None:

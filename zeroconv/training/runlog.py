@@ -49,24 +49,25 @@ class RunLog:
 class Meter:
     """Means since it was last asked. The sum of the losses is part of a run's state, the clock is not."""
 
-    def __init__(self, samples_a_step: int) -> None:
-        self.samples_a_step = samples_a_step
+    def __init__(self, samples: int) -> None:
+        """`samples`: of one batch, in all processes; a step may take several batches, and later more than at first."""
+        self.samples = samples
         self.losses, self.count = 0.0, 0
         self.start()
 
     def start(self) -> None:
-        self.began, self.steps, self.waited = time.monotonic(), 0, 0.0
+        self.began, self.batches, self.waited = time.monotonic(), 0, 0.0
 
-    def add(self, loss: float, waited: float) -> None:
+    def add(self, loss: float, waited: float, batches: int) -> None:
         self.losses, self.count = self.losses + loss, self.count + 1
-        self.steps, self.waited = self.steps + 1, self.waited + waited
+        self.batches, self.waited = self.batches + batches, self.waited + waited
 
     def figures(self) -> dict[str, float]:
         """Mean loss, samples a second, and the share of the time that was spent waiting for data."""
         seconds = max(1e-9, time.monotonic() - self.began)
         figures = {
             "loss": self.losses / max(1, self.count),
-            "samples_per_second": round(self.steps * self.samples_a_step / seconds, 2),
+            "samples_per_second": round(self.batches * self.samples / seconds, 2),
             "wait": round(self.waited / seconds, 4),
         }
         self.losses, self.count = 0.0, 0

@@ -25,6 +25,8 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int, b
     The old files go only after the new one is on disk. Raises UserError where the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for left in (*folder.glob(".writing.pt.*"), folder / "writing.pt"):  # by a process that was killed while it wrote
+        left.unlink(missing_ok=True)
     try:
         with atomic_write(folder / "writing.pt") as temporary:
             with open(temporary, "wb") as file:  # given a path, torch does not say why it cannot write

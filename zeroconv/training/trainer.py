@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -104,13 +104,14 @@ class Trainer(Loop):
             self.loss, held_out, recipe.data.validation_count, 2 * self.settings.batch_size, self.settings.seed
         )
         self.log = RunLog(self.folder / "log.jsonl", active=accelerator.is_main_process)
-        self.meter = Meter(self.settings.batch_size * self.settings.accumulation * self.first_plan.world)
+        self.meter = Meter(self.settings.batch_size * self.first_plan.world)
         self.last: dict[str, float] | None = None  # of the newest validation
         self.best: dict[str, float] | None = None  # and of the one with the lowest loss
         self.kept: dict[str, float] | None = None  # and of the best that has a checkpoint
         self.history: list[dict[str, float]] = []  # what every validation measured
         self.converged: dict[str, float] | None = None  # when the hints began to be followed
         self.show: Callable[[int, Path], None] = lambda step, sheet: None  # hears of every sheet of pictures
+        self.page: Callable[[], None] = lambda: None  # writes the run's report anew, on the main process
         self.rounds: Rounds | None = None  # of pictures that are read back, on the main process
 
     # ---------------------------------------------------------------- a step
@@ -263,6 +264,7 @@ class Trainer(Loop):
         if self.accelerator.is_main_process:
             best = None if self.kept is None else int(self.kept["step"])
             save_checkpoint(self.folder / "checkpoints", self.step, state, self.settings.keep, best)
+            self.page()
         self.accelerator.wait_for_everyone()
 
     def resume(self) -> bool:
@@ -374,8 +376,13 @@ def to_train_(control: Net, frozen_copy: bool = False) -> None:
 
 def mirror_of(condition: str) -> Callable[[Any], Any]:
     """How a hint of the condition looks in a mirror: not only turned round where its colours name sides."""
+    return mirrors_of([condition])[condition] or (lambda hint: hint[:, ::-1])
+
+
+def mirrors_of(conditions: Iterable[str | None]) -> dict[str | None, Callable[[Any], Any] | None]:
+    """The same of each; None where it is not known, or no such hint may be mirrored."""
     known = {name: c for c in CONDITIONS.values() for name in (c.name, *c.aliases)}
-    return (known[condition].mirror if condition in known else None) or (lambda hint: hint[:, ::-1])
+    return {name: known[name].mirror if name in known else None for name in conditions}
 
 
 def batch_plan(recipe: Recipe, data: Examples, rank: int, world: int) -> BatchPlan:
@@ -388,6 +395,7 @@ def batch_plan(recipe: Recipe, data: Examples, rank: int, world: int) -> BatchPl
         hint_dropout=recipe.data.hint_dropout,
         flip=recipe.data.flip,
         mirror=mirror_of(recipe.data.condition),
+        mirrors=mirrors_of(set(data.conditions or ())),
         rank=rank,
         world=world,
     )

@@ -18,7 +18,7 @@ from zeroconv.control import ControlNet
 from zeroconv.data import cache as cache_module
 from zeroconv.data import open_dataset
 from zeroconv.data.batches import Batch, channels_first
-from zeroconv.data.cache import CacheSettings, cache_examples, cache_hints, to_images
+from zeroconv.data.cache import CacheSettings, cache_examples, cache_hints, encoder_key, to_images, weights_key
 from zeroconv.data.shards import Store, content_key
 from zeroconv.errors import UserError
 from zeroconv.training.objective import ControlledLoss, stream
@@ -80,6 +80,16 @@ def test_a_cached_loss_is_the_live_one_bit_for_bit(pictures: Path, settings: Cac
         found, wanted = (loss(batch, stream("cpu", step)) for batch in (cached, live))
         assert torch.equal(found, wanted)
     assert not torch.equal(loss(cached, stream("cpu", 0)), loss(cached, stream("cpu", 1)))
+
+
+def test_how_weights_lie_in_memory_does_not_name_them(backbone) -> None:
+    there, modules = tiny_backbone(), [torch.nn.Conv2d(4, 8, 1), torch.nn.Conv2d(4, 8, 3)]
+    before = weights_key(modules)
+    for module in modules:
+        module.to(memory_format=torch.channels_last)
+    assert weights_key(modules) == before
+    there.vae.to(memory_format=torch.channels_last)
+    assert encoder_key(there) == encoder_key(backbone)
 
 
 def test_a_second_run_computes_nothing(pictures: Path, settings: CacheSettings, backbone, monkeypatch) -> None:

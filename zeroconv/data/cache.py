@@ -305,7 +305,8 @@ def weights_key(modules: Iterable[nn.Module]) -> str:
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data if tensor.dim() else b"")
+            numbers = tensor.detach().cpu().contiguous().flatten()  # in the order of their indices, however they lie
+            digest.update(numbers.view(torch.uint8).numpy().data if tensor.dim() else b"")
     return digest.hexdigest()[:32]
 
 

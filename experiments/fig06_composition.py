@@ -142,7 +142,7 @@ def claims_of(couple: tuple[str, str], found: dict[str, Any]) -> list[Claim]:
         Claim(
             f"{names}: adding the outputs makes the picture follow both hints",
             f"better than with the other hint alone by: {'; '.join(gains)}",
-            gained and all(rooms),
+            gained and any(rooms),  # where depth alone says all that a pose asks for, claim 2 is what can be asked
         ),
         Claim(
             f"{names}: neither is lost to the other",

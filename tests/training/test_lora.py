@@ -85,7 +85,7 @@ def test_the_bases_own_weights_stay_and_the_adapter_begins_as_nothing(base):
     frozen = {name: value.clone() for name, value in backbone.unet.state_dict().items()}
     add_adapter(backbone, LoraSettings(rank=4))
     after = backbone.decode(backbone.encode(z, t, text), t, text)
-    assert torch.equal(before, after)
+    torch.testing.assert_close(before, after, rtol=1e-5, atol=1e-6)  # zeros are added, in another memory layout
     for name, value in backbone.unet.state_dict().items():
         if "lora_" not in name:
             assert torch.equal(value, frozen[name.replace(".base_layer", "")])
@@ -132,7 +132,9 @@ def test_the_train_command_tells_the_two_kinds_apart(make, tmp_path):
     with pytest.raises(UserError, match="did you mean rank"):
         check_recipe(LoraRecipe, read_recipe(path, ["lora.rang=3"]), "test")
     with pytest.raises(UserError, match="a LoRA has none"):
-        check_recipe(LoraRecipe, read_recipe(path, ["training.on_convergence=stop_after=3"]), "test")
+        check_recipe(
+            LoraRecipe, read_recipe(path, ["training.on_convergence=stop_after=3", "training.validate_every=1"]), "test"
+        )
 
 
 @pytest.mark.slow

@@ -13,13 +13,12 @@ from tests.tiny import tiny_backbone
 from zeroconv import playroom
 from zeroconv.conditions import CONDITIONS, annotate, maps, pose
 from zeroconv.data import open_dataset
-from zeroconv.data.batches import BatchPlan, channels_first, hints_to_float
+from zeroconv.data.batches import BatchPlan, channels_first, hints_to_float, mirror_of, mirrors_of
 from zeroconv.data.cache import CacheSettings, cache_examples
 from zeroconv.data.cache_keys import drawing_key
 from zeroconv.data.drawing import draw
 from zeroconv.data.generated import EXACT
 from zeroconv.errors import UserError
-from zeroconv.training.trainer import mirror_of, mirrors_of
 
 
 def test_each_source_may_have_its_own_condition():

@@ -124,6 +124,7 @@ def test_groups_keep_their_own_rates(
 
     monkeypatch.setattr(Loop, "_train_step", record)
     changes = {"optimizer": optimizer, "schedule": "cosine", "warmup": 2, "on_convergence": "lower_lr=0.5", **UNLOCKED}
+    changes["validate_every"] = 100  # what acts on convergence needs measurements
     train(recipe(decoder_learning_rate=2e-4, **changes), say=silent)  # the control's is 1e-3
     run, half = trained[0], len(rates[0]) // 2
     assert len(rates) == 6 and len({rate[0] for rate in rates}) == 6 and rates[4][0] < 0.6 * rates[3][0]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import bisect
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from queue import Queue
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from zeroconv.backbones import TextStates
+from zeroconv.conditions import CONDITIONS
 from zeroconv.data.examples import Examples
 
 
@@ -158,6 +160,17 @@ class BatchPlan:
             stop.set()
             while not queue.empty():  # let a reader that waits to put its batch see that it shall stop
                 queue.get_nowait()
+
+
+def mirror_of(condition: str) -> Callable[[Any], Any]:
+    """How a hint of the condition looks in a mirror: not only turned round where its colours name sides."""
+    return mirrors_of([condition])[condition] or (lambda hint: hint[:, ::-1])
+
+
+def mirrors_of(conditions: Iterable[str | None]) -> dict[str | None, Callable[[Any], Any] | None]:
+    """The same of each; None where it is not known, or no such hint may be mirrored."""
+    known = {name: c for c in CONDITIONS.values() for name in (c.name, *c.aliases)}
+    return {name: known[name].mirror if name in known else None for name in conditions}
 
 
 @lru_cache(maxsize=64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,9 +12,8 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from zeroconv.backbones import UNetBackbone
-from zeroconv.conditions import CONDITIONS
 from zeroconv.control import ControlNet
-from zeroconv.data.batches import Batch, BatchPlan
+from zeroconv.data.batches import Batch, BatchPlan, mirror_of, mirrors_of
 from zeroconv.data.examples import Examples
 from zeroconv.errors import UserError
 from zeroconv.rivals import Net, Rival
@@ -372,17 +371,6 @@ def to_train_(control: Net, frozen_copy: bool = False) -> None:
     if control.only_mid:
         for connection in control.zero_convs[:-1]:
             connection.requires_grad_(False)
-
-
-def mirror_of(condition: str) -> Callable[[Any], Any]:
-    """How a hint of the condition looks in a mirror: not only turned round where its colours name sides."""
-    return mirrors_of([condition])[condition] or (lambda hint: hint[:, ::-1])
-
-
-def mirrors_of(conditions: Iterable[str | None]) -> dict[str | None, Callable[[Any], Any] | None]:
-    """The same of each; None where it is not known, or no such hint may be mirrored."""
-    known = {name: c for c in CONDITIONS.values() for name in (c.name, *c.aliases)}
-    return {name: known[name].mirror if name in known else None for name in conditions}
 
 
 def batch_plan(recipe: Recipe, data: Examples, rank: int, world: int) -> BatchPlan:

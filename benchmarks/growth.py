@@ -170,9 +170,9 @@ def child(path: str, began: float) -> None:
         cpu.append(time.process_time())
         return found
 
-    def noted(self: Meter, loss: float, waited: float) -> None:
+    def noted(self: Meter, loss: float, waited: float, batches: int) -> None:
         waits.append(waited)
-        add(self, loss, waited)
+        add(self, loss, waited, batches)
 
     Trainer._train_step, Meter.add = watched, noted  # type: ignore[method-assign]
     train_command(path)

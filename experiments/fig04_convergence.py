@@ -35,7 +35,7 @@ SHOWN = 2  # scenes of the contact sheet
 def follow(recipe: Recipe, marks: list[int], pairs: list[Pair], make: Maker) -> dict[int, dict[str, Any]]:
     """Train and measure at every mark: fidelity, what it is above another's hint's, and what its pictures cost; kept
     in the run's folder."""
-    path, metric = recipe.out / f"fidelity-{len(pairs)}.json", MAIN[CONDITION]
+    path, metric = recipe.out / "fidelity.json", MAIN[CONDITION]
     known = json.loads(path.read_text()) if path.is_file() else {}
     if all(str(mark) in known for mark in marks):
         return {int(mark): known[str(mark)] for mark in marks}
@@ -93,7 +93,8 @@ def recipes_of(arguments: Any) -> dict[str, tuple[Recipe, int]]:
             "training__log_every": arguments.validate_every, "training__keep": 1,
             "training__checkpoint_every": arguments.every, "data__train": f'["playroom:train:{arguments.scenes}"]',
         }  # fmt: skip
-        folder = f"seed-{seed}-batch-{batch}-every-{arguments.every}"  # where it pauses is no part of a recipe
+        # where it pauses, and for how many pictures, is no part of a recipe; what is past cannot be measured any more
+        folder = f"seed-{seed}-batch-{batch}-every-{arguments.every}-count-{arguments.count}"
         found[name] = prepare("fig04", folder, seed, steps, **settings), steps
     return found
 

@@ -60,11 +60,11 @@ def section(result: Mapping[str, Any]) -> str:
 
 
 def together(result: Mapping[str, Any], results: Path) -> str:
-    """What the figures of shipped weights took, and how much of that their own processors' minutes are."""
+    """What the figures of shipped weights took, and the CPU minutes of their processes together."""
     paths = [results / f"fig{number:02d}.json" for number, figure in FIGURES.items() if figure.shipped]
     made = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
     used = sum(one.get("call_cpu_minutes", 0.0) for one in made)
-    note = f"{result['note']} Of that the figures themselves took {used:.0f} CPU minutes; the rest is other programs'."
+    note = f"{result['note']} The figures' own processes took {used:.0f} CPU minutes."
     return section({**result, "note": note})
 
 

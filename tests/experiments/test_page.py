@@ -48,7 +48,7 @@ def test_figures_that_ran_together_say_what_they_used(tmp_path: Path) -> None:
     result = {"columns": ["figure", "minutes"], "rows": [["all", 18.0]], "command": "c", "note": "On 2 cores."}
     (tmp_path / "shipped.json").write_text(json.dumps(result))
     text = page.rewrite(BLOCK.format("shipped", ""), tmp_path)
-    assert "On 2 cores. Of that the figures themselves took 30 CPU minutes" in text and "| all | 18 |" in text
+    assert "On 2 cores. The figures' own processes took 30 CPU minutes." in text and "| all | 18 |" in text
 
 
 def test_a_figure_without_claims_is_a_table(results: Path) -> None:

@@ -9,7 +9,16 @@ import torch
 from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 
-from zeroconv.training.cpu_layers import CpuConv2d, CpuGEGLU, CpuLinear, fold, patches, use_cpu_layers_
+from zeroconv.training import allocator
+from zeroconv.training.cpu_layers import (
+    CpuConv2d,
+    CpuGEGLU,
+    CpuLinear,
+    fold,
+    keep_gradients_,
+    patches,
+    use_cpu_layers_,
+)  # fmt: skip
 
 
 def both(layer: nn.Module, x: Tensor, frozen: bool = False) -> tuple[list[Tensor], list[Tensor]]:
@@ -72,6 +81,34 @@ def test_bfloat16_weights_beside_float32_activations() -> None:
         assert layer.weight.grad is not None and layer.weight.grad.dtype == torch.bfloat16
         assert torch.allclose(layer(x), wide(x), atol=1e-5)
         assert torch.allclose(layer.weight.grad.float(), wide.weight.grad, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_large_gradient_has_the_same_memory_at_every_step(dtype: torch.dtype, monkeypatch) -> None:
+    monkeypatch.setattr(allocator, "MAPPED", 4 * 6 * 8 * torch.empty((), dtype=dtype).element_size())
+    torch.manual_seed(0)
+    layers = nn.ModuleList([nn.Conv2d(8, 6, 3, 1, 1), nn.Linear(32, 6), nn.Linear(4, 6)]).to(dtype)
+    layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    plain = copy.deepcopy(layers)
+    use_cpu_layers_(layers)
+    use_cpu_layers_(plain)
+    keep_gradients_(layers)
+    assert [hasattr(layer.weight, "kept_gradient") for layer in layers] == [True, True, False]
+    assert not any(hasattr(layer.weight, "kept_gradient") for layer in plain)
+    places: list[list[int]] = []
+    for batches in (1, 3, 1):  # of a step: gradients are added up
+        for _ in range(batches):
+            inputs = [torch.randn(2, 8, 4, 4), torch.randn(5, 32), torch.randn(5, 4)]
+            for ours, theirs, x in zip(layers, plain, inputs, strict=True):
+                for layer in (ours, theirs):
+                    layer(x).square().sum().backward()
+        for ours, theirs in zip(layers, plain, strict=True):
+            assert torch.equal(ours.weight.grad, theirs.weight.grad)
+            assert ours.weight.grad.stride() == theirs.weight.grad.stride()
+        places.append([layer.weight.grad.data_ptr() for layer in layers[:2]])
+        layers.zero_grad()
+        plain.zero_grad()
+    assert places[0] == places[1] == places[2] == [layer.weight.kept_gradient.data_ptr() for layer in layers[:2]]
 
 
 def test_a_frozen_layer_keeps_no_input() -> None:

@@ -9,6 +9,7 @@ from tests.tiny import inputs, randomise_, tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.data.batches import Batch
 from zeroconv.training import allocator
+from zeroconv.training.cpu_layers import use_cpu_layers_
 from zeroconv.training.ema import Ema
 from zeroconv.training.loop import learning_rate
 from zeroconv.training.objective import ControlledLoss, add_noise, predict, stream, target
@@ -171,3 +172,12 @@ def test_memory_goes_back_between_decoder_and_copy_where_gradients_are_large(mon
         assert len(seen) == times and all(grad is None for grad in seen[-1])  # before the first of the copy's
     for p, grad in zip(control.parameters(), plain, strict=True):
         assert p.grad is grad or torch.equal(p.grad, grad)
+    use_cpu_layers_(control)
+    loss.keep_gradients_()
+    assert not loss.give_back
+    monkeypatch.setattr(loss, "autocast", torch.bfloat16)
+    for p in control.parameters():
+        vars(p).pop("kept_gradient", None)
+    loss.give_back = True
+    loss.keep_gradients_()  # torch's layers compute, which take no memory that is there
+    assert loss.give_back

@@ -18,6 +18,8 @@ from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 from torch.nn import functional
 
+from zeroconv.training.allocator import is_mapped_gradient
+
 PATCH_ROWS = 256  # positions up to which a 3×3 convolution is a product of gathered patches
 THIN_ROWS = 64  # rows up to which weights @ rowsᵀ is faster than rows @ weightsᵀ: the large operand is packed once
 THIN_ROWS_BACK = 128  # the same of weightsᵀ @ rowsᵀ
@@ -42,6 +44,15 @@ def use_cpu_layers_(*modules: nn.Module) -> None:
                 layer.__class__ = CpuConv2d
             elif type(layer) is GEGLU:
                 layer.__class__ = CpuGEGLU
+
+
+def keep_gradients_(module: nn.Module) -> None:
+    """Let each weight within that trains keep the memory of its gradient from step to step, where the C library would
+    map it by itself. Mapped anew, its pages are cleared by the kernel as they are touched: a third of a second for a
+    gigabyte. Whoever holds a gradient of such a weight sees it change in the next backward pass."""
+    for layer in module.modules():
+        if isinstance(layer, CpuLinear | CpuConv2d) and is_mapped_gradient(layer.weight):
+            layer.weight.kept_gradient = None  # type: ignore[attr-defined]
 
 
 def _is_plain(layer: nn.Conv2d) -> bool:
@@ -119,14 +130,25 @@ def product_back(dy: Tensor, weight: Tensor) -> Tensor:
     return dx
 
 
-def outer(dy: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """dy (rows, O), x (rows, K) → dyᵀ x (O, K) in `dtype`."""
-    if dtype == dy.dtype:
-        return dy.T @ x
-    dw = torch.empty(dy.shape[1], x.shape[1], dtype=dtype)
+def outer(dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """dy (rows, O), x (rows, K) → dyᵀ x (O, K) in the dtype of the weight whose gradient it is."""
+    dw = gradient_memory(weight)
+    if dw.dtype == dy.dtype:
+        return torch.mm(dy.T, x, out=dw)
     for i, part in _parts(dw, 0):
         part.copy_(dy[:, i : i + len(part)].T @ x)
     return dw
+
+
+def gradient_memory(weight: Tensor) -> Tensor:
+    """Uninitialised (O, K) for a weight's gradient, K what one output sees: what the weight keeps, if it does and no
+    earlier gradient is there (accumulation). The tensor is a new one, so that autograd takes it without a copy."""
+    shape = (len(weight), weight[0].numel())
+    if not hasattr(weight, "kept_gradient") or weight.grad is not None:
+        return torch.empty(shape, dtype=weight.dtype)
+    if weight.kept_gradient is None:
+        weight.kept_gradient = torch.empty(shape, dtype=weight.dtype)
+    return weight.kept_gradient.detach()
 
 
 def _parts(weight: Tensor, dim: int) -> Iterator[tuple[int, Tensor]]:
@@ -149,7 +171,7 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         rows = dy.reshape(-1, dy.shape[-1])
         dx = product_back(rows, weight).view(*dy.shape[:-1], -1) if ctx.needs_input_grad[0] else None
-        dw = outer(rows, x.reshape(-1, x.shape[-1]), weight.dtype) if ctx.needs_input_grad[1] else None
+        dw = outer(rows, x.reshape(-1, x.shape[-1]), weight) if ctx.needs_input_grad[1] else None
         return dx, dw, rows.sum(0) if ctx.needs_input_grad[2] else None
 
 
@@ -204,7 +226,7 @@ class _Conv(torch.autograd.Function):
             db = rows.sum(0)
         as_product = ctx.rows * kernel * kernel * c * dy.element_size() <= PATCH_BYTES
         if wanted[1] and as_product:
-            dw = outer(rows, patches(x, kernel, stride, padding), weight.dtype)
+            dw = outer(rows, patches(x, kernel, stride, padding), weight)
             dw = dw.view(out, kernel, kernel, c).permute(0, 3, 1, 2)
         if ctx.rows > PATCH_ROWS:
             # oneDNN makes the weight's gradient for the bias's sake, so the latter is not asked for

@@ -13,6 +13,7 @@ from zeroconv.backbones import Backbone, TextStates, UNetBackbone
 from zeroconv.data.batches import Batch, hints_to_float
 from zeroconv.rivals import Net, Rival
 from zeroconv.training.allocator import give_back_before, has_mapped_gradients
+from zeroconv.training.cpu_layers import keep_gradients_
 
 
 def add_noise(z: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
@@ -101,6 +102,12 @@ class ControlledLoss(nn.Module):
         self.decoder = decoder  # modules of the backbone, named here so that processes share their gradients
         self.give_back = has_mapped_gradients(self)
         self.alphas_cumprod = backbone.alphas_cumprod.to(backbone.device if control is None else control.device)
+
+    def keep_gradients_(self) -> None:
+        """Let large gradients have the same memory at every step; not for weights that processes hold in parts."""
+        if self.autocast is None:  # in which torch's own layers compute
+            keep_gradients_(self)
+            self.give_back = has_mapped_gradients(self)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Draws a sample of the posterior, timesteps and noise from `generator`."""

@@ -84,6 +84,8 @@ class Trainer(Loop):
             frozen = self.settings.frozen == "same"  # fewer bits are no parameters, which is what can be cut up
             place = (accelerator.device, accelerator.num_processes)
             self.shards = Shards(self.loss, backbone.unet, *place, sharding.reshard, frozen)
+        else:
+            self.loss.keep_gradients_()
         # DistributedDataParallel where there are several processes and each holds everything
         self.wrapped: Any = self.shards or accelerator.prepare_model(self.loss)
         self.parameters = [p for p in control.parameters() if p.requires_grad]

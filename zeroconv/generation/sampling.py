@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from zeroconv.backbones import Backbone, TextStates
+from zeroconv.backbones import Backbone, TextStates, UNetBackbone
 from zeroconv.control import ControlNet
 from zeroconv.control.compose import Curve, weigh, weight_at
 from zeroconv.errors import UserError
 from zeroconv.generation.guidance import combine
 from zeroconv.generation.rivals import predict_with_rival
+from zeroconv.generation.text_products import text_products_kept
 from zeroconv.rivals import Net, Rival
 
 # name → diffusers class and what is set beside the checkpoint's own noise schedule
@@ -97,8 +99,10 @@ def predict(
     guides: list[Guide],
     cfg: float,
     factors: Sequence[float] | None = None,
+    text: TextStates | None = None,
 ) -> Tensor:
-    """The guided model output (N, C, H, W); `uncond` None means no guidance (β = 1). `factors`: one a guide.
+    """The guided model output (N, C, H, W); `uncond` None means no guidance (β = 1). `factors`: one a guide. `text`:
+    `uncond` and `cond` joined, where they are already.
 
     Where `uncond` is `cond`, because the prompt is the negative one, what both halves have in common is computed once:
     the encoder, and all of it where the controls act on both halves.
@@ -111,7 +115,7 @@ def predict(
     if uncond is None:
         return backbone.decode(_controlled(backbone.encode(z, t, cond), acting, z, t, cond), t, cond)
     whole, half = ([(guide, f) for guide, f in acting if guide.uncond == both] for both in (True, False))
-    text = TextStates.cat([uncond, cond])
+    text = text or TextStates.cat([uncond, cond])
     x, said = (z, cond) if uncond is cond else (torch.cat([z, z]), text)
     skips = _controlled(backbone.encode(x, t, said), whole, x, t, said)  # 13 × (N or 2N, C_i, H / scale_i, W / scale_i)
     if half:  # the first half is the unconditional one and stays as it is
@@ -151,14 +155,25 @@ def denoise(
     z = z * scheduler.init_noise_sigma
     stochastic = {"generator": generators} if type(scheduler).__name__ in STOCHASTIC else {}
     total = len(scheduler.timesteps)
-    for i, t in enumerate(scheduler.timesteps):
-        acting = [guide for guide in guides if guide.acts(i, total)]
-        factors = [guide.factor(i, total) for guide in acting]
-        output = predict(backbone, scheduler.scale_model_input(z, t), t, cond, uncond, acting, cfg, factors)
-        z = scheduler.step(output, t, z, **stochastic, return_dict=False)[0]
-        if callback is not None:
-            callback(i + 1, total, z)
+    text = None if uncond is None else TextStates.cat([uncond, cond])
+    with _text_kept(backbone, guides):
+        for i, t in enumerate(scheduler.timesteps):
+            acting = [guide for guide in guides if guide.acts(i, total)]
+            factors = [guide.factor(i, total) for guide in acting]
+            x = scheduler.scale_model_input(z, t)
+            output = predict(backbone, x, t, cond, uncond, acting, cfg, factors, text)
+            z = scheduler.step(output, t, z, **stochastic, return_dict=False)[0]
+            if callback is not None:
+                callback(i + 1, total, z)
     return z
+
+
+def _text_kept(backbone: Backbone, guides: list[Guide]) -> AbstractContextManager[None]:
+    """A rival's attention may differ from one half of guidance to the other with the same text, so nothing is kept."""
+    nets = [guide.net for guide in guides]
+    if not isinstance(backbone, UNetBackbone) or any(isinstance(net, Rival) for net in nets):
+        return nullcontext()
+    return text_products_kept(backbone.unet, *cast(list[nn.Module], nets))
 
 
 STOCHASTIC = ("EulerAncestralDiscreteScheduler", "LCMScheduler")

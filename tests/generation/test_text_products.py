@@ -1,0 +1,76 @@
+"""Keys and values of the text are computed once a picture, and nothing else changes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers.models.attention_processor import Attention
+from PIL import Image
+from torch import Tensor, nn
+
+from tests.tiny import randomise_, tiny_backbone
+from zeroconv.control import ControlNet
+from zeroconv.generation import Control, generate, sampling
+from zeroconv.generation.text_products import text_products_kept
+
+STEPS = 4
+
+
+def projections(*modules: nn.Module) -> list[nn.Module]:
+    found = [m for module in modules for m in module.modules() if isinstance(m, Attention) and m.is_cross_attention]
+    return [layer for attention in found for layer in (attention.to_k, attention.to_v)]
+
+
+@pytest.mark.parametrize("guidance", ["both", "cond", "guess"])
+@pytest.mark.parametrize("prompt", ["a red ball", ""])
+def test_pictures_stay_and_the_text_is_projected_once(guidance: str, prompt: str, monkeypatch) -> None:
+    backbone = tiny_backbone()
+    net = randomise_(ControlNet.from_backbone(backbone))
+    control = Control(net, Image.new("RGB", (64, 64), "white"))
+    layers, calls = projections(backbone.unet, net), list[Tensor]()
+    assert layers
+    plain_linear = nn.functional.linear
+
+    def counted(x, weight, bias=None):
+        if any(weight is layer.weight for layer in layers):
+            calls.append(weight)
+        return plain_linear(x, weight, bias)
+
+    monkeypatch.setattr(nn.functional, "linear", counted)
+    options = {"guidance": guidance, "cfg": 4.0, "steps": STEPS, "seed": 3, "count": 2, "output": "tensor"}
+    made = generate(backbone, prompt, [control], **options)  # type: ignore[arg-type]
+    once = len(calls)
+    assert not any("forward" in vars(layer) for layer in layers)
+    calls.clear()
+    monkeypatch.setattr(sampling, "text_products_kept", lambda *modules: sampling.nullcontext())
+    again = generate(backbone, prompt, [control], **options)  # type: ignore[arg-type]
+    assert all(torch.equal(a, b) for a, b in zip(made, again, strict=True))
+    assert len(calls) == STEPS * once
+
+
+def test_another_tensor_is_another_text() -> None:
+    attention = Attention(query_dim=8, cross_attention_dim=6, heads=2, dim_head=4)
+    x, texts = torch.randn(1, 5, 8), [torch.randn(1, 3, 6) for _ in range(5)]
+    plain = [attention(x, text) for text in texts]
+    with torch.no_grad(), text_products_kept(attention):
+        for _ in range(2):
+            for text, expected in zip(texts, plain, strict=True):
+                assert torch.equal(attention(x, text), expected)
+                assert torch.equal(attention(x, text.clone()), expected)
+
+
+def test_self_attention_and_replaced_layers_are_left() -> None:
+    own, offloaded = Attention(query_dim=8, heads=2, dim_head=4), Attention(8, 6, 2, dim_head=4)
+    offloaded.to_k.forward = hook = offloaded.to_k.forward
+    with text_products_kept(own, offloaded):
+        assert "forward" not in vars(own.to_k)
+        assert offloaded.to_k.forward is hook
+        assert "forward" in vars(offloaded.to_v)
+    assert offloaded.to_k.forward is hook and "forward" not in vars(offloaded.to_v)
+
+
+def test_an_error_inside_leaves_nothing_behind() -> None:
+    attention = Attention(8, 6, 2, dim_head=4)
+    with pytest.raises(RuntimeError, match="stop"), text_products_kept(attention):
+        raise RuntimeError("stop")
+    assert "forward" not in vars(attention.to_k)

@@ -4,7 +4,7 @@ The paper applies its controls to community models of Stable Diffusion unchanged
 to add the difference of the two bases to the control's copy. Here both serve two LoRA bases of the playroom, a pencil
 and a night, and are scored against the hints of the plain scenes, whose geometry the styles keep.
 
-`python -m experiments.fig12_transfer [--count 100]`; a case that was measured is not measured again. With `--anew 120`
+`python -m experiments.fig12_transfer [--count 80]`; a case that was measured is not measured again. With `--anew 120`
 a canny control is also trained on each of them for so many steps, on pictures in its style: fig12-anew.json.
 """
 
@@ -254,7 +254,7 @@ def kept(path: Path, arguments: argparse.Namespace) -> Measured:
 
 
 def main() -> None:
-    arguments = options(__doc__, 100, none=(50, "of them without control too"), anew=(0, "steps of a control's own"))
+    arguments = options(__doc__, 80, none=(40, "of them without control too"), anew=(0, "steps of a control's own"))
     models, anew = Models(arguments.anew), bool(arguments.anew)
     place = RUNS / f"fig12-{arguments.count}-{arguments.none}-{weights_mark()}.json"
     known = kept(place, arguments)

@@ -73,6 +73,15 @@ def test_figures_at_a_time_share_the_cores(tmp_path: Path, monkeypatch, capsys) 
         entry.main(["fig5", "--jobs", "two"])
 
 
+def test_figures_start_in_the_order_that_ends_first(monkeypatch) -> None:
+    taken = {5: 30, 6: 27, 7: 16, 11: 22, 12: 41}
+    monkeypatch.setattr(entry, "minutes_of", taken.get)
+    assert entry.soonest([7, 5, 6, 11, 12], 2) == [12, 5, 11, 6, 7]  # 68 minutes; the longest first would take 73
+    assert entry.soonest([5, 12, 7], 1) == [12, 5, 7]
+    monkeypatch.setattr(entry, "minutes_of", lambda number: {4: 9.0}.get(number, 0.0))
+    assert entry.soonest([5, 6, 7, 8, 9, 10, 11, 4], 2)[0] == 4  # too many to try every order
+
+
 def test_the_command_lists_figures_and_refuses_unknown_ones() -> None:
     command = [sys.executable, "-m", "zeroconv.cli.app", "reproduce"]
     listed = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)

@@ -16,8 +16,8 @@ from zeroconv.control import ControlNet
 from zeroconv.control.compose import Curve, weigh, weight_at
 from zeroconv.errors import UserError
 from zeroconv.generation.guidance import combine
+from zeroconv.generation.layers import sampling_layers
 from zeroconv.generation.rivals import predict_with_rival
-from zeroconv.generation.text_products import text_products_kept
 from zeroconv.rivals import Net, Rival
 
 # name → diffusers class and what is set beside the checkpoint's own noise schedule
@@ -156,7 +156,7 @@ def denoise(
     stochastic = {"generator": generators} if type(scheduler).__name__ in STOCHASTIC else {}
     total = len(scheduler.timesteps)
     text = None if uncond is None else TextStates.cat([uncond, cond])
-    with _text_kept(backbone, guides):
+    with _layers(backbone, guides):
         for i, t in enumerate(scheduler.timesteps):
             acting = [guide for guide in guides if guide.acts(i, total)]
             factors = [guide.factor(i, total) for guide in acting]
@@ -168,12 +168,12 @@ def denoise(
     return z
 
 
-def _text_kept(backbone: Backbone, guides: list[Guide]) -> AbstractContextManager[None]:
+def _layers(backbone: Backbone, guides: list[Guide]) -> AbstractContextManager[None]:
     """A rival's attention may differ from one half of guidance to the other with the same text, so nothing is kept."""
     nets = [guide.net for guide in guides]
     if not isinstance(backbone, UNetBackbone) or any(isinstance(net, Rival) for net in nets):
         return nullcontext()
-    return text_products_kept(backbone.unet, *cast(list[nn.Module], nets))
+    return sampling_layers(backbone.unet, *cast(list[nn.Module], nets))
 
 
 STOCHASTIC = ("EulerAncestralDiscreteScheduler", "LCMScheduler")

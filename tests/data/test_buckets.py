@@ -98,7 +98,7 @@ def test_nothing_is_enlarged_unless_wanted(tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").write_text(
         "\n".join(json.dumps({"file_name": f"{i}.png", "text": ""}) for i in range(len(sizes)))
     )
-    dataset = open_dataset(tmp_path, size=64, condition="canny", buckets=Buckets.of(64, step=8, upscale=False))
+    dataset = open_dataset(tmp_path, size=64, condition="canny", buckets=Buckets.of(64, step=8))
     shapes = [dataset[i].image.size for i in range(4)]
     assert shapes[:3] == [(56, 40), (64, 64), (64, 64)]
     assert shapes[3] == (32, 128)
@@ -106,7 +106,8 @@ def test_nothing_is_enlarged_unless_wanted(tmp_path: Path) -> None:
         assert dataset.frame(i) is None
         with pytest.raises(BrokenExample, match=r"sides of 32 or more"):
             dataset[i]
-    assert all(open_dataset(tmp_path, size=64, buckets=Buckets.of(64, step=8)).frame(i) for i in range(6))
+    larger = open_dataset(tmp_path, size=64, buckets=Buckets.of(64, step=8, upscale=True))
+    assert all(larger.frame(i) for i in range(6))
 
 
 # ---------------------------------------------------------------- cache

@@ -9,8 +9,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tests.tiny import randomise_, tiny_backbone
+from zeroconv.backbones.building import channels_last_
 from zeroconv.control import ControlNet
 from zeroconv.generation import Control, generate, sampling
+from zeroconv.generation import layers as layer_file
 from zeroconv.generation.layers import sampling_layers
 
 STEPS = 4
@@ -25,7 +27,12 @@ def projections(*modules: nn.Module) -> list[nn.Module]:
 @pytest.mark.parametrize("prompt", ["a red ball", ""])
 def test_pictures_stay_and_the_text_is_projected_once(guidance: str, prompt: str, monkeypatch) -> None:
     backbone = tiny_backbone()
-    net = randomise_(ControlNet.from_backbone(backbone))
+    net = channels_last_(randomise_(ControlNet.from_backbone(backbone)))
+    channels_last_(backbone.unet)
+    monkeypatch.setattr(layer_file, "LEAST", 1)
+    monkeypatch.setattr(layer_file, "VECTOR", 1000)
+    norms, addcmul = [], torch.addcmul
+    monkeypatch.setattr(torch, "addcmul", lambda *words: norms.append(words) or addcmul(*words))
     control = Control(net, Image.new("RGB", (64, 64), "white"))
     layers, calls = projections(backbone.unet, net), list[Tensor]()
     assert layers
@@ -40,6 +47,8 @@ def test_pictures_stay_and_the_text_is_projected_once(guidance: str, prompt: str
     options = {"guidance": guidance, "cfg": 4.0, "steps": STEPS, "seed": 3, "count": 2, "output": "tensor"}
     made = generate(backbone, prompt, [control], **options)  # type: ignore[arg-type]
     once = len(calls)
+    assert once == len(layers)  # of one batch; both halves of guidance go together
+    assert norms  # the faster way was taken
     assert not any("forward" in vars(layer) for layer in layers)
     calls.clear()
     monkeypatch.setattr(sampling, "sampling_layers", lambda *modules: sampling.nullcontext())

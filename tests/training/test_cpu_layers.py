@@ -108,7 +108,22 @@ def test_a_large_gradient_has_the_same_memory_at_every_step(dtype: torch.dtype, 
         places.append([layer.weight.grad.data_ptr() for layer in layers[:2]])
         layers.zero_grad()
         plain.zero_grad()
-    assert places[0] == places[1] == places[2] == [layer.weight.kept_gradient.data_ptr() for layer in layers[:2]]
+    assert places[0] == places[1] == places[2] == [layer.weight.kept_gradient[0].data_ptr() for layer in layers[:2]]
+
+
+def test_a_layer_that_is_called_twice_adds_its_gradients_up(monkeypatch) -> None:
+    monkeypatch.setattr(allocator, "MAPPED", 4)
+    layers = nn.ModuleList([nn.Linear(6, 6), nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(4, 4, 1)])
+    plain = copy.deepcopy(layers)
+    use_cpu_layers_(layers)
+    keep_gradients_(layers)
+    assert [hasattr(layer.weight, "kept_gradient") for layer in layers] == [True, True, False]
+    for _ in range(2):
+        for ours, theirs, x in zip(layers, plain, (torch.randn(3, 6), *torch.randn(2, 1, 4, 5, 5)), strict=True):
+            for layer in (ours, theirs):
+                layer.zero_grad()
+                layer(layer(x)).square().sum().backward()
+            assert torch.allclose(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_a_frozen_layer_keeps_no_input() -> None:

@@ -173,11 +173,13 @@ def test_memory_goes_back_between_decoder_and_copy_where_gradients_are_large(mon
     for p, grad in zip(control.parameters(), plain, strict=True):
         assert p.grad is grad or torch.equal(p.grad, grad)
     use_cpu_layers_(control)
-    loss.keep_gradients_()
+    loss.keep_gradients_(10**6)
+    assert loss.give_back  # activations would come on top
+    loss.keep_gradients_(16)
     assert not loss.give_back
     monkeypatch.setattr(loss, "autocast", torch.bfloat16)
     for p in control.parameters():
         vars(p).pop("kept_gradient", None)
     loss.give_back = True
-    loss.keep_gradients_()  # torch's layers compute, which take no memory that is there
+    loss.keep_gradients_(16)  # torch's layers compute, which take no memory that is there
     assert loss.give_back

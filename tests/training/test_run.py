@@ -21,10 +21,11 @@ from safetensors.torch import load_file
 from zeroconv.control import ControlNet
 from zeroconv.data import open_dataset
 from zeroconv.errors import UserError
-from zeroconv.training import train
+from zeroconv.training import train, train_command
 from zeroconv.training.recipe import Recipe
 from zeroconv.training.run import hold_out
 from zeroconv.training.state import checkpoints
+from zeroconv.training.stopping import sigterm_as_ctrl_c
 
 Make = Callable[..., Recipe]
 
@@ -137,6 +138,27 @@ def test_held_out_pictures_are_not_trained_on() -> None:
 
 
 # ---------------------------------------------------------------- real processes
+
+
+def test_sigterm_while_data_is_prepared_is_an_interruption(recipe: Make, tmp_path: Path, monkeypatch, capsys) -> None:
+    path, seen = tmp_path / "recipe.yaml", list[int]()
+
+    def before(number: int, frame: object) -> None:
+        seen.append(number)
+
+    mine = signal.signal(signal.SIGTERM, before)
+    path.write_text(yaml.safe_dump(json.loads(recipe().model_dump_json())))
+    monkeypatch.setattr("zeroconv.data.cache.cache_examples", lambda *words: signal.raise_signal(signal.SIGTERM))
+    try:
+        assert train_command(path) == Path(recipe().out)
+        assert "interrupted; the same command goes on" in capsys.readouterr().out
+        assert signal.getsignal(signal.SIGTERM) is before and not seen
+        monkeypatch.setenv("WORLD_SIZE", "2")  # one of several falls, so that its launcher sees it
+        with sigterm_as_ctrl_c():
+            signal.raise_signal(signal.SIGTERM)
+        assert seen == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, mine)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from zeroconv.control import ControlNet
 from zeroconv.data.cache import cache_text
 from zeroconv.data.examples import Examples, Table
 from zeroconv.errors import UserError
+from zeroconv.training import allocator
 from zeroconv.training.objective import ControlledLoss
 from zeroconv.training.recipe import parse_recipe
 from zeroconv.training.state import checkpoints
@@ -196,6 +197,33 @@ def test_accumulation_is_a_larger_batch(trainer, monkeypatch: pytest.MonkeyPatch
     for run in (one, two):
         run.run()
     assert all(torch.allclose(a, b, atol=2e-5) for a, b in zip(one.ema.average, two.ema.average, strict=True))
+
+
+@pytest.mark.parametrize("settings", [{}, {"accumulation": 2}, {"checkpointing": "full"}])
+def test_gradients_that_keep_their_memory_change_no_weight(trainer, settings: dict, monkeypatch) -> None:
+    """Step after step, added up, and after a loss that is no number; not where memory is to be spared."""
+    spoilt, original = [False], ControlledLoss.errors
+    monkeypatch.setattr(
+        ControlledLoss, "errors", lambda self, *words: original(self, *words) * (float("nan") if spoilt[0] else 1)
+    )
+    found = []
+    for mapped in (2**25, 2**10):
+        monkeypatch.setattr(allocator, "MAPPED", mapped)
+        run = trainer(str(mapped), steps=5, checkpoint_every=10, **settings)
+        kept = [p for p in run.control.parameters() if hasattr(p, "kept_gradient")]
+        assert bool(kept) is (mapped == 2**10 and "checkpointing" not in settings)
+        step = run._train_step
+
+        def train_step(micro, run=run, step=step):
+            spoilt[0] = run.step == 2 and run.skipped == 0
+            return step(micro)
+
+        run._train_step = train_step
+        run.run()
+        assert sum(line.get("event") == "skipped" for line in run.log.read()) == 1
+        assert all(p.kept_gradient[0] is not None for p in kept)
+        found.append(weights(run))
+    assert equal(*found)
 
 
 def test_bfloat16_follows_float32(trainer) -> None:

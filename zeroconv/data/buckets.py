@@ -15,14 +15,14 @@ Frame = tuple[int, int]  # width and height in pixels
 @dataclass(frozen=True)
 class Buckets:
     """The shapes that pictures are cropped to: sides are multiples of `step` between `min_side` and `max_side`, and no
-    shape has more pixels than `size` × `size`. Without `upscale` a picture smaller than its shape keeps its size, cut
-    to the step, in a shape of its own; one with a side below `min_side` cannot be used."""
+    shape has more pixels than `size` × `size`. A picture smaller than its shape keeps its size, cut to the step, in a
+    shape of its own, and one with a side below `min_side` cannot be used; with `upscale` both are enlarged."""
 
     size: int
     step: int
     min_side: int
     max_side: int
-    upscale: bool = True
+    upscale: bool = False
 
     def __post_init__(self) -> None:
         if self.step < 1 or not self.step <= self.min_side <= self.size <= self.max_side:
@@ -39,7 +39,7 @@ class Buckets:
         step: int | None = None,
         min_side: int | None = None,
         max_side: int | None = None,
-        upscale: bool = True,
+        upscale: bool = False,
     ) -> Buckets:
         """Where nothing is said: steps of an eighth of the size, at most 64; sides from half the size to twice.
 

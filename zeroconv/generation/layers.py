@@ -30,11 +30,13 @@ def sampling_layers(*modules: nn.Module) -> Iterator[None]:
 
     A layer whose forward pass something else has replaced (accelerate's offloading) is left as it is.
     """
-    replaced = [layer for layer in _changed(modules) if "forward" not in vars(layer)]
-    for layer in replaced:
-        faster = partial(group_norm, layer) if isinstance(layer, nn.GroupNorm) else _Kept(layer.forward)
-        layer.forward = faster  # type: ignore[method-assign]
+    replaced = []
     try:
+        for layer in _changed(modules):
+            if "forward" not in vars(layer):
+                replaced.append(layer)
+                faster = partial(group_norm, layer) if isinstance(layer, nn.GroupNorm) else _Kept(layer.forward)
+                layer.forward = faster  # type: ignore[method-assign]
         yield
     finally:
         for layer in replaced:
@@ -50,17 +52,20 @@ def _changed(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
 
 
 class _Kept:
-    """A layer's forward pass that knows its last results again by the very tensor they were made from."""
+    """A layer's forward pass that knows its last results again by the very tensor they were made from; on a CPU, since
+    a graphics card saves next to nothing and has less memory."""
 
-    def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, forward: Callable[..., Tensor]) -> None:
         self.forward = forward
         self.known: list[tuple[Tensor, Tensor]] = []
 
-    def __call__(self, x: Tensor, *rest: Any) -> Tensor:
+    def __call__(self, x: Tensor, *rest: Any, **more: Any) -> Tensor:
+        if x.device.type != "cpu" or rest or more:
+            return self.forward(x, *rest, **more)
         for seen, y in self.known:
             if seen is x:
                 return y
-        y = self.forward(x, *rest)
+        y = self.forward(x)
         self.known = [(x, y), *self.known][:KEPT]
         return y
 
@@ -73,7 +78,7 @@ def group_norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
     """
     n, c, height, width = x.shape if x.ndim == 4 else (0, 0, 0, 0)
     last = x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous(memory_format=torch.channels_last)
-    if not (last and height * width >= LEAST and x.numel() <= MOST):
+    if not (last and height * width >= LEAST and x.numel() <= MOST) or torch.is_autocast_enabled("cpu"):
         return nn.GroupNorm.forward(layer, x)
     rows = x.permute(0, 2, 3, 1).reshape(n, height * width, c)
     ones = rows.new_ones(1, 1, 1).expand(n, 1, height * width)

@@ -51,8 +51,9 @@ def keep_gradients_(module: nn.Module) -> None:
     map it by itself. Mapped anew, its pages are cleared by the kernel as they are touched: a third of a second for a
     gigabyte. Whoever holds a gradient of such a weight sees it change in the next backward pass."""
     for layer in module.modules():
-        if isinstance(layer, CpuLinear | CpuConv2d) and is_mapped_gradient(layer.weight):
-            layer.weight.kept_gradient = None  # type: ignore[attr-defined]
+        alone = isinstance(layer, CpuLinear) or (isinstance(layer, CpuConv2d) and layer.kernel_size != (1, 1))
+        if alone and is_mapped_gradient(layer.weight):  # a 1×1 convolution multiplies by a view of its weight
+            layer.weight.kept_gradient = None, -1  # the memory, and the backward pass that had it last
 
 
 def _is_plain(layer: nn.Conv2d) -> bool:
@@ -141,14 +142,16 @@ def outer(dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def gradient_memory(weight: Tensor) -> Tensor:
-    """Uninitialised (O, K) for a weight's gradient, K what one output sees: what the weight keeps, if it does and no
-    earlier gradient is there (accumulation). The tensor is a new one, so that autograd takes it without a copy."""
-    shape = (len(weight), weight[0].numel())
-    if not hasattr(weight, "kept_gradient") or weight.grad is not None:
+    """Uninitialised (O, K) for a weight's gradient, K what one output sees: what the weight keeps, if it does, no
+    earlier gradient is there (accumulation), and this backward pass has not had it yet (a layer that is called twice).
+    The tensor is a new one, so that autograd takes it without a copy."""
+    shape, task = (len(weight), weight[0].numel()), torch._C._current_graph_task_id()
+    if not hasattr(weight, "kept_gradient") or weight.grad is not None or weight.kept_gradient[1] == task:
         return torch.empty(shape, dtype=weight.dtype)
-    if weight.kept_gradient is None:
-        weight.kept_gradient = torch.empty(shape, dtype=weight.dtype)
-    return weight.kept_gradient.detach()
+    memory = weight.kept_gradient[0]
+    memory = torch.empty(shape, dtype=weight.dtype) if memory is None else memory
+    weight.kept_gradient = memory, task
+    return memory.detach()
 
 
 def _parts(weight: Tensor, dim: int) -> Iterator[tuple[int, Tensor]]:

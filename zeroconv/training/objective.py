@@ -78,6 +78,9 @@ def stream(device: torch.device | str, *numbers: int) -> torch.Generator:
     return torch.Generator(device).manual_seed(mixed >> 1)
 
 
+FEW_POSITIONS = 2**11  # two pictures of 256 pixels: there the peak is at the end of the backward pass
+
+
 class ControlledLoss(nn.Module):
     """Batch in, mean loss out: the whole of what is differentiated, so that wrappers for many processes see one call.
 
@@ -103,9 +106,13 @@ class ControlledLoss(nn.Module):
         self.give_back = has_mapped_gradients(self)
         self.alphas_cumprod = backbone.alphas_cumprod.to(backbone.device if control is None else control.device)
 
-    def keep_gradients_(self) -> None:
-        """Let large gradients have the same memory at every step; not for weights that processes hold in parts."""
-        if self.autocast is None:  # in which torch's own layers compute
+    def keep_gradients_(self, positions: int) -> None:
+        """Let large gradients have the same memory at every step; not for weights that processes hold in parts.
+
+        `positions`: those of a micro-batch's latents, N · h · w. The more, the more of the peak are activations, on top
+        of which the kept gradients would come, and the less of a step the pages take.
+        """
+        if self.autocast is None and positions <= FEW_POSITIONS:  # under autocast torch's own layers compute
             keep_gradients_(self)
             self.give_back = has_mapped_gradients(self)
 

@@ -68,7 +68,7 @@ class BucketSettings(Strict):
     step: int | None = Field(None, ge=8)  # pixels; None: an eighth of data.size, at most 64
     min_side: int | None = Field(None, ge=8)  # None: half of data.size
     max_side: int | None = Field(None, ge=8)  # None: twice data.size
-    upscale: bool = True  # false: a picture smaller than its shape keeps its size
+    upscale: bool = False  # true: a picture smaller than its shape is enlarged; false: it keeps its size
 
 
 class PictureSettings(Strict):

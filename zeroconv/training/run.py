@@ -37,6 +37,7 @@ from zeroconv.training.lora_recipe import LoraRecipe
 from zeroconv.training.recipe import AnyRecipe, Recipe, check_recipe, load_recipe, parse_recipe, read_recipe
 from zeroconv.training.report import write_report
 from zeroconv.training.state import checkpoints
+from zeroconv.training.stopping import sigterm_as_ctrl_c
 
 if TYPE_CHECKING:
     from zeroconv.backbones import UNetBackbone
@@ -53,15 +54,16 @@ def train_command(recipe_path: str | os.PathLike, overrides: Sequence[str] = (),
 
     A recipe with `lora` trains the base itself, see `zeroconv.training.lora`; any other trains a ControlNet.
 
-    Ctrl-C while the data is prepared loses at most the shard at work; later it saves the run's state.
+    Ctrl-C or SIGTERM while the data is prepared loses at most the shard at work; later it saves the run's state.
     """
     values = read_recipe(recipe_path, overrides)
     try:
-        if "lora" in values:
-            from zeroconv.training.lora import train_lora
+        with sigterm_as_ctrl_c():
+            if "lora" in values:
+                from zeroconv.training.lora import train_lora
 
-            return train_lora(check_recipe(LoraRecipe, values, str(recipe_path)), resume=resume)
-        return train(parse_recipe(values, str(recipe_path)), resume=resume)
+                return train_lora(check_recipe(LoraRecipe, values, str(recipe_path)), resume=resume)
+            return train(parse_recipe(values, str(recipe_path)), resume=resume)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where this one stopped", flush=True)
         return Path(values["out"])

@@ -84,8 +84,9 @@ class Trainer(Loop):
             frozen = self.settings.frozen == "same"  # fewer bits are no parameters, which is what can be cut up
             place = (accelerator.device, accelerator.num_processes)
             self.shards = Shards(self.loss, backbone.unet, *place, sharding.reshard, frozen)
-        else:
-            self.loss.keep_gradients_()
+        elif self.settings.checkpointing == "none":  # which would rather have the memory
+            height, width = max(data.moments.shapes(), key=lambda shape: shape[0] * shape[1])
+            self.loss.keep_gradients_(self.settings.batch_size * height * width)
         # DistributedDataParallel where there are several processes and each holds everything
         self.wrapped: Any = self.shards or accelerator.prepare_model(self.loss)
         self.parameters = [p for p in control.parameters() if p.requires_grad]

@@ -4,7 +4,7 @@ The paper applies its controls to community models of Stable Diffusion unchanged
 to add the difference of the two bases to the control's copy. Here both serve two LoRA bases of the playroom, a pencil
 and a night, and are scored against the hints of the plain scenes, whose geometry the styles keep.
 
-`python -m experiments.fig12_transfer [--count 80]`; a case that was measured is not measured again. With `--anew 120`
+`python -m experiments.fig12_transfer [--count 80]`; a case that was measured is not measured again. With `--anew 240`
 a canny control is also trained on each of them for so many steps, on pictures in its style: fig12-anew.json.
 """
 
@@ -185,7 +185,7 @@ def claims_anew(measured: Measured) -> list[Claim]:
     told, level = [], True
     for base in (base for base in STYLES if STYLES[base]):
         moved, anew = (measured[f"canny {base} {method}"] for method in (METHODS[0], ANEW))
-        worth = anew["lift"]["mean"]
+        worth = anew["lift"]["over shuffled"]["mean"]
         lead = anew["values"]["own"]["mean"] - moved["values"]["own"]["mean"]
         level &= lead <= ENOUGH * worth
         told.append(f"{base} {span(moved['values']['own'])} unchanged, {span(anew['values']['own'])} trained there")

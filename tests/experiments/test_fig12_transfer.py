@@ -85,7 +85,7 @@ def test_a_control_of_its_own_is_measured_beside_those_that_were_moved(tmp_path,
 def measured_at(own: float) -> dict:
     values = {"own": span(own), "shuffled": span(0.15), "none": span(0.2), "ceiling": span(0.8), "real": span(0.9)}
     tones = {"made": {"lightness": 50, "chroma": 20}, "style": {"lightness": 50, "chroma": 20}}
-    return {"metric": "f1_1px", "values": values, "lift": span(own - 0.15), "tones": tones, "n": 3}
+    return {"metric": "f1_1px", "values": values, "lift": {"over shuffled": span(own - 0.15)}, "tones": tones, "n": 3}
 
 
 def test_what_trains_on_a_community_base_is_a_run_of_its_own():

@@ -51,9 +51,10 @@ def keep_gradients_(module: nn.Module) -> None:
     map it by itself. Mapped anew, its pages are cleared by the kernel as they are touched: a third of a second for a
     gigabyte. Whoever holds a gradient of such a weight sees it change in the next backward pass."""
     for layer in module.modules():
-        alone = isinstance(layer, CpuLinear) or (isinstance(layer, CpuConv2d) and layer.kernel_size != (1, 1))
-        if alone and is_mapped_gradient(layer.weight):  # a 1×1 convolution multiplies by a view of its weight
-            layer.weight.kept_gradient = None, -1  # the memory, and the backward pass that had it last
+        if isinstance(layer, CpuConv2d) and layer.kernel_size == (1, 1):
+            continue  # multiplies by a view of its weight
+        if isinstance(layer, CpuLinear | CpuConv2d) and is_mapped_gradient(layer.weight):
+            layer.weight.kept_gradient = None, -1  # type: ignore[attr-defined]  # memory, and the pass that had it last
 
 
 def _is_plain(layer: nn.Conv2d) -> bool:

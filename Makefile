@@ -1,5 +1,5 @@
 # make demo     install, then draw the gallery of demo/
-# make test     install, then the tests (five minutes on two cores)
+# make test     install, then the tests (ten minutes on two cores, a little more without AVX-512)
 # make lint     ruff, mypy, and the check that dependencies point one way
 # make parity   exactness against diffusers at full Stable Diffusion size (SD 1.5 and 2.1: 7 GB of memory, XL: 18)
 # make cluster-test  the same hints from a local Ray cluster (installs ray)

@@ -18,7 +18,7 @@ from zeroconv.training.cpu_layers import (
     keep_gradients_,
     patches,
     use_cpu_layers_,
-)  # fmt: skip
+)
 
 
 def both(layer: nn.Module, x: Tensor, frozen: bool = False) -> tuple[list[Tensor], list[Tensor]]:

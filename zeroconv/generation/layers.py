@@ -3,8 +3,8 @@
 Keys and values of the text: every cross-attention projects the text states, which are the same at every step. With 77
 tokens beside latents of 8×8 that is a fifth of the linear layers' arithmetic.
 
-Group norms on a CPU: torch's kernel for channels-last takes up to nine times as long as a copy where a group's channels
-do not fill vectors, as in playroom (5, 10, 13).
+Group norms on a CPU: torch's kernel for channels-last takes several times as long as that for channels-first where a
+group's channels do not fill vectors, as in playroom (5, 10, 13).
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def use_cpu_layers_(*modules: nn.Module) -> None:
 
 def keep_gradients_(module: nn.Module) -> None:
     """Let each weight within that trains keep the memory of its gradient from step to step, where the C library would
-    map it by itself. Mapped anew, its pages are cleared by the kernel as they are touched: a third of a second for a
+    map it by itself. Mapped anew, its pages are cleared by the kernel as they are touched: half a second for a
     gigabyte. Whoever holds a gradient of such a weight sees it change in the next backward pass."""
     for layer in module.modules():
         if isinstance(layer, CpuConv2d) and layer.kernel_size == (1, 1):

@@ -57,6 +57,7 @@ def test_the_recipe_or_the_launcher_asks(recipe: Make, says: Callable[..., None]
         ({}, {**FSDP2, "ACCELERATE_MIXED_PRECISION": "bf16"}, "training.precision fp32"),
         ({}, {**FSDP2, "FSDP_RESHARD_AFTER_FORWARD": "FULL_SHARD"}, "write true or false"),
         ({"sharding": "fsdp", "compile": True}, {}, "training.compile was not made for"),
+        ({"sharding": "fsdp", "precision": "fp16"}, {}, "training.precision fp16 scales the loss"),
         ({"sharding": "fsdp", "optimizer": "muon"}, {}, "training.optimizer muon looks at whole tensors"),
         ({"sharding": "fsdp", "optimizer": "adamw8bit", "precision": "bf16_weights"}, {}, "optimizer adamw8bit"),
         ({"sharding": "fsdp", "control.kind": "lora", "control.hint_widths": None}, {}, "not a lora"),

@@ -59,8 +59,10 @@ def test_it_learns_and_says_so(make, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_was_cut_goes_on_bit_for_bit(make, monkeypatch):
-    whole = weights(train_lora(make("whole", checkpoint_every=3)))
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_run_that_was_cut_goes_on_bit_for_bit(make, monkeypatch, precision):
+    settings = {"checkpoint_every": 3, "precision": precision}
+    whole = weights(train_lora(make("whole", **settings)))
     step = LoraTrainer._train_step
 
     def crash(self, micro):
@@ -70,10 +72,10 @@ def test_a_run_that_was_cut_goes_on_bit_for_bit(make, monkeypatch):
 
     monkeypatch.setattr(LoraTrainer, "_train_step", crash)
     with pytest.raises(RuntimeError, match="power cut"):
-        train_lora(make("cut", checkpoint_every=3))
+        train_lora(make("cut", **settings))
     monkeypatch.setattr(LoraTrainer, "_train_step", step)
     said = []
-    resumed = weights(train_lora(make("cut", checkpoint_every=3), say=said.append))
+    resumed = weights(train_lora(make("cut", **settings), say=said.append))
     assert "going on from step 3 of 6" in said
     assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
 

@@ -95,9 +95,11 @@ def test_a_hint_that_says_nothing_gains_nothing(trainer) -> None:
     assert abs(run.last["gain"]) < max(0.05, 3 * run.last["gain_error"])
 
 
-def test_resuming_is_never_having_stopped(trainer) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_resuming_is_never_having_stopped(trainer, precision: str) -> None:
     """Stopped between two checkpoints, twice; with accumulation, so that the place in the data matters."""
     settings = {"steps": 7, "accumulation": 2, "warmup": 3, "schedule": "cosine", "checkpoint_every": 2}
+    settings["precision"] = precision
     straight = trainer("straight", **settings)
     orders = record(straight)
     straight.run()
@@ -115,6 +117,8 @@ def test_resuming_is_never_having_stopped(trainer) -> None:
     assert equal(weights(straight), weights(part))
     assert seen == orders
     assert losses(straight) == losses(part)
+    if straight.scaler is not None:
+        assert straight.scaler.state_dict() == part.scaler.state_dict() and part.scaler._growth_tracker == 7
 
 
 def losses(run: Trainer) -> list:
@@ -226,14 +230,48 @@ def test_gradients_that_keep_their_memory_change_no_weight(trainer, settings: di
     assert equal(*found)
 
 
-def test_bfloat16_follows_float32(trainer) -> None:
-    runs = [trainer(name, steps=4, log_every=1, precision=name) for name in ("fp32", "bf16")]
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_sixteen_bits_follow_float32(trainer, precision: str, dtype: torch.dtype) -> None:
+    runs = [trainer(name, steps=4, log_every=1, precision=name) for name in ("fp32", precision)]
     for run in runs:
         run.run()
-    assert runs[1].backbone.unet.conv_in.weight.dtype == torch.bfloat16
+    assert runs[1].backbone.unet.conv_in.weight.dtype == dtype
     assert next(runs[1].control.parameters()).dtype == torch.float32
     for (step, a), (_, b) in zip(losses(runs[0]), losses(runs[1]), strict=True):
         assert b == pytest.approx(a, rel=0.03), step
+
+
+def test_gradients_that_overflow_float16_halve_the_scale_and_leave_the_weights(trainer) -> None:
+    run = trainer(steps=8, log_every=1, precision="fp16")
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100)
+    before = [p.clone() for p in run.control.parameters()]
+    run.run()
+    told = [line["scale"] for line in run.log.read() if line.get("event") == "overflow"]
+    assert told == [2.0**n for n in range(100, 92, -1)]  # more in a row than losses that are no numbers may be
+    assert run.scaler.get_scale() == 2.0**92 and run.skipped == run.rollbacks == 0
+    assert equal(before, list(run.control.parameters())) and not run.optimizer.state
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)  # it cannot be the scale's doing any more
+    run.parameters[0].register_hook(lambda gradient: gradient * float("inf"))
+    run._train_step([next(run.plan.from_step(0))])
+    assert run.skipped == 1
+
+
+def test_a_small_gradient_survives_float16(trainer, monkeypatch) -> None:
+    """Scaled by its loss to where float16 has nothing, it is lost without the scale."""
+    found = {}
+    for name, scaled in (("with", True), ("without", False)):
+        run = trainer(name, precision="fp16")
+        if not scaled:
+            run.scaler = None
+        batch = next(run.plan.from_step(0))
+        make = run.loss.forward
+        monkeypatch.setattr(run.loss, "forward", lambda *a, make=make: make(*a) * 1e-7)
+        run._gradients([batch])
+        if scaled:
+            run.scaler.unscale_(run.optimizer)
+        convs = run.control.zero_convs
+        found[name] = sum(float(conv.weight.grad.abs().sum()) for conv in convs)
+    assert found["without"] < 0.9 * found["with"]
 
 
 @pytest.fixture

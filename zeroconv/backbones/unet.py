@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Self, cast
 
 import torch
@@ -122,7 +123,8 @@ class UNetBackbone:
         vae = self.vae
         z = (z / vae.config.scaling_factor).to(vae.device, vae.dtype)
         pixels = (z.shape[0], 3, z.shape[2] * self.latent_scale, z.shape[3] * self.latent_scale)
-        images = torch.cat([vae.decode(part).sample.float() for part in _in_chunks(z, pixels)])
+        with _no_float16(z.device.type):
+            images = torch.cat([vae.decode(part).sample.float() for part in _in_chunks(z, pixels)])
         return (images / 2 + 0.5).clamp(0, 1)
 
     # ---------------------------------------------------------------- what it is
@@ -215,6 +217,12 @@ def _alphas_cumprod(config: dict) -> Tensor:
 
 
 CHUNK_PIXELS = 4 * 512 * 512  # what the autoencoder holds in one pass
+
+
+def _no_float16(device_type: str) -> AbstractContextManager[Any]:
+    """Within: no autocast to float16, whose largest number activations of SDXL's decoder exceed."""
+    half = torch.is_autocast_enabled(device_type) and torch.get_autocast_dtype(device_type) == torch.float16
+    return torch.autocast(device_type, enabled=False) if half else nullcontext()
 
 
 def _in_chunks(x: Tensor, image_shape: Sequence[int]) -> tuple[Tensor, ...]:

@@ -76,6 +76,11 @@ def _check_recipe(recipe: Recipe) -> None:
         )
     if settings.compile:
         raise UserError("training.compile was not made for weights that are cut up; leave it or sharding out.")
+    if settings.precision == "fp16":
+        raise UserError(
+            "training.precision fp16 scales the loss by what all gradients say, which training.sharding fsdp cuts up; "
+            "use bf16, or leave sharding out."
+        )
     if settings.optimizer != "adamw":
         raise UserError(
             f"training.optimizer {settings.optimizer} looks at whole tensors, which training.sharding fsdp cuts up; "

@@ -58,6 +58,7 @@ class Loop:
         self.step, self.skipped, self.seconds = 0, 0, 0.0  # steps done; of them in a row not finite; time of training
         self.micro = 0  # micro-batches taken, the place in the data
         self.rollbacks = 0
+        self.scaler: torch.amp.GradScaler | None = None  # of float16, see `zeroconv.training.precision.loss_scale`
 
     # ---------------------------------------------------------------- a trainer's own
 
@@ -161,15 +162,25 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate() * group.get("lr_scale", 1.0)
         loss = self._gradients(micro)
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
         norm = self._clip()
         if math.isfinite(loss) and math.isfinite(norm):
             self.optimizer.step()
             self.ema.update()
             self.skipped = 0
+        elif self.scaler is not None and math.isfinite(loss) and self.scaler.get_scale() > 1:
+            self.log.write(self.step, event="overflow", scale=self.scaler.get_scale())  # the scale was too large
         else:
             self._skip(loss)
+        if self.scaler is not None:
+            self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return loss, norm
+
+    def _scaled(self, loss: torch.Tensor) -> torch.Tensor:
+        """What is differentiated: the loss, times float16's scale."""
+        return loss if self.scaler is None else self.scaler.scale(loss)
 
     def _clip(self) -> float:
         """Bounds the norm of the gradient; returns what it was."""

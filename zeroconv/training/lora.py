@@ -30,6 +30,7 @@ from zeroconv.training.loop import Loop
 from zeroconv.training.lora_recipe import LoraRecipe, LoraSettings
 from zeroconv.training.memory import spare_activations_
 from zeroconv.training.objective import ControlledLoss, stream
+from zeroconv.training.precision import autocast_dtype, loss_scale
 from zeroconv.training.run import Countdown, hold_out, open_run
 from zeroconv.training.runlog import Meter, RunLog
 from zeroconv.training.samples import grid, spread, to_picture
@@ -113,7 +114,8 @@ class LoraTrainer(Loop):
         self.parameters = [p for p in backbone.unet.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(backbone.unet, settings)
         self.ema = Ema(self.parameters, settings.ema_decay)
-        dtype = torch.bfloat16 if settings.precision == "bf16" else None
+        dtype = autocast_dtype(settings.precision, backbone.device)
+        self.scaler = loss_scale(settings.precision, backbone.device)
         self.loss = ControlledLoss(backbone, None, dtype, settings.timesteps, settings.min_snr, settings.offset_noise)
         self.compiled = compile_layers_(backbone, None, data, settings, say)  # before what is computed again
         if told := spare_activations_(self.loss, data, settings):
@@ -131,7 +133,7 @@ class LoraTrainer(Loop):
             generator = stream(device, self.settings.seed, 4, self.step, number)
             with self.compiled():
                 loss = self.loss(batch.to(device), generator) / len(micro)
-                loss.backward()
+                self._scaled(loss).backward()
             total += float(loss.detach())
         return total
 
@@ -191,6 +193,7 @@ class LoraTrainer(Loop):
             "parameters": [p.detach() for p in self.parameters],
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "skipped": self.skipped,
             "seconds": self.seconds,
             "micro": self.micro,
@@ -211,6 +214,8 @@ class LoraTrainer(Loop):
         torch._foreach_copy_(list[Tensor](self.parameters), state["parameters"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state["scaler"])
         self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
         self.micro, self.rollbacks, self.history = state["micro"], state["rollbacks"], state["history"]
         self.meter.losses, self.meter.count = state["losses"]

@@ -34,7 +34,7 @@ class LoraTraining(TrainingSettings):
         if self.on_convergence is not None:
             raise ValueError("training.on_convergence waits for a control to follow its hints; a LoRA has none")
         if self.precision == "bf16_weights":
-            raise ValueError("training.precision bf16_weights is for a ControlNet; train a LoRA in bf16 or fp32")
+            raise ValueError("training.precision bf16_weights is for a ControlNet; train a LoRA in bf16, fp16 or fp32")
         if self.decoder_learning_rate is not None:
             raise ValueError("training.decoder_learning_rate is of a decoder beside a control; a LoRA has none")
         if self.frozen != "same":

@@ -16,6 +16,8 @@ def autocast_dtype(precision: str, device: torch.device | str) -> torch.dtype | 
     bfloat16 weights are cast a layer at a time and what flows between the layers is float32."""
     if precision == "fp32":
         return None
+    if precision == "fp16":
+        return torch.float16
     cast_in_layers = precision == "bf16_weights" and torch.device(device).type == "cpu" and not has_bf16_matrix_unit()
     return None if cast_in_layers else torch.bfloat16
 
@@ -26,6 +28,13 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
+def loss_scale(precision: str, device: torch.device) -> torch.amp.GradScaler | None:
+    """What multiplies the loss and divides its gradients (Micikevicius et al. 2018, section 3.2); None where it is not
+    needed. float16 ends at 6e-8 and 65504, and gradients may be smaller: they are made as large as fits. A step whose
+    gradients overflow halves the scale and is left out; 2000 steps without one double it."""
+    return torch.amp.GradScaler(device.type) if precision == "fp16" else None
+
+
 def prepare_(
     backbone: UNetBackbone, control: Net, precision: str, compiled: bool = False
 ) -> dict[nn.Parameter, Tensor]:
@@ -34,8 +43,9 @@ def prepare_(
     are bfloat16 and train, see `zeroconv.training.narrow`."""
     for module in (backbone.unet, control):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if precision == "bf16":  # frozen weights need no float32 masters; autocast would cast them anew in every pass
-        cast_frozen_(backbone.unet, torch.bfloat16)
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    if half is not None:  # frozen weights need no float32 masters; autocast would cast them anew in every pass
+        cast_frozen_(backbone.unet, half)
     lows: dict[nn.Parameter, Tensor] = {}
     if precision == "bf16_weights":
         lows = {**narrow_(backbone.unet), **narrow_(control)}

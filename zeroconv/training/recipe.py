@@ -134,8 +134,9 @@ class TrainingSettings(Strict):
     min_snr: float | None = Field(None, gt=0)  # γ of min-SNR weighting (Hang et al. 2023), usually 5; None: no weights
     offset_noise: float = Field(0.0, ge=0, lt=1)  # spread of one noise a picture and channel beside the usual one
     on_convergence: str | None = None  # stop_after=N, lower_lr=FACTOR or enlarge_batch=TIMES, once hints are followed
-    # bf16: autocast around float32 weights; bf16_weights: see `zeroconv.training.narrow`
-    precision: Literal["fp32", "bf16", "bf16_weights"] = "fp32"
+    # bf16: autocast around float32 weights; fp16: the same with a scaled loss, for cards that have no bfloat16;
+    # bf16_weights: see `zeroconv.training.narrow`
+    precision: Literal["fp32", "bf16", "fp16", "bf16_weights"] = "fp32"
     frozen: Literal["same", "bf16", "fp16", "int8", "fp8"] = "same"  # what the frozen UNet's weights are held in
     checkpointing: str = "none"  # full: keep little, compute it again; a size, such as 2GB: as much as that may be kept
     # over several processes. auto: as the launcher says; fsdp: each holds a part, see `zeroconv.training.sharding`

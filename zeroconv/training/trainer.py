@@ -27,7 +27,7 @@ from zeroconv.training.loop import Loop
 from zeroconv.training.memory import hold_frozen_, spare_activations_
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.optim import Muon, lay_out_, muon_groups
-from zeroconv.training.precision import autocast_dtype, prepare_
+from zeroconv.training.precision import autocast_dtype, loss_scale, prepare_
 from zeroconv.training.recipe import Recipe, TrainingSettings, parse_action
 from zeroconv.training.rounds import Rounds, told
 from zeroconv.training.runlog import Meter, RunLog
@@ -97,6 +97,7 @@ class Trainer(Loop):
         if self.shards is not None:
             self.shards.adopt(self.optimizer)
             self.parameters = self.shards.parts
+        self.scaler = loss_scale(self.settings.precision, accelerator.device)
         master, fixed = getattr(self.optimizer, "master", None), self.shards is not None
         self.ema = Ema(self.parameters, self.settings.ema_decay, master, fixed)
         self.measures = accelerator.is_main_process or self.shards is not None  # with parts of the weights all must
@@ -127,7 +128,7 @@ class Trainer(Loop):
             quiet = number + 1 < len(micro) and self.plan.world > 1 and self.shards is None
             with self.compiled(), self.wrapped.no_sync() if quiet else nullcontext():
                 loss = self.wrapped(batch.to(accelerator.device), generator) / len(micro)
-                accelerator.backward(loss)
+                accelerator.backward(self._scaled(loss))
             total += loss.detach()
         if self.shards is not None:
             self.shards.hand_over()
@@ -241,6 +242,7 @@ class Trainer(Loop):
             "decoder": None if self.decoder is None else self.decoder.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "seed": self.settings.seed,  # with the step, this is the place in the data and in the noise
             "skipped": self.skipped,
             "seconds": self.seconds,
@@ -292,6 +294,8 @@ class Trainer(Loop):
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         lay_out_(self.optimizer)
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state["scaler"])
         self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
         self.meter.losses, self.meter.count = state["losses"]
         self.last, self.best, self.kept = state["last"], state["best"], state["kept"]

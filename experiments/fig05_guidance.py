@@ -3,7 +3,7 @@
 Without a prompt, control in both halves leaves nothing between them for guidance to strengthen; control in the
 conditional half alone makes guidance strong; the paper weighs the connections by resolution, 64 / h, to weaken it. No
 such weight is below 1, so the same weights divided by their largest are tried too: nearly those of the released code.
-`python -m experiments.fig05_guidance [--count 60]`
+`python -m experiments.fig05_guidance [--count 50]`
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def settings() -> list[Key]:
 
 
 def main() -> None:
-    arguments = options(__doc__, 60, condition=("canny", "which of the shipped controls"))
+    arguments = options(__doc__, 50, condition=("canny", "which of the shipped controls"))
     make, condition = maker_of(arguments), arguments.condition
     pairs = load_pairs("playroom:test", condition, arguments.count, make.backbone.default_size)
     net, metric = ControlNet.load(f"playroom-{condition}", backbone=make.backbone), MAIN[condition]

@@ -33,6 +33,7 @@ from zeroconv.evaluation.metrics import rgb_to_lab
 from zeroconv.evaluation.pairs import load_pairs
 from zeroconv.files import atomic_write
 from zeroconv.generation import Control, generate
+from zeroconv.training.allocator import keep_pages
 from zeroconv.training.recipe import Recipe
 
 CONDITIONS = {"canny": "f1_1px", "depth": "delta1", "pose": "pck"}  # and the figure each is judged by
@@ -70,6 +71,7 @@ class Models:
     def __init__(self, steps: int = 0) -> None:
         self.bases: dict[str, UNetBackbone] = {}
         self.steps = steps  # of a control that is trained anew
+        self.common: dict[Any, Any] = {}  # what cases of one base share
 
     def base(self, name: str) -> UNetBackbone:
         if name not in self.bases:
@@ -117,6 +119,7 @@ def measure(models: Models, condition: str, base: str, method: str, arguments: a
         batch_size=arguments.batch_size,
         varied=0,
         pictures=shown,
+        common=models.common,
     )
     metric = CONDITIONS[condition]
     return {
@@ -255,6 +258,7 @@ def kept(path: Path, arguments: argparse.Namespace) -> Measured:
 
 def main() -> None:
     arguments = options(__doc__, 80, none=(40, "of them without control too"), anew=(0, "steps of a control's own"))
+    keep_pages()
     models, anew = Models(arguments.anew), bool(arguments.anew)
     place = RUNS / f"fig12-{arguments.count}-{arguments.none}-{weights_mark()}.json"
     known = kept(place, arguments)

@@ -46,6 +46,17 @@ def test_a_trained_control_beats_chance_and_the_report_repeats(canny):
     json.dumps(report)
 
 
+def test_what_the_control_does_not_touch_is_made_once_for_several_calls(canny, monkeypatch):
+    report, _, options = canny
+    common: dict = {}
+    assert evaluate("playroom-canny", common=common, **options) == report
+    assert {key[0] for key in common} == {"pairs", "none", "ceiling"}
+    monkeypatch.setattr("zeroconv.evaluation.fidelity.through_vae", None)  # it would end here if it were called
+    assert evaluate("playroom-canny", common=common, **options) == report
+    with pytest.raises(TypeError):
+        evaluate("playroom-canny", common=common, **{**options, "count": 5})  # other pictures
+
+
 def test_a_page_stands_alone_and_shows_every_figure(canny):
     report, shown, _ = canny
     page = write_page(report, shown)

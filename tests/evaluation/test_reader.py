@@ -11,6 +11,7 @@ from zeroconv.conditions import CONDITIONS
 from zeroconv.conditions.pose import mirror_people
 from zeroconv.conditions.scores import average_precision
 from zeroconv.data.generated import open_scenes
+from zeroconv.evaluation import reader
 from zeroconv.evaluation.metrics import summarise
 from zeroconv.evaluation.reader import ASSET, find_people, load_reader, read
 from zeroconv.training.reader import ReaderConfig, alter, draw_batch, losses_of, people_targets
@@ -36,6 +37,20 @@ def test_it_reads_real_scenes_well(scenes, found):
     assert mean("depth", "delta1") > 0.97 and mean("normal", "angle") < 8
     assert mean("segmentation", "miou") > 0.8 and mean("pose", "pck") > 0.93
     assert ASSET.stat().st_size < 8 * 2**20
+
+
+def test_the_same_pictures_are_read_once(scenes, found, monkeypatch):
+    images = [scene.image for scene in scenes]
+    assert read([image.copy() for image in images]) is found  # by what they show
+    other = read(images[::-1])
+    assert np.array_equal(other.segmentation, found.segmentation[::-1])
+    with pytest.raises(ValueError, match="read-only"):
+        found.depth[:] = 0
+    monkeypatch.setattr(reader, "KEPT_BYTES", 1)  # room for the last one alone
+    assert read(images) is found and list(reader._kept.values()) == [found]
+    again = read(images[::-1])
+    assert again is not other and np.array_equal(again.segmentation, other.segmentation)
+    assert read(images, load_reader()) is not found  # one that is given may have learned since
 
 
 def test_another_scene_is_read_as_another(scenes, found):

@@ -10,7 +10,7 @@ Columns of a report:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +67,7 @@ def evaluate(
     clip: str | None = None,
     varied: int = 8,
     pictures: list[Shown] | None = None,
+    common: dict[Any, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure how well `control` is followed; returns the report as plain JSON values.
 
@@ -77,14 +78,24 @@ def evaluate(
     guidance differ by the control alone, which `cond` and `resolution` then strengthen (paper, figure 5).
     `judge`: see `make_read`. `features`, of FID and KID: see `likeness.make_features`. `clip`: a folder or hub id of a
     CLIP, for its score. `varied` pairs are made with three more seeds, for the diversity. `pictures`, a list, gets
-    what was made. The same arguments give the same report. Raises UserError for unknown names or data.
+    what was made. `common`, a dict, keeps what does not depend on the control (pairs, pictures without control and
+    through the VAE), for further calls with models and data that stay as they are. The same arguments give the same
+    report. Raises UserError for unknown names or data.
     """
     if prompts not in PROMPTS:
         raise UserError(f"There is no prompt setting {prompts!r}; choose from {', '.join(PROMPTS)}.")
     backbone = load_backbone(base) if isinstance(base, str) else base
     net = load_net(control, backbone) if isinstance(control, str) else control
     condition = condition_of(net)
-    pairs = load_pairs(data, condition, count, backbone.default_size)
+    common = {} if common is None else common
+
+    def once(key: tuple, make: Callable[[], Any]) -> Any:
+        if key not in common:
+            common[key] = make()
+        return common[key]
+
+    size = backbone.default_size
+    pairs = once(("pairs", data, condition, count, size), lambda: load_pairs(data, condition, count, size))
     texts = prompts_of(pairs, prompts)
     seeds = [seed + i for i in range(count)]
     options: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "cfg": cfg}
@@ -94,12 +105,17 @@ def evaluate(
         shifted = [number + offset for number in seeds[:n]]
         return generate(backbone, texts[:n], controls, guidance=guidance, seed=shifted, **options)
 
+    def uncontrolled(n: int) -> list[Image.Image]:
+        return generate(backbone, texts[:n], seed=seeds[:n], **options) if n else []
+
     few = count if count_none is None else min(count, count_none)
     real = [pair.image for pair in pairs]
+    plain = ("none", id(backbone), *texts[:few], *seeds[:few], *options.items())
+    coded = ("ceiling", id(backbone), data, *(pair.name for pair in pairs))
     sets = {
         "own": controlled(count),
-        "none": generate(backbone, texts[:few], seed=seeds[:few], **options) if few else [],
-        "ceiling": through_vae(backbone, real),
+        "none": once(plain, lambda: uncontrolled(few)),
+        "ceiling": once(coded, lambda: through_vae(backbone, real)),
     }
     read, asked = make_read(condition, judge, data)
     reads = {name: read(images) for name, images in (*sets.items(), ("real", real)) if images}

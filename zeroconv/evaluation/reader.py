@@ -6,6 +6,8 @@ rewarded by its judge would learn the judge's mistakes. Trained by `zeroconv.tra
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -133,10 +135,38 @@ def save_reader(reader: Reader, path: Path = ASSET) -> None:
         save_file({name: value.half().contiguous() for name, value in reader.state_dict().items()}, temporary)
 
 
-@torch.no_grad()
+KEPT_BYTES = 2**28  # of readings that are remembered: 900 pictures of 128 pixels
+_kept: OrderedDict[bytes, Readings] = OrderedDict()
+
+
 def read(images: Sequence[Image.Image], reader: Reader | None = None, batch_size: int = 32) -> Readings:
-    """Everything the reader sees in pictures of one size (square pictures are what it has learned from)."""
-    reader = reader or load_reader()
+    """Everything the reader sees in pictures of one size (square pictures are what it has learned from).
+
+    What the embedded reader saw in the same pictures, in the same order, is remembered: a report asks them for a
+    condition, for features and for classes. Its arrays cannot be written to. One that is given reads each time.
+    """
+    if reader is not None:
+        return _read(images, reader, batch_size)
+    name = hashlib.sha256(repr((batch_size, [image.size for image in images])).encode())
+    for image in images:
+        name.update(_pixels(image).tobytes())
+    key = name.digest()
+    if key not in _kept:
+        _kept[key] = _read(images, load_reader(), batch_size)
+        for array in _arrays(_kept[key]):
+            array.flags.writeable = False
+    _kept.move_to_end(key)
+    while len(_kept) > 1 and sum(a.nbytes for found in _kept.values() for a in _arrays(found)) > KEPT_BYTES:
+        _kept.popitem(last=False)
+    return _kept[key]
+
+
+def _arrays(found: Readings) -> list[ndarray]:
+    return [found.depth, found.normal, found.segmentation, found.features]
+
+
+@torch.no_grad()
+def _read(images: Sequence[Image.Image], reader: Reader, batch_size: int) -> Readings:
     size = images[0].size
     parts: list[Maps] = []
     for start in range(0, len(images), batch_size):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,17 @@ def test_a_run_that_was_cut_goes_on_bit_for_bit(make, monkeypatch, precision):
     resumed = weights(train_lora(make("cut", **settings), say=said.append))
     assert "going on from step 3 of 6" in said
     assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_broken_pictures_are_listed(make, pictures, tmp_path):
+    folder = shutil.copytree(pictures, tmp_path / "copy")
+    (folder / "3.png").write_bytes(b"oops")
+    recipe = make(steps=1)
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"train": (str(folder),)})})
+    out = train_lora(recipe)
+    assert list(json.loads((out / "broken.json").read_text())) == ["3.png"]
+    assert json.loads((out / "summary.json").read_text())["broken"] == 1
 
 
 def test_the_bases_own_weights_stay_and_the_adapter_begins_as_nothing(base):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -124,6 +125,24 @@ def test_broken_pictures_are_listed_and_counted(recipe: Make, pictures: Path, tm
     assert list(json.loads((out / "broken.json").read_text())) == ["3.png"]
     assert json.loads((out / "summary.json").read_text())["broken"] == 1
     assert any("1 pictures were set aside" in line for line in said)
+
+
+def test_a_run_that_goes_on_with_other_pictures_says_so(recipe: Make, pictures: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = shutil.copytree(pictures, tmp_path / "copy")
+    settings = {"data.train": [str(folder)]}
+
+    def told(steps: int) -> list[str]:
+        said: list[str] = []
+        train(recipe(steps=steps, **settings), say=said.append)
+        return [line for line in said if "has changed" in line]
+
+    assert told(1) == told(2) == []
+    (folder / "3.png").write_bytes(b"oops")
+    (line,) = told(3)
+    assert "since the checkpoint" in line and len(set(re.findall(r"\d+", line))) == 2
+    assert told(4) == []
 
 
 def test_held_out_pictures_are_not_trained_on() -> None:

@@ -11,7 +11,17 @@ import torch
 
 from tests.full_disk import full_disk
 from zeroconv.errors import UserError
-from zeroconv.training.state import checkpoints, load_checkpoint, save_checkpoint
+from zeroconv.training.state import checkpoints, load_checkpoint, save_checkpoint, told_apart
+
+
+def test_what_a_run_goes_on_with_is_compared_with_what_it_was() -> None:
+    before = {"processes": 2, "pictures": 90, "data": "a"}
+    assert told_apart(before, dict(before)) == told_apart(None, before) == []
+    (line,) = told_apart(before, {**before, "processes": 1})
+    assert "2 processes and goes on with 1" in line
+    (line,) = told_apart(before, {**before, "pictures": 91, "data": "b"})
+    assert "90 pictures, now 91" in line
+    assert len(told_apart(before, {"processes": 4, "pictures": 90, "data": "b"})) == 2
 
 
 def draw() -> tuple:

@@ -14,7 +14,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from zeroconv.backbones import TextStates
-from zeroconv.data.shards import Shard
+from zeroconv.data.shards import Shard, content_key
 
 
 @dataclass
@@ -131,6 +131,7 @@ class Examples:
     broken: dict[str, str] = field(default_factory=dict)  # name → why it was set aside
     repeats: ndarray | None = None  # (N,) how often a pass takes each; None: once
     conditions: Sequence[str | None] | None = None  # (N,) what each hint is of; None: all are of the recipe's
+    mark: str = ""  # names pictures, captions and their order; "" where they did not come from a cache
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -169,6 +170,7 @@ class Examples:
             broken=broken,
             repeats=np.array(repeats) if any(times != 1 for times in repeats) else None,
             conditions=conditions,
+            mark=content_key([shard.note["keys"] for shard in hints], texts, list(repeats)),
         )
 
     def prompts(self, indices: Sequence[int] | ndarray) -> list[str]:

@@ -31,10 +31,10 @@ from zeroconv.training.lora_recipe import LoraRecipe, LoraSettings
 from zeroconv.training.memory import spare_activations_
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.precision import autocast_dtype, loss_scale
-from zeroconv.training.run import Countdown, hold_out, open_run
+from zeroconv.training.run import Countdown, hold_out, list_broken, open_run
 from zeroconv.training.runlog import Meter, RunLog
 from zeroconv.training.samples import grid, spread, to_picture
-from zeroconv.training.state import load_checkpoint, save_checkpoint
+from zeroconv.training.state import drawn_from, load_checkpoint, save_checkpoint, told_apart
 from zeroconv.training.trainer import make_optimizer
 
 Say = Callable[[str], None]
@@ -78,6 +78,7 @@ def assemble(recipe: LoraRecipe, say: Say) -> LoraTrainer:
     cache, progress = CacheSettings(settings.cache, settings.workers, settings.flip), Countdown(say)
     data = cache_examples(train_set, backbone, cache, progress)
     held = cache_examples(held_out, backbone, cache, progress)
+    list_broken(Path(recipe.out), {**data.broken, **held.broken}, say)
     say(f"{len(data)} pictures to train on, {len(held)} held out")
     add_adapter(backbone, recipe.lora, recipe.training.seed)
     return LoraTrainer(recipe, backbone, data, held, say)
@@ -194,6 +195,7 @@ class LoraTrainer(Loop):
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "drawn_from": drawn_from(self.data, 1),
             "skipped": self.skipped,
             "seconds": self.seconds,
             "micro": self.micro,
@@ -211,6 +213,8 @@ class LoraTrainer(Loop):
         self.log.cut(0 if state is None else state["step"])
         if state is None:
             return False
+        for line in told_apart(state.get("drawn_from"), drawn_from(self.data, 1)):
+            self.say(line)
         torch._foreach_copy_(list[Tensor](self.parameters), state["parameters"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -239,6 +243,7 @@ class LoraTrainer(Loop):
             "samples": self.micro * self.settings.batch_size,
             "minutes": round(self.seconds / 60, 2),
             "examples": len(self.data),
+            "broken": len(self.data.broken) + len(self.held_out.broken),
             "validation": self.history,
         }
         if status == "finished":

@@ -181,7 +181,7 @@ def assemble(recipe: Recipe, accelerator: Any, say: Say, sharding: Sharding | No
     progress = Countdown(say)
     data = cache_examples(train_set, backbone, cache, progress)
     held = cache_examples(held_out, backbone, replace(cache, flip=False), progress)
-    _list_broken(Path(recipe.out), {**data.broken, **held.broken}, say)
+    list_broken(Path(recipe.out), {**data.broken, **held.broken}, say)
     for examples in (data, held):
         if len(examples.hints) != len(examples):
             raise UserError(
@@ -308,7 +308,8 @@ def _first_difference(a: Any, b: Any, place: str = "") -> str:
     return f"{place} was {a}, is {b}"
 
 
-def _list_broken(out: Path, broken: dict[str, str], say: Say) -> None:
+def list_broken(out: Path, broken: dict[str, str], say: Say) -> None:
+    """Name the pictures that were set aside in out/broken.json, if there are any."""
     if broken:
         _write_json(out / "broken.json", broken)
         name, reason = next(iter(broken.items()))

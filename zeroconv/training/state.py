@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from zeroconv.data.examples import Examples
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
 
@@ -44,6 +45,26 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int, b
         if old not in kept and step_of(old) != best:
             old.unlink(missing_ok=True)
     return path
+
+
+def drawn_from(data: Examples, processes: int) -> dict[str, Any]:
+    """What a step's batch depends on besides seed, step and recipe."""
+    return {"processes": processes, "pictures": len(data), "data": data.mark}
+
+
+def told_apart(before: dict[str, Any] | None, now: dict[str, Any]) -> list[str]:
+    """A sentence for each thing that makes a run that goes on another one than it would have been. `before`: what
+    `drawn_from` was; None in checkpoints that do not say."""
+    told: list[str] = []
+    rest = "steps from here on are not those it would have made"
+    if before is None or before == now:
+        return told
+    if before["processes"] != now["processes"]:
+        told.append(f"the run was made by {before['processes']} processes and goes on with {now['processes']}: {rest}")
+    if before["data"] != now["data"]:
+        counts = f"{before['pictures']} pictures, now {now['pictures']}"
+        told.append(f"the data to train on has changed ({counts}) since the checkpoint: {rest}")
+    return told
 
 
 def step_of(path: Path) -> int:

@@ -32,7 +32,7 @@ from zeroconv.training.recipe import Recipe, TrainingSettings, parse_action
 from zeroconv.training.rounds import Rounds, told
 from zeroconv.training.runlog import Meter, RunLog
 from zeroconv.training.samples import sample_grid
-from zeroconv.training.state import load_checkpoint, save_checkpoint
+from zeroconv.training.state import drawn_from, load_checkpoint, save_checkpoint, told_apart
 from zeroconv.training.unlock import add_to_optimizer, save_base, unlock_
 from zeroconv.training.validation import Validator
 
@@ -243,6 +243,7 @@ class Trainer(Loop):
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "drawn_from": drawn_from(self.data, self.plan.world),
             "seed": self.settings.seed,  # with the step, this is the place in the data and in the noise
             "skipped": self.skipped,
             "seconds": self.seconds,
@@ -288,6 +289,8 @@ class Trainer(Loop):
     def _restore(self, state: dict[str, Any]) -> None:
         if self.shards is not None:
             state = self.shards.parted(state, self.control, self.decoder)
+        for line in told_apart(state.get("drawn_from"), drawn_from(self.data, self.plan.world)):
+            self.say(line)
         self.control.load_state_dict(state["control"])
         if self.decoder is not None:
             self.decoder.load_state_dict(state["decoder"])

@@ -143,7 +143,8 @@ def read(images: Sequence[Image.Image], reader: Reader | None = None, batch_size
     """Everything the reader sees in pictures of one size (square pictures are what it has learned from).
 
     What the embedded reader saw in the same pictures, in the same order, is remembered: a report asks them for a
-    condition and for features, an experiment for classes too. Its arrays cannot be written to. One that is given reads each time.
+    condition and for features, an experiment for classes too. Its arrays cannot be written to. One that is given reads
+    each time.
     """
     if reader is not None:
         return _read(images, reader, batch_size)

@@ -91,7 +91,8 @@ def _cost(result: Mapping[str, Any]) -> str:
     parts, made, call = [], result.get("made"), result.get("call_cpu_minutes")
     if made:
         parts.append(f"{made['pictures']:,} pictures, {made['cpu_minutes']:g} CPU minutes to make them.")
-    if call:
+    # a call that found trainings and pictures of other processes kept took less than they did
+    if call and call >= (made or {}).get("cpu_minutes", 1.0):
         parts.append(f"The whole command: {call:g} CPU minutes.")
     return " ".join(parts)
 

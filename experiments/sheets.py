@@ -47,7 +47,18 @@ def draw_sheet(
     return canvas
 
 
-_COLOURS = ("#3366cc", "#cc5533", "#339955", "#884499", "#997700", "#555555", "#008899")
+_COLOURS = (
+    "#3366cc",
+    "#cc5533",
+    "#339955",
+    "#884499",
+    "#997700",
+    "#555555",
+    "#008899",
+    "#dd3388",
+    "#88aa00",
+    "#331177",
+)
 
 
 def draw_chart(panels: Sequence[tuple[str, dict[str, list[tuple[float, float]]]]], path: Path, across: str) -> None:
@@ -79,6 +90,8 @@ def draw_chart(panels: Sequence[tuple[str, dict[str, list[tuple[float, float]]]]
         for x in (x0, (x0 + x1) / 2, x1):
             draw.text((place(x, y0)[0] - 10 * scale, scale * (top + height - foot + 4)), f"{x:g}", "black", font)
         draw.text((place(x1, y0)[0] + 24 * scale, scale * (top + height - foot + 4)), across, "black", font)
+        if len(curves) > len(_COLOURS):
+            raise ValueError(f"{len(curves)} curves cannot be told apart by {len(_COLOURS)} colours")
         for (name, points), colour, line in zip(curves.items(), _COLOURS, range(len(curves)), strict=False):
             draw.line([place(*point) for point in points], colour, 2 * scale, joint="curve")
             draw.text((scale * (width - right + 10), scale * (top + 24 + 17 * line)), name, colour, font)

@@ -86,3 +86,5 @@ def test_a_call_that_finds_all_kept_does_not_hide_what_it_took(results: Path, mo
 
     assert [written(*call) for call in ((40.0, "a"), (0.5, "a"), (2.0, "b"))] == [40.0, 40.0, 2.0]
     assert "n. The whole command: 2 CPU minutes." in page.section(json.loads((results / "fig08.json").read_text()))
+    written(0.5, "c")  # all was there already: that is not what the command takes
+    assert "whole command" not in page.section(json.loads((results / "fig08.json").read_text()))

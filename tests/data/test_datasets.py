@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 from zeroconv import conditions, playroom
 from zeroconv.conditions import maps
 from zeroconv.data import open_dataset
+from zeroconv.data.drawing import draw
 from zeroconv.data.fitting import BrokenExample
 from zeroconv.errors import UserError
 
@@ -114,6 +116,33 @@ def test_a_broken_picture_says_which(tmp_path: Path) -> None:
         dataset[1]
     with pytest.raises(BrokenExample, match=r"c\.png is missing"):
         dataset[2]
+
+
+def test_a_storage_that_fails_sets_no_picture_aside(tmp_path: Path, monkeypatch) -> None:
+    """Tried again, and refused in one sentence; a picture that is at fault itself is not tried again."""
+    folder(tmp_path, [{"file_name": "a.png", "text": ""}])
+    dataset, tries, real = open_dataset(tmp_path), [], Image.open
+    monkeypatch.setattr("zeroconv.data.fitting.PAUSES", (0.0, 0.0))
+
+    def failing(times: int, error: OSError):
+        tries.clear()
+
+        def opened(file, *rest):
+            tries.append(file)
+            if len(tries) <= times:
+                raise error
+            return real(file, *rest)
+
+        monkeypatch.setattr("zeroconv.data.pictures.Image.open", opened)
+
+    failing(2, OSError(errno.EIO, "Input/output error"))
+    assert dataset[0].image.size == (48, 32) and len(tries) == 3
+    failing(3, OSError(errno.ESTALE, "Stale file handle"))
+    with pytest.raises(UserError, match=r"a\.png.*Stale file handle.*not set aside") as caught:
+        draw(dataset, 0)
+    assert not isinstance(caught.value, BrokenExample)
+    failing(1, OSError("image file is truncated"))
+    assert "truncated" in draw(dataset, 0).broken and len(tries) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from PIL import Image
 from zeroconv.conditions import find
 from zeroconv.data.buckets import Buckets, Frame
 from zeroconv.data.columns import COLUMNS, Columns
-from zeroconv.data.fitting import BrokenExample, fit
+from zeroconv.data.fitting import fit, read_patiently
 from zeroconv.errors import UserError
 
 _OPTIONS = {
@@ -97,10 +97,7 @@ class Dataset(Sequence):
             return replace(self, rows=self.rows[i])
         source, index = self.rows[i]
         condition = self.condition_of(i)
-        try:
-            example = self.sources[source].example(index, self.size, condition)
-        except UserError as error:
-            raise BrokenExample(str(error)) from error
+        example = read_patiently(lambda: self.sources[source].example(index, self.size, condition))
         frame = self.size if self.buckets is None else self.buckets.frame(*example.image.size)
         return fit(example, frame, condition)
 

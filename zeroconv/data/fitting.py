@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +20,44 @@ if TYPE_CHECKING:
 
 class BrokenExample(UserError):
     """This one example cannot be used; a run sets it aside and goes on."""
+
+
+# of the storage or the process, not of a picture: what cannot be read now may be read by the next try
+_FLEETING = {
+    getattr(errno, name)
+    for name in (
+        "EIO", "ESTALE", "ETIMEDOUT", "ECONNRESET", "ECONNREFUSED", "ECONNABORTED", "ENOTCONN", "ENETDOWN",
+        "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH", "EREMOTEIO", "EAGAIN", "EBUSY", "EMFILE", "ENFILE", "ENOMEM",
+    )
+    if hasattr(errno, name)
+}  # fmt: skip
+PAUSES = (0.2, 2.0)  # seconds before an example is read again
+
+
+def read_patiently(read: Callable[[], Example]) -> Example:
+    """What `read` gives. Raises BrokenExample for a picture that is at fault itself. Where the storage is, it is tried
+    again and then a UserError: a picture that was set aside stays so, in a cache that others use too."""
+    for pause in (*PAUSES, None):
+        try:
+            return read()
+        except UserError as error:
+            if not _is_fleeting(error):
+                raise BrokenExample(str(error)) from error
+            if pause is None:
+                raise UserError(
+                    f"{error} This is the storage's failure and not the picture's, so it is not set aside: give the "
+                    "same command once the storage answers, or remove the picture."
+                ) from error
+            time.sleep(pause)
+    raise AssertionError
+
+
+def _is_fleeting(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FLEETING:
+            return True
+        error = error.__cause__
+    return False
 
 
 def fit(example: Example, size: int | tuple[int, int] | None, condition: str | None) -> Example:

@@ -53,7 +53,7 @@ def options(doc: str | None, count: int, **more: Any) -> argparse.Namespace:
 
 def maker_of(arguments: argparse.Namespace) -> Maker:
     """The playroom's base with memory, as the options say."""
-    keep_pages()  # sampling frees and takes the same memory at every step: 2% of its time
+    keep_pages()  # sampling frees and takes the same memory at every step
     return Maker(load_backbone("playroom"), RUNS / "pictures", arguments.batch_size, arguments.fresh)
 
 

@@ -152,14 +152,15 @@ def read(images: Sequence[Image.Image], reader: Reader | None = None, batch_size
     for image in images:
         name.update(_pixels(image).tobytes())
     key = name.digest()
-    if key not in _kept:
-        _kept[key] = _read(images, load_reader(), batch_size)
-        for array in _arrays(_kept[key]):
+    found = _kept.pop(key, None)
+    if found is None:
+        found = _read(images, load_reader(), batch_size)
+        for array in _arrays(found):
             array.flags.writeable = False
-    _kept.move_to_end(key)
-    while len(_kept) > 1 and sum(a.nbytes for found in _kept.values() for a in _arrays(found)) > KEPT_BYTES:
+    _kept[key] = found  # as the newest
+    while len(_kept) > 1 and sum(a.nbytes for one in list(_kept.values()) for a in _arrays(one)) > KEPT_BYTES:
         _kept.popitem(last=False)
-    return _kept[key]
+    return found
 
 
 def _arrays(found: Readings) -> list[ndarray]:

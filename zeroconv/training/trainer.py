@@ -278,6 +278,8 @@ class Trainer(Loop):
         if state is None:
             self.log.cut(0)
             return False
+        for line in told_apart(state.get("drawn_from"), drawn_from(self.data, self.plan.world)):
+            self.say(line)
         self._restore(state)
         self.log.cut(self.step)
         return True
@@ -289,8 +291,6 @@ class Trainer(Loop):
     def _restore(self, state: dict[str, Any]) -> None:
         if self.shards is not None:
             state = self.shards.parted(state, self.control, self.decoder)
-        for line in told_apart(state.get("drawn_from"), drawn_from(self.data, self.plan.world)):
-            self.say(line)
         self.control.load_state_dict(state["control"])
         if self.decoder is not None:
             self.decoder.load_state_dict(state["decoder"])

@@ -13,6 +13,7 @@ from PIL import Image
 from zeroconv import conditions, playroom
 from zeroconv.conditions import maps
 from zeroconv.data import open_dataset
+from zeroconv.data.buckets import Buckets
 from zeroconv.data.drawing import draw
 from zeroconv.data.fitting import BrokenExample
 from zeroconv.errors import UserError
@@ -141,6 +142,9 @@ def test_a_storage_that_fails_sets_no_picture_aside(tmp_path: Path, monkeypatch)
     with pytest.raises(UserError, match=r"a\.png.*Stale file handle.*not set aside") as caught:
         draw(dataset, 0)
     assert not isinstance(caught.value, BrokenExample)
+    tries.clear()  # nor is it put where pictures without a shape are
+    with pytest.raises(UserError, match="not set aside"):
+        open_dataset(tmp_path, condition="canny", size=32, buckets=Buckets.of(32, 8)).frame(0)
     failing(1, OSError("image file is truncated"))
     assert "truncated" in draw(dataset, 0).broken and len(tries) == 1
 

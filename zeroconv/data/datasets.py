@@ -14,7 +14,7 @@ from PIL import Image
 from zeroconv.conditions import find
 from zeroconv.data.buckets import Buckets, Frame
 from zeroconv.data.columns import COLUMNS, Columns
-from zeroconv.data.fitting import fit, read_patiently
+from zeroconv.data.fitting import BrokenExample, fit, read_patiently
 from zeroconv.errors import UserError
 
 _OPTIONS = {
@@ -114,8 +114,9 @@ class Dataset(Sequence):
             return None if self.size is None else (self.size, self.size)
         source, index = self.rows[i]
         try:
-            return self.buckets.frame(*(self.sources[source].shape(index) or (self.buckets.size, self.buckets.size)))
-        except UserError:
+            shape = read_patiently(lambda: self.sources[source].shape(index))
+            return self.buckets.frame(*(shape or (self.buckets.size, self.buckets.size)))
+        except BrokenExample:
             return None
 
     def repeat(self, i: int) -> int:

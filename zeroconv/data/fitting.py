@@ -6,7 +6,7 @@ import errno
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from numpy import ndarray
 from PIL import Image
@@ -31,10 +31,11 @@ _FLEETING = {
     )
     if hasattr(errno, name)
 }  # fmt: skip
+T = TypeVar("T")
 PAUSES = (0.2, 2.0)  # seconds before an example is read again
 
 
-def read_patiently(read: Callable[[], Example]) -> Example:
+def read_patiently(read: Callable[[], T]) -> T:
     """What `read` gives. Raises BrokenExample for a picture that is at fault itself. Where the storage is, it is tried
     again and then a UserError: a picture that was set aside stays so, in a cache that others use too."""
     for pause in (*PAUSES, None):

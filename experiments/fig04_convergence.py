@@ -6,7 +6,6 @@ experiments.fig04_convergence [--seeds 3] [--steps 150] [--batches 8,128]`
 
 from __future__ import annotations
 
-import json
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -19,13 +18,13 @@ from experiments import measures
 from experiments.common import MAIN, Claim, maker_of, options, span, write_result
 from experiments.memory import Maker
 from experiments.sheets import draw_chart, draw_sheet
-from experiments.training import gains, prepare, stages
+from experiments.training import gains, looks, prepare
 from zeroconv.evaluation.pairs import Pair, load_pairs
-from zeroconv.files import atomic_write
 from zeroconv.generation import Control
 from zeroconv.training.convergence import Convergence, Measured, detect
 from zeroconv.training.recipe import Recipe
 from zeroconv.training.runlog import RunLog
+from zeroconv.training.trainer import Trainer
 
 CONDITION = "canny"
 BATCH = 32  # of the runs that differ by their seed
@@ -33,35 +32,26 @@ SHOWN = 2  # scenes of the contact sheet
 
 
 def follow(recipe: Recipe, marks: list[int], pairs: list[Pair], make: Maker) -> dict[int, dict[str, Any]]:
-    """Train and measure at every mark: fidelity, what it is above another's hint's, and what its pictures cost; kept
-    in the run's folder."""
-    path, metric = recipe.out / "fidelity.json", MAIN[CONDITION]
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    if all(str(mark) in known for mark in marks):
-        return {int(mark): known[str(mark)] for mark in marks}
-    for mark, trainer in stages(recipe, marks):
-        if str(mark) in known:
-            continue
-        with trainer.ema.swapped():
-            trainer.control.eval()
-            before = sum(make.costs.values())
-            made = make([pair.caption for pair in pairs], [Control(trainer.control, [pair.hint for pair in pairs])])
-            trainer.control.train()
+    """Train, and measure at every mark: fidelity, what it is above another's hint's, and what its pictures cost."""
+    metric = MAIN[CONDITION]
+
+    def look(mark: int, trainer: Trainer) -> dict[str, Any]:
+        before = sum(make.costs.values())
+        made = make([pair.caption for pair in pairs], [Control(trainer.control, [pair.hint for pair in pairs])])
         own = measures.fidelity(CONDITION, pairs, made, metric)
         other = measures.fidelity(CONDITION, measures.shuffled(pairs), made, metric)
-        known[str(mark)] = {
-            "own": measures.figure(own, metric),
-            "lift": measures.better_by(own, other, metric),
-            "cpu_seconds": sum(make.costs.values()) - before,
-        }
-        print(f"{recipe.out.name} step {mark}: {metric} {span(known[str(mark)]['own'])}", flush=True)
         sheet = recipe.out / "pictures"
         sheet.mkdir(exist_ok=True)
         for i in range(min(SHOWN, len(pairs))):
             made[i].save(sheet / f"{mark:05d}-{i}.png")
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(known, indent=1))
-    return {int(mark): known[str(mark)] for mark in marks}
+        print(f"{recipe.out.name} step {mark}: {metric} {span(measures.figure(own, metric))}", flush=True)
+        return {
+            "own": measures.figure(own, metric),
+            "lift": measures.better_by(own, other, metric),
+            "cpu_seconds": sum(make.costs.values()) - before,
+        }
+
+    return looks(recipe, marks, look)
 
 
 def began(folder: Path) -> Convergence | None:

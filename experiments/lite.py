@@ -21,12 +21,12 @@ from experiments.common import MAIN, Claim, maker_of, options, shown_options, si
 from experiments.memory import Maker
 from experiments.racing import WIDTHS
 from experiments.sheets import draw_chart, draw_sheet
-from experiments.training import gains, prepare, stages
+from experiments.training import gains, looks, prepare
 from zeroconv.evaluation.fidelity import prompts_of
 from zeroconv.evaluation.pairs import Pair, load_pairs
-from zeroconv.files import atomic_write
 from zeroconv.generation import Control
 from zeroconv.training.recipe import Recipe
+from zeroconv.training.trainer import Trainer
 
 CONDITION = "canny"
 CENTRE = 1e-3  # the recipe's rate
@@ -69,35 +69,27 @@ def runs_of(arguments: Any) -> dict[tuple[str, float], tuple[Recipe, list[int]]]
     return found
 
 
-def follow(recipe: Recipe, marks: list[int], pairs: list[Pair], make: Maker) -> dict[str, Any]:
-    """Train and measure at every mark; what was found is kept in the run's folder, as are the pictures of the sheet."""
-    path, metric = recipe.out / "measured.json", MAIN[CONDITION]
-    known = json.loads(path.read_text()) if path.is_file() else {"marks": {}}
-    if all(str(mark) in known["marks"] for mark in marks):
-        return known
-    for mark, trainer in stages(recipe, marks):
-        if str(mark) in known["marks"]:
-            continue
-        known["parameters"] = sum(p.numel() for p in trainer.control.parameters() if p.requires_grad)
-        here: dict[str, Any] = {"cpu_seconds": 0.0}
+def follow(recipe: Recipe, marks: list[int], pairs: list[Pair], make: Maker) -> dict[int, dict[str, Any]]:
+    """Train, and measure at every mark; the pictures of the sheet are kept in the run's folder."""
+    metric = MAIN[CONDITION]
+
+    def look(mark: int, trainer: Trainer) -> dict[str, Any]:
+        here: dict[str, Any] = {}
         before = sum(make.costs.values())
-        with trainer.ema.swapped():
-            trainer.control.eval()
-            for setting in PROMPTS:
-                control = Control(trainer.control, [pair.hint for pair in pairs])
-                made = make(prompts_of(pairs, setting), [control])
-                for name, asked in (("own", pairs), ("another's", measures.shuffled(pairs))):
-                    stats = measures.fidelity(CONDITION, asked, made, metric)
-                    here[f"{setting}, {name}"] = [np.asarray(one).tolist() for one in stats]
-                for i in range(min(SHOWN, len(pairs))):
-                    made[i].save(recipe.out / f"made-{mark:05d}-{setting}-{i}.png")
-            trainer.control.train()
+        for setting in PROMPTS:
+            control = Control(trainer.control, [pair.hint for pair in pairs])
+            made = make(prompts_of(pairs, setting), [control])
+            for name, asked in (("own", pairs), ("another's", measures.shuffled(pairs))):
+                stats = measures.fidelity(CONDITION, asked, made, metric)
+                here[f"{setting}, {name}"] = [np.asarray(one).tolist() for one in stats]
+            for i in range(min(SHOWN, len(pairs))):
+                made[i].save(recipe.out / f"made-{mark:05d}-{setting}-{i}.png")
         here["cpu_seconds"] = sum(make.costs.values()) - before
-        known["marks"][str(mark)] = here
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(known))
+        here["parameters"] = sum(p.numel() for p in trainer.control.parameters() if p.requires_grad)
         print(f"{recipe.out.name} step {mark}: {span(measures.figure(stats_of(here)['empty'], metric))}", flush=True)
-    return known
+        return here
+
+    return looks(recipe, marks, look)
 
 
 def stats_of(here: dict[str, Any], whose: str = "own") -> Stats:
@@ -126,16 +118,18 @@ def main() -> None:
         report(arguments, runs, kept, pairs, metric)
 
 
-def report(arguments: Any, runs: dict, kept: dict[tuple[str, float], dict[str, Any]], pairs: list, metric: str) -> None:
+def report(
+    arguments: Any, runs: dict, kept: dict[tuple[str, float], dict[int, dict]], pairs: list, metric: str
+) -> None:
     found, worth = {}, {}
     for (name, rate), (_, marks) in runs.items():
         for mark in marks:
-            here = kept[name, rate]["marks"][str(mark)]
+            here = kept[name, rate][mark]
             found[name, rate, mark], worth[name, rate, mark] = stats_of(here), stats_of(here, "another's")
     curves = {(name, rate): gains(recipe.out) for (name, rate), (recipe, _) in runs.items()}
     rows: list[list] = []
     for (name, rate, mark), own in found.items():
-        rows.append([WORDS.get(name, name), f"{rate:g}", mark, f"{kept[name, rate]['parameters'] / 1e6:.2f} M"])
+        rows.append([WORDS.get(name, name), f"{rate:g}", mark, f"{kept[name, rate][mark]['parameters'] / 1e6:.2f} M"])
         rows[-1].append(f"{next((gain for step, gain, _ in curves[name, rate] if step == mark), float('nan')):+.4f}")
         for setting in PROMPTS:
             rows[-1].append(span(measures.figure(own[setting], metric)))
@@ -147,7 +141,7 @@ def report(arguments: Any, runs: dict, kept: dict[tuple[str, float], dict[str, A
         columns += [f"{metric}, {meaning}", "full copy ahead by"]
     draw_curves(runs, curves, found, metric, arguments.pictures / "fig08-lite-curves.png")
     draw(runs, pairs, arguments)
-    made = [here for one in kept.values() for here in one["marks"].values()]
+    made = [here for one in kept.values() for here in one.values()]
     note = (
         f"Canny, batch {arguments.train_batch}, {arguments.scenes:,} scenes, Muon at a constant rate, averaged "
         f"weights, half of the prompts empty, training seed {arguments.seed}; n = {arguments.count} test scenes, "

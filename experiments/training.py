@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from benchmarks.convergence import recipe_of
 from experiments.common import RUNS
 from experiments.memory import weights_mark
+from zeroconv.files import atomic_write
 from zeroconv.training import train
 from zeroconv.training.recipe import Recipe
 from zeroconv.training.run import assemble, open_run
@@ -69,6 +70,27 @@ def stages(recipe: Recipe, marks: Iterable[int], say: Callable[[str], None] = pr
         if trainer.step < mark and trainer.run() == "interrupted":
             raise SystemExit(f"{recipe.out} was interrupted at step {trainer.step}; the same command goes on")
         yield mark, trainer
+
+
+def looks(
+    recipe: Recipe, marks: list[int], look: Callable[[int, Trainer], dict[str, Any]]
+) -> dict[int, dict[str, Any]]:
+    """Train to every mark and `look` at the control there, with averaged weights. What it tells is kept in the run's
+    folder: what is past cannot be looked at any more."""
+    path = Path(recipe.out) / "looks.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if all(str(mark) in known for mark in marks):
+        return {mark: known[str(mark)] for mark in marks}
+    for mark, trainer in stages(recipe, marks):
+        if str(mark) in known:
+            continue
+        with trainer.ema.swapped():
+            trainer.control.eval()
+            known[str(mark)] = look(mark, trainer)
+            trainer.control.train()
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(known), encoding="utf-8")
+    return {mark: known[str(mark)] for mark in marks}
 
 
 def gains(folder: Path) -> list[tuple[int, float, float]]:

@@ -79,6 +79,6 @@ def test_a_run_is_measured_at_its_stops_and_only_once(tmp_path, monkeypatch) -> 
     pairs = load_pairs("playroom:test", "canny", 4, 128)
     recipe, _ = runs_of(arguments(steps=2, scenes=16))["lite", CENTRE]
     known = follow(recipe, [1, 2], pairs, make)
-    assert set(known["marks"]) == {"1", "2"} and known["parameters"] > 1e6
-    assert set(stats_of(known["marks"]["2"])) == set(PROMPTS) and (recipe.out / "made-00002-empty-0.png").is_file()
+    assert set(known) == {1, 2} and known[1]["parameters"] > 1e6
+    assert set(stats_of(known[2])) == set(PROMPTS) and (recipe.out / "made-00002-empty-0.png").is_file()
     assert follow(recipe, [1, 2], pairs, None) == known  # a maker would be asked for pictures

@@ -65,7 +65,7 @@ def compare(pair, scheduler: str, theirs: dict, ours: dict, control_options: dic
     return float(np.abs(torch.stack(made).permute(0, 2, 3, 1).numpy() - expected).max())
 
 
-@pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpm++2m_karras", "unipc"])
+@pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpm++2m_karras", "unipc", "ddim_trailing"])
 def test_both_equals_diffusers(pair, scheduler):
     theirs = {"guidance_scale": 5.0, "controlnet_conditioning_scale": 0.7, "negative_prompt": ["blur", "dark"]}
     assert (

@@ -12,7 +12,7 @@ from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import MODES, SCHEDULERS, Control, generate
 from zeroconv.generation.guidance import connection_weights
-from zeroconv.generation.sampling import Guide, predict
+from zeroconv.generation.sampling import Guide, make_scheduler, predict
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,14 @@ def hint(seed: int = 0, size: int = 64) -> Image.Image:
     return Image.fromarray(np.repeat(noise, 3, axis=2).astype(np.uint8) * 255)
 
 
+NAMES = [name for name in SCHEDULERS if not name.endswith("_trailing")] + ["euler_a_trailing"]
+
+
 def pixels(images) -> np.ndarray:
     return np.stack([np.asarray(image, np.float32) for image in images])
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", NAMES)
 @pytest.mark.parametrize("guidance", MODES)
 def test_a_new_control_changes_nothing_bit_for_bit(backbone, scheduler, guidance):
     new = ControlNet.from_backbone(backbone)
@@ -45,7 +48,7 @@ def test_a_new_control_changes_nothing_bit_for_bit(backbone, scheduler, guidance
     assert all(torch.equal(a, b) for a, b in zip(without, with_it, strict=True))
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", NAMES)
 def test_a_seed_gives_the_same_picture_in_any_batch(backbone, trained, scheduler):
     control = Control(trained, hint())
     options = {"steps": 3, "scheduler": scheduler, "output": "tensor", "count": 5, "seed": 11}
@@ -56,6 +59,17 @@ def test_a_seed_gives_the_same_picture_in_any_batch(backbone, trained, scheduler
     assert (whole[0] - whole[1]).abs().max() > 0.01  # other seeds are other pictures
     alone = generate(backbone, "a", [control], seed=13, steps=3, scheduler=scheduler, output="tensor")
     assert (alone[0] - whole[2]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", [name for name in SCHEDULERS if name.endswith("_trailing")])
+def test_trailing_steps_begin_at_the_last_timestep(backbone, name, monkeypatch):
+    def first(kind: str) -> float:
+        scheduler = make_scheduler(kind, backbone)
+        scheduler.set_timesteps(20)
+        return float(scheduler.timesteps[0])
+
+    monkeypatch.setitem(backbone.scheduler_config, "timestep_spacing", "leading")
+    assert first(name) == 999 > first(name.removesuffix("_trailing"))
 
 
 def test_a_control_may_have_a_rule_of_its_own(backbone, trained):

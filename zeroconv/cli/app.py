@@ -117,7 +117,9 @@ def generate(
     cfg: Annotated[float, Option(help="Classifier-free guidance; 1 switches it off.")] = 7.5,
     steps: Annotated[int, Option(help="Denoising steps.")] = 20,
     seed: Annotated[int, Option(min=0, max=2**53, help="Seed of the first picture; the next ones count up.")] = 0,
-    scheduler: Annotated[str, Option(help="ddim, euler, euler_a, dpm++2m_karras, unipc or lcm.")] = "unipc",
+    scheduler: Annotated[
+        str, Option(help="ddim, euler, euler_a, unipc (also _trailing), dpm++2m_karras or lcm.")
+    ] = "unipc",
     negative: Annotated[str, Option(help="What the picture should not show.")] = "",
     height: Annotated[int | None, Option(help="Pixels; the base's own size by default.")] = None,
     width: Annotated[int | None, Option(help="Pixels; the base's own size by default.")] = None,

@@ -29,12 +29,22 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "unipc": ("UniPCMultistepScheduler", {}),
     "lcm": ("LCMScheduler", {}),  # runs with any weights, meant for distilled ones at 2 to 8 steps
 }
+# Old checkpoints say "leading": of 20 steps the first stands at t = 951 and takes pure noise for a picture with a tenth
+# of its colours left, which are then too near to grey. "trailing" begins at the last timestep (Lin et al., "Common
+# Diffusion Noise Schedules and Sample Steps are Flawed", WACV 2024, section 3.3; ComfyUI's sgm_uniform). Karras and LCM
+# space their steps by rules of their own.
+SCHEDULERS |= {
+    f"{name}_trailing": (SCHEDULERS[name][0], {**SCHEDULERS[name][1], "timestep_spacing": "trailing"})
+    for name in ("ddim", "euler", "euler_a", "unipc")
+}
 ALIASES = {
     "euler a": "euler_a",
     "euler_ancestral": "euler_a",
     "dpm++ 2m karras": "dpm++2m_karras",
     "dpmpp_2m_karras": "dpm++2m_karras",
     "uni_pc": "unipc",
+    "euler sgm uniform": "euler_trailing",
+    "euler_sgm_uniform": "euler_trailing",
 }
 # what a checkpoint's scheduler says of its noise; the rest belongs to the class it was written for
 NOISE_KEYS = (

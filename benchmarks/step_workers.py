@@ -220,7 +220,7 @@ class Ours:
         hints = rng.integers(0, 256, (PICTURES, size, size, 3), np.uint8)
         hidden = rng.standard_normal((PICTURES + 1, *TEXT[model]), np.float32)
         shard: Any = type("Shard", (), {"arrays": {"hidden": hidden}})
-        table = TextTable([shard], len(hidden), {str(i): i for i in range(len(hidden))})
+        table = TextTable([shard], {str(i): i for i in range(len(hidden))})
         captions = [(i + 1,) for i in range(PICTURES)]
         data = Examples(Table([moments]), None, Table([hints]), captions, np.zeros(PICTURES, bool), table)
         backbone._vae = latents_only()

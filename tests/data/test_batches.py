@@ -20,7 +20,7 @@ def examples() -> Examples:
     hints = np.broadcast_to(10 * np.arange(n, dtype=np.uint8)[:, None, None], (n, 8, 8)).copy()
     hints[:, :, 0] = 255  # the left edge, so that a mirrored hint is known
     text = np.arange(n + 1, dtype=np.float32)[:, None, None] * np.ones((1, 3, 5), np.float32)
-    table = TextTable([Shard({"hidden": text}, None)], 256, [str(i) for i in range(n + 1)])
+    table = TextTable([Shard({"hidden": text}, None)], [str(i) for i in range(n + 1)])
     return Examples(
         moments=Table([moments[:4], moments[4:]]),
         mirrored=Table([100 + moments]),

@@ -62,7 +62,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
 
 def test_shares_are_disjoint_and_together_all(dataset, settings: CacheSettings, backbone, work) -> None:
     counts = [cache_share(dataset, backbone, replace(settings, rank=rank, world=3)) for rank in range(3)]
-    assert counts == [6, 4, 4]
+    assert sum(counts) == 14 and min(counts) > 0
     assert sorted(work["drawn"]) == list(range(14))
     assert sum(work["encoded"]) == 14
     work["drawn"].clear()

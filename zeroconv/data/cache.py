@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from zeroconv.backbones import Backbone
 from zeroconv.data.buckets import Frame
 from zeroconv.data.cache_keys import drawing_key
+from zeroconv.data.chunks import chunks
 from zeroconv.data.datasets import Dataset
 from zeroconv.data.drawing import Drawn, draw_shards
 from zeroconv.data.examples import Captions, Examples, TextTable, alike
@@ -29,7 +30,7 @@ from zeroconv.data.shards import Rows, Shard, Store, content_key, default_root
 from zeroconv.data.signatures import remembered
 from zeroconv.errors import UserError
 
-SHARD = 256  # examples; at 512 px 34 MB of moments, at 128 px 4 MB
+SHARD = 256  # examples at most; at 512 px 34 MB of moments, at 128 px 4 MB
 _NO_PICTURES = np.zeros((0, 8, 8, 3), np.uint8)
 FORMAT = 2  # of the shards; a change makes new ones
 
@@ -150,24 +151,29 @@ class Part:
 Plan = list[tuple[Part, str]]  # with the keys of their hints: to name a picture its file is looked into
 
 
-def _parts(dataset: Dataset) -> list[Part]:
-    """The data set in its order; with buckets, one shape after the other."""
+def _shapes(dataset: Dataset) -> list[tuple[Frame | None, Sequence[int]]]:
+    """Frames and their examples: one square and all; with buckets, one shape after the other."""
     if dataset.buckets is None:
-        return [Part(range(i, min(i + SHARD, len(dataset)))) for i in range(0, len(dataset), SHARD)]
+        return [(None, range(len(dataset)))]
     square = (dataset.buckets.size, dataset.buckets.size)
     shapes: dict[Frame, list[int]] = {}
     for i in range(len(dataset)):
         shapes.setdefault(dataset.frame(i) or square, []).append(i)
-    return [
-        Part(tuple(indices[i : i + SHARD]), None if frame == square else frame)
-        for frame, indices in sorted(shapes.items())
-        for i in range(0, len(indices), SHARD)
-    ]
+    return [(None if frame == square else frame, tuple(found)) for frame, found in sorted(shapes.items())]
 
 
 def _plan(dataset: Dataset, settings: CacheSettings) -> Plan:
+    """The data set in shards. A picture more, or one less, changes the shard it is in and leaves the others as they
+    are, wherever in the data set it stands."""
+    plan: Plan = []
     with remembered(settings.root or default_root()):
-        return [(part, _hint_key(dataset, part)) for part in _parts(dataset)]
+        for frame, indices in _shapes(dataset):
+            start = 0
+            for keys in chunks((dataset.key(i) for i in indices), SHARD):
+                part = Part(indices[start : start + len(keys)], frame)
+                plan.append((part, _hint_key(dataset, part, keys)))
+                start += len(keys)
+    return plan
 
 
 def _repeats(dataset: Dataset, parts: list[Part], shards: list[Shard]) -> list[int]:
@@ -205,10 +211,10 @@ def _whole(dataset: Dataset, indices: Sequence[int], shard: Shard) -> list[int]:
     return found
 
 
-def _hint_key(dataset: Dataset, part: Part) -> str:
+def _hint_key(dataset: Dataset, part: Part, keys: list[str]) -> str:
     names = [dataset.condition_of(i) for i in part.indices]
     drawn = {name: drawing_key(name) for name in names if name is not None}
-    return content_key(FORMAT, part.frame or dataset.size, names, drawn, [dataset.key(i) for i in part.indices])
+    return content_key(FORMAT, part.frame or dataset.size, names, drawn, keys)
 
 
 def _hint_shards(
@@ -325,26 +331,25 @@ def cache_text(
     unique = list(dict.fromkeys(["", *(caption for variants in texts for caption in variants)]))
     store, encoder = Store(root or default_root(), "text"), text_key(backbone)
     began, progress = time.monotonic(), progress or _silent
-    chunks = {start: unique[start : start + SHARD] for start in range(0, len(unique), SHARD)}
-    keys = {start: content_key(FORMAT, encoder, chunk) for start, chunk in chunks.items()}
+    parts = list(chunks(unique, SHARD))
+    keys = [content_key(FORMAT, encoder, part) for part in parts]
 
-    def made(start: int) -> Shard:
-        chunk, key = chunks[start], keys[start]
-        if (shard := _read(store, key)) is None:
-            states = backbone.embed_text(chunk)
-            parts = {"hidden": states.hidden, "pooled": states.pooled, "time_ids": states.time_ids}
-            store.write(key, {name: part.float().cpu().numpy() for name, part in parts.items() if part is not None})
-            shard = store.read(key)
+    def made(number: int) -> Shard:
+        if (shard := _read(store, keys[number])) is None:
+            states = backbone.embed_text(parts[number])
+            found = {"hidden": states.hidden, "pooled": states.pooled, "time_ids": states.time_ids}
+            arrays = {name: part.float().cpu().numpy() for name, part in found.items() if part is not None}
+            store.write(keys[number], arrays)
+            shard = store.read(keys[number])
             if time.monotonic() - began > 2:
-                progress("captions", start + len(chunk), len(unique))
+                progress("captions", sum(map(len, parts[: number + 1])), len(unique))
         return shard
 
     if world > 1:
-        for start in list(chunks)[rank::world]:
-            made(start)
-        _wait(list(keys.values()), store.has, patience=30)
-    shards = [made(start) for start in chunks]
-    return TextTable(shards, SHARD, Captions.of(unique))
+        for number in range(rank, len(parts), world):
+            made(number)
+        _wait(keys, store.has, patience=30)
+    return TextTable([made(number) for number in range(len(parts))], Captions.of(unique))
 
 
 def text_key(backbone: Any) -> str:

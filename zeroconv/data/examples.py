@@ -104,8 +104,10 @@ class TextTable:
     """Text states, one row a caption; row 0 is the empty prompt."""
 
     shards: list[Shard]
-    size: int  # rows a shard
     captions: Sequence[str]  # one a row
+
+    def __post_init__(self) -> None:
+        self.starts = np.cumsum([0, *(len(shard.arrays["hidden"]) for shard in self.shards)])
 
     def states(self, indices: Sequence[int] | ndarray) -> TextStates:
         hidden, pooled, sizes = (self._gather(name, indices) for name in ("hidden", "pooled", "time_ids"))
@@ -115,7 +117,9 @@ class TextTable:
     def _gather(self, name: str, indices: Sequence[int] | ndarray) -> Tensor | None:
         if name not in self.shards[0].arrays:
             return None
-        return torch.from_numpy(np.stack([self.shards[i // self.size].arrays[name][i % self.size] for i in indices]))
+        places = np.searchsorted(self.starts, indices, side="right") - 1
+        rows = [self.shards[s].arrays[name][i - self.starts[s]] for s, i in zip(places, indices, strict=True)]
+        return torch.from_numpy(np.stack(rows))
 
 
 @dataclass
@@ -170,7 +174,7 @@ class Examples:
             broken=broken,
             repeats=np.array(repeats) if any(times != 1 for times in repeats) else None,
             conditions=conditions,
-            mark=content_key([shard.note["keys"] for shard in hints], texts, list(repeats)),
+            mark=content_key([key for shard in hints for key in shard.note["keys"]], texts, list(repeats)),
         )
 
     def prompts(self, indices: Sequence[int] | ndarray) -> list[str]:

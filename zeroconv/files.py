@@ -6,9 +6,12 @@ import errno
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_mask = threading.Lock()
 
 
 @contextmanager
@@ -73,6 +76,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 def _as_usual(file: Path) -> None:
     """Give a file the permissions that open() would have given: mkstemp and safetensors keep theirs to the owner."""
-    mask = os.umask(0)
-    os.umask(mask)
+    with _mask:  # it can only be read by setting it, for all threads
+        mask = os.umask(0)
+        os.umask(mask)
     file.chmod(0o666 & ~mask)

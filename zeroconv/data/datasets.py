@@ -15,6 +15,7 @@ from zeroconv.conditions import find
 from zeroconv.data.buckets import Buckets, Frame
 from zeroconv.data.columns import COLUMNS, Columns
 from zeroconv.data.fitting import BrokenExample, fit, read_patiently
+from zeroconv.data.remote import is_address
 from zeroconv.errors import UserError
 
 _OPTIONS = {
@@ -161,6 +162,9 @@ def open_dataset(
                               taken ten times a pass.
     "hub:OWNER/NAME"          a data set of the Hugging Face hub, in one of these layouts or as the hub converts it to
                               parquet; `?split=test`, `?config=NAME` where it has parts, `?revision=`.
+    "https://HOST/train-{00000..00009}.tar", "s3://BUCKET/SET"
+                              parquet or tar shards, or a folder of them, in any store that fsspec speaks to; copied
+                              when they are read, of which a few stay.
     Any of them may end in `?limit=N`, in `?repeat=N` (taken N times a pass of training), and in `?condition=pose`
     where its hints differ from the data set's; several are joined with " + ". `split` and `limit` stand in where the
     spec is silent; `limit` bounds the whole. Raises UserError for a spec that names nothing, a folder that lacks its
@@ -169,7 +173,7 @@ def open_dataset(
     if isinstance(spec, Path):
         parts = [str(spec)]
     elif isinstance(spec, str):
-        parts = [part.strip() for part in spec.split(" + " if " + " in spec else "+")]
+        parts = [part.strip() for part in spec.split(" + " if " + " in spec or is_address(spec) else "+")]
     else:
         parts = [part for one in spec for part in one.split(" + ")]
     if isinstance(spec, str) and Path(spec).is_dir():
@@ -203,6 +207,8 @@ def _sources(part: str, split: str | None) -> list[tuple[Source, int]]:
     if kind in ("playroom", "stickers"):
         return [(_generated(kind, rest, part, options, numbers, split, condition), repeat)]
     limit = numbers.get("limit")
+    if is_address(place):
+        return [(_remote(place, options, limit, split, condition), repeat)]
     if kind == "hub":
         return [(_on_hub(rest, options, limit, split, condition), repeat)]
     found = _in_folder(Path(place).expanduser(), options, limit, split, condition)
@@ -229,6 +235,17 @@ def _on_hub(name: str, options: dict, limit: int | None, split: str | None, cond
         raise UserError(f"the data spec names {name!r} of the hub; write hub:OWNER/NAME.")
     place = options.get("config"), options.get("revision")
     return open_hub(name, options.get("split", split), limit, condition, Columns.of(options), *place)
+
+
+def _remote(address: str, options: dict, limit: int | None, split: str | None, condition: str | None) -> Source:
+    from zeroconv.data.packed import open_remote
+
+    if "hints" in options:
+        raise UserError(
+            f"the data spec {address!r} names hints=, which shards have in a column or a file of their own."
+        )
+    columns = Columns.of(options)
+    return open_remote(address, options.get("split", split), limit, condition, columns, options.get("config"))
 
 
 def _in_folder(

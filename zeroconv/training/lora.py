@@ -30,12 +30,12 @@ from zeroconv.training.loop import Loop
 from zeroconv.training.lora_recipe import LoraRecipe, LoraSettings
 from zeroconv.training.memory import spare_activations_
 from zeroconv.training.objective import ControlledLoss, stream
+from zeroconv.training.optim import make_optimizer
 from zeroconv.training.precision import autocast_dtype, loss_scale
 from zeroconv.training.run import Countdown, hold_out, list_broken, open_run
 from zeroconv.training.runlog import Meter, RunLog
 from zeroconv.training.samples import grid, spread, to_picture
 from zeroconv.training.state import drawn_from, load_checkpoint, save_checkpoint, told_apart
-from zeroconv.training.trainer import make_optimizer
 
 Say = Callable[[str], None]
 

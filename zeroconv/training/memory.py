@@ -96,7 +96,7 @@ def micro_batch(loss: ControlledLoss, n: int, size: tuple[int, int], text: TextS
         z = torch.empty(n, channels, *size, device=device)
         hints = torch.empty(n, 1, size[0] * scale, size[1] * scale, dtype=torch.uint8, device=device)
         t = torch.zeros(n, dtype=torch.long, device=device)
-        alone = loss.control is None
-        return loss.errors(z, torch.empty_like(z), t, None if alone else hints, text.to(device), not alone).mean()
+        alone, noise = loss.control is None, torch.empty_like(z)
+        return loss.errors(z, noise, t, None if alone else hints, text.to(device), not alone, loss.whole).mean()
 
     return forward

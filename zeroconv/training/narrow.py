@@ -28,6 +28,18 @@ def join(high: Tensor, low: Tensor) -> Tensor:
     return high.float() + low.float()
 
 
+def narrow_all_(module: nn.Module) -> dict[nn.Parameter, Tensor]:
+    """Make every weight bfloat16, so that what flows between layers is bfloat16 too and nothing is cast; returns the
+    low half of each that trains. For graphics cards: their norms compute in float32 inside."""
+    lows: dict[nn.Parameter, Tensor] = {}
+    for weight in module.parameters():
+        if weight.dtype == torch.float32:
+            weight.data, low = split(weight.data)
+            if weight.requires_grad:
+                lows[weight] = low
+    return lows
+
+
 def narrow_(module: nn.Module) -> dict[nn.Parameter, Tensor]:
     """Make the large weights of convolutions and linear layers bfloat16; returns the low half of each that trains."""
     lows: dict[nn.Parameter, Tensor] = {}

@@ -103,6 +103,7 @@ class ControlledLoss(nn.Module):
         self.timesteps, self.min_snr, self.offset_noise = timesteps, min_snr, offset_noise
         self.backbone, self.control, self.autocast = backbone, control, autocast
         self.decoder = decoder  # modules of the backbone, named here so that processes share their gradients
+        self.whole: torch.dtype | None = None  # what all weights are in: then no layer of a step needs a cast
         self.give_back = has_mapped_gradients(self)
         self.alphas_cumprod = backbone.alphas_cumprod.to(backbone.device if control is None else control.device)
 
@@ -117,8 +118,12 @@ class ControlledLoss(nn.Module):
             self.give_back = has_mapped_gradients(self)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Draws a sample of the posterior, timesteps and noise from `generator`."""
-        z = self.backbone.latents_from_moments(batch.moments, generator)  # (N, C, h, w)
+        """The mean loss of what is drawn from `generator`."""
+        return self.of_drawn(*self.draw(batch.moments, generator), batch.hints, batch.text)
+
+    def draw(self, moments: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """A sample of the posterior (N, C, h, w), noise for it, and timesteps (N,)."""
+        z = self.backbone.latents_from_moments(moments, generator)  # (N, C, h, w)
         device, steps = z.device, len(self.alphas_cumprod)
         if self.timesteps == "uniform":
             t = torch.randint(0, steps, (len(z),), generator=generator, device=device)
@@ -132,19 +137,35 @@ class ControlledLoss(nn.Module):
         if self.offset_noise:
             offset = torch.randn((*z.shape[:2], 1, 1), generator=generator, device=device)
             noise = noise + self.offset_noise * offset
-        errors = self.errors(z, noise, t, batch.hints, batch.text)
+        return z, noise, t
+
+    def of_drawn(self, z: Tensor, noise: Tensor, t: Tensor, hints: Tensor | None, text: TextStates) -> Tensor:
+        """The mean loss of a training step; no random number, nothing that waits for the device."""
+        errors = self.errors(z, noise, t, hints, text, dtype=self.whole)
         if self.min_snr is not None:
             errors = errors * snr_weights(self.backbone.prediction_type, self.alphas_cumprod[t], self.min_snr)
         return errors.mean()
 
     def errors(
-        self, z: Tensor, noise: Tensor, t: Tensor, hints: Tensor | None, text: TextStates, control: bool = True
+        self,
+        z: Tensor,
+        noise: Tensor,
+        t: Tensor,
+        hints: Tensor | None,
+        text: TextStates,
+        control: bool = True,
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """Mean squared error of each example (N,), float32. hints uint8 (N, 1 or 3, H, W)."""
+        """Mean squared error of each example (N,), float32. hints uint8 (N, 1 or 3, H, W). `dtype`: that of all
+        weights, in which everything is computed; None: as autocast has it."""
         alpha = self.alphas_cumprod[t]
         noisy = add_noise(z, noise, alpha).contiguous(memory_format=torch.channels_last)
         hint = None if hints is None else hints_to_float(hints).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(z.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
+        if dtype is not None:
+            noisy, text = noisy.to(dtype), text.to(dtype=dtype)
+            hint = None if hint is None else hint.to(dtype)
+        cast = self.autocast is not None and dtype is None
+        with torch.autocast(z.device.type, self.autocast or torch.bfloat16, enabled=cast):
             output = predict(self.backbone, self.control if control else None, noisy, hint, t, text, self.give_back)
         wanted = target(self.backbone.prediction_type, z, noise, alpha)
         return (output.float() - wanted).square().mean(dim=(1, 2, 3))

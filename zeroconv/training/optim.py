@@ -1,4 +1,5 @@
-"""Muon for convolutional networks: orthogonalised momentum for matrices and filters, AdamW for the rest.
+"""The optimiser of a recipe; and Muon for convolutional networks: orthogonalised momentum for matrices and filters,
+AdamW for the rest.
 
 Training from scratch on a CPU is limited by arithmetic, not by optimiser state, so an optimiser that needs fewer
 steps pays for its own matrix products. `torch.optim.Muon` takes matrices only; filters are flattened here.
@@ -10,7 +11,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from zeroconv.rivals import Net
+from zeroconv.training.adafactor import Adafactor
+from zeroconv.training.adamw8bit import AdamW8bit
+from zeroconv.training.recipe import TrainingSettings
 
 
 def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
@@ -89,6 +95,22 @@ def muon_groups(modules: Iterable[torch.nn.Module]) -> list[dict[str, Any]]:
                 matrix = parameter.ndim >= 2 and min(parameter.shape[:2]) >= 16 and id(parameter) not in embeddings
                 (hidden if matrix else rest).append(parameter)
     return [{"params": hidden, "muon": True}, {"params": rest, "muon": False, "weight_decay": 0.0}]
+
+
+def make_optimizer(
+    control: Net, settings: TrainingSettings, lows: dict[nn.Parameter, Tensor] | None = None
+) -> torch.optim.Optimizer:
+    """AdamW, the paper's, with moments of float32 or of a byte each; Muon, which took a small network a fraction of the
+    steps; Adafactor, of next to no state. `lows` as `AdamW8bit` takes them."""
+    options: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    if settings.optimizer == "muon":
+        return Muon(muon_groups([control]), **options)
+    parameters = [p for p in control.parameters() if p.requires_grad]
+    if settings.optimizer == "adamw8bit":
+        return AdamW8bit(parameters, **options, lows=lows)
+    if settings.optimizer == "adafactor":
+        return Adafactor(parameters, **options)
+    return torch.optim.AdamW(parameters, **options, fused=True)
 
 
 @torch.no_grad()

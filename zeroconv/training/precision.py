@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from zeroconv.backbones import UNetBackbone
 from zeroconv.rivals import Net
+from zeroconv.training.card_layers import use_card_layers_
 from zeroconv.training.cpu_layers import has_bf16_matrix_unit, use_cpu_layers_
-from zeroconv.training.narrow import narrow_
+from zeroconv.training.narrow import narrow_, narrow_all_
 
 
 def autocast_dtype(precision: str, device: torch.device | str) -> torch.dtype | None:
@@ -20,6 +21,13 @@ def autocast_dtype(precision: str, device: torch.device | str) -> torch.dtype | 
         return torch.float16
     cast_in_layers = precision == "bf16_weights" and torch.device(device).type == "cpu" and not has_bf16_matrix_unit()
     return None if cast_in_layers else torch.bfloat16
+
+
+def computes_whole(precision: str, device: torch.device | str) -> bool:
+    """Whether the steps of a run are computed in bfloat16 throughout, without autocast: it would have norms in float32
+    and cast before and behind them, which took a fifth of a step on a card (validation and pictures, in which averaged
+    float32 weights take the place of the trained ones, keep it)."""
+    return precision == "bf16_weights" and torch.device(device).type == "cuda"
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
@@ -48,7 +56,10 @@ def prepare_(
         cast_frozen_(backbone.unet, half)
     lows: dict[nn.Parameter, Tensor] = {}
     if precision == "bf16_weights":
-        lows = {**narrow_(backbone.unet), **narrow_(control)}
+        narrow = narrow_all_ if computes_whole(precision, backbone.device) else narrow_
+        lows = {**narrow(backbone.unet), **narrow(control)}
+    if computes_whole(precision, backbone.device) and not compiled:
+        use_card_layers_(backbone.unet, control)
     if backbone.device.type == "cpu" and not compiled:
         use_cpu_layers_(backbone.unet, control)
     return lows

@@ -141,6 +141,7 @@ class TrainingSettings(Strict):
     checkpointing: str = "none"  # full: keep little, compute it again; a size, such as 2GB: as much as that may be kept
     # over several processes. auto: as the launcher says; fsdp: each holds a part, see `zeroconv.training.sharding`
     sharding: Literal["auto", "none", "fsdp"] = "auto"
+    cuda_graphs: bool = True  # on one card, a step is launched as a whole, see `zeroconv.training.graphs`
     compile: bool = False  # layers by torch.compile, see `zeroconv.training.compiling`; for a graphics card
     seed: int = Field(0, ge=0)
     threads: int | None = Field(None, ge=1)

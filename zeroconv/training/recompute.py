@@ -176,4 +176,5 @@ def recompute_(module: nn.Module) -> None:
 def _again(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+    # nothing random lies within, and to ask a card for its generator's state stops a graph from being recorded
+    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)

@@ -38,6 +38,7 @@ from zeroconv.training.recipe import AnyRecipe, Recipe, check_recipe, load_recip
 from zeroconv.training.report import write_report
 from zeroconv.training.state import checkpoints
 from zeroconv.training.stopping import sigterm_as_ctrl_c
+from zeroconv.training.zero import asks_for_zero, check_zero
 
 if TYPE_CHECKING:
     from zeroconv.backbones import UNetBackbone
@@ -75,6 +76,7 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
     `say` hears one line of progress at a time (default: prints it). `resume=False`: refuse to go on with an old run.
     Raises UserError for whatever is wrong with recipe, data, model or folder.
     """
+    import torch
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
@@ -85,19 +87,22 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
 
     say = say or _print
     if recipe.training.threads:
-        import torch
-
         torch.set_num_threads(recipe.training.threads)
     check_trackers(recipe.training.report_to)
     check_rounds(recipe)
     check_launcher()
     sharding = asked_sharding(recipe)
+    zero = asks_for_zero()
+    if zero:
+        check_zero(recipe)
+    # accelerate has DeepSpeed choose how processes talk where it sees no card, and DeepSpeed has no choice of its own
+    gloo = {"backend": "gloo"} if zero and not torch.cuda.is_available() else {}
     # accelerate places processes and devices; autocast is ours, so that two runs in one process may differ in it
     accelerator = Accelerator(
         # processes wait for each other while one draws pictures or another still fills the cache
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2), **gloo)],
         mixed_precision="no",
-        cpu=recipe.device == "cpu",
+        cpu=recipe.device == "cpu" and not zero,
         log_with=list(recipe.training.report_to) or None,
         project_config=ProjectConfiguration(logging_dir=str(Path(recipe.out) / "tensorboard")),
     )

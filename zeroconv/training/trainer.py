@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from accelerate.utils import broadcast_object_list
-from torch import Tensor, nn
+from torch import Tensor
 
 from zeroconv.backbones import UNetBackbone
 from zeroconv.control import ControlNet
@@ -17,24 +17,24 @@ from zeroconv.data.batches import Batch, BatchPlan, mirror_of, mirrors_of
 from zeroconv.data.examples import Examples
 from zeroconv.errors import UserError
 from zeroconv.rivals import Net, Rival
-from zeroconv.training.adafactor import Adafactor
-from zeroconv.training.adamw8bit import AdamW8bit
 from zeroconv.training.compiling import compile_layers_
 from zeroconv.training.convergence import Measured, detect
 from zeroconv.training.ema import Ema
+from zeroconv.training.graphs import make_graphs
 from zeroconv.training.launching import Sharding
 from zeroconv.training.loop import Loop
 from zeroconv.training.memory import hold_frozen_, spare_activations_
 from zeroconv.training.objective import ControlledLoss, stream
-from zeroconv.training.optim import Muon, lay_out_, muon_groups
-from zeroconv.training.precision import autocast_dtype, loss_scale, prepare_
-from zeroconv.training.recipe import Recipe, TrainingSettings, parse_action
+from zeroconv.training.optim import lay_out_, make_optimizer
+from zeroconv.training.precision import autocast_dtype, computes_whole, loss_scale, prepare_
+from zeroconv.training.recipe import Recipe, parse_action
 from zeroconv.training.rounds import Rounds, told
 from zeroconv.training.runlog import Meter, RunLog
 from zeroconv.training.samples import sample_grid
 from zeroconv.training.state import drawn_from, load_checkpoint, save_checkpoint, told_apart
 from zeroconv.training.unlock import add_to_optimizer, save_base, unlock_
 from zeroconv.training.validation import Validator
+from zeroconv.training.zero import Zero, asks_for_zero
 
 if TYPE_CHECKING:
     from zeroconv.training.sharding import Shards
@@ -73,6 +73,8 @@ class Trainer(Loop):
             self.settings.offset_noise,
             self.decoder,
         )
+        if computes_whole(self.settings.precision, accelerator.device):
+            self.loss.whole = torch.bfloat16
         # before anything is computed again, so that it is the compiled layer that is
         self.compiled = compile_layers_(backbone, control, data, self.settings, say)
         if told := spare_activations_(self.loss, data, self.settings):
@@ -84,25 +86,30 @@ class Trainer(Loop):
             frozen = self.settings.frozen == "same"  # fewer bits are no parameters, which is what can be cut up
             place = (accelerator.device, accelerator.num_processes)
             self.shards = Shards(self.loss, backbone.unet, *place, sharding.reshard, frozen)
-        elif self.settings.checkpointing == "none":  # which would rather have the memory
+        elif self.settings.checkpointing == "none" and not asks_for_zero():  # which would rather have the memory
             height, width = max(data.moments.shapes(), key=lambda shape: shape[0] * shape[1])
             self.loss.keep_gradients_(self.settings.batch_size * height * width)
         # DistributedDataParallel where there are several processes and each holds everything
-        self.wrapped: Any = self.shards or accelerator.prepare_model(self.loss)
+        zero = asks_for_zero()
+        self.wrapped: Any = self.shards or (None if zero else accelerator.prepare_model(self.loss))
         self.parameters = [p for p in control.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(control, self.settings, lows)
+        self.optimizer: Any = make_optimizer(control, self.settings, lows)
         if self.decoder is not None:
             self.parameters += self.decoder.parameters()
             add_to_optimizer(self.optimizer, self.decoder, self.settings)
         if self.shards is not None:
             self.shards.adopt(self.optimizer)
             self.parameters = self.shards.parts
+        self.zero = Zero(self.loss, self.optimizer, accelerator, self.settings) if zero else None
+        self.optimizer = self.zero or self.optimizer
         self.scaler = loss_scale(self.settings.precision, accelerator.device)
-        master, fixed = getattr(self.optimizer, "master", None), self.shards is not None
+        master, fixed = getattr(self.optimizer, "master", None), self.shards is not None or zero
         self.ema = Ema(self.parameters, self.settings.ema_decay, master, fixed)
         self.measures = accelerator.is_main_process or self.shards is not None  # with parts of the weights all must
         self.data = data
         self.first_plan = batch_plan(recipe, data, accelerator.process_index, accelerator.num_processes)
+        alone = self.first_plan.world == 1 and self.shards is None and not zero
+        self.graphs = make_graphs(self.loss, self.parameters, data, self.settings) if alone else None
         self.validator = Validator(
             self.loss, held_out, recipe.data.validation_count, 2 * self.settings.batch_size, self.settings.seed
         )
@@ -126,8 +133,13 @@ class Trainer(Loop):
             generator = stream(accelerator.device, settings.seed, 4, self.step, number, accelerator.process_index)
             # gradients that are cut up are so after every micro-step, as whole ones would take too much memory
             quiet = number + 1 < len(micro) and self.plan.world > 1 and self.shards is None
+            batch = batch.to(accelerator.device)
+            if (whole := self.zero or self.graphs) is not None:
+                with self.compiled():
+                    total += whole.add_gradients(batch, generator, number, len(micro))
+                continue
             with self.compiled(), self.wrapped.no_sync() if quiet else nullcontext():
-                loss = self.wrapped(batch.to(accelerator.device), generator) / len(micro)
+                loss = self.wrapped(batch, generator) / len(micro)
                 accelerator.backward(self._scaled(loss))
             total += loss.detach()
         if self.shards is not None:
@@ -135,6 +147,8 @@ class Trainer(Loop):
         return float(accelerator.reduce(total, "mean"))
 
     def _clip(self) -> float:
+        if self.zero is not None:
+            return self.zero.clip()
         return super()._clip() if self.shards is None else self.shards.clip(self.settings.clip)
 
     def _agreed(self, *wishes: bool) -> list[bool]:
@@ -262,7 +276,7 @@ class Trainer(Loop):
             fresh = self.last is not None and self.last["step"] == self.step
             if fresh and (self.kept is None or self.last["true"] <= self.kept["true"]):  # type: ignore[index]
                 self.kept = self.last
-        if self.measures:
+        if self.measures or self.zero is not None:  # whose moments all must put together
             state = self.state()
         if self.shards is not None:
             state = self.shards.whole(state)
@@ -353,22 +367,6 @@ class Trainer(Loop):
 
 def as_measured(line: dict[str, float]) -> Measured:
     return Measured(int(line["step"]), line["gain"], line["gain_error"], line["true"])
-
-
-def make_optimizer(
-    control: Net, settings: TrainingSettings, lows: dict[nn.Parameter, Tensor] | None = None
-) -> torch.optim.Optimizer:
-    """AdamW, the paper's, with moments of float32 or of a byte each; Muon, which took a small network a fraction of the
-    steps; Adafactor, of next to no state. `lows` as `AdamW8bit` takes them."""
-    options: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
-    if settings.optimizer == "muon":
-        return Muon(muon_groups([control]), **options)
-    parameters = [p for p in control.parameters() if p.requires_grad]
-    if settings.optimizer == "adamw8bit":
-        return AdamW8bit(parameters, **options, lows=lows)
-    if settings.optimizer == "adafactor":
-        return Adafactor(parameters, **options)
-    return torch.optim.AdamW(parameters, **options, fused=True)
 
 
 def to_train_(control: Net, frozen_copy: bool = False) -> None:

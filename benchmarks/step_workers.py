@@ -26,16 +26,17 @@ PICTURES = 16  # of the data set
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def unet_of(model: str) -> Any:
+def unet_of(model: str, device: torch.device) -> Any:
     """The UNet of Stable Diffusion 1.5 (REFERENCE: 859.5 M parameters), or one of its shape and few channels; random
-    weights, the same in every process."""
+    weights, the same in every process, drawn where they will be."""
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
-    if model == "sd15":
-        return UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
-    widths = (32, 64, 64, 64)
-    return UNet2DConditionModel(sample_size=64, cross_attention_dim=32, attention_head_dim=8, block_out_channels=widths)
+    with device:
+        if model == "sd15":
+            return UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+        small: Any = {"cross_attention_dim": 32, "block_out_channels": (32, 64, 64, 64)}
+        return UNet2DConditionModel(sample_size=64, attention_head_dim=8, **small)
 
 
 @torch.no_grad()
@@ -95,7 +96,7 @@ class Theirs:
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False
         )
         full = model == "sd15"
-        self.unet = unet_of(model)
+        self.unet = unet_of(model, device)
         length, width = TEXT[model]
         heads, layers = (12, 12) if full else (2, 2)
         self.text_encoder = CLIPTextModel(
@@ -188,9 +189,20 @@ class Theirs:
 
 
 class Ours:
-    """zeroconv's trainer on what its cache would hold: moments and text states. `rung`: how much of it, 0 to 3."""
+    """zeroconv's trainer on what its cache would hold: moments and text states. `rung`: how much of it, 0 to 3; see
+    `benchmarks.train_step.RUNGS`."""
 
-    def __init__(self, model: str, precision: str, batch: int, size: int, device: torch.device, rung: int = 3) -> None:
+    def __init__(
+        self,
+        model: str,
+        precision: str,
+        batch: int,
+        size: int,
+        device: torch.device,
+        rung: int = 3,
+        others: dict[str, Any] | None = None,
+    ) -> None:
+        """`others`: settings of training in place of the rung's."""
         from accelerate import Accelerator
 
         from zeroconv.backbones import UNetBackbone
@@ -204,13 +216,19 @@ class Ours:
 
         if rung < 2:
             dtypes.use_cpu_layers_ = lambda *modules: None
-        backbone = UNetBackbone(unet_of(model))
+        backbone = UNetBackbone(unet_of(model, device))
         control = ControlNet.from_backbone(backbone, condition="canny")
         fill_(diffusers_state(control))
-        small = precision if rung < 3 else {"fp32": "fp32", "bf16": "bf16_weights"}[precision]
+        on_card = device.type == "cuda"
+        if on_card and rung < 3:
+            dtypes.use_card_layers_ = lambda *modules: None
+        all_of_it = rung >= (2 if on_card else 3)
+        small = {"bf16": "bf16_weights"}.get(precision, precision) if all_of_it else precision
+        graphs = on_card and rung > 0
         settings = {
             "steps": 10_000, "batch_size": batch, "learning_rate": 5e-6, "validate_every": 0, "sample_count": 0,
-            "ema_decay": 0.0, "precision": small, "optimizer": "adamw8bit" if rung == 3 else "adamw",
+            "ema_decay": 0.0, "precision": small, "optimizer": "adamw8bit" if all_of_it else "adamw",
+            "cuda_graphs": graphs, **(others or {}),
         }  # fmt: skip
         recipe = parse_recipe(
             {"out": tempfile.mkdtemp(), "data": {"train": "x", "condition": "canny"}, "training": settings}
@@ -235,7 +253,11 @@ class Ours:
     def step(self) -> dict[str, float]:
         batch = next(self.batches)
         clock, trainer = Clock(self.device), self.trainer
-        with between(trainer.accelerator, "backward", lambda: clock("forward"), lambda: clock("backward")):
+        if trainer.graphs is not None:
+            mark = between(trainer.graphs, "add_gradients", lambda: None, lambda: clock("both passes"))
+        else:
+            mark = between(trainer.accelerator, "backward", lambda: clock("forward"), lambda: clock("backward"))
+        with mark:
             trainer._train_step([batch])
         clock("optimiser")
         trainer.step += 1
@@ -283,6 +305,11 @@ def peak_bytes(device: torch.device) -> int:
     return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
+def reserved(device: torch.device) -> int:
+    """What torch took from the card for it, recordings and what lies in pieces with it."""
+    return torch.cuda.max_memory_reserved() if device.type == "cuda" else 0
+
+
 def flops_of(step: Callable[[], Any]) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -311,8 +338,16 @@ def main(job: dict[str, Any]) -> None:
             say({"loss": worker.loss({name: value.to(device) for name, value in inputs.items()})})
         elif word == "step":
             parts = worker.step()
-            say({"seconds": sum(parts.values()), "parts": parts, "peak": peak_bytes(device)})
+            say(
+                {
+                    "seconds": sum(parts.values()),
+                    "parts": parts,
+                    "peak": peak_bytes(device),
+                    "reserved": reserved(device),
+                }
+            )
         elif word == "flops":
+            worker.trainer.graphs = None  # in which operations cannot be counted
             say({"flops": flops_of(worker.step)})
         else:
             break

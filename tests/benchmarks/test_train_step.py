@@ -30,7 +30,7 @@ def test_a_run_writes_its_figures(tmp_path, monkeypatch) -> None:
 
         def ask(self, word: str) -> dict:
             parts = {"autoencoder": 1.0, "text encoder": 0.5, "backward": self.seconds - 1.5}
-            step = {"seconds": self.seconds, "parts": parts, "peak": self.seconds * 2**30}
+            step = {"seconds": self.seconds, "parts": parts, "peak": self.seconds * 2**30, "reserved": 0}
             return {"loss": {"loss": 1.0}, "flops": {"flops": 2 * 10**12}, "step": step}[word]
 
         def end(self) -> None:
@@ -47,3 +47,15 @@ def test_a_run_writes_its_figures(tmp_path, monkeypatch) -> None:
     assert [rung["seconds"] for rung in found[0]["ladder"]] == [2.0] * 4
     ratio = next(row for row in written["train_step"] if row[0] == "fp32, ratio")
     assert "2.00×" in ratio[1] and "50% of the machine's best product" in ratio[-1]
+
+
+def test_a_log_of_a_run_that_was_cut_off_becomes_a_table(tmp_path, monkeypatch) -> None:
+    log = tmp_path / "steps.log"
+    log.write_text("# A card\nbf16 theirs 0.4 s\nbf16 ours 0.1 s\nbf16 theirs 0.2 s\nbf16 ours 0.2 s\nnoise\n")
+    written = {}
+    monkeypatch.setattr(train_step, "write_result", lambda name, columns, rows, *rest: written.update({name: rows}))
+    monkeypatch.setattr("sys.argv", ["train_step", "--from-log", str(log), "--batch", "3"])
+    train_step.main()
+    theirs, ours, ratio = written["train_step"]
+    assert theirs[1:] == ["0.300 [0.200, 0.400]", "10.0"] and ours[1:] == ["0.150 [0.100, 0.200]", "20.0"]
+    assert ratio[1] == "2.00× as fast"

@@ -45,7 +45,7 @@ class Graphs:
         drawn = self.loss.draw(batch.moments, generator)
         text = [part for part in (batch.text.hidden, batch.text.pooled, batch.text.time_ids) if part is not None]
         inputs = [torch.full((), 1 / of, device=drawn[0].device), *drawn, batch.hints, *text]
-        if self.recording is None:
+        if self.recording is None or [x.shape for x in self.recording.inputs] != [x.shape for x in inputs]:
             self.recording = self._record([x.clone() for x in inputs])
         torch._foreach_copy_(self.recording.inputs, inputs)
         self.recording.graph.replay()

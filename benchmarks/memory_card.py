@@ -45,6 +45,16 @@ def measure(card: str) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - began, "pictures": pictures, "loss": loss, **taken}
 
 
+def row(card: str, found: dict[str, Any], one: dict[str, str]) -> list[str]:
+    """A recipe's: `found` by `measure`, `one` as `benchmarks.memory` has it."""
+    expected = float(one["GB"]) - float(one["VAE and text"])
+    taken, held = found["allocated"] / 1e9, found["reserved"] / 1e9
+    return [
+        f"sd15-{card}gb", f"{expected:.1f}", f"{taken:.1f} ({taken / expected - 1:+.0%})", f"{held:.1f}",
+        f"{found['seconds']:.2f}", f"{found['pictures'] / found['seconds']:.1f}",
+    ]  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", default="8,12,16,24,80", help="the cards they are for, GB")
@@ -64,14 +74,8 @@ def main() -> None:
         done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
         if done.returncode:
             rows.append([f"sd15-{card}gb", *["failed"] * 5])
-            continue
-        found, one = json.loads(done.stdout.strip().splitlines()[-1]), reckoned[f"sd15-{card}gb"]
-        expected = float(one["GB"]) - float(one["VAE and text"])
-        taken, held = found["allocated"] / 1e9, found["reserved"] / 1e9
-        rows.append([
-            f"sd15-{card}gb", f"{expected:.1f}", f"{taken:.1f} ({taken / expected - 1:+.0%})", f"{held:.1f}",
-            f"{found['seconds']:.2f}", f"{found['pictures'] / found['seconds']:.1f}",
-        ])  # fmt: skip
+        else:
+            rows.append(row(card, json.loads(done.stdout.strip().splitlines()[-1]), reckoned[f"sd15-{card}gb"]))
         columns = ["recipe", "reckoned, GB", "allocated, GB", "reserved, GB", "s a step", "pictures a second"]
         command = shlex.join(["python", "-m", "benchmarks.memory_card", *sys.argv[1:]])
         note = (

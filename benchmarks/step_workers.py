@@ -268,7 +268,8 @@ class Ours:
         from zeroconv.backbones import TextStates
 
         text = TextStates(inputs["text"].to(self.trainer.backbone.dtype))
-        errors = self.trainer.loss.errors(inputs["z"], inputs["noise"], inputs["t"], inputs["hint"], text)
+        loss, drawn = self.trainer.loss, (inputs["z"], inputs["noise"], inputs["t"])
+        errors = loss.errors(*drawn, inputs["hint"], text, dtype=loss.whole)
         return float(errors.mean())
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.training import adamw8bit
-from zeroconv.training.adamw8bit import AdamW8bit, can_compile
+from zeroconv.training.adamw8bit import AdamW8bit, can_compile, recover_lows
 from zeroconv.training.ema import Ema
-from zeroconv.training.narrow import LEAST, join, narrow_, split
+from zeroconv.training.narrow import LEAST, join, narrow_, narrow_all_, split
 
 TARGET = torch.linspace(-1, 1, 64 * 96).view(64, 96)
 
@@ -161,3 +161,25 @@ def test_the_average_is_of_both_halves() -> None:
             assert layer.weight.dtype == torch.float32
             assert torch.allclose(layer.weight, exact, atol=1e-7)
         assert layer.weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("was_narrow", [True, False])
+def test_a_state_goes_over_to_a_device_that_keeps_weights_otherwise(was_narrow: bool) -> None:
+    """In two halves on a card, small ones in one on a processor: not a bit of float16's is lost on the way."""
+    torch.manual_seed(0)
+    sides = []
+    for narrow in (was_narrow, not was_narrow):
+        layer = nn.Conv2d(16, 48, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        lows = narrow_all_(layer) if narrow else {}
+        sides.append((layer, AdamW8bit(layer.parameters(), lr=1e-2, lows=lows, compiled=False)))
+    (layer, optimizer), (other, after) = sides
+    for parameter in layer.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    saved = {name: value.clone() for name, value in layer.state_dict().items()}
+    other.load_state_dict(saved)
+    after.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    recover_lows(after, [(other, saved)])
+    for mine, theirs in zip(layer.parameters(), other.parameters(), strict=True):
+        assert (optimizer.master(mine) - after.master(theirs)).abs().max() < 1e-6
+        assert (mine.float() - optimizer.master(mine)).abs().max() > 1e-5 or not was_narrow

@@ -12,6 +12,7 @@ from tests.tiny import inputs, randomise_, tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.training.adamw8bit import AdamW8bit
 from zeroconv.training.card_layers import CardGroupNorm, CardResnetBlock2D, use_card_layers_
+from zeroconv.training.memory import activations
 from zeroconv.training.narrow import narrow_all_, split
 from zeroconv.training.objective import ControlledLoss
 
@@ -158,3 +159,16 @@ def test_all_weights_in_two_halves_and_no_autocast() -> None:
     found.backward()
     assert found.item() == pytest.approx(exact.item(), rel=0.02)
     assert all(p.grad is None or p.grad.dtype == torch.bfloat16 for p in control.parameters())
+
+
+def test_memory_is_measured_with_a_card_s_layers_in_place() -> None:
+    """On shapes without memory, of which a kernel would read."""
+    backbone = tiny_backbone()
+    control: Any = randomise_(ControlNet.from_backbone(backbone))
+    narrow_all_(backbone.unet)
+    narrow_all_(control)
+    use_card_layers_(backbone.unet, control)
+    loss = ControlledLoss(backbone, control, torch.bfloat16)
+    loss.whole = torch.bfloat16
+    _, _, _, text = inputs(backbone, 2)
+    assert activations(loss, 2, (8, 8), text).peak([]) > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.test_distributed import finish, launch, told
+from tests.training.test_distributed import CODE, finish, launch, told
 from zeroconv.errors import UserError
 from zeroconv.training.recipe import Recipe
 from zeroconv.training.run import train
@@ -72,6 +73,29 @@ def test_a_run_of_zero_survives_a_kill_and_goes_on_without_it(recipe: Make, tmp_
     near(state_of(tmp_path / "other"), state_of(tmp_path / "straight"), 1e-3)
 
 
+@pytest.mark.deepspeed
+def test_a_gradient_that_is_no_number_leaves_the_weights(recipe: Make, tmp_path: Path) -> None:
+    """In one process and one step of two: both leave it out, and the run counts it."""
+    spoil = CODE.replace(
+        "run.train(",
+        """original = trainer.ControlledLoss.errors
+def errors(self, z, *words, **options):
+    spoilt = z.requires_grad is False and torch.is_grad_enabled() and mine.step == 1 and rank == "1"
+    return original(self, z, *words, **options) * (float("nan") if spoilt else 1)
+trainer.ControlledLoss.errors = errors
+run.train(""",
+    )
+    more = {**SETTINGS, "steps": 3, "validate_every": 0}
+    finish(launch(recipe(out=str(tmp_path / "spoilt"), **more), tmp_path, "spoilt", code=spoil, **ZERO))
+    first, second = told(tmp_path, "spoilt")
+    assert first["weights"] == second["weights"]
+    state = state_of(tmp_path / "spoilt")
+    assert all(value.isfinite().all() for value in state["control"].values())
+    assert {float(inner["step"]) for inner in state["optimizer"]["state"].values()} == {2.0}
+    lines = [json.loads(line) for line in (tmp_path / "spoilt" / "log.jsonl").read_text().splitlines()]
+    assert sum(line.get("event") == "skipped" for line in lines) == 1
+
+
 @pytest.mark.parametrize(
     ("wishes", "changes", "sentence"),
     [
@@ -79,6 +103,7 @@ def test_a_run_of_zero_survives_a_kill_and_goes_on_without_it(recipe: Make, tmp_
         ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "0"}, {}, "stage 0, of which 1 and 2 are followed; --multi_gpu"),
         ({"ACCELERATE_DEEPSPEED_CONFIG_FILE": "ds.json"}, {}, "names a DeepSpeed config"),
         ({"ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"}, {}, "drop --offload_optimizer_device"),
+        ({"ACCELERATE_MIXED_PRECISION": "fp16"}, {}, "asks for mixed precision fp16 and the recipe for .* fp32"),
         ({}, {"optimizer": "muon"}, "training.optimizer muon does not go with DeepSpeed"),
         ({}, {"precision": "fp16"}, "training.precision fp16 does not go with DeepSpeed"),
         ({}, {"sharding": "fsdp"}, "training.sharding fsdp does not go with DeepSpeed"),

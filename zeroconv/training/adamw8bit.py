@@ -95,15 +95,17 @@ class AdamW8bit(torch.optim.Optimizer):
         return norm
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, which would cast every state to its parameter's dtype."""
+        """As torch's, which would cast every state to its parameter's dtype. The weights must be there already: one
+        that was kept in two halves where the state was saved, and is kept in one here, gets its lower half."""
         parameters = [p for group in self.param_groups for p in group["params"]]
         self.kernels = None
         for number, values in state_dict["state"].items():
-            if "low" in self.state[parameters[number]] and "low" not in values:
-                self.state[parameters[number]]["low"].zero_()  # of a device that kept this weight in one
+            parameter, mine = parameters[number], self.state[parameters[number]]
             for name, value in _as_words(values).items():
-                kept = value.to(parameters[number].device) if torch.is_tensor(value) else value
-                self.state[parameters[number]][name] = kept
+                if name == "low" and "low" not in mine:
+                    flat(parameter).add_(value.to(parameter.device).flatten())
+                else:
+                    mine[name] = value.to(parameter.device) if torch.is_tensor(value) else value
         for mine, theirs in zip(self.param_groups, state_dict["param_groups"], strict=True):
             mine.update({name: value for name, value in theirs.items() if name != "params"})
 
@@ -315,6 +317,18 @@ def _largest(groups: Sequence[Tensor]) -> Tensor:
     """Of each block (blocks, 1)."""
     a, b, c, d = groups
     return torch.maximum(torch.maximum(a, b), torch.maximum(c, d)).amax(dim=1, keepdim=True)
+
+
+@torch.no_grad()
+def recover_lows(optimizer: Any, networks: Iterable[tuple[torch.nn.Module | None, dict[str, Tensor] | None]]) -> None:
+    """The lower halves of weights that were saved in one, as a processor keeps small ones; networks that have loaded
+    what was saved, and that."""
+    for network, saved in networks if isinstance(optimizer, AdamW8bit) else ():
+        for name, parameter in network.named_parameters() if network is not None else ():
+            low = optimizer.state.get(parameter, {}).get("low")
+            if saved is not None and low is not None and saved[name].dtype == torch.float32:
+                rest = saved[name].to(parameter.device) - parameter.detach().float()
+                low.copy_(flat(rest, parameter).view_as(low))
 
 
 @cache

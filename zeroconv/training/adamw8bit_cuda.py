@@ -73,7 +73,7 @@ def _deviation_code(deviation, fit, chance, k: tl.constexpr):  # type: ignore[no
     return tl.minimum(tl.maximum(code, 1.0), 255.0).to(tl.int32) << 8 * k
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])  # else a step whose number 16 divides would be a program of its own
 def _update_blocks(  # type: ignore[no-untyped-def]
     table, jobs, firsts, numbers, seed, HAS_LOW: tl.constexpr, ROWS: tl.constexpr
 ):
@@ -116,7 +116,7 @@ def _update_blocks(  # type: ignore[no-untyped-def]
     tl.store(deviation_scales + rows, largest, mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def _update_plain(  # type: ignore[no-untyped-def]
     table, jobs, firsts, numbers, seed, HAS_LOW: tl.constexpr, PIECE: tl.constexpr
 ):

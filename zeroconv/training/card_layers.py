@@ -6,12 +6,14 @@ one. Under autocast, as when averaged float32 weights are measured, layers compu
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 def use_card_layers_(*modules: nn.Module) -> None:
@@ -33,9 +35,16 @@ def _is_plain(block: Any) -> bool:
     return same_size and plain and not block.dropout.p
 
 
+def _launches(x: Tensor) -> bool:
+    """Whether kernels can read it: it lies on a card (or Triton interprets), is no shape without memory, and autocast
+    has no say."""
+    there = x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+    return there and not isinstance(x, FakeTensor) and not torch.is_autocast_enabled(x.device.type)
+
+
 class CardGroupNorm(nn.GroupNorm):
     def forward(self, x: Tensor, silu: bool = False) -> Tensor:
-        if x.dtype != self.weight.dtype or torch.is_autocast_enabled(x.device.type):
+        if x.ndim != 4 or x.dtype != self.weight.dtype or not _launches(x):
             y = super().forward(x)
             return nn.functional.silu(y) if silu else y
         from zeroconv.training.norm_cuda import GroupNormSiLU
@@ -45,7 +54,7 @@ class CardGroupNorm(nn.GroupNorm):
 
 class CardResnetBlock2D(ResnetBlock2D):
     def forward(self, input_tensor: Tensor, temb: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if torch.is_autocast_enabled(input_tensor.device.type):
+        if not _launches(input_tensor):
             return super().forward(input_tensor, temb, *args, **kwargs)
         x = self.conv1(self.norm1(input_tensor, silu=True))
         if self.time_emb_proj is not None and temb is not None:

@@ -68,6 +68,7 @@ class Graphs:
         self._forget()
         with torch.cuda.stream(stream):  # libraries choose and prepare their kernels, which cannot be recorded
             self._both_passes(inputs)
+        self.parameters = [p for p in self.parameters if p.grad is not None]  # the others have no part in the loss
         self._forget()
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.empty_cache()  # what this took: the recording takes its memory anew

@@ -266,7 +266,7 @@ class Recipe(AnyRecipe):
 _MAY_CHANGE = (
     "steps threads max_minutes log_every checkpoint_every keep validate_every "
     "sample_every sample_count sample_steps sample_cfg evaluate_every evaluate_count export report_to project "
-    "checkpointing sharding"
+    "checkpointing sharding cuda_graphs"
 ).split()
 
 

@@ -17,6 +17,7 @@ from zeroconv.data.batches import Batch, BatchPlan, mirror_of, mirrors_of
 from zeroconv.data.examples import Examples
 from zeroconv.errors import UserError
 from zeroconv.rivals import Net, Rival
+from zeroconv.training.adamw8bit import recover_lows
 from zeroconv.training.compiling import compile_layers_
 from zeroconv.training.convergence import Measured, detect
 from zeroconv.training.ema import Ema
@@ -311,6 +312,7 @@ class Trainer(Loop):
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         lay_out_(self.optimizer)
+        recover_lows(self.optimizer, [(self.control, state["control"]), (self.decoder, state["decoder"])])
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
         self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]

@@ -55,6 +55,14 @@ def check_zero(recipe: Recipe) -> None:
             raise UserError(
                 f"{setting} does not go with DeepSpeed; use adamw in bf16 for a ControlNet, or --multi_gpu."
             )
+    if recipe.device == "cpu" and torch.cuda.is_available():
+        raise UserError("device cpu does not go with DeepSpeed where there is a card; leave one of the two out.")
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision not in ("no", training.precision):
+        raise UserError(
+            f"the launcher asks for mixed precision {precision} and the recipe for training.precision "
+            f"{training.precision}; what the recipe says counts, so drop the launcher's."
+        )
     if find_spec("deepspeed") is None:
         raise UserError(
             "the launcher asks for DeepSpeed, which is not installed; pip install deepspeed, or use --multi_gpu."
@@ -144,7 +152,10 @@ class Zero:
         for group, parameters in zip(self.param_groups, self.trained, strict=True):
             flat = group["params"][0]
             if not self.inner.state[flat]:  # as AdamW makes it in its first step
-                self.inner.state[flat] = {"step": torch.zeros(()), **{n: torch.zeros_like(flat) for n in MOMENTS}}
+                self.inner.state[flat] = {
+                    "step": torch.zeros((), device=flat.device),
+                    **{n: torch.zeros_like(flat) for n in MOMENTS},
+                }
             for parameter in parameters:
                 yield parameter, self.inner.state[flat]
 

@@ -72,6 +72,17 @@ def finish(processes: list[subprocess.Popen]) -> None:
     assert [process.wait(timeout=240) for process in processes] == [0, 0]
 
 
+def kill(processes: list[subprocess.Popen], run: Path) -> None:
+    """As soon as the run has a checkpoint."""
+    end = time.monotonic() + 200
+    while not checkpoints(run / "checkpoints") and time.monotonic() < end:
+        time.sleep(0.02)
+    for process in processes:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (run / "summary.json").exists()
+
+
 def told(folder: Path, name: str) -> list[dict]:
     return [json.loads((folder / f"{name}-{rank}").read_text()) for rank in range(2)]
 
@@ -108,13 +119,7 @@ def test_two_processes_share_the_work_and_survive_a_kill(recipe: Make, tmp_path:
     rounds = {"evaluate_every": 4, "evaluate_count": 2, "sample_steps": 1}  # one process makes pictures, both go on
     killed = recipe(out=str(tmp_path / "killed"), **settings, **rounds)
     processes = launch(killed, tmp_path, "killed")
-    end = time.monotonic() + 200
-    while not checkpoints(tmp_path / "killed" / "checkpoints") and time.monotonic() < end:
-        time.sleep(0.02)
-    for process in processes:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert not (tmp_path / "killed" / "summary.json").exists()
+    kill(processes, tmp_path / "killed")
     finish(launch(killed, tmp_path, "killed"))
     again = told(tmp_path, "killed")
     assert again[0]["weights"] == again[1]["weights"]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.training.test_distributed import CODE, finish, launch, told
+from tests.training.test_distributed import CODE, finish, kill, launch, told
 from zeroconv.errors import UserError
 from zeroconv.training.recipe import Recipe
 from zeroconv.training.run import train
@@ -59,13 +56,7 @@ def test_a_run_of_zero_survives_a_kill_and_goes_on_without_it(recipe: Make, tmp_
     finish(launch(recipe(out=str(tmp_path / "straight"), **SETTINGS), tmp_path, "straight", **ZERO))
     killed = recipe(out=str(tmp_path / "killed"), **SETTINGS)
     processes = launch(killed, tmp_path, "killed", **ZERO)
-    end = time.monotonic() + 200
-    while not checkpoints(tmp_path / "killed" / "checkpoints") and time.monotonic() < end:
-        time.sleep(0.02)
-    for process in processes:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert not (tmp_path / "killed" / "summary.json").exists()
+    kill(processes, tmp_path / "killed")
     shutil.copytree(tmp_path / "killed", tmp_path / "other")
     finish(launch(killed, tmp_path, "killed", **ZERO))
     near(state_of(tmp_path / "killed"), state_of(tmp_path / "straight"), 0.0)

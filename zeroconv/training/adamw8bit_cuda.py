@@ -20,7 +20,7 @@ from torch import Tensor
 
 ROWS = 8  # blocks of 256 numbers that a program updates
 PIECE = 1024  # numbers of a small parameter, or of a gradient of which the norm is wanted
-FIELDS = 9  # of a parameter in the table: seven addresses, its length, its row of numbers
+FIELDS = 9  # of a parameter in the table (the kernels say 9): seven addresses, its length, its row of numbers
 
 
 @triton.jit

@@ -126,10 +126,9 @@ class Zero:
         ]
         state: dict[int, dict[str, Tensor]] = {}
         for parameter, own in self._parts():
-            if "exp_avg" in own:
-                moments = {name: self._whole(parameter, own[name]) for name in MOMENTS}
-                # each its own: saved as one, they would be one when read, and AdamW counts in each of them
-                state[len(state)] = {"step": torch.as_tensor(own["step"]).float().cpu().clone(), **moments}
+            moments = {name: self._whole(parameter, own[name]) for name in MOMENTS}
+            # each its own: saved as one, they would be one when read, and AdamW counts in each of them
+            state[len(state)] = {"step": torch.as_tensor(own["step"]).float().cpu().clone(), **moments}
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -27,5 +27,5 @@ def full_disk(under: str = "") -> Iterator[None]:
         return os.open(path, os.O_WRONLY), str(path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zeroconv.files.tempfile.mkstemp", on_a_full_disk)
+        patch.setattr("zeroconv.files.temporary.tempfile.mkstemp", on_a_full_disk)
         yield

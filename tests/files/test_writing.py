@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 import os
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
 
-from zeroconv import files
-from zeroconv.files import atomic_folder, atomic_write, is_disk_full
+from zeroconv.files import MANIFEST, atomic_folder, atomic_write, is_disk_full
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -32,11 +29,11 @@ def test_a_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
         with atomic_folder(target) as temporary:
             for name in names:
                 (temporary / name).write_text(name)
-        assert sorted(path.name for path in target.iterdir()) == sorted(names)
+        assert sorted(path.name for path in target.iterdir()) == sorted((*names, MANIFEST))
     with pytest.raises(RuntimeError), atomic_folder(target) as temporary:
         (temporary / "d").write_text("d")
         raise RuntimeError("crash")
-    assert [path.name for path in target.iterdir()] == ["c"]
+    assert sorted(path.name for path in target.iterdir()) == [MANIFEST, "c"]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
@@ -64,24 +61,3 @@ def test_a_full_disk_is_told_from_other_failures() -> None:
     assert not is_disk_full(RuntimeError("os error 28"))
 
 
-def test_threads_that_write_leave_the_process_its_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It can only be read by setting it: two that did so at once would each put back the other's nothing."""
-    umask = os.umask
-
-    def slow(mask: int) -> int:
-        found = umask(mask)
-        time.sleep(0.002)  # another thread's turn
-        return found
-
-    paths = [tmp_path / f"{i}" for i in range(16)]
-    for path in paths:
-        path.touch()
-    old = umask(0o027)
-    try:
-        monkeypatch.setattr(files.os, "umask", slow)
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(files._as_usual, paths))
-        assert umask(0o027) == 0o027
-    finally:
-        umask(old)
-    assert {path.stat().st_mode & 0o777 for path in paths} == {0o640}

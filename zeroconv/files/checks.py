@@ -1,0 +1,161 @@
+"""Trying an output before any work, so that what cannot be written costs nobody an hour."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from zeroconv.files.errors import WriteError, cannot_write, shown
+from zeroconv.files.folders import check_folder, settle
+from zeroconv.files.targets import Target, target_of
+
+SIGN = b"zeroconv"  # somewhere in the head or the tail of every file that a command writes
+_HEAD, _TAIL = 1 << 16, 1 << 12
+
+
+def check_output(
+    path: str | os.PathLike,
+    kind: str,
+    suffixes: Iterable[str] = (),
+    ours: bool = False,
+) -> None:
+    """Raise WriteError, a UserError, unless `path` can be written; nothing is left behind.
+
+    kind: "file" (links are followed, FIFOs and devices written through); "folder", replaced as one
+    thing, so that it may hold nothing but what zeroconv wrote; "into", a folder in which files are
+    written one by one. suffixes: what a file's name may end in, small letters; any where empty.
+    Streams need none. ours: a file that is there already must be empty or one that zeroconv wrote
+    (`is_ours`).
+    """
+    if kind not in ("file", "folder", "into"):
+        raise ValueError(f"no kind of output: {kind}")
+    try:
+        if kind == "file":
+            _check_file(path, tuple(suffixes), ours)
+        else:
+            _check_folder(path, whole=kind == "folder")
+    except WriteError:
+        raise
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def check_not_input(out: str | os.PathLike, inputs: Iterable[str | os.PathLike | None]) -> None:
+    """Raise WriteError where `out` is one of the inputs by any name (links, hard links, letters of
+    another case), or a folder that holds one. Inputs that are no files here (hub ids, embedded
+    names, None) are passed over.
+    """
+    place = Path(os.path.realpath(out))
+    if not place.exists():
+        return
+    for given in inputs:
+        if given is None or not os.path.exists(given):
+            continue
+        if os.path.samefile(place, given):
+            sentence = f"{shown(out)} is the input itself; name another output."
+            raise WriteError(sentence, errno.EEXIST)
+        above = Path(os.path.realpath(given)).parents
+        if any(parent.samefile(place) for parent in above):
+            sentence = f"{shown(out)} holds the input {shown(given)}; name another output."
+            raise WriteError(sentence, errno.EEXIST)
+
+
+def is_ours(path: str | os.PathLike) -> bool:
+    """Whether zeroconv wrote a file, by its sign in the file; empty files count as ours, as nothing
+    is lost with them.
+
+    Raises OSError.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0 or SIGN in file.read(_HEAD):
+            return True
+        file.seek(max(0, size - _TAIL))
+        return SIGN in file.read(_TAIL)
+
+
+def _check_file(path: str | os.PathLike, suffixes: tuple[str, ...], ours: bool) -> None:
+    if str(path).endswith(os.sep):
+        raise WriteError(f"{shown(path)} names a folder; name a file to write.", errno.EISDIR)
+    target = target_of(path)
+    if target.stream:
+        _check_stream(path, target)
+        return
+    if suffixes and Path(path).suffix.lower() not in suffixes:
+        raise WriteError(f"{shown(path)} must end in {' or '.join(suffixes)}.", errno.EINVAL)
+    place = target.path
+    if place.exists():
+        # root may write everywhere; a file that nobody may write is meant to stay
+        if not os.access(place, os.W_OK) or not place.stat().st_mode & 0o222:
+            sentence = f"{shown(path)} is write-protected; name another output."
+            raise WriteError(sentence, errno.EACCES)
+        if ours and not is_ours(place):
+            what = f"{shown(path)} is there already and zeroconv did not write it"
+            raise WriteError(f"{what}; name another output, or move it away.", errno.EEXIST)
+    _try(place)
+
+
+def _check_stream(path: str | os.PathLike, target: Target) -> None:
+    if target.descriptor is None:
+        if not os.access(target.path, os.W_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return
+    try:
+        flags = _flags(target.descriptor)
+    except OSError as error:
+        raise WriteError(f"{shown(path)} is not open; name another output.", error.errno) from error
+    if flags is not None and flags & (os.O_WRONLY | os.O_RDWR) == 0:
+        sentence = f"{shown(path)} is open for reading only; name another output."
+        raise WriteError(sentence, errno.EBADF)
+
+
+def _flags(descriptor: int) -> int | None:
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    return fcntl.fcntl(descriptor, fcntl.F_GETFL)
+
+
+def _check_folder(path: str | os.PathLike, whole: bool) -> None:
+    text = os.fspath(path)
+    if not text or "\0" in str(text):
+        raise WriteError("an output has no name; name a folder.", errno.EINVAL)
+    if os.path.islink(path) and not os.path.exists(path):
+        os.stat(path)  # a circle of links has its own error
+    place = Path(os.path.realpath(path))
+    if os.path.lexists(place) and not place.is_dir():
+        what = "a file" if stat.S_ISREG(os.lstat(place).st_mode) else "no folder"
+        raise WriteError(f"{shown(path)} is {what}; name a folder to write.", errno.ENOTDIR)
+    if not whole:
+        _try(place / "x")
+        return
+    settle(place)
+    check_folder(place)
+    _try(place)
+
+
+def _try(place: Path) -> None:
+    """Make a file and remove it in the lowest folder on the way to `place` that is there. Raises
+    OSError.
+
+    Asking for permissions is not enough: root has them all, and a read-only file system does not
+    say so there.
+    """
+    os.path.lexists(place)  # too long a path
+    lowest = place.parent
+    while not os.path.lexists(lowest):
+        lowest = lowest.parent
+    if not lowest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(lowest))
+    handle, name = tempfile.mkstemp(prefix=".zeroconv-try-", dir=lowest)
+    os.close(handle)
+    os.unlink(name)
+    longest = os.pathconf(lowest, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+    for part in place.relative_to(lowest).parts:
+        if len(os.fsencode(part)) > longest:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(place))

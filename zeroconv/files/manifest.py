@@ -1,0 +1,129 @@
+"""Which files in a folder are ours: a list of them, with checksums, in the folder itself.
+
+A folder that zeroconv writes as one thing (a control, a base, a gallery) holds `.zeroconv.json`.
+What it names and what is still as we left it may be replaced by us; everything else in the folder
+belongs to somebody else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+MANIFEST = ".zeroconv.json"
+
+
+def write_manifest(folder: Path, name: str) -> None:
+    """List the files in `folder`, which is to be called `name`; the list is written last and makes
+    it complete.
+    """
+    entries: dict[str, Any] = {}
+    for path in _entries(folder):
+        if path.is_dir() and not path.is_symlink():
+            continue
+        if _label(path, folder) == MANIFEST:  # of a folder that was copied into this one
+            continue
+        found = os.lstat(path)
+        entries[_label(path, folder)] = {
+            "size": found.st_size,
+            "time": found.st_mtime_ns,
+            "sha256": _checksum(path),
+        }
+    what = {
+        "zeroconv": "a folder written as one thing",
+        "name": name,
+        "made": time.time_ns(),
+        "files": entries,
+    }
+    text = json.dumps(what, indent=1, sort_keys=True) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="ascii")
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """A folder's list, or None where it has none that can be read."""
+    path = folder / MANIFEST
+    try:
+        if path.is_symlink() or not path.is_file():
+            return None
+        value = json.loads(path.read_text(encoding="ascii"))
+        files = value["files"]
+        sound = (
+            isinstance(value["name"], str)
+            and isinstance(value["made"], int)
+            and isinstance(files, dict)
+            and all(isinstance(entry, dict) for entry in files.values())
+        )
+        return value if sound else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def stranger_in(folder: Path) -> Path | None:
+    """The first thing in a folder that zeroconv did not write there, or that was changed since;
+    None: there is none.
+
+    An empty folder has none. Folders count by what they hold; empty ones that we did not list are
+    strangers.
+    """
+    manifest = read_manifest(folder)
+    files = {} if manifest is None else manifest["files"]
+    parents = {parent for label in files for parent in _parents(label)}
+    for path in _entries(folder):
+        label = _label(path, folder)
+        if label == MANIFEST and manifest is not None:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            if label not in parents and not any(os.scandir(path)):
+                return path
+        elif label not in files or not _unchanged(path, files[label]):
+            return path
+    return None
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """Everything below a folder, folders included, links not followed, in order of names."""
+    for here, folders, names in os.walk(folder, onerror=_raise):
+        folders.sort()
+        for name in sorted((*folders, *names)):
+            yield Path(here, name)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _unchanged(path: Path, entry: dict[str, Any]) -> bool:
+    with suppress(OSError):
+        found = os.lstat(path)
+        if found.st_size != entry.get("size"):
+            return False
+        # a copy of the folder has other times; then the content decides
+        return found.st_mtime_ns == entry.get("time") or _checksum(path) == entry.get("sha256")
+    return False
+
+
+def _checksum(path: Path) -> str:
+    """Of a file's bytes, or of where a link points; "" for what is neither."""
+    if path.is_symlink():
+        return hashlib.sha256(os.fsencode(os.readlink(path))).hexdigest()
+    if not path.is_file():
+        return ""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _label(path: Path, folder: Path) -> str:
+    """Its name in the list; names that are no UTF-8 keep their bytes as escapes."""
+    text = path.relative_to(folder).as_posix()
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _parents(label: str) -> Iterator[str]:
+    parts = label.split("/")[:-1]
+    yield from ("/".join(parts[: i + 1]) for i in range(len(parts)))

@@ -1,0 +1,93 @@
+"""Where the bytes for a path go: one rule for files, symbolic links, FIFOs and devices.
+
+A link is followed: what it points to is replaced, and the link stays. Into a FIFO, a character
+device or an open descriptor (/dev/stdout) the finished bytes are written through. Block devices,
+sockets and folders are refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import stat
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from zeroconv.files.errors import WriteError, cannot_write, shown
+
+_MOST_LINKS = 40  # as Linux has it
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file to make or replace, or a stream to write through."""
+
+    path: Path
+    stream: bool = False
+    descriptor: int | None = None  # of this process, where the path only names it
+
+    def send(self, finished: Path) -> None:
+        """Write the bytes of a finished file through the stream."""
+        if self.descriptor is not None:
+            with suppress(ValueError, AttributeError):  # closed, or no stream at all
+                (sys.stdout if self.descriptor == 1 else sys.stderr).flush()
+            sink = os.fdopen(os.dup(self.descriptor), "wb")
+        else:
+            sink = open(self.path, "wb")  # noqa: SIM115, closed below
+        with open(finished, "rb") as source, sink:
+            shutil.copyfileobj(source, sink)
+
+
+def target_of(path: str | os.PathLike, follow: bool = True) -> Target:
+    """Find where a path leads; nothing need be there yet.
+
+    follow=False: a link is refused, for names that data decided. Raises WriteError for what cannot
+    be a file.
+    """
+    text = os.fspath(path)
+    if not text or "\0" in str(text):
+        raise WriteError("an output has no name; name a file.", errno.EINVAL)
+    try:
+        return _target(Path(text), follow)
+    except WriteError:
+        raise
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _target(path: Path, follow: bool) -> Target:
+    place = path
+    for _ in range(_MOST_LINKS):
+        place = Path(os.path.realpath(place.parent)) / place.name
+        if (number := _descriptor(place)) is not None:
+            return Target(path, stream=True, descriptor=number)
+        if not place.is_symlink():
+            break
+        if not follow:
+            raise WriteError(f"{shown(path)} is a symbolic link; remove it first.", errno.ELOOP)
+        place = place.parent / os.readlink(place)
+    else:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    try:
+        mode = os.stat(place).st_mode
+    except FileNotFoundError:
+        return Target(place)
+    if stat.S_ISREG(mode):
+        return Target(place)
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        return Target(place, stream=True)
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFBLK: "a disk", stat.S_IFSOCK: "a socket"}
+    kind = kinds.get(stat.S_IFMT(mode), "no file")
+    raise WriteError(f"{shown(path)} is {kind}; name a file to write.", errno.EISDIR)
+
+
+def _descriptor(place: Path) -> int | None:
+    """The number of this process's open file that /proc/self/fd/N, /dev/fd/N and /dev/stdout
+    name.
+    """
+    found = re.fullmatch(rf"/proc/{os.getpid()}(/task/\d+)?/fd/(\d+)", str(place))
+    return None if found is None else int(found[2])

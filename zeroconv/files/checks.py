@@ -7,6 +7,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from zeroconv.files.errors import WriteError, cannot_write, shown
@@ -152,10 +153,26 @@ def _try(place: Path) -> None:
         lowest = lowest.parent
     if not lowest.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(lowest))
-    handle, name = tempfile.mkstemp(prefix=".zeroconv-try-", dir=lowest)
-    os.close(handle)
-    os.unlink(name)
+    _make_nameless(lowest)
     longest = os.pathconf(lowest, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
     for part in place.relative_to(lowest).parts:
         if len(os.fsencode(part)) > longest:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(place))
+
+
+def _make_nameless(folder: Path) -> None:
+    """Make a file that never has a name and is gone when it is closed; else one with a name, and
+    put the folder's times back. Raises OSError.
+    """
+    if (flag := getattr(os, "O_TMPFILE", None)) is not None:
+        try:
+            return os.close(os.open(folder, flag | os.O_WRONLY, 0o600))
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+                raise
+    before = os.stat(folder)
+    handle, name = tempfile.mkstemp(prefix=".zeroconv-try-", dir=folder)
+    os.close(handle)
+    os.unlink(name)
+    with suppress(OSError):
+        os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -96,8 +96,9 @@ def settle(path: Path) -> None:
         for entry in entries:
             if temporaries.is_temporary(entry.name) and entry.is_dir(follow_symlinks=False):
                 left.append(Path(entry.path))
-    known = [(folder, read_manifest(folder)) for folder in left if temporaries.is_stale(folder)]
-    same = [(found["made"], folder) for folder, found in known if _is_called(found, path.name)]
+    stale = {folder: read_manifest(folder) for folder in left if temporaries.is_stale(folder)}
+    lists = [(folder, manifest) for folder, manifest in stale.items() if manifest is not None]
+    same = [(made["made"], folder) for folder, made in lists if made["name"] == path.name]
 
     # where a crash fell between two renames, the old one is there too
     for _, folder in sorted(same, reverse=True):
@@ -106,12 +107,8 @@ def settle(path: Path) -> None:
         else:
             with suppress(OSError):
                 _rename_new(folder, path)
-    for folder in (folder for folder, found in known if found is None):
+    for folder in (folder for folder, manifest in stale.items() if manifest is None):
         discard(folder)
-
-
-def _is_called(manifest: dict[str, Any] | None, name: str) -> bool:
-    return manifest is not None and manifest["name"] == name
 
 
 def discard(folder: Path) -> None:

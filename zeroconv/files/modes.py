@@ -10,6 +10,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+STATUS = Path("/proc/self/status")
 _lock = threading.Lock()
 _known: list[int] = []
 
@@ -20,7 +21,7 @@ def umask() -> int:
     Linux says it. Elsewhere it can only be read by setting it: once, to a mask that hides rather
     than shows.
     """
-    with suppress(OSError), open("/proc/self/status", "rb") as status:
+    with suppress(OSError), open(STATUS, "rb") as status:
         for line in status:
             if line.startswith(b"Umask:"):
                 return int(line.split()[1], 8)

@@ -76,10 +76,17 @@ def pack() -> None:
             condition=None if name == "shared" else name, base="playroom", trained={**facts, "hint_gain": gain}
         )
         shared = None if name == "shared" else ASSETS / "playroom-shared"
+        clear(ASSETS / f"playroom-{name}")
         control.save(ASSETS / f"playroom-{name}", torch.float16, shared=shared)
     folders = [ASSETS / f"playroom-{name}" for name in ("shared", *PAPER)]
     size = sum(path.stat().st_size for folder in folders for path in folder.glob("*.safetensors"))
     print(f"{size / 2**20:.1f} MiB in all")
+
+
+def clear(folder: Path) -> None:
+    """Remove weights and card of an older version; a folder with more in it is refused later."""
+    for name in ("config.json", "diffusion_pytorch_model.safetensors", "README.md"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def measure(conditions: list[str], arguments: argparse.Namespace) -> None:

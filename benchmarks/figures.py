@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zeroconv.files import atomic_write
+
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- figures:([\w.-]+) -->\n)(.*?)(<!-- /figures -->)", re.DOTALL)
 _ASIDE = ("command", "note", "machine", "date")
@@ -78,7 +80,8 @@ def main(arguments: list[str]) -> int:
         if new != old:
             stale.append(page.name)
             if "--check" not in arguments:
-                page.write_text(new, encoding="utf-8")
+                with atomic_write(page) as temporary:
+                    temporary.write_text(new, encoding="utf-8")
     if stale and "--check" in arguments:
         print(
             f"{', '.join(stale)}: not what benchmarks/results says; run python -m benchmarks.figures", file=sys.stderr

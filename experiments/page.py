@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.figures import table
 from experiments.registry import FIGURES
+from zeroconv.files import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "paper.md"
@@ -112,7 +113,8 @@ def main(arguments: list[str]) -> int:
         if new != old:
             print("docs/paper.md does not show experiments/results: run python -m experiments.page", file=sys.stderr)
         return int(new != old)
-    PAGE.write_text(new, encoding="utf-8")
+    with atomic_write(PAGE) as temporary:
+        temporary.write_text(new, encoding="utf-8")
     return 0
 
 

@@ -68,6 +68,14 @@ def test_the_page_shows_every_picture_and_prompt(rows: list[gallery.Row], tmp_pa
 
 def test_a_folder_with_something_else_in_it_is_left_alone(rows: list[gallery.Row], tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(UserError, match="something else"):
+    with pytest.raises(UserError, match=r"holds thesis\.txt"):
         gallery.write(rows, tmp_path, "")
     assert (tmp_path / "thesis.txt").is_file()
+
+
+def test_a_web_site_is_no_gallery(rows: list[gallery.Row], tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("mine")
+    for draw in (lambda: gallery.demo(tmp_path), lambda: gallery.write(rows, tmp_path, "")):
+        with pytest.raises(UserError, match=r"holds index\.html"):
+            draw()
+    assert (tmp_path / "index.html").read_text() == "mine"

@@ -92,7 +92,7 @@ def test_a_longer_folder_begins_with_the_shorter_one_and_another_seed_is_another
             build_fill50k(tmp_path / "a", 4, workers=1, **options)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="something else"):
+    with pytest.raises(UserError, match="is none of circles"):
         build_fill50k(tmp_path / "full", 4, 32)
     with pytest.raises(UserError, match="at least 32"):
         build_fill50k(tmp_path / "tiny", 4, 16)

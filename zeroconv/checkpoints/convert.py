@@ -15,7 +15,7 @@ from zeroconv.checkpoints.infer import infer_config
 from zeroconv.checkpoints.reading import check_strict, read_config, read_metadata, read_state_dict
 from zeroconv.checkpoints.sharing import read_shared
 from zeroconv.errors import UserError
-from zeroconv.files import atomic_folder, atomic_write
+from zeroconv.files import atomic_folder, atomic_write, check_not_input, check_output
 
 
 def convert(source: str | os.PathLike, out: str | os.PathLike, to: str) -> Path:
@@ -23,13 +23,12 @@ def convert(source: str | os.PathLike, out: str | os.PathLike, to: str) -> Path:
 
     to "diffusers": a folder with config.json and diffusion_pytorch_model.safetensors. to "original": one .safetensors
     file, its names under `control_model.`. The tensors keep their values and dtype; config and names are checked
-    against a network built from them. Returns `out`. Raises UserError.
+    against a network built from them. `out` is tried first; it may be absent, or what zeroconv
+    wrote there before.
+    Returns `out`. Raises UserError.
     """
-    if to not in ("diffusers", "original"):
-        raise UserError(f"there is no layout {to!r}; choose diffusers or original.")
     source, out = Path(source), Path(out)
-    if to == "original" and out.suffix != ".safetensors":
-        raise UserError(f"the original layout is one file: give a name that ends in .safetensors, not {out}.")
+    check_target(source, out, to)  # before the slow part
     config, state = read_controlnet(source)
     check_controlnet(config, state, source)
     state = {key: value.contiguous() for key, value in state.items()}
@@ -43,6 +42,30 @@ def convert(source: str | os.PathLike, out: str | os.PathLike, to: str) -> Path:
         with atomic_write(out) as file:
             save_file(original, file, metadata={"format": "pt", "zeroconv": json.dumps(config)})
     return out
+
+
+def check_target(source: str | os.PathLike, out: str | os.PathLike, to: str) -> None:
+    """Raise UserError unless `convert` may write `out`; see there."""
+    if to not in ("diffusers", "original"):
+        raise UserError(f"there is no layout {to!r}; choose diffusers or original.")
+    if to == "original" and Path(out).suffix != ".safetensors":
+        sentence = "the original layout is one file: give a name that ends in .safetensors"
+        raise UserError(f"{sentence}, not {out}.")
+
+    check_not_input(out, [source, *_beside(Path(source))])
+    if to == "diffusers":
+        check_output(out, "folder")
+    else:
+        check_output(out, "file", (".safetensors",), ours=True)
+
+
+def _beside(source: Path) -> list[Path]:
+    """The folder that a control shares weights with, which is input too."""
+    if not (source / "config.json").is_file():
+        return []
+    ours = read_config(source).get("zeroconv")
+    name = ours.get("shared") if isinstance(ours, dict) else None
+    return [source.parent / name] if isinstance(name, str) and name else []
 
 
 def read_controlnet(source: Path) -> tuple[dict, dict[str, Tensor]]:

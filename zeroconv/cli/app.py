@@ -268,7 +268,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure how well a control is followed: generate, read the hint back from the pictures, compare."""
-    from zeroconv.cli.evaluate import run, show
+    from zeroconv.cli.evaluate import run
 
     settings: dict[str, Any] = {
         "count": limit,
@@ -278,9 +278,7 @@ def evaluate(
         "data": data,
     }
     settings |= {"cfg": cfg, "steps": steps, "seed": seed, "judge": judge, "features": features, "clip": clip}
-    for report in run(control, base, settings, json, page, lora or []):
-        if str(json) != "-":
-            show(report)
+    run(control, base, settings, json, page, lora or [])
 
 
 @app.command()
@@ -291,8 +289,10 @@ def convert(
 ) -> None:
     """Rewrite a control in the other checkpoint layout; nothing is lost either way."""
     from zeroconv.backbones.locate import locate
+    from zeroconv.checkpoints.convert import check_target
     from zeroconv.checkpoints.convert import convert as rewrite
 
+    check_target(source, out, to)  # before anything is fetched
     typer.echo(str(rewrite(locate(source, "ControlNet"), out, to)))
 
 

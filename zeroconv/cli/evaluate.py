@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json as jsonlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zeroconv.cli.generate import control_name
-from zeroconv.files import atomic_write
+from zeroconv.errors import UserError
+from zeroconv.files import atomic_write, check_not_input, check_output, is_stream
+
+if TYPE_CHECKING:
+    from zeroconv.evaluation.fidelity import Shown
+
+
+PROMPTS = ("empty", "insufficient", "conflicting", "own")  # of the paper's figure 8
 
 
 def run(
@@ -20,33 +28,91 @@ def run(
     page: Path | None,
     lora: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """One report a prompt setting ("all": the paper's four), written to `out` too, or printed where `out` is "-".
+    """Measure, show and write one report a prompt setting ("all": the paper's four).
 
-    `page`: an HTML file; with several settings their names go before its suffix.
+    out: a JSON file, "-" for stdout, where no table is shown. page: an HTML file; with several
+    settings their names go before its suffix. Both are tried before any work, and written after
+    every setting. Raises UserError.
     """
     from zeroconv.backbones import load_backbone
     from zeroconv.evaluation import evaluate
-    from zeroconv.evaluation.fidelity import Shown
-    from zeroconv.evaluation.page import write_page
 
     asked = settings.pop("prompts")
-    wanted = ("empty", "insufficient", "conflicting", "own") if asked == "all" else (asked,)
-    backbone, reports = load_backbone(base, lora=lora), []
+    wanted = PROMPTS if asked == "all" else (asked,)
+    pages = {name: _page_of(page, name, len(wanted)) for name in wanted}
+    printed = out is not None and str(out) == "-"
+    file = None if printed else out
+    _check_outputs(file, pages.values(), [control, base, *lora, *_inputs(settings)])
+
+    backbone = load_backbone(base, lora=lora)
+    name = control_name(control, base)
+    reports = []
     for prompts in wanted:
         shown: list[Shown] = []
-        report = evaluate(control_name(control, base), base=backbone, prompts=prompts, pictures=shown, **settings)
+        report = evaluate(name, base=backbone, prompts=prompts, pictures=shown, **settings)
         reports.append(report)
-        if page is not None:
-            target = page if len(wanted) == 1 else page.with_stem(f"{page.stem}-{prompts}")
-            with atomic_write(target) as temporary:
-                temporary.write_text(write_page(report, shown[0]), encoding="utf-8")
-    text = jsonlib.dumps(reports[0] if len(reports) == 1 else reports, indent=2) + "\n"
-    if out is not None and str(out) != "-":
-        with atomic_write(out) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    elif out is not None:
-        sys.stdout.write(text)
+
+        # first to the screen: a file that fails must not take the figures with it
+        if not printed:
+            show(report)
+        _write(reports, report, shown[0], file, pages[prompts])
+    if printed:
+        sys.stdout.write(_text(reports))
+    elif file is not None and is_stream(file):  # which takes what comes only once
+        _put(file, _text(reports))
     return reports
+
+
+def _page_of(page: Path | None, prompts: str, count: int) -> Path | None:
+    if page is None or count == 1:
+        return page
+    if is_stream(page):
+        raise UserError(f"{page} takes one page, and there will be {count}; name a file.")
+    return page.with_stem(f"{page.stem}-{prompts}")
+
+
+def _inputs(settings: dict[str, Any]) -> list[Any]:
+    """What may be files among the settings."""
+    return [settings.get(name) for name in ("data", "judge", "features", "clip")]
+
+
+def _check_outputs(out: Path | None, pages: Iterable[Path | None], inputs: list[Any]) -> None:
+    """Raise UserError where an output cannot be written, is an input, or is two outputs at once."""
+    targets = [path for path in (out, *pages) if path is not None]
+    for path in targets:
+        check_not_input(path, inputs)
+        check_output(path, "file", ours=True)
+    places = {os.path.realpath(path) for path in targets if not is_stream(path)}
+    if len(places) < sum(not is_stream(path) for path in targets):
+        raise UserError(f"--json and --html both name {out}; give each a file of its own.")
+
+
+def _write(
+    reports: list[dict[str, Any]],
+    report: dict[str, Any],
+    shown: Shown,
+    out: Path | None,
+    page: Path | None,
+) -> None:
+    from zeroconv.evaluation.page import write_page
+
+    if out is not None and not is_stream(out):
+        _put(out, _text(reports))
+    if page is not None:
+        _put(page, write_page(report, shown))
+
+
+def _put(path: Path, text: str) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _text(reports: list[dict[str, Any]]) -> str:
+    from zeroconv import __version__
+
+    # by this sign the file is known as ours, and may be written again
+    signed = [{"zeroconv": __version__, **report} for report in reports]
+    return jsonlib.dumps(signed[0] if len(signed) == 1 else signed, indent=2) + "\n"
 
 
 def show(report: dict[str, Any]) -> None:

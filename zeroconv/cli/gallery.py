@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from zeroconv.errors import UserError
-from zeroconv.files import atomic_folder, atomic_write
+from zeroconv.files import atomic_folder, check_output
 
 if TYPE_CHECKING:
     from zeroconv.rivals import Net
@@ -66,10 +66,14 @@ def demo(
     device: str = "auto",
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Draw the gallery of the embedded models into the folder `out`; returns the path of its page."""
+    """Draw the gallery of the embedded models into the folder `out`; returns the path of its page.
+
+    out: absent, empty, or a gallery that was drawn before and nothing else. Raises UserError.
+    """
     from zeroconv.backbones import load_backbone
     from zeroconv.cli.generate import load_control, pick_device
 
+    check_output(out, "folder")  # before the slow part
     began = time.perf_counter()
     backbone = load_backbone(base, device=pick_device(device))
     size = backbone.default_size
@@ -168,14 +172,11 @@ def draw(
 
 def write(rows: Sequence[Row], out: Path, facts: str) -> Path:
     """Write the page, its pictures and the contact sheet; the folder appears whole or not at all."""
-    if out.exists() and any(out.iterdir()) and not (out / "index.html").exists():
-        raise UserError(f"the folder {out} holds something else than a gallery: name another one with --out")
     with atomic_folder(out) as folder:
         (folder / "pictures").mkdir()
         names = [_save(row, i, folder / "pictures") for i, row in enumerate(rows)]
         contact_sheet(rows).save(folder / "gallery.png")
-        with atomic_write(folder / "index.html") as page:
-            page.write_text(_page(rows, names, facts), encoding="utf-8")
+        (folder / "index.html").write_text(_page(rows, names, facts), encoding="utf-8")
     return out / "index.html"
 
 

@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from zeroconv.cli.progress import progress
 from zeroconv.errors import UserError
-from zeroconv.files import atomic_write
+from zeroconv.files import atomic_write, filling
 
 if TYPE_CHECKING:
     from zeroconv.playroom import Scene
@@ -48,14 +48,15 @@ def render(
     except ValueError as error:
         raise UserError(str(error)) from error
     lines = []
-    with progress("rendering") as callback:
+    with filling(out, "rendered scenes"), progress("rendering") as callback:
         for start in range(0, count, 256):  # a few at a time: maps of many scenes fill the memory
             scenes = playroom.render_many(seeds[start : start + 256], size, workers=workers, maps=True)
             for index, scene in enumerate(scenes, start=first + start):
                 lines.append(_write_scene(scene, out, f"{index:05d}.png", wanted))
                 callback(len(lines), count)
-    with atomic_write(out / "metadata.jsonl") as temporary:
-        temporary.write_text("".join(jsonlib.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        with atomic_write(out / "metadata.jsonl", follow=False) as temporary:
+            text = "".join(jsonlib.dumps(line) + "\n" for line in lines)
+            temporary.write_text(text, encoding="utf-8")
     typer.echo(f"{len(lines)} scenes: {out}")
 
 
@@ -85,7 +86,7 @@ def _write_scene(scene: Scene, out: Path, name: str, maps: list[str]) -> dict[st
 
 
 def _save(picture: Image.Image, path: Path) -> None:
-    with atomic_write(path) as temporary:
+    with atomic_write(path, follow=False) as temporary:
         picture.save(temporary)
 
 
@@ -101,7 +102,7 @@ def stickers(
     """Render openly licensed emoji art into an imagefolder with captions, masks, licences and a card."""
     from zeroconv.playroom.stickers import SOURCES, build_stickers
 
-    with progress("drawing") as callback:
+    with filling(out, "stickers", [".stickers.json"]), progress("drawing") as callback:
         done = build_stickers(out, source or tuple(SOURCES), size, packages, workers, limit, callback)
     splits = ", ".join(f"{count} {split}" for split, count in done.by_split.items())
     typer.echo(f"{done.pictures} stickers ({splits}), {done.rendered} drawn in {done.seconds:.0f} s: {out}")
@@ -121,7 +122,7 @@ def fill50k(
     """Draw the circles of the classic training tutorial; `zeroconv train` reads the folder as it is."""
     from zeroconv.playroom.fill50k import build_fill50k
 
-    with progress("drawing") as callback:
+    with filling(out, "circles", ["fill50k.json"]), progress("drawing") as callback:
         drawn = build_fill50k(out, count, size, seed, first, workers, callback)
     typer.echo(f"{count} circles, {drawn} drawn now: {out}")
 
@@ -139,5 +140,7 @@ def train_base(
     from zeroconv.training import base
 
     stages = tuple(stage) if stage else base.STAGES
-    folder = base.train_base(out, stickers, stages=stages, minutes=minutes, threads=threads, workers=workers)
+    with filling(out, "training a base", ["run/autoencoder.pt", "run/diffusion.pt"]):
+        settings: dict[str, Any] = {"minutes": minutes, "threads": threads, "workers": workers}
+        folder = base.train_base(out, stickers, stages=stages, **settings)
     typer.echo(str(folder))

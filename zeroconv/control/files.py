@@ -19,7 +19,7 @@ from zeroconv.checkpoints.infer import infer_config
 from zeroconv.checkpoints.reading import check_strict, read_config, read_metadata, read_state_dict
 from zeroconv.checkpoints.sharing import own_part, read_shared
 from zeroconv.errors import UserError
-from zeroconv.files import atomic_folder
+from zeroconv.files import atomic_folder, check_output
 
 if TYPE_CHECKING:
     from zeroconv.control.controlnet import ControlNet
@@ -42,7 +42,10 @@ def save_control(
     dtype: torch.dtype | None = None,
     shared: str | os.PathLike | None = None,
 ) -> None:
-    """Write config.json and diffusion_pytorch_model.safetensors, both or neither.
+    """Write config.json and diffusion_pytorch_model.safetensors with a list of them, all or none.
+
+    folder: absent, empty, or one that holds nothing but what zeroconv wrote there; raises
+    UserError otherwise.
 
     shared: the folder of another control, which must lie beside `folder`: what the two have in common is left out.
 
@@ -51,6 +54,7 @@ def save_control(
     """
     from diffusers import __version__
 
+    check_output(folder, "folder")
     state = {key: value.detach().to("cpu", dtype).contiguous() for key, value in diffusers_state(control).items()}
     config = {"_class_name": "ControlNetModel", "_diffusers_version": __version__, **control.config}
     if shared is not None:

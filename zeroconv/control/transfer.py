@@ -16,6 +16,7 @@ from zeroconv.backbones import Backbone, load_backbone
 from zeroconv.control.controlnet import ControlNet
 from zeroconv.control.files import check_fit
 from zeroconv.errors import UserError
+from zeroconv.files import check_not_input, check_output
 
 METHODS = ("unchanged", "difference")
 
@@ -71,7 +72,14 @@ def transfer_files(
     out: str | os.PathLike,
     method: str = "difference",
 ) -> None:
-    """`transfer` from names (embedded, folder, hub id, file) to a ControlNet folder `out`. Raises UserError."""
-    check_method(method)  # before the slow part
+    """`transfer` from names (embedded, folder, hub id, file) to a ControlNet folder `out`.
+
+    `out` may be absent, or a folder that holds nothing but what zeroconv wrote. Raises UserError.
+    """
+    # before the slow part
+    check_method(method)
+    check_not_input(out, [control, old, new])
+    check_output(out, "folder")
+
     first, second = load_backbone(old), load_backbone(new)
     transfer(ControlNet.load(control), first, second, method).save(out)

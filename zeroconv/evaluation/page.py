@@ -35,6 +35,7 @@ def write_page(report: dict[str, Any], shown: Shown) -> str:
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width,initial-scale=1">',
+        '<meta name="generator" content="zeroconv">',  # by this the file is known as ours
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style><h1>{html.escape(title)}</h1>",
         f"<p>{html.escape(facts)}; seeds {report['seeds'][0]} to {report['seeds'][1]}.</p>",
         _metrics(report),

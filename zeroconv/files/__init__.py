@@ -1,17 +1,18 @@
-"""Files: written so that a crash leaves the old one or the new one, and nothing of anybody else's
-is touched.
+"""Files: a crash leaves the old one or the new one, and nothing of anybody else's is touched.
 
 `atomic_write` and `atomic_folder` write. `check_output` and `check_not_input` try an output before
-any work. `lock_folder` keeps a second process out. `sweep` removes what killed processes left half
-written.
+any work. `filling` holds a folder that grows file by file. `lock_folder` keeps a second process
+out. `sweep` removes what killed processes left half written.
 """
 
 from zeroconv.files.checks import check_not_input, check_output, is_ours
 from zeroconv.files.errors import WriteError, cannot_write, is_disk_full, shown
 from zeroconv.files.folders import atomic_folder, check_folder
+from zeroconv.files.growing import check_begun, filling
 from zeroconv.files.locks import LOCK, lock_folder
 from zeroconv.files.manifest import MANIFEST
 from zeroconv.files.modes import umask
+from zeroconv.files.targets import is_stream
 from zeroconv.files.temporary import is_stale, is_temporary, sweep
 from zeroconv.files.writing import atomic_write
 
@@ -22,12 +23,15 @@ __all__ = [
     "atomic_folder",
     "atomic_write",
     "cannot_write",
+    "check_begun",
     "check_folder",
     "check_not_input",
     "check_output",
+    "filling",
     "is_disk_full",
     "is_ours",
     "is_stale",
+    "is_stream",
     "is_temporary",
     "lock_folder",
     "shown",

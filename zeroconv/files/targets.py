@@ -59,6 +59,11 @@ def target_of(path: str | os.PathLike, follow: bool = True) -> Target:
         raise cannot_write(path, error) from error
 
 
+def is_stream(path: str | os.PathLike) -> bool:
+    """Whether the bytes for a path are written through, into a FIFO, a device, or an open file."""
+    return target_of(path).stream
+
+
 def _target(path: Path, follow: bool) -> Target:
     place = path
     for _ in range(_MOST_LINKS):

@@ -21,7 +21,7 @@ from numpy import ndarray
 from PIL import ImageColor
 
 from zeroconv.errors import UserError
-from zeroconv.files import atomic_write
+from zeroconv.files import atomic_write, check_begun, check_output
 from zeroconv.machine import cores
 
 # the colour names of CSS level 3, as words; their values are Pillow's
@@ -155,14 +155,16 @@ def _same_set(out: Path, made: dict[str, int]) -> None:
     """Note in the folder what it is made from, or check that it is made from the same."""
     note = out / "fill50k.json"
     if note.is_file():
-        before = json.loads(note.read_text(encoding="utf-8"))
+        try:
+            before = json.loads(note.read_text(encoding="utf-8"))
+            circles = f"circles of seed {before.get('seed')} at {before.get('size')} pixels"
+        except (ValueError, AttributeError) as error:
+            raise UserError(f"{note} is damaged ({error}); name another folder.") from error
         if before != made:
-            raise UserError(
-                f"{out} holds circles of seed {before.get('seed')} at {before.get('size')} pixels; name another folder."
-            )
+            raise UserError(f"{out} holds {circles}; name another folder.")
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists and holds something else; name another folder.")
+    check_output(out, "into")
+    check_begun(out, "circles")
     with atomic_write(note) as temporary:
         temporary.write_text(json.dumps(made) + "\n", encoding="utf-8")
 
@@ -186,7 +188,7 @@ def _write(out: Path, size: int, seed: int, number: int) -> int:
     for folder, picture in (("source", source), ("target", target)):
         done, data = cv2.imencode(".png", picture[..., ::-1], _PNG)
         assert done
-        with atomic_write(out / folder / f"{number}.png", sync=False) as temporary:
+        with atomic_write(out / folder / f"{number}.png", False, follow=False) as temporary:
             temporary.write_bytes(data.tobytes())
     return 1
 

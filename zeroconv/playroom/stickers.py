@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from zeroconv.errors import UserError
-from zeroconv.files import atomic_write
+from zeroconv.files import atomic_write, check_begun, check_output
 from zeroconv.machine import cores
 from zeroconv.playroom.sticker_captions import caption, noun_phrase
 from zeroconv.playroom.sticker_cards import write_card
@@ -132,8 +132,8 @@ stickers_command = build_stickers
 def _same_settings(folder: Path, size: int, versions: dict[str, str]) -> None:
     """Note size and versions in `out`; refuse to mix two sizes, or two versions of a source, in one folder."""
     path = folder / ".stickers.json"
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; name a folder for the stickers")
+    check_output(folder, "into")
+    check_begun(folder, "stickers", [path.name])
     before: dict[str, Any] = {"size": size, "versions": {}}
     if path.is_file():
         before = read_json(path, "choose another folder")
@@ -207,7 +207,7 @@ def _render_to_file(job: tuple[Icon, str, int]) -> bool:
     rgba = render_svg(icon.body, icon.box, size)
     if rgba is None:
         return False
-    with atomic_write(path) as temporary:
+    with atomic_write(path, follow=False) as temporary:
         Image.fromarray(rgba, "RGBA").save(temporary, format="PNG", optimize=False)
     return True
 

@@ -50,7 +50,10 @@ class Rival(nn.Module):
         raise NotImplementedError
 
     def save(self, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
-        """Write config.json and the trained weights, both or neither; in `dtype` (None: as they are)."""
+        """Write config.json and the trained weights, all or none, in `dtype` (None: as they are).
+
+        The folder may hold nothing but what zeroconv wrote there; raises UserError otherwise.
+        """
         state = {key: value.detach().to("cpu", dtype).contiguous() for key, value in self.state_dict().items()}
         config = {"_class_name": CLASS_NAME, **self.config}
         with atomic_folder(folder) as temporary:

@@ -7,6 +7,7 @@
 # make card-test     the same and more on a graphics card
 # make deepspeed-test  two processes of DeepSpeed, on processors (builds DeepSpeed in an environment of its own)
 # make tracker-test  Weights & Biases and Trackio hear a run, without a network (an environment of their own)
+# make fuzz     10,000 mutated inputs a target: pictures, lists, archives, weights, caches, runs, recipes, options
 # make figures  measure again what the README reports, and rewrite its tables (an hour)
 # make paper    reproduce the paper's figures that need no training, and rewrite docs/paper.md
 # make pictures draw the README's gallery again
@@ -20,7 +21,7 @@ TRACKERS := $(VENV)-trackers
 KERNELS := $(VENV)-kernels
 ZERO := $(VENV)-deepspeed
 
-.PHONY: install demo test slow-test lint format parity cluster-test tracker-test kernel-test card-test deepspeed-test figures paper pictures clean
+.PHONY: install demo test slow-test lint format parity cluster-test tracker-test kernel-test card-test deepspeed-test fuzz figures paper pictures clean
 
 install: $(STAMP)
 
@@ -81,6 +82,9 @@ tracker-test:
 	grep -v '^pillow==' constraints.txt > $(TRACKERS)/constraints.txt
 	$(TRACKERS)/bin/python -m pip install --quiet --disable-pip-version-check -c $(TRACKERS)/constraints.txt -e '.[dev,wandb,trackio]'
 	$(TRACKERS)/bin/python -m pytest -m trackers
+
+fuzz: $(STAMP)
+	$(BIN)/python -m tools.fuzz --count $(or $(COUNT),10000) --seed $(or $(SEED),0)
 
 figures: $(STAMP)
 	for name in base control reader annotate speed "family measure" "family table" figures; do \

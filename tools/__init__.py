@@ -1,0 +1,1 @@
+"""Programs for those who work on zeroconv; the package does not import them."""

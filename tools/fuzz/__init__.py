@@ -1,0 +1,1 @@
+"""Fuzzing: mutated inputs in, and either a result or one sentence out. Run `python -m tools.fuzz --help`."""

@@ -1,0 +1,26 @@
+"""Opening pictures: the one place that does it, for files, bytes, arrays, tensors and PIL pictures."""
+
+from __future__ import annotations
+
+from zeroconv.pictures.arrays import to_numbers
+from zeroconv.pictures.loading import Loaded, Note, load, picture_size
+from zeroconv.pictures.roles import HintRule, hint_to_rgb, open_hint, open_mask, open_picture
+from zeroconv.pictures.sources import FORMATS, MAX_PIXELS, PICTURE_SUFFIXES, Source, max_pixels
+
+__all__ = [
+    "FORMATS",
+    "MAX_PIXELS",
+    "PICTURE_SUFFIXES",
+    "HintRule",
+    "Loaded",
+    "Note",
+    "Source",
+    "hint_to_rgb",
+    "load",
+    "max_pixels",
+    "open_hint",
+    "open_mask",
+    "open_picture",
+    "picture_size",
+    "to_numbers",
+]

@@ -1,0 +1,197 @@
+"""The numbers of every mode at their full range: grey of 8 or 16 bits, or colours of 8, and alpha beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy import ndarray
+from PIL import Image
+
+from zeroconv.errors import UserError
+from zeroconv.pictures.loading import Loaded, Note
+
+Values = Literal["levels", "range", "classes"]
+
+_STEPS = {1: 255, 2: 85, 4: 17}  # by which Pillow multiplies greys of fewer than 8 bits
+_DIM = 16  # a brightest level below 255 / 16 is told
+
+
+def grey_numbers(loaded: Loaded) -> ndarray | None:
+    """The numbers of a grey picture (H, W) as its file has them, alpha left out; None for colours."""
+    image = loaded.image
+    if image.mode in ("LA", "La"):
+        return np.asarray(image.convert("LA"))[..., 0]
+    if image.mode == "1":
+        return np.asarray(image.convert("L"))
+    if image.mode not in ("L", "I", "F") and not image.mode.startswith("I;16"):
+        return None
+
+    numbers = np.asarray(image)
+    if image.mode == "I" and not loaded.signed:
+        return numbers.view(np.uint32)
+    return numbers.astype(np.uint16) if image.mode.startswith("I;16") else numbers
+
+
+def alpha_of(loaded: Loaded) -> ndarray | None:
+    """Opacity (H, W) uint8, None where every pixel is opaque."""
+    image = loaded.image
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
+        full = {"RGBa": "RGBA", "La": "LA"}.get(image.mode, image.mode)
+        alpha = np.asarray((image if full == image.mode else image.convert(full)).getchannel("A"))
+    elif "transparency" in image.info:
+        alpha = _keyed(loaded, image.info["transparency"])
+    else:
+        return None
+    return None if bool((alpha == 255).all()) else alpha
+
+
+def _keyed(loaded: Loaded, key: Any) -> ndarray:
+    """Opacity where one colour, or a list for a palette, says what is transparent."""
+    image = loaded.image
+    if image.mode == "P":
+        return np.asarray(image.convert("RGBA").getchannel("A"))
+    if image.mode == "RGB" and isinstance(key, tuple):
+        # Pillow keeps the upper byte of 16-bit colours, and all of their key
+        wanted = [k >> 8 if loaded.bits == 16 else k for k in key]
+        hidden = (np.asarray(image) == wanted).all(-1)
+    elif isinstance(key, int) and (numbers := grey_numbers(loaded)) is not None:
+        small = loaded.bits in (2, 4)
+        hidden = numbers == (key * _STEPS[loaded.bits] if small else key)
+    else:
+        return np.full((image.height, image.width), 255, np.uint8)
+    return np.where(hidden, 0, 255).astype(np.uint8)
+
+
+def colours_of(image: Image.Image) -> ndarray:
+    """A picture of any mode with colours as RGB (H, W, 3) uint8, alpha left out."""
+    if image.mode in ("RGBA", "RGBa", "P", "PA"):
+        # a palette's colours and those below transparent pixels are what the file says
+        image = image.convert("RGBA")
+        return np.asarray(image)[..., :3]
+    if image.mode == "LAB":
+        return np.asarray(_from_lab(image))
+    return np.asarray(image.convert("RGB"))
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    from PIL import ImageCms
+
+    return ImageCms.applyTransform(image, _lab_to_rgb())  # type: ignore[return-value]
+
+
+@lru_cache
+def _lab_to_rgb() -> Any:
+    from PIL import ImageCms
+
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
+
+
+def to_levels(numbers: ndarray, loaded: Loaded, values: Values, note: Note) -> ndarray:
+    """Grey numbers (H, W) → levels of their whole range, uint8 (0–255) or uint16 (0–65535).
+
+    values: "range" brings numbers of an unknown range to their own, as depth is; "levels" takes the narrowest usual
+    range that holds them. What was chosen is noted. Raises UserError where no number is finite.
+    """
+
+    def say(what: str) -> None:
+        note(loaded.name, what)
+
+    if numbers.dtype == np.uint8:
+        levels = _of_bytes(numbers, values, say)
+    elif loaded.bits:
+        levels = _of_16_bits(numbers, loaded.bits, values, say)
+    else:
+        levels = _of_unknown(numbers, values, say)
+    return np.iinfo(levels.dtype).max - levels if loaded.inverted else levels
+
+
+def _of_bytes(numbers: ndarray, values: Values, say: Callable[[str], None]) -> ndarray:
+    most = int(numbers.max())
+    if most == 1 and values == "levels":
+        say("holds 0 and 1 alone: 1 is taken as white")
+        return numbers * np.uint8(255)
+    if 0 < most < 255 // _DIM:
+        say(f"is nearly black (its largest value is {most} of 255); class numbers are hints of segmentation alone")
+    return numbers
+
+
+def _of_16_bits(numbers: ndarray, bits: int, values: Values, say: Callable[[str], None]) -> ndarray:
+    """16-bit and 12-bit files, and PPM's, which Pillow brings to 16 bits."""
+    whole = (1 << bits) - 1
+    most = int(numbers.max())
+    if 0 < most <= 255 and whole > 4095:
+        say("holds values up to 255 in 16 bits: they are taken as 8-bit levels")
+        return _of_bytes(numbers.astype(np.uint8), values, say)
+    if 0 < most < whole // 4:
+        if values == "range":
+            say(f"holds values up to {most} of {whole}: they are brought to their own range, larger is nearer")
+            return _stretched(numbers)
+        say(f"is dark (its largest value is {most} of {whole}); multiply it where it has fewer bits")
+    return _scaled(numbers, 0, whole)
+
+
+def _of_unknown(numbers: ndarray, values: Values, say: Callable[[str], None]) -> ndarray:
+    """32-bit integers and floats, whose file does not say what white is."""
+    numbers = _finite(numbers, say)
+    low, high = float(numbers.min()), float(numbers.max())
+    if low >= 0 and high <= 1 and numbers.dtype.kind == "f":
+        return _scaled(numbers, 0, 1)
+    if low == high == 0:
+        return np.zeros(numbers.shape, np.uint8)
+
+    if values == "range":
+        say(f"holds numbers from {low:.6g} to {high:.6g}: they are brought to their own range, larger is nearer")
+        return _stretched(numbers)
+    whole = next((m for m in (1, 255, 65535) if low >= 0 and high <= m), 0)
+    if not whole:
+        say(f"holds numbers from {low:.6g} to {high:.6g}: the smallest is taken as black, the largest as white")
+        return _stretched(numbers)
+    say(f"holds numbers from {low:.6g} to {high:.6g}, and its file does not say what is white: {whole} is taken")
+    return _scaled(numbers, 0, whole)
+
+
+def _finite(numbers: ndarray, say: Callable[[str], None]) -> ndarray:
+    if numbers.dtype.kind != "f":
+        return numbers
+    known = np.isfinite(numbers)
+    if known.all():
+        return numbers
+    if not known.any():
+        raise UserError("a picture of floats holds no finite number.")
+    least = float(numbers[known].min())
+    say(f"holds {int((~known).sum())} numbers that are NaN or infinite: they are taken as its smallest, {least:.6g}")
+    return np.where(known, numbers, np.float32(least))
+
+
+def _stretched(numbers: ndarray) -> ndarray:
+    low, high = float(numbers.min()), float(numbers.max())
+    return _scaled(numbers, low, high if high > low else math.nextafter(low, math.inf))
+
+
+def _scaled(numbers: ndarray, low: float, high: float) -> ndarray:
+    """low … high → 0 … 65535."""
+    if low == 0 and high == 65535 and numbers.dtype == np.uint16:
+        return numbers
+    share = (numbers.astype(np.float64) - low) / (high - low)
+    return (np.clip(share, 0, 1) * 65535 + 0.5).astype(np.uint16)
+
+
+def class_numbers(loaded: Loaded, numbers: ndarray, classes: int) -> ndarray:
+    """Grey numbers as class numbers (H, W); 255 stays, for "no class". Raises UserError for others."""
+    if numbers.dtype.kind == "f" and not (np.isfinite(numbers).all() and (numbers == np.rint(numbers)).all()):
+        raise UserError(f"{loaded.name} holds fractions, which are no class numbers; store classes as whole numbers.")
+    ids = numbers.astype(np.int64)
+    if loaded.bits in _STEPS and numbers.dtype == np.uint8:
+        ids //= _STEPS[loaded.bits]
+    wrong = (ids < 0) | ((ids >= classes) & (ids != 255))
+    if wrong.any():
+        raise UserError(
+            f"{loaded.name} holds the class number {int(ids[wrong][0])}, and there are classes 0 to {classes - 1} "
+            "(255: none); where 0 means none, subtract 1, or store each class in its colour."
+        )
+    return ids

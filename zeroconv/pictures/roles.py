@@ -1,0 +1,230 @@
+"""What a picture is opened for decides what its alpha and its numbers mean. One rule a role, wherever it comes from.
+
+picture  RGB; transparent pixels become white.
+hint     RGB on its condition's ground; RGBA where its hole is meant; 16-bit grey ("I;16") keeps its levels.
+mask     grey; painted alpha acts where it is painted, an opaque mask by its luminance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy import ndarray
+from PIL import Image
+
+from zeroconv.errors import UserError
+from zeroconv.pictures.arrays import to_bytes
+from zeroconv.pictures.levels import Values, alpha_of, class_numbers, colours_of, grey_numbers, to_levels
+from zeroconv.pictures.loading import Loaded, Note, load, warn
+from zeroconv.pictures.sources import Source
+
+_MARK = "zeroconv hint"  # in PIL's `info`: the rule by which it was opened
+_MOST_CLASSES = 256
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601
+
+
+@dataclass(frozen=True)
+class HintRule:
+    """What is known of a condition's hints.
+
+    ground: what shows through transparent pixels; "unlike": black below light pixels and white below dark ones.
+    values: what grey numbers of an unknown range mean. strokes: dark lines on transparent ground are lines too.
+    hole: transparent pixels are a hole to fill; None: not known. colours: of classes, (N, 3) uint8, the first for
+    class 0; their maps must be exact. `classes`: how many of them have numbers.
+    """
+
+    ground: Literal["black", "white", "unlike"] = "black"
+    values: Values = "levels"
+    strokes: bool = False
+    hole: bool | None = False
+    colours: Callable[[], ndarray] | None = None
+    classes: int = 0
+
+
+UNKNOWN = HintRule(ground="unlike", hole=None)
+
+
+def open_picture(
+    source: Source, name: object = None, *, max_pixels: int | None = None, note: Note = warn
+) -> Image.Image:
+    """A picture as RGB, upright, on white. Sources and errors: see `load`."""
+    loaded = load(source, name, max_pixels, note)
+    if loaded.image.mode == "RGB" and "transparency" not in loaded.image.info:
+        _check_dark_colours(loaded, note)
+        return loaded.image
+    colours, alpha = _colours(loaded, "levels", note), alpha_of(loaded)
+    return Image.fromarray(_as_rgb(colours if alpha is None else _over(colours, alpha, 255)))
+
+
+def open_mask(source: Source, name: object = None, *, max_pixels: int | None = None, note: Note = warn) -> Image.Image:
+    """A mask as grey ("L"), 255 where it acts fully. Sources and errors: see `load`."""
+    loaded = load(source, name, max_pixels, note)
+    alpha = alpha_of(loaded)
+    levels = alpha if alpha is not None else _luminance(_colours(loaded, "levels", note))
+    if not levels.any():
+        note(loaded.name, "is a mask that acts nowhere: it is " + ("black" if alpha is None else "transparent"))
+    return Image.fromarray(levels)
+
+
+def open_hint(
+    source: Source, rule: HintRule = UNKNOWN, name: object = None, *, max_pixels: int | None = None, note: Note = warn
+) -> Image.Image:
+    """A finished hint as its control is to see it.
+
+    RGB, or RGBA with a hole (alpha 0 there, else 255), or grey of 16 bits ("I;16"). What was opened
+    so once is given back as it is. Sources and errors: see `load`; also UserError for class maps
+    that are not exact.
+    """
+    if isinstance(source, Image.Image) and source.info.get(_MARK) and source.mode in ("RGB", "RGBA", "I;16"):
+        return source
+    loaded = load(source, name, max_pixels, note)
+    hint = _class_map(loaded, rule, note) if rule.colours is not None else _levels_hint(loaded, rule, note)
+    hint.info[_MARK] = True
+    return hint
+
+
+def hint_to_rgb(hint: Image.Image) -> Image.Image:
+    """A hint of any mode at 8 bits a channel, RGBA where it is that: Pillow itself would clip 16 bits at 255."""
+    if hint.mode in ("RGB", "RGBA"):
+        return hint
+    if hint.mode.startswith("I;16"):
+        return Image.fromarray(_as_rgb(np.asarray(hint).astype(np.uint16)))
+    return open_hint(hint, UNKNOWN, "the hint")
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def _colours(loaded: Loaded, values: Values, note: Note) -> ndarray:
+    """Grey (H, W) uint8 or uint16, or colours (H, W, 3) uint8; alpha is left out."""
+    numbers = grey_numbers(loaded)
+    if numbers is not None:
+        return to_levels(numbers, loaded, values, note)
+    _check_dark_colours(loaded, note)
+    return colours_of(loaded.image)
+
+
+def _check_dark_colours(loaded: Loaded, note: Note) -> None:
+    if loaded.bits == 16 and not np.asarray(loaded.image)[..., :3].any():
+        note(loaded.name, "is black at 8 bits: of 16-bit colours the upper 8 bits are read, multiply them by 256")
+
+
+def _luminance(colours: ndarray) -> ndarray:
+    """uint8 (H, W)."""
+    if colours.ndim == 3:
+        return (colours @ _LUMA + 0.5).astype(np.uint8)
+    return to_bytes(colours) if colours.dtype == np.uint16 else colours
+
+
+def _as_rgb(colours: ndarray) -> ndarray:
+    plain = to_bytes(colours) if colours.dtype == np.uint16 else colours
+    return np.repeat(plain[..., None], 3, -1) if plain.ndim == 2 else np.ascontiguousarray(plain)
+
+
+def _over(colours: ndarray, alpha: ndarray, ground: int) -> ndarray:
+    """Composed over a ground of 0 (black) or 255 (white), in the numbers' own type."""
+    most = np.iinfo(colours.dtype).max
+    share = alpha.astype(np.float32) / 255
+    if colours.ndim == 3:
+        share = share[..., None]
+    return (colours * share + (ground / 255 * most) * (1 - share) + 0.5).astype(colours.dtype)
+
+
+# ---------------------------------------------------------------- hints
+
+
+def _levels_hint(loaded: Loaded, rule: HintRule, note: Note) -> Image.Image:
+    colours, alpha = _colours(loaded, rule.values, note), alpha_of(loaded)
+    hole = rule.hole
+    if hole is None and alpha is not None:
+        hole = _is_holed(colours, alpha)
+        note(
+            loaded.name,
+            "has transparent pixels, and its control does not say what its hints show: they are taken "
+            + ("as a hole to fill" if hole else "as the ground of a drawing"),
+        )
+    if hole:
+        return _holed(loaded, colours, alpha, note)
+    if alpha is not None:
+        colours = _grounded(loaded, colours, alpha, rule, note)
+    elif rule.strokes and np.mean(_luminance(colours)) > 128:
+        note(
+            loaded.name, "is mostly white, and its control knows white lines on black; invert it where it is a drawing"
+        )
+    if colours.dtype == np.uint16:
+        return Image.fromarray(colours)
+    return Image.fromarray(_as_rgb(colours))
+
+
+def _is_holed(colours: ndarray, alpha: ndarray) -> bool:
+    """A drawing shows black or white alone on its transparent ground, a picture with a hole shows more."""
+    seen = _luminance(colours)[alpha >= 128]
+    return bool(len(seen)) and bool(((seen > 16) & (seen < 239)).mean() > 0.01)
+
+
+def _holed(loaded: Loaded, colours: ndarray, alpha: ndarray | None, note: Note) -> Image.Image:
+    rgb = _as_rgb(colours)
+    if alpha is None or not (alpha < 128).any():
+        note(loaded.name, "has no transparent pixels, so there is no hole to fill")
+        return Image.fromarray(rgb if alpha is None else _over(rgb, alpha, 255))
+    return Image.fromarray(np.dstack([rgb, np.where(alpha < 128, 0, 255).astype(np.uint8)]))
+
+
+def _grounded(loaded: Loaded, colours: ndarray, alpha: ndarray, rule: HintRule, note: Note) -> ndarray:
+    if not alpha.any():
+        note(loaded.name, "is transparent everywhere, so its hint is empty")
+    seen = _luminance(colours)[alpha >= 128]
+    dark = bool(len(seen)) and float(np.mean(seen)) < 128
+    if rule.strokes and dark:
+        note(loaded.name, "shows dark lines on transparent ground: they are taken as white lines on black")
+        return alpha
+    ground = {"black": 0, "white": 255}.get(rule.ground, 255 if dark else 0)
+    if ground == 0 and dark and not _over(colours, alpha, 0).any():
+        note(loaded.name, "shows black on transparent ground, which is black: its hint is empty")
+    return _over(colours, alpha, ground)
+
+
+def _class_map(loaded: Loaded, rule: HintRule, note: Note) -> Image.Image:
+    assert rule.colours is not None
+    table, alpha = rule.colours(), alpha_of(loaded)
+    if loaded.format in ("JPEG", "MPO"):
+        raise UserError(f"{loaded.name} is a JPEG, which mixes the colours of classes; store class maps as PNG.")
+    numbers = _numbers_of_classes(loaded)
+    if numbers is None:
+        rgb = colours_of(loaded.image)
+        _check_exact(loaded, rgb, table)
+    else:
+        ids = class_numbers(loaded, numbers, rule.classes)
+        rgb = np.where((ids == 255)[..., None], 0, table[np.minimum(ids, rule.classes - 1)]).astype(np.uint8)
+        note(loaded.name, f"holds class numbers: they are drawn in the colours of {rule.classes} classes, 0 the first")
+    return Image.fromarray(rgb if alpha is None else np.where((alpha < 128)[..., None], 0, rgb).astype(np.uint8))
+
+
+def _numbers_of_classes(loaded: Loaded) -> ndarray | None:
+    """Grey numbers, or the indices of a palette that is grey itself; None for colours."""
+    image = loaded.image
+    if image.mode == "P":
+        ramp = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        grey = bool((ramp == ramp[:, :1]).all())
+        return np.asarray(image) if grey else None
+    return grey_numbers(loaded)
+
+
+def _check_exact(loaded: Loaded, rgb: ndarray, table: ndarray) -> None:
+    seen = np.zeros(1 << 24, bool)
+    seen[rgb.astype(np.int32) @ (65536, 256, 1)] = True
+    count = int(seen.sum())
+    if count > _MOST_CLASSES:
+        raise UserError(
+            f"{loaded.name} holds {count} colours, more than a class map has classes; store class maps as PNG, and "
+            "resize them by nearest neighbour."
+        )
+    seen[table.astype(np.int64) @ (65536, 256, 1)] = False
+    if loaded.format in ("WEBP", "AVIF") and seen.any():
+        raise UserError(
+            f"{loaded.name} is a {loaded.format} with colours of no known class, perhaps mixed; "
+            "store class maps as PNG."
+        )

@@ -14,18 +14,19 @@ from zeroconv.annotators.weights import LEARNED, LearnedAnnotator, fetch, find_w
 from zeroconv.conditions import maps
 from zeroconv.conditions.pose import draw_people
 from zeroconv.errors import UserError
+from zeroconv.pictures import Source, open_picture
 
 __all__ = ["LEARNED", "LearnedAnnotator", "draw", "draw_pose", "fetch", "find_weights", "read"]
 
 
-def read(condition: str, image: Image.Image, backend: str | None = None) -> Any:
+def read(condition: str, image: Source, backend: str | None = None) -> Any:
     """What a network reads: softedge (H, W) uint8; pose a list of `Person`; depth (H, W) inverse, of unknown scale;
     normal (H, W, 3) unit vectors; segmentation (H, W) class ids.
 
     backend: None is the one that works offline, HED for softedge and PoseNet for pose; else a folder or hub id. Raises
     UserError where a condition has none, or its weights have not been fetched.
     """
-    name, pixels = conditions.find(condition).name, np.asarray(image.convert("RGB"))
+    name, pixels = conditions.find(condition).name, np.asarray(open_picture(image))
     if name == "softedge" and backend in (None, "hed"):
         from zeroconv.annotators.hed import softedge
 
@@ -46,14 +47,17 @@ def read(condition: str, image: Image.Image, backend: str | None = None) -> Any:
     return {"depth": hub.depth, "normal": hub.normal}[name](pixels, backend)
 
 
-def draw(condition: str, image: Image.Image, backend: str | None = None, **params: Any) -> Image.Image:
+def draw(condition: str, image: Source, backend: str | None = None, **params: Any) -> Image.Image:
     """The hint of a picture as RGB PIL (RGBA for inpaint): drawn without a network where that is possible and no
-    backend is named, else read by one. Raises UserError, see `read`."""
-    entry = conditions.find(condition)
+    backend is named, else read by one. `image`: a path, PIL picture, array or tensor, see `pictures.load`.
+
+    Raises UserError, see `read`.
+    """
+    entry, image = conditions.find(condition), open_picture(image)
     if backend is None and entry.draw is not None:
         return conditions.annotate(condition, image, **params)
     if entry.name == "segmentation" and backend is not None:
-        return conditions.as_picture(_draw_classes(np.asarray(image.convert("RGB")), backend))
+        return conditions.as_picture(_draw_classes(np.asarray(image), backend))
     found = read(entry.name, image, backend)
     if entry.name == "pose":
         return draw_pose([person.keypoints for person in found], image.size)

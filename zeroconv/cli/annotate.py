@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zeroconv.cli.generate import open_picture
 from zeroconv.conditions import find
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
+from zeroconv.pictures import open_picture
 
 
 def parse_params(texts: Sequence[str]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from zeroconv.cli.progress import progress
 from zeroconv.errors import UserError
+from zeroconv.pictures import Loaded, load, open_picture
 
 if TYPE_CHECKING:
     from zeroconv.rivals import Net
@@ -75,27 +76,6 @@ def _one_each(option: str, values: Sequence[Any], count: int, default: Any) -> l
     return list(values)
 
 
-def open_picture(path: str | Path) -> Image.Image:
-    """Open a picture as RGB, upright. Transparent parts become white.
-
-    Raises:
-        UserError: there is no such file, or it is no complete picture.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"there is no picture at {path}")
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            upright = ImageOps.exif_transpose(picture)
-    except Exception as error:  # Pillow raises many kinds; for the user they are one
-        raise UserError(f"{path} cannot be read as a picture: it is damaged, cut short, or no picture file") from error
-    if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-        layer = upright.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return upright.convert("RGB")
-
-
 def pick_device(name: str) -> str:
     """`auto` → the first accelerator there is, else the CPU."""
     import torch
@@ -148,9 +128,14 @@ def load_control(name: str, base: str, backbone: Any) -> Net:
     return load_net(control_name(name, base), backbone)
 
 
+def named_condition(net: Net) -> str | None:
+    """The condition that a control's own config names."""
+    return (net.config.get("zeroconv") or {}).get("condition")
+
+
 def condition_of(spec: ControlSpec, net: Net) -> str:
     """The condition a control was trained for, from its config, else from the name the user gave it."""
-    condition = known_condition((net.config.get("zeroconv") or {}).get("condition") or spec.name)
+    condition = known_condition(named_condition(net) or spec.name)
     if condition is None:
         raise UserError(
             f"the control {spec.name} does not say what its hints show, so none can be drawn: draw one with "
@@ -170,7 +155,7 @@ def check_request(request: dict[str, Any]) -> None:
             raise UserError(f"--{name} {request[name]} is out of range: give 8 to 8192 pixels")
 
 
-def picture_size(backbone: Any, pictures: Sequence[Image.Image], request: dict[str, Any]) -> tuple[int, int]:
+def picture_size(backbone: Any, pictures: Sequence[Loaded], request: dict[str, Any]) -> tuple[int, int]:
     """Width and height as `generate` chooses them: what is asked for, else the first picture's shape."""
     from zeroconv.generation.pipeline import shape_like
 
@@ -201,9 +186,11 @@ def run(
     """Make the pictures of one `zeroconv generate` and save them; returns what `--json` prints."""
     check_request(request)  # before the slow part: bad input is told at once
     output_paths(out, len(prompts) * request["count"])
-    pictures = [open_picture(spec.picture) for spec in specs]
+    pictures = [load(spec.picture) for spec in specs]
+    masks = [None if spec.mask is None else load(spec.mask) for spec in specs]
 
     from zeroconv.backbones import load_backbone
+    from zeroconv.conditions import open_hint
     from zeroconv.generation import Control, generate
     from zeroconv.generation.metadata import save_picture
 
@@ -211,11 +198,13 @@ def run(
     backbone = load_backbone(base, device=pick_device(device), lora=lora)
     size = picture_size(backbone, pictures, request)
     controls, told, hints = [], [], []
-    for spec, picture in zip(specs, pictures, strict=True):
+    for spec, picture, mask in zip(specs, pictures, masks, strict=True):
         net = load_control(spec.name, base, backbone)
-        hint = draw_hint(condition_of(spec, net), picture, size) if spec.draw else picture
+        if spec.draw:
+            hint = draw_hint(condition_of(spec, net), open_picture(picture), size)
+        else:
+            hint = open_hint(picture, known_condition(named_condition(net) or spec.name))
         hints.append(hint)
-        mask = None if spec.mask is None else open_picture(spec.mask)
         window: dict[str, Any] = {"weight": spec.weight, "start": spec.start, "end": spec.end}
         controls.append(Control(net.to(backbone.device), hint, **window, mode=spec.mode, mask=mask))
         told.append(

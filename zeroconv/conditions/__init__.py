@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from zeroconv.conditions.registry import CONDITIONS, PAPER, Condition, annotate, as_picture, find
+from zeroconv.conditions.condition import Condition
+from zeroconv.conditions.hints import annotate, as_picture, hint_rule, open_hint
+from zeroconv.conditions.registry import CONDITIONS, PAPER, find
 from zeroconv.conditions.resizing import resize_hint
 from zeroconv.conditions.scores import edge_f1
 
-__all__ = ["CONDITIONS", "PAPER", "Condition", "annotate", "as_picture", "edge_f1", "find", "resize_hint"]
+__all__ = [
+    "CONDITIONS",
+    "PAPER",
+    "Condition",
+    "annotate",
+    "as_picture",
+    "edge_f1",
+    "find",
+    "hint_rule",
+    "open_hint",
+    "resize_hint",
+]

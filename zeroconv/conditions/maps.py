@@ -76,6 +76,14 @@ def hint_to_classes(hint: ndarray, colours: ndarray | tuple = PLAYROOM_COLOURS) 
     return found.astype(np.uint8)
 
 
+NUMBERED = 150  # classes that a map of numbers may name: ADE20K's
+
+
+def known_colours() -> ndarray:
+    """Every colour that stands for a class, (N, 3) uint8: ADE20K's in their order, then the playroom's."""
+    return np.concatenate([ade20k_colours(), np.array(PLAYROOM_COLOURS, np.uint8)])
+
+
 @lru_cache
 def ade20k_colours() -> ndarray:
     """The 150 colours that segmentation hints of published ControlNets use, (150, 3) uint8, in ADE20K's order."""

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
 
 import numpy as np
 from numpy import ndarray
-from PIL import Image
 
 from zeroconv.conditions import colours, edges, maps, pose, scores
+from zeroconv.conditions.condition import CLASSES, DEPTH, HOLE, LINES, PICTURE, Condition, first_channel
 from zeroconv.errors import UserError
-
-NO_WEIGHTS = "none needed: no learned weights"
-
-
-def _plain(hint: ndarray) -> ndarray:
-    return hint[:, ::-1]
-
-
-def _first_channel(hint: ndarray) -> ndarray:
-    return hint[..., 0] if hint.ndim == 3 else hint
 
 
 def _mirror_normals(hint: ndarray) -> ndarray:
@@ -32,43 +18,6 @@ def _mirror_normals(hint: ndarray) -> ndarray:
     if hint.ndim == 3:  # a grey one, of which all channels are alike, is blank
         turned[..., 0] = 255 - turned[..., 0]
     return turned
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What a hint of this kind is.
-
-    draw: picture (H, W, 3) uint8 RGB → hint (H, W), (H, W, 3) or, with a hole, (H, W, 4) uint8; None where pixels
-    alone do not tell, and a network (`learned`) or exact ground truth must. decode: hint (H, W, 3) uint8 → what
-    `score` compares. score: (truth, read) → named figures of one picture, explained in `scores.METRICS`.
-    resize: "lines" keeps one-pixel lines when shrinking, "nearest" invents no new values, "area" averages.
-    mirror: the hint of the mirrored picture. channels: 1 grey, 3 RGB, 4 RGB with a hole.
-    """
-
-    name: str
-    meaning: str
-    draw: Callable[..., ndarray] | None
-    score: Callable[[Any, Any], dict[str, Any]]
-    resize: Literal["lines", "nearest", "area"]
-    decode: Callable[[ndarray], Any] = _first_channel
-    mirror: Callable[[ndarray], ndarray] | None = _plain
-    channels: int = 1
-    aliases: tuple[str, ...] = ()
-    source: str = ""  # where a hint comes from when `draw` is None
-    licence: str = NO_WEIGHTS
-    paper: bool = True  # one of the paper's nine
-
-    @property
-    def needs_weights(self) -> bool:
-        return self.draw is None
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        """The parameters of `draw` that a user may set, and their values."""
-        if self.draw is None:
-            return {}
-        found = inspect.signature(self.draw).parameters.values()
-        return {p.name: p.default for p in found if isinstance(p.default, int | float)}
 
 
 _EXACT = "playroom scenes bring it exactly; for photographs see `zeroconv annotate --backend`"
@@ -82,6 +31,7 @@ _ALL = (
         scores.score_edges,
         "lines",
         aliases=("control_v11p_sd15_canny", "sd-controlnet-canny", "canny_edge"),
+        opened=LINES,
     ),
     Condition(
         "lines",
@@ -90,6 +40,7 @@ _ALL = (
         scores.score_edges,
         "lines",
         aliases=("mlsd", "hough", "lsd", "control_v11p_sd15_mlsd", "sd-controlnet-mlsd"),
+        opened=LINES,
     ),
     Condition(
         "softedge",
@@ -107,6 +58,7 @@ _ALL = (
             "control_v11p_sd15_softedge",
             "sd-controlnet-hed",
         ),
+        opened=LINES,
     ),
     Condition(
         "scribble",
@@ -122,6 +74,7 @@ _ALL = (
             "control_v11p_sd15_scribble",
             "sd-controlnet-scribble",
         ),
+        opened=LINES,
     ),
     Condition(
         "pose",
@@ -153,6 +106,7 @@ _ALL = (
         aliases=("seg", "seg_ofade20k", "seg_ofcoco", "seg_ufade20k", "control_v11p_sd15_seg", "sd-controlnet-seg"),
         source=_EXACT,
         licence=_SEE,
+        opened=CLASSES,
     ),
     Condition(
         "depth",
@@ -160,7 +114,8 @@ _ALL = (
         None,
         scores.score_depth,
         "area",
-        decode=lambda hint: maps.hint_to_depth(_first_channel(hint)),
+        decode=lambda hint: maps.hint_to_depth(first_channel(hint)),
+        opened=DEPTH,
         aliases=(
             "control_v11f1p_sd15_depth",
             "sd-controlnet-depth",
@@ -208,6 +163,7 @@ _ALL = (
             "control_v11p_sd15_lineart",
             "control_v11p_sd15s2_lineart_anime",
         ),
+        opened=LINES,
     ),
     Condition(
         "shuffle",
@@ -219,6 +175,7 @@ _ALL = (
         channels=3,
         aliases=("control_v11e_sd15_shuffle",),
         paper=False,
+        opened=PICTURE,
     ),
     Condition(
         "tile",
@@ -230,6 +187,7 @@ _ALL = (
         channels=3,
         aliases=("tile_resample", "tile_colorfix", "control_v11f1e_sd15_tile"),
         paper=False,
+        opened=PICTURE,
     ),
     Condition(
         "inpaint",
@@ -241,6 +199,7 @@ _ALL = (
         channels=4,
         aliases=("inpaint_only", "inpaint_global_harmonious", "control_v11p_sd15_inpaint"),
         paper=False,
+        opened=HOLE,
     ),
     Condition(
         "recolor",
@@ -250,6 +209,7 @@ _ALL = (
         "area",
         aliases=("grayscale", "recolor_luminance", "recolor_intensity", "recolour"),
         paper=False,
+        opened=PICTURE,
     ),
     Condition(
         "palette",
@@ -261,6 +221,7 @@ _ALL = (
         channels=3,
         aliases=("color", "t2ia_color_grid", "colour"),
         paper=False,
+        opened=PICTURE,
     ),
     Condition(
         "blur",
@@ -272,6 +233,7 @@ _ALL = (
         channels=3,
         aliases=("blur_gaussian", "tile_blur"),
         paper=False,
+        opened=PICTURE,
     ),
 )
 
@@ -288,22 +250,3 @@ def find(name: str) -> Condition:
     close = difflib.get_close_matches(wanted, CONDITIONS, n=1)
     meant = f"; did you mean {close[0]!r}?" if close else "."
     raise UserError(f"There is no condition {name!r}; known: {', '.join(CONDITIONS)}{meant}")
-
-
-def annotate(name: str, image: Image.Image, **params: Any) -> Image.Image:
-    """Draw the hint of a picture: PIL in, RGB PIL of the same size out (RGBA for inpaint, whose hole is transparent).
-
-    Raises UserError for an unknown condition, one that cannot be drawn from pixels, or parameters out of range, and
-    TypeError for a parameter that the condition does not have.
-    """
-    condition = find(name)
-    if condition.draw is None:
-        raise UserError(f"A {condition.name} hint cannot be drawn from a picture here: {condition.source}.")
-    hint = condition.draw(np.asarray(image.convert("RGB")), **params)
-    return as_picture(hint)
-
-
-def as_picture(hint: ndarray) -> Image.Image:
-    """A drawn hint (H, W), (H, W, 3) or (H, W, 4) uint8 as PIL: RGB, or RGBA where it has a hole."""
-    picture = Image.fromarray(np.ascontiguousarray(hint))
-    return picture if picture.mode == "RGBA" else picture.convert("RGB")

@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from zeroconv.pictures import UNKNOWN, open_hint
+
 
 def resize_hint(hint: Image.Image, size: tuple[int, int], rule: str | None = None) -> Image.Image:
-    """A hint at `size` (width, height), RGB; RGBA where it has a hole.
+    """A hint at `size` (width, height), RGB; RGBA where it has a hole, "I;16" where it has 16-bit levels.
 
     "lines": shrinking first widens lines by the scale, so that nearest-neighbour sampling cannot lose a one-pixel line;
     "nearest": samples only; "area": averages when shrinking, bilinear when growing. Without a rule, a picture of pure
@@ -21,7 +23,7 @@ def resize_hint(hint: Image.Image, size: tuple[int, int], rule: str | None = Non
         return hint
     pixels = np.asarray(hint)
     if rule is None:
-        rule = "lines" if bool(np.isin(pixels, (0, 255)).all()) else "area"
+        rule = "lines" if bool(np.isin(pixels, (0, np.iinfo(pixels.dtype).max)).all()) else "area"
     if rule == "area":
         shrinks = size[0] * size[1] < hint.width * hint.height
         return Image.fromarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
@@ -33,7 +35,9 @@ def resize_hint(hint: Image.Image, size: tuple[int, int], rule: str | None = Non
 
 
 def with_hole(hint: Image.Image) -> Image.Image:
-    """RGBA where the hint has transparent pixels (an inpaint hint's hole), else RGB."""
-    if hint.mode == "RGBA" and hint.getextrema()[3][0] < 128:  # type: ignore
+    """RGBA where the hint has transparent pixels, its hole; "I;16" where it has 16-bit levels; else RGB."""
+    if hint.mode not in ("RGB", "RGBA", "I;16"):
+        hint = open_hint(hint, UNKNOWN, "the hint")
+    if hint.mode == "I;16" or (hint.mode == "RGBA" and hint.getextrema()[3][0] < 128):  # type: ignore
         return hint
     return hint.convert("RGB")

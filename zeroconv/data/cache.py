@@ -32,7 +32,7 @@ from zeroconv.errors import UserError
 
 SHARD = 256  # examples at most; at 512 px 34 MB of moments, at 128 px 4 MB
 _NO_PICTURES = np.zeros((0, 8, 8, 3), np.uint8)
-FORMAT = 2  # of the shards; a change makes new ones
+FORMAT = 3  # of the shards; a change makes new ones (3: pictures read at their full range)
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 

@@ -1,59 +1,36 @@
-"""Pictures and hints from files or bytes: upright, and without what is transparent, unless that says something."""
+"""Pictures and hints of a data set, at 8 bits; what was done to many files alike is noted once."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import IO
+import warnings
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from zeroconv.conditions import CONDITIONS
-from zeroconv.errors import UserError
+from zeroconv import conditions, pictures
+from zeroconv.pictures import Source, hint_to_rgb, picture_size
 
-_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-_ORIENTATION, _LYING = 0x0112, (5, 6, 7, 8)  # of EXIF: what a camera that was turned writes
+__all__ = ["picture_size", "read_hint", "read_picture"]
 
-
-def read_picture(file: Path | IO[bytes], name: object = None) -> Image.Image:
-    """RGB, turned as its EXIF says; what is transparent becomes white. `name`: what errors call it. Raises
-    UserError."""
-    return on_white(_read(file, name))
+_told: set[str] = set()  # kinds of notes that this process has given
 
 
-def read_hint(file: Path | IO[bytes], condition: str | None, name: object = None) -> Image.Image:
-    """As `read_picture`; where the condition's hints have a hole, RGBA, and its transparent pixels are the hole."""
-    hint = _read(file, name)
-    holed = any(c.channels == 4 for c in CONDITIONS.values() if condition in (c.name, *c.aliases))
-    return hint.convert("RGBA") if holed and _is_layer(hint) else on_white(hint)
+def read_picture(file: Source, name: object = None) -> Image.Image:
+    """RGB, upright; what is transparent becomes white. `name`: what messages call it. Raises UserError."""
+    return pictures.open_picture(file, name, note=note_once)
 
 
-def on_white(picture: Image.Image) -> Image.Image:
-    if not _is_layer(picture):
-        return picture.convert("RGB")
-    layer = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+def read_hint(file: Source, condition: str | None, name: object = None) -> Image.Image:
+    """A finished hint of a condition: RGB, or RGBA where it has a hole; 16-bit levels are rounded to 8.
+
+    Raises UserError.
+    """
+    return hint_to_rgb(conditions.open_hint(file, condition, name, note=note_once))
 
 
-def picture_size(file: Path | IO[bytes], name: object = None) -> tuple[int, int]:
-    """Width and height of the upright picture, from the header alone. Raises UserError."""
-    try:
-        with Image.open(file) as opened:
-            lying = opened.getexif().get(_ORIENTATION) in _LYING
-            return opened.size[::-1] if lying else opened.size
-    except _ERRORS as error:
-        raise UserError(f"{name or file} cannot be read as a picture ({error}).") from error
-
-
-def _read(file: Path | IO[bytes], name: object) -> Image.Image:
-    try:
-        with Image.open(file) as opened:
-            opened.load()
-            return ImageOps.exif_transpose(opened)
-    except FileNotFoundError as error:
-        raise UserError(f"{name or file} is missing.") from error
-    except _ERRORS as error:
-        raise UserError(f"{name or file} cannot be read as a picture ({error}).") from error
-
-
-def _is_layer(picture: Image.Image) -> bool:
-    return picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
+def note_once(name: str, what: str) -> None:
+    """Note what was done to a file; further ones of which the same is said, numbers aside, are not named."""
+    kind = "".join(letter for letter in what if not letter.isdigit())
+    if kind in _told:
+        return
+    _told.add(kind)
+    warnings.warn(f"{name} {what}; of further files like it nothing is said.", stacklevel=2)

@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
+from zeroconv.pictures import UNKNOWN, load, open_hint
 
 
 def save_picture(
@@ -30,16 +31,15 @@ def save_picture(
 
 def read_info(path: str | Path) -> dict[str, Any]:
     """What `save_picture` stored, `hints` as pictures. Raises UserError for a file that carries nothing of ours."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            stored = image.info.get("zeroconv")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read as a picture: {error}.") from error
+    stored = load(path).image.info.get("zeroconv")
     if stored is None:
         raise UserError(f"{path} does not say how it was made; only PNGs saved by zeroconv do.")
-    about = json.loads(stored)
-    about["hints"] = [_decode(hint) for hint in about["hints"]]
+    try:
+        about = json.loads(stored)
+        hints = list(about["hints"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} carries damaged words on how it was made ({error}).") from error
+    about["hints"] = [_decode(hint, path) for hint in hints]
     return about
 
 
@@ -63,12 +63,17 @@ def parameters_text(about: Mapping[str, Any]) -> str:
 
 
 def _encode(hint: Image.Image) -> str:
+    if hint.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):  # what PNG holds
+        hint = open_hint(hint, UNKNOWN, "a hint")
     buffer = io.BytesIO()
     hint.save(buffer, format="PNG")
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _decode(text: str) -> Image.Image:
-    image = Image.open(io.BytesIO(base64.b64decode(text)))
-    image.load()
-    return image
+def _decode(text: str, path: str | Path) -> Image.Image:
+    """A stored hint, in the mode in which it was given. Raises UserError."""
+    try:
+        content = base64.b64decode(text, validate=True)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} carries a hint that cannot be read ({error}).") from error
+    return load(content, f"a hint stored in {path}").image

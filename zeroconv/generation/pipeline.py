@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from zeroconv.backbones import Backbone
-from zeroconv.conditions import CONDITIONS, resize_hint
-from zeroconv.conditions.resizing import with_hole
 from zeroconv.control import compose
 from zeroconv.control.compose import Curve
-from zeroconv.data.batches import hints_to_float
 from zeroconv.errors import UserError
 from zeroconv.generation import guidance as guidance_modes
+from zeroconv.generation.hints import hint_size, hint_tensor, mask_tensor
 from zeroconv.generation.rivals import check_rivals
 from zeroconv.generation.sampling import Guide, denoise, initial_latents, make_scheduler
 from zeroconv.rivals import Net, Rival
@@ -30,11 +26,13 @@ from zeroconv.rivals import Net, Rival
 class Control:
     """A ControlNet, or one of its rivals, and what it is to follow.
 
-    hint: one picture for all, or a list of one a prompt or one a generated picture: PIL, or Tensor (3, H, W) in [0, 1].
+    hint: one picture for all, or a list of one a prompt or one a generated picture: a path, PIL, a numpy array
+    (`pictures.load` says which), or a Tensor (3, H, W) in [0, 1].
     weight scales every residual, one number or one a prompt or picture; start and end bound its window in shares of the
     schedule; curve changes the weight along the schedule: a name of `compose.CURVES`, or (fraction, factor) points.
     `weights`, one a connection or a rule of `guidance.MODES` by its name, stand in place of those of the guidance.
-    mask: where it acts, a picture (white: fully) or Tensor (H, W) in [0, 1]. mode: one of A1111's, "balanced",
+    mask: where it acts, likewise (white, or painted on transparent ground: fully), or Tensor (H, W) in [0, 1].
+    mode: one of A1111's, "balanced",
     "prompt", "control", in place of the guidance for this control; conditional_only: it leaves the unconditional half
     alone, whatever the guidance. A rival has no residuals to weigh: it takes a hint, a window and conditional_only.
     """
@@ -91,7 +89,7 @@ def generate(
     hints = [_hints(control, len(prompts), count, (width, height)) for control in controls]
     weights = [_weights(backbone, control, guidance, connection_weights) for control in controls]
     own = [_picture_weights(control, len(prompts), count) for control in controls]
-    masks = [_mask(control, (width, height)) for control in controls]
+    masks = [mask_tensor(control.mask, (width, height)) for control in controls]
     shape = (backbone.latent_channels, height // backbone.latent_scale, width // backbone.latent_scale)
     if latents is not None and tuple(latents.shape) != (len(prompts), *shape):
         raise UserError(f"latents have shape {tuple(latents.shape)}, but {(len(prompts), *shape)} is needed.")
@@ -178,14 +176,13 @@ def _size(
     default = (backbone.default_size, backbone.default_size)
     if controls:
         first = controls[0].hint[0] if isinstance(controls[0].hint, list | tuple) else controls[0].hint
-        _check_hint(first)
         default = shape_like(first, backbone)
     return height or default[0], width or default[1]
 
 
 def shape_like(hint: Any, backbone: Backbone) -> tuple[int, int]:
     """The hint's aspect ratio at the model's own area, rounded to what the encoder halves evenly."""
-    wide, high = hint.size if isinstance(hint, Image.Image) else (hint.shape[-1], hint.shape[-2])
+    wide, high = hint_size(hint)
     unit = backbone.latent_scale * max(connection.scale for connection in backbone.connections)
     ratio = math.sqrt(wide / high)
     return tuple(max(unit, round(backbone.default_size * f / unit) * unit) for f in (1 / ratio, ratio))  # type: ignore[return-value]
@@ -199,32 +196,11 @@ def _hints(control: Control, total: int, count: int, size: tuple[int, int]) -> l
         )
     known: dict[int, Tensor] = {}
     hints = _per_picture(control.hint, total, count, "hint")
-    rule = CONDITIONS.get((control.net.config.get("zeroconv") or {}).get("condition") or "")
+    condition = (control.net.config.get("zeroconv") or {}).get("condition")
     for hint in hints:
         if id(hint) not in known:
-            known[id(hint)] = _hint_tensor(hint, size, rule.resize if rule else None)
+            known[id(hint)] = hint_tensor(hint, size, condition)
     return [known[id(hint)] for hint in hints]
-
-
-def _check_hint(hint: Any) -> None:
-    if not isinstance(hint, Image.Image | Tensor):
-        raise UserError(f"A hint is a picture (PIL) or a tensor, not {type(hint).__name__}.")
-
-
-def _hint_tensor(hint: Any, size: tuple[int, int], rule: str | None) -> Tensor:
-    if isinstance(hint, Tensor):
-        tensor = hint[0] if hint.ndim == 4 and len(hint) == 1 else hint
-        if tensor.ndim != 3 or tensor.shape[-2:] != (size[1], size[0]):
-            raise UserError(f"A hint tensor has shape {tuple(hint.shape)}; (3, {size[1]}, {size[0]}) is needed.")
-        return tensor.float()
-    _check_hint(hint)
-    if hint.size != size:
-        warnings.warn(
-            f"The hint is {hint.width}×{hint.height} pixels and was resized to {size[0]}×{size[1]}.", stacklevel=4
-        )
-        hint = resize_hint(hint, size, rule)
-    pixels = np.array(with_hole(hint))
-    return hints_to_float(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
 
 
 def _weights(
@@ -262,19 +238,6 @@ def _controls_uncond(control: Control, guidance: str) -> bool:
     if control.mode is not None and not isinstance(control.net, Rival):
         return compose.mode_weights(control.mode, control.net.connections)[1]
     return guidance_modes.controls_uncond(guidance)
-
-
-def _mask(control: Control, size: tuple[int, int]) -> Tensor | None:
-    """Where a control acts, (1, 1, H, W) in [0, 1], at the pictures' `size` (width, height)."""
-    mask = control.mask
-    if mask is None:
-        return None
-    if isinstance(mask, Image.Image):
-        pixels = np.asarray(mask.convert("L").resize(size, Image.Resampling.BOX), np.float32)
-        return torch.from_numpy(pixels / 255)[None, None]
-    if not isinstance(mask, Tensor) or mask.ndim != 2 or not 0 <= float(mask.min()) <= float(mask.max()) <= 1:
-        raise UserError("A control's mask is a picture (PIL) or a tensor (H, W) of values from 0 to 1.")
-    return torch.nn.functional.interpolate(mask[None, None].float(), (size[1], size[0]), mode="area")
 
 
 def _embed(net: Net, hints: list[Tensor]) -> Tensor | tuple[Tensor, ...]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from zeroconv.pictures.arrays import to_numbers
-from zeroconv.pictures.loading import Loaded, Note, load, picture_size
-from zeroconv.pictures.roles import HintRule, hint_to_rgb, open_hint, open_mask, open_picture
+from zeroconv.pictures.loading import Loaded, Note, load, picture_size, warn
+from zeroconv.pictures.roles import UNKNOWN, HintRule, hint_to_rgb, open_hint, open_mask, open_picture
 from zeroconv.pictures.sources import FORMATS, MAX_PIXELS, PICTURE_SUFFIXES, Source, max_pixels
 
 __all__ = [
     "FORMATS",
     "MAX_PIXELS",
     "PICTURE_SUFFIXES",
+    "UNKNOWN",
     "HintRule",
     "Loaded",
     "Note",
@@ -23,4 +24,5 @@ __all__ = [
     "open_picture",
     "picture_size",
     "to_numbers",
+    "warn",
 ]

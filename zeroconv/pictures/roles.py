@@ -87,12 +87,12 @@ def open_hint(
 
 
 def hint_to_rgb(hint: Image.Image) -> Image.Image:
-    """A hint of any mode at 8 bits a channel, RGBA where it is that: Pillow itself would clip 16 bits at 255."""
+    """A hint of any mode at 8 bits a channel, RGB or RGBA. Pillow's own `convert` clips 16 bits at 255."""
     if hint.mode in ("RGB", "RGBA"):
         return hint
-    if hint.mode.startswith("I;16"):
-        return Image.fromarray(_as_rgb(np.asarray(hint).astype(np.uint16)))
-    return open_hint(hint, UNKNOWN, "the hint")
+    if not hint.mode.startswith("I;16"):
+        return hint_to_rgb(open_hint(hint, UNKNOWN, "the hint"))
+    return Image.fromarray(_as_rgb(np.asarray(hint).astype(np.uint16)))
 
 
 # ---------------------------------------------------------------- numbers

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
+from zeroconv.pictures import load
 
 SPLITS = ("train", "val", "test")
 _FAMILIES = {
@@ -58,10 +58,8 @@ class Sticker:
     def image(self) -> Image.Image:
         """The file as it is: RGBA in the big set, RGB in the sample."""
         try:
-            with Image.open(self.path) as opened:
-                opened.load()
-                return opened
-        except OSError as error:
+            return load(self.path).image
+        except UserError as error:
             raise UserError(f"cannot read the sticker {self.path} ({error}); build the folder again") from error
 
     def rgba(self) -> np.ndarray:
@@ -69,9 +67,13 @@ class Sticker:
         if self.mask_file_name is None:
             return np.asarray(self.image().convert("RGBA"))
         flat = np.asarray(self.image().convert("RGB"), dtype=np.float32)
-        alpha = cv2.imread(str(self.folder / self.mask_file_name), cv2.IMREAD_GRAYSCALE)
-        if alpha is None or alpha.shape != flat.shape[:2]:
-            raise UserError(f"cannot read the mask {self.folder / self.mask_file_name}; build the folder again")
+        mask = self.folder / self.mask_file_name
+        try:
+            alpha = np.asarray(load(mask).image.convert("L"))
+        except UserError as error:
+            raise UserError(f"cannot read the mask {mask} ({error}); build the folder again") from error
+        if alpha.shape != flat.shape[:2]:
+            raise UserError(f"the mask {mask} has another size than its sticker; build the folder again")
         ground = np.asarray(self.background_rgb or (255, 255, 255), dtype=np.float32)
         a = alpha[..., None].astype(np.float32) / 255
         # flat = a * colour + (1 - a) * ground, solved for the colour; where nothing shows, any colour is right

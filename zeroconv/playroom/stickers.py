@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import multiprocessing
 import os
@@ -21,6 +20,7 @@ from PIL import Image
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write, check_begun, check_output
 from zeroconv.machine import cores
+from zeroconv.pictures import load
 from zeroconv.playroom.sticker_captions import caption, noun_phrase
 from zeroconv.playroom.sticker_cards import write_card
 from zeroconv.playroom.sticker_compose import (
@@ -248,4 +248,4 @@ def _rasterise(body: str, box: tuple[float, float, float, float], size: int) -> 
         f'viewBox="{view}" width="{size}" height="{size}">{body}</svg>'
     )
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True))
-    return np.array(Image.open(io.BytesIO(png)).convert("RGBA"))
+    return np.array(load(png, "a drawn sticker").image.convert("RGBA"))

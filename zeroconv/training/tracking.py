@@ -18,6 +18,7 @@ from PIL import Image
 
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
+from zeroconv.pictures import open_picture
 from zeroconv.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -104,8 +105,7 @@ class Tracking:
         if not self.trackers:
             return
         name = "evaluation" if path.stem.startswith("evaluation") else "samples"
-        with Image.open(path) as opened:
-            picture = opened.convert("RGB")
+        picture = open_picture(path)
         self._tell(lambda tracker: _show(tracker, name, picture, step), step)
 
     def finish(self) -> None:

@@ -1,0 +1,91 @@
+"""Hints and masks as tensors, whatever they are given as."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from zeroconv import pictures
+from zeroconv.conditions import CONDITIONS, open_hint, resize_hint
+from zeroconv.conditions.resizing import with_hole
+from zeroconv.errors import UserError
+
+_MASKS = "A control's mask is a picture, or a tensor or array (H, W) of numbers from 0 to 1"
+
+
+def hint_size(hint: Any) -> tuple[int, int]:
+    """Width and height of a hint as a user gives it. Raises UserError for what is no picture."""
+    if isinstance(hint, Tensor):
+        if hint.ndim < 2:
+            raise UserError(f"A hint tensor has shape {tuple(hint.shape)}; (3, H, W) is needed.")
+        return hint.shape[-1], hint.shape[-2]
+    return pictures.picture_size(hint, _name(hint, "the hint"))
+
+
+def hint_tensor(hint: Any, size: tuple[int, int], condition: str | None) -> Tensor:
+    """A hint as a control takes it, float32 (3, H, W) in [0, 1], −1 in a hole.
+
+    hint: a tensor (3, H, W) of just that, or a picture (`pictures.load` says which), read and brought to `size`
+    (width, height) by its condition's rules. Raises UserError.
+    """
+    if isinstance(hint, Tensor) and hint.is_floating_point():
+        return _checked(hint, size)
+    if isinstance(hint, Tensor) and hint.ndim == 4 and len(hint) == 1:
+        hint = hint[0]
+
+    picture = open_hint(hint, condition, _name(hint, "the hint"))
+    if picture.size != size:
+        warnings.warn(
+            f"The hint is {picture.width}×{picture.height} pixels and was resized to {size[0]}×{size[1]}.", stacklevel=2
+        )
+        picture = resize_hint(picture, size, _rule(condition))
+    return torch.from_numpy(np.ascontiguousarray(pictures.to_numbers(with_hole(picture))))
+
+
+def _checked(hint: Tensor, size: tuple[int, int]) -> Tensor:
+    tensor = hint[0] if hint.ndim == 4 and len(hint) == 1 else hint
+    if tensor.ndim == 3 and len(tensor) == 1:
+        tensor = tensor.expand(3, -1, -1)
+    if tensor.ndim != 3 or tuple(tensor.shape) != (3, size[1], size[0]):
+        raise UserError(f"A hint tensor has shape {tuple(hint.shape)}; (3, {size[1]}, {size[0]}) is needed.")
+
+    low, high = float(tensor.min()), float(tensor.max())
+    if not -1 <= low <= high <= 1:  # nor NaN
+        raise UserError(
+            f"A hint tensor holds numbers from {low:.6g} to {high:.6g}; 0 to 1 are needed, "
+            "and −1 in the hole of an inpaint hint."
+        )
+    return tensor.float()
+
+
+def _rule(condition: str | None) -> str | None:
+    """How hints of a condition are resized; None: as they look."""
+    known = {name: c for c in CONDITIONS.values() for name in (c.name, *c.aliases)}
+    return known[condition].resize if condition in known else None
+
+
+def mask_tensor(mask: Any, size: tuple[int, int]) -> Tensor | None:
+    """Where a control acts, (1, 1, H, W) in [0, 1] at `size` (width, height), by area averages; None: everywhere.
+
+    Raises UserError for what is no picture, and for numbers out of range.
+    """
+    if mask is None:
+        return None
+    if isinstance(mask, Tensor) and mask.is_floating_point():
+        if mask.ndim != 2 or not 0 <= float(mask.min()) <= float(mask.max()) <= 1:
+            raise UserError(f"{_MASKS}; this tensor has shape {tuple(mask.shape)}.")
+        return torch.nn.functional.interpolate(mask[None, None].float(), (size[1], size[0]), mode="area")
+
+    picture = pictures.open_mask(mask, _name(mask, "the mask"))
+    pixels = np.asarray(picture.resize(size, Image.Resampling.BOX), np.float32)
+    return torch.from_numpy(pixels / 255)[None, None]
+
+
+def _name(source: Any, otherwise: str) -> str | None:
+    """What messages call it: a path is its own name."""
+    return None if isinstance(source, str) or hasattr(source, "__fspath__") else otherwise

@@ -128,13 +128,13 @@ def test_a_storage_that_fails_sets_no_picture_aside(tmp_path: Path, monkeypatch)
     def failing(times: int, error: OSError):
         tries.clear()
 
-        def opened(file, *rest):
+        def opened(file, **options):
             tries.append(file)
             if len(tries) <= times:
                 raise error
-            return real(file, *rest)
+            return real(file, **options)
 
-        monkeypatch.setattr("zeroconv.data.pictures.Image.open", opened)
+        monkeypatch.setattr("zeroconv.pictures.loading.Image.open", opened)
 
     failing(2, OSError(errno.EIO, "Input/output error"))
     assert dataset[0].image.size == (48, 32) and len(tries) == 3

@@ -46,8 +46,10 @@ def test_a_stored_hole_stays_a_hole(tmp_path: Path, kind: str | None) -> None:
         folder = tmp_path / kind
     stored, drawn = open_dataset(folder, condition="inpaint", size=64), np.asarray(hint)
     assert np.array_equal(draw(stored, 0).hint, drawn) and (drawn[..., 3] == 0).any()
-    plain = draw(open_dataset(folder, condition="canny", size=64), 0).hint  # elsewhere what is transparent is white
-    assert plain.shape == (64, 64, 3) and (plain[drawn[..., 3] == 0] == 255).all()
+    plain = draw(open_dataset(folder, condition="canny", size=64), 0).hint  # of lines the ground is black
+    assert plain.shape == (64, 64, 3) and (plain[drawn[..., 3] == 0] == 0).all()
+    tile = draw(open_dataset(folder, condition="tile", size=64), 0).hint  # of pictures it is white
+    assert tile.shape == (64, 64, 3) and (tile[drawn[..., 3] == 0] == 255).all()
 
 
 def test_hints_of_one_batch_have_as_many_channels() -> None:

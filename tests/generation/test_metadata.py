@@ -42,5 +42,5 @@ def test_a_picture_of_somebody_else_says_nothing(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
     with pytest.raises(UserError, match="does not say"):
         read_info(tmp_path / "b.png")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is missing"):
         read_info(tmp_path / "none.png")

@@ -211,7 +211,7 @@ def test_v_prediction_runs_and_differs():
         ({"negative": ["a", "b", "c"]}, "3 negative prompts"),
         ({"connection_weights": [1.0], "controls": 1}, "1 connection weights"),
         ({"controls": 1, "start": 0.6, "end": 0.4}, "0.6 to 0.4"),
-        ({"controls": 1, "hint": "edges.png"}, "not str"),
+        ({"controls": 1, "hint": "edges.png"}, "no picture at edges.png"),
         ({"latents": torch.zeros(1, 4, 3, 3)}, "latents have shape"),
     ],
 )

@@ -134,6 +134,8 @@ def _reading(name: str, read: Callable[[], Any], head: bytes = b"") -> Any:
     except MemoryError as error:
         raise UserError(f"{name} is too large: it does not fit into memory; make it smaller.") from error
     except Exception as error:  # Pillow raises many kinds
+        if isinstance(error, OSError) and error.errno is not None:  # of the storage, not of the picture
+            raise UserError(f"{name} cannot be read ({error.strerror or error}).") from error
         if "too large" in str(error) or "MAX_TEXT" in str(error):
             raise UserError(
                 f"{name} carries more text or colour profiles than are read ({error}); save it without them."

@@ -150,13 +150,21 @@ def _levels_hint(loaded: Loaded, rule: HintRule, note: Note) -> Image.Image:
         return _holed(loaded, colours, alpha, note)
     if alpha is not None:
         colours = _grounded(loaded, colours, alpha, rule, note)
-    elif rule.strokes and np.mean(_luminance(colours)) > 128:
+    elif rule.strokes and _is_dark_on_light(colours):
         note(
             loaded.name, "is mostly white, and its control knows white lines on black; invert it where it is a drawing"
         )
     if colours.dtype == np.uint16:
         return Image.fromarray(colours)
     return Image.fromarray(_as_rgb(colours))
+
+
+def _is_dark_on_light(colours: ndarray) -> bool:
+    """A grey drawing, dark strokes on white paper."""
+    if colours.ndim == 3 and (np.ptp(colours[::4, ::4].astype(np.int16), axis=-1) > 16).any():
+        return False
+    grey = _luminance(colours)
+    return int(grey.min()) < 96 and float(np.mean(grey > 200)) > 0.6
 
 
 def _is_holed(colours: ndarray, alpha: ndarray) -> bool:

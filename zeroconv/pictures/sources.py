@@ -99,7 +99,7 @@ def _open_path(path: Path, name: str) -> IO[bytes]:
             raise UserError(f"{name} is a pipe or a device, not a file; save the picture as a file.")
         return open(path, "rb")
     except FileNotFoundError as error:
-        raise UserError(f"{name} is missing: there is no such picture.") from error
+        raise UserError(f"{name} is missing: there is no picture at {path}.") from error
     except OSError as error:
         raise UserError(f"{name} cannot be read ({error.strerror or error}).") from error
     except ValueError as error:  # a NUL in the name

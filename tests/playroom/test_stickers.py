@@ -10,64 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.sticker_packages import write, write_packages
 from zeroconv.errors import UserError
 from zeroconv.playroom import stickers
 from zeroconv.playroom.sticker_captions import noun_phrase, with_article
 from zeroconv.playroom.sticker_compose import BACKGROUND_COLOURS, Background, colour
 from zeroconv.playroom.sticker_records import family
 
-DISC = '<defs><linearGradient id="{id}"/></defs><circle cx="10" cy="9" r="6" fill="#f00"/>'
-BAR = '<path fill="#00f" d="M4 14h24v4H4z"/>'
-HAND = '<path fill="#fc0" d="M4 4h10v24H4z"/>'
-EMOJI = {
-    "\U0001f34e": ("red apple", "Food & Drink", 42),
-    "\u2796": ("minus", "Symbols", 90),
-    "\U0001f44b": ("waving hand", "People & Body", 16),
-    "\U0001f1eb\U0001f1f7": ("flag: France", "Flags", 98),
-    "\U0001f534": ("red circle", "Symbols", 96),
-}
-
-
-def write(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content), encoding="utf-8")
-
 
 @pytest.fixture
 def packages(tmp_path: Path) -> Path:
-    """node_modules with two icon sets: an apple, a minus, a waving hand with a skin-tone variant, a flag, a twin."""
-    root = tmp_path / "packages"
-    modules = root / "node_modules"
-    for name in ("noto", "twemoji"):
-        folder = modules / "@iconify-json" / name
-        icons = {
-            "red-apple": {"body": DISC.format(id="a1")},
-            "minus": {"body": BAR},
-            "waving-hand": {"body": HAND},
-            "waving-hand-dark-skin-tone": {"body": HAND.replace("fc0", "630")},
-            "flag-france": {"body": BAR},
-            "red-circle": {"body": DISC.format(id="b2")},  # the apple's drawing but for the id of its gradient
-            "old-apple": {"body": BAR, "hidden": True},
-        }
-        write(folder / "icons.json", {"prefix": name, "width": 32, "height": 32, "icons": icons})
-        write(folder / "package.json", {"version": "9.9.9"})
-    write(
-        modules / "unicode-emoji-json" / "data-by-emoji.json",
-        {
-            emoji: {"name": name, "slug": name.replace(": ", "_").replace(" ", "_").lower(), "group": group}
-            for emoji, (name, group, _) in EMOJI.items()
-        },
-    )
-    write(modules / "unicode-emoji-json" / "package.json", {"version": "1"})
-    (modules / "unicode-emoji-json" / "LICENSE").write_text("MIT, of the names")
-    base = [
-        {"emoji": e, "label": label, "subgroup": subgroup, "tags": ["t"]} for e, (label, _, subgroup) in EMOJI.items()
-    ]
-    write(modules / "emojibase-data" / "en" / "data.json", base)
-    groups = {"16": "hand-fingers-open", "42": "food-fruit", "90": "math", "96": "geometric", "98": "country-flag"}
-    write(modules / "emojibase-data" / "meta" / "groups.json", {"subgroups": groups})
-    write(modules / "emojibase-data" / "package.json", {"version": "1"})
-    return root
+    return write_packages(tmp_path / "packages")
 
 
 def build(out: Path, packages: Path, **kwargs) -> stickers.BuildSummary:

@@ -29,6 +29,7 @@ from zeroconv.data.examples import Captions, Examples, TextTable, alike
 from zeroconv.data.shards import Rows, Shard, Store, content_key, default_root
 from zeroconv.data.signatures import remembered
 from zeroconv.errors import UserError
+from zeroconv.files import begin_folder
 
 SHARD = 256  # examples at most; at 512 px 34 MB of moments, at 128 px 4 MB
 _NO_PICTURES = np.zeros((0, 8, 8, 3), np.uint8)
@@ -165,6 +166,8 @@ def _shapes(dataset: Dataset) -> list[tuple[Frame | None, Sequence[int]]]:
 def _plan(dataset: Dataset, settings: CacheSettings) -> Plan:
     """The data set in shards. A picture more, or one less, changes the shard it is in and leaves the others as they
     are, wherever in the data set it stands."""
+    if settings.root is not None:
+        begin_folder(settings.root, "a cache", lambda root: any(root.glob("*/??/*.safetensors")))
     plan: Plan = []
     with remembered(settings.root or default_root()):
         for frame, indices in _shapes(dataset):

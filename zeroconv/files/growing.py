@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,26 +16,40 @@ from zeroconv.files.manifest import MANIFEST
 from zeroconv.files.temporary import is_temporary, sweep
 from zeroconv.files.writing import atomic_write
 
+Known = Callable[[Path], bool]
+
 
 @contextmanager
 def filling(path: str | os.PathLike, what: str, notes: Iterable[str] = ()) -> Iterator[Path]:
-    """Hold a folder while files are written into it one by one; it is made where it is missing.
+    """Hold a folder while files are written into it one by one; see `begin_folder`.
 
-    It may be absent, empty, or one that was begun for the same `what`; that is noted in
-    `.zeroconv.json`. notes: names of files by which other versions told such a folder. What killed
-    processes left half written is swept. Files of others in it stay. Raises WriteError, a
-    UserError, where the folder is another one, cannot be written, or another process holds it.
+    Meanwhile no other process can hold it. What killed processes left half written is swept.
+    notes: names of files by which other versions told such a folder.
     """
     folder = Path(path)
     check_output(folder, "into")
     check_begun(folder, what, notes)
     with lock_folder(folder, what):
         sweep(folder, recursive=True)
-        if not (folder / MANIFEST).exists():
-            note = {"zeroconv": "a folder filled file by file", "what": what}
-            with atomic_write(folder / MANIFEST, follow=False) as temporary:
-                temporary.write_text(json.dumps(note) + "\n", encoding="ascii")
+        begin_folder(folder, what, lambda begun: any((begun / n).is_file() for n in notes))
         yield folder
+
+
+def begin_folder(path: str | os.PathLike, what: str, known: Known | None = None) -> None:
+    """Note in a folder, in `.zeroconv.json`, that it is filled with `what`; it is made if missing.
+
+    It may be absent, empty, or begun for the same `what`, or one that `known` tells for such a one
+    of another version. Files of others that came later stay. Raises WriteError, a UserError, where
+    the folder is another one or cannot be written.
+    """
+    folder = Path(path)
+    check_output(folder, "into")
+    if not (known is not None and folder.is_dir() and known(folder)):
+        check_begun(folder, what)
+    if not (folder / MANIFEST).exists():
+        note = {"zeroconv": "a folder filled file by file", "what": what}
+        with atomic_write(folder / MANIFEST, follow=False) as temporary:
+            temporary.write_text(json.dumps(note) + "\n", encoding="ascii")
 
 
 def check_begun(folder: Path, what: str, notes: Iterable[str] = ()) -> None:

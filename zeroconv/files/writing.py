@@ -27,7 +27,7 @@ def atomic_write(path: str | os.PathLike, sync: bool = True, follow: bool = True
     """
     target = target_of(path, follow)
     if target.stream:
-        with _through(target) as scratch:
+        with _through(target, Path(path).name) as scratch:
             yield scratch
         return
     try:
@@ -49,10 +49,10 @@ def atomic_write(path: str | os.PathLike, sync: bool = True, follow: bool = True
 
 
 @contextmanager
-def _through(target: Target) -> Iterator[Path]:
-    """A temporary file elsewhere, whose bytes are written into the stream at the end."""
+def _through(target: Target, name: str) -> Iterator[Path]:
+    """A temporary file elsewhere, called `name`, whose bytes go into the stream at the end."""
     with tempfile.TemporaryDirectory(prefix="zeroconv-") as folder:
-        scratch = Path(folder, target.path.name)
+        scratch = Path(folder, name)
         scratch.touch()
         yield scratch
         try:

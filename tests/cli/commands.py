@@ -1,0 +1,131 @@
+"""Every command of `zeroconv`, as it is given on tiny models and pictures: what tests of all run.
+
+A command is words, and `{out}` among them stands for where it writes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from PIL import Image
+from typer import Typer
+
+from tests.sticker_packages import write_packages
+from zeroconv.cli import app
+
+OUT = ("--out", "{out}")
+
+
+@dataclass(frozen=True)
+class Command:
+    """How a command is called. kind: of its output, "file", "folder" or "into"; None where it
+    writes nothing. suffix: of the file. code: its exit code where nothing is in its way.
+    """
+
+    words: tuple[str, ...]
+    kind: str | None = None
+    suffix: str = ""
+    code: int = 0
+
+    def filled(self, out: Path | None) -> list[str]:
+        return [word.replace("{out}", str(out)) for word in self.words]
+
+
+def make_inputs(folder: Path) -> Path:
+    """Pictures, a data set, a recipe and packages that the commands read; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = Image.new("RGB", (64, 64), "white")
+    picture.paste((200, 30, 30), (20, 10, 60, 50))
+    picture.save(folder / "photo.png")
+    picture.convert("L").save(folder / "hint.png")
+
+    data = folder / "data"
+    data.mkdir(exist_ok=True)
+    lines = []
+    for i in range(3):
+        picture.rotate(90 * i).save(data / f"{i}.png")
+        lines.append(json.dumps({"file_name": f"{i}.png", "text": f"a red square, number {i}"}))
+    (data / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    write_packages(folder / "packages")
+    return folder
+
+
+def commands(models: Path, inputs: Path) -> dict[str, Command]:
+    """Name → command, for every command there is, some in several forms."""
+    base, photo = ("--base", str(models / "base")), str(inputs / "photo.png")
+    canny, quick = str(models / "canny"), ("--steps", "1")
+    control = ("--control", f"{canny}:{photo}")
+    data, packages = str(inputs / "data"), ("--packages", str(inputs / "packages"))
+    few = ("--count", "2", "--workers", "1")
+    icons = ("--source", "noto", "--size", "32", "--workers", "1")
+    move = ("--from", base[1], "--to", base[1])
+
+    found = {name: Command((name,)) for name in ("annotators", "reproduce")}
+    found["info"] = Command(("info", canny))
+    found["info of an embedded one"] = Command(("info", "playroom-canny"))
+
+    words = ("generate", "a cat", *base, *quick, *control)
+    found["generate"] = Command((*words, *OUT), "file", ".png")
+    found["generate several"] = Command((*words, "--count", "2", *OUT), "into")
+
+    found["annotate a picture"] = Command(("annotate", "canny", photo, *OUT), "file", ".png")
+    words = ("annotate", "canny", data, "--workers", "1")
+    found["annotate a folder"] = Command((*words, *OUT), "into")
+
+    words = (str(recipe(models, inputs)), "--set")
+    found["train"] = Command(("train", *words, "out={out}"), "into")
+    found["cache"] = Command(("cache", *words, "data.cache={out}"), "into")
+
+    words = ("evaluate", canny, *base, "--limit", "2", *quick)
+    found["evaluate"] = Command((*words, "--json", "{out}"), "file", ".json")
+    found["evaluate to a page"] = Command((*words, "--html", "{out}"), "file", ".html")
+
+    words = ("convert", canny, "{out}")
+    found["convert to diffusers"] = Command(words, "folder")
+    found["convert to original"] = Command((*words, "--to", "original"), "file", ".safetensors")
+    found["transfer"] = Command(("transfer", canny, *move, *OUT), "folder")
+    found["demo"] = Command(("demo", *OUT, *quick, "--seeds", "1"), "folder")
+
+    room = "playroom"
+    found["playroom render"] = Command((room, "render", "{out}", "--size", "64", *few), "into")
+    found["playroom fill50k"] = Command((room, "fill50k", "{out}", "--size", "32", *few), "into")
+    found["playroom stickers"] = Command((room, "stickers", "{out}", *packages, *icons), "into")
+    # it trains for hours; there is nothing to export yet
+    words = (room, "train-base", "{out}", data, "--stage", "export")
+    found["playroom train-base"] = Command(words, "into", code=2)
+    return found
+
+
+def recipe(models: Path, inputs: Path) -> Path:
+    data = str(inputs / "data")
+    values = {
+        "base": str(models / "base"),
+        "out": str(inputs / "run"),
+        "device": "cpu",
+        "control": {"hint_widths": [4, 8, 8, 16]},
+        "data": {"train": data, "validation": data, "condition": "canny", "size": 64, "workers": 1},
+        "training": {"steps": 1, "batch_size": 2, "validate_every": 0, "sample_count": 0},
+    }
+    (inputs / "recipe.yaml").write_text(yaml.safe_dump(values))
+    return inputs / "recipe.yaml"
+
+
+def registered() -> set[str]:
+    """The names of all commands, as one types them."""
+    found = names_in(app)
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        found |= {f"{group.name} {name}" for name in names_in(group.typer_instance)}
+    return found
+
+
+def names_in(group: Typer) -> set[str]:
+    """A command without a name of its own has its function's."""
+    found = set()
+    for command in group.registered_commands:
+        assert command.callback is not None
+        found.add(command.name or command.callback.__name__)
+    return found

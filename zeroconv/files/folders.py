@@ -68,8 +68,9 @@ def check_folder(path: Path) -> None:
             if os.path.lexists(path):
                 raise WriteError(f"{shown(path)} is no folder; name another output.", errno.ENOTDIR)
             return
-        if path.samefile(".") or path in Path.cwd().parents or os.path.ismount(path):
-            what = "a mounted disk" if os.path.ismount(path) else "where you are"
+        mounted = _is_mounted(path)
+        if mounted or path.samefile(".") or path in Path.cwd().parents:
+            what = "a mounted disk" if mounted else "where you are"
             sentence = f"the folder {shown(path)} is {what}; name a new folder in it."
             raise WriteError(sentence, errno.EBUSY)
         stranger = stranger_in(path)
@@ -82,6 +83,19 @@ def check_folder(path: Path) -> None:
             "changed since; name another output, or move it away.",
             errno.ENOTEMPTY,
         )
+
+
+def _is_mounted(path: Path) -> bool:
+    """Whether a folder is mounted there; one of the same disk, too, as containers have them."""
+    if os.path.ismount(path):
+        return True
+    try:
+        text = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return False
+    places = [line.split(" ")[4] for line in text.splitlines() if line.count(" ") > 4]
+    escaped = str(path).replace("\\", "\\134").replace(" ", "\\040")
+    return escaped in places
 
 
 def settle(path: Path) -> None:
@@ -129,22 +143,28 @@ def _put(temporary: Path, path: Path) -> None:
             return _rename_new(temporary, path)
     try:
         check_folder(path)
-    except WriteError as error:
+        if not _exchange(temporary, path):
+            _rename_both(temporary, path)
+    except OSError as error:
         kept = _free_name(path)
         _rename_new(temporary, kept)
-        raise WriteError(f"{error} What was made is in {shown(kept)}.", error.errno) from error
-    if not _exchange(temporary, path):
-        backup = temporaries.make_folder(path)
-        backup.rmdir()  # Windows renames to free names only
-        os.rename(path, backup)
-        try:
-            os.rename(temporary, path)
-        except BaseException:
-            if not os.path.lexists(path):
-                os.rename(backup, path)
-            raise
-        discard(backup)
+        reason = str(cannot_write(path, error))
+        raise WriteError(f"{reason} What was made is in {shown(kept)}.", error.errno) from error
     flush(path.parent)
+
+
+def _rename_both(temporary: Path, path: Path) -> None:
+    """Two renames in place of an exchange; a signal between them puts the old one back."""
+    backup = temporaries.make_folder(path)
+    backup.rmdir()  # Windows renames to free names only
+    os.rename(path, backup)
+    try:
+        os.rename(temporary, path)
+    except BaseException:
+        if not os.path.lexists(path):
+            os.rename(backup, path)
+        raise
+    discard(backup)
 
 
 def _free_name(path: Path) -> Path:

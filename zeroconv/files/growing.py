@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from zeroconv.files.checks import check_output
@@ -43,9 +43,19 @@ def begin_folder(path: str | os.PathLike, what: str, known: Known | None = None)
     the folder is another one or cannot be written.
     """
     folder = Path(path)
+    if _begun_for(folder) == what:
+        return
+    if known is not None and folder.is_dir() and known(folder):
+        # one that can only be read may be whole
+        with suppress(WriteError):
+            _note(folder, what)
+        return
     check_output(folder, "into")
-    if not (known is not None and folder.is_dir() and known(folder)):
-        check_begun(folder, what)
+    check_begun(folder, what)
+    _note(folder, what)
+
+
+def _note(folder: Path, what: str) -> None:
     if not (folder / MANIFEST).exists():
         note = {"zeroconv": "a folder filled file by file", "what": what}
         with atomic_write(folder / MANIFEST, follow=False) as temporary:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,11 +43,21 @@ def atomic_write(path: str | os.PathLike, sync: bool = True, follow: bool = True
             flush(temporary)
         as_usual(temporary, like=target.path)
         try:
-            os.replace(temporary, target.path)
+            _replace(temporary, target.path)
         except OSError as error:
             raise cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    try:
+        os.replace(temporary, path)
+    except OSError as error:
+        # a file that is mounted, as containers do, can be written but has no other in its place
+        if error.errno != errno.EBUSY or not path.is_file():
+            raise
+        shutil.copyfile(temporary, path)
 
 
 @contextmanager

@@ -79,7 +79,10 @@ def demo(
     size = backbone.default_size
     rows = [*scene_rows(size), *sticker_rows(size), *photo_rows(size)]
     names = dict.fromkeys(row.condition for row in rows)
-    controls = {name: load_control(name, base, backbone).to(backbone.device) for name in names}
+    # the embedded ones, even where a folder here is called canny
+    before = "playroom-" if base.startswith("playroom") else ""
+    loaded = {name: load_control(f"{before}{name}", base, backbone) for name in names}
+    controls = {name: net.to(backbone.device) for name, net in loaded.items()}
     say(f"models loaded in {time.perf_counter() - began:.1f} s")
     draw(rows, backbone, controls, steps=steps, cfg=cfg, guidance=guidance, seeds=range(seeds), say=say)
     seconds = time.perf_counter() - began

@@ -185,3 +185,19 @@ def test_a_report_goes_through_a_fifo_and_to_one_place(zeroconv, measured, tmp_p
     result = zeroconv("evaluate", "canny", "--prompts", "all", "--html", "/dev/null")
     assert result.exit_code == 2 and "takes one page" in result.stderr
     assert not Path("/dev/null-own").exists() and not file.exists()
+
+
+def test_changed_scenes_and_captions_are_not_drawn_over(zeroconv, tmp_path: Path) -> None:
+    scenes = tmp_path / "scenes"
+    words = ("playroom", "render", scenes, "--count", 2, "--size", 64, "--workers", 1)
+    for _ in range(2):
+        assert zeroconv(*words).exit_code == 0
+    picture, captions = scenes / "images" / "00001.png", scenes / "metadata.jsonl"
+    drawn, written = picture.read_bytes(), captions.read_bytes()
+    for path, before in ((picture, drawn), (captions, written)):
+        path.write_bytes(b"mine")
+        result = zeroconv(*words)
+        assert result.exit_code == 2 and path.name in result.stderr, result.output
+        assert path.read_bytes() == b"mine"
+        path.write_bytes(before)
+    assert zeroconv(*words).exit_code == 0

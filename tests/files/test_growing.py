@@ -52,6 +52,24 @@ def test_folders_of_other_versions_are_known_by_their_notes(tmp_path: Path) -> N
     begin_folder(tmp_path / "cache", "a cache")
 
 
+def test_a_list_that_was_changed_is_not_replaced(tmp_path: Path) -> None:
+    def fill(text: str) -> None:
+        with filling(tmp_path, "circles", lists=["prompt.json"]) as folder:
+            (folder / "prompt.json").write_text(text)
+
+    fill("one")
+    fill("two")
+    (tmp_path / "prompt.json").write_text("captions of mine")
+    with pytest.raises(WriteError, match="was changed since"):
+        fill("three")
+    assert (tmp_path / "prompt.json").read_text() == "captions of mine"
+    (tmp_path / "prompt.json").unlink()
+    fill("four")
+    with pytest.raises(RuntimeError), filling(tmp_path, "circles", lists=["prompt.json"]):
+        raise RuntimeError("crash")  # what is there is still the one noted
+    fill("five")
+
+
 def test_a_cache_that_can_only_be_read_is_used(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "shard").write_text("x")
 

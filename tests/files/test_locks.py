@@ -91,6 +91,11 @@ def test_what_is_in_the_lock_s_place_is_left_alone(tmp_path: Path) -> None:
     with refused, lock_folder(tmp_path, "x"):
         pytest.fail("held")
     assert (tmp_path / "notes").read_text() == "mine"
+    (tmp_path / LOCK).unlink()
+    (tmp_path / LOCK).write_text("mine too")
+    with pytest.raises(WriteError, match="in the place"), lock_folder(tmp_path, "x"):
+        pytest.fail("held")
+    assert (tmp_path / LOCK).read_text() == "mine too"
     (tmp_path / "file").write_text("x")
     with pytest.raises(WriteError, match="cannot be written"), lock_folder(tmp_path / "file", "x"):
         pytest.fail("held")

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from typer import Argument, Option
 
 from zeroconv.cli.progress import progress
 from zeroconv.errors import UserError
-from zeroconv.files import atomic_write, filling
+from zeroconv.files import atomic_write, filling, replace_own
 
 if TYPE_CHECKING:
     from zeroconv.playroom import Scene
 
 app = typer.Typer(no_args_is_help=True, help="The embedded world: its pictures, its stickers, its base model.")
 
+LISTS = ["metadata.jsonl", "README.md"]  # of the stickers
 Workers = Annotated[int | None, Option(help="Processes; one a core by default.")]
 # what a folder of scenes may hold beside pictures and captions; depth is the hint, near is white
 MAPS = ("depth", "normal", "segmentation", "instances", "outline", "keypoints")
@@ -48,7 +50,7 @@ def render(
     except ValueError as error:
         raise UserError(str(error)) from error
     lines = []
-    with filling(out, "rendered scenes"), progress("rendering") as callback:
+    with filling(out, "rendered scenes", lists=["metadata.jsonl"]), progress("rendering") as callback:
         for start in range(0, count, 256):  # a few at a time: maps of many scenes fill the memory
             scenes = playroom.render_many(seeds[start : start + 256], size, workers=workers, maps=True)
             for index, scene in enumerate(scenes, start=first + start):
@@ -86,8 +88,11 @@ def _write_scene(scene: Scene, out: Path, name: str, maps: list[str]) -> dict[st
 
 
 def _save(picture: Image.Image, path: Path) -> None:
+    replace_own(path)
+    about = PngInfo()
+    about.add_text("Software", "zeroconv")  # by this sign the file is known as ours
     with atomic_write(path, follow=False) as temporary:
-        picture.save(temporary)
+        picture.save(temporary, format="PNG", pnginfo=about)
 
 
 @app.command()
@@ -102,7 +107,7 @@ def stickers(
     """Render openly licensed emoji art into an imagefolder with captions, masks, licences and a card."""
     from zeroconv.playroom.stickers import SOURCES, build_stickers
 
-    with filling(out, "stickers", [".stickers.json"]), progress("drawing") as callback:
+    with filling(out, "stickers", [".stickers.json"], LISTS), progress("drawing") as callback:
         done = build_stickers(out, source or tuple(SOURCES), size, packages, workers, limit, callback)
     splits = ", ".join(f"{count} {split}" for split, count in done.by_split.items())
     typer.echo(f"{done.pictures} stickers ({splits}), {done.rendered} drawn in {done.seconds:.0f} s: {out}")
@@ -122,7 +127,7 @@ def fill50k(
     """Draw the circles of the classic training tutorial; `zeroconv train` reads the folder as it is."""
     from zeroconv.playroom.fill50k import build_fill50k
 
-    with filling(out, "circles", ["fill50k.json"]), progress("drawing") as callback:
+    with filling(out, "circles", ["fill50k.json"], ["prompt.json"]), progress("drawing") as callback:
         drawn = build_fill50k(out, count, size, seed, first, workers, callback)
     typer.echo(f"{count} circles, {drawn} drawn now: {out}")
 

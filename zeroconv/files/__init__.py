@@ -8,7 +8,7 @@ out. `sweep` removes what killed processes left half written.
 from zeroconv.files.checks import check_not_input, check_output, is_ours
 from zeroconv.files.errors import WriteError, cannot_write, is_disk_full, shown
 from zeroconv.files.folders import atomic_folder, check_folder
-from zeroconv.files.growing import begin_folder, check_begun, filling
+from zeroconv.files.growing import begin_folder, check_begun, filling, replace_own
 from zeroconv.files.locks import LOCK, lock_folder
 from zeroconv.files.manifest import MANIFEST
 from zeroconv.files.modes import umask
@@ -35,6 +35,7 @@ __all__ = [
     "is_stream",
     "is_temporary",
     "lock_folder",
+    "replace_own",
     "shown",
     "sweep",
     "umask",

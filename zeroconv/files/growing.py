@@ -8,11 +8,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from zeroconv.files.checks import check_output
 from zeroconv.files.errors import WriteError, shown
 from zeroconv.files.locks import LOCK, lock_folder
-from zeroconv.files.manifest import MANIFEST
+from zeroconv.files.manifest import MANIFEST, entry_of, unchanged
 from zeroconv.files.temporary import is_temporary, sweep
 from zeroconv.files.writing import atomic_write
 
@@ -20,11 +21,17 @@ Known = Callable[[Path], bool]
 
 
 @contextmanager
-def filling(path: str | os.PathLike, what: str, notes: Iterable[str] = ()) -> Iterator[Path]:
+def filling(
+    path: str | os.PathLike,
+    what: str,
+    notes: Iterable[str] = (),
+    lists: Iterable[str] = (),
+) -> Iterator[Path]:
     """Hold a folder while files are written into it one by one; see `begin_folder`.
 
     Meanwhile no other process can hold it. What killed processes left half written is swept.
-    notes: names of files by which other versions told such a folder.
+    notes: names of files by which other versions told such a folder. lists: names of files that
+    are written anew each time; one that was changed since is not replaced. Raises WriteError.
     """
     folder = Path(path)
     check_output(folder, "into")
@@ -32,7 +39,30 @@ def filling(path: str | os.PathLike, what: str, notes: Iterable[str] = ()) -> It
     with lock_folder(folder, what):
         sweep(folder, recursive=True)
         begin_folder(folder, what, lambda begun: any((begun / n).is_file() for n in notes))
+        _check_lists(folder, lists)
         yield folder
+        there = [name for name in lists if (folder / name).is_file()]
+        _note(folder, what, {name: entry_of(folder / name) for name in there})
+
+
+def replace_own(path: Path) -> None:
+    """Raise WriteError where a file is there that zeroconv did not write, by its sign (`is_ours`).
+
+    For files whose names are made by a command, inside a folder that it fills.
+    """
+    if os.path.lexists(path):
+        check_output(path, "file", ours=True)
+
+
+def _check_lists(folder: Path, names: Iterable[str]) -> None:
+    noted = _read(folder).get("files")
+    entries = noted if isinstance(noted, dict) else {}
+    for name in names:
+        entry = entries.get(name)
+        changed = isinstance(entry, dict) and not unchanged(folder / name, entry)
+        if changed and os.path.lexists(folder / name):
+            sentence = f"{shown(folder / name)} was changed since zeroconv wrote it"
+            raise WriteError(f"{sentence}; move it away.", errno.EEXIST)
 
 
 def begin_folder(path: str | os.PathLike, what: str, known: Known | None = None) -> None:
@@ -55,11 +85,12 @@ def begin_folder(path: str | os.PathLike, what: str, known: Known | None = None)
     _note(folder, what)
 
 
-def _note(folder: Path, what: str) -> None:
-    if not (folder / MANIFEST).exists():
-        note = {"zeroconv": "a folder filled file by file", "what": what}
-        with atomic_write(folder / MANIFEST, follow=False) as temporary:
-            temporary.write_text(json.dumps(note) + "\n", encoding="ascii")
+def _note(folder: Path, what: str, files: dict[str, Any] | None = None) -> None:
+    if files is None and (folder / MANIFEST).exists():
+        return
+    note = {"zeroconv": "a folder filled file by file", "what": what, "files": files or {}}
+    with atomic_write(folder / MANIFEST, follow=False) as temporary:
+        temporary.write_text(json.dumps(note) + "\n", encoding="ascii")
 
 
 def check_begun(folder: Path, what: str, notes: Iterable[str] = ()) -> None:
@@ -75,8 +106,13 @@ def check_begun(folder: Path, what: str, notes: Iterable[str] = ()) -> None:
 
 
 def _begun_for(folder: Path) -> str | None:
+    what = _read(folder).get("what")
+    return what if isinstance(what, str) else None
+
+
+def _read(folder: Path) -> dict[str, Any]:
     try:
         value = json.loads((folder / MANIFEST).read_text(encoding="ascii"))
-        return str(value["what"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,7 +32,7 @@ def lock_folder(path: str | os.PathLike, purpose: str) -> Iterator[None]:
     file = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if file.is_symlink() or file.is_dir():
+        if not _may_be_ours(file):
             sentence = f"{shown(file)} is in the place of zeroconv's lock; remove it."
             raise WriteError(sentence, errno.EEXIST)
         lock = FileLock(file, timeout=_PATIENCE)
@@ -58,6 +59,15 @@ def lock_folder(path: str | os.PathLike, purpose: str) -> Iterator[None]:
         with suppress(OSError):
             file.unlink()
         lock.release()
+
+
+def _may_be_ours(file: Path) -> bool:
+    """Absent, empty, or with the line that we write."""
+    if not os.path.lexists(file):
+        return True
+    if file.is_symlink() or not file.is_file():
+        return False
+    return re.fullmatch(rb"(\d+ [^\n]*\n)?", file.read_bytes()[:1000]) is not None
 
 
 def _holder(file: Path) -> str:

@@ -29,12 +29,7 @@ def write_manifest(folder: Path, name: str) -> None:
             continue
         if _label(path, folder) == MANIFEST:  # of a folder that was copied into this one
             continue
-        found = os.lstat(path)
-        entries[_label(path, folder)] = {
-            "size": found.st_size,
-            "times": _times(found),
-            "sha256": _checksum(path),
-        }
+        entries[_label(path, folder)] = entry_of(path)
     what = {
         "zeroconv": "a folder written as one thing",
         "name": name,
@@ -43,6 +38,12 @@ def write_manifest(folder: Path, name: str) -> None:
     }
     text = json.dumps(what, indent=1, sort_keys=True) + "\n"
     (folder / MANIFEST).write_text(text, encoding="ascii")
+
+
+def entry_of(path: Path) -> dict[str, Any]:
+    """What is noted of a file, by which `unchanged` knows it again. Raises OSError."""
+    found = os.lstat(path)
+    return {"size": found.st_size, "times": _times(found), "sha256": _checksum(path)}
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -81,7 +82,7 @@ def stranger_in(folder: Path) -> Path | None:
         if path.is_dir() and not path.is_symlink():
             if label not in parents and not any(os.scandir(path)):
                 return path
-        elif label not in files or not _unchanged(path, files[label]):
+        elif label not in files or not unchanged(path, files[label]):
             return path
     return None
 
@@ -98,7 +99,8 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _unchanged(path: Path, entry: dict[str, Any]) -> bool:
+def unchanged(path: Path, entry: dict[str, Any]) -> bool:
+    """Whether a file is the one that was noted."""
     with suppress(OSError):
         found = os.lstat(path)
         if found.st_size != entry.get("size"):

@@ -41,7 +41,7 @@ def _picture(array: ndarray, name: str) -> tuple[Image.Image, str, int]:
     grey = array.ndim == 2
     if array.dtype == bool:
         levels = array.astype(np.uint8) * np.uint8(255)
-        return Image.fromarray(levels), name, 8
+        return Image.fromarray(levels), name, 1
     if array.dtype == np.uint8:
         return Image.fromarray(np.ascontiguousarray(array)), name, 8
     if array.dtype == np.uint16:
@@ -76,10 +76,11 @@ def _of_integers(array: ndarray, name: str) -> Image.Image:
 
 def from_tensor(tensor: Any, name: str, limit: int | None = None) -> tuple[Image.Image, str, int]:
     """A torch tensor (H, W), (1, H, W), (3, H, W) or (4, H, W) likewise: its channels come first. Raises UserError."""
-    plain = tensor.detach().cpu()
-    if plain.is_floating_point():
-        plain = plain.float()
-    array = plain.numpy()
+    try:
+        plain = tensor.detach().cpu()
+        array = (plain.float() if plain.is_floating_point() else plain).numpy()
+    except (RuntimeError, TypeError, NotImplementedError) as error:  # without values, sparse, complex
+        raise UserError(f"{name} is a tensor that cannot be read ({error}).") from error
     if array.ndim == 3 and array.shape[0] in (1, 3, 4):
         return from_array(np.moveaxis(array, 0, -1), name, limit)
     if array.ndim != 2:

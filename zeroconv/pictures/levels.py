@@ -16,7 +16,7 @@ from zeroconv.pictures.loading import Loaded, Note
 
 Values = Literal["levels", "range", "classes"]
 
-_STEPS = {1: 255, 2: 85, 4: 17}  # by which Pillow multiplies greys of fewer than 8 bits
+STEPS = {1: 255, 2: 85, 4: 17}  # by which Pillow multiplies greys of fewer than 8 bits
 _DIM = 16  # a brightest level below 255 / 16 is told
 
 
@@ -60,7 +60,7 @@ def _keyed(loaded: Loaded, key: Any) -> ndarray:
         hidden = (np.asarray(image) == wanted).all(-1)
     elif isinstance(key, int) and (numbers := grey_numbers(loaded)) is not None:
         small = loaded.bits in (2, 4)
-        hidden = numbers == (key * _STEPS[loaded.bits] if small else key)
+        hidden = numbers == (key * STEPS[loaded.bits] if small else key)
     else:
         return np.full((image.height, image.width), 255, np.uint8)
     return np.where(hidden, 0, 255).astype(np.uint8)
@@ -179,19 +179,3 @@ def _scaled(numbers: ndarray, low: float, high: float) -> ndarray:
         return numbers
     share = (numbers.astype(np.float64) - low) / (high - low)
     return (np.clip(share, 0, 1) * 65535 + 0.5).astype(np.uint16)
-
-
-def class_numbers(loaded: Loaded, numbers: ndarray, classes: int) -> ndarray:
-    """Grey numbers as class numbers (H, W); 255 stays, for "no class". Raises UserError for others."""
-    if numbers.dtype.kind == "f" and not (np.isfinite(numbers).all() and (numbers == np.rint(numbers)).all()):
-        raise UserError(f"{loaded.name} holds fractions, which are no class numbers; store classes as whole numbers.")
-    ids = numbers.astype(np.int64)
-    if loaded.bits in _STEPS and numbers.dtype == np.uint8:
-        ids //= _STEPS[loaded.bits]
-    wrong = (ids < 0) | ((ids >= classes) & (ids != 255))
-    if wrong.any():
-        raise UserError(
-            f"{loaded.name} holds the class number {int(ids[wrong][0])}, and there are classes 0 to {classes - 1} "
-            "(255: none); where 0 means none, subtract 1, or store each class in its colour."
-        )
-    return ids

@@ -16,7 +16,7 @@ from zeroconv.errors import UserError
 from zeroconv.pictures.arrays import from_array, from_tensor
 from zeroconv.pictures.orientation import TURNS, orientation
 from zeroconv.pictures.sources import ACCEPTED, FORMATS, Source, check_pixels, kind_of, max_pixels, opened
-from zeroconv.pictures.tiff import check_directory, is_white_zero
+from zeroconv.pictures.tiff import check_directory, is_white_zero, tile_size
 
 Note = Callable[[str, str], None]  # is told a picture's name and what was done to it
 
@@ -103,6 +103,7 @@ def _begin(file: IO[bytes], name: str, limit: int | None) -> Image.Image:
     check_directory(file, head, name)
     picture = _reading(name, lambda: _open(file), head)
     check_pixels(picture.size, name, limit)
+    check_pixels(tile_size(picture), f"a tile of {name}", limit)
     codec = picture.tile[0][0] if getattr(picture, "tile", None) else ""
     if codec in ("ppm", "ppm_plain") and picture.width * picture.height > _SLOW:
         raise UserError(
@@ -171,6 +172,7 @@ def _of_pil(picture: Image.Image, name: str, limit: int | None, note: Note) -> L
     if not picture.format:
         check = max(max_pixels(limit), picture.width * picture.height)  # it takes its memory already
         check_pixels(picture.size, name, check)
+        _reading(name, picture.load)  # it may be closed
         return Loaded(picture, name, _bits(picture.mode, picture.mode, None))
     if picture.format not in (*FORMATS, "MPO", "DIB"):
         raise UserError(f"{name} is a {picture.format} file; pictures are {', '.join(FORMATS)}.")

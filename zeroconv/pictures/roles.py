@@ -15,14 +15,13 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image
 
-from zeroconv.errors import UserError
 from zeroconv.pictures.arrays import to_bytes
-from zeroconv.pictures.levels import Values, alpha_of, class_numbers, colours_of, grey_numbers, to_levels
+from zeroconv.pictures.classes import class_map
+from zeroconv.pictures.levels import Values, alpha_of, colours_of, grey_numbers, to_levels
 from zeroconv.pictures.loading import Loaded, Note, load, warn
 from zeroconv.pictures.sources import Source
 
 _MARK = "zeroconv hint"  # in PIL's `info`: the rule by which it was opened
-_MOST_CLASSES = 256
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601
 
 
@@ -78,11 +77,17 @@ def open_hint(
     so once is given back as it is. Sources and errors: see `load`; also UserError for class maps
     that are not exact.
     """
-    if isinstance(source, Image.Image) and source.info.get(_MARK) and source.mode in ("RGB", "RGBA", "I;16"):
-        return source
+    if isinstance(source, Image.Image) and source.mode in ("RGB", "RGBA", "I;16"):
+        known = source.info.get(_MARK)
+        if known is not None and rule in (known, UNKNOWN):
+            return source
     loaded = load(source, name, max_pixels, note)
-    hint = _class_map(loaded, rule, note) if rule.colours is not None else _levels_hint(loaded, rule, note)
-    hint.info[_MARK] = True
+    if rule.colours is None:
+        hint = _levels_hint(loaded, rule, note)
+    else:
+        _check_dark_colours(loaded, note)
+        hint = Image.fromarray(class_map(loaded, rule.colours(), rule.classes, note))
+    hint.info[_MARK] = rule
     return hint
 
 
@@ -193,46 +198,3 @@ def _grounded(loaded: Loaded, colours: ndarray, alpha: ndarray, rule: HintRule, 
     if ground == 0 and dark and not _over(colours, alpha, 0).any():
         note(loaded.name, "shows black on transparent ground, which is black: its hint is empty")
     return _over(colours, alpha, ground)
-
-
-def _class_map(loaded: Loaded, rule: HintRule, note: Note) -> Image.Image:
-    assert rule.colours is not None
-    table, alpha = rule.colours(), alpha_of(loaded)
-    if loaded.format in ("JPEG", "MPO"):
-        raise UserError(f"{loaded.name} is a JPEG, which mixes the colours of classes; store class maps as PNG.")
-    numbers = _numbers_of_classes(loaded)
-    if numbers is None:
-        rgb = colours_of(loaded.image)
-        _check_exact(loaded, rgb, table)
-    else:
-        ids = class_numbers(loaded, numbers, rule.classes)
-        rgb = np.where((ids == 255)[..., None], 0, table[np.minimum(ids, rule.classes - 1)]).astype(np.uint8)
-        note(loaded.name, f"holds class numbers: they are drawn in the colours of {rule.classes} classes, 0 the first")
-    return Image.fromarray(rgb if alpha is None else np.where((alpha < 128)[..., None], 0, rgb).astype(np.uint8))
-
-
-def _numbers_of_classes(loaded: Loaded) -> ndarray | None:
-    """Grey numbers, or the indices of a palette that is grey itself; None for colours."""
-    image = loaded.image
-    if image.mode == "P":
-        ramp = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
-        grey = bool((ramp == ramp[:, :1]).all())
-        return np.asarray(image) if grey else None
-    return grey_numbers(loaded)
-
-
-def _check_exact(loaded: Loaded, rgb: ndarray, table: ndarray) -> None:
-    seen = np.zeros(1 << 24, bool)
-    seen[rgb.astype(np.int32) @ (65536, 256, 1)] = True
-    count = int(seen.sum())
-    if count > _MOST_CLASSES:
-        raise UserError(
-            f"{loaded.name} holds {count} colours, more than a class map has classes; store class maps as PNG, and "
-            "resize them by nearest neighbour."
-        )
-    seen[table.astype(np.int64) @ (65536, 256, 1)] = False
-    if loaded.format in ("WEBP", "AVIF") and seen.any():
-        raise UserError(
-            f"{loaded.name} is a {loaded.format} with colours of no known class, perhaps mixed; "
-            "store class maps as PNG."
-        )

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from PIL import Image
+
 from zeroconv.errors import UserError
 
 # what Pillow may try; others are not opened, for some of them run programs (EPS: Ghostscript)
@@ -43,6 +45,18 @@ _OTHERS = (
     (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 file"),
     (b"\x93NUMPY", "a numpy array (np.load reads it)"),
 )
+# allowed formats likewise, for files of which Pillow knows no more
+_OURS = (
+    (b"\x89PNG", "PNG"),
+    (b"\xff\xd8", "JPEG"),
+    (b"RIFF", "WebP"),
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\x00", "TIFF"),
+    (b"MM\x00*", "TIFF"),
+    (b"II+\x00", "TIFF"),
+    (b"MM\x00+", "TIFF"),
+)
 _BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF", b"mp42": "MP4", b"isom": "MP4"}
 
 
@@ -64,6 +78,8 @@ def check_pixels(size: tuple[int, int], name: str, limit: int | None) -> None:
     allowed, (width, height) = max_pixels(limit), size
     if width < 1 or height < 1:
         raise UserError(f"{name} is {width}×{height} pixels: it is empty.")
+    if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < width * height <= allowed:
+        Image.MAX_IMAGE_PIXELS = width * height  # else Pillow would refuse to crop it
     if width * height > allowed:
         raise UserError(
             f"{name} is too large: {width}×{height} pixels, and {allowed} are allowed; make it smaller, "
@@ -139,9 +155,12 @@ def _check_length(file: IO[bytes], name: str, limit: int | None) -> None:
 
 
 def kind_of(head: bytes) -> str:
-    """What else a file is that is no picture of an allowed format, by its first bytes."""
+    """What a file is that Pillow does not know, by its first bytes."""
     if not head.strip(b"\x00"):
         return "an empty file" if not head else "a file of zeros"
+    for mark, kind in _OURS:
+        if head.startswith(mark):
+            return f"a {kind} file that is damaged, or of a kind that is not read"
     if head[4:8] == b"ftyp" and head[8:12] in _BRANDS:
         return f"a {_BRANDS[head[8:12]]} file"
     for mark, kind in _OTHERS:

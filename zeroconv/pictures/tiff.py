@@ -12,7 +12,7 @@ from zeroconv.errors import UserError
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _MOST = 4096  # entries; a page has about twenty
-_PHOTOMETRIC = 262
+_PHOTOMETRIC, _TILE_WIDTH, _TILE_HEIGHT = 262, 322, 323
 
 
 def check_directory(file: IO[bytes], head: bytes, name: str) -> None:
@@ -54,3 +54,10 @@ def is_white_zero(picture: Image.Image) -> bool:
     """Whether a grey TIFF counts from white to black; Pillow turns that round for 8 bits and less."""
     tags: Any = getattr(picture, "tag_v2", None)
     return tags is not None and tags.get(_PHOTOMETRIC) == 0
+
+
+def tile_size(picture: Image.Image) -> tuple[int, int]:
+    """Width and height of the tiles of a TIFF, of which one is decoded at a time; of other pictures 1, 1."""
+    tags: Any = getattr(picture, "tag_v2", None) or {}
+    sides = tags.get(_TILE_WIDTH, 1), tags.get(_TILE_HEIGHT, 1)
+    return sides if all(isinstance(side, int) and side > 0 for side in sides) else (1, 1)

@@ -28,6 +28,16 @@ SMALL = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3)).a
 FILES = {kind: saved(SMALL, kind) for kind in FORMATS}
 
 
+def attempt(read, *args) -> None:
+    """A picture or one sentence."""
+    said = ""
+    try:
+        quiet(read, *args)
+    except UserError as error:
+        said = str(error)
+    assert "\n" not in said
+
+
 @pytest.mark.parametrize("kind", ["EPS", "PDF", "PSD", "ICO", "TGA", "JPEG2000", "SGI", "PCX", "DDS", "ICNS", "SVG"])
 def test_other_formats_are_not_opened(tmp_path: Path, kind: str, monkeypatch) -> None:
     def run(*args, **options):
@@ -143,7 +153,9 @@ HEAVY = {
         eXIf=b"II*\x00\x08\x00\x00\x00" + struct.pack("<H", 60000)
         + b"".join(struct.pack("<HHII", i, 1, 1 << 20, 8) for i in range(60000)) + bytes(1 << 20),
     ),
-    "a GIF of many frames": lambda: saved(SMALL, "GIF", save_all=True, append_images=[SMALL.rotate(i) for i in range(300)]),
+    "a GIF of many frames": lambda: saved(
+        SMALL, "GIF", save_all=True, append_images=[SMALL.rotate(i) for i in range(300)]
+    ),
 }  # fmt: skip
 
 
@@ -181,10 +193,7 @@ def test_a_cut_file_is_one_sentence(kind: str) -> None:
     content = FILES[kind]
     for length in sorted({0, 1, 4, 12, 30, *range(0, len(content), max(1, len(content) // 40))}):
         for read in (open_picture, picture_size):
-            try:
-                read(content[:length], "a.png")
-            except UserError as error:
-                assert "a.png" in str(error) and "\n" not in str(error)
+            attempt(read, content[:length], "a.png")
 
 
 @settings(max_examples=300, deadline=None)
@@ -196,10 +205,7 @@ def test_damaged_files_are_one_sentence_or_a_picture(kind, changes) -> None:
     for place, value in changes:
         content[place % len(content)] = value
     for read in (open_picture, open_mask, lambda c: open_hint(c, "depth"), lambda c: open_hint(c, "seg"), picture_size):
-        try:
-            quiet(read, bytes(content))
-        except UserError as error:
-            assert "\n" not in str(error)
+        attempt(read, bytes(content))
 
 
 @settings(max_examples=200, deadline=None)
@@ -218,10 +224,7 @@ def test_pngs_with_bad_chunks_and_right_checksums(name, content, bits) -> None:
     numbers = np.random.default_rng(1).integers(0, 1 << depth, (5, 7, channels))
     file = png(numbers, depth, colour, **{name.decode(): content})
     for read in (open_picture, open_mask, lambda c: open_hint(c, "canny"), lambda c: open_hint(c, "seg"), picture_size):
-        try:
-            quiet(read, file)
-        except UserError as error:
-            assert "\n" not in str(error)
+        attempt(read, file)
 
 
 def test_special_files_are_refused_at_once(tmp_path: Path) -> None:
@@ -306,7 +309,7 @@ def test_any_exif_is_read_or_passed_over(content: bytes) -> None:
 
 
 def test_memory_of_a_large_picture_is_bounded() -> None:
-    """The largest allowed one takes no more than about 20 bytes a pixel."""
+    """The largest allowed one takes about 1 GB."""
     code = (
         "import resource, io, numpy as np\n"
         "from PIL import Image\n"
@@ -317,4 +320,4 @@ def test_memory_of_a_large_picture_is_bounded() -> None:
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) * 1024 / 16e6)\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert float(ran.stdout) < 40, ran.stdout + ran.stderr
+    assert float(ran.stdout) < 20, ran.stdout + ran.stderr

@@ -1,4 +1,4 @@
-"""Alpha by role: on white, on black, a hole, where a mask acts; the same from Python, data sets and the command line."""
+"""Alpha by role: on white, on black, a hole, where a mask acts; the same from every side."""
 
 from __future__ import annotations
 

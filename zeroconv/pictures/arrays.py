@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
+from numpy.typing import DTypeLike
 from PIL import Image
 
 from zeroconv.errors import UserError
@@ -13,6 +15,7 @@ from zeroconv.pictures.sources import check_pixels
 
 _SHAPES = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
 _TYPES = "uint8, uint16, bool, or floats from 0 to 1"
+_AT_A_TIME = 1 << 20  # pixels
 
 
 def from_array(array: ndarray, name: str, limit: int | None = None) -> tuple[Image.Image, str, int]:
@@ -26,7 +29,7 @@ def from_array(array: ndarray, name: str, limit: int | None = None) -> tuple[Ima
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise UserError(f"{name} is an array of shape {array.shape}; {_SHAPES} is needed{_mend(array.shape)}.")
     check_pixels((array.shape[1], array.shape[0]), name, limit)
-    return (*_picture(array, name),)  # type: ignore[return-value]
+    return _picture(array, name)
 
 
 def _mend(shape: tuple[int, ...]) -> str:
@@ -44,7 +47,7 @@ def _picture(array: ndarray, name: str) -> tuple[Image.Image, str, int]:
         return Image.fromarray(levels), name, 1
     if array.dtype == np.uint8:
         return Image.fromarray(np.ascontiguousarray(array)), name, 8
-    if array.dtype == np.uint16:
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:  # of either byte order
         native = np.ascontiguousarray(array, np.uint16)
         return Image.fromarray(native if grey else to_bytes(native)), name, 16
     if array.dtype.kind == "f":
@@ -88,9 +91,19 @@ def from_tensor(tensor: Any, name: str, limit: int | None = None) -> tuple[Image
     return from_array(array, name, limit)
 
 
+def by_rows(work: Callable[[slice], ndarray], shape: tuple[int, ...], dtype: DTypeLike) -> ndarray:
+    """An array of `shape`, some rows at a time, so that wide numbers in between take little memory."""
+    out = np.empty(shape, dtype)
+    step = max(1, _AT_A_TIME // max(1, shape[1]))
+    for start in range(0, shape[0], step):
+        rows = slice(start, start + step)
+        out[rows] = work(rows)
+    return out
+
+
 def to_bytes(levels: ndarray) -> ndarray:
     """uint16 levels as uint8, rounded: 65535 becomes 255."""
-    return ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return by_rows(lambda rows: (levels[rows].astype(np.uint32) + 128) // 257, levels.shape, np.uint8)
 
 
 def to_numbers(hint: Image.Image) -> ndarray:

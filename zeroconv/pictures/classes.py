@@ -57,7 +57,8 @@ def _numbers(loaded: Loaded, table: ndarray) -> ndarray | None:
 def _codes(colours: ndarray) -> ndarray:
     """Different colours as numbers."""
     seen = np.zeros(1 << 24, bool)
-    seen[colours @ _CODE] = True
+    for start in range(0, len(colours), 256):
+        seen[colours[start : start + 256] @ _CODE] = True
     return np.flatnonzero(seen)
 
 

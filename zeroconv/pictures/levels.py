@@ -12,6 +12,7 @@ from numpy import ndarray
 from PIL import Image
 
 from zeroconv.errors import UserError
+from zeroconv.pictures.arrays import by_rows
 from zeroconv.pictures.loading import Loaded, Note
 
 Values = Literal["levels", "range", "classes"]
@@ -177,5 +178,9 @@ def _scaled(numbers: ndarray, low: float, high: float) -> ndarray:
     """low … high → 0 … 65535."""
     if low == 0 and high == 65535 and numbers.dtype == np.uint16:
         return numbers
-    share = (numbers.astype(np.float64) - low) / (high - low)
-    return (np.clip(share, 0, 1) * 65535 + 0.5).astype(np.uint16)
+
+    def scale(rows: slice) -> ndarray:
+        share = (numbers[rows].astype(np.float64) - low) / (high - low)
+        return np.clip(share, 0, 1) * 65535 + 0.5
+
+    return by_rows(scale, numbers.shape, np.uint16)

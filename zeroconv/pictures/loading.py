@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from zeroconv.errors import UserError
 from zeroconv.pictures.arrays import from_array, from_tensor
-from zeroconv.pictures.orientation import TURNS, orientation
+from zeroconv.pictures.orientation import SAID_BY, TURNS, orientation
 from zeroconv.pictures.sources import ACCEPTED, FORMATS, Source, check_pixels, kind_of, max_pixels, opened
 from zeroconv.pictures.tiff import check_directory, is_white_zero, tile_size
 
@@ -153,7 +153,10 @@ def _decode(picture: Image.Image, name: str, note: Note) -> Loaded:
     raw, white_zero = _raw_mode(picture), is_white_zero(picture)
     several = _reading(name, lambda: bool(getattr(picture, "is_animated", False)))
     turn = _reading(name, lambda: _loaded(picture))
-    image = picture.transpose(turn) if turn is not None else picture
+    # a plain picture, which knows of no file, frames or camera
+    image = picture.transpose(turn) if turn is not None else picture.copy()
+    for key in SAID_BY if turn is not None else ():
+        image.info.pop(key, None)  # else it would be turned once more by whoever looks there
     said = _FRAMES.get(picture.format or "", "is an animation: its first frame is used")
     if several and said:
         note(name, said)

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 _TAG = 0x0112
+SAID_BY = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # in PIL's `info`
 _XMP = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 
 TURNS = {

@@ -15,14 +15,13 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image
 
-from zeroconv.pictures.arrays import to_bytes
+from zeroconv.pictures.arrays import by_rows, to_bytes
 from zeroconv.pictures.classes import class_map
 from zeroconv.pictures.levels import Values, alpha_of, colours_of, grey_numbers, to_levels
 from zeroconv.pictures.loading import Loaded, Note, load, warn
 from zeroconv.pictures.sources import Source
 
 _MARK = "zeroconv hint"  # in PIL's `info`: the rule by which it was opened
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def _check_dark_colours(loaded: Loaded, note: Note) -> None:
 def _luminance(colours: ndarray) -> ndarray:
     """uint8 (H, W)."""
     if colours.ndim == 3:
-        return (colours @ _LUMA + 0.5).astype(np.uint8)
+        return np.asarray(Image.fromarray(colours).convert("L"))  # Rec. 601
     return to_bytes(colours) if colours.dtype == np.uint16 else colours
 
 
@@ -131,11 +130,16 @@ def _as_rgb(colours: ndarray) -> ndarray:
 
 def _over(colours: ndarray, alpha: ndarray, ground: int) -> ndarray:
     """Composed over a ground of 0 (black) or 255 (white), in the numbers' own type."""
-    most = np.iinfo(colours.dtype).max
-    share = alpha.astype(np.float32) / 255
-    if colours.ndim == 3:
-        share = share[..., None]
-    return (colours * share + (ground / 255 * most) * (1 - share) + 0.5).astype(colours.dtype)
+    wide = np.uint16 if colours.dtype == np.uint8 else np.uint32
+    level = wide(np.iinfo(colours.dtype).max * ground // 255)
+
+    def mix(rows: slice) -> ndarray:
+        share = alpha[rows].astype(wide)
+        if colours.ndim == 3:
+            share = share[..., None]
+        return (colours[rows] * share + level * (255 - share) + 127) // 255
+
+    return by_rows(mix, colours.shape, colours.dtype)
 
 
 # ---------------------------------------------------------------- hints

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy import ndarray
@@ -130,7 +130,7 @@ def _as_rgb(colours: ndarray) -> ndarray:
 
 def _over(colours: ndarray, alpha: ndarray, ground: int) -> ndarray:
     """Composed over a ground of 0 (black) or 255 (white), in the numbers' own type."""
-    wide = np.uint16 if colours.dtype == np.uint8 else np.uint32
+    wide: Any = np.uint16 if colours.dtype == np.uint8 else np.uint32
     level = wide(np.iinfo(colours.dtype).max * ground // 255)
 
     def mix(rows: slice) -> ndarray:

@@ -146,6 +146,50 @@ def test_an_unknown_control_takes_what_looks_like_a_hole_or_a_drawing() -> None:
     assert hint.mode == "RGBA" and "hole to fill" in notes[0]
 
 
+def test_a_finished_map_with_a_transparent_border_is_no_drawing() -> None:
+    rgba = np.zeros((SIZE, SIZE, 4), np.uint8)
+    rgba[4:-4, 4:-4, 3] = 255
+    rgba[4:-4, 4:-4][LINE[4:-4, 4:-4], :3] = 255
+    for condition in STROKES:
+        hint, notes = quiet(open_hint, rgba, condition)
+        wanted = LINE.copy()
+        wanted[:, :4] = wanted[:, -4:] = False
+        assert np.array_equal(np.asarray(hint.convert("L")) > 127, wanted) and not notes
+    rgba[..., :3] = 0  # nor is an empty one
+    assert not np.asarray(quiet(open_hint, rgba, "canny")[0]).any()
+
+
+def test_a_mask_that_is_nearly_opaque_acts_by_its_luminance() -> None:
+    rgba = np.dstack([np.where(LINE[..., None], 255, np.zeros(3)), np.full(LINE.shape, 250)]).astype(np.uint8)
+    assert np.array_equal(np.asarray(open_mask(rgba)) > 127, LINE)
+
+
+def test_black_beside_white_on_a_transparent_mask_is_noted() -> None:
+    rgba = layer(LINE, WHITE)
+    rgba[30:40] = (0, 0, 0, 255)
+    mask, notes = quiet(open_mask, rgba)
+    assert np.asarray(mask)[35, 5] == 255 and "black and white" in notes[0]
+
+
+def test_a_picture_that_brings_its_hole_gets_no_other() -> None:
+    from zeroconv.annotators import draw
+    from zeroconv.cli.generate import draw_hint
+
+    rgba = np.dstack([np.full((SIZE, SIZE, 3), 90), 255 * ~LINE]).astype(np.uint8)
+    for hint, notes in (quiet(annotate, "inpaint", rgba), quiet(draw, "inpaint", rgba)):
+        assert np.array_equal(np.asarray(hint), rgba) and "they are the hole" in notes[0]
+    hint = draw_hint("inpaint", rgba, (SIZE // 2, SIZE // 2))
+    assert np.array_equal(np.asarray(hint)[..., 3] == 0, LINE[1::2, 1::2])
+    assert quiet(annotate, "canny", rgba)[0].mode == "RGB"
+
+
+def test_a_hole_put_into_an_opened_hint_is_looked_at_again() -> None:
+    hint = open_hint(np.full((SIZE, SIZE, 3), 255, np.uint8), "softedge")
+    hint.putalpha(Image.fromarray(np.where(LINE, 255, 0).astype(np.uint8)))
+    again = open_hint(hint, "softedge")
+    assert again.mode == "RGB" and np.array_equal(np.asarray(again)[..., 0] > 0, LINE)
+
+
 # ---------------------------------------------------------------- classes
 
 

@@ -53,9 +53,10 @@ def draw(condition: str, image: Source, backend: str | None = None, **params: An
 
     Raises UserError, see `read`.
     """
-    entry, image = conditions.find(condition), open_picture(image)
+    entry = conditions.find(condition)
     if backend is None and entry.draw is not None:
         return conditions.annotate(condition, image, **params)
+    image = open_picture(image)
     if entry.name == "segmentation" and backend is not None:
         return conditions.as_picture(_draw_classes(np.asarray(image), backend))
     found = read(entry.name, image, backend)

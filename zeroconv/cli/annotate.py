@@ -9,7 +9,6 @@ from typing import Any
 from zeroconv.conditions import find
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
-from zeroconv.pictures import open_picture
 
 
 def parse_params(texts: Sequence[str]) -> dict[str, float]:
@@ -44,7 +43,7 @@ def one(condition: str, source: Path, out: Path, params: dict[str, float], backe
     target = out / f"{source.stem}.png" if out.is_dir() else out
     if target.suffix.lower() not in (".png", ".webp"):
         raise UserError(f"{target}: hints are saved as .png, because JPEG blurs their lines")
-    hint = annotators.draw(condition, open_picture(source), backend, **params)
+    hint = annotators.draw(condition, source, backend, **params)
     with atomic_write(target) as temporary:
         hint.save(temporary)
     return {"conditions": [condition], "drawn": 1, "kept": 0, "broken": {}, "out": str(target)}

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from zeroconv.cli.progress import progress
 from zeroconv.errors import UserError
-from zeroconv.pictures import Loaded, load, open_picture
+from zeroconv.pictures import Loaded, Source, load, open_picture
 
 if TYPE_CHECKING:
     from zeroconv.rivals import Net
@@ -164,14 +164,17 @@ def picture_size(backbone: Any, pictures: Sequence[Loaded], request: dict[str, A
     return request["width"] or width, request["height"] or height
 
 
-def draw_hint(condition: str, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+def draw_hint(condition: str, picture: Source, size: tuple[int, int]) -> Image.Image:
     """Draw a hint at the size of the pictures to come: crop to their shape, shrink, then annotate.
 
     Drawing first and shrinking afterwards would thin out lines that the control never saw that thin.
     """
     from zeroconv.annotators import draw
+    from zeroconv.conditions import brings_hole, open_hint
 
-    return draw(condition, ImageOps.fit(picture, size, method=Image.Resampling.LANCZOS))
+    if brings_hole(picture, condition):
+        return ImageOps.fit(open_hint(picture, condition), size, method=Image.Resampling.NEAREST)
+    return draw(condition, ImageOps.fit(open_picture(picture), size, method=Image.Resampling.LANCZOS))
 
 
 def run(
@@ -201,7 +204,7 @@ def run(
     for spec, picture, mask in zip(specs, pictures, masks, strict=True):
         net = load_control(spec.name, base, backbone)
         if spec.draw:
-            hint = draw_hint(condition_of(spec, net), open_picture(picture), size)
+            hint = draw_hint(condition_of(spec, net), picture, size)
         else:
             hint = open_hint(picture, known_condition(named_condition(net) or spec.name))
         hints.append(hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zeroconv.conditions.condition import Condition
-from zeroconv.conditions.hints import annotate, as_picture, hint_rule, open_hint
+from zeroconv.conditions.hints import annotate, as_picture, brings_hole, hint_rule, open_hint
 from zeroconv.conditions.registry import CONDITIONS, PAPER, find
 from zeroconv.conditions.resizing import resize_hint
 from zeroconv.conditions.scores import edge_f1
@@ -14,6 +14,7 @@ __all__ = [
     "Condition",
     "annotate",
     "as_picture",
+    "brings_hole",
     "edge_f1",
     "find",
     "hint_rule",

@@ -35,12 +35,13 @@ def first_channel(hint: ndarray) -> ndarray:
 class Condition:
     """What a hint of this kind is.
 
-    draw: picture (H, W, 3) uint8 RGB → hint (H, W), (H, W, 3) or, with a hole, (H, W, 4) uint8; None where pixels
-    alone do not tell, and a network (`learned`) or exact ground truth must. decode: hint (H, W, 3) uint8 → what
-    `score` compares. score: (truth, read) → named figures of one picture, explained in `scores.METRICS`.
-    resize: "lines" keeps one-pixel lines when shrinking, "nearest" invents no new values, "area" averages.
-    mirror: the hint of the mirrored picture. channels: 1 grey, 3 RGB, 4 RGB with a hole. opened: what alpha and
-    numbers of a finished hint mean.
+    draw: picture (H, W, 3) uint8 RGB → hint (H, W), (H, W, 3) or, with a hole, (H, W, 4) uint8;
+    None where pixels alone do not tell, and a network (`learned`) or exact ground truth must.
+    decode: hint (H, W, 3) uint8 → what `score` compares. score: (truth, read) → named figures of
+    one picture, explained in `scores.METRICS`. resize: "lines" keeps one-pixel lines when
+    shrinking, "nearest" invents no new values, "area" averages. mirror: the hint of the mirrored
+    picture. channels: 1 grey, 3 RGB, 4 RGB with a hole. opened: what alpha and numbers of a
+    finished hint mean.
     """
 
     name: str

@@ -21,27 +21,43 @@ def hint_rule(condition: str | None) -> HintRule:
 
 
 def open_hint(source: Source, condition: str | None, name: object = None, note: Note = warn) -> Image.Image:
-    """A finished hint of a condition (None: not known), a path, PIL picture or array, as its control is to see it.
+    """A finished hint of a condition (None: not known), a path, PIL picture or array, as its
+    control is to see it.
 
-    RGB; RGBA where it has a hole; "I;16" where it has 16-bit levels. Raises UserError, see `pictures.open_hint`.
+    RGB; RGBA where it has a hole; "I;16" where it has 16-bit levels. Raises UserError, see
+    `pictures.open_hint`.
     """
     return pictures.open_hint(source, hint_rule(condition), name, note=note)
 
 
 def annotate(name: str, image: Source, **params: Any) -> Image.Image:
-    """Draw the hint of a picture: RGB PIL of the same size (RGBA for inpaint, whose hole is transparent).
+    """Draw the hint of a picture: RGB PIL of the same size (RGBA for inpaint, whose hole is
+    transparent).
 
-    image: a path, bytes, a PIL picture, a numpy array or a tensor, see `pictures.load`; `mask`, of inpaint, likewise,
-    or an array (H, W) that is not 0 where to fill. Raises UserError for an unknown condition, one that cannot be drawn
-    from pixels, or parameters out of range, and TypeError for a parameter that the condition does not have.
+    image: a path, bytes, a PIL picture, a numpy array or a tensor, see `pictures.load`; `mask`, of
+    inpaint, likewise, or an array (H, W) that is not 0 where to fill. Raises UserError for an
+    unknown condition, one that cannot be drawn from pixels, or parameters out of range, and
+    TypeError for a parameter that the condition does not have.
     """
     condition = find(name)
     if condition.draw is None:
         raise UserError(f"A {condition.name} hint cannot be drawn from a picture here: {condition.source}.")
+    loaded = pictures.load(image)
     if params.get("mask") is not None:
         params["mask"] = _where(params["mask"])
-    hint = condition.draw(np.asarray(pictures.open_picture(image)), **params)
+    elif brings_hole(loaded, condition.name):
+        warn(loaded.name, "has transparent pixels: they are the hole")
+        return open_hint(loaded, condition.name)
+    hint = condition.draw(np.asarray(pictures.open_picture(loaded)), **params)
     return as_picture(hint)
+
+
+def brings_hole(picture: Source, condition: str | None) -> bool:
+    """Whether a picture has the hole already that hints of the condition need."""
+    if not hint_rule(condition).hole:
+        return False
+    alpha = pictures.alpha_of(pictures.load(picture))
+    return alpha is not None and bool((alpha < 128).any())
 
 
 def _where(mask: Any) -> ndarray:

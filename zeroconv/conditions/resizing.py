@@ -1,4 +1,5 @@
-"""Resizing hints without inventing what a control never saw: grey lines, or classes between two classes."""
+"""Resizing hints without inventing what a control never saw: grey lines, or classes between two
+classes."""
 
 from __future__ import annotations
 
@@ -8,15 +9,16 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from zeroconv.pictures import UNKNOWN, open_hint
+from zeroconv.pictures import UNKNOWN, Source, open_hint
 
 
-def resize_hint(hint: Image.Image, size: tuple[int, int], rule: str | None = None) -> Image.Image:
-    """A hint at `size` (width, height), RGB; RGBA where it has a hole, "I;16" where it has 16-bit levels.
+def resize_hint(hint: Source, size: tuple[int, int], rule: str | None = None) -> Image.Image:
+    """A hint at `size` (width, height), RGB; RGBA where it has a hole, "I;16" where it has 16-bit
+    levels.
 
-    "lines": shrinking first widens lines by the scale, so that nearest-neighbour sampling cannot lose a one-pixel line;
-    "nearest": samples only; "area": averages when shrinking, bilinear when growing. Without a rule, a picture of pure
-    black and white counts as lines, any other as area.
+    "lines": shrinking first widens lines by the scale, so that nearest-neighbour sampling cannot
+    lose a one-pixel line; "nearest": samples only; "area": averages when shrinking, bilinear when
+    growing. Without a rule, a picture of pure black and white counts as lines, any other as area.
     """
     hint = with_hole(hint)
     if hint.size == size:
@@ -34,9 +36,10 @@ def resize_hint(hint: Image.Image, size: tuple[int, int], rule: str | None = Non
     return Image.fromarray(cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST_EXACT))
 
 
-def with_hole(hint: Image.Image) -> Image.Image:
-    """RGBA where the hint has transparent pixels, its hole; "I;16" where it has 16-bit levels; else RGB."""
-    if hint.mode not in ("RGB", "RGBA", "I;16"):
+def with_hole(hint: Source) -> Image.Image:
+    """RGBA where the hint has transparent pixels, its hole; "I;16" where it has 16-bit levels; else
+    RGB."""
+    if not isinstance(hint, Image.Image) or hint.mode not in ("RGB", "RGBA", "I;16"):
         hint = open_hint(hint, UNKNOWN, "the hint")
     if hint.mode == "I;16" or (hint.mode == "RGBA" and hint.getextrema()[3][0] < 128):  # type: ignore
         return hint

@@ -15,20 +15,26 @@ _told: set[str] = set()  # kinds of notes that this process has given
 
 
 def read_picture(file: Source, name: object = None) -> Image.Image:
-    """RGB, upright; what is transparent becomes white. `name`: what messages call it. Raises UserError."""
+    """RGB, upright; what is transparent becomes white. `name`: what messages call it. Raises
+    UserError."""
     return pictures.open_picture(file, name, note=note_once)
 
 
 def read_hint(file: Source, condition: str | None, name: object = None) -> Image.Image:
-    """A finished hint of a condition: RGB, or RGBA where it has a hole; 16-bit levels are rounded to 8.
+    """A finished hint of a condition: RGB, or RGBA where it has a hole; 16-bit levels are rounded
+    to 8.
 
     Raises UserError.
     """
-    return hint_to_rgb(conditions.open_hint(file, condition, name, note=note_once))
+    hint = conditions.open_hint(file, condition, name, note=note_once)
+    if hint.mode == "I;16":
+        note_once(str(name or file), "has 16-bit levels, of which a data set keeps 8 bits")
+    return hint_to_rgb(hint)
 
 
 def note_once(name: str, what: str) -> None:
-    """Note what was done to a file; further ones of which the same is said, numbers aside, are not named."""
+    """Note what was done to a file; further ones of which the same is said, numbers aside, are not
+    named."""
     kind = "".join(letter for letter in what if not letter.isdigit())
     if kind in _told:
         return

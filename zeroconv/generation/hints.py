@@ -30,8 +30,8 @@ def hint_size(hint: Any) -> tuple[int, int]:
 def hint_tensor(hint: Any, size: tuple[int, int], condition: str | None) -> Tensor:
     """A hint as a control takes it, float32 (3, H, W) in [0, 1], −1 in a hole.
 
-    hint: a tensor (3, H, W) of just that, or a picture (`pictures.load` says which), read and brought to `size`
-    (width, height) by its condition's rules. Raises UserError.
+    hint: a tensor (3, H, W) of just that, or a picture (`pictures.load` says which), read and
+    brought to `size` (width, height) by its condition's rules. Raises UserError.
     """
     if isinstance(hint, Tensor) and hint.is_floating_point():
         return _checked(hint, size)
@@ -41,7 +41,8 @@ def hint_tensor(hint: Any, size: tuple[int, int], condition: str | None) -> Tens
     picture = open_hint(hint, condition, _name(hint, "the hint"))
     if picture.size != size:
         warnings.warn(
-            f"The hint is {picture.width}×{picture.height} pixels and was resized to {size[0]}×{size[1]}.", stacklevel=2
+            f"The hint is {picture.width}×{picture.height} pixels and was resized to {size[0]}×{size[1]}.",
+            stacklevel=2,
         )
         picture = resize_hint(picture, size, _rule(condition))
     return torch.from_numpy(np.ascontiguousarray(pictures.to_numbers(with_hole(picture))))
@@ -70,7 +71,8 @@ def _rule(condition: str | None) -> str | None:
 
 
 def mask_tensor(mask: Any, size: tuple[int, int]) -> Tensor | None:
-    """Where a control acts, (1, 1, H, W) in [0, 1] at `size` (width, height), by area averages; None: everywhere.
+    """Where a control acts, (1, 1, H, W) in [0, 1] at `size` (width, height), by area averages;
+    None: everywhere.
 
     Raises UserError for what is no picture, and for numbers out of range.
     """

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from zeroconv.pictures.arrays import to_numbers
+from zeroconv.pictures.levels import alpha_of
 from zeroconv.pictures.loading import Loaded, Note, load, picture_size, warn
-from zeroconv.pictures.roles import UNKNOWN, HintRule, hint_to_rgb, open_hint, open_mask, open_picture
+from zeroconv.pictures.roles import (
+    UNKNOWN,
+    HintRule,
+    hint_to_rgb,
+    open_hint,
+    open_mask,
+    open_picture,
+)
 from zeroconv.pictures.sources import FORMATS, MAX_PIXELS, PICTURE_SUFFIXES, Source, max_pixels
 
 __all__ = [
@@ -16,6 +24,7 @@ __all__ = [
     "Loaded",
     "Note",
     "Source",
+    "alpha_of",
     "hint_to_rgb",
     "load",
     "max_pixels",

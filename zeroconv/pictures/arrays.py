@@ -21,8 +21,8 @@ _AT_A_TIME = 1 << 20  # pixels
 def from_array(array: ndarray, name: str, limit: int | None = None) -> tuple[Image.Image, str, int]:
     """An array as a PIL picture, its name, and the bits of its numbers.
 
-    array: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; uint8, uint16, bool, or floats from 0 to 1. Grey arrays
-    keep 16 bits, colours 8. Raises UserError for other shapes, types and ranges.
+    array: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; uint8, uint16, bool, or floats from 0
+    to 1. Grey arrays keep 16 bits, colours 8. Raises UserError for other shapes, types and ranges.
     """
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
@@ -71,18 +71,21 @@ def _of_floats(array: ndarray, name: str, grey: bool) -> ndarray:
 
 
 def _of_integers(array: ndarray, name: str) -> Image.Image:
-    """Grey numbers of other integer types, for class numbers; their range is looked at where they are used."""
+    """Grey numbers of other integer types, for class numbers; their range is looked at where they
+    are used."""
     if int(array.min()) < -(1 << 31) or int(array.max()) >= 1 << 31:
         raise UserError(f"{name} is an array of {array.dtype} with numbers beyond 32 bits; {_TYPES} are needed.")
     return Image.fromarray(array.astype(np.int32))
 
 
 def from_tensor(tensor: Any, name: str, limit: int | None = None) -> tuple[Image.Image, str, int]:
-    """A torch tensor (H, W), (1, H, W), (3, H, W) or (4, H, W) likewise: its channels come first. Raises UserError."""
+    """A torch tensor (H, W), (1, H, W), (3, H, W) or (4, H, W) likewise: its channels come first.
+    Raises UserError."""
     try:
         plain = tensor.detach().cpu()
         array = (plain.float() if plain.is_floating_point() else plain).numpy()
-    except (RuntimeError, TypeError, NotImplementedError) as error:  # without values, sparse, complex
+    # without values, sparse, complex
+    except (RuntimeError, TypeError, NotImplementedError) as error:
         raise UserError(f"{name} is a tensor that cannot be read ({error}).") from error
     if array.ndim == 3 and array.shape[0] in (1, 3, 4):
         return from_array(np.moveaxis(array, 0, -1), name, limit)
@@ -107,7 +110,8 @@ def to_bytes(levels: ndarray) -> ndarray:
 
 
 def to_numbers(hint: Image.Image) -> ndarray:
-    """A hint as `open_hint` gives it → float32 (3, H, W) in [0, 1]; −1 where an RGBA hint has its hole."""
+    """A hint as `open_hint` gives it → float32 (3, H, W) in [0, 1]; −1 where an RGBA hint has its
+    hole."""
     pixels = np.asarray(hint)
     if pixels.ndim == 2:
         most = 65535 if pixels.dtype.itemsize == 2 else 255

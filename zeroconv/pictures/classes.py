@@ -15,10 +15,12 @@ _CODE = np.array((65536, 256, 1), np.int32)
 
 
 def class_map(loaded: Loaded, table: ndarray, classes: int, note: Note) -> ndarray:
-    """A map of classes in their colours, (H, W, 3) uint8; transparent pixels and those without a class are black.
+    """A map of classes in their colours, (H, W, 3) uint8; transparent pixels and those without a
+    class are black.
 
-    table: every known colour (N, 3), the first `classes` of them for class numbers 0, 1, … Raises UserError for JPEG,
-    for more colours than a map has classes, and for numbers that stand for no class.
+    table: every known colour (N, 3), the first `classes` of them for class numbers 0, 1, … Raises
+    UserError for JPEG, for more colours than a map has classes, and for numbers that stand for no
+    class.
     """
     if loaded.format in ("JPEG", "MPO"):
         raise UserError(f"{loaded.name} is a JPEG, which mixes the colours of classes; store class maps as PNG.")
@@ -44,7 +46,8 @@ def class_map(loaded: Loaded, table: ndarray, classes: int, note: Note) -> ndarr
 def _numbers(loaded: Loaded, table: ndarray) -> ndarray | None:
     """Class numbers (H, W), where a picture holds these; None where it holds colours.
 
-    A grey picture holds numbers. So does one of colours that are all grey, unless each of them stands for a class.
+    A grey picture holds numbers. So does one of colours that are all grey, unless each of them
+    stands for a class.
     """
     grey = grey_numbers(loaded)
     if grey is not None:

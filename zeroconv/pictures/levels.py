@@ -1,4 +1,5 @@
-"""The numbers of every mode at their full range: grey of 8 or 16 bits, or colours of 8, and alpha beside them."""
+"""The numbers of every mode at their full range: grey of 8 or 16 bits, or colours of 8, and alpha
+beside them."""
 
 from __future__ import annotations
 
@@ -55,7 +56,7 @@ def _keyed(loaded: Loaded, key: Any) -> ndarray:
     image = loaded.image
     if image.mode == "P":
         return np.asarray(image.convert("RGBA").getchannel("A"))
-    if image.mode == "RGB" and isinstance(key, tuple):
+    if image.mode == "RGB" and isinstance(key, tuple) and len(key) == 3:
         # Pillow keeps the upper byte of 16-bit colours, and all of their key
         wanted = [k >> 8 if loaded.bits == 16 else k for k in key]
         hidden = (np.asarray(image) == wanted).all(-1)
@@ -95,8 +96,9 @@ def _lab_to_rgb() -> Any:
 def to_levels(numbers: ndarray, loaded: Loaded, values: Values, note: Note) -> ndarray:
     """Grey numbers (H, W) → levels of their whole range, uint8 (0–255) or uint16 (0–65535).
 
-    values: "range" brings numbers of an unknown range to their own, as depth is; "levels" takes the narrowest usual
-    range that holds them. What was chosen is noted. Raises UserError where no number is finite.
+    values: "range" brings numbers of an unknown range to their own, as depth is; "levels" takes the
+    narrowest usual range that holds them. What was chosen is noted. Raises UserError where no
+    number is finite.
     """
 
     def say(what: str) -> None:

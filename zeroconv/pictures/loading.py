@@ -1,7 +1,9 @@
-"""A picture in memory, upright, in the mode of its file; what its file says of its numbers is kept beside it."""
+"""A picture in memory, upright, in the mode of its file; what its file says of its numbers is kept
+beside it."""
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import warnings
@@ -15,14 +17,24 @@ from PIL import Image, UnidentifiedImageError
 from zeroconv.errors import UserError
 from zeroconv.pictures.arrays import from_array, from_tensor
 from zeroconv.pictures.orientation import SAID_BY, TURNS, orientation
-from zeroconv.pictures.sources import ACCEPTED, FORMATS, Source, check_pixels, kind_of, max_pixels, opened
+from zeroconv.pictures.sources import (
+    ACCEPTED,
+    FORMATS,
+    Source,
+    check_pixels,
+    kind_of,
+    max_pixels,
+    opened,
+)
 from zeroconv.pictures.tiff import check_directory, is_white_zero, tile_size
 
 Note = Callable[[str, str], None]  # is told a picture's name and what was done to it
 
-_FRAMES = {"TIFF": "holds several pages: the first is used", "MPO": ""}  # MPO: a JPEG and its smaller companions
+# an MPO is a JPEG and its smaller companions
+_FRAMES = {"TIFF": "holds several pages: the first is used", "MPO": ""}
 _SLOW = 4_000_000  # pixels: what Pillow decodes in Python takes seconds above that
 _lock = threading.Lock()
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it prints beside our sentence
 
 
 @dataclass(frozen=True)
@@ -49,9 +61,10 @@ def warn(name: str, what: str) -> None:
 def load(source: Source, name: object = None, max_pixels: int | None = None, note: Note = warn) -> Loaded:
     """Decode a picture, upright.
 
-    source: a path, bytes, a binary file, a PIL picture, a numpy array or a torch tensor (`arrays.from_array` and
-    `from_tensor` say which), or what this function returned. name: what messages call it. max_pixels: in place of
-    ZEROCONV_MAX_PIXELS. Raises UserError for what is missing, damaged, too large, or of no allowed format.
+    source: a path, bytes, a binary file, a PIL picture, a numpy array or a torch tensor
+    (`arrays.from_array` and `from_tensor` say which), or what this function returned. name: what
+    messages call it. max_pixels: in place of ZEROCONV_MAX_PIXELS. Raises UserError for what is
+    missing, damaged, too large, or of no allowed format.
     """
     if isinstance(source, Loaded):
         return source
@@ -69,7 +82,8 @@ def load(source: Source, name: object = None, max_pixels: int | None = None, not
 
 
 def picture_size(source: Source, name: object = None, max_pixels: int | None = None) -> tuple[int, int]:
-    """Width and height of the upright picture; of a file, from its header. Raises UserError, see `load`."""
+    """Width and height of the upright picture; of a file, from its header. Raises UserError, see
+    `load`."""
     called = _name(source, name)
     if not _is_file(source):
         return load(source, called, max_pixels).size

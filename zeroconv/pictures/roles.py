@@ -1,4 +1,5 @@
-"""What a picture is opened for decides what its alpha and its numbers mean. One rule a role, wherever it comes from.
+"""What a picture is opened for decides what its alpha and its numbers mean. One rule a role,
+wherever it comes from.
 
 picture  RGB; transparent pixels become white.
 hint     RGB on its condition's ground; RGBA where its hole is meant; 16-bit grey ("I;16") keeps its levels.
@@ -28,10 +29,11 @@ _MARK = "zeroconv hint"  # in PIL's `info`: the rule by which it was opened
 class HintRule:
     """What is known of a condition's hints.
 
-    ground: what shows through transparent pixels; "unlike": black below light pixels and white below dark ones.
-    values: what grey numbers of an unknown range mean. strokes: dark lines on transparent ground are lines too.
-    hole: transparent pixels are a hole to fill; None: not known. colours: of classes, (N, 3) uint8, the first for
-    class 0; their maps must be exact. `classes`: how many of them have numbers.
+    ground: what shows through transparent pixels; "unlike": black below light pixels and white
+    below dark ones. values: what grey numbers of an unknown range mean. strokes: dark lines on
+    transparent ground are lines too. hole: transparent pixels are a hole to fill; None: not known.
+    colours: of classes, (N, 3) uint8, the first for class 0; their maps must be exact. `classes`:
+    how many of them have numbers.
     """
 
     ground: Literal["black", "white", "unlike"] = "black"
@@ -61,14 +63,39 @@ def open_mask(source: Source, name: object = None, *, max_pixels: int | None = N
     """A mask as grey ("L"), 255 where it acts fully. Sources and errors: see `load`."""
     loaded = load(source, name, max_pixels, note)
     alpha = alpha_of(loaded)
-    levels = alpha if alpha is not None else _luminance(_colours(loaded, "levels", note))
+    painted = alpha is not None and bool((alpha < 128).any())
+    levels = _luminance(_colours(loaded, "levels", _silent if painted else note))
+    if alpha is not None and painted:
+        _check_one_paint(loaded, levels, alpha, note)
+        levels = alpha
     if not levels.any():
-        note(loaded.name, "is a mask that acts nowhere: it is " + ("black" if alpha is None else "transparent"))
+        kind = "transparent" if painted else "black"
+        note(loaded.name, f"is a mask that acts nowhere: it is {kind}")
     return Image.fromarray(levels)
 
 
+def _silent(name: str, what: str) -> None:
+    """Of a painted mask the colours do not matter."""
+
+
+def _check_one_paint(loaded: Loaded, levels: ndarray, alpha: ndarray, note: Note) -> None:
+    """Black beside white on transparent ground may be meant to be left out."""
+    seen = levels[alpha >= 128]
+    if len(seen) and (seen < 64).mean() > 0.02 and (seen > 191).mean() > 0.02:
+        note(
+            loaded.name,
+            "shows black and white on transparent ground: the mask acts wherever it is painted; "
+            "put it on black for its black to be left out",
+        )
+
+
 def open_hint(
-    source: Source, rule: HintRule = UNKNOWN, name: object = None, *, max_pixels: int | None = None, note: Note = warn
+    source: Source,
+    rule: HintRule = UNKNOWN,
+    name: object = None,
+    *,
+    max_pixels: int | None = None,
+    note: Note = warn,
 ) -> Image.Image:
     """A finished hint as its control is to see it.
 
@@ -78,7 +105,8 @@ def open_hint(
     """
     if isinstance(source, Image.Image) and source.mode in ("RGB", "RGBA", "I;16"):
         known = source.info.get(_MARK)
-        if known is not None and rule in (known, UNKNOWN):
+        holed = source.mode == "RGBA"
+        if known is not None and rule in (known, UNKNOWN) and not (holed and known.hole is False):
             return source
     loaded = load(source, name, max_pixels, note)
     if rule.colours is None:
@@ -91,7 +119,8 @@ def open_hint(
 
 
 def hint_to_rgb(hint: Image.Image) -> Image.Image:
-    """A hint of any mode at 8 bits a channel, RGB or RGBA. Pillow's own `convert` clips 16 bits at 255."""
+    """A hint of any mode at 8 bits a channel, RGB or RGBA. Pillow's own `convert` clips 16 bits at
+    255."""
     if hint.mode in ("RGB", "RGBA"):
         return hint
     if not hint.mode.startswith("I;16"):
@@ -113,7 +142,10 @@ def _colours(loaded: Loaded, values: Values, note: Note) -> ndarray:
 
 def _check_dark_colours(loaded: Loaded, note: Note) -> None:
     if loaded.bits == 16 and not np.asarray(loaded.image)[..., :3].any():
-        note(loaded.name, "is black at 8 bits: of 16-bit colours the upper 8 bits are read, multiply them by 256")
+        note(
+            loaded.name,
+            "is black at 8 bits: of 16-bit colours the upper 8 bits are read, multiply them by 256",
+        )
 
 
 def _luminance(colours: ndarray) -> ndarray:
@@ -161,7 +193,8 @@ def _levels_hint(loaded: Loaded, rule: HintRule, note: Note) -> Image.Image:
         colours = _grounded(loaded, colours, alpha, rule, note)
     elif rule.strokes and _is_dark_on_light(colours):
         note(
-            loaded.name, "is mostly white, and its control knows white lines on black; invert it where it is a drawing"
+            loaded.name,
+            "is mostly white, and its control knows white lines on black; invert it where it is a drawing",
         )
     if colours.dtype == np.uint16:
         return Image.fromarray(colours)
@@ -177,7 +210,8 @@ def _is_dark_on_light(colours: ndarray) -> bool:
 
 
 def _is_holed(colours: ndarray, alpha: ndarray) -> bool:
-    """A drawing shows black or white alone on its transparent ground, a picture with a hole shows more."""
+    """A drawing shows black or white alone on its transparent ground, a picture with a hole shows
+    more."""
     seen = _luminance(colours)[alpha >= 128]
     return bool(len(seen)) and bool(((seen > 16) & (seen < 239)).mean() > 0.01)
 
@@ -193,10 +227,15 @@ def _holed(loaded: Loaded, colours: ndarray, alpha: ndarray | None, note: Note) 
 def _grounded(loaded: Loaded, colours: ndarray, alpha: ndarray, rule: HintRule, note: Note) -> ndarray:
     if not alpha.any():
         note(loaded.name, "is transparent everywhere, so its hint is empty")
-    seen = _luminance(colours)[alpha >= 128]
+    shown = alpha >= 128
+    seen = _luminance(colours)[shown]
     dark = bool(len(seen)) and float(np.mean(seen)) < 128
-    if rule.strokes and dark:
-        note(loaded.name, "shows dark lines on transparent ground: they are taken as white lines on black")
+    # nothing light is shown, and too little for the black ground of a finished map
+    if rule.strokes and dark and int(seen.max()) < 128 and float(shown.mean()) < 0.5:
+        note(
+            loaded.name,
+            "shows dark lines on transparent ground: they are taken as white lines on black",
+        )
         return alpha
     ground = {"black": 0, "white": 255}.get(rule.ground, 255 if dark else 0)
     if ground == 0 and dark and not _over(colours, alpha, 0).any():

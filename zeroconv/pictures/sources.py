@@ -1,4 +1,5 @@
-"""Where a picture comes from, opened as a file object; which formats and how many pixels are allowed."""
+"""Where a picture comes from, opened as a file object; which formats and how many pixels are
+allowed."""
 
 from __future__ import annotations
 
@@ -57,7 +58,14 @@ _OURS = (
     (b"II+\x00", "TIFF"),
     (b"MM\x00+", "TIFF"),
 )
-_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF", b"mp42": "MP4", b"isom": "MP4"}
+_BRANDS = {
+    b"heic": "HEIC",
+    b"heix": "HEIC",
+    b"mif1": "HEIF",
+    b"msf1": "HEIF",
+    b"mp42": "MP4",
+    b"isom": "MP4",
+}
 
 
 def max_pixels(given: int | None = None) -> int:
@@ -89,7 +97,8 @@ def check_pixels(size: tuple[int, int], name: str, limit: int | None) -> None:
 
 @contextmanager
 def opened(source: Any, name: str, limit: int | None) -> Iterator[IO[bytes]]:
-    """A path, bytes or a binary file as a binary file that can seek, at its beginning. Raises UserError."""
+    """A path, bytes or a binary file as a binary file that can seek, at its beginning. Raises
+    UserError."""
     if isinstance(source, str | os.PathLike):
         with _open_path(Path(source), name) as file:
             _check_length(file, name, limit)

@@ -10,7 +10,24 @@ from PIL import Image
 
 from zeroconv.errors import UserError
 
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_SIZES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
 _MOST = 4096  # entries; a page has about twenty
 _PHOTOMETRIC, _TILE_WIDTH, _TILE_HEIGHT = 262, 322, 323
 
@@ -18,7 +35,8 @@ _PHOTOMETRIC, _TILE_WIDTH, _TILE_HEIGHT = 262, 322, 323
 def check_directory(file: IO[bytes], head: bytes, name: str) -> None:
     """Raises UserError where the first page's entries add up to more than the file holds.
 
-    Pillow keeps every entry's content, so entries that all name the same bytes would fill the memory.
+    Pillow keeps every entry's content, so entries that all name the same bytes would fill the
+    memory.
     """
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
     if order is None or len(head) < 16:
@@ -57,7 +75,8 @@ def is_white_zero(picture: Image.Image) -> bool:
 
 
 def tile_size(picture: Image.Image) -> tuple[int, int]:
-    """Width and height of the tiles of a TIFF, of which one is decoded at a time; of other pictures 1, 1."""
+    """Width and height of the tiles of a TIFF, of which one is decoded at a time; of other pictures
+    1, 1."""
     tags: Any = getattr(picture, "tag_v2", None) or {}
     sides = tags.get(_TILE_WIDTH, 1), tags.get(_TILE_HEIGHT, 1)
     return sides if all(isinstance(side, int) and side > 0 for side in sides) else (1, 1)

@@ -178,3 +178,37 @@ def test_a_wrong_folder_is_one_sentence(tmp_path: Path) -> None:
     lines = [{"file_name": "a.png", "text": "", "conditioning_image": "h.png"}, {"file_name": "b.png", "text": ""}]
     with pytest.raises(UserError, match="a hint for 1 of 2 pictures"):
         open_dataset(folder(tmp_path, lines))
+
+
+@pytest.mark.parametrize(
+    ("spec", "option"),
+    [
+        ("playroom:test:2?links=true", "links"),
+        ("playroom:test:2?hints=x", "hints"),
+        ("playroom:test:2?views=2", "views"),
+        ("stickers?only=person", "only"),
+        ("stickers?caption_column=x", "caption_column"),
+        ("{}?start=1", "start"),
+        ("{}?views=2", "views"),
+        ("{}?revision=x", "revision"),
+        ("https://host/a.tar?links=true", "links"),
+        ("hub:a/b?links=true", "links"),
+    ],
+)
+def test_an_option_that_a_source_does_not_have_is_refused(tmp_path: Path, spec: str, option: str) -> None:
+    folder(tmp_path, [{"file_name": "a.png", "text": ""}])
+    with pytest.raises(UserError, match=rf"(gives|names) {option}="):
+        open_dataset(spec.format(tmp_path))
+
+
+def test_joined_sets_with_and_without_hints_are_told(tmp_path: Path) -> None:
+    one = folder(tmp_path / "one", [{"file_name": "a.png", "text": "", "conditioning_image": "h.png"}])
+    two = folder(tmp_path / "two", [{"file_name": "a.png", "text": ""}])
+    with pytest.warns(UserWarning, match="1 of the joined data sets bring hints, and those of 1 are drawn"):
+        open_dataset(f"{one} + {two}")
+
+
+def test_a_split_that_nothing_tells_is_told(tmp_path: Path) -> None:
+    folder(tmp_path, [{"file_name": "a.png", "text": ""}])
+    with pytest.warns(UserWarning, match="says its split, so all are taken for test"):
+        assert len(open_dataset(f"{tmp_path}?split=test")) == 1

@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import huggingface_hub
+import huggingface_hub.constants
 import numpy as np
 import pyarrow
 import pytest
@@ -146,7 +147,12 @@ def test_what_is_not_there_is_one_sentence(hub) -> None:
 def test_a_file_is_asked_for_at_most_once_a_row_group(hub, monkeypatch: pytest.MonkeyPatch) -> None:
     shard(hub("someone/rows") / "data" / "train-0.parquet", list(range(8)))
     reads = []
-    read = parquet.ParquetFile.read_row_group
-    monkeypatch.setattr(parquet.ParquetFile, "read_row_group", lambda *a, **k: reads.append(a[1]) or read(*a, **k))
+    read = parquet.ParquetFile.iter_batches
+
+    def counted(*arguments, row_groups=None, **more):
+        reads.extend(row_groups or ())
+        return read(*arguments, row_groups=row_groups, **more)
+
+    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", counted)
     assert len(list(open_dataset("hub:someone/rows"))) == 8
     assert reads == [0, 1, 2, 3]

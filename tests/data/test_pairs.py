@@ -95,7 +95,7 @@ def test_a_pass_takes_repeated_pictures_so_often_and_broken_ones_not_at_all(fold
         (lambda f: None, "hints=nowhere", "no folder of hints"),
         (lambda f: (f / "images" / "3_a_cat").rename(f / "images" / "0_cat"), "", "taken 0 times"),
         (lambda f: (f / "images" / "a.txt").write_bytes(b"\xff\xfe\x00"), "", "save the file as UTF-8"),
-        (lambda f: None, "repeat=0", "positive whole number"),
+        (lambda f: None, "repeat=0", "repeat as '0'; give a whole number from 1 to 10,000"),
         (lambda f: picture(f / "images" / "4_dog" / "a.png", 9), "hints={}/hints", "both get the hint"),
         (lambda f: (f / "images" / "metadata.jsonl").write_text(LINE), "hints={}/hints", "cannot be given beside"),
     ],

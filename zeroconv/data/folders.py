@@ -1,42 +1,40 @@
-"""Folders of pictures with a list: an imagefolder's metadata.jsonl or .csv, and fill50k's prompt.json."""
+"""Folders of pictures: what a list beside them says, or shards in them."""
 
 from __future__ import annotations
 
-import csv
 import json
+import os
 import re
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
-from zeroconv.conditions import CONDITIONS
 from zeroconv.conditions.pose import from_openpose
 from zeroconv.data.columns import Columns
 from zeroconv.data.datasets import Example, Source
+from zeroconv.data.lists import Row, read_list
+from zeroconv.data.names import inside, shown
 from zeroconv.data.pictures import picture_size, read_hint, read_picture
+from zeroconv.data.regular import check_regular
+from zeroconv.data.remote import Remote
+from zeroconv.data.scan import LISTS, SHARDS, SUFFIXES, scan
 from zeroconv.data.signatures import signature
+from zeroconv.data.strangers import explain, tell_unlisted
+from zeroconv.data.texts import read_text
 from zeroconv.errors import UserError
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+__all__ = ["SIDED", "SUFFIXES", "Folder", "Row", "open_folder", "read_people"]
+
 # captions that a mirror makes wrong; other writing in a picture cannot be known from here
-SIDED = re.compile(r"\b(left|right|leftmost|rightmost|clockwise|counterclockwise|east|west|text|writing|sign)\b", re.I)
-
-
-@dataclass(frozen=True)
-class Row:
-    image: str  # relative to the folder
-    text: tuple[str, ...]
-    hint: str | None = None
-    pose: str | None = None  # OpenPose's JSON of the picture's people
-    named: tuple[tuple[str, str], ...] = ()  # hints of several conditions: (condition, file)
-
-    def hint_of(self, condition: str | None) -> str | None:
-        """The file of a condition's hint, in its own column or the usual one."""
-        return dict(self.named).get(condition or "", self.hint)
+SIDED = re.compile(
+    r"\b(left|right|leftmost|rightmost|clockwise|counterclockwise|east|west|text|writing|sign)\b",
+    re.I,
+)
 
 
 @dataclass(frozen=True)
@@ -47,29 +45,73 @@ class Folder:
     rows: tuple[Row, ...]
     condition: str | None = None
     generated: bool = False
+    roots: tuple[Path, ...] | None = ()  # where else its files may lie, see `names.inside`
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def hinted(self) -> bool:
+        """Whether its pictures have hints of their own; all have, or none."""
+        return any(row.hint is not None or row.named for row in self.rows[:1])
+
     def name(self, i: int) -> str:
-        return self.rows[i].image
+        return shown(self.rows[i].image)
 
     def key(self, i: int) -> str:
         row = self.rows[i]
-        files = [signature(self.folder / name) for name in (row.image, row.hint, *dict(row.named).values()) if name]
-        return json.dumps([*files, row.text])
+        names = (row.image, row.hint, *dict(row.named).values())
+        return json.dumps([*(self._signature(name) for name in names if name), row.text])
+
+    def _signature(self, name: str) -> str:
+        try:
+            return signature(self.file(name))
+        except UserError:  # said when it is read
+            return "refused"
+
+    def file(self, name: str) -> Path:
+        """Where a file lies that a row names.
+
+        Raises UserError: outside of the data set, or no ordinary file.
+        """
+        if self._is_plain(name):
+            return self.folder / name
+        path = inside(self.folder, name, self.roots)
+        check_regular(path)
+        return path
+
+    def _is_plain(self, name: str) -> bool:
+        """Whether one look tells that a name is an ordinary file below the folder, as nearly all
+        are."""
+        below = os.path.dirname(name)
+        if ".." in name or os.path.isabs(name):
+            return False
+        if below not in self._entered:
+            home = os.path.realpath(self.folder)
+            self._entered[below] = os.path.realpath(os.path.join(home, below)) == os.path.normpath(
+                os.path.join(home, below)
+            )
+        try:
+            return self._entered[below] and stat.S_ISREG(os.lstat(os.path.join(self.folder, name)).st_mode)
+        except (OSError, ValueError):
+            return False
+
+    @cached_property
+    def _entered(self) -> dict[str, bool]:
+        """Folder below ours → whether no link is on the way there."""
+        return {}
 
     def example(self, i: int, size: int | None, condition: str | None) -> Example:
         row = self.rows[i]
         named = row.hint_of(condition)
-        hint = None if named is None else read_hint(self.folder / named, self.condition or condition)
+        hint = None if named is None else read_hint(self.file(named), self.condition or condition)
         mirrorable = not any(SIDED.search(text) for text in row.text)
-        image = read_picture(self.folder / row.image)
-        people = None if row.pose is None else read_people(self.folder / row.pose, image.size)
-        return Example(row.image, image, row.text, hint, mirrorable, people)
+        image = read_picture(self.file(row.image))
+        people = None if row.pose is None else read_people(self.file(row.pose), image.size)
+        return Example(self.name(i), image, row.text, hint, mirrorable, people)
 
     def shape(self, i: int) -> tuple[int, int]:
-        return picture_size(self.folder / self.rows[i].image)
+        return picture_size(self.file(self.rows[i].image))
 
 
 def open_folder(
@@ -79,73 +121,81 @@ def open_folder(
     condition: str | None = None,
     columns: Columns | None = None,
     config: str | None = None,
+    roots: tuple[Path, ...] | None = (),
 ) -> Source | None:
     """Read the list of a folder, None where it has none. No picture is opened.
 
-    The list (metadata.jsonl or .csv, prompt.json) or the shards may lie in `folder`, in its data/, or in a folder named
-    by the split. `split` keeps the lines whose column `split` says so, and shards whose names begin with it; `config`
-    is the part of a hub's data set where it has several.
+    The list (metadata.jsonl or .csv, prompt.json) or the shards may lie in `folder`, in its data/,
+    or in a folder named by the split. `split` keeps the lines whose column `split` says so, and
+    shards whose names begin with it; `config` is the part of a hub's data set where it has several.
+    `roots`: where else its files may lie, see `names.inside`. A single shard may be named itself. A
+    note tells what in the folder is passed over. Raises UserError.
     """
-    if not folder.exists():
-        raise UserError(f"there is no data folder {folder}; check the path in the recipe's data.train.")
-    if not folder.is_dir():
-        raise UserError(f"{folder} is a file; name a folder with pictures and a metadata.jsonl.")
     columns = columns or Columns()
-    for place in (folder, folder / "data", folder / (split or "train"), folder / "data" / (split or "train")):
-        for name in ("metadata.jsonl", "metadata.csv", "prompt.json"):
-            if (place / name).is_file():
-                rows = _lines(place / name, columns, split)
-                return Folder(place, tuple(rows[:limit]), condition)
-    from zeroconv.data.packed import open_packed
+    if not os.path.exists(folder):
+        raise UserError(f"there is no data folder {shown(folder)}; check the path in the recipe's data.train.")
+    if not os.path.isdir(folder):
+        return _one_shard(folder, condition, columns, limit)
 
-    return open_packed(folder, condition, columns, split, config, limit)
+    for place in (
+        folder,
+        folder / "data",
+        folder / (split or "train"),
+        folder / "data" / (split or "train"),
+    ):
+        for name in LISTS:
+            if os.path.isfile(place / name):
+                path = _list(folder, place / name, roots)
+                rows, files = read_list(path, columns, split, roots)
+                tell_unlisted(place, path, files, follow=roots is None)
+                return Folder(place, tuple(rows[:limit]), condition, roots=roots)
 
+    from zeroconv.data.shard_sets import open_packed
 
-def _lines(path: Path, columns: Columns, split: str | None) -> list[Row]:
-    rows = []
-    for number, line in _objects(path):
-        try:
-            value = json.loads(line) if isinstance(line, str) else line
-            row = _row(value, columns)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise UserError(f"{path}, line {number}: not a picture's metadata ({what}).") from error
-        if split is None or value.get("split", split) == split:
-            rows.append(row)
-    hinted = sum(row.hint is not None for row in rows)
-    if 0 < hinted < len(rows):
-        raise UserError(f"{path} names a hint for {hinted} of {len(rows)} pictures; give every picture one, or none.")
-    return rows
-
-
-def _objects(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number, JSON to be read, or the fields of a line of CSV)."""
-    with path.open(encoding="utf-8", newline="" if path.suffix == ".csv" else None) as lines:
-        if path.suffix == ".csv":
-            reader = csv.DictReader(lines)
-            yield from ((reader.line_num, row) for row in reader)
-        else:
-            yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+    packed = open_packed(folder, condition, columns, split, config, limit, roots)
+    if packed is not None:
+        _tell_beside(folder, packed.shards)
+    return packed
 
 
-def _row(value: Mapping[str, Any], columns: Columns) -> Row:
-    hint = columns.hint(value)
-    pose = value.get("pose")
-    pose = str(pose) if str(pose).endswith(".json") else None
-    named = {name: str(value[name]) for name in CONDITIONS if isinstance(value.get(name), str)}
-    if pose is not None:
-        named.pop("pose", None)
-        if "pose_image" in value:
-            named["pose"] = str(value["pose_image"])
-    image = str(columns.image(value))
-    return Row(image, columns.caption(value), None if hint is None else str(hint), pose, tuple(named.items()))
+def _list(folder: Path, path: Path, roots: Sequence[Path] | None) -> Path:
+    """A list's path, which may not lead out of the folder."""
+    inside(folder, str(path.relative_to(folder)), roots)
+    return path
+
+
+def _one_shard(path: Path, condition: str | None, columns: Columns, limit: int | None) -> Source:
+    from zeroconv.data.shard_sets import open_shards
+
+    if path.suffix.lower() in SHARDS:
+        return open_shards((path,), condition, columns, limit)
+    check_regular(path)
+    raise UserError(f"{shown(path)} is a file{explain(path)}; name a folder with pictures and a metadata.jsonl.")
+
+
+def _tell_beside(folder: Path, taken: Sequence[Path | Remote]) -> None:
+    """What lies beside the shards of a folder; other splits are nothing to tell of."""
+    found = scan(folder)
+    kind = taken[0].suffix.lower()
+    others = [path for path in found.shards if not path.lower().endswith(kind)]
+    said = [f"{len(found.pictures)} pictures that lie beside the shards"] if found.pictures else []
+    if others:
+        said.append(f"{len(others)} shards of another kind, {shown(os.path.basename(others[0]))} the first")
+    found.tell(said)
 
 
 def read_people(path: Path, size: tuple[int, int]) -> tuple[ndarray, ...]:
     """The people of OpenPose's JSON in pixels of a picture of `size`. Raises UserError."""
+    errors = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
     try:
-        people, canvas = from_openpose(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError) as error:
+        people, canvas = from_openpose(json.loads(read_text(path)))
+        scale = np.array([size[0] / canvas[0], size[1] / canvas[1], 1.0], np.float32)
+    except errors as error:
+        if isinstance(error, UserError) and str(path) in str(error):
+            raise
         raise UserError(f"{path} cannot be read as OpenPose's JSON ({error}).") from error
-    scale = np.array([size[0] / canvas[0], size[1] / canvas[1], 1.0], np.float32)
-    return tuple(person * scale for person in people)
+
+    found = tuple(person * scale for person in people)
+    if not all(np.isfinite(person).all() for person in found):
+        raise UserError(f"{path} cannot be read as OpenPose's JSON (a joint is no number).")
+    return found

@@ -1,4 +1,6 @@
-"""Data sets of the Hugging Face hub, downloaded once and read where they lie; no script of theirs is run."""
+"""Data sets of the Hugging Face hub, downloaded once and read where they lie; no script of theirs
+is run.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from zeroconv.data.datasets import Source
 from zeroconv.data.folders import open_folder
 from zeroconv.errors import UserError
 
-# the hub's own conversion of every data set that it can read, whatever its layout: CONFIG/SPLIT/*.parquet
+# the hub's own conversion of every data set that it can read, whatever its layout:
+# CONFIG/SPLIT/*.parquet
 CONVERTED = "refs/convert/parquet"
 
 
@@ -33,12 +36,14 @@ def open_hub(
             if wanted == CONVERTED:
                 break  # the hub did not convert it
             raise
-        found = open_folder(folder, split, limit, condition, columns, config)
+        # a snapshot's files are links to blobs of the same data set
+        cached = folder.parent.parent if folder.parent.name == "snapshots" else folder
+        found = open_folder(folder, split, limit, condition, columns, config, (cached,))
         if found is not None:
             return found
     raise UserError(
-        f"the data set {name} of the hub holds no list of pictures, no parquet and no tar shards that can be read; "
-        "download it, and make it an imagefolder with a metadata.jsonl."
+        f"the data set {name} of the hub holds no list of pictures, no parquet and no tar shards "
+        "that can be read; download it, and make it an imagefolder with a metadata.jsonl."
     )
 
 
@@ -55,6 +60,6 @@ def fetch(name: str, revision: str | None = None) -> Path:
     except Exception as error:  # offline, no such data set, gated: the hub's classes differ by version
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"the data set {name} cannot be fetched from the hub ({reason}); check the name and the network, or give a "
-            "folder."
+            f"the data set {name} cannot be fetched from the hub ({reason}); check the name and "
+            "the network, or give a folder."
         ) from error

@@ -1,103 +1,224 @@
-"""Folders without a list, as kohya's trainer reads them: captions in text files beside the pictures, hints in a second
-folder under the same names, and subfolders such as `10_cats` whose pictures are taken ten times a pass."""
+"""Folders without a list, as kohya's trainer reads them: captions in text files beside the
+pictures, hints in a second folder under the same names, and subfolders such as `10_cats` whose
+pictures are taken ten times a pass.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from collections.abc import Iterable
+import unicodedata
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from zeroconv.data.folders import SUFFIXES, Folder, Row
+from zeroconv.data.columns import USUAL, captions
+from zeroconv.data.folders import Folder, Row
+from zeroconv.data.names import inside, shown
+from zeroconv.data.scan import CAPTIONS, Scan, scan
+from zeroconv.data.strangers import refuse
+from zeroconv.data.texts import check_caption, read_text
 from zeroconv.errors import UserError
 
-CAPTIONS = (".txt", ".caption")
-_REPEATED = re.compile(r"(\d+)_(.+)")
+_OFTEN = 200  # times a pass, above which a number is more likely a year
+_REPEATED = re.compile(r"(\d{1,6})_(.+)", re.S)
 
 
 def open_pairs(
-    folder: Path, hints: Path | None = None, limit: int | None = None, condition: str | None = None
+    folder: Path,
+    hints: Path | None = None,
+    limit: int | None = None,
+    condition: str | None = None,
+    roots: tuple[Path, ...] | None = (),
+    wordless: bool = False,
 ) -> list[tuple[Folder, int]]:
     """The pictures of a folder and of its subfolders, with how often each is taken a pass.
 
-    A caption file (`.txt`, `.caption`) holds a caption a line; a picture without one has the name of its `N_name`
-    folder, or else no words. `hints`: a folder with a picture of the same name, whatever its suffix, for every
-    picture, in the same subfolders or in none; a path that is not there is looked for in `folder`. No picture is
-    opened. Raises UserError where there are no pictures, where nothing says what they show, or a hint is missing.
+    The captions of a.png stand in a.txt, a.caption, a.png.txt or a.json, whatever the case of the
+    suffix; a picture without one has the name of its `N_name` folder, or else no words. `hints`: a
+    folder with a picture of the same name, whatever its suffix, for every picture, in the same
+    subfolders or in none; a path that is not there is looked for in `folder`. `roots`: see
+    `names.inside`; `wordless`: a folder without any caption will do. No picture is opened. A note
+    tells what is passed over. Raises UserError where there are no pictures, where nothing says what
+    they show, or a hint is missing.
     """
-    if hints is not None and not hints.is_dir():
+    if hints is not None and not os.path.isdir(hints):
         hints = folder / hints
-        if not hints.is_dir():
+        if not os.path.isdir(hints):
             raise UserError(f"there is no folder of hints {hints}; check hints= in the data spec of {folder}.")
-    found = [path for path in pictures_in(folder) if hints is None or hints.resolve() not in path.resolve().parents]
-    if not found:
-        raise UserError(
-            f"the folder {folder} has no metadata.jsonl and holds no pictures ({', '.join(sorted(SUFFIXES))})."
-        )
-    if hints is None and not any(_caption_file(path) or _repeats(path, folder)[1] for path in found):
-        raise UserError(
-            f"{folder} has no metadata.jsonl; write one with a line a picture: "
-            '{"file_name": "a.png", "text": "its caption"}, and "conditioning_image": "b.png" where there is a hint; '
-            "or put the caption of a.png into a.txt beside it."
-        )
-    given = None if hints is None else _hints_of(found, folder, hints)
+
+    found = scan(folder, links=roots is None, without=[] if hints is None else [hints])
+    pictures = [Path(path) for path in found.pictures]
+    if not pictures:
+        raise refuse(folder, found)
+    beside = CaptionFiles(found, roots)
+    if hints is None and not wordless and not any(_worded(path, folder, beside) for path in pictures):
+        raise _without_words(folder, found)
+
+    given = None if hints is None else _hints_of(pictures, folder, hints, roots)
     rows: dict[int, list[Row]] = {}
-    for path in found[:limit]:
+    for path in pictures[:limit]:
         times, name = _repeats(path, folder)
+        text = beside.of(path) or (name,)
         hint = None if given is None else given[path]
-        rows.setdefault(times, []).append(Row(str(path.relative_to(folder)), captions_of(path, name), hint))
-    return [(Folder(folder, tuple(some), condition), times) for times, some in sorted(rows.items())]
+        rows.setdefault(times, []).append(Row(str(path.relative_to(folder)), text, hint))
+
+    found.tell(beside.unused(limit))
+    if often := [f"{times} times ({some[0].image})" for times, some in sorted(rows.items()) if times > _OFTEN]:
+        warnings.warn(
+            f"{shown(folder)}: pictures are taken {shown(often[-1])} a pass, as the name of their "
+            "folder says to kohya's trainer; rename the folder if its number means something else.",
+            stacklevel=2,
+        )
+    bare = [row.image for some in rows.values() for row in some if row.text == ("",)]
+    if 0 < len(bare) < sum(map(len, rows.values())):
+        warnings.warn(
+            f"{len(bare)} pictures in {shown(folder)} have no caption, so no words, {shown(bare[0])} the first.",
+            stacklevel=2,
+        )
+    places = roots if roots is None or hints is None else (*roots, hints)
+    return [(Folder(folder, tuple(some), condition, roots=places), times) for times, some in sorted(rows.items())]
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """Every picture below a folder, in the order of their names; hidden files are left out."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+def _worded(path: Path, folder: Path, beside: CaptionFiles) -> bool:
+    return beside.file(path) is not None or bool(_repeats(path, folder)[1])
 
 
-def captions_of(path: Path, otherwise: str = "") -> tuple[str, ...]:
-    """The lines of the caption file beside a picture, else `otherwise`. Raises UserError if it is no UTF-8."""
-    file = _caption_file(path)
-    if file is None:
-        return (otherwise,)
+def _without_words(folder: Path, found: Scan) -> UserError:
+    if found.lists:
+        return refuse(folder, found)
+    return UserError(
+        f"{folder} has no metadata.jsonl; write one with a line a picture: "
+        '{"file_name": "a.png", "text": "its caption"}, and "conditioning_image": "b.png" where there is a hint; '
+        "or put the caption of a.png into a.txt beside it."
+    )
+
+
+class CaptionFiles:
+    """The text files beside the pictures of a folder, found by name whatever the case and way of
+    writing accents.
+    """
+
+    def __init__(self, found: Scan, roots: Sequence[Path] | None) -> None:
+        self.folder, self.roots = found.folder, roots
+        self._exact = {path: Path(path) for path in (*found.captions, *found.records)}
+        self._alike: dict[str, Path] = {}
+        for path in self._exact.values():
+            self._alike.setdefault(_alike(str(path)), path)
+        self._texts = [Path(path) for path in found.captions]
+        self._used: set[Path] = set()
+
+    def file(self, picture: Path) -> Path | None:
+        """The file with a picture's captions: a.png.txt before a.txt, text before .json; None where
+        there is none.
+        """
+        whole, stem = str(picture), str(picture.with_suffix(""))
+        names = [f"{start}{suffix}" for start in (whole, stem) for suffix in CAPTIONS] + [
+            f"{whole}.json",
+            f"{stem}.json",
+        ]
+        found = [self._exact.get(name) or self._alike.get(_alike(name)) for name in names]
+        paths = [path for path in found if path is not None and self._is_caption(path)]
+        # an empty text stands back where another one has words
+        return next((path for path in paths if path.stat().st_size > 0), paths[0] if paths else None)
+
+    def _is_caption(self, path: Path) -> bool:
+        """Whether a file holds captions; a .json may hold joints, or settings."""
+        if path.suffix.lower() != ".json":
+            return True
+        inside(self.folder, str(path.relative_to(self.folder)), self.roots)
+        return _holds_caption(path)
+
+    def of(self, picture: Path) -> tuple[str, ...]:
+        """A picture's captions, one a line; () where it has no file, or an empty one. Raises
+        UserError.
+        """
+        path = self.file(picture)
+        if path is None:
+            return ()
+        self._used.add(path)
+        inside(self.folder, str(path.relative_to(self.folder)), self.roots)
+        try:
+            if path.suffix.lower() == ".json":
+                return USUAL.caption(json.loads(read_text(path)))
+            lines = [check_caption(line.strip()) for line in read_text(path).splitlines()]
+            found = tuple(line for line in lines if line)
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"the captions {shown(path)} cannot be read ({error}).") from error
+        return captions(list(found)) if found else ()
+
+    def unused(self, limit: int | None) -> list[str]:
+        """A sentence on text files that belong to no picture; with a limit nobody knows."""
+        left = [path for path in self._texts if path not in self._used] if limit is None else []
+        if not left:
+            return []
+        first = shown(left[0].relative_to(self.folder))
+        return [f"{len(left)} texts that belong to no picture or to one that has another, {first} the first"]
+
+
+def _alike(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _holds_caption(path: Path) -> bool:
+    """Whether a .json beside a picture holds a caption: it may hold joints, or settings."""
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the captions {file} cannot be read ({error}); save the file as UTF-8.") from error
-    return tuple(line for line in lines if line) or (otherwise,)
-
-
-def _caption_file(path: Path) -> Path | None:
-    return next((file for suffix in CAPTIONS if (file := path.with_suffix(suffix)).is_file()), None)
+        value = json.loads(read_text(path))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and any(name in value for name in USUAL.caption_column)
 
 
 def _repeats(path: Path, folder: Path) -> tuple[int, str]:
-    """How often, and what is shown: (10, "cats") for anything in a subfolder 10_cats, (1, "") elsewhere."""
-    top = path.relative_to(folder).parts[0]
-    match = _REPEATED.fullmatch(top) if (folder / top).is_dir() else None
+    """How often, and what is shown: (10, "cats") for anything in a subfolder 10_cats, (1, "")
+    elsewhere.
+    """
+    parts = path.relative_to(folder).parts
+    match = _REPEATED.fullmatch(parts[0]) if len(parts) > 1 else None
     if match is None:
         return 1, ""
-    if int(match[1]) < 1:
-        raise UserError(f"the pictures in {folder / top} would be taken 0 times; rename the folder, or take it away.")
-    return int(match[1]), match[2].replace("_", " ")
+    if not 1 <= int(match[1]) <= 10_000:
+        raise UserError(
+            f"the pictures in {shown(folder / parts[0])} would be taken {int(match[1])} times; "
+            "rename the folder (1 to 10,000), or take it away."
+        )
+    return int(match[1]), check_caption(shown(match[2].replace("_", " ")))
 
 
-def _hints_of(found: Iterable[Path], folder: Path, hints: Path) -> dict[Path, str]:
-    """Picture → its hint: the same path without suffix below `hints`, or the same bare name right in it."""
-    below = {path.relative_to(hints).with_suffix(""): path for path in pictures_in(hints)}
+def _hints_of(found: Iterable[Path], folder: Path, hints: Path, roots: Sequence[Path] | None) -> dict[Path, str]:
+    """Picture → its hint: the same path without suffix below `hints`, or the same bare name right
+    in it.
+    """
+    there = scan(hints, links=roots is None)
+    below: dict[str, Path] = {}
+    hinting = [Path(path) for path in there.pictures]
+    for path in hinting:
+        stem = _alike(str(path.relative_to(hints).with_suffix("")))
+        if stem in below:
+            raise UserError(f"{shown(below[stem])} and {shown(path)} are hints for one picture; take one away.")
+        below[stem] = path
+
     taken: dict[Path, Path] = {}
     given: dict[Path, str] = {}
     missing = []
     for path in found:
         place = path.relative_to(folder).with_suffix("")
-        hint = below.get(place, below.get(Path(place.name)))
+        hint = below.get(_alike(str(place)), below.get(_alike(place.name)))
         if hint is None:
             missing.append(place)
         elif hint in taken:
             raise UserError(
-                f"{taken[hint]} and {path} would both get the hint {hint}; lay the hints in the same subfolders."
+                f"{shown(taken[hint])} and {shown(path)} would both get the hint {shown(hint)}; "
+                "lay the hints in the same subfolders, and give two pictures two names."
             )
         else:
             taken[hint] = path
             given[path] = str(hint.resolve())
     if missing:
-        raise UserError(f"{len(missing)} pictures of {folder} have no hint in {hints}, {missing[0]} the first.")
+        raise UserError(f"{len(missing)} pictures of {folder} have no hint in {hints}, {shown(missing[0])} the first.")
+    left = [path for path in hinting if path not in taken]
+    there.tell([f"{len(left)} hints without a picture, {shown(left[0].relative_to(hints))} the first"] if left else [])
     return given

@@ -1,0 +1,123 @@
+"""What a data folder holds that is not read: told in a note where the rest is, in the error where
+nothing is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+from zeroconv.data.journal import JOURNAL, written_by_us
+from zeroconv.data.names import shown
+from zeroconv.data.scan import LISTS, Scan, scan
+from zeroconv.data.texts import read_text
+from zeroconv.errors import UserError
+
+_CROOKED = re.compile(r"\\|//|(^|/)\.{1,2}(/|$)|^/")
+PACKED = ".packed.json"  # beside shards: the names of those that we wrote
+
+_ARCHIVES = (".zip", ".7z", ".rar", ".tgz", ".gz", ".xz", ".bz2", ".zst")
+
+
+def tell_unlisted(place: Path, path: Path, files: set[str], follow: bool) -> None:
+    """One note on what lies in a list's folder and is in none of its lines; `files`: what all of
+    its lines name.
+    """
+    found = scan(place, links=follow)
+    start = len(os.path.join(place, ""))
+    listed = {_plain(name, place) for name in files}
+
+    said = []
+    for what, paths in (
+        ("pictures that no line names", found.pictures),
+        ("texts beside pictures, because the list has the captions", found.captions),
+        (".json files that no line names", found.records),
+        ("shards, because there is a list", _not_ours(found.shards)),
+        (f"lists beside {path.name}", [p for p in found.lists if p != str(path)]),
+    ):
+        left = [p[start:] for p in paths if _plain(p[start:], place) not in listed]
+        if left and (place / JOURNAL).is_file():  # hints of conditions that the list does not name now
+            ours = written_by_us(place)
+            left = [name for name in left if name not in ours]
+        if left:
+            said.append(f"{len(left)} {what}, {shown(left[0])} the first")
+    found.tell(said)
+
+
+def _plain(name: str, folder: Path) -> str:
+    """One way of writing a name below a folder."""
+    if name.isascii() and not _CROOKED.search(name):
+        return name
+    path = os.path.normpath(os.path.join(folder, name.replace("\\", "/")))
+    return unicodedata.normalize("NFC", os.path.relpath(path, folder))
+
+
+def _not_ours(shards: list[str]) -> list[str]:
+    """Those that `zeroconv annotate --format` did not write beside a list of its own."""
+    ours = {folder: written_here(Path(folder)) for folder in {os.path.dirname(shard) for shard in shards}}
+    return [shard for shard in shards if os.path.basename(shard) not in ours[os.path.dirname(shard)]]
+
+
+def written_here(folder: Path) -> set[str]:
+    """The names of the shards in a folder that `pack` noted as its own."""
+    record = folder / PACKED
+    try:
+        names = json.loads(read_text(record)) if record.is_file() else []
+    except (ValueError, RecursionError):
+        return set()
+    return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
+
+
+def refuse(folder: Path, found: Scan) -> UserError:
+    """What to say of a folder in which there is neither a list nor a picture."""
+    if found.lists:
+        folders = sorted({os.path.dirname(path) for path in found.lists})
+        return UserError(
+            f"the folder {shown(folder)} has no list itself, but there are lists below it; name a "
+            f"folder that has one: {' + '.join(map(shown, folders[:4]))}."
+        )
+    if why := explain(folder):
+        return UserError(f"the folder {shown(folder)} has no metadata.jsonl and holds no pictures{why}.")
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(found.others.items())[:6])
+    there = f"; it holds {kinds}" if kinds else "; it is empty" if not found.records else ""
+    if found.links or found.special or found.hidden:
+        there = f"; {(found.links + found.special + found.hidden)[0]} is passed over"
+    return UserError(
+        f"the folder {shown(folder)} has no metadata.jsonl and holds no pictures (.png, .jpg, "
+        f".webp, .avif, .gif, .bmp, .tif, .ppm){there}."
+    )
+
+
+def explain(path: Path) -> str:
+    """What a folder or file is that people take for a data set, and how to make it one; "" for
+    others.
+    """
+    if path.is_file():
+        return _archive(path.name)
+    try:
+        names = sorted(os.listdir(path))
+    except OSError:
+        return ""
+    if "dataset_dict.json" in names or any(name.endswith(".arrow") for name in names):
+        return (
+            ": it is what save_to_disk of the datasets library writes; turn it into parquet with "
+            'datasets.load_from_disk(…).to_parquet("train.parquet"), a file a split'
+        )
+    packed = [name for name in names if name.lower().endswith(_ARCHIVES)]
+    return f": {shown(packed[0])} is in it{_archive(packed[0])}" if packed else ""
+
+
+def _archive(name: str) -> str:
+    low = name.lower()
+    if low.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")):
+        return ", a packed tar: unpack it to a plain .tar, or to a folder"
+    if low.endswith(_ARCHIVES):
+        return ", an archive: unpack it to a folder"
+    if low.endswith((*LISTS, ".jsonl", ".csv")):
+        return ", a list: name the folder in which it lies"
+    if low.endswith(".arrow"):
+        return ", an arrow file: write parquet with the datasets library"
+    return ""

@@ -17,7 +17,7 @@ from zeroconv.data import open_dataset
 from zeroconv.data.drawing import draw
 from zeroconv.data.examples import alike
 from zeroconv.data.fitting import BrokenExample
-from zeroconv.data.packed import pack
+from zeroconv.data.packing import pack
 from zeroconv.data.pictures import picture_size, read_picture
 from zeroconv.errors import UserError
 

@@ -21,7 +21,7 @@ from zeroconv.data import open_dataset, remote
 from zeroconv.data.buckets import Buckets
 from zeroconv.data.cache import CacheSettings, cache_examples
 from zeroconv.data.fitting import BrokenExample
-from zeroconv.data.packed import pack
+from zeroconv.data.packing import pack
 from zeroconv.errors import UserError
 
 
@@ -168,7 +168,7 @@ def test_old_copies_make_room(folder: Path, fetched: list[str], cache: Path, mon
     size = max(path.stat().st_size for path in (folder / "tar").iterdir())
     monkeypatch.setenv("ZEROCONV_COPIES_GB", str(1.5 * size / 1e9))
     monkeypatch.setattr(remote, "IN_USE", -1.0)
-    monkeypatch.setattr("zeroconv.data.packed.in_parallel", lambda look, of: [look(one) for one in of])
+    monkeypatch.setattr("zeroconv.data.shard_sets.in_parallel", lambda look, of: [look(one) for one in of])
     same("memory://set/tar", folder)
     assert len([path for path in (cache / "copies").iterdir() if path.suffix == ".tar"]) == 1
     monkeypatch.setattr(remote, "IN_USE", 60.0)  # what others read now stays, whatever the bound

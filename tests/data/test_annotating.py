@@ -15,6 +15,7 @@ from PIL import Image
 
 from zeroconv.data import open_dataset
 from zeroconv.data.annotating import JOURNAL, Job, annotate_dataset, read_journal
+from zeroconv.files.temporary import make_file
 
 SPEC = "playroom:test:24"
 CODE = """
@@ -51,7 +52,8 @@ def test_killed_and_taken_up_again(tmp_path: Path) -> None:
     process.wait()
     assert 5 <= len(read_journal(killed / JOURNAL)) + 1 < 24
     # what a kill in the middle of a write may leave
-    (killed / "canny" / ".scene-9000011.png.abc123.png").write_bytes(b"half")
+    half = make_file(killed / "canny" / "scene-9000011.png")
+    half.rename(half.with_name(half.name.replace(f"-{os.getpid()}-", f"-{process.pid}-")))
     with open(killed / JOURNAL, "a") as journal:
         journal.write('{"name": "scene-90000')
     again = run(killed)

@@ -1,14 +1,29 @@
-"""What `zeroconv annotate` does: one hint, or a training set with hints, in parallel, nothing done twice."""
+"""What `zeroconv annotate` does: one hint, or a training set with hints, in parallel, nothing done
+twice.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image, PngImagePlugin
+
 from zeroconv.conditions import find
 from zeroconv.errors import UserError
-from zeroconv.files import atomic_write
+from zeroconv.files import atomic_write, check_not_input, check_output, lock_folder, shown
+
+_PLAIN = {
+    "size": None,
+    "limit": None,
+    "format": "imagefolder",
+    "shard": 1000,
+    "workers": 0,
+    "engine": "local",
+}
+_SHARDS = (".tar", ".parquet")
 
 
 def parse_params(texts: Sequence[str]) -> dict[str, float]:
@@ -16,6 +31,8 @@ def parse_params(texts: Sequence[str]) -> dict[str, float]:
     params: dict[str, float] = {}
     for text in texts:
         name, _, value = text.partition("=")
+        if name in params:
+            raise UserError(f"--set names {name} twice; give it once")
         try:
             params[name] = int(value) if value.lstrip("-").isdigit() else float(value)
         except ValueError:
@@ -36,51 +53,108 @@ def parse_conditions(text: str, params: dict[str, float]) -> tuple[str, ...]:
     return names
 
 
+def run(
+    names: tuple[str, ...],
+    source: str,
+    out: Path,
+    params: dict[str, float],
+    backend: str | None,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    """One hint where `source` names a picture, else a training set. Raises UserError."""
+    if not _is_picture(source):
+        return many(names, source, out, params, {**options, "backend": backend})
+    if len(names) > 1:
+        raise UserError(f"{source} is one picture, and {', '.join(names)} are several hints: draw one after the other.")
+    if given := [f"--{name}" for name, value in options.items() if value != _PLAIN.get(name, value)]:
+        raise UserError(f"{source} is one picture, so {', '.join(given)} would do nothing; leave it out.")
+    return one(names[0], Path(source), out, params, backend)
+
+
+def _is_picture(source: str) -> bool:
+    """A file that is no shard, or a name with a suffix that is no folder and no spec."""
+    path = Path(source)
+    if path.suffix.lower() in _SHARDS or os.path.isdir(path):
+        return False
+    return os.path.isfile(path) or bool(path.suffix and ":" not in source and "?" not in source)
+
+
 def one(condition: str, source: Path, out: Path, params: dict[str, float], backend: str | None) -> dict[str, Any]:
     """Draw the hint of a picture; a single one is simply drawn again."""
     from zeroconv import annotators
 
-    target = out / f"{source.stem}.png" if out.is_dir() else out
-    if target.suffix.lower() not in (".png", ".webp"):
+    if not os.path.lexists(source):
+        raise UserError(f"there is no picture at {shown(source)}")
+    target = out / f"{source.stem}.png" if os.path.isdir(out) else out
+    if target.suffix.lower() not in (".png", ".webp") and not os.path.exists(target):
         raise UserError(f"{target}: hints are saved as .png, because JPEG blurs their lines")
+    check_not_input(target, [source])
+    check_output(target, "file", (".png", ".webp"), ours=True)
+    if backend is not None and params:
+        raise UserError("--set is for hints that are drawn; a backend has no parameters.")
+
     hint = annotators.draw(condition, source, backend, **params)
     with atomic_write(target) as temporary:
-        hint.save(temporary)
+        _save(hint, temporary, target.suffix.lower())
     return {"conditions": [condition], "drawn": 1, "kept": 0, "broken": {}, "out": str(target)}
 
 
-def many(names: tuple[str, ...], source: str, out: Path, params: dict[str, float], options: dict[str, Any]) -> dict:
+def _save(hint: Image.Image, path: Path, suffix: str) -> None:
+    """Without loss, and with the name of the program, by which it knows its own files again."""
+    if suffix == ".webp":
+        about = Image.Exif()
+        about[0x0131] = "zeroconv"
+        hint.save(path, "WEBP", lossless=True, exact=True, exif=about)
+        return
+    note = PngImagePlugin.PngInfo()
+    note.add_text("Software", "zeroconv")
+    hint.save(path, "PNG", pnginfo=note)
+
+
+def many(
+    names: tuple[str, ...],
+    source: str,
+    out: Path,
+    params: dict[str, float],
+    options: dict[str, Any],
+) -> dict:
     """Draw the hints of a data set into `out`; packed into shards where a format is named."""
     from zeroconv.cli.progress import progress
+    from zeroconv.data import open_dataset
     from zeroconv.data.annotating import Job, annotate_dataset, with_ray
-    from zeroconv.data.packed import pack
+    from zeroconv.data.packing import check_shards, pack
 
     if options["engine"] not in ("local", "ray"):
         raise UserError(f"there is no engine {options['engine']!r}; choose local or ray")
     if options["format"] not in ("imagefolder", "parquet", "tar"):
         raise UserError(f"there is no format {options['format']!r}; choose imagefolder, parquet or tar")
-    dataset = open_source(source, options["size"], options["limit"])
-    if Path(source).is_dir() and out.resolve() == Path(source).resolve():
-        raise UserError(f"{out} is the folder of the pictures: name another one for the training set")
+    packed = options["format"] != "imagefolder"
+    if packed and len(names) > 1:
+        raise UserError(
+            f"a {options['format']} shard holds one hint a picture, and {', '.join(names)} are "
+            "several: annotate one condition at a time, or keep the imagefolder."
+        )
+    if packed:
+        check_output(out / "data", "into")
+        check_shards(out / "data", options["format"])
+
+    dataset = open_dataset(source, size=options["size"], limit=options["limit"], wordless=True)
     job = Job(dataset, names, out, params, options["backend"])
     with progress("annotating") as callback:
-        run = with_ray if options["engine"] == "ray" else None
-        report = annotate_dataset(job, options["workers"] or None, callback, run)
-    shards = [] if options["format"] == "imagefolder" else pack(out, out / "data", options["format"], options["shard"])
-    answer = {"conditions": list(names), "drawn": report.drawn - len(report.broken), "kept": report.kept}
-    return {**answer, "broken": report.broken, "out": str(out), "shards": [str(path) for path in shards]}
-
-
-def open_source(source: str, size: int | None, limit: int | None) -> Any:
-    """A data spec or an imagefolder; a folder without a list is taken with all its pictures, captions or none."""
-    from zeroconv.data import Dataset, open_dataset
-    from zeroconv.data.folders import Folder, Row, open_folder
-    from zeroconv.data.pairs import captions_of, pictures_in
-
-    folder = Path(source)
-    if not folder.is_dir() or open_folder(folder) is not None:
-        return open_dataset(source, size=size, limit=limit)
-    rows = [Row(str(path.relative_to(folder)), captions_of(path)) for path in pictures_in(folder)[:limit]]
-    if not rows:
-        raise UserError(f"the folder {folder} holds no pictures")
-    return Dataset((Folder(folder, tuple(rows)),), size)
+        engine = with_ray if options["engine"] == "ray" else None
+        report = annotate_dataset(job, options["workers"] or None, callback, engine)
+    shards = []
+    if packed:
+        with lock_folder(out, "packing"):
+            shards = pack(out, out / "data", options["format"], options["shard"])
+    answer = {
+        "conditions": list(names),
+        "drawn": report.drawn - len(report.broken),
+        "kept": report.kept,
+    }
+    return {
+        **answer,
+        "broken": report.broken,
+        "out": str(out),
+        "shards": [str(path) for path in shards],
+    }

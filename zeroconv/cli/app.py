@@ -166,15 +166,12 @@ def annotate(
 
     Pictures that cannot be read are listed in broken.json and the exit code is 3.
     """
-    from zeroconv.cli.annotate import many, one, parse_conditions, parse_params
+    from zeroconv.cli.annotate import parse_conditions, parse_params, run
 
     params = parse_params(param or [])
     names = parse_conditions(condition, params)
     options = {"size": size, "limit": limit, "format": format, "shard": shard, "workers": workers, "engine": engine}
-    if Path(source).is_file() or (Path(source).suffix and ":" not in source and not Path(source).is_dir()):
-        report = one(names[0], Path(source), out, params, backend)
-    else:
-        report = many(names, source, out, params, {**options, "backend": backend})
+    report = run(names, source, out, params, backend, options)
     _answer(report, json, lambda: typer.echo(f"{report['drawn']} drawn, {report['kept']} kept: {report['out']}"))
     if report["broken"]:
         name, reason = next(iter(report["broken"].items()))

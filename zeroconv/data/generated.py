@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -17,7 +18,10 @@ from zeroconv.conditions import annotate, maps
 from zeroconv.conditions.pose import draw_people
 from zeroconv.data.datasets import Example
 from zeroconv.data.folders import SIDED
+from zeroconv.data.names import escapes, inside, shown
+from zeroconv.data.regular import check_regular
 from zeroconv.data.signatures import signature
+from zeroconv.data.texts import check_caption
 from zeroconv.errors import UserError
 from zeroconv.playroom import KINDS, SPLITS, Scene, render, render_image, sample_scene
 from zeroconv.playroom.scene import SIZES
@@ -33,6 +37,7 @@ from zeroconv.playroom.stickers import (
 from zeroconv.playroom.styles import find_style, style_image
 
 DEFAULT_SIZE = 128
+_TEXTS = ("file_name", "text", "concept", "name", "style", "group", "subgroup", "source", "licence", "split")
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ class Stickers:
     def key(self, i: int) -> str:
         view, index = divmod(i, len(self.records))
         record = self.records[index]
-        return json.dumps([signature(record.path), record.text, self.views is None, self.seed, view, self._composer])
+        return json.dumps([_signature(record), record.text, self.views is None, self.seed, view, self._composer])
 
     @cached_property
     def _composer(self) -> str:
@@ -163,6 +168,7 @@ class Stickers:
     def example(self, i: int, size: int | None, condition: str | None) -> Example:
         view, index = divmod(i, len(self.records))
         record = self.records[index]
+        _check_files(record)
         sides = mirrorable(record)
         if self.views is None and record.background_rgb is not None:
             return Example(self.name(i), record.image().convert("RGB"), (record.text,), None, sides)
@@ -179,6 +185,39 @@ class Stickers:
         return None
 
 
+def _check_files(record: Sticker) -> None:
+    """Raises UserError where a sticker's files lie outside of its folder, or are no ordinary files."""
+    for name in (record.file_name, record.mask_file_name):
+        if name is not None:
+            check_regular(inside(record.folder, name))
+
+
+def _signature(record: Sticker) -> str:
+    try:
+        _check_files(record)
+    except UserError:  # said when it is read
+        return "refused"
+    return signature(record.path)
+
+
+def _check_record(record: Sticker) -> None:
+    """Raises UserError for a line of metadata that says something else than a sticker's does."""
+    texts = [getattr(record, name) for name in _TEXTS]
+    names = [name for name in (record.file_name, record.mask_file_name) if name is not None]
+    rgb = record.background_rgb
+    if not all(isinstance(text, str) for text in (*texts, *names, *record.tags, record.background or "")):
+        raise UserError(f"a sticker in {record.folder} has something else than text for a name or a caption.")
+    if rgb is not None and not (len(rgb) == 3 and all(isinstance(c, int) and 0 <= c <= 255 for c in rgb)):
+        raise UserError(f"the sticker {shown(record.file_name)} in {record.folder} has no colour for a background.")
+    for name in names:
+        if os.path.isabs(name) or escapes(name):
+            inside(record.folder, name)
+    try:
+        check_caption(record.text)
+    except ValueError as error:
+        raise UserError(f"the sticker {shown(record.file_name)} in {record.folder}: {error}.") from error
+
+
 def open_stickers(
     folder: str | None,
     split: str | None,
@@ -192,6 +231,8 @@ def open_stickers(
     if folder is not None and not Path(folder).expanduser().is_dir():
         raise UserError(f"there is no sticker folder {folder}; make it with `zeroconv playroom stickers {folder}`.")
     records = load_stickers(sample_folder() if folder is None else Path(folder).expanduser(), split=split)[start:]
+    for record in records:
+        _check_record(record)
     if limit is not None and limit < len(records):
         records = [records[i * len(records) // limit] for i in range(limit)]
     return Stickers(tuple(records), views, seed, condition)

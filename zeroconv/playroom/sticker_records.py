@@ -18,6 +18,7 @@ from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
 from zeroconv.pictures import load
 
+MAX_LIST = 1 << 28  # bytes of metadata.jsonl
 SPLITS = ("train", "val", "test")
 _FAMILIES = {
     "clock": r".*(-o-clock|-thirty)$",
@@ -132,12 +133,22 @@ def load_stickers(folder: str | os.PathLike, split: str | None = None) -> list[S
     if not path.is_file():
         raise UserError(f"{folder} holds no stickers (no metadata.jsonl); make it with `zeroconv playroom stickers`")
     stickers = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_read(path).splitlines(), start=1):
         try:
             stickers.append(_from_row(json.loads(line), Path(folder)))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: not a sticker's metadata ({error})") from error
     return [s for s in stickers if split is None or s.split == split]
+
+
+def _read(path: Path) -> str:
+    """Raises UserError: too large for a list of stickers, or no UTF-8."""
+    if path.stat().st_size > MAX_LIST:
+        raise UserError(f"{path} is larger than {MAX_LIST >> 20} MiB, so it is no list of stickers")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); save it as UTF-8") from error
 
 
 def _from_row(row: Mapping[str, Any], folder: Path) -> Sticker:

@@ -259,6 +259,6 @@ def test_one_file_that_is_something_else(tmp_path):
     save_file({"model.diffusion_model.out.0.weight": torch.zeros(1)}, path)
     assert "holds no autoencoder and no text encoder" in sentence(path)
     save_file({"control_model.x": torch.zeros(1)}, path)
-    assert "holds no UNet" in sentence(path)
+    assert "is no base but a ControlNet (give it as the control)" in sentence(path)
     (tmp_path / "picture.png").write_bytes(b"png")
     assert "is no model" in sentence(tmp_path / "picture.png")

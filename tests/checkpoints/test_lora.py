@@ -240,10 +240,11 @@ def test_what_cannot_be_merged_is_said(adapter, folder, tmp_path):
     first, value = next(iter(adapter.items()))
     refused({first: value}, "has down alone")
     refused({first.replace("lora_A.weight", "hada_w1_a"): value}, "LoHa, LoKr, DoRA")
-    refused({"down_blocks.9.x.lora_A.weight": value, "down_blocks.9.x.lora_B.weight": value}, "changes down_blocks.9.x")
+    up = torch.zeros(4, value.shape[0], 1, 1)
+    refused({"down_blocks.9.x.lora_A.weight": value, "down_blocks.9.x.lora_B.weight": up}, "changes down_blocks.9.x")
     wrong = {**adapter, first: torch.zeros(RANK, 7, 3, 3)}
     refused(wrong, "its weight is .* another size")
-    refused({"lora_te2_a.lora_down.weight": value, "lora_te2_a.lora_up.weight": value}, "text_encoder_2, which this")
+    refused({"lora_te2_a.lora_down.weight": value, "lora_te2_a.lora_up.weight": up}, "text_encoder_2, which this")
     with pytest.raises(UserError, match="has the weight 'much'"):
         load_backbone(folder, lora="x.safetensors:much")
     with pytest.raises(UserError, match="no LoRA"):
@@ -251,3 +252,56 @@ def test_what_cannot_be_merged_is_said(adapter, folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no LoRA"):
         load_backbone(folder, lora=tmp_path / "empty")
+
+
+# ---------------------------------------------------------------- malformed files
+
+M = "lora_unet_mid_block_attentions_0_proj_in"
+DOWN, UP, ALPHA = f"{M}.lora_down.weight", f"{M}.lora_up.weight", f"{M}.alpha"
+GOOD = {DOWN: torch.zeros(2, 8), UP: torch.zeros(8, 2)}
+MALFORMED = {
+    "rank 0": ({DOWN: torch.zeros(0, 8), UP: torch.zeros(8, 0)}, "rank 0"),
+    "no inputs": ({DOWN: torch.zeros(2, 0), UP: torch.zeros(8, 2)}, "rank 0"),
+    "two ranks": ({DOWN: torch.zeros(2, 8), UP: torch.zeros(8, 3)}, "different ranks"),
+    "vectors": ({DOWN: torch.zeros(8), UP: torch.zeros(8)}, "no two matrices"),
+    "numbers": ({DOWN: torch.tensor(1.0), UP: torch.tensor(1.0)}, "no two matrices"),
+    "whole numbers": ({DOWN: torch.zeros(2, 8).int(), UP: torch.zeros(8, 2).int()}, "no two matrices"),
+    "one matrix": ({DOWN: torch.zeros(2, 8)}, "needs both matrices"),
+    "alpha alone": ({ALPHA: torch.tensor(1.0)}, "no LoRA|needs both matrices"),
+    "alpha NaN": ({**GOOD, ALPHA: torch.tensor(float("nan"))}, "no numbers"),
+    "alpha of three": ({**GOOD, ALPHA: torch.ones(3)}, "alpha .* no number"),
+    "empty alpha": ({**GOOD, ALPHA: torch.zeros(0)}, "alpha .* no number"),
+    "NaN": ({**GOOD, UP: torch.full((8, 2), float("nan"))}, "no numbers"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_lora_is_one_sentence(tmp_path, name):
+    state, words = MALFORMED[name]
+    save_file(state, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=words) as caught:
+        read_lora(tmp_path / "x.safetensors")
+    assert str(tmp_path / "x.safetensors") in str(caught.value)
+
+
+SAID = (
+    "[]",
+    "{",
+    "3",
+    '{"lora_alpha": "much"}',
+    '{"alpha_pattern": [1]}',
+    '{"lora_alpha": null, "alpha_pattern": {"": {}}}',
+)
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_an_alpha_that_a_header_or_a_config_gets_wrong_is_one_sentence(tmp_path, said):
+    state = {"unet.a.lora_A.weight": torch.zeros(2, 8), "unet.a.lora_B.weight": torch.zeros(8, 2)}
+    save_file(state, tmp_path / "x.safetensors", metadata={"lora_adapter_metadata": said})
+    (tmp_path / "peft").mkdir()
+    save_file(state, tmp_path / "peft" / "adapter_model.safetensors")
+    (tmp_path / "peft" / "adapter_config.json").write_text(said)
+    for path in (tmp_path / "x.safetensors", tmp_path / "peft"):
+        with pytest.raises(UserError) as caught:
+            read_lora(path)
+        assert "\n" not in str(caught.value)

@@ -53,10 +53,10 @@ KINDS = {
     "code": "holds more than tensors",
     "old pickle with code": "holds more than tensors",
     "truncated": "is damaged",
-    "empty": "is damaged",
-    "text": "damaged|holds more than tensors",
+    "empty": "is an empty file",
+    "text": "is an HTML page",
     "no tensors": "holds no tensors",
-    "a list": "holds no tensors",
+    "a list": "holds no tensors under names but a list",
 }
 
 
@@ -71,7 +71,7 @@ def test_a_bad_pickle(tmp_path, monkeypatch, kind, sentence):
     assert not (tmp_path / "must-never-run").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"<html></html>"])
+@pytest.mark.parametrize("content", [b"\xff" * 100, b"\x10" + bytes(7) + b"{" + b"x" * 20])
 def test_a_bad_safetensors_file(tmp_path, content):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
@@ -83,7 +83,7 @@ def test_no_file_and_no_weights(tmp_path):
     with pytest.raises(UserError, match="there is no weights file"):
         read_state_dict(tmp_path / "x.pth")
     (tmp_path / "x.txt").write_text("hello")
-    with pytest.raises(UserError, match="is no weights file"):
+    with pytest.raises(UserError, match=r"is a text file; zeroconv reads \.bin"):
         read_state_dict(tmp_path / "x.txt")
 
 

@@ -175,7 +175,8 @@ def test_nothing_there_or_something_else(tmp_path, capsys):
     assert "holds no ControlNet" in sentence(tmp_path)
     (tmp_path / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}')
     assert "holds a UNet2DConditionModel, not a ControlNet" in sentence(tmp_path)
-    save_file({"model.diffusion_model.x": torch.zeros(1)}, tmp_path / "sd.safetensors")
+    sd = {f"{part}.x": torch.zeros(1) for part in ("model.diffusion_model", "first_stage_model")}
+    save_file(sd, tmp_path / "sd.safetensors")
     assert "a whole Stable Diffusion (load it as a backbone)" in sentence(tmp_path / "sd.safetensors")
     save_file({"lora_unet.up.weight": torch.zeros(1)}, tmp_path / "lora.safetensors")
     assert "but a LoRA" in sentence(tmp_path / "lora.safetensors")

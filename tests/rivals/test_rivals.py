@@ -226,3 +226,19 @@ def test_a_folder_of_something_else_is_said(tmp_path: Path) -> None:
     save_file({key: value for key, value in load_file(weights).items() if key != "network.conv_out.bias"}, weights)
     with pytest.raises(UserError, match=r"lacks network\.conv_out\.bias"):
         load_rival(tmp_path / "rival", backbone)
+
+
+BROKEN_OPTIONS = [{"rank": 10**9}, {"rank": "many"}, {"rank": None}, {"rank": [1]}, {"rank": 1e300}, [1], "x"]
+
+
+@pytest.mark.parametrize("options", BROKEN_OPTIONS, ids=str)
+def test_a_rival_whose_config_makes_no_sense_is_one_sentence(tmp_path: Path, options: object) -> None:
+    import json
+
+    backbone = tiny_backbone()
+    make_rival("lora", backbone).save(tmp_path / "rival")
+    path = tmp_path / "rival" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "options": options}))
+    with pytest.raises(UserError) as caught:
+        load_rival(tmp_path / "rival", backbone)
+    assert "\n" not in str(caught.value)

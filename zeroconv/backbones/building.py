@@ -1,4 +1,6 @@
-"""diffusers and transformers modules from a config and a state dict: strictly, and without random initialisation."""
+"""diffusers and transformers modules from a config and a state dict: strictly, and without
+random initialisation.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zeroconv.checkpoints.reading import load_strict
+from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.stable_diffusion import bare_text, modern_vae
+from zeroconv.checkpoints.strict import check_finite, load_strict
 from zeroconv.errors import UserError
 
 State = Mapping[str, Tensor]
 
 
 def empty(make: Callable[[], nn.Module], where: object) -> Any:
-    """A module whose parameters are on the meta device: shapes without memory. UserError where `make` fails."""
+    """A module whose parameters are on the meta device: shapes without memory. UserError where
+    `make` fails.
+
+    Check the config by `check_config` before: a number too large makes this run on and on.
+    """
     from accelerate import init_empty_weights
 
     try:
@@ -24,44 +31,69 @@ def empty(make: Callable[[], nn.Module], where: object) -> Any:
             return make().eval()
     except UserError:
         raise
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ZeroDivisionError) as error:
-        raise UserError(f"{where}: its config describes no module that can be built ({error}).") from error
+    except Exception as error:  # diffusers, transformers and torch raise many kinds for what makes no sense
+        reason = " ".join(str(error).split())[:200].rstrip(" .") or type(error).__name__
+        raise UserError(f"{where}: its config describes no module that can be built ({reason}).") from error
 
 
 def fill(module: Any, state: State, where: object, dtype: torch.dtype | None = None) -> Any:
     """Give an empty module these weights, in `dtype` (None: as stored), laid out for speed."""
     if dtype is not None:
-        state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+        state = converted(state, dtype, where)
     return channels_last_(load_strict(module, state, where))
 
 
+def converted(state: State, dtype: torch.dtype, where: object) -> dict[str, Tensor]:
+    """The weights in another dtype, integers as they are. UserError where a number is too large
+    for it.
+    """
+    out = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    if dtype == torch.float16:
+        check_finite({key: value for key, value in state.items() if value.dtype != dtype}, where)
+        for key, value in out.items():
+            if value.is_floating_point() and value.numel() and not bool(torch.isfinite(value.abs().amax())):
+                raise UserError(
+                    f"{where}: tensor {key[:100]} holds numbers that are too large for float16 (above 65504); "
+                    "use bfloat16 or float32."
+                )
+    return out
+
+
 def channels_last_(module: Any) -> Any:
-    """Lay the weights of convolutions out as (O, H, W, C), in place. What such a convolution puts out is laid out so
-    too, and goes into the next, or into a transformer block, without being copied."""
+    """Lay the weights of convolutions out as (O, H, W, C), in place. What such a convolution
+    puts out is laid out so too, and goes into the next, or into a transformer block, without
+    being copied.
+    """
     return module.to(memory_format=torch.channels_last)
 
 
 def build_unet(config: dict, state: State, where: object, dtype: torch.dtype | None = None) -> Any:
     from diffusers import UNet2DConditionModel
 
+    check_config(config, where)
     return fill(empty(lambda: UNet2DConditionModel.from_config(config), where), state, where, dtype)
 
 
 def build_vae(config: dict, state: State, where: object, dtype: torch.dtype | None = None) -> Any:
     from diffusers import AutoencoderKL
 
+    check_config(config, where)
     return fill(empty(lambda: AutoencoderKL.from_config(config), where), modern_vae(state), where, dtype)
 
 
 def build_text_encoder(config: dict, state: State, where: object, dtype: torch.dtype | None = None) -> Any:
-    """A CLIPTextModel, or the one with a projection of SDXL's second encoder, as the config's architecture says."""
+    """A CLIPTextModel, or the one with a projection of SDXL's second encoder, as the config's
+    architecture says.
+    """
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    projected = "CLIPTextModelWithProjection" in config.get("architectures", [])
+    check_config(config, where)
+    projected = "CLIPTextModelWithProjection" in (config.get("architectures") or [])
     kind = CLIPTextModelWithProjection if projected else CLIPTextModel
     known = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype", "model_type")}
     module = empty(lambda: kind(CLIPTextConfig(**known)), where)
-    # transformers 5 dropped the `text_model.` prefix of the plain model; what a file says depends on who wrote it
+    # transformers 5 dropped the `text_model.` prefix of the plain model; what a file says depends
+    # on who wrote it
     names = {key.removeprefix("text_model."): key for key in module.state_dict()}
     renamed = {names.get(key, key): value for key, value in bare_text(state).items()}
     return fill(module, renamed, where, dtype)

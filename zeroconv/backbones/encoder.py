@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones.protocol import Connection, TextStates
+from zeroconv.checkpoints.bounds import check_config
 from zeroconv.errors import UserError
 
 # the UNet options that this file does not drive, with the only value it accepts
@@ -24,10 +26,12 @@ _FIXED_OPTIONS = {
 
 
 class UNetEncoder(nn.Module):
-    """conv_in, the down blocks and the middle block of a diffusers UNet or ControlNetModel, under diffusers' names.
+    """conv_in, the down blocks and the middle block of a diffusers UNet or ControlNetModel, under
+    diffusers' names.
 
-    It shares the modules it is given: around a frozen UNet it is the backbone's encoder, a deep copy of it is the
-    trainable copy. Its state dict has the keys of a diffusers ControlNet without the connections.
+    It shares the modules it is given: around a frozen UNet it is the backbone's encoder, a deep
+    copy of it is the trainable copy. Its state dict has the keys of a diffusers ControlNet without
+    the connections.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -49,10 +53,13 @@ class UNetEncoder(nn.Module):
         """Build it from a diffusers ControlNet config, with freshly initialised weights."""
         from diffusers import ControlNetModel
 
+        check_config({key: value for key, value in config.items() if key != "zeroconv"}, "the ControlNet")
         check_supported(config)
         try:
             return cls(ControlNetModel(**controlnet_config(config)))
-        except (TypeError, ValueError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # diffusers raises many kinds for what makes no sense
             raise UserError(f"the ControlNet's config.json describes no network that can be built: {error}.") from error
 
     def forward(self, z: Tensor, t: Tensor | int, text: TextStates, added: Tensor | None = None) -> list[Tensor]:
@@ -67,16 +74,48 @@ class UNetEncoder(nn.Module):
         return [*skips, _run(self.mid_block, x, emb, text)]
 
     def embed_time(self, n: int, t: Tensor | int, text: TextStates) -> Tensor:
-        """Sinusoids of the step through two linear layers, (N, 4·C0); SDXL adds pooled text and picture sizes."""
+        """Sinusoids of the step through two linear layers, (N, 4·C0); SDXL adds pooled text and
+        picture sizes.
+        """
         weight = self.conv_in.weight
         t = torch.as_tensor(t, device=weight.device).expand(n)
-        emb = self.time_embedding(self.time_proj(t).to(weight.dtype))
+        emb = self.time_embedding(self.time_proj(t).to(weight.dtype), self._guidance(text, n))
         if not hasattr(self, "add_embedding"):
             return emb
         if text.pooled is None or text.time_ids is None:
             raise UserError("this backbone (SDXL) needs pooled text states and time ids: make them with embed_text.")
         sizes = self.add_time_proj(text.time_ids.flatten()).reshape(n, -1)
         return emb + self.add_embedding(torch.cat([text.pooled, sizes], dim=-1).to(emb.dtype))
+
+    @property
+    def guidance_channels(self) -> int | None:
+        """Numbers that a distilled model (LCM) reads its guidance scale from; None for all
+        others.
+        """
+        layer = getattr(self.time_embedding, "cond_proj", None)
+        return None if layer is None else layer.in_features
+
+    def _guidance(self, text: TextStates, n: int) -> Tensor | None:
+        """The guidance scale's embedding (N, D), where the model reads one and it is given."""
+        width = self.guidance_channels
+        if width is None or text.guidance is None:
+            return None
+        weight = self.conv_in.weight
+        return guidance_embedding(text.guidance.to(weight.device).expand(n), width).to(weight.dtype)
+
+
+def guidance_embedding(scale: Tensor, width: int) -> Tensor:
+    """Guidance scales (N,) → sinusoids (N, width) of 1000 · (scale − 1), as diffusers gives them
+    to LCM models.
+    """
+    half = width // 2
+    frequencies = torch.exp(
+        torch.arange(half, dtype=torch.float32, device=scale.device)
+        * -(torch.log(torch.tensor(10000.0)).item() / (half - 1))
+    )
+    angles = 1000.0 * (scale.float() - 1)[:, None] * frequencies
+    embedding = torch.cat([angles.sin(), angles.cos()], dim=1)
+    return nn.functional.pad(embedding, (0, width % 2))
 
 
 def _run(block: nn.Module, x: Tensor, emb: Tensor, text: TextStates) -> Any:
@@ -103,6 +142,27 @@ def controlnet_config(config: dict) -> dict:
 
     known = inspect.signature(ControlNetModel.__init__).parameters
     return {key: value for key, value in config.items() if key in known and not key.startswith("_")}
+
+
+# channels that a UNet reads beside the latent's own 4 → what such a base is
+_MORE_CHANNELS = {
+    5: "made from depth maps (a depth base)",
+    7: "made for enlarging pictures",
+    8: "made for editing pictures (InstructPix2Pix)",
+    9: "made for inpainting (latent, mask and masked picture)",
+}
+
+
+def check_latents(config: Mapping[str, Any], where: object) -> None:
+    """Raise UserError for a base that reads more than a noisy latent."""
+    reads, gives = config.get("in_channels", 4), config.get("out_channels", 4)
+    if reads == gives or not isinstance(reads, int):
+        return
+    made = _MORE_CHANNELS.get(reads, "made for something else than pictures from noise alone")
+    raise UserError(
+        f"{where} reads latents of {reads} channels and gives {gives}: it is {made}, which zeroconv does not run yet; "
+        "give the base it was made from."
+    )
 
 
 def check_supported(config: dict) -> None:

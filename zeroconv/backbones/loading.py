@@ -12,13 +12,17 @@ import torch
 from torch import Tensor
 
 from zeroconv.backbones.building import build_text_encoder, build_unet, build_vae
+from zeroconv.backbones.encoder import check_latents
 from zeroconv.backbones.locate import locate
 from zeroconv.backbones.unet import DEFAULT_SCHEDULER, UNetBackbone
+from zeroconv.checkpoints.bounds import check_config
+from zeroconv.checkpoints.identify import kind_of_config, plain_state
 from zeroconv.checkpoints.infer import infer_text_config, infer_unet_config, infer_vae_config
 from zeroconv.checkpoints.lora import BASE, FILE, Lora, merge, parse_lora, read_lora
 from zeroconv.checkpoints.lora import PARTS as LORA_PARTS
 from zeroconv.checkpoints.reading import WEIGHT_FILES, read_config, read_state_dict, read_weights
-from zeroconv.checkpoints.stable_diffusion import from_single_file
+from zeroconv.checkpoints.sniff import foreign
+from zeroconv.checkpoints.stable_diffusion import describing, from_single_file
 from zeroconv.errors import UserError
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -102,12 +106,14 @@ def _load_folder(
     _check_folder(folder)
     unet, vae = folder / "unet", folder / "vae"
     scheduler = read_config(folder / "scheduler", "scheduler_config.json")
+    check_config(scheduler, folder / "scheduler")
+    check_latents(unet_config := read_config(unet), folder)
     if prediction_type is not None:
         scheduler["prediction_type"] = prediction_type
     texts = [sub for sub in (folder / "text_encoder", folder / "text_encoder_2") if sub.is_dir()]
     loras.check_parts(len(texts))
     return UNetBackbone(
-        build_unet(read_config(unet), loras.merged(read_weights(unet), "unet"), unet, dtype),
+        build_unet(unet_config, loras.merged(read_weights(unet), "unet"), unet, dtype),
         build_vae(read_config(vae), read_weights(vae), vae, dtype),
         [build_text_encoder(read_config(sub), loras.merged(read_weights(sub), sub.name), sub, dtype) for sub in texts],
         [load_tokenizer(folder / sub.name.replace("text_encoder", "tokenizer")) for sub in texts],
@@ -121,21 +127,42 @@ def _check_folder(folder: Path) -> None:
     if not missing:
         return
     if len(missing) == len(PARTS) and (folder / "config.json").is_file():
-        kind = read_config(folder).get("_class_name", "one component")
-        raise UserError(f"{folder} holds a {kind}, not a whole model; give the folder with unet/, vae/, text_encoder/.")
+        config = read_config(folder)
+        kind, named = kind_of_config(config), config.get("_class_name") or config.get("model_type")
+        raise UserError(
+            f"{folder} holds {f'a {named}' if named else kind.what}, not a whole model ({kind.what}); give the folder "
+            "with unet/, vae/, text_encoder/."
+        )
+    if (folder / "model_index.json").is_file():
+        _check_pipeline(folder)
     if len(missing) == len(PARTS):
         raise UserError(f"{folder} is no model folder: it has none of {', '.join(f'{p}/' for p in PARTS)}.")
     raise UserError(f"the model in {folder} is incomplete: it lacks {', '.join(f'{p}/' for p in missing)}.")
+
+
+def _check_pipeline(folder: Path) -> None:
+    """Raise UserError for a whole model of another family than Stable Diffusion 1, 2 and XL."""
+    named = str(read_config(folder, "model_index.json").get("_class_name") or "")
+    if (folder / "transformer").is_dir() or (named and not named.startswith(("StableDiffusion", "LatentConsistency"))):
+        raise UserError(
+            f"{folder} holds a {named or 'model with a transformer'}, which zeroconv does not run yet; it runs Stable "
+            "Diffusion 1.x, 2.x and XL."
+        )
 
 
 def load_tokenizer(folder: Path) -> Any:
     from transformers import CLIPTokenizer
 
     try:
-        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises OSError, TypeError and others for what is missing or broken
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"the tokenizer in {folder} cannot be read ({reason}); copy the model's again.") from error
+    if tokenizer.vocab_size < 3:  # transformers makes an empty one of a folder without a vocabulary
+        raise UserError(
+            f"the tokenizer in {folder} has no words (vocab.json or tokenizer.json); copy the model's again."
+        )
+    return tokenizer
 
 
 # ---------------------------------------------------------------- one file
@@ -143,15 +170,22 @@ def load_tokenizer(folder: Path) -> Any:
 
 def _load_file(path: Path, name: str, dtype: torch.dtype, prediction_type: str | None, loras: Loras) -> UNetBackbone:
     if path.suffix not in WEIGHT_FILES:
-        raise UserError(f"{path} is no model; give a folder or a weights file ({', '.join(sorted(WEIGHT_FILES))}).")
-    parts = from_single_file(read_state_dict(path), path)
+        what = foreign(path) if path.is_file() else "no file"
+        raise UserError(
+            f"{path} is no model{f' but {what}' if what else ''}; give a folder or a weights file "
+            f"({', '.join(sorted(WEIGHT_FILES))})."
+        )
+    parts = from_single_file(plain_state(read_state_dict(path)), path)
     scheduler = single_file_scheduler(path, parts.open_clip, prediction_type)
     size = 96 if scheduler["prediction_type"] == "v_prediction" else 64  # SD 2.x learned v at 768 pixels
-    text_config = infer_text_config(parts.text, "gelu" if parts.open_clip else "quick_gelu")
+    with describing(path):
+        text_config = infer_text_config(parts.text, "gelu" if parts.open_clip else "quick_gelu")
+        unet_config, vae_config = infer_unet_config(parts.unet, size), infer_vae_config(parts.vae)
+    check_latents(unet_config, path)
     loras.check_parts(1)
     return UNetBackbone(
-        build_unet(infer_unet_config(parts.unet, size), loras.merged(parts.unet, "unet"), path, dtype),
-        build_vae(infer_vae_config(parts.vae), parts.vae, path, dtype),
+        build_unet(unet_config, loras.merged(parts.unet, "unet"), path, dtype),
+        build_vae(vae_config, parts.vae, path, dtype),
         [build_text_encoder(text_config, loras.merged(parts.text, "text_encoder"), path, dtype)],
         [_tokenizer_for(path, parts.open_clip)],
         scheduler,

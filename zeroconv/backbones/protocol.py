@@ -29,6 +29,7 @@ class TextStates:
     hidden: Tensor  # (N, L, D), one state a token
     pooled: Tensor | None = None  # (N, P), SDXL only
     time_ids: Tensor | None = None  # (N, 6), SDXL only: height, width, top, left, target height, target width
+    guidance: Tensor | None = None  # (N,), the guidance scale; read by distilled models only (LCM)
 
     def __len__(self) -> int:
         return self.hidden.shape[0]
@@ -102,6 +103,11 @@ class Backbone(Protocol):
 
     def decode(self, skips: Sequence[Tensor], t: Tensor | int, text: TextStates) -> Tensor:
         """The tensors of `encode`, residuals added → the model's output (N, C, H, W)."""
+
+    @property
+    def reads_guidance(self) -> bool:
+        """Whether the guidance scale is an input of the model (`TextStates.guidance`), which then needs no second,
+        unconditional pass."""
 
     def embed_text(self, prompts: Sequence[str]) -> TextStates: ...
 

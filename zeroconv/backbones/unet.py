@@ -11,7 +11,8 @@ from typing import Any, Literal, Self, cast
 import torch
 from torch import Tensor, nn
 
-from zeroconv.backbones.encoder import UNetEncoder, check_supported
+from zeroconv.backbones.encoder import UNetEncoder, check_latents, check_supported
+from zeroconv.backbones.numbers import check_numbers
 from zeroconv.backbones.protocol import Connection, TextStates
 from zeroconv.errors import UserError
 
@@ -38,11 +39,12 @@ class UNetBackbone:
         for module in self._modules():
             module.requires_grad_(False).eval()
         if unet is not None:
+            check_latents(cast(Any, unet).config, name)
             check_supported(dict(cast(Any, unet).config))
         self._encoder = UNetEncoder(unet).eval() if unet is not None else None
         self.scheduler_config = dict(scheduler_config or DEFAULT_SCHEDULER)
         self.prediction_type = _prediction_type(self.scheduler_config, name)
-        self.alphas_cumprod = _alphas_cumprod(self.scheduler_config)
+        self.alphas_cumprod = _alphas_cumprod(self.scheduler_config, name)
 
     # ---------------------------------------------------------------- the UNet, in two halves
 
@@ -66,7 +68,10 @@ class UNetBackbone:
 
     def copy_encoder(self) -> UNetEncoder:
         """The trainable copy: the encoder's weights, all of which may train."""
-        return copy.deepcopy(self.encoder).requires_grad_(True)
+        made = copy.deepcopy(self.encoder).requires_grad_(True)
+        if made.guidance_channels is not None:
+            made.time_embedding.cond_proj = None  # no ControlNet reads the guidance scale
+        return made
 
     # ---------------------------------------------------------------- text
 
@@ -104,7 +109,9 @@ class UNetBackbone:
         """Images (N, 3, H, W) in [−1, 1] → moments (N, 2C, h, w): mean ‖ log-variance, not scaled."""
         vae = self.vae
         images = images.to(vae.device, vae.dtype)
-        return torch.cat([vae.encode(part).latent_dist.parameters for part in _in_chunks(images, images.shape)])
+        found = torch.cat([vae.encode(part).latent_dist.parameters for part in _in_chunks(images, images.shape)])
+        check_numbers(found, f"the latents that the VAE of {self.name} makes of pictures", vae.dtype)
+        return found
 
     def latents_from_moments(
         self, moments: Tensor, generator: torch.Generator | None = None, sample: bool = True
@@ -121,10 +128,12 @@ class UNetBackbone:
     def decode_latents(self, z: Tensor) -> Tensor:
         """Latents (N, C, h, w) → images (N, 3, H, W), float32 in [0, 1]; a few at a time to bound the memory."""
         vae = self.vae
+        check_numbers(z, f"the latents that {self.name} has made", self.dtype)
         z = (z / vae.config.scaling_factor).to(vae.device, vae.dtype)
         pixels = (z.shape[0], 3, z.shape[2] * self.latent_scale, z.shape[3] * self.latent_scale)
         with _no_float16(z.device.type):
             images = torch.cat([vae.decode(part).sample.float() for part in _in_chunks(z, pixels)])
+        check_numbers(images, f"the pictures that the VAE of {self.name} decodes", vae.dtype)
         return (images / 2 + 0.5).clamp(0, 1)
 
     # ---------------------------------------------------------------- what it is
@@ -145,6 +154,10 @@ class UNetBackbone:
     @property
     def connections(self) -> tuple[Connection, ...]:
         return self.encoder.connections
+
+    @property
+    def reads_guidance(self) -> bool:
+        return self._unet is not None and self.encoder.guidance_channels is not None
 
     @property
     def vae(self) -> Any:
@@ -208,12 +221,18 @@ def _prediction_type(config: dict, name: str) -> Literal["epsilon", "v_predictio
     return kind
 
 
-def _alphas_cumprod(config: dict) -> Tensor:
+def _alphas_cumprod(config: dict, name: str) -> Tensor:
     from diffusers import DDPMScheduler
 
     known = inspect.signature(DDPMScheduler.__init__).parameters
-    scheduler = DDPMScheduler(**{k: v for k, v in config.items() if k in known and k != "variance_type"})
-    return scheduler.alphas_cumprod.float()
+    try:
+        scheduler = DDPMScheduler(**{k: v for k, v in config.items() if k in known and k != "variance_type"})
+        alphas = scheduler.alphas_cumprod.float()
+    except Exception as error:  # numpy, torch and diffusers raise many kinds for what makes no sense
+        raise UserError(f"the scheduler's config of {name} describes no noise schedule ({error}).") from error
+    if not bool(torch.isfinite(alphas).all()):
+        raise UserError(f"the scheduler's config of {name} gives noise levels that are no numbers.")
+    return alphas
 
 
 CHUNK_PIXELS = 4 * 512 * 512  # what the autoencoder holds in one pass

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from zeroconv.checkpoints.controlnet import diffusers_to_original, layout_of, original_to_diffusers
 from zeroconv.checkpoints.convert import convert
+from zeroconv.checkpoints.identify import identify
 from zeroconv.checkpoints.infer import infer_config
-from zeroconv.checkpoints.reading import check_strict, load_strict, read_state_dict
+from zeroconv.checkpoints.reading import read_state_dict
+from zeroconv.checkpoints.strict import check_strict, load_strict
 
 __all__ = [
     "check_strict",
     "convert",
     "diffusers_to_original",
+    "identify",
     "infer_config",
     "layout_of",
     "load_strict",

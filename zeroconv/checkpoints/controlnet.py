@@ -7,6 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from zeroconv.checkpoints.identify import identify, refuse_other_kind
+from zeroconv.checkpoints.kinds import CONTROL
 from zeroconv.checkpoints.names import Names, Topology, controlnet_names, inverse, rename
 from zeroconv.errors import UserError
 
@@ -16,17 +18,24 @@ Layout = Literal["original", "diffusers"]
 
 
 def layout_of(state: Mapping[str, Tensor], where: object = "the checkpoint") -> Layout:
-    """Which of the two layouts a ControlNet's weights have; UserError for anything else."""
+    """Which of the two layouts a ControlNet's weights have; UserError for anything else, saying
+    what it is.
+    """
+    if (kind := identify(state)) is not CONTROL:
+        raise refuse_other_kind(kind, "ControlNet", where, state)
     if f"{PREFIX}input_hint_block.0.weight" in state or "input_hint_block.0.weight" in state:
         return "original"
     if "controlnet_cond_embedding.conv_in.weight" in state or "controlnet_cond_embedding.conv_out.weight" in state:
         return "diffusers"
-    kind = _other_kind(state)
-    raise UserError(f"{where} is no ControlNet{kind}; it has neither input_hint_block nor controlnet_cond_embedding.")
+    raise UserError(
+        f"{where} lacks input_hint_block.0.weight or controlnet_cond_embedding.conv_in.weight, where a ControlNet's "
+        "hint enters; the file is incomplete."
+    )
 
 
 def original_to_diffusers(state: Mapping[str, Tensor], where: object = "the checkpoint") -> dict[str, Tensor]:
-    """The original single file, bare, with its `control_model.` prefix, or inside a full model → diffusers' keys.
+    """The original single file, bare, with its `control_model.` prefix, or inside a full model →
+    diffusers' keys.
 
     Raises UserError naming the first tensors that are missing or that no ControlNet has.
     """
@@ -43,7 +52,9 @@ def original_to_diffusers(state: Mapping[str, Tensor], where: object = "the chec
 def diffusers_to_original(
     state: Mapping[str, Tensor], where: object = "the checkpoint", prefix: str = PREFIX
 ) -> dict[str, Tensor]:
-    """diffusers' keys → the original layout, with its `control_model.` prefix unless told otherwise."""
+    """diffusers' keys → the original layout, with its `control_model.` prefix unless told
+    otherwise.
+    """
     if "controlnet_cond_embedding.conv_in.weight" not in state:
         raise UserError(
             f"{where} has no controlnet_cond_embedding.conv_in.weight; only a ControlNet with the released hint "
@@ -59,7 +70,8 @@ def _diffusers_names(state: Mapping[str, Tensor]) -> Names:
     return controlnet_names(Topology.of_diffusers(state), hint)
 
 
-# modules that not every ControlNet has: SDXL's extra embedding; a shortcut where a block keeps its width
+# modules that not every ControlNet has: SDXL's extra embedding; a shortcut where a block keeps its
+# width
 _OPTIONAL = ("label_emb", "add_embedding", "skip_connection", "conv_shortcut")
 
 
@@ -71,13 +83,3 @@ def _check_modules(state: Mapping[str, Tensor], modules: set[str], where: object
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         listed = ", ".join(f"{m}.weight" for m in missing[:3])
         raise UserError(f"{where} lacks {listed}{more}; the file is incomplete or belongs to another kind of model.")
-
-
-def _other_kind(state: Mapping[str, Tensor]) -> str:
-    if any(key.startswith("model.diffusion_model.") for key in state):
-        return " but a whole Stable Diffusion (load it as a backbone)"
-    if any("lora" in key for key in state):
-        return " but a LoRA"
-    if "conv_out.weight" in state and "conv_in.weight" in state:
-        return " but a UNet (load its folder as a backbone)"
-    return ""

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zeroconv.checkpoints.controlnet import diffusers_to_original, layout_of, original_to_diffusers
-from zeroconv.checkpoints.infer import infer_config
-from zeroconv.checkpoints.reading import check_strict, read_config, read_metadata, read_state_dict
-from zeroconv.checkpoints.sharing import read_shared
+from zeroconv.checkpoints.control_file import note_pooling, read_control
+from zeroconv.checkpoints.controlnet import diffusers_to_original
+from zeroconv.checkpoints.reading import read_config
+from zeroconv.checkpoints.strict import check_strict
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder, atomic_write, check_not_input, check_output
 
@@ -69,23 +69,23 @@ def _beside(source: Path) -> list[Path]:
 
 
 def read_controlnet(source: Path) -> tuple[dict, dict[str, Tensor]]:
-    """Config and weights, both in diffusers' terms."""
-    if source.is_dir():
-        return read_shared(source, read_config(source))
-    state = read_state_dict(source)
-    if layout_of(state, source) == "original":
-        state = original_to_diffusers(state, source)
-    metadata = read_metadata(source)
-    return (json.loads(metadata["zeroconv"]) if "zeroconv" in metadata else infer_config(state)), state
+    """Config and weights, both in diffusers' terms; of a whole control, as a difference needs its base."""
+    found = read_control(source)
+    note_pooling(found)
+    return found.config, found.whole(None)
 
 
 def check_controlnet(config: dict, state: dict[str, Tensor], where: object) -> None:
     """Raise UserError unless diffusers' ControlNetModel of this config has exactly these tensors."""
     from diffusers import ControlNetModel
 
-    ours = config.get("zeroconv", {})
+    ours = config.get("zeroconv") or {}
     if ours.get("connections") == "lite" or ours.get("hint_encoder", "released") != "released":
         raise UserError(f"{where} has parts that no other tool knows: lite connections or the paper's hint encoder.")
-    with torch.device("meta"):
-        model = ControlNetModel.from_config({k: v for k, v in config.items() if k != "zeroconv"})
+    plain = {k: v for k, v in config.items() if k != "zeroconv"}
+    try:
+        with torch.device("meta"):
+            model = ControlNetModel.from_config(plain)
+    except Exception as error:  # diffusers and torch raise many kinds for a config that makes no sense
+        raise UserError(f"{where}: its config describes no ControlNet that can be built ({error}).") from error
     check_strict(model.state_dict(), state, where)

@@ -7,7 +7,6 @@ after diffusers' names or the original ones. A file becomes `{part: {module: Low
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -17,8 +16,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from zeroconv.checkpoints.identify import identify, refuse_folder, refuse_other_kind
+from zeroconv.checkpoints.kinds import LORA, UNKNOWN
 from zeroconv.checkpoints.names import Topology, unet_names
-from zeroconv.checkpoints.reading import read_config, read_metadata, read_state_dict
+from zeroconv.checkpoints.reading import read_config, read_metadata, read_state_dict, read_text_table
+from zeroconv.checkpoints.strict import check_finite
 from zeroconv.errors import UserError
 
 FILE = "pytorch_lora_weights.safetensors"  # where diffusers looks in a folder
@@ -105,24 +107,32 @@ def read_lora(path: str | os.PathLike) -> Lora:
     if path.is_dir():
         found = [path / name for name in _FILES if (path / name).is_file()]
         if not found:
+            if (path / "config.json").is_file() or (path / "model_index.json").is_file():
+                raise refuse_folder(path, "LoRA")
             raise UserError(f"the folder {path} holds no LoRA; it has none of {', '.join(_FILES)}.")
         if found[0].name == _FILES[1]:
             config = read_config(path, "adapter_config.json")
         path = found[0]
     state = read_state_dict(path)
+    if (found_kind := identify(state)) not in (LORA, UNKNOWN):
+        raise refuse_other_kind(found_kind, "LoRA", path, state)
+    check_finite(state, path)
     modules: dict[str, dict[str, Tensor]] = {}
     for key, value in state.items():
         module, kind = _split(key, path)
         modules.setdefault(module, {})[kind] = value
-    config = config or json.loads(read_metadata(path).get("lora_adapter_metadata", "{}"))
+    config = config or read_text_table(
+        read_metadata(path).get("lora_adapter_metadata", "{}"), f"{path}: what its header says of the adapter"
+    )
     parts: dict[str, dict[str, LowRank]] = {}
     for module, found_in in modules.items():
         if not {"down", "up"} <= found_in.keys():
             have = next(iter(found_in))
             raise UserError(f"{path}: {module} has {have} alone; a LoRA needs both matrices, so the file is damaged.")
+        _check_matrices(found_in["down"], found_in["up"], module, path)
         prefix = next(p for p in _PREFIXES if module.startswith(p))
         name, part = module.removeprefix(prefix), _PREFIXES[prefix]
-        scale = _scale(found_in, name, part, config)
+        scale = _checked_scale(found_in, name, part, config, path)
         parts.setdefault(part, {})[name] = LowRank(found_in["down"], found_in["up"], scale)
     return Lora(parts, path)
 
@@ -136,6 +146,29 @@ def _split(key: str, where: Path) -> tuple[str, str]:
         if key.endswith("." + end):
             return key[: -len(end) - 1], kind
     raise UserError(f"{where} has {key}, which is no part of a LoRA; LoHa, LoKr, DoRA and lora_mid are not supported.")
+
+
+def _check_matrices(down: Tensor, up: Tensor, module: str, where: Path) -> None:
+    """Raise UserError unless `down` (r, in, …) and `up` (out, r, …) are float matrices of one rank, at least 1."""
+    shapes = f"{list(up.shape)} × {list(down.shape)}"
+    if down.ndim < 2 or up.ndim < 2 or not (down.is_floating_point() and up.is_floating_point()):
+        raise UserError(f"{where}: {module[:100]} holds {shapes}, which are no two matrices of floats; it is damaged.")
+    if not down.shape[0] or not down.numel() or not up.numel():
+        raise UserError(f"{where}: {module[:100]} has rank 0 ({shapes}), so it changes nothing; it is damaged.")
+    if up[0].numel() != down.shape[0]:
+        raise UserError(
+            f"{where}: the matrices of {module[:100]}, {shapes}, have different ranks; the file is damaged."
+        )
+
+
+def _checked_scale(matrices: Mapping[str, Tensor], module: str, part: str, config: Mapping, where: Path) -> float:
+    try:
+        scale = _scale(matrices, module, part, config)
+    except (TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+        raise UserError(f"{where}: the alpha of {module[:100]} is no number ({error}); the file is damaged.") from error
+    if not math.isfinite(scale):
+        raise UserError(f"{where}: the alpha of {module[:100]} is {scale}, no finite number; the file is damaged.")
+    return scale
 
 
 def _scale(matrices: Mapping[str, Tensor], module: str, part: str, config: Mapping) -> float:

@@ -29,16 +29,21 @@ _VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "
 
 @dataclass(frozen=True)
 class Topology:
-    """What the names depend on: residual blocks a level, and which levels attend to the text."""
+    """What the names depend on: residual blocks a level, which levels attend to the text, whether the middle does.
+
+    A middle block without attention is a single residual block (the "small" controls of SDXL).
+    """
 
     layers: int
     attention: tuple[bool, ...]
+    middle: bool = True
 
     @classmethod
     def of_diffusers(cls, keys: Iterable[str]) -> Topology:
         keys = set(keys)
         layers, levels = _count(keys, "down_blocks.0.resnets.{}.conv1.weight"), _count(keys, _LEVEL)
-        return cls(layers, tuple(f"down_blocks.{i}.attentions.0.norm.weight" in keys for i in range(levels)))
+        attention = tuple(f"down_blocks.{i}.attentions.0.norm.weight" in keys for i in range(levels))
+        return cls(layers, attention, "mid_block.attentions.0.norm.weight" in keys)
 
     @classmethod
     def of_original(cls, keys: Iterable[str]) -> Topology:
@@ -47,7 +52,8 @@ class Topology:
         halvings = [k for k in range(1, blocks + 1) if f"input_blocks.{k}.0.op.weight" in keys]
         layers = (halvings[0] if halvings else blocks + 1) - 1
         firsts = [1, *(k + 1 for k in halvings)]
-        return cls(layers, tuple(f"input_blocks.{k}.1.norm.weight" in keys for k in firsts))
+        attention = tuple(f"input_blocks.{k}.1.norm.weight" in keys for k in firsts)
+        return cls(layers, attention, "middle_block.1.norm.weight" in keys)
 
 
 _LEVEL = "down_blocks.{}.resnets.0.conv1.weight"
@@ -75,8 +81,10 @@ def encoder_names(topology: Topology) -> Names:
         if level < len(topology.attention) - 1:
             names[f"down_blocks.{level}.downsamplers.0.conv"] = f"input_blocks.{k}.0.op"
             k += 1
-    names |= _resnet("mid_block.resnets.0", "middle_block.0") | _resnet("mid_block.resnets.1", "middle_block.2")
-    return names | {"mid_block.attentions.0": "middle_block.1"}
+    names |= _resnet("mid_block.resnets.0", "middle_block.0")
+    if topology.middle:
+        names |= {"mid_block.attentions.0": "middle_block.1"} | _resnet("mid_block.resnets.1", "middle_block.2")
+    return names
 
 
 def unet_names(topology: Topology) -> Names:

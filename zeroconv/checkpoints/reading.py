@@ -1,120 +1,171 @@
-"""Weights from files, without ever running what a file says; and into modules, strictly."""
+"""Weights and configs from files, without ever running what a file says."""
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from zeroconv.checkpoints.pickled import read_pickled
+from zeroconv.checkpoints.sniff import check_weights_file, foreign
+from zeroconv.checkpoints.strict import check_kind
 from zeroconv.errors import UserError
 
 PICKLED = (".pth", ".ckpt", ".pt", ".bin")
 WEIGHT_FILES = (*PICKLED, ".safetensors")
+LONGEST_JSON = 32 * 2**20  # bytes; the longest index of shards has about one
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Read .safetensors, or .pth, .ckpt, .pt, .bin by `torch.load(weights_only=True)`; on the CPU, as stored.
+    """Read .safetensors, or .pth, .ckpt, .pt, .bin by `torch.load(weights_only=True)`; on the CPU,
+    as stored.
 
-    Raises UserError for a missing, truncated or foreign file, and for a pickle that holds anything but tensors.
+    The content decides which of the two it is. Raises UserError, one sentence that names the file:
+    missing, cut short, something else than weights (and what), a pickle that holds more than
+    tensors, and tensors that are sparse, quantised, complex or without data.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"there is no weights file {path}; check the path.")
-    if path.suffix not in WEIGHT_FILES:
-        raise UserError(f"{path} is no weights file; zeroconv reads {', '.join(sorted(WEIGHT_FILES))}.")
-    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
+    _check_there(path)
+    form = check_weights_file(path)
+    if form in ("zip", "pickle"):
+        state = read_pickled(path, form == "zip")
+    elif form == "safetensors" or path.suffix == ".safetensors":
+        state = _read_safetensors(path)
+    else:
+        raise UserError(f"{path} is damaged or no checkpoint: it begins like none; download or write it again.")
     if not state:
         raise UserError(f"{path} holds no tensors, so there are no weights to load; is it the right file?")
+    for name, value in state.items():
+        check_kind(name, value, path)
     return state
+
+
+def _check_there(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a weights file; give the file in it.")
+    if not path.is_file():  # a FIFO or a device too: reading one may never end
+        raise UserError(f"there is no weights file {path}; check the path.")
+    if path.suffix not in WEIGHT_FILES:
+        what = foreign(path) or "no weights file"
+        raise UserError(f"{path} is {what}; zeroconv reads {', '.join(sorted(WEIGHT_FILES))}.")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged or no safetensors file ({error}); download or write it again.") from error
-
-
-def _read_pickled(path: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # the library's own errors, and those of torch for a dtype or shape that it lacks
         raise UserError(
-            f"{path} holds more than tensors, and unpickling it could run code, so it is refused; "
-            "ask for a .safetensors file, or convert it where you trust it."
+            f"{path} is damaged or no safetensors file ({_first_line(error)}); download or write it again."
         ) from error
-    except Exception as error:  # a broken zip, an empty file, text: torch raises half a dozen kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is damaged or no checkpoint ({reason}); download or write it again.") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def read_names(path: Path) -> list[str]:
+    """The names of a weights file's tensors; of .safetensors its header alone is read."""
+    _check_there(path)
+    if check_weights_file(path) in ("zip", "pickle"):
+        return list(read_state_dict(path))
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except Exception as error:
+        raise UserError(
+            f"{path} is damaged or no safetensors file ({_first_line(error)}); download or write it again."
+        ) from error
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, str]:
     """The text written into a .safetensors header; empty for other files."""
-    if Path(path).suffix != ".safetensors":
+    path = Path(path)
+    if path.suffix != ".safetensors" or check_weights_file(path) in ("zip", "pickle"):
         return {}
-    with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except Exception as error:
+        raise UserError(
+            f"{path} is damaged or no safetensors file ({_first_line(error)}); download or write it again."
+        ) from error
+
+
+def read_text_table(text: str, where: object) -> dict[str, Any]:
+    """A JSON object from a header. Raises UserError where the text is none."""
+    try:
+        found = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} holds no JSON ({_first_line(error)}); write the file again.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{where} holds no JSON object; write the file again.")
+    return found
 
 
 def read_config(folder: Path, name: str = "config.json") -> dict:
     """A component's config; UserError where it is missing or no JSON object."""
     path = folder / name
+    if not path.exists():
+        raise UserError(f"{folder} has no {name}, so it is no model folder; check the path.")
+    if not path.is_file() or path.stat().st_size > LONGEST_JSON:
+        raise UserError(f"{path} is no config: it is no file, or larger than {LONGEST_JSON:,} bytes.")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} has no {name}, so it is no model folder; check the path.") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is damaged ({error}); download or write it again.") from error
+        config = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_no_number)
+    except (OSError, ValueError, RecursionError) as error:
+        what = foreign(path)
+        reason = what if what not in (None, "a JSON text") else _first_line(error)
+        raise UserError(f"{path} is damaged ({reason}); download or write it again.") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} holds no JSON object; download or write it again.")
     return config
 
 
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
+
+
 def read_weights(folder: Path, names: Iterable[str] = ("diffusion_pytorch_model", "model", "pytorch_model")) -> dict:
-    """The weights in a component's folder: plain, float16 variant, or in shards; safetensors before pickles."""
+    """The weights in a component's folder: plain, float16 variant, or in shards; safetensors
+    before pickles.
+    """
     for suffix in (".safetensors", ".fp16.safetensors", ".safetensors.index.json", ".bin"):
         for name in names:
             path = folder / f"{name}{suffix}"
             if path.is_file() and suffix.endswith(".json"):
-                shards = sorted(set(read_config(folder, path.name).get("weight_map", {}).values()))
-                return {key: value for shard in shards for key, value in read_state_dict(folder / shard).items()}
+                return _read_shards(folder, path.name)
             if path.is_file():
                 return read_state_dict(path)
     raise UserError(f"{folder} holds no weights (such as diffusion_pytorch_model.safetensors); download it again.")
 
 
-def check_strict(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], where: object) -> None:
-    """Raise UserError unless `state` has exactly the tensors of `expected`, in the same shapes."""
-    missing = [key for key in expected if key not in state]
-    unexpected = [key for key in state if key not in expected]
-    if missing or unexpected:
-        parts = [f"lacks {_first(missing)}"] if missing else []
-        parts += [f"has the unknown {_first(unexpected)}"] if unexpected else []
-        raise UserError(f"{where} {' and '.join(parts)}; it belongs to another kind of model.")
-    for key, value in state.items():
-        if value.shape != expected[key].shape:
-            found, wanted = list(value.shape), list(expected[key].shape)
-            raise UserError(
-                f"{where}: tensor {key} has shape {found}, expected {wanted}; it belongs to a model of another size."
-            )
+def _read_shards(folder: Path, index: str) -> dict[str, Tensor]:
+    """The tensors of the shards that an index names. They lie beside it: a name with a folder in
+    it is refused.
+    """
+    table = read_config(folder, index).get("weight_map")
+    where = folder / index
+    if not isinstance(table, dict) or not table or not all(isinstance(shard, str) for shard in table.values()):
+        raise UserError(f"{where} has no weight_map from tensors to files; download it again.")
+    state: dict[str, Tensor] = {}
+    for shard in sorted(set(table.values())):
+        if not is_plain_name(shard):
+            raise UserError(f"{where} names the shard {shard[:80]!r}, which is not beside it, so it is refused.")
+        if not (folder / shard).is_file():
+            raise UserError(f"{folder} lacks the shard {shard}, which {index} names; download it again.")
+        state |= read_state_dict(folder / shard)
+    if lost := sorted(set(table) - set(state)):
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise UserError(f"the shards of {folder} lack {lost[0][:100]}{more}, which {index} names; download them again.")
+    return state
 
 
-def load_strict(module: nn.Module, state: Mapping[str, Tensor], where: object) -> nn.Module:
-    """Give the module these very tensors (it may be built on the meta device), after `check_strict`."""
-    check_strict(module.state_dict(), state, where)
-    module.load_state_dict(state, assign=True)
-    return module
+def is_plain_name(name: str) -> bool:
+    """Whether a name from a file is that of something beside it: no folder, no way up, no drive."""
+    return bool(name) and name not in (".", "..") and not set(name) & set("/\\:\0") and Path(name).name == name
 
 
-def _first(keys: list[str], n: int = 3) -> str:
-    more = f" and {len(keys) - n} more" if len(keys) > n else ""
-    return ", ".join(keys[:n]) + more
+def _first_line(error: Exception) -> str:
+    words = str(error).strip().splitlines()
+    return words[0][:200].rstrip(" .") if words else type(error).__name__

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from zeroconv.checkpoints.reading import read_weights
+from zeroconv.checkpoints.reading import is_plain_name, read_weights
 from zeroconv.errors import UserError
 
 NAMES = ("diffusion_pytorch_model",)
@@ -22,10 +22,12 @@ def read_shared(folder: Path, config: dict) -> tuple[dict, dict[str, Tensor]]:
 
     Raises UserError where the folder that it shares with is missing.
     """
-    state, ours = read_weights(folder, NAMES), config.get("zeroconv", {})
-    if not (name := ours.get("shared")):
+    state, ours = read_weights(folder, NAMES), config.get("zeroconv")
+    if not isinstance(ours, dict) or not (name := ours.get("shared")):
         return config, state
-    other = folder.parent / str(name)
+    if not isinstance(name, str) or not is_plain_name(name):
+        raise UserError(f"{folder} shares weights with {str(name)[:80]!r}, which is no name of a folder beside it.")
+    other = folder.parent / name
     if not other.is_dir():
         raise UserError(
             f"{folder} holds only its own part: put the folder {name}, which it shares the rest with, beside it."

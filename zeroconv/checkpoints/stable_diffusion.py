@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from zeroconv.checkpoints.identify import identify, refuse_other_kind
+from zeroconv.checkpoints.kinds import CONTROL, Kind
 from zeroconv.checkpoints.names import Topology, inverse, rename, unet_names, vae_names
 from zeroconv.errors import UserError
 
@@ -46,6 +49,10 @@ def from_single_file(state: Mapping[str, Tensor], where: object = "the checkpoin
     """
     if any(key.startswith("conditioner.embedders.") for key in state):
         raise UserError(f"{where} is an SDXL in one file, which zeroconv does not read; give its diffusers folder.")
+    if not any(key.startswith(UNET) for key in state):
+        kind = identify(state)
+        kind = Kind(CONTROL.name, CONTROL.what, "give it as the control") if kind is CONTROL else kind
+        raise refuse_other_kind(kind, "base", where, state)
     unet, vae = _under(state, UNET), _under(state, VAE)
     clip, open_clip = _under(state, CLIP), _under(state, OPEN_CLIP)
     parts = {"UNet": unet, "autoencoder": vae, "text encoder": clip or open_clip}
@@ -53,6 +60,11 @@ def from_single_file(state: Mapping[str, Tensor], where: object = "the checkpoin
     if missing:
         raise UserError(f"{where} holds no {' and no '.join(missing)}; a backbone in one file needs all three.")
     vae = {k: v for k, v in vae.items() if k.startswith(("encoder.", "decoder.", "quant_conv.", "post_quant_conv."))}
+    with describing(where):
+        return _parts(unet, vae, clip, open_clip, where)
+
+
+def _parts(unet: State, vae: State, clip: State, open_clip: State, where: object) -> StableDiffusion:
     vae = rename(vae, inverse(vae_names(*_vae_shape(vae, "encoder.down.{}.block.{}.conv1.weight"))), where)
     return StableDiffusion(
         unet=rename(unet, inverse(unet_names(Topology.of_original(unet))), where),
@@ -60,6 +72,21 @@ def from_single_file(state: Mapping[str, Tensor], where: object = "the checkpoin
         text=_from_open_clip(open_clip, where) if open_clip else bare_text(clip),
         open_clip=bool(open_clip),
     )
+
+
+@contextmanager
+def describing(where: object) -> Iterator[None]:
+    """Inside, a tensor that is missing or has another number of axes than in any base is one sentence."""
+    try:
+        yield
+    except UserError as error:
+        said = str(error)
+        raise (error if str(where) in said else UserError(f"{where}: {said}")) from error.__cause__
+    except KeyError as error:
+        raise UserError(f"{where} lacks {error.args[0]}; it is damaged or no Stable Diffusion.") from error
+    except (IndexError, ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200].rstrip(" .")
+        raise UserError(f"{where} holds tensors of shapes that no Stable Diffusion has ({reason}).") from error
 
 
 def to_single_file(model: StableDiffusion) -> State:

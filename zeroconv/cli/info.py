@@ -1,4 +1,6 @@
-"""What `zeroconv info` says about a model: read from its files, with nothing of it loaded that is not needed."""
+"""What `zeroconv info` says about a model: read from its files, with nothing of it loaded that
+is not needed.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from zeroconv.errors import UserError
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Facts about a base model, a control or a condition: kind, parameters, connections, licence, card.
+    """Facts about a base model, a control or a condition: kind, parameters, connections, licence,
+    card.
 
     Raises:
         UserError: nothing is there under that name, or it is no model.
@@ -21,12 +24,14 @@ def describe(name: str) -> dict[str, Any]:
         return entry
     path = locate(name, "model")
     kind = _kind(path)
-    report = _backbone(name) if kind == "base" else _rival(path) if kind == "rival" else _control(name)
+    report = _backbone(name) if kind == "base" else _rival(path) if kind == "rival" else _control(path)
     return {"name": name, "kind": kind, "path": str(path), **report, **_card(path)}
 
 
 def _condition(name: str) -> dict[str, Any] | None:
-    """Facts about a condition, where `name` is one of its names and no file; the networks that read it, by licence."""
+    """Facts about a condition, where `name` is one of its names and no file; the networks that
+    read it, by licence.
+    """
     from zeroconv.annotators import LEARNED
     from zeroconv.conditions import find
 
@@ -53,23 +58,20 @@ def _condition(name: str) -> dict[str, Any] | None:
 
 
 def _kind(path: Path) -> str:
-    """`base`, `control` or `rival`, told from the files."""
+    """`base`, `control` or `rival`, told from the files. UserError says what anything else is."""
+    from zeroconv.checkpoints.identify import identify
+    from zeroconv.checkpoints.kinds import UNKNOWN
     from zeroconv.checkpoints.lora import BASE
 
-    if path.is_dir():
-        if (path / "model_index.json").is_file() or (path / BASE).is_file():
-            return "base"
-        if (path / "config.json").is_file():
-            from zeroconv.rivals import is_rival
-
-            return "rival" if is_rival(path) else "control"
+    kind = identify(path)
+    if kind.name in ("base", "control", "rival"):
+        return kind.name
+    if kind is UNKNOWN and path.is_dir():
         raise UserError(
             f"the folder {path} is no model: it holds neither model_index.json (a base) nor config.json (a control) "
             f"nor {BASE} (a LoRA and the name of its base)"
         )
-    from zeroconv.checkpoints.reading import read_state_dict
-
-    return "base" if any(key.startswith("model.diffusion_model.") for key in read_state_dict(path)) else "control"
+    raise UserError(f"{path} is {kind}; info knows bases, controls and rivals of Stable Diffusion.")
 
 
 def _count(*modules: Any) -> int:
@@ -94,22 +96,50 @@ def _backbone(name: str) -> dict[str, Any]:
     }
 
 
-def _control(name: str) -> dict[str, Any]:
-    from zeroconv.control import ControlNet
+def _control(path: Path) -> dict[str, Any]:
+    from zeroconv.checkpoints.control_file import POOLED, read_control
 
-    net = ControlNet.load(name)
-    own = net.config.get("zeroconv") or {}
-    return {
-        "parameters": {"control": _count(net)},
+    found = read_control(path)
+    own = found.config.get("zeroconv") or {}
+    report = {
+        "parameters": {"control": sum(value.numel() for value in found.state.values())},
         "condition": own.get("condition"),
         "base": own.get("base"),
+        "hint_channels": found.config.get("conditioning_channels") or 3,
         "hint_encoder": own.get("hint_encoder", "released"),
         "connection_kind": own.get("connections", "zero"),
         "only_mid_control": own.get("only_mid_control", False),
-        "global_average_pooling": own.get("global_average_pooling", False),
-        "connections": _connections(net.connections),
+        "global_average_pooling": bool(found.config.get(POOLED, False)),
+        "difference_to_its_base": found.difference,
         "trained": own.get("trained"),
     }
+    return {**report, "connections": _connections(_load(path, found).connections), "notes": _notes(found)}
+
+
+def _load(path: Path, found: Any) -> Any:
+    """The network itself: a control that is described is one that loads. A difference is taken
+    as it is.
+    """
+    import torch
+
+    from zeroconv.control import ControlNet
+    from zeroconv.control.files import build_control
+
+    return build_control(ControlNet, found.config, found.state, path, torch.float32)
+
+
+def _notes(found: Any) -> str:
+    """What to know before it is used."""
+    from zeroconv.checkpoints.control_file import POOLED
+
+    notes = []
+    if found.difference:
+        notes.append("holds the difference to its base, whose weights are added when both are loaded")
+    if found.pooled_by_name:
+        notes.append(f"residuals are averaged because its name says shuffle; {POOLED} in a config.json says otherwise")
+    if (channels := found.config.get("conditioning_channels") or 3) != 3:
+        notes.append(f"reads hints of {channels} channels: tensors from Python, as a picture has 3")
+    return "; ".join(notes)
 
 
 def _rival(path: Path) -> dict[str, Any]:
@@ -132,11 +162,13 @@ def _card(path: Path) -> dict[str, Any]:
     card = path / "README.md"
     if not card.is_file():
         return {"licence": None, "card": None}
-    return {"licence": _licence(card.read_text(encoding="utf-8")), "card": str(card)}
+    return {"licence": _licence(card.read_text(encoding="utf-8", errors="replace")), "card": str(card)}
 
 
 def _licence(text: str) -> str | None:
-    """What a card says of its licence: the rest of a `Licence:` line, or the first paragraph under such a heading."""
+    """What a card says of its licence: the rest of a `Licence:` line, or the first paragraph
+    under such a heading.
+    """
     found = re.search(r"^[-* ]*licen[cs]es?\**:\**[ \t]*(\S.*)$", text, re.IGNORECASE | re.MULTILINE)
     if not found:
         found = re.search(r"^#+ *licen[cs]es?[^\n]*\n+((?:[^\n]+\n?)+)", text, re.IGNORECASE | re.MULTILINE)

@@ -36,7 +36,7 @@ class ControlNet(nn.Module):
             self.connections[0].channels,
             latent_scale=latent_scale,
             widths=self.config.get("conditioning_embedding_out_channels"),
-            channels=self.config.get("conditioning_channels", 3),
+            channels=self.hint_channels,
             connection=kind,
         )
         lite = ours["connections"] == "lite"
@@ -64,7 +64,15 @@ class ControlNet(nn.Module):
         return residuals
 
     def embed_hint(self, hint: Tensor) -> Tensor:
-        """Z(E(hint)), (N, C0, H, W): added once after the copy's conv_in. The same at every step of a picture."""
+        """Z(E(hint)), (N, C0, H, W): added once after the copy's conv_in. The same at every step of a picture.
+
+        Raises UserError for a hint of another number of channels than the control reads.
+        """
+        if hint.shape[1] != self.hint_channels:
+            raise UserError(
+                f"this control reads hints of {self.hint_channels} channels, but the hint has {hint.shape[1]}; give it "
+                f"as a tensor of {self.hint_channels} channels."
+            )
         if self.config.get("controlnet_conditioning_channel_order", "rgb") == "bgr":
             hint = hint.flip(1)
         return self.hint_encoder(hint.to(self.dtype))
@@ -124,14 +132,26 @@ class ControlNet(nn.Module):
 
     @classmethod
     def load(
-        cls, x: str | os.PathLike, *, backbone: Backbone | None = None, dtype: torch.dtype | None = None
+        cls,
+        x: str | os.PathLike,
+        *,
+        backbone: Backbone | None = None,
+        dtype: torch.dtype | None = None,
+        global_average_pooling: bool | None = None,
     ) -> ControlNet:
         """Load "playroom-canny" (embedded), a folder of `save` or of diffusers, a hub id, or one weights file.
 
         A file may have diffusers' layout or the original one, also inside a whole Stable Diffusion. `backbone`: check
-        that the two fit, and take its device and dtype. float32 unless asked otherwise. Raises UserError.
+        that the two fit, and take its device and dtype; a file that holds the difference to its base needs it.
+        float32 unless asked otherwise. `global_average_pooling`: None is as the config says, and on where a file
+        without one is called shuffle. Raises UserError, also for weights that are NaN, naming file and tensor.
         """
-        return load_control(cls, x, backbone, dtype)
+        return load_control(cls, x, backbone, dtype, global_average_pooling)
+
+    @property
+    def hint_channels(self) -> int:
+        """Channels of the hints it reads: 3 for pictures."""
+        return int(self.config.get("conditioning_channels") or 3)
 
     @property
     def device(self) -> torch.device:

@@ -1,4 +1,6 @@
-"""A ControlNet on disk: written as a diffusers folder; read from a name, a folder or one file of any layout."""
+"""A ControlNet on disk: written as a diffusers folder; read from a name, a folder or one file of
+any layout.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zeroconv.backbones import Backbone, UNetEncoder
-from zeroconv.backbones.building import channels_last_, empty
+from zeroconv.backbones.building import channels_last_, converted, empty
 from zeroconv.backbones.locate import locate
-from zeroconv.checkpoints.controlnet import layout_of, original_to_diffusers
-from zeroconv.checkpoints.infer import infer_config
-from zeroconv.checkpoints.reading import check_strict, read_config, read_metadata, read_state_dict
-from zeroconv.checkpoints.sharing import own_part, read_shared
+from zeroconv.checkpoints.bounds import check_config
+from zeroconv.checkpoints.control_file import POOLED, note_pooling, read_control
+from zeroconv.checkpoints.sharing import own_part
+from zeroconv.checkpoints.strict import check_strict
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder, check_output
 
@@ -47,10 +49,11 @@ def save_control(
     folder: absent, empty, or one that holds nothing but what zeroconv wrote there; raises
     UserError otherwise.
 
-    shared: the folder of another control, which must lie beside `folder`: what the two have in common is left out.
+    shared: the folder of another control, which must lie beside `folder`: what the two have in
+    common is left out.
 
-    diffusers reads the folder where connections are not lite and the hint encoder is the released one; what is ours
-    stands under "zeroconv" in the config, which others ignore.
+    diffusers reads the folder where connections are not lite and the hint encoder is the released
+    one; what is ours stands under "zeroconv" in the config, which others ignore.
     """
     from diffusers import __version__
 
@@ -66,14 +69,17 @@ def save_control(
 
 
 def plain_config(config: dict) -> dict:
-    """What config.json will hold, and how it comes back: lists for tuples, our defaults filled in."""
+    """What config.json will hold, and how it comes back: lists for tuples, our defaults filled
+    in.
+    """
     config = {key: value for key, value in config.items() if not key.startswith("_")}
     return json.loads(json.dumps({**config, "zeroconv": {**DEFAULTS, **config.get("zeroconv", {})}}))
 
 
 def diffusers_state(control: ControlNet) -> dict[str, Tensor]:
-    """The weights under diffusers' ControlNetModel keys, in the order of `state_dict`. The lite copy and the paper's
-    hint encoder have no keys there and keep their own."""
+    """The weights under diffusers' ControlNetModel keys, in the order of `state_dict`. The lite
+    copy and the paper's hint encoder have no keys there and keep their own.
+    """
     return {_to_diffusers(key, len(control.connections)): value for key, value in control.state_dict().items()}
 
 
@@ -88,13 +94,25 @@ def _to_diffusers(key: str, n: int) -> str:
 
 
 def load_control(
-    cls: type[C], x: str | os.PathLike, backbone: Backbone | None = None, dtype: torch.dtype | None = None
+    cls: type[C],
+    x: str | os.PathLike,
+    backbone: Backbone | None = None,
+    dtype: torch.dtype | None = None,
+    global_average_pooling: bool | None = None,
 ) -> C:
     """See `ControlNet.load`."""
     if x is None or not str(x):
         raise UserError("no ControlNet was named; give an embedded name, a folder, a hub id or a weights file.")
     path = locate(os.fspath(x), "ControlNet", ("config.json", "diffusion_pytorch_model*"))
-    config, state = _read_folder(path) if path.is_dir() else _read_file(path, backbone)
+    found = read_control(path)
+    if global_average_pooling is None:
+        note_pooling(found)
+    encoder = getattr(backbone, "encoder", None)
+    config = found.with_base_config(getattr(encoder, "config", {}))
+    if global_average_pooling is not None:
+        config = {**config, POOLED: global_average_pooling}
+    base = encoder.state_dict() if found.difference and encoder is not None else None
+    state = found.whole(base, backbone.name if backbone else "")
     control = build_control(cls, config, state, path, dtype or (backbone.dtype if backbone else torch.float32))
     if backbone is None:
         return control
@@ -104,14 +122,28 @@ def load_control(
 
 def build_control(cls: type[C], config: dict, state: dict[str, Tensor], where: object, dtype: torch.dtype) -> C:
     """From a config and weights in diffusers' layout; strict."""
-    widths = config.get("conditioning_embedding_out_channels") or (16, 32, 96, 256)
-    scale = config.get("zeroconv", {}).get("latent_scale") or 2 ** (len(widths) - 1)
+    check_config({key: value for key, value in config.items() if key != "zeroconv"}, where)
+    scale = _latent_scale(config, where)
     control: Any = empty(lambda: cls(UNetEncoder.from_config(config), config, scale), where)
     check_strict(diffusers_state(control), state, where)
+    state = converted(state, dtype, where)
     # a copy: what trains must not share memory with the file it came from
     ours = zip(control.state_dict(), diffusers_state(control), strict=True)
     control.load_state_dict({name: state[key].to(dtype, copy=True) for name, key in ours}, assign=True)
     return channels_last_(control).train()
+
+
+def _latent_scale(config: dict, where: object) -> int:
+    """Pixels a latent: as the config says, else one halving for each width of the hint encoder
+    after the first.
+    """
+    widths = config.get("conditioning_embedding_out_channels") or (16, 32, 96, 256)
+    said = (config.get("zeroconv") or {}).get("latent_scale")
+    if not isinstance(widths, list | tuple) or not all(isinstance(width, int) and width > 0 for width in widths):
+        raise UserError(f"{where}: conditioning_embedding_out_channels is {str(widths)[:80]}, not a list of widths.")
+    if said is not None and (not isinstance(said, int) or not 1 <= said <= 64):
+        raise UserError(f"{where}: latent_scale is {str(said)[:80]}; a latent has 1 to 64 pixels a side.")
+    return said or 2 ** (len(widths) - 1)
 
 
 def check_fit(control: ControlNet, backbone: Backbone, where: object) -> None:
@@ -121,9 +153,18 @@ def check_fit(control: ControlNet, backbone: Backbone, where: object) -> None:
         raise UserError(
             f"{where} was made for another base: its channels are {found}, those of {backbone.name} {wanted}."
         )
+    base = getattr(getattr(backbone, "encoder", None), "config", {})
+    channels, given = control.config.get("in_channels", 4), backbone.latent_channels
+    if channels != given:
+        raise UserError(
+            f"{where} was made for another base: it reads latents of {channels} channels, {backbone.name} has {given}."
+        )
+    if bool(control.config.get("addition_embed_type")) != bool(base.get("addition_embed_type")):
+        raise UserError(f"{where} was made for another base: of the two, only one is an SDXL; {backbone.name} differs.")
+    reads_text = any(".attn2." in name for name in control.state_dict())  # a small control of SDXL does not
     mine = control.config.get("cross_attention_dim")
-    theirs = getattr(getattr(backbone, "encoder", None), "config", {}).get("cross_attention_dim", mine)
-    if mine != theirs:
+    theirs = base.get("cross_attention_dim", mine)
+    if reads_text and mine != theirs:
         raise UserError(
             f"{where} was made for another base: it reads text states {mine} wide, {backbone.name} gives {theirs}."
         )
@@ -131,27 +172,3 @@ def check_fit(control: ControlNet, backbone: Backbone, where: object) -> None:
 
 def _describe(connections) -> str:
     return "/".join(str(c.channels) for c in connections)
-
-
-def _read_folder(folder: Path) -> tuple[dict, dict[str, Tensor]]:
-    config = read_config(folder) if (folder / "config.json").is_file() else {}
-    if config.get("_class_name", "ControlNetModel") != "ControlNetModel":
-        raise UserError(f"{folder} holds a {config['_class_name']}, not a ControlNet.")
-    if not config:
-        what = "a whole model" if (folder / "model_index.json").is_file() else "no ControlNet"
-        raise UserError(f"{folder} holds {what}: it has no config.json of a ControlNet; check the path.")
-    return read_shared(folder, config)
-
-
-def _read_file(path: Path, backbone: Backbone | None) -> tuple[dict, dict[str, Tensor]]:
-    """The config is what the file says of itself, else the backbone's where it fits, else read off the shapes."""
-    state = read_state_dict(path)
-    if layout_of(state, path) == "original":
-        state = original_to_diffusers(state, path)
-    if "zeroconv" in (metadata := read_metadata(path)):
-        return json.loads(metadata["zeroconv"]), state
-    config = infer_config(state)
-    base = getattr(getattr(backbone, "encoder", None), "config", {})
-    if all(list(base.get(k, ())) == config[k] for k in ("block_out_channels", "down_block_types")):
-        config = {**config, **{k: v for k, v in base.items() if not k.startswith("condition")}}
-    return config, state

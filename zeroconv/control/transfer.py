@@ -82,4 +82,4 @@ def transfer_files(
     check_output(out, "folder")
 
     first, second = load_backbone(old), load_backbone(new)
-    transfer(ControlNet.load(control), first, second, method).save(out)
+    transfer(ControlNet.load(control, backbone=first), first, second, method).save(out)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -84,6 +85,12 @@ def generate(
     _check(guidance, cfg, steps, batch_size)
     check_rivals(controls, guidance, connection_weights)
     make_scheduler(scheduler, backbone)  # an unknown name is told before anything is computed
+    if backbone.reads_guidance and any(negatives):
+        warnings.warn(
+            f"{backbone.name} is distilled (LCM): its guidance has no unconditional half, so the negative prompt is "
+            "not used.",
+            stacklevel=2,
+        )
     seeds = _seeds(seed, len(prompts))
     height, width = _size(backbone, controls, height, width, latents)
     hints = [_hints(control, len(prompts), count, (width, height)) for control in controls]
@@ -101,7 +108,10 @@ def generate(
             noise = initial_latents(generators, shape) if latents is None else latents[part]
             cond = backbone.embed_text(prompts[part])
             same = prompts[part] == negatives[part]
-            uncond = None if cfg == 1 else cond if same else backbone.embed_text(negatives[part])
+            if backbone.reads_guidance:  # a distilled model: the scale is its input, and there is one half
+                cond, uncond = replace(cond, guidance=torch.full((len(cond),), float(cfg))), None
+            else:
+                uncond = None if cfg == 1 else cond if same else backbone.embed_text(negatives[part])
             guides = [
                 Guide(
                     c.net,

@@ -11,7 +11,9 @@ import torch
 
 from zeroconv.backbones import Backbone, UNetBackbone
 from zeroconv.backbones.locate import locate
-from zeroconv.checkpoints.reading import check_strict, read_config, read_state_dict
+from zeroconv.checkpoints.bounds import check_config
+from zeroconv.checkpoints.reading import read_config, read_state_dict
+from zeroconv.checkpoints.strict import check_strict
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.rivals.base import CLASS_NAME, HINT_FORMS, WEIGHTS, Rival
@@ -57,16 +59,27 @@ def load_rival(folder: str | os.PathLike, backbone: UNetBackbone, dtype: torch.d
     config = read_config(folder)
     if config.get("_class_name") != CLASS_NAME:
         raise UserError(f"{folder} holds a {config.get('_class_name')}, not a rival of ControlNet.")
-    ours = config.get("zeroconv") or {}
+    ours, options = config.get("zeroconv") or {}, config.get("options") or {}
+    if not isinstance(ours, dict) or not isinstance(options, dict):
+        raise UserError(f"{folder}: options and zeroconv in its config.json are no JSON objects; it is damaged.")
+    check_config(options, folder)
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced: nobody's random numbers move
-        rival = make_rival(
-            str(config.get("kind")), backbone, condition=ours.get("condition"), **(config.get("options") or {})
-        )
+        rival = _from_options(str(config.get("kind")), backbone, ours.get("condition"), options, folder)
     state = read_state_dict(folder / WEIGHTS)
     check_strict(rival.state_dict(), state, folder)
     rival.load_state_dict(state)
     rival.config["zeroconv"] = ours
     return rival.to(dtype=dtype or backbone.dtype)
+
+
+def _from_options(kind: str, backbone: UNetBackbone, condition: Any, options: dict, where: Path) -> Rival:
+    """`make_rival` of what a file says, which may be of wrong types."""
+    try:
+        return make_rival(kind, backbone, condition=condition, **options)
+    except UserError:
+        raise
+    except Exception as error:  # torch, peft and diffusers raise many kinds for what makes no sense
+        raise UserError(f"{where}: its options describe no network that can be built ({error}).") from error
 
 
 def is_rival(path: Path) -> bool:

@@ -30,6 +30,8 @@ class ControlNetXS(Rival):
     ) -> None:
         super().__init__()
         unet: Any = backbone.unet
+        if backbone.reads_guidance:
+            raise UserError("ControlNet-XS has no place for the guidance scale that this base (LCM) reads.")
         if unet.config.layers_per_block != 2:
             raise UserError("ControlNet-XS is built for UNets of two layers a block, as Stable Diffusion's are.")
         like = ReleasedHintEncoder(1, backbone.latent_scale, hint_widths)  # checks the widths

@@ -49,6 +49,45 @@ def test_every_direct_dependency_is_pinned() -> None:
     assert names <= {_normal(pin.split("==")[0]) for pin in pins}
 
 
+# advisories that a floor keeps out: the first version without them
+LEAST = {"torch": "2.6", "transformers": "5.3", "pillow": "12.3", "opencv-python-headless": "4.8.1.78"}
+
+
+def test_floors_keep_out_versions_with_advisories() -> None:
+    floors = {
+        _normal(re.split(r"[<>=\[ ]", dependency)[0]): re.search(r">=([\d.]+)", dependency)[1]  # type: ignore[index]
+        for dependency in _pyproject()["project"]["dependencies"]
+    }
+    for name, least in LEAST.items():
+        assert _version(floors[name]) >= _version(least), name
+
+
+def test_every_pin_satisfies_its_floor() -> None:
+    project = _pyproject()["project"]
+    wanted = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    pins = {_normal(name): version for name, version in pins.items()}
+    for dependency in wanted:
+        name = _normal(re.split(r"[<>=\[ ]", dependency)[0])
+        if floor := re.search(r">=([\d.]+)", dependency):
+            assert _version(pins[name]) >= _version(floor[1]), dependency
+
+
+def test_nothing_from_a_hub_may_run_code() -> None:
+    """Every call that makes transformers or torch read a model says so; TorchScript and plain pickles are not read."""
+    for path in sorted((ROOT / "zeroconv").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert "jit.load" not in text and "trust_remote_code=True" not in text, path
+        assert not re.search(r"\bpickle\.loads?\(|transformers\.pipeline\(|weights_only=False", text), path
+        for call in re.finditer(r"\.from_pretrained\(([^()]|\([^()]*\))*\)", text):
+            assert "trust_remote_code=False" in call[0] or "**SAFE" in call[0], f"{path}: {call[0]}"
+        for call in re.finditer(r"torch\.load\(([^()]|\([^()]*\))*\)", text):
+            assert "weights_only=True" in call[0] or call[0].endswith("`torch.load(weights_only=True)"), (
+                f"{path}: {call[0]}"
+            )
+
+
 def test_no_file_outgrows_a_reader() -> None:
     long = {  # tests are lists; they may be a little longer
         str(path.relative_to(ROOT)): lines
@@ -61,6 +100,10 @@ def test_no_file_outgrows_a_reader() -> None:
 
 def _pyproject() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
 def _normal(name: str) -> str:

@@ -11,6 +11,7 @@ import torch
 from numpy import ndarray
 from PIL import Image
 
+from zeroconv.annotators.pretrained import load_part, load_pretrained
 from zeroconv.errors import UserError
 
 # these give metres and no setting says so; the other depth models of `transformers` give inverse depth, or say
@@ -105,22 +106,14 @@ def segmentation(image: ndarray, model: str) -> tuple[ndarray, list[str]]:
 def _load(model: str, *kinds: str) -> tuple[Any, Any]:
     """The model, as the first of the `transformers` classes that knows its kind, and its processor."""
     import transformers
-    from safetensors import SafetensorError
 
-    broken = (OSError, ValueError, ImportError, RuntimeError, SafetensorError)
-    try:
-        processor = transformers.AutoImageProcessor.from_pretrained(model)
-        if "oneformer" in type(processor).__name__.lower():  # its task is a text
-            processor = transformers.AutoProcessor.from_pretrained(model)
-        config = transformers.AutoConfig.from_pretrained(model)
-    except broken as error:
-        raise UserError(f"{model} is no annotator that can be loaded ({_first(error)}).") from error
+    processor = load_part(transformers.AutoImageProcessor, model, "annotator")
+    if "oneformer" in type(processor).__name__.lower():  # its task is a text
+        processor = load_part(transformers.AutoProcessor, model, "annotator")
+    config = load_part(transformers.AutoConfig, model, "annotator")
     for kind in kinds:
         if _is_a(config, getattr(transformers, kind, None)):
-            try:
-                return getattr(transformers, kind).from_pretrained(model).eval(), processor
-            except broken as error:
-                raise UserError(f"{model} is no annotator that can be loaded ({_first(error)}).") from error
+            return load_pretrained(getattr(transformers, kind), model, "annotator"), processor
     wanted = " or ".join(kind.removeprefix("AutoModelFor") for kind in kinds)
     raise UserError(f"{model} is a {config.model_type} model of another kind than {wanted}; name one of that kind.")
 
@@ -132,9 +125,3 @@ def _is_a(config: Any, kind: Any) -> bool:
     made = kind._model_mapping[type(config)]
     names = {c.__name__ for c in (made if isinstance(made, list | tuple) else [made])}
     return not config.architectures or bool(names & set(config.architectures))
-
-
-def _first(error: Exception) -> str:
-    """An error's first lines, as one."""
-    words = " ".join(str(error).split())
-    return words[:300].rstrip(" .") if words else type(error).__name__

@@ -256,7 +256,7 @@ def evaluate(
         str, Option(help="Who reads depth, normals, classes, poses: playroom, a folder or hub id.")
     ] = "auto",
     features: Annotated[
-        str, Option(help="Of FID and KID: playroom, a TorchScript Inception, a vision model.")
+        str, Option(help="Of FID and KID: playroom, FID's Inception as .safetensors, a vision model.")
     ] = "auto",
     clip: Annotated[str | None, Option(help="A CLIP's folder or hub id, for its score.")] = None,
     json: Annotated[Path | None, Option(help="Write the whole report to this file; - prints it.")] = None,

@@ -8,6 +8,8 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image
 
+from zeroconv.errors import UserError
+
 
 def frechet_distance(a: ndarray, b: ndarray) -> float:
     """Fréchet distance of two Gaussians fitted to features (N, D): FID (Heusel et al. 2017).
@@ -103,4 +105,4 @@ def _check(a: ndarray, b: ndarray) -> None:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(f"Two sets of at least two features (N, D) are needed, not {a.shape} and {b.shape}.")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("A feature is no number.")
+        raise UserError("a picture's features are no numbers (NaN or infinite): the network that reads them overflows.")

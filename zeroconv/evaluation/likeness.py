@@ -11,8 +11,9 @@ import torch
 from numpy import ndarray
 from PIL import Image
 
-from zeroconv.errors import UserError
-from zeroconv.evaluation import distribution, reader
+from zeroconv.annotators.pretrained import load_part, load_pretrained
+from zeroconv.checkpoints.reading import WEIGHT_FILES
+from zeroconv.evaluation import distribution, inception, reader
 from zeroconv.evaluation.metrics import interval
 
 Extract = Callable[[Sequence[Image.Image]], ndarray]  # pictures → (N, D)
@@ -21,26 +22,27 @@ Extract = Callable[[Sequence[Image.Image]], ndarray]  # pictures → (N, D)
 def make_features(name: str = "auto") -> tuple[Extract, str]:
     """The features that distances are measured in, and their name.
 
-    "auto" or "playroom": the playroom reader's own (256). A `.pt` file: a TorchScript Inception, as FID's authors
-    distribute it. Anything else: the folder or hub id of a `transformers` vision model, such as DINOv2.
+    "auto" or "playroom": the playroom reader's own (256). A `.safetensors` file: the weights of FID's Inception-v3
+    (2048), see `inception`. Anything else: the folder or hub id of a `transformers` vision model, such as DINOv2.
+    Files that can hold code (TorchScript, pickles) are refused. Raises UserError.
     """
     if name in ("auto", "playroom"):
         return lambda images: reader.read(images).features, "playroom reader"
-    if name.endswith(".pt"):
-        return _torchscript(Path(name)), name
+    if Path(name).suffix in WEIGHT_FILES or Path(name).is_file():
+        return _inception(Path(name).expanduser()), name
     return _transformer(name), name
 
 
-def _torchscript(path: Path) -> Extract:
-    if not path.is_file():
-        raise UserError(f"there is no feature network {path}; give a TorchScript Inception file, or a hub id.")
-    net = torch.jit.load(str(path)).eval()
+def _inception(path: Path) -> Extract:
+    net = inception.load_inception(path)
 
     @torch.no_grad()
     def extract(images: Sequence[Image.Image]) -> ndarray:
-        pixels = distribution.clean_resize(images, 299)  # (N, 299, 299, 3) float in 0–255
-        x = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        return torch.cat([net(part, return_features=True) for part in x.split(16)]).float().numpy()
+        parts = []
+        for start in range(0, len(images), 16):
+            pixels = distribution.clean_resize(images[start : start + 16], inception.SIZE)  # float in 0–255
+            parts.append(net(torch.from_numpy(pixels).permute(0, 3, 1, 2)))
+        return torch.cat(parts).numpy()
 
     return extract
 
@@ -48,10 +50,8 @@ def _torchscript(path: Path) -> Extract:
 def _transformer(name: str) -> Extract:
     from transformers import AutoImageProcessor, AutoModel
 
-    try:
-        net, processor = AutoModel.from_pretrained(name).eval(), AutoImageProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{name} is no vision model that can be loaded ({str(error).splitlines()[0]}).") from error
+    net = load_pretrained(AutoModel, name, "vision model")
+    processor = load_part(AutoImageProcessor, name, "vision model")
 
     @torch.no_grad()
     def extract(images: Sequence[Image.Image]) -> ndarray:
@@ -95,10 +95,7 @@ def clip_scores(name: str, texts: Sequence[str], sets: dict[str, list[Image.Imag
     """100 × cosine of picture and prompt by a CLIP from a folder or hub id (Hessel et al. 2021), never below 0."""
     from transformers import AutoProcessor, CLIPModel
 
-    try:
-        net, processor = CLIPModel.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{name} is no CLIP that can be loaded ({str(error).splitlines()[0]}).") from error
+    net, processor = load_pretrained(CLIPModel, name, "CLIP"), load_part(AutoProcessor, name, "CLIP")
     table = {}
     for column, images in sets.items():
         values: list[float] = []

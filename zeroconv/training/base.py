@@ -112,7 +112,7 @@ def export(run: Path, pictures: Path, folder: Path, config: BaseConfig) -> None:
     vae = _autoencoder(run, config)
     mean, spread = cache_moments(vae, pictures, run / "moments")
     whiten(vae, mean, spread)
-    tokenizer = CLIPTokenizer.from_pretrained(run / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(run / "tokenizer", trust_remote_code=False)
     latent_size = config.size // 2 ** (len(config.autoencoder.widths) - 1)
     model = TextToLatent(config.diffusion, tokenizer, config.autoencoder.latent_channels, latent_size)
     state = load_state(run / "diffusion.pt", model=model)

@@ -247,7 +247,7 @@ def _tokenizer(pictures: Path, run: Path, config: DiffusionConfig):
 
     folder = run / "tokenizer"
     if folder.exists():
-        return CLIPTokenizer.from_pretrained(folder)
+        return CLIPTokenizer.from_pretrained(folder, trust_remote_code=False)
     shards = base_pictures.load_shards(pictures)
     captions = (caption for shard in shards for variants in shard.captions for caption in variants)
     return train_tokenizer(captions, folder, config.vocabulary, config.max_length)

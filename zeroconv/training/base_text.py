@@ -34,7 +34,7 @@ def train_tokenizer(captions: Iterable[str], folder: Path, vocabulary: int, max_
     tokenizer = CLIPTokenizer(vocab=vocab, merges=_merges(learner), model_max_length=max_length)
     with atomic_folder(folder) as temporary:
         tokenizer.save_pretrained(temporary)
-    return CLIPTokenizer.from_pretrained(folder)
+    return CLIPTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def _merges(learner) -> list[tuple[str, str]]:

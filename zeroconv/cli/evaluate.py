@@ -131,5 +131,8 @@ def show(report: dict[str, Any]) -> None:
     Console().print(table)
 
 
-def _span(value: dict[str, float] | None) -> str:
-    return "–" if value is None else f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+def _span(value: dict[str, float | None] | None) -> str:
+    if value is None or value["mean"] is None:
+        return "–"
+    low, high = value["low"], value["high"]
+    return f"{value['mean']:.3f}" + ("" if low is None or high is None else f" [{low:.3f}, {high:.3f}]")

@@ -24,7 +24,7 @@ from zeroconv.conditions.scores import METRICS
 from zeroconv.errors import UserError
 from zeroconv.evaluation import likeness
 from zeroconv.evaluation.adherence import caption_figures
-from zeroconv.evaluation.metrics import paired_interval, summarise
+from zeroconv.evaluation.metrics import known_numbers, paired_interval, summarise
 from zeroconv.evaluation.pairs import Pair, load_pairs
 from zeroconv.evaluation.reading import make_read
 from zeroconv.generation import Control, generate
@@ -69,7 +69,8 @@ def evaluate(
     pictures: list[Shown] | None = None,
     common: dict[Any, Any] | None = None,
 ) -> dict[str, Any]:
-    """Measure how well `control` is followed; returns the report as plain JSON values.
+    """Measure how well `control` is followed; returns the report as plain JSON values
+    (None where a figure is no number, as the limits of two pictures are).
 
     `control`: a ControlNet or a rival, or the name or folder of one; a rival takes guidance both or cond.
 
@@ -125,7 +126,7 @@ def evaluate(
     extract, named = likeness.make_features(features)
     more = [controlled(varied, 10_000 * k) for k in (1, 2, 3)] if varied else []
     told = PROMPTS[prompts] == "own" and data.startswith("playroom")
-    return {
+    report = {
         "control": control if isinstance(control, str) else "given",
         "condition": condition,
         "base": backbone.name,
@@ -147,6 +148,7 @@ def evaluate(
         "caption": caption_figures(pairs, sets, real) if told else {},
         **({"clip": likeness.clip_scores(clip, texts, sets)} if clip else {}),
     }
+    return known_numbers(report)
 
 
 def scores_of(condition: str, truths: list[Any], reads: dict[str, list[Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +19,15 @@ def interval(values: Sequence[float], draws: int = 2000, seed: int = 0) -> dict[
     rows = np.random.default_rng(seed).integers(len(sample), size=(draws, len(sample)))
     low, high = np.percentile(sample[rows].mean(axis=1), [2.5, 97.5])
     return {"mean": float(sample.mean()), "low": float(low), "high": float(high)}
+
+
+def known_numbers(report: Any) -> Any:
+    """A report with None in the place of every number that is NaN or infinite: JSON has neither."""
+    if isinstance(report, dict):
+        return {key: known_numbers(value) for key, value in report.items()}
+    if isinstance(report, list | tuple):
+        return [known_numbers(value) for value in report]
+    return None if isinstance(report, float) and not math.isfinite(report) else report
 
 
 def rmse(a: np.ndarray, b: np.ndarray) -> float:

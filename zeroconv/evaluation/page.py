@@ -93,8 +93,12 @@ def _others(report: dict[str, Any]) -> str:
     )
 
 
-def _span(value: dict[str, float] | None) -> str:
-    return "–" if value is None else f"{value['mean']:.3f} <small>{value['low']:.3f}…{value['high']:.3f}</small>"
+def _span(value: dict[str, float | None] | None) -> str:
+    if value is None or value["mean"] is None:
+        return "–"
+    low, high = value["low"], value["high"]
+    limits = "" if low is None or high is None else f" <small>{low:.3f}…{high:.3f}</small>"
+    return f"{value['mean']:.3f}{limits}"
 
 
 def _figure(condition: str, shown: Shown, i: int, metric: str) -> str:

@@ -27,14 +27,15 @@ def hint_size(hint: Any) -> tuple[int, int]:
     return pictures.picture_size(hint, _name(hint, "the hint"))
 
 
-def hint_tensor(hint: Any, size: tuple[int, int], condition: str | None) -> Tensor:
+def hint_tensor(hint: Any, size: tuple[int, int], condition: str | None, channels: int = 3) -> Tensor:
     """A hint as a control takes it, float32 (3, H, W) in [0, 1], −1 in a hole.
 
-    hint: a tensor (3, H, W) of just that, or a picture (`pictures.load` says which), read and
-    brought to `size` (width, height) by its condition's rules. Raises UserError.
+    channels: that the control reads; of others than 3, only a tensor (channels, H, W) will do.
+    hint: a tensor (3, H, W) of just that, or a picture (`pictures.load` says which), read and brought to `size`
+    (width, height) by its condition's rules. Raises UserError.
     """
     if isinstance(hint, Tensor) and hint.is_floating_point():
-        return _checked(hint, size)
+        return _checked(hint, size, channels)
     if isinstance(hint, Tensor) and hint.ndim == 4 and len(hint) == 1:
         hint = hint[0]
 
@@ -48,12 +49,13 @@ def hint_tensor(hint: Any, size: tuple[int, int], condition: str | None) -> Tens
     return torch.from_numpy(np.ascontiguousarray(pictures.to_numbers(with_hole(picture))))
 
 
-def _checked(hint: Tensor, size: tuple[int, int]) -> Tensor:
+def _checked(hint: Tensor, size: tuple[int, int], channels: int) -> Tensor:
     tensor = hint[0] if hint.ndim == 4 and len(hint) == 1 else hint
     if tensor.ndim == 3 and len(tensor) == 1:
-        tensor = tensor.expand(3, -1, -1)
-    if tensor.ndim != 3 or tuple(tensor.shape) != (3, size[1], size[0]):
-        raise UserError(f"A hint tensor has shape {tuple(hint.shape)}; (3, {size[1]}, {size[0]}) is needed.")
+        tensor = tensor.expand(3, -1, -1) if channels == 3 else tensor
+    if tensor.ndim != 3 or tuple(tensor.shape) != (channels, size[1], size[0]):
+        needed = f"({channels}, {size[1]}, {size[0]})"
+        raise UserError(f"A hint tensor has shape {tuple(hint.shape)}; {needed} is needed.")
 
     low, high = float(tensor.min()), float(tensor.max())
     if not -1 <= low <= high <= 1:  # nor NaN

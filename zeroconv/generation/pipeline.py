@@ -209,7 +209,7 @@ def _hints(control: Control, total: int, count: int, size: tuple[int, int]) -> l
     condition = (control.net.config.get("zeroconv") or {}).get("condition")
     for hint in hints:
         if id(hint) not in known:
-            known[id(hint)] = hint_tensor(hint, size, condition)
+            known[id(hint)] = hint_tensor(hint, size, condition, getattr(control.net, "hint_channels", 3))
     return [known[id(hint)] for hint in hints]
 
 

@@ -12,14 +12,14 @@ from zeroconv.training.recipe import AnyRecipe, PictureSettings, Strict, Trainin
 class LoraSettings(Strict):
     """What is added to the UNet: B·A of `rank` beside a layer's weight (Hu et al. 2021), on the named layers."""
 
-    rank: Annotated[int, Field(ge=1)] = 16
+    rank: Annotated[int, Field(ge=1, le=4096)] = 16
     layers: tuple[Literal["attention", "linear", "convolutions"], ...] = ("attention", "linear", "convolutions")
 
 
 class LoraData(PictureSettings):
     """Hints are not asked for, so fewer pictures say how well it goes."""
 
-    validation_count: int = Field(64, ge=2)
+    validation_count: int = Field(64, ge=2, le=1_000_000)
 
 
 class LoraTraining(TrainingSettings):

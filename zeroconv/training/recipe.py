@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from zeroconv.conditions import CONDITIONS
-from zeroconv.errors import UserError
+from zeroconv.errors import UserError, without_secrets
+from zeroconv.inputs import at_home, read_text
+from zeroconv.training.settings import Strict, check_recipe
+from zeroconv.training.yaml_text import parse_yaml
 
-R = TypeVar("R", bound=BaseModel)
+__all__ = [
+    *("AnyRecipe", "BucketSettings", "ControlSettings", "DataSettings", "PictureSettings"),
+    *("Recipe", "Strict", "TrainingSettings", "apply_overrides", "check_recipe", "load_recipe"),
+    *("parse_action", "parse_recipe", "parse_size", "read_recipe"),
+]
 
-
-class Strict(BaseModel):
-    """A misspelt setting is an error, never ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+MOST_BYTES = 1 << 18  # of a recipe; those of this repository have about 1 KB
+MOST_STEPS = 10**9
+Width = Annotated[int, Field(ge=1, le=8192)]  # channels of a layer
 
 
 class ControlSettings(Strict):
@@ -32,13 +35,26 @@ class ControlSettings(Strict):
     ] = "controlnet"
     options: dict[str, Any] = Field(default_factory=dict)  # of a rival, see its class in `zeroconv.rivals`
     hint_encoder: Literal["released", "paper"] = "released"
-    hint_widths: tuple[int, ...] | None = None
+    hint_widths: Annotated[tuple[Width, ...] | None, Field(max_length=16)] = None
     connections: Literal["zero", "gaussian", "lite"] = "zero"
     only_mid_control: bool = False
     global_average_pooling: bool = False
     init: str = "base"  # or a control to go on from: its folder, file, hub id or embedded name
     frozen_copy: bool = False  # train the hint encoder and the connections only, so that controls may share a copy
     unlock_decoder: bool = False  # train the base's decoder too, see `zeroconv.training.unlock`
+
+    @field_validator("options")
+    @classmethod
+    def _options_are_small(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for name, value in values.items():
+            for one in value if isinstance(value, list | tuple) else [value]:
+                _check_option(name, one)
+        return values
+
+    @field_validator("init")
+    @classmethod
+    def _init_from_home(cls, value: str) -> str:
+        return str(at_home(value)) if value.startswith("~") else value
 
     @model_validator(mode="after")
     def _no_two_origins(self) -> ControlSettings:
@@ -65,9 +81,9 @@ class ControlSettings(Strict):
 class BucketSettings(Strict):
     """Shapes other than the square; see `zeroconv.data.buckets.Buckets`."""
 
-    step: int | None = Field(None, ge=8)  # pixels; None: an eighth of data.size, at most 64
-    min_side: int | None = Field(None, ge=8)  # None: half of data.size
-    max_side: int | None = Field(None, ge=8)  # None: twice data.size
+    step: int | None = Field(None, ge=8, le=4096)  # pixels; None: an eighth of data.size, at most 64
+    min_side: int | None = Field(None, ge=8, le=16384)  # None: half of data.size
+    max_side: int | None = Field(None, ge=8, le=16384)  # None: twice data.size
     upscale: bool = False  # true: a picture smaller than its shape is enlarged; false: it keeps its size
 
 
@@ -76,16 +92,26 @@ class PictureSettings(Strict):
 
     train: tuple[str, ...] = Field(min_length=1)
     validation: tuple[str, ...] | None = None  # None: some of the training pictures are held out
-    validation_count: int = Field(128, ge=2)
-    size: int | None = Field(None, ge=8)  # pixels; None: the base's own
+    validation_count: int = Field(128, ge=2, le=1_000_000)
+    size: int | None = Field(None, ge=8, le=8192)  # pixels; None: the base's own
     flip: bool = False  # mirror half of the pictures, where captions (and hints) allow it
-    workers: int | None = Field(None, ge=1)  # processes that draw; None: one a core
+    workers: int | None = Field(None, ge=1, le=1024)  # processes that draw; None: one a core
     cache: Path | None = None  # None: $ZEROCONV_CACHE or ~/.cache/zeroconv
 
     @field_validator("train", "validation", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _cache_from_home(cls, value: Any) -> Any:
+        return at_home(value) if isinstance(value, str) else value
+
+    @field_serializer("train", "validation", when_used="json")
+    def _without_passwords(self, value: tuple[str, ...] | None) -> list[str] | None:
+        """What is written beside a run, and sent to trackers, is read by others."""
+        return None if value is None else [without_secrets(spec) for spec in value]
 
 
 class DataSettings(PictureSettings):
@@ -111,27 +137,28 @@ class DataSettings(PictureSettings):
 class TrainingSettings(Strict):
     """How to learn it. The loss is the backbone's own, on ε or v, with uniform timesteps (paper, section 3.3)."""
 
-    steps: int = Field(ge=1)
-    batch_size: int = Field(4, ge=1)  # a process and micro-step
-    accumulation: int = Field(1, ge=1)  # micro-steps a step
+    steps: int = Field(ge=1, le=MOST_STEPS)
+    batch_size: int = Field(4, ge=1, le=8192)  # a process and micro-step
+    accumulation: int = Field(1, ge=1, le=65_536)  # micro-steps a step
     optimizer: Literal["adamw", "adamw8bit", "adafactor", "muon"] = "adamw"
-    learning_rate: float = Field(1e-5, gt=0)
+    learning_rate: float = Field(1e-5, gt=0, le=10)
     # of the base's decoder where control.unlock_decoder is set; None: a tenth, so that the base gives way only slowly
-    decoder_learning_rate: float | None = Field(None, gt=0)
+    decoder_learning_rate: float | None = Field(None, gt=0, le=10)
     schedule: Literal["constant", "linear", "cosine", "polynomial"] = (
         "constant"  # after the warm-up; all others end at 0
     )
-    power: float = Field(2.0, gt=0)  # of the polynomial schedule
-    cycles: int = Field(1, ge=1)  # of the cosine schedule: so often it falls, and begins anew at the top
-    warmup: int = Field(0, ge=0)  # steps
-    weight_decay: float = Field(0.01, ge=0)
-    clip: float = Field(1.0, gt=0)  # norm of the gradient
+    power: float = Field(2.0, gt=0, le=100)  # of the polynomial schedule
+    cycles: int = Field(1, ge=1, le=1_000_000)  # of the cosine schedule: so often it falls, and begins anew at the top
+    warmup: int = Field(0, ge=0, le=MOST_STEPS)  # steps
+    weight_decay: float = Field(0.01, ge=0, le=10)
+    clip: float = Field(1.0, gt=0, le=1e9)  # norm of the gradient
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     prompt_dropping: float = Field(0.5, ge=0, le=1)  # share of prompts made empty, drawn anew every step
     # logit-normal: more from the middle (Esser et al. 2024); cubic: more noise, where colours are decided (T2I-Adapter,
     # Mou et al. 2023, section 3.4)
     timesteps: Literal["uniform", "logit_normal", "cubic"] = "uniform"
-    min_snr: float | None = Field(None, gt=0)  # γ of min-SNR weighting (Hang et al. 2023), usually 5; None: no weights
+    # γ of min-SNR weighting (Hang et al. 2023), usually 5; None: no weights
+    min_snr: float | None = Field(None, gt=0, le=1e6)
     offset_noise: float = Field(0.0, ge=0, lt=1)  # spread of one noise a picture and channel beside the usual one
     on_convergence: str | None = None  # stop_after=N, lower_lr=FACTOR or enlarge_batch=TIMES, once hints are followed
     # bf16: autocast around float32 weights; fp16: the same with a scaled loss, for cards that have no bfloat16;
@@ -143,19 +170,20 @@ class TrainingSettings(Strict):
     sharding: Literal["auto", "none", "fsdp"] = "auto"
     cuda_graphs: bool = True  # on one card, a step is launched as a whole, see `zeroconv.training.graphs`
     compile: bool = False  # layers by torch.compile, see `zeroconv.training.compiling`; for a graphics card
-    seed: int = Field(0, ge=0)
-    threads: int | None = Field(None, ge=1)
-    max_minutes: float | None = Field(None, gt=0)  # of training; the run ends there as if it had no more steps
-    log_every: int = Field(10, ge=1)
-    checkpoint_every: int = Field(500, ge=1)
-    keep: int = Field(2, ge=1)  # checkpoints
-    validate_every: int = Field(100, ge=0)  # 0: never
-    sample_every: int = Field(0, ge=0)  # 0: at the end only
-    sample_count: int = Field(4, ge=0)  # 0: no pictures at all
-    sample_steps: int = Field(15, ge=1)
-    sample_cfg: float = Field(4.0, ge=1)
-    evaluate_every: int = Field(0, ge=0)  # a small round of `zeroconv evaluate`, see training.rounds; 0: never
-    evaluate_count: int = Field(16, ge=2)  # pictures a round, with sample_steps and sample_cfg
+    seed: int = Field(0, ge=0, lt=2**63)
+    threads: int | None = Field(None, ge=1, le=1024)
+    max_minutes: float | None = Field(None, gt=0, le=1e7)  # of training; the run ends there as if it had no more steps
+    log_every: int = Field(10, ge=1, le=MOST_STEPS)
+    checkpoint_every: int = Field(500, ge=1, le=MOST_STEPS)
+    keep: int = Field(2, ge=1, le=100_000)  # checkpoints
+    validate_every: int = Field(100, ge=0, le=MOST_STEPS)  # 0: never
+    sample_every: int = Field(0, ge=0, le=MOST_STEPS)  # 0: at the end only
+    sample_count: int = Field(4, ge=0, le=1024)  # 0: no pictures at all
+    sample_steps: int = Field(15, ge=1, le=1000)
+    sample_cfg: float = Field(4.0, ge=1, le=100)
+    # a small round of `zeroconv evaluate`, see training.rounds; 0: never
+    evaluate_every: int = Field(0, ge=0, le=MOST_STEPS)
+    evaluate_count: int = Field(16, ge=2, le=100_000)  # pictures a round, with sample_steps and sample_cfg
     export: Literal["float32", "float16", "bfloat16"] = "float32"  # of out/control
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()  # beside log.jsonl
     project: str = "zeroconv"  # the trackers' name for runs that belong together
@@ -198,7 +226,7 @@ class TrainingSettings(Strict):
 def parse_action(text: str) -> tuple[str, float]:
     """ "stop_after=200" → ("stop_after", 200.0). Raises ValueError for another action or value."""
     name, _, value = text.partition("=")
-    limits = {"stop_after": (0, float("inf")), "lower_lr": (1e-6, 1), "enlarge_batch": (1, 1024)}
+    limits = {"stop_after": (0, MOST_STEPS), "lower_lr": (1e-6, 1), "enlarge_batch": (1, 1024)}
     try:
         number = float(value)
     except ValueError:
@@ -213,7 +241,7 @@ def parse_action(text: str) -> tuple[str, float]:
 
 def parse_size(text: str) -> int:
     """ "1.5GB" → 1500000000 bytes; "2 GiB" is 2 · 2³⁰. Raises ValueError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([MG])(i?)B", text)
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) *([MG])(i?)B", text)
     if found is None or not float(found[1]):
         raise ValueError(f"{text!r} is no setting of training.checkpointing; write none, full, or a size such as 2GB")
     return int(float(found[1]) * (1024 if found[3] else 1000) ** (2 if found[2] == "M" else 3))
@@ -227,6 +255,16 @@ class AnyRecipe(Strict):
     device: Literal["auto", "cpu"] = "auto"  # auto takes the best there is, as accelerate finds or is told
     data: PictureSettings
     training: TrainingSettings
+
+    @field_validator("out", mode="before")
+    @classmethod
+    def _out_from_home(cls, value: Any) -> Any:
+        return at_home(value) if isinstance(value, str) else value
+
+    @field_validator("base")
+    @classmethod
+    def _base_from_home(cls, value: str) -> str:
+        return str(at_home(value)) if value.startswith("~") else value
 
     def identity(self) -> dict[str, Any]:
         """What a run may not change when it goes on: everything but its length and what it shows of itself."""
@@ -276,18 +314,26 @@ def load_recipe(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Recip
 
 
 def read_recipe(path: str | os.PathLike, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """What a recipe file says, overridden, before anything is checked; UserError where it is no YAML mapping."""
-    path = Path(path)
+    """What a recipe file says, overridden, before anything is checked.
+
+    UTF-8, UTF-16 or UTF-32, with or without a byte order mark; at most `MOST_BYTES`. Raises UserError, with the line
+    where there is one, for what is no such file, no YAML (see `parse_yaml`) or no mapping.
+    """
+    path = at_home(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = read_text(path, MOST_BYTES, "recipe")
     except FileNotFoundError as error:
         raise UserError(
             f"there is no recipe {path}; give the path of a YAML file, such as recipes/stickers-canny.yaml."
         ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"the recipe {path} is no YAML that can be read ({' '.join(str(error).split())}).") from error
+    except OSError as error:
+        raise UserError(f"the recipe {path} cannot be read ({error.strerror or error}).") from error
+
+    values = parse_yaml(text, f"the recipe {path}")
+
     if not isinstance(values, dict):
-        raise UserError(f"the recipe {path} is empty or no mapping; it needs at least out, data and training.")
+        what = "empty" if values is None else "no mapping of settings"
+        raise UserError(f"the recipe {path} is {what}; it needs at least out, data and training.")
     return apply_overrides(values, overrides)
 
 
@@ -295,51 +341,33 @@ def parse_recipe(values: dict[str, Any], name: str = "the recipe") -> Recipe:
     return check_recipe(Recipe, values, name)
 
 
-def check_recipe(kind: type[R], values: dict[str, Any], name: str) -> R:
-    """The recipe of a kind that these values make; UserError, one sentence, for the first of them that is wrong."""
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"{name}: {_sentence(error.errors()[0], kind)}.") from error
-
-
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of `values` with "a.b=c" set; c is read as YAML, so that [x, y], true and 1e-4 mean what they say."""
     values = dict(values)
+
     for override in overrides:
         path, equals, text = override.partition("=")
-        if not equals or not all(path.split(".")):
-            raise UserError(f"the override {override!r} is not of the form training.steps=2000.")
-        place, *steps = [values, *path.split(".")]
-        for step in steps[:-1]:
+        shown = without_secrets(override if len(override) <= 120 else f"{override[:119]}…")
+        *folders, last = path.split(".")
+
+        if not equals or not all((*folders, last)) or len(folders) > 8:
+            raise UserError(f"the override {shown!r} is not of the form training.steps=2000.")
+
+        place = values
+        for step in folders:
             inner = place.get(step)
             if inner is not None and not isinstance(inner, dict):
-                raise UserError(f"the override {override!r} goes into {step!r}, which holds a value, not settings.")
+                raise UserError(f"the override {shown!r} goes into {step!r}, which holds a value, not settings.")
             place[step] = dict(inner or {})
             place = place[step]
-        try:
-            place[steps[-1]] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"the value of the override {override!r} is no YAML.") from error
+
+        place[last] = parse_yaml(text, f"the value of the override {shown!r}")
     return values
 
 
-def _sentence(error: Any, kind: type[BaseModel]) -> str:
-    place = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return f"there is no setting {place}{_suggestion(error['loc'], kind)}"
-    if error["type"] == "missing":
-        return f"{place} is missing"
-    if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
-    said = error["msg"][:1].lower() + error["msg"][1:]
-    return f"{place} is {error['input']!r}: {said}"
-
-
-def _suggestion(loc: tuple, kind: type[BaseModel]) -> str:
-    model: Any = kind
-    for part in loc[:-1]:
-        model = model.model_fields[part].annotation
-        model = next((one for one in get_args(model) if hasattr(one, "model_fields")), model)  # of "settings or None"
-    close = difflib.get_close_matches(str(loc[-1]), model.model_fields, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(model.model_fields)}"
+def _check_option(name: str, value: Any) -> None:
+    """Numbers of a rival are counts, ranks and shares, all of them small; a rival itself knows which."""
+    if isinstance(value, int | float) and not abs(value) <= 65_536:
+        raise ValueError(f"control.options.{name} is {value:.6g}; give a number from -65,536 to 65,536")
+    if not isinstance(value, str | int | float | None):
+        raise ValueError(f"control.options.{name} holds {type(value).__name__} values; give numbers or texts")

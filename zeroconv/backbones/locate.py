@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zeroconv.errors import UserError
+from zeroconv.inputs import at_home
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
@@ -26,7 +27,7 @@ def locate(x: str | Path, kind: str, patterns: Sequence[str] | None = None) -> P
         if not Path(name).exists():
             have = ", ".join(sorted(p.name for p in ASSETS.glob("playroom*") if p.is_dir())) or "none"
             raise UserError(f"the embedded {kind} {name!r} is not in this installation (embedded models: {have}).")
-    path = Path(name).expanduser()
+    path = at_home(name)
     if path.exists():
         return path
     if _HUB_ID.fullmatch(name) and path.suffix != ".safetensors":

@@ -22,6 +22,7 @@ from zeroconv.checkpoints.names import Topology, unet_names
 from zeroconv.checkpoints.reading import read_config, read_metadata, read_state_dict, read_text_table
 from zeroconv.checkpoints.strict import check_finite
 from zeroconv.errors import UserError
+from zeroconv.inputs import at_home
 
 FILE = "pytorch_lora_weights.safetensors"  # where diffusers looks in a folder
 BASE = "lora.json"  # beside it: {"base": what it was trained on, "weight": 1.0}; the folder is then a base by itself
@@ -102,7 +103,7 @@ def read_lora(path: str | os.PathLike) -> Lora:
     Raises UserError for a missing or foreign file, a matrix without its partner, and for kinds of change that are not
     low-rank sums (LoHa, LoKr, DoRA).
     """
-    path = Path(path).expanduser()
+    path = at_home(path)
     config: dict = {}
     if path.is_dir():
         found = [path / name for name in _FILES if (path / name).is_file()]

@@ -21,6 +21,7 @@ from zeroconv.data.columns import COLUMNS, Columns
 from zeroconv.data.fitting import BrokenExample, fit, read_patiently
 from zeroconv.data.remote import is_address
 from zeroconv.errors import UserError
+from zeroconv.inputs import at_home
 
 _ALL = {"split", "limit", "condition", "repeat"}
 _KINDS = {  # what may be said of each kind of source
@@ -254,7 +255,7 @@ def _sources(part: str, split: str | None, wordless: bool = False) -> list[tuple
         return [(_remote(place, options, limit, split, condition), repeat)]
     if kind == "hub":
         return [(_on_hub(rest, options, limit, split, condition), repeat)]
-    found = _in_folder(Path(os.path.expanduser(place)), options, limit, split, condition, wordless)
+    found = _in_folder(at_home(place), options, limit, split, condition, wordless)
     return [(source, times * repeat) for source, times in found]
 
 
@@ -308,7 +309,7 @@ def _in_folder(
     from zeroconv.data.folders import open_folder
     from zeroconv.data.pairs import open_pairs
 
-    hints = Path(os.path.expanduser(options["hints"])) if "hints" in options else None
+    hints = at_home(options["hints"]) if "hints" in options else None
     roots = None if options.get("links") == "true" else ()
     chosen, columns = options.get("split", split), Columns.of(options)
     listed = open_folder(folder, chosen, limit, condition, columns, options.get("config"), roots)

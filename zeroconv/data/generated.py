@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -23,6 +22,7 @@ from zeroconv.data.regular import check_regular
 from zeroconv.data.signatures import signature
 from zeroconv.data.texts import check_caption
 from zeroconv.errors import UserError
+from zeroconv.inputs import at_home
 from zeroconv.playroom import KINDS, SPLITS, Scene, render, render_image, sample_scene
 from zeroconv.playroom.scene import SIZES
 from zeroconv.playroom.stickers import (
@@ -228,9 +228,9 @@ def open_stickers(
     condition: str | None = None,
 ) -> Stickers:
     """Stickers of a folder (None: the sample in the package); `limit` of them, spread evenly over the folder."""
-    if folder is not None and not Path(folder).expanduser().is_dir():
+    if folder is not None and not at_home(folder).is_dir():
         raise UserError(f"there is no sticker folder {folder}; make it with `zeroconv playroom stickers {folder}`.")
-    records = load_stickers(sample_folder() if folder is None else Path(folder).expanduser(), split=split)[start:]
+    records = load_stickers(sample_folder() if folder is None else at_home(folder), split=split)[start:]
     for record in records:
         _check_record(record)
     if limit is not None and limit < len(records):

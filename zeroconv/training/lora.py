@@ -24,6 +24,7 @@ from zeroconv.data.cache import CacheSettings, cache_examples
 from zeroconv.data.datasets import open_dataset
 from zeroconv.data.examples import Examples
 from zeroconv.files import atomic_folder, atomic_write
+from zeroconv.inputs import at_home
 from zeroconv.training.compiling import check_compile, compile_layers_
 from zeroconv.training.ema import Ema
 from zeroconv.training.loop import Loop
@@ -232,7 +233,7 @@ class LoraTrainer(Loop):
             state = {k: v.detach().to("cpu", dtype).contiguous() for k, v in lora_state(self.backbone).items()}
         with atomic_folder(folder) as temporary:
             save_file(state, temporary / FILE, metadata={"format": "pt"})
-            base = Path(self.recipe.base).expanduser()
+            base = at_home(self.recipe.base)
             note = {"base": str(base.resolve()) if base.exists() else self.recipe.base, "weight": 1.0}
             (temporary / BASE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
 

@@ -31,7 +31,14 @@ def without_secrets(text: str) -> str:
     what follows its question mark (signatures, tokens), but for the options of a data spec."""
     if "://" not in text:
         return text
-    return _ADDRESS.sub(lambda found: _VALUE.sub(_hidden, found[0]), _USER.sub("***@", text))
+    return _ADDRESS.sub(lambda found: _VALUE.sub(_hidden, found[0]), _USER.sub(_anyone, text))
+
+
+def _anyone(found: re.Match[str]) -> str:
+    before = found.string[: found.start()].rpartition("://")[0]
+    # abfs://container@account.dfs.core.windows.net names no user
+    plain = before.endswith(("abfs", "abfss", "az")) and ":" not in found[0]
+    return found[0] if plain else "***@"
 
 
 def _hidden(found: re.Match[str]) -> str:

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.tiny import tiny_backbone
-from zeroconv.data import open_dataset, remote
+from zeroconv.data import addresses, open_dataset, remote
 from zeroconv.data.buckets import Buckets
 from zeroconv.data.cache import CacheSettings, cache_examples
 from zeroconv.data.fitting import BrokenExample
@@ -28,6 +28,7 @@ from zeroconv.errors import UserError
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ZEROCONV_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(addresses, "PROTOCOLS", (*addresses.PROTOCOLS, "memory"))
     return tmp_path / "cache"
 
 
@@ -237,7 +238,7 @@ def test_what_cannot_be_read_is_one_sentence(store, tmp_path: Path, monkeypatch:
         "memory://set": "holds no parquet",  # kinds of shards, not splits
         "memory://bad/a.tar": "a.tar cannot be read as tar",
         "memory://bad/a.parquet": "a.parquet cannot be read as parquet",
-        "nowhere://set/a.tar": "cannot be read .*nowhere",
+        "nowhere://set/a.tar": "cannot be read: nowhere is none of the protocols",
         "memory://set/parquet?split=test": "no split 'test'; it has train",
         "memory://set/tar?signed=yes": "unknown option 'signed'",
         "memory://set/tar/train-00000.tar?split=test": "no split 'test'; it has train",
@@ -278,10 +279,41 @@ def test_files_of_one_time_and_length_are_two(store, monkeypatch: pytest.MonkeyP
     assert remote.local(one[0]).read_bytes() != remote.local(two[0]).read_bytes()
 
 
-def test_addresses_with_ranges_are_those_of_webdataset() -> None:
-    assert remote.expand("s3://b/{08..11}.tar") == [f"s3://b/{n}.tar" for n in ("08", "09", "10", "11")]
-    assert len(remote.expand("https://h/{0..1}/train-{000..012}.tar")) == 26
-    assert remote.expand("https://h/a.tar") == ["https://h/a.tar"]
+def test_a_cache_that_is_a_file_or_may_not_be_written_is_told(store, cache: Path) -> None:
+    found = remote.find("memory://set/tar/train-00000.tar")
+    assert isinstance(found, list)
+    cache.write_text("a file")
+    with pytest.raises(UserError, match=r"the cache .* cannot be written \(.*\); name another place"):
+        remote.local(found[0])
+
+
+def test_copies_in_a_cache_that_may_not_be_written_are_read(store, cache: Path, monkeypatch) -> None:
+    found = remote.find("memory://set/tar/train-00000.tar")
+    assert isinstance(found, list)
+    path = remote.local(found[0])
+
+    def refused(*args, **kwargs):
+        raise PermissionError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", refused)
+    monkeypatch.setattr(Path, "mkdir", refused)
+    assert remote.local(found[0]) == path
+
+
+def test_a_table_of_contents_over_its_bound_is_not_read(store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.pipe_file("/lies/a.parquet", b"PAR1" + b"x" * 100 + (2**31 - 1).to_bytes(4, "little") + b"PAR1")
+    with pytest.raises(UserError, match="its table has 2,147,483,647 bytes"):
+        open_dataset("memory://lies/a.parquet", condition="depth")
+
+
+def test_a_shard_over_its_bound_makes_no_room(store, fetched: list[str], cache: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ZEROCONV_SHARD_GB", "0.00001")
+    with pytest.raises(UserError, match=r"is not copied: it has [\d,]+ bytes, and a shard may have 10,000"):
+        open_dataset("memory://set/tar/train-00000.tar", condition="depth")
+    monkeypatch.setenv("ZEROCONV_SHARD_GB", "nan")
+    with pytest.raises(UserError, match="ZEROCONV_SHARD_GB is 'nan'; give how many gigabytes"):
+        open_dataset("memory://set/tar/train-00000.tar", condition="depth")
+    assert fetched == []
 
 
 def test_readers_at_once_share_a_copy(store, folder: Path, fetched: list[str]) -> None:

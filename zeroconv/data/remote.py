@@ -7,27 +7,34 @@ were read within the last minute.
 
 from __future__ import annotations
 
+import errno
 import os
-import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from zeroconv.data import stores
+from zeroconv.data.addresses import MOST_SHARDS, check_address, expand, is_address
 from zeroconv.data.fitting import StorageError
 from zeroconv.data.shards import Store, content_key, default_root
-from zeroconv.errors import UserError
-from zeroconv.files import atomic_write, is_disk_full
+from zeroconv.data.stores import ask, failure, gigabytes, in_one_sentence, open_store
+from zeroconv.errors import UserError, without_secrets
+from zeroconv.files import atomic_write
+
+__all__ = ["Remote", "RemoteFolder", "contents", "expand", "find", "in_parallel", "is_address", "local", "opened"]
 
 KINDS = (".parquet", ".tar")
 FORMAT = 1  # of tables of contents
 IN_USE = 60.0  # seconds after its last reading in which a copy is not removed
 ABANDONED = 3600.0  # seconds without a change after which a half copy is nobody's
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+LOOKS = 300.0, 0.25  # seconds for looking at all shards of an address, and more for each of them
+MOST_END = 256 << 20  # bytes of a parquet file that may be read for its table of contents
 # what stores say of a file: hashes of its content, else what changes with it at the same address
 _HASHES = ("md5Hash", "Content-MD5", "Digest", "blob_id", "sha256")
 _CHANGES = (
@@ -42,12 +49,12 @@ U = TypeVar("U")
 class Remote:
     """A file at an address; it stands where the path of a shard would."""
 
-    address: str
+    address: str = field(repr=False)  # may hold a password
     mark: str  # names its content by what the store says of it
     size: int | None = None  # bytes
 
     def __str__(self) -> str:
-        return self.address
+        return without_secrets(self.address)
 
     @property
     def name(self) -> str:
@@ -67,22 +74,22 @@ class Remote:
 class RemoteFolder:
     """A place with shards; `glob` is that of a Path."""
 
-    address: str
+    address: str = field(repr=False)
 
     def __str__(self) -> str:
-        return self.address
+        return without_secrets(self.address)
 
     def glob(self, pattern: str) -> list[Remote]:
-        """Raises StorageError where the store cannot be asked."""
-        store, path = _store(self.address)
-        with _in_one_sentence(self.address):
-            found = store.glob(f"{path.rstrip('/')}/{pattern}", detail=True)
-        files = [path for path, info in found.items() if info.get("type") != "directory"]
-        return in_parallel(_remote, [store.unstrip_protocol(path) for path in files])
+        """Raises StorageError where the store cannot be asked, or lists too many."""
+        store, path = open_store(self.address)
+        folder, here = path.rstrip("/"), self.address.rstrip("/")
 
+        with in_one_sentence(self.address):
+            found = ask(store, "glob", f"{folder}/{pattern}", seconds=stores.LISTING, detail=True)
 
-def is_address(place: str) -> bool:
-    return "://" in place
+        files = [name for name, info in found.items() if info.get("type") != "directory"]
+        inside = [f"{here}{name.removeprefix(folder)}" for name in files if name.startswith(f"{folder}/")]
+        return _remotes(inside, self.address)
 
 
 def find(address: str) -> RemoteFolder | list[Remote]:
@@ -90,31 +97,49 @@ def find(address: str) -> RemoteFolder | list[Remote]:
 
     Raises StorageError where one is not there.
     """
-    _store(address)[0].invalidate_cache()  # what it listed before, in this process
+    check_address(address)
+    open_store(address)[0].invalidate_cache()  # what it listed before, in this process
     addresses = expand(address)
     endings = {PurePosixPath(urlsplit(one).path).suffix for one in addresses}
+
     if not endings & set(KINDS):
         return RemoteFolder(address)
-    return in_parallel(_remote, addresses)
+    return _remotes(addresses, address)
 
 
-def expand(address: str) -> list[str]:
-    """ "shard-{08..11}.tar" → shard-08.tar … shard-11.tar, as webdataset writes them."""
-    match = _RANGE.search(address)
-    if match is None:
-        return [address]
-    first, last = match.groups()
-    numbers = [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
-    return [one for n in numbers for one in expand(address[: match.start()] + n + address[match.end() :])]
+def _remotes(addresses: Sequence[str], of: str) -> list[Remote]:
+    """A look at each, in a bounded time. Raises StorageError."""
+    if len(addresses) > MOST_SHARDS:
+        raise StorageError(f"{of} lists {len(addresses):,} shards, and at most {MOST_SHARDS:,} are read; name some.")
+
+    seconds = LOOKS[0] + LOOKS[1] * len(addresses)
+    end = time.monotonic() + seconds
+
+    def look(address: str) -> Remote:
+        if time.monotonic() > end:
+            raise StorageError(f"{of} is given up: looking at its shards took more than {seconds:,.0f} seconds.")
+        return _remote(address)
+
+    return in_parallel(look, addresses)
 
 
 def _remote(address: str) -> Remote:
-    store, path = _store(address)
-    with _in_one_sentence(address):
-        info = store.info(path)
+    store, path = open_store(address)
+
+    with in_one_sentence(address):
+        if "file" in store.protocol and not os.path.isfile(path):
+            raise FileNotFoundError(path)  # a pipe or a device among them
+
+        info = ask(store, "info", path)
+        size = info.get("size")
+
+        if size is not None and (not isinstance(size, int) or size < 0):
+            raise ConnectionError(f"its size is told as {size!r}")
+
     hashes, changes = ({name: str(info[name]) for name in names if info.get(name)} for names in (_HASHES, _CHANGES))
-    told = hashes or [store.unstrip_protocol(path), changes]  # two files may share a time and a length
-    return Remote(address, content_key(info.get("size"), told), info.get("size"))
+    # two files may share a time and a length; a new password is no new content
+    told = hashes or [without_secrets(store.unstrip_protocol(path)), changes]
+    return Remote(address, content_key(size, told), size)
 
 
 def in_parallel(look: Callable[[T], U], of: Sequence[T]) -> list[U]:
@@ -131,43 +156,58 @@ def local(shard: Path | Remote) -> Path:
 
     folder = default_root() / "copies"
     path = folder / f"{shard.mark}{shard.suffix}"
+
     if _touched(path):
         return path
-    with _in_one_sentence(shard.address):
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):  # of several processes that read it one makes the copy
-            if not _touched(path):
-                coming = path.with_suffix(".coming")  # its size, so that others leave room for it
-                with FileLock(folder / "room.lock"):
-                    _make_room(folder, shard.size or 0)
-                    coming.write_text(str(shard.size or 0))
-                try:
-                    _copy(shard, path)
-                finally:
-                    coming.unlink(missing_ok=True)
+
+    _make_folder(folder)
+    # of several processes that read it one makes the copy
+    with in_one_sentence(shard.address), FileLock(path.with_suffix(".lock")):
+        if not _touched(path):
+            _fetch(shard, path)
     return path
 
 
-def _touched(path: Path) -> bool:
+def _fetch(shard: Remote, path: Path) -> None:
+    from filelock import FileLock
+
+    if (shard.size or 0) > (most := stores.most_bytes()):  # before others make room for it
+        raise stores.TooLarge(f"it has {shard.size:,} bytes, and a shard may have {most:,}")
+
+    coming = path.with_suffix(".coming")  # its size, so that others leave room for it
+    with FileLock(path.parent / "room.lock"):
+        _make_room(path.parent, shard.size or 0)
+        coming.write_text(str(shard.size or 0))
     try:
-        os.utime(path)
-    except OSError:
+        store, place = open_store(shard.address)
+        with atomic_write(path, sync=False) as temporary:
+            stores.copy(store, place, temporary, shard.size)
+    finally:
+        coming.unlink(missing_ok=True)
+
+
+def _touched(path: Path) -> bool:
+    """Whether the copy is there; it is marked as used, where the cache may be written."""
+    if not path.is_file():
         return False
+    with suppress(PermissionError):
+        os.utime(path)
     return True
 
 
-def _copy(shard: Remote, path: Path) -> None:
-    store, place = _store(shard.address)
-    with atomic_write(path, sync=False) as temporary:
-        store.get_file(place, str(temporary))
-        size = temporary.stat().st_size
-        if shard.size not in (None, size):
-            raise ConnectionError(f"{size:,} of {shard.size:,} bytes came")
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"the cache {folder} cannot be written ({error.strerror or error}); name another place with the variable "
+            "ZEROCONV_CACHE."
+        ) from error
 
 
 def _make_room(folder: Path, size: int) -> None:
     """Remove the copies that were not used for longest, until `size` bytes more are within the bound."""
-    bound, now, copies, total = _bound(), time.time(), [], size
+    bound, now, copies, total = gigabytes("ZEROCONV_COPIES_GB", 20) * 1e9, time.time(), [], size
     for path in folder.iterdir():
         with suppress(OSError, ValueError):
             told = path.stat()
@@ -185,14 +225,8 @@ def _make_room(folder: Path, size: int) -> None:
         path.with_suffix(".lock").unlink(missing_ok=True)
         total -= freed
 
-
-def _bound() -> float:
-    """Bytes."""
-    given = os.environ.get("ZEROCONV_COPIES_GB") or "20"
-    try:
-        return float(given) * 1e9
-    except ValueError as error:
-        raise StorageError(f"ZEROCONV_COPIES_GB is {given!r}; give how many gigabytes of copies may stay.") from error
+    if size > shutil.disk_usage(folder).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def contents(shard: Remote, read: Callable[[], T], what: str = "rows") -> T:
@@ -213,68 +247,26 @@ def opened(shard: Path | Remote) -> Iterator[Any]:
     if isinstance(shard, Path):
         yield shard
         return
-    store, path = _store(shard.address)
-    with _in_one_sentence(shard.address):
+    store, path = open_store(shard.address)
+    with in_one_sentence(shard.address):
         file = store.open(path, "rb", block_size=1 << 16)
+
     with file:
         try:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 8))
-            file.read(8)
+            last = file.read(8)
             end: Any = file
         except (ValueError, OSError):
-            end = local(shard)
+            last, end = b"", local(shard)
+
+        length = int.from_bytes(last[:4], "little")  # of the table, which stands before it
+        if last[4:] == b"PAR1" and length > MOST_END:
+            raise StorageError(f"{shard} is no parquet file that is read: its table has {length:,} bytes.")
         try:
             yield end
         except (TimeoutError, PermissionError, FileNotFoundError, ConnectionError) as error:
-            raise _failure(shard.address, error) from error
+            raise failure(shard.address, error) from error
         except (ValueError, OSError):
             raise  # what is read is no parquet
         except Exception as error:
-            raise _failure(shard.address, error) from error
-
-
-def _store(address: str) -> tuple[Any, str]:
-    """fsspec's file system of an address, and the path there. Raises StorageError where it lacks what it needs."""
-    import fsspec
-
-    options: dict[str, Any] = {}
-    try:
-        if urlsplit(address).scheme in ("http", "https"):
-            from aiohttp import ClientTimeout
-
-            # its own five minutes are for a whole file, however large
-            options["client_kwargs"] = {"timeout": ClientTimeout(total=None, sock_connect=30, sock_read=60)}
-        return fsspec.core.url_to_fs(address, **options)
-    except (ImportError, ValueError) as error:  # which package to install, or an unknown protocol
-        raise StorageError(
-            f"{address} cannot be read ({error}); https needs pip install 'zeroconv[remote]', s3 needs s3fs, gs gcsfs."
-        ) from error
-
-
-@contextmanager
-def _in_one_sentence(address: str) -> Iterator[None]:
-    """Errors of stores, each of which has classes of its own, as StorageError."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise _failure(address, error) from error
-
-
-def _failure(address: str, error: BaseException) -> StorageError:
-    """What to say of a store's error, and whether it may pass."""
-    reason = error.__cause__
-    if isinstance(error, FileNotFoundError) and reason is not None and getattr(reason, "status", 0) not in (404, 410):
-        error = reason  # fsspec calls whatever happened to an https request so
-    status = getattr(error, "status", None)
-    if isinstance(error, FileNotFoundError) or status in (404, 410):
-        return StorageError(f"there is no {address}; check the address in the recipe's data.train.")
-    said = str(error).strip() or type(error).__name__
-    if isinstance(error, PermissionError) or status in (401, 403):
-        return StorageError(f"{address} may not be read ({said}); log in to its store first.")
-    if is_disk_full(error):
-        return StorageError(f"there is no room for a copy of {address} in {default_root()}; make some.")
-    failure = StorageError(f"{address} cannot be fetched ({said}); give the same command once its store answers.")
-    failure.passing = True
-    return failure
+            raise failure(shard.address, error) from error

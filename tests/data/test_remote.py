@@ -287,6 +287,16 @@ def test_a_cache_that_is_a_file_or_may_not_be_written_is_told(store, cache: Path
         remote.local(found[0])
 
 
+def test_a_copy_that_was_cut_is_made_again(store, folder: Path, fetched: list[str]) -> None:
+    found = remote.find("memory://set/tar/train-00000.tar")
+    assert isinstance(found, list)
+    path = remote.local(found[0])
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="the copy .* has .* bytes; it is made again"):
+        remote.local(found[0])
+    assert path.read_bytes() == (folder / "tar" / "train-00000.tar").read_bytes() and len(fetched) == 2
+
+
 def test_copies_in_a_cache_that_may_not_be_written_are_read(store, cache: Path, monkeypatch) -> None:
     found = remote.find("memory://set/tar/train-00000.tar")
     assert isinstance(found, list)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zeroconv.data import signatures
+from zeroconv.data import books, signatures
 from zeroconv.data.signatures import remembered, signature
 
 
@@ -28,7 +28,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     seen: list[Path] = []
     real = signatures._read
     monkeypatch.setattr(signatures, "_read", lambda path: (seen.append(path), real(path))[1])
-    monkeypatch.setattr(signatures, "_YOUNG", -1)
+    monkeypatch.setattr(books, "_YOUNG", -1)
     return seen
 
 

@@ -26,7 +26,7 @@ from zeroconv.data.chunks import chunks
 from zeroconv.data.datasets import Dataset
 from zeroconv.data.drawing import Drawn, draw_shards
 from zeroconv.data.examples import Captions, Examples, TextTable, alike
-from zeroconv.data.shards import Rows, Shard, Store, content_key, default_root
+from zeroconv.data.shards import Rows, Shard, Store, content_key, default_root, remember_sound
 from zeroconv.data.signatures import remembered
 from zeroconv.errors import UserError
 from zeroconv.files import begin_folder
@@ -55,6 +55,7 @@ def cache_hints(dataset: Dataset, settings: CacheSettings | None = None, progres
     plan = _plan(dataset, settings)[settings.rank :: settings.world]
     for _ in _hint_shards(dataset, plan, settings, progress or _silent, needed=lambda shard: False):
         pass
+    remember_sound(settings.root or default_root())
     return sum(len(part.indices) for part, _ in plan)
 
 
@@ -63,6 +64,7 @@ def cache_share(dataset: Dataset, backbone: Backbone, settings: CacheSettings, p
     plan = _plan(dataset, settings)[settings.rank :: settings.world]
     for _ in _filled(dataset, plan, backbone, settings, progress or _silent):
         pass
+    remember_sound(settings.root or default_root())
     return sum(len(part.indices) for part, _ in plan)
 
 
@@ -95,6 +97,7 @@ def cache_examples(
     texts = [text for shard in hints for text in shard.note["text"]]
     table = cache_text(backbone, texts, root, progress, settings.rank, settings.world)
     parts = [part for part, _ in plan]
+    remember_sound(root)
     return Examples.of(
         hints, moments, texts, table, broken, _repeats(dataset, parts, hints), _conditions(dataset, parts, hints)
     )
@@ -108,13 +111,15 @@ def _filled(
         raise UserError(f"data.size is {dataset.size}; give a multiple of {backbone.latent_scale}, as the base needs.")
     store, encoder = Store(settings.root or default_root(), "moments"), encoder_key(backbone)
 
-    def key(shard: Shard) -> str:
-        return _moments_key(shard, dataset, encoder, settings)
+    def kept(shard: Shard) -> Shard | None:
+        return _read(store, _moments_key(shard, dataset, encoder, settings), _holds("moments", shard.note["keys"]))
 
-    for shard, pictures in _hint_shards(dataset, plan, settings, progress, lambda shard: not store.has(key(shard))):
-        if not store.has(key(shard)):
-            store.write(key(shard), _encode(backbone, pictures, shard.note["mirrorable"], settings))
-        yield shard, store.read(key(shard))
+    for shard, pictures in _hint_shards(dataset, plan, settings, progress, lambda shard: kept(shard) is None):
+        if (latents := kept(shard)) is None:
+            key = _moments_key(shard, dataset, encoder, settings)
+            store.write(key, _encode(backbone, pictures, shard.note["mirrorable"], settings))
+            latents = _just_written(store, key)
+        yield shard, latents
 
 
 def _moments_key(shard: Shard, dataset: Dataset, encoder: str, settings: CacheSettings) -> str:
@@ -124,7 +129,7 @@ def _moments_key(shard: Shard, dataset: Dataset, encoder: str, settings: CacheSe
 
 
 def _is_filled(root: Path, key: str, dataset: Dataset, encoder: str, settings: CacheSettings) -> bool:
-    shard = _read(Store(root, "hints"), key)
+    shard = _read(Store(root, "hints"), key, _is_hints)
     return shard is not None and Store(root, "moments").has(_moments_key(shard, dataset, encoder, settings))
 
 
@@ -226,31 +231,69 @@ def _hint_shards(
     """Each part's shard, and its pictures (N, H, W, 3) uint8: none where the caller has not `needed` them."""
     store = Store(settings.root or default_root(), "hints")
     missing: dict[int, Part] = {}
+    found: dict[int, Shard] = {}
+
     for number, (part, key) in enumerate(plan):
-        kept = _read(store, key)
+        kept = _read(store, key, _is_hints)
         if kept is None or (needed(kept) and "image" not in kept.arrays and kept.note["text"]):
             missing[number] = part
+        else:
+            found[number] = kept
+
     drawn = draw_shards(dataset, [part.indices for part in missing.values()], settings.workers)
     done, total = 0, sum(len(part.indices) for part in missing.values())
+
     for number, (part, key) in enumerate(plan):
         if number not in missing:
-            shard = store.read(key)
+            shard = found.pop(number)
             yield shard, shard.arrays.get("image", _NO_PICTURES)
             continue
+
         examples = next(drawn)
-        if not store.has(key):
+        made = _read(store, key, _is_hints)  # where its pictures alone were needed, or another process made it
+        if made is None:
             _write_hints(store, key, dataset, part, examples)
+            made = _just_written(store, key)
+
         done += len(part.indices)
         progress("pictures", done, total)
         images = [e.image for e in examples if e.image is not None]
-        yield store.read(key), np.stack(images) if images else _NO_PICTURES
+        yield made, np.stack(images) if images else _NO_PICTURES
 
 
-def _read(store: Store, key: str) -> Shard | None:
+def _read(store: Store, key: str, sound: Callable[[Shard], bool]) -> Shard | None:
+    """None for a shard that is not there, or was damaged, which is told."""
     try:
-        return store.read(key) if store.has(key) else None
+        return store.read(key, sound)
     except KeyError:
         return None
+
+
+def _just_written(store: Store, key: str) -> Shard:
+    try:
+        return store.read(key)
+    except KeyError as error:
+        raise UserError(
+            f"what is written into the cache {store.root} does not stay: {store.path(key)} is damaged or gone as soon "
+            "as it is written; name another place with the recipe's data.cache or the variable ZEROCONV_CACHE."
+        ) from error
+
+
+def _is_hints(shard: Shard) -> bool:
+    """Whether it has the notes of a hints shard. One with checksums has; older ones may hold anything."""
+    note = shard.note
+    lists = ("keys", "text", "mirrorable")
+    return (
+        isinstance(note, dict)
+        and all(isinstance(note.get(name), list) for name in lists)
+        and len({len(note[name]) for name in lists}) == 1
+        and isinstance(note.get("broken"), dict)
+    )
+
+
+def _holds(name: str, rows: Sequence[Any]) -> Callable[[Shard], bool]:
+    """Whether a shard has an array of that name, a row each."""
+    return lambda shard: name in shard.arrays and len(shard.arrays[name]) == len(rows)
 
 
 def _write_hints(store: Store, key: str, dataset: Dataset, part: Part, examples: list[Drawn]) -> None:
@@ -338,12 +381,15 @@ def cache_text(
     keys = [content_key(FORMAT, encoder, part) for part in parts]
 
     def made(number: int) -> Shard:
-        if (shard := _read(store, keys[number])) is None:
+        shard = _read(store, keys[number], _holds("hidden", parts[number]))
+
+        if shard is None:
             states = backbone.embed_text(parts[number])
             found = {"hidden": states.hidden, "pooled": states.pooled, "time_ids": states.time_ids}
             arrays = {name: part.float().cpu().numpy() for name, part in found.items() if part is not None}
             store.write(keys[number], arrays)
-            shard = store.read(keys[number])
+            shard = _just_written(store, keys[number])
+
             if time.monotonic() - began > 2:
                 progress("captions", sum(map(len, parts[: number + 1])), len(unique))
         return shard

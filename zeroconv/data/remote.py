@@ -11,6 +11,7 @@ import errno
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -157,13 +158,13 @@ def local(shard: Path | Remote) -> Path:
     folder = default_root() / "copies"
     path = folder / f"{shard.mark}{shard.suffix}"
 
-    if _touched(path):
+    if _touched(path, shard.size):
         return path
 
     _make_folder(folder)
     # of several processes that read it one makes the copy
     with in_one_sentence(shard.address), FileLock(path.with_suffix(".lock")):
-        if not _touched(path):
+        if not _touched(path, shard.size):
             _fetch(shard, path)
     return path
 
@@ -186,9 +187,13 @@ def _fetch(shard: Remote, path: Path) -> None:
         coming.unlink(missing_ok=True)
 
 
-def _touched(path: Path) -> bool:
-    """Whether the copy is there; it is marked as used, where the cache may be written."""
+def _touched(path: Path, size: int | None) -> bool:
+    """Whether the copy is there, whole; it is marked as used, where the cache may be written."""
     if not path.is_file():
+        return False
+
+    if size not in (None, there := path.stat().st_size):
+        warnings.warn(f"the copy {path} has {there:,} of {size:,} bytes; it is made again.", stacklevel=2)
         return False
     with suppress(PermissionError):
         os.utime(path)
@@ -232,7 +237,7 @@ def _make_room(folder: Path, size: int) -> None:
 def contents(shard: Remote, read: Callable[[], T], what: str = "rows") -> T:
     """What `read` tells of a shard, in JSON, remembered: a tar's table of contents stands all over the file."""
     store, key = Store(default_root(), "contents"), content_key(FORMAT, shard.mark, shard.suffix, what)
-    with suppress(KeyError):
+    with suppress(KeyError, UserError):
         return store.read(key).note
     found = read()
     with suppress(UserError):  # no room: then it is read again next time

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from zeroconv.conditions import find
+from zeroconv.conditions.parameters import check
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write, check_not_input, check_output, lock_folder, shown
 
@@ -50,6 +51,8 @@ def parse_conditions(text: str, params: dict[str, float]) -> tuple[str, ...]:
     if unknown := sorted(set(params) - set(find(names[0]).defaults)):
         known = ", ".join(find(names[0]).defaults) or "none"
         raise UserError(f"a {names[0]} hint has no parameter {unknown[0]!r}; known: {known}")
+    if params and (draw := find(names[0]).draw) is not None:  # before any picture is opened
+        check(names[0], params, draw)
     return names
 
 

@@ -6,15 +6,18 @@ import cv2
 import numpy as np
 from numpy import ndarray
 
+from zeroconv.conditions.parameters import SEEDS, Range, bounded
 from zeroconv.errors import UserError
 
+_BROAD = 256.0  # pixels of sigma from which a blur is made of a smaller picture: its time grows with sigma
 
+
+@bounded(seed=SEEDS, reach=Range(0, 10, above=True))
 def draw_shuffle(image: ndarray, seed: int = 0, reach: float = 0.3) -> ndarray:
     """Content shuffled: every pixel fetched from along a smooth random flow, so that colours stay and shapes do not.
 
     reach: of the flow, in shares of the picture's sides. The same seed gives the same flow.
     """
-    _positive("shuffle", reach=reach)
     height, width = image.shape[:2]
     rng = np.random.default_rng(int(seed))
     coarse = rng.uniform(-1, 1, (2, 5, 5)).astype(np.float32)
@@ -24,18 +27,17 @@ def draw_shuffle(image: ndarray, seed: int = 0, reach: float = 0.3) -> ndarray:
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
+@bounded(factor=Range(1, 10_000))
 def draw_tile(image: ndarray, factor: float = 8.0) -> ndarray:
     """The picture `factor` times coarser, brought back to its size: what an upscaler is given."""
-    if factor < 1:
-        raise UserError(f"tile needs factor ≥ 1, not {factor}.")
     return _coarse(image, factor, cv2.INTER_CUBIC)
 
 
+@bounded(grid=Range(1, 10_000))
 def draw_palette(image: ndarray, grid: int = 8) -> ndarray:
     """A grid of mean colours, `grid` cells on the shorter side."""
-    if grid < 1:
-        raise UserError(f"palette needs grid ≥ 1, not {grid}.")
-    return _coarse(image, min(image.shape[:2]) / grid, cv2.INTER_NEAREST_EXACT)
+    # cells smaller than a pixel are the pixels
+    return _coarse(image, max(1.0, min(image.shape[:2]) / grid), cv2.INTER_NEAREST_EXACT)
 
 
 def _coarse(image: ndarray, factor: float, back: int) -> ndarray:
@@ -44,19 +46,29 @@ def _coarse(image: ndarray, factor: float, back: int) -> ndarray:
     return cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), (width, height), interpolation=back)
 
 
+@bounded(gamma=Range(0, 100, above=True))
 def draw_recolor(image: ndarray, gamma: float = 1.0) -> ndarray:
     """Brightness alone, Rec. 601 luma (H, W): the picture to be coloured anew."""
-    _positive("recolor", gamma=gamma)
     level = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return level if gamma == 1 else (255 * (level / 255) ** gamma + 0.5).astype(np.uint8)
 
 
+@bounded(sigma=Range(0, 1, above=True))
 def draw_blur(image: ndarray, sigma: float = 0.03) -> ndarray:
     """The picture blurred; sigma in shares of the longer side."""
-    _positive("blur", sigma=sigma)
-    return cv2.GaussianBlur(image, (0, 0), sigma * max(image.shape[:2]))
+    width, height = image.shape[1], image.shape[0]
+    pixels = sigma * max(width, height)
+
+    if pixels <= _BROAD:
+        return cv2.GaussianBlur(image, (0, 0), pixels)
+
+    factor = pixels / (_BROAD / 4)
+    small = (max(1, round(width / factor)), max(1, round(height / factor)))
+    coarse = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+    return cv2.resize(cv2.GaussianBlur(coarse, (0, 0), _BROAD / 4), (width, height), interpolation=cv2.INTER_LINEAR)
 
 
+@bounded(share=Range(0, 0.75, above=True, below=True), seed=SEEDS)
 def draw_inpaint(image: ndarray, share: float = 0.25, seed: int = 0, mask: ndarray | None = None) -> ndarray:
     """The picture with a region to be filled: (H, W, 4), alpha 0 there; the control sees −1 in those pixels.
 
@@ -64,8 +76,6 @@ def draw_inpaint(image: ndarray, share: float = 0.25, seed: int = 0, mask: ndarr
     """
     height, width = image.shape[:2]
     if mask is None:
-        if not 0 < share < 0.75:
-            raise UserError(f"inpaint needs 0 < share < 0.75, not {share}.")
         rng = np.random.default_rng(int(seed))
         aspect = np.exp(rng.uniform(-0.4, 0.4))
         radius = np.sqrt(share * height * width / np.pi)
@@ -77,12 +87,6 @@ def draw_inpaint(image: ndarray, share: float = 0.25, seed: int = 0, mask: ndarr
     if mask.shape != (height, width):
         raise UserError(f"the inpaint mask is {mask.shape[1]}×{mask.shape[0]}, its picture {width}×{height} pixels.")
     return np.dstack([image, np.where(mask > 0, 0, 255).astype(np.uint8)])
-
-
-def _positive(condition: str, **values: float) -> None:
-    for name, value in values.items():
-        if value <= 0:
-            raise UserError(f"{condition} needs {name} > 0, not {value}.")
 
 
 def score_colours(truth: ndarray, read: ndarray) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -73,6 +74,6 @@ def check(condition: str, params: Mapping[str, Any], draw: Callable[..., Any]) -
             raise TypeError(f"{condition}'s {name} is a number, not {type(value).__name__}.")
 
         # NaN is in no range; what is in one is finite
-        if not allowed.holds(value) or (whole and value != int(value)):
+        if not allowed.holds(value) or (whole and value != math.trunc(value)):
             kind = "a whole number" if whole else "a number"
             raise UserError(f"{condition} needs {name} as {kind} from {allowed}, not {str(value)[:40]}.")

@@ -70,10 +70,15 @@ def check(condition: str, params: Mapping[str, Any], draw: Callable[..., Any]) -
         value: Any = params[name]
         whole = isinstance(known[name].default, int)
 
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        if isinstance(value, bool) or not _is_number(value):
             raise TypeError(f"{condition}'s {name} is a number, not {type(value).__name__}.")
 
         # NaN is in no range; what is in one is finite
         if not allowed.holds(value) or (whole and value != math.trunc(value)):
             kind = "a whole number" if whole else "a number"
             raise UserError(f"{condition} needs {name} as {kind} from {allowed}, not {str(value)[:40]}.")
+
+
+def _is_number(value: Any) -> bool:
+    """NumPy's are numbers too. In a function of its own, which leaves `value` Any for mypy."""
+    return isinstance(value, numbers.Real)

@@ -40,7 +40,6 @@ def put(store: Store, content: bytes) -> None:
     path = store.path(KEY)
     path.unlink(missing_ok=True)
     path.write_bytes(content)
-    shards._mapped.cache_clear()
 
 
 def same_or_told(store: Store, content: bytes) -> bool:
@@ -150,6 +149,17 @@ def test_a_shard_is_read_through_once(tmp_path: Path, monkeypatch: pytest.Monkey
     store.path(KEY).write_bytes(changed)
     os.utime(store.path(KEY), ns=(at.st_atime_ns, at.st_mtime_ns))
     with pytest.warns(UserWarning, match="the checksum of . is another"), pytest.raises(KeyError):
+        store.read(KEY)
+
+
+def test_a_file_that_took_the_place_of_a_mapped_one_is_looked_at_itself(tmp_path: Path) -> None:
+    store = Store(tmp_path, "things")
+    store.write(KEY, ARRAYS, NOTE)
+    assert np.array_equal(np.asarray(store.read(KEY).arrays["x"]), ARRAYS["x"])
+    content = store.path(KEY).read_bytes()
+    store.path(KEY).unlink()
+    store.path(KEY).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(KeyError):
         store.read(KEY)
 
 

@@ -37,7 +37,9 @@ def parse_params(texts: Sequence[str]) -> dict[str, float]:
         try:
             params[name] = int(value) if value.lstrip("-").isdigit() else float(value)
         except ValueError:
-            raise UserError(f"--set {text[:80]!r} is not understood: write NAME=NUMBER, for example --set low=50") from None
+            raise UserError(
+                f"--set {text[:80]!r} is not understood: write NAME=NUMBER, for example --set low=50"
+            ) from None
     return params
 
 

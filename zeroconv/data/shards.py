@@ -55,6 +55,7 @@ class Rows:
     dtype: np.dtype
     shape: tuple[int, ...]
     offset: int  # bytes
+    stamp: tuple[int, ...] = ()  # of the file that was opened; another one of the same name is mapped anew
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -68,7 +69,7 @@ class Rows:
     def bytes(self) -> ndarray:
         """All of them, uint8 (size in bytes,)."""
         size = self.dtype.itemsize * math.prod(self.shape)
-        return _mapped(self.path)[self.offset : self.offset + size] if size else np.zeros(0, np.uint8)
+        return _mapped(self.path, self.stamp)[self.offset : self.offset + size] if size else np.zeros(0, np.uint8)
 
     def _whole(self) -> ndarray:
         if not math.prod(self.shape):
@@ -77,8 +78,8 @@ class Rows:
 
 
 @lru_cache(maxsize=128)
-def _mapped(path: Path) -> ndarray:
-    """The bytes of a file. Shards never change, so a map is good for ever."""
+def _mapped(path: Path, stamp: tuple[int, ...]) -> ndarray:
+    """The bytes of a file. A sound shard never changes, so a map is good for ever."""
     return np.memmap(path, np.uint8, "r")
 
 
@@ -132,7 +133,7 @@ class Store:
         try:
             with open(path, "rb") as file:
                 stat = os.fstat(file.fileno())
-                shard, sums = _parse(path, file.read(8), file.read, stat.st_size)
+                shard, sums = _parse(path, stat, file.read(8), file.read)
             self._check_arrays(path, stat, shard, sums)
 
             if sound is not None and not sound(shard):
@@ -141,7 +142,10 @@ class Store:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise KeyError(str(path)) from error
         except OSError as error:
-            raise UserError(f"the cache's {path} cannot be read ({error.strerror or error}).") from error
+            raise UserError(
+                f"the cache's {path} cannot be read ({error.strerror or error}); mend or remove it, or name another "
+                "place with the recipe's data.cache or the variable ZEROCONV_CACHE."
+            ) from error
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             _mapped.cache_clear()
             self._remove(path, stat, error)
@@ -180,13 +184,16 @@ def remember_sound(root: Path) -> None:
     _book(root).save()
 
 
-def _parse(path: Path, begin: bytes, read: Callable[[int], bytes], size: int) -> tuple[Shard, dict[str, int] | None]:
+def _parse(
+    path: Path, stat: os.stat_result, begin: bytes, read: Callable[[int], bytes]
+) -> tuple[Shard, dict[str, int] | None]:
     """safetensors: eight bytes of length, a JSON header with offsets, then the bytes of all tensors.
 
     Returns the checksums too; None for a shard of before there were any. Raises ValueError and its like where
     anything does not fit.
     """
-    length = int.from_bytes(begin, "little")
+    length, size = int.from_bytes(begin, "little"), stat.st_size
+    stamp = (stat.st_dev, stat.st_ino, size, stat.st_mtime_ns, stat.st_ctime_ns)
 
     if len(begin) < 8 or length > min(MOST_HEADER, size - 8):
         raise ValueError("its header is cut short")
@@ -205,7 +212,7 @@ def _parse(path: Path, begin: bytes, read: Callable[[int], bytes], size: int) ->
             raise ValueError("it is cut short")
 
         shapes[name] = entry["dtype"], shape
-        arrays[name] = Rows(path, dtype, shape, 8 + length + begun)
+        arrays[name] = Rows(path, dtype, shape, 8 + length + begun, stamp)
 
     note = metadata.get("note", "null")
     if not set(metadata) <= {"note"}:  # else it was written before there were checksums

@@ -168,3 +168,11 @@ def test_a_disk_that_keeps_nothing_is_one_sentence(dataset, settings, backbone, 
     monkeypatch.setattr(shards.Store, "write", lost)
     with pytest.warns(UserWarning, match="is damaged"), pytest.raises(UserError, match="does not stay"):
         cache_examples(dataset, backbone, settings)
+
+
+def test_more_processes_than_cores_can_use_are_told(dataset, settings, monkeypatch) -> None:
+    from zeroconv.data import drawing
+
+    monkeypatch.setattr(drawing, "cores", lambda: 1)
+    with pytest.warns(UserWarning, match="200 processes are asked for .* so 4 draw"):
+        list(drawing.draw_shards(dataset, [range(5)], 200))

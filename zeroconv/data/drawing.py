@@ -18,6 +18,7 @@ from zeroconv.data.datasets import Dataset
 from zeroconv.data.fitting import BrokenExample
 from zeroconv.machine import cores
 
+_PROCESSES = 4  # a core: those that wait for a store or a disk leave it to others; more only take memory
 _TASK = 16  # examples a task: small enough to share the work evenly, large enough to outweigh its sending
 
 
@@ -55,7 +56,14 @@ def _thin(hint: ndarray) -> ndarray:
 def draw_shards(dataset: Dataset, shards: Sequence[Sequence[int]], workers: int | None = None) -> Iterator[list[Drawn]]:
     """The examples of each shard in turn; the next shard is drawn while the caller works on one."""
     total = sum(map(len, shards))
-    workers = min(workers or cores(), total // (4 * _TASK))
+    most = _PROCESSES * cores()
+
+    if (workers or 0) > most:
+        warnings.warn(
+            f"{workers:,} processes are asked for and this machine has {cores()} cores for this one, so {most} draw.",
+            stacklevel=2,
+        )
+    workers = min(workers or cores(), most, total // (4 * _TASK))
     if workers < 2:
         yield from ([draw(dataset, i) for i in shard] for shard in shards)
         return

@@ -37,6 +37,7 @@ from zeroconv.training.run import Countdown, hold_out, list_broken, open_run
 from zeroconv.training.runlog import Meter, RunLog
 from zeroconv.training.samples import grid, spread, to_picture
 from zeroconv.training.state import drawn_from, load_checkpoint, save_checkpoint, told_apart
+from zeroconv.training.threads import use_threads
 
 Say = Callable[[str], None]
 
@@ -54,8 +55,7 @@ def train_lora(recipe: LoraRecipe, resume: bool = True, say: Say | None = None) 
     `say` hears one line of progress at a time. `resume=False`: refuse to go on with an old run. Raises UserError.
     """
     say = say or _print
-    if recipe.training.threads:
-        torch.set_num_threads(recipe.training.threads)
+    use_threads(recipe.training.threads)
     open_run(recipe, resume)
     trainer = assemble(recipe, say)
     if trainer.resume():

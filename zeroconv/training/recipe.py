@@ -82,8 +82,8 @@ class BucketSettings(Strict):
     """Shapes other than the square; see `zeroconv.data.buckets.Buckets`."""
 
     step: int | None = Field(None, ge=8, le=4096)  # pixels; None: an eighth of data.size, at most 64
-    min_side: int | None = Field(None, ge=8, le=16384)  # None: half of data.size
-    max_side: int | None = Field(None, ge=8, le=16384)  # None: twice data.size
+    min_side: int | None = Field(None, ge=8, le=8192)  # None: half of data.size
+    max_side: int | None = Field(None, ge=8, le=8192)  # None: twice data.size
     upscale: bool = False  # true: a picture smaller than its shape is enlarged; false: it keeps its size
 
 
@@ -93,9 +93,9 @@ class PictureSettings(Strict):
     train: tuple[str, ...] = Field(min_length=1)
     validation: tuple[str, ...] | None = None  # None: some of the training pictures are held out
     validation_count: int = Field(128, ge=2, le=1_000_000)
-    size: int | None = Field(None, ge=8, le=8192)  # pixels; None: the base's own
+    size: int | None = Field(None, ge=8, le=4096)  # pixels; None: the base's own
     flip: bool = False  # mirror half of the pictures, where captions (and hints) allow it
-    workers: int | None = Field(None, ge=1, le=1024)  # processes that draw; None: one a core
+    workers: int | None = Field(None, ge=1, le=256)  # processes that draw; None: one a core
     cache: Path | None = None  # None: $ZEROCONV_CACHE or ~/.cache/zeroconv
 
     @field_validator("train", "validation", mode="before")
@@ -138,7 +138,7 @@ class TrainingSettings(Strict):
     """How to learn it. The loss is the backbone's own, on ε or v, with uniform timesteps (paper, section 3.3)."""
 
     steps: int = Field(ge=1, le=MOST_STEPS)
-    batch_size: int = Field(4, ge=1, le=8192)  # a process and micro-step
+    batch_size: int = Field(4, ge=1, le=4096)  # a process and micro-step
     accumulation: int = Field(1, ge=1, le=65_536)  # micro-steps a step
     optimizer: Literal["adamw", "adamw8bit", "adafactor", "muon"] = "adamw"
     learning_rate: float = Field(1e-5, gt=0, le=10)

@@ -83,11 +83,11 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
     from zeroconv.training.allocator import keep_pages
     from zeroconv.training.compiling import check_compile
     from zeroconv.training.rounds import check_rounds
+    from zeroconv.training.threads import use_threads
     from zeroconv.training.tracking import Tracking, check_trackers
 
     say = say or _print
-    if recipe.training.threads:
-        torch.set_num_threads(recipe.training.threads)
+    use_threads(recipe.training.threads)
     check_trackers(recipe.training.report_to)
     check_rounds(recipe)
     check_launcher()

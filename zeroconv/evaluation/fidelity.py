@@ -21,7 +21,7 @@ from PIL import Image
 from zeroconv.backbones import Backbone, load_backbone
 from zeroconv.conditions import CONDITIONS, find
 from zeroconv.conditions.scores import METRICS
-from zeroconv.errors import UserError
+from zeroconv.errors import UserError, without_secrets
 from zeroconv.evaluation import likeness
 from zeroconv.evaluation.adherence import caption_figures
 from zeroconv.evaluation.metrics import known_numbers, paired_interval, summarise
@@ -130,7 +130,7 @@ def evaluate(
         "control": control if isinstance(control, str) else "given",
         "condition": condition,
         "base": backbone.name,
-        "data": data,
+        "data": without_secrets(str(data)),
         "prompts": PROMPTS[prompts],
         "n": {name: len(stats[name]) for name in COLUMNS if name in stats},
         "seeds": [seeds[0], seeds[-1]],

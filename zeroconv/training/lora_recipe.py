@@ -12,7 +12,7 @@ from zeroconv.training.recipe import AnyRecipe, PictureSettings, Strict, Trainin
 class LoraSettings(Strict):
     """What is added to the UNet: B·A of `rank` beside a layer's weight (Hu et al. 2021), on the named layers."""
 
-    rank: Annotated[int, Field(ge=1, le=4096)] = 16
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
     layers: tuple[Literal["attention", "linear", "convolutions"], ...] = ("attention", "linear", "convolutions")
 
 

@@ -24,7 +24,9 @@ __all__ = [
 
 MOST_BYTES = 1 << 18  # of a recipe; those of this repository have about 1 KB
 MOST_STEPS = 10**9
-Width = Annotated[int, Field(ge=1, le=8192)]  # channels of a layer
+Width = Annotated[int, Field(ge=1, le=1024)]  # channels of a layer of the hint encoder
+OPTIONS = {"rank": (1, 1024), "hidden": (1, 8192), "res_blocks": (1, 32), "hint_widths": (1, 1024)}  # of rivals
+OTHER_OPTIONS = (0, 16)  # shares of the base's widths
 
 
 class ControlSettings(Strict):
@@ -35,7 +37,7 @@ class ControlSettings(Strict):
     ] = "controlnet"
     options: dict[str, Any] = Field(default_factory=dict)  # of a rival, see its class in `zeroconv.rivals`
     hint_encoder: Literal["released", "paper"] = "released"
-    hint_widths: Annotated[tuple[Width, ...] | None, Field(max_length=16)] = None
+    hint_widths: Annotated[tuple[Width, ...] | None, Field(max_length=8)] = None
     connections: Literal["zero", "gaussian", "lite"] = "zero"
     only_mid_control: bool = False
     global_average_pooling: bool = False
@@ -47,7 +49,10 @@ class ControlSettings(Strict):
     @classmethod
     def _options_are_small(cls, values: dict[str, Any]) -> dict[str, Any]:
         for name, value in values.items():
-            for one in value if isinstance(value, list | tuple) else [value]:
+            several = value if isinstance(value, list | tuple) else [value]
+            if len(several) > 16:
+                raise ValueError(f"control.options.{name} has {len(several):,} values; give at most 16")
+            for one in several:
                 _check_option(name, one)
         return values
 
@@ -366,8 +371,10 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
 
 
 def _check_option(name: str, value: Any) -> None:
-    """Numbers of a rival are counts, ranks and shares, all of them small; a rival itself knows which."""
-    if isinstance(value, int | float) and not abs(value) <= 65_536:
-        raise ValueError(f"control.options.{name} is {value:.6g}; give a number from -65,536 to 65,536")
-    if not isinstance(value, str | int | float | None):
+    """Numbers of a rival are counts, ranks and shares; whether a rival has such an option it knows itself."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float | None):
         raise ValueError(f"control.options.{name} holds {type(value).__name__} values; give numbers or texts")
+
+    least, most = OPTIONS.get(name, OTHER_OPTIONS)
+    if isinstance(value, int | float) and not least <= value <= most:
+        raise ValueError(f"control.options.{name} is {str(value)[:40]}; give a number from {least:,} to {most:,}")

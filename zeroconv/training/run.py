@@ -166,8 +166,9 @@ def cache_command(
 def cache_part(text: str) -> tuple[int, int]:
     """ "3/16" → (2, 16). Raises UserError."""
     number, slash, total = text.partition("/")
-    if not (slash and number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
-        raise UserError(f"--part {text!r} is not understood; write 3/16 for the third of sixteen parts.")
+    whole = slash and number.isdecimal() and total.isdecimal() and len(text) < 16
+    if not (whole and 1 <= int(number) <= int(total)):
+        raise UserError(f"--part {text[:80]!r} is not understood; write 3/16 for the third of sixteen parts.")
     return int(number) - 1, int(total)
 
 

@@ -26,6 +26,7 @@ from zeroconv.data.chunks import chunks
 from zeroconv.data.datasets import Dataset
 from zeroconv.data.drawing import Drawn, draw_shards
 from zeroconv.data.examples import Captions, Examples, TextTable, alike
+from zeroconv.data.kept import holds, is_hints, just_written, kept
 from zeroconv.data.shards import Rows, Shard, Store, content_key, default_root, remember_sound
 from zeroconv.data.signatures import remembered
 from zeroconv.errors import UserError
@@ -111,14 +112,14 @@ def _filled(
         raise UserError(f"data.size is {dataset.size}; give a multiple of {backbone.latent_scale}, as the base needs.")
     store, encoder = Store(settings.root or default_root(), "moments"), encoder_key(backbone)
 
-    def kept(shard: Shard) -> Shard | None:
-        return _read(store, _moments_key(shard, dataset, encoder, settings), _holds("moments", shard.note["keys"]))
+    def latents_of(shard: Shard) -> Shard | None:
+        return kept(store, _moments_key(shard, dataset, encoder, settings), holds("moments", shard.note["keys"]))
 
-    for shard, pictures in _hint_shards(dataset, plan, settings, progress, lambda shard: kept(shard) is None):
-        if (latents := kept(shard)) is None:
+    for shard, pictures in _hint_shards(dataset, plan, settings, progress, lambda shard: latents_of(shard) is None):
+        if (latents := latents_of(shard)) is None:
             key = _moments_key(shard, dataset, encoder, settings)
             store.write(key, _encode(backbone, pictures, shard.note["mirrorable"], settings))
-            latents = _just_written(store, key)
+            latents = just_written(store, key)
         yield shard, latents
 
 
@@ -129,7 +130,7 @@ def _moments_key(shard: Shard, dataset: Dataset, encoder: str, settings: CacheSe
 
 
 def _is_filled(root: Path, key: str, dataset: Dataset, encoder: str, settings: CacheSettings) -> bool:
-    shard = _read(Store(root, "hints"), key, _is_hints)
+    shard = kept(Store(root, "hints"), key, is_hints)
     return shard is not None and Store(root, "moments").has(_moments_key(shard, dataset, encoder, settings))
 
 
@@ -234,11 +235,11 @@ def _hint_shards(
     found: dict[int, Shard] = {}
 
     for number, (part, key) in enumerate(plan):
-        kept = _read(store, key, _is_hints)
-        if kept is None or (needed(kept) and "image" not in kept.arrays and kept.note["text"]):
+        shard = kept(store, key, is_hints)
+        if shard is None or (needed(shard) and "image" not in shard.arrays and shard.note["text"]):
             missing[number] = part
         else:
-            found[number] = kept
+            found[number] = shard
 
     drawn = draw_shards(dataset, [part.indices for part in missing.values()], settings.workers)
     done, total = 0, sum(len(part.indices) for part in missing.values())
@@ -250,50 +251,15 @@ def _hint_shards(
             continue
 
         examples = next(drawn)
-        made = _read(store, key, _is_hints)  # where its pictures alone were needed, or another process made it
+        made = kept(store, key, is_hints)  # where its pictures alone were needed, or another process made it
         if made is None:
             _write_hints(store, key, dataset, part, examples)
-            made = _just_written(store, key)
+            made = just_written(store, key)
 
         done += len(part.indices)
         progress("pictures", done, total)
         images = [e.image for e in examples if e.image is not None]
         yield made, np.stack(images) if images else _NO_PICTURES
-
-
-def _read(store: Store, key: str, sound: Callable[[Shard], bool]) -> Shard | None:
-    """None for a shard that is not there, or was damaged, which is told."""
-    try:
-        return store.read(key, sound)
-    except KeyError:
-        return None
-
-
-def _just_written(store: Store, key: str) -> Shard:
-    try:
-        return store.read(key)
-    except KeyError as error:
-        raise UserError(
-            f"what is written into the cache {store.root} does not stay: {store.path(key)} is damaged or gone as soon "
-            "as it is written; name another place with the recipe's data.cache or the variable ZEROCONV_CACHE."
-        ) from error
-
-
-def _is_hints(shard: Shard) -> bool:
-    """Whether it has the notes of a hints shard. One with checksums has; older ones may hold anything."""
-    note = shard.note
-    lists = ("keys", "text", "mirrorable")
-    return (
-        isinstance(note, dict)
-        and all(isinstance(note.get(name), list) for name in lists)
-        and len({len(note[name]) for name in lists}) == 1
-        and isinstance(note.get("broken"), dict)
-    )
-
-
-def _holds(name: str, rows: Sequence[Any]) -> Callable[[Shard], bool]:
-    """Whether a shard has an array of that name, a row each."""
-    return lambda shard: name in shard.arrays and len(shard.arrays[name]) == len(rows)
 
 
 def _write_hints(store: Store, key: str, dataset: Dataset, part: Part, examples: list[Drawn]) -> None:
@@ -381,14 +347,14 @@ def cache_text(
     keys = [content_key(FORMAT, encoder, part) for part in parts]
 
     def made(number: int) -> Shard:
-        shard = _read(store, keys[number], _holds("hidden", parts[number]))
+        shard = kept(store, keys[number], holds("hidden", parts[number]))
 
         if shard is None:
             states = backbone.embed_text(parts[number])
             found = {"hidden": states.hidden, "pooled": states.pooled, "time_ids": states.time_ids}
             arrays = {name: part.float().cpu().numpy() for name, part in found.items() if part is not None}
             store.write(keys[number], arrays)
-            shard = _just_written(store, keys[number])
+            shard = just_written(store, keys[number])
 
             if time.monotonic() - began > 2:
                 progress("captions", sum(map(len, parts[: number + 1])), len(unique))

@@ -8,21 +8,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_serializer, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from zeroconv.conditions import CONDITIONS
-from zeroconv.errors import UserError, without_secrets
-from zeroconv.inputs import at_home, read_text
+from zeroconv.inputs import at_home
+from zeroconv.training.data_settings import BucketSettings, DataSettings, PictureSettings
+from zeroconv.training.recipe_text import apply_overrides, read_recipe
 from zeroconv.training.settings import Strict, check_recipe
-from zeroconv.training.yaml_text import parse_yaml
 
 __all__ = [
-    *("AnyRecipe", "BucketSettings", "ControlSettings", "DataSettings", "PictureSettings"),
-    *("Recipe", "Strict", "TrainingSettings", "apply_overrides", "check_recipe", "load_recipe"),
-    *("parse_action", "parse_recipe", "parse_size", "read_recipe"),
+    "AnyRecipe",
+    "BucketSettings",
+    "ControlSettings",
+    "DataSettings",
+    "PictureSettings",
+    "Recipe",
+    "Strict",
+    "TrainingSettings",
+    "apply_overrides",
+    "check_recipe",
+    "load_recipe",
+    "parse_action",
+    "parse_recipe",
+    "parse_size",
+    "read_recipe",
 ]
 
-MOST_BYTES = 1 << 18  # of a recipe; those of this repository have about 1 KB
 MOST_STEPS = 10**9
 Width = Annotated[int, Field(ge=1, le=1024)]  # channels of a layer of the hint encoder
 OPTIONS = {"rank": (1, 1024), "hidden": (1, 8192), "res_blocks": (1, 32), "hint_widths": (1, 1024)}  # of rivals
@@ -80,62 +90,6 @@ class ControlSettings(Strict):
             raise ValueError(f"control.init brings its own network, so control.{shaped[0]} cannot be set beside it")
         if self.frozen_copy and self.connections == "lite":
             raise ValueError("control.frozen_copy needs a copy, which lite connections do not have")
-        return self
-
-
-class BucketSettings(Strict):
-    """Shapes other than the square; see `zeroconv.data.buckets.Buckets`."""
-
-    step: int | None = Field(None, ge=8, le=4096)  # pixels; None: an eighth of data.size, at most 64
-    min_side: int | None = Field(None, ge=8, le=8192)  # None: half of data.size
-    max_side: int | None = Field(None, ge=8, le=8192)  # None: twice data.size
-    upscale: bool = False  # true: a picture smaller than its shape is enlarged; false: it keeps its size
-
-
-class PictureSettings(Strict):
-    """Pictures with captions to learn from; specs as in `zeroconv.data.open_dataset`."""
-
-    train: tuple[str, ...] = Field(min_length=1)
-    validation: tuple[str, ...] | None = None  # None: some of the training pictures are held out
-    validation_count: int = Field(128, ge=2, le=1_000_000)
-    size: int | None = Field(None, ge=8, le=4096)  # pixels; None: the base's own
-    flip: bool = False  # mirror half of the pictures, where captions (and hints) allow it
-    workers: int | None = Field(None, ge=1, le=256)  # processes that draw; None: one a core
-    cache: Path | None = None  # None: $ZEROCONV_CACHE or ~/.cache/zeroconv
-
-    @field_validator("train", "validation", mode="before")
-    @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("cache", mode="before")
-    @classmethod
-    def _cache_from_home(cls, value: Any) -> Any:
-        return at_home(value) if isinstance(value, str) else value
-
-    @field_serializer("train", "validation", when_used="json")
-    def _without_passwords(self, value: tuple[str, ...] | None) -> list[str] | None:
-        """What is written beside a run, and sent to trackers, is read by others."""
-        return None if value is None else [without_secrets(spec) for spec in value]
-
-
-class DataSettings(PictureSettings):
-    """And their hints."""
-
-    condition: str
-    buckets: BucketSettings | None = None  # true: keep the pictures' aspect ratios; None: middle squares
-    hint_dropout: float = Field(0.0, ge=0, lt=1)  # share of hints that are blanked
-
-    @field_validator("buckets", mode="before")
-    @classmethod
-    def _yes_or_no(cls, value: Any) -> Any:
-        return {} if value is True else None if value is False else value
-
-    @model_validator(mode="after")
-    def _hints_may_be_mirrored(self) -> DataSettings:
-        known = {name: c for c in CONDITIONS.values() for name in (c.name, *c.aliases)}
-        if self.flip and (self.condition not in known or known[self.condition].mirror is None):
-            raise ValueError(f"data.flip is set, but how a hint of {self.condition!r} looks in a mirror is not known")
         return self
 
 
@@ -318,56 +272,8 @@ def load_recipe(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Recip
     return parse_recipe(read_recipe(path, overrides), str(path))
 
 
-def read_recipe(path: str | os.PathLike, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """What a recipe file says, overridden, before anything is checked.
-
-    UTF-8, UTF-16 or UTF-32, with or without a byte order mark; at most `MOST_BYTES`. Raises UserError, with the line
-    where there is one, for what is no such file, no YAML (see `parse_yaml`) or no mapping.
-    """
-    path = at_home(path)
-    try:
-        text = read_text(path, MOST_BYTES, "recipe")
-    except FileNotFoundError as error:
-        raise UserError(
-            f"there is no recipe {path}; give the path of a YAML file, such as recipes/stickers-canny.yaml."
-        ) from error
-    except OSError as error:
-        raise UserError(f"the recipe {path} cannot be read ({error.strerror or error}).") from error
-
-    values = parse_yaml(text, f"the recipe {path}")
-
-    if not isinstance(values, dict):
-        what = "empty" if values is None else "no mapping of settings"
-        raise UserError(f"the recipe {path} is {what}; it needs at least out, data and training.")
-    return apply_overrides(values, overrides)
-
-
 def parse_recipe(values: dict[str, Any], name: str = "the recipe") -> Recipe:
     return check_recipe(Recipe, values, name)
-
-
-def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of `values` with "a.b=c" set; c is read as YAML, so that [x, y], true and 1e-4 mean what they say."""
-    values = dict(values)
-
-    for override in overrides:
-        path, equals, text = override.partition("=")
-        shown = without_secrets(override if len(override) <= 120 else f"{override[:119]}…")
-        *folders, last = path.split(".")
-
-        if not equals or not all((*folders, last)) or len(folders) > 8:
-            raise UserError(f"the override {shown!r} is not of the form training.steps=2000.")
-
-        place = values
-        for step in folders:
-            inner = place.get(step)
-            if inner is not None and not isinstance(inner, dict):
-                raise UserError(f"the override {shown!r} goes into {step!r}, which holds a value, not settings.")
-            place[step] = dict(inner or {})
-            place = place[step]
-
-        place[last] = parse_yaml(text, f"the value of the override {shown!r}")
-    return values
 
 
 def _check_option(name: str, value: Any) -> None:

@@ -8,7 +8,6 @@ made of and whose findings both must read alike, stays frozen.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from zeroconv.backbones import UNetBackbone, load_backbone
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder
+from zeroconv.jsonfile import write_json
 from zeroconv.rivals import Net, Rival
 from zeroconv.training.optim import Muon, muon_groups
 from zeroconv.training.recipe import TrainingSettings
@@ -66,8 +66,8 @@ def save_base(name: str, trained: Mapping[str, Tensor], folder: str | os.PathLik
         for part, value in parts.items():
             value.save_pretrained(temporary / part)
         (temporary / "scheduler").mkdir()
-        _write_json(temporary / "scheduler" / "scheduler_config.json", backbone.scheduler_config)
-        _write_json(temporary / "model_index.json", _index(parts, backbone.scheduler_config))
+        write_json(temporary / "scheduler" / "scheduler_config.json", backbone.scheduler_config, sort_keys=True)
+        write_json(temporary / "model_index.json", _index(parts, backbone.scheduler_config), sort_keys=True)
 
 
 def _index(parts: Mapping[str, Any], scheduler: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,7 +84,3 @@ def _index(parts: Mapping[str, Any], scheduler: Mapping[str, Any]) -> dict[str, 
         index[part] = ["diffusers" if part in ("unet", "vae") else "transformers", type(value).__name__]
     nothing = {"feature_extractor": [None, None], "image_encoder": [None, None]}
     return {**index, **nothing, "scheduler": ["diffusers", scheduler.get("_class_name", "DDIMScheduler")]}
-
-
-def _write_json(path: Any, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

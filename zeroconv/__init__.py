@@ -8,6 +8,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from zeroconv.threads import set_waiting
+
+set_waiting()  # torch is imported later, and reads it then
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The one exception a user is meant to read."""
+"""The exceptions a user is meant to read."""
 
 from __future__ import annotations
 
@@ -43,3 +43,20 @@ def _anyone(found: re.Match[str]) -> str:
 
 def _hidden(found: re.Match[str]) -> str:
     return f"{found[1] or ''}***"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the process to stop, and it did so in good order.
+
+    The command line prints the sentence and exits with `code`: 128 and the number of the signal, as
+    shells have it (130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP), so that what was to follow the
+    command does not follow.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+    @property
+    def code(self) -> int:
+        return 128 + self.number

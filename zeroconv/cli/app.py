@@ -1,7 +1,7 @@
 """The command line: every command is a function, its options are that function's signature.
 
-Exit codes: 0 done; 2 the user's mistake or a full disk, told in one line on stderr; 1 anything else, with its
-traceback.
+Exit codes: 0 done; 2 the user's mistake or a full disk, told in one line on stderr; 130, 143 and 129 stopped by Ctrl-C,
+SIGTERM and SIGHUP; 1 anything else, with its traceback.
 Libraries are imported inside the commands, so that `zeroconv --help` answers at once.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ import typer
 from typer import Argument, Option
 
 from zeroconv.cli import playroom
-from zeroconv.errors import UserError
+from zeroconv.errors import Interrupted, UserError
 from zeroconv.files import is_disk_full
 
 UsageError: Any = typer.BadParameter.__base__  # typer does not export it
@@ -32,6 +33,10 @@ class PlainErrors(typer.core.TyperGroup):
             warnings.showwarning = _note  # type: ignore[assignment]
             try:
                 return super().invoke(ctx)
+            except Interrupted as stop:
+                with suppress(OSError):  # the terminal may be gone
+                    typer.echo(f"zeroconv: {_one_line(stop)}" if str(stop) else "", err=True, nl=bool(str(stop)))
+                raise typer.Exit(stop.code) from None
             except UserError as error:
                 typer.echo(f"zeroconv: {_one_line(error)}", err=True)
             except UsageError as error:
@@ -206,7 +211,10 @@ def train(
     setting: Annotated[list[str] | None, Option("--set", help="Change a setting: training.steps=2000.")] = None,
     resume: Annotated[bool, Option(help="Go on with the run that the recipe's folder holds, or refuse to.")] = True,
 ) -> None:
-    """Train a ControlNet from a recipe. The same command goes on where an interrupted one stopped."""
+    """Train a ControlNet from a recipe. The same command goes on where an interrupted one stopped.
+
+    Stopped by Ctrl-C it is saved and exits with 130 (SIGTERM 143, a closed terminal 129), finished with 0.
+    """
     from zeroconv.training import train_command
 
     typer.echo(str(train_command(recipe, setting or [], resume)))

@@ -6,6 +6,8 @@ import hashlib
 import random
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 
 from zeroconv.data.examples import Examples
 from zeroconv.errors import UserError
-from zeroconv.files import atomic_write
+from zeroconv.files import atomic_write, sweep
 
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.pt")
 
@@ -25,10 +27,10 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int, b
 
     The old files go only after the new one is on disk. Raises UserError where the disk is full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in (*folder.glob(".writing.pt.*"), folder / "writing.pt"):  # by a process that was killed while it wrote
-        left.unlink(missing_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        (folder / "writing.pt").unlink(missing_ok=True)  # whole, but killed before it had its name
         with atomic_write(folder / "writing.pt") as temporary:
             with open(temporary, "wb") as file:  # given a path, torch does not say why it cannot write
                 torch.save({"step": step, "random": random_state(), **state}, file)
@@ -40,11 +42,21 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int, b
             f"the checkpoint of step {step} cannot be written to {folder} ({reason}); make room, and the same command "
             "goes on from the checkpoint before it."
         ) from error
-    kept = {path, *checkpoints(folder)[:keep]}
-    for old in checkpoints(folder):
-        if old not in kept and step_of(old) != best:
-            old.unlink(missing_ok=True)
+    _drop_old(folder, path, keep, best)
     return path
+
+
+def _drop_old(folder: Path, path: Path, keep: int, best: int | None) -> None:
+    """Drop what the state in `path` replaces: all but the newest `keep` up to its step, and others
+    of that step. Later ones are damaged, as the run did not go on from them; they stay.
+    """
+    step = step_of(path)
+    earlier = [old for old in checkpoints(folder) if step_of(old) < step]
+    same = [old for old in checkpoints(folder) if step_of(old) == step and old != path]
+    drop = [old for old in earlier[keep - 1 :] if step_of(old) != best]
+    for old in (*same, *drop):
+        with suppress(OSError):  # a folder of that name, or a file that another process took away
+            old.unlink()
 
 
 def drawn_from(data: Examples, processes: int) -> dict[str, Any]:
@@ -79,20 +91,80 @@ def checkpoints(folder: Path) -> list[Path]:
 def load_checkpoint(
     folder: Path, device: torch.device | str = "cpu", step: int | None = None, mapped: bool = False
 ) -> dict[str, Any] | None:
-    """The newest whole checkpoint (or that of `step`), its random generators set; None if there is none. Damaged ones
-    are passed over. `mapped`: on the CPU, read from the file as it is used, for processes that need a part each."""
+    """The newest whole checkpoint (or that of `step`), its random generators set.
+
+    None where there is none. Damaged ones are passed over, with a note. Where all of them are
+    damaged, of any step: UserError, since a run that begins anew would replace what may be mended.
+
+    mapped: on the CPU, read from the file as it is used, for processes that need a part each.
+    """
+    damaged: dict[Path, str] = {}
     for path in checkpoints(folder):
         if step is not None and step_of(path) != step:
             continue
-        if checksum(path) != _NAME.fullmatch(path.name)[2]:  # type: ignore[index]
-            warnings.warn(f"the checkpoint {path} is damaged; going on from the one before it", stacklevel=2)
+        try:
+            state = _read(path, device, mapped)
+        except (OSError, ValueError) as error:
+            damaged[path] = " ".join(str(error).split())
             continue
-        # of several processes the device is "cpu:0"
-        where = "cpu" if mapped or torch.device(device).type == "cpu" else device
-        state = torch.load(path, map_location=where, weights_only=True, mmap=mapped)
+        if damaged:
+            names = ", ".join(f"{path.name} ({reason})" for path, reason in damaged.items())
+            what = "checkpoint is damaged" if len(damaged) == 1 else "checkpoints are damaged"
+            warnings.warn(
+                f"the newest {what}: {names} in {folder}; going on from the one before, of step "
+                f"{step_of(path)}.",
+                stacklevel=2,
+            )
         set_random_state(state.pop("random"))
         return state
+
+    if damaged and step is None:
+        first = next(iter(damaged))
+        raise UserError(
+            f"all checkpoints in {folder} are damaged ({first.name}: {damaged[first]}); put back a "
+            "copy of one, or begin anew: name another out folder, or move that folder away."
+        )
     return None
+
+
+def _read(path: Path, device: torch.device | str, mapped: bool) -> dict[str, Any]:
+    """The state that a file holds. Raises OSError and ValueError, which say what is wrong."""
+    if not path.exists():
+        raise ValueError("it is a link to a file that is gone")
+    if not path.is_file():
+        raise ValueError("it is no file")
+    if checksum(path) != _NAME.fullmatch(path.name)[2]:  # type: ignore[index]
+        raise ValueError("its content is not what was written")
+
+    # of several processes the device is "cpu:0"
+    where = "cpu" if mapped or torch.device(device).type == "cpu" else device
+    try:
+        state = torch.load(path, map_location=where, weights_only=True, mmap=mapped)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever unpickling something else may raise
+        raise ValueError("it is no checkpoint of a run") from error
+    if not isinstance(state, dict) or not {"step", "random"} <= set(state):
+        raise ValueError("it is no checkpoint of a run")
+    return state
+
+
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Inside, a state of `folder` is put into a run. One that is of another run, or of another
+    version, is told as a UserError.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        if isinstance(error, UserError | torch.OutOfMemoryError):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the checkpoint in {folder} does not fit this run ({type(error).__name__}: {reason}); "
+            "base, control.init or the program are not those it was made with: put them back, or "
+            "name another out folder."
+        ) from error
 
 
 def checksum(path: Path) -> str:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 680, 230, 58, 54, 26, 24
+_LARGEST = 1e30
 COLOURS = ("#3b76d6", "#d9662b", "#2f9e62", "#8a63c9")
 
-Point = tuple[float, float]  # step, value
+Point = tuple[float, Any]  # step, value; None and NaN: not measured
 
 
 @dataclass(frozen=True)
 class Curve:
     name: str
     points: Sequence[Point]
-    band: Sequence[tuple[float, float]] = ()  # low and high of every point: its interval
+    band: Sequence[tuple[Any, Any]] = ()  # low and high of every point: its interval
     faint: bool = False  # drawn behind the others, without name or end
 
 
@@ -49,7 +51,8 @@ def chart(curves: Sequence[Curve], marks: Sequence[float] = (), mark: str = "", 
 
     `zero`: the axis of values shows 0.
     """
-    curves = [curve for curve in curves if curve.points]
+    curves = [curve for curve in map(_drawable, curves) if curve.points]
+    marks = [at for at in marks if _is_number(at)]
     if sum(len(curve.points) for curve in curves) < 2:
         return "<p>Not measured often enough for a curve.</p>"
     frame = Frame.of(curves, zero)
@@ -67,6 +70,19 @@ def chart(curves: Sequence[Curve], marks: Sequence[float] = (), mark: str = "", 
     drawn.append(_legend(named))
     names = html.escape(", ".join(curve.name for curve in named))
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{names}">{"".join(drawn)}</svg>'
+
+
+def _drawable(curve: Curve) -> Curve:
+    """The curve without points that are no numbers, or too large to be drawn."""
+    bands: list[Any] = list(curve.band) or [()] * len(curve.points)
+    kept = [(point, band) for point, band in zip(curve.points, bands, strict=True) if all(map(_is_number, point))]
+    # an interval that is not known has no width
+    band = [pair if all(map(_is_number, pair)) else (at[1], at[1]) for at, pair in kept if pair]
+    return replace(curve, points=[point for point, _ in kept], band=band)
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value) and abs(value) < _LARGEST
 
 
 def _curve(curve: Curve, frame: Frame, colour: str) -> str:

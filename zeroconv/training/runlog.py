@@ -2,48 +2,131 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from zeroconv.files import atomic_write
+from pydantic import BaseModel, ConfigDict, Field
+
+from zeroconv.errors import UserError
+from zeroconv.files import atomic_write, cannot_write, is_disk_full
+from zeroconv.jsonfile import parse_json, to_json
+
+_BEGINS = b'{"step": '  # of a line that a crash cut short
+Number = float | None  # None: it was no number
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class Interval(_Part):
+    """A figure with its 95% interval."""
+
+    mean: Number
+    low: Number = None
+    high: Number = None
+
+
+class Round(_Part):
+    """Pictures that were read back, see `zeroconv.training.rounds.figures`."""
+
+    n: int
+    metrics: dict[str, dict[str, Interval]] = Field(min_length=1)
+
+
+class Line(_Part):
+    """What is known of a line; a line that is not so was not written by a run."""
+
+    step: int = Field(ge=0, le=10**12)
+    event: str | None = None
+    loss: float | str | None = None  # text in events
+    lr: Number = None
+    converged: dict[str, Number] | None = None
+    validation: dict[str, Number] | None = None
+    evaluation: Round | None = None
 
 
 class RunLog:
-    """`log.jsonl`. A run that goes on from step k first drops what was written after k, so every step stands once."""
+    """`log.jsonl`. A run that goes on from step k first drops what was written after k, so every
+    step stands once.
+    """
 
     def __init__(self, path: Path, active: bool = True) -> None:
         self.path, self.active = path, active
         self.tell: Callable[[int, dict[str, Any]], None] | None = None  # hears every line too
 
     def write(self, step: int, **values: Any) -> None:
+        """Append a line; what is no finite number becomes null. Raises UserError where the file
+        cannot be written."""
         if not self.active:
             return
         if self.tell is not None:
             self.tell(step, values)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        text = to_json({"step": step, **values}) + "\n"
+
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            if is_disk_full(error):
+                raise
+            raise cannot_write(self.path, error) from error
 
     def read(self) -> list[dict[str, Any]]:
-        """Every whole line; a line cut short by a crash is passed over."""
-        lines = []
-        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []:
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                continue
-        return lines
+        """Every line that a run has written; others are passed over."""
+        return self._sorted()[0]
+
+    def count_bad(self) -> int:
+        """How many lines `read` passes over, a last one that a crash cut short left out."""
+        return len(self._sorted()[1])
 
     def cut(self, step: int) -> None:
-        """Keep the lines up to `step`; nothing at all for step 0."""
+        """Keep the lines up to `step`; nothing at all for step 0.
+
+        Lines that cannot be read are put into `log.unread` beside the log, with a note.
+        """
         if not self.active or not self.path.is_file():
             return
-        kept = [line for line in self.read() if line["step"] <= step] if step else []
+        lines, bad = self._sorted()
+        if bad:
+            aside = self.path.with_suffix(".unread")
+            with aside.open("ab") as file:
+                file.writelines(line + b"\n" for line in bad)
+            warnings.warn(
+                f"{len(bad)} lines of {self.path} cannot be read as a run's; they are kept in "
+                f"{aside}, and the run goes on without them.",
+                stacklevel=2,
+            )
+
+        kept = [line for line in lines if line["step"] <= step] if step else []
         with atomic_write(self.path) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            temporary.write_text("".join(to_json(line) + "\n" for line in kept), encoding="utf-8")
+
+    def _sorted(self) -> tuple[list[dict[str, Any]], list[bytes]]:
+        """What the lines say, and those that are no line of a run."""
+        try:
+            content = self.path.read_bytes() if self.path.is_file() else b""
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"{self.path} cannot be read ({reason}); mend that.") from error
+        *whole, last = content.split(b"\n")
+        lines, bad = [], []
+        for text in (*whole, last):
+            if not text.strip():
+                continue
+            try:
+                value = parse_json(text)
+                Line.model_validate(value)
+                lines.append(value)
+            except ValueError:  # pydantic's too
+                if text is not last or not _BEGINS.startswith(text[: len(_BEGINS)]):
+                    bad.append(text)
+        return lines, bad
 
 
 class Meter:
@@ -59,14 +142,17 @@ class Meter:
         self.began, self.batches, self.waited = time.monotonic(), 0, 0.0
 
     def add(self, loss: float, waited: float, batches: int) -> None:
-        self.losses, self.count = self.losses + loss, self.count + 1
+        """A step. A loss that is no number counts in no mean: the step changed nothing."""
+        if math.isfinite(loss):
+            self.losses, self.count = self.losses + loss, self.count + 1
         self.batches, self.waited = self.batches + batches, self.waited + waited
 
     def figures(self) -> dict[str, float]:
-        """Mean loss, samples a second, and the share of the time that was spent waiting for data."""
+        """Mean loss (NaN where no step had one), samples a second, and the share of the time that
+        was spent waiting for data."""
         seconds = max(1e-9, time.monotonic() - self.began)
         figures = {
-            "loss": self.losses / max(1, self.count),
+            "loss": self.losses / self.count if self.count else math.nan,
             "samples_per_second": round(self.batches * self.samples / seconds, 2),
             "wait": round(self.waited / seconds, 4),
         }

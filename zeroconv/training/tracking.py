@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import os
 import uuid
@@ -17,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from zeroconv.errors import UserError
-from zeroconv.files import atomic_write
+from zeroconv.jsonfile import to_json, write_json
 from zeroconv.pictures import open_picture
+from zeroconv.training.folder import read_object
 from zeroconv.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -166,8 +166,9 @@ def _show(tracker: Any, name: str, picture: Image.Image, step: int) -> None:
 
 def scalars(values: dict[str, Any]) -> dict[str, float]:
     """The numbers of a line of the log, by a tracker's names; an event counts 1 where it happened."""
-    told = {_VALIDATION[name]: value for name, value in values.get("validation", {}).items() if name in _VALIDATION}
-    for metric, columns in values.get("evaluation", {}).get("metrics", {}).items():
+    checked, scored = values.get("validation") or {}, values.get("evaluation") or {}
+    told = {_VALIDATION[name]: value for name, value in checked.items() if name in _VALIDATION}
+    for metric, columns in scored.get("metrics", {}).items():
         told |= {f"evaluation/{metric}_{column}": interval["mean"] for column, interval in columns.items()}
     if "event" in values:
         told[f"events/{values['event'].replace(' ', '_')}"] = 1.0
@@ -184,17 +185,16 @@ def flatten(values: dict[str, Any], place: str = "") -> dict[str, str | int | fl
         if isinstance(value, dict):
             flat |= flatten(value, f"{place}{name}.")
         elif value is not None:
-            flat[place + name] = value if isinstance(value, str | int | float | bool) else json.dumps(value)
+            flat[place + name] = value if isinstance(value, str | int | float | bool) else to_json(value)
     return flat
 
 
 def _run_id(out: Path) -> str:
     """A name for the run that a tracker's server knows it by; made once and kept in the run's folder."""
     path = out / "tracking.json"
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["id"])
-    except (OSError, ValueError, KeyError):
-        name = uuid.uuid4().hex[:12]
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps({"id": name}) + "\n", encoding="utf-8")
+    name = read_object(path).get("id")
+    if isinstance(name, str) and name:
         return name
+    name = uuid.uuid4().hex[:12]
+    write_json(path, {"id": name})
+    return name

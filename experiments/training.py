@@ -15,8 +15,9 @@ from experiments.common import RUNS
 from experiments.memory import weights_mark
 from zeroconv.files import atomic_write
 from zeroconv.training import train
+from zeroconv.training.folder import open_run
 from zeroconv.training.recipe import Recipe
-from zeroconv.training.run import assemble, open_run
+from zeroconv.training.run import assemble
 from zeroconv.training.runlog import RunLog
 from zeroconv.training.trainer import Trainer
 

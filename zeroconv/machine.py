@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 
 def cores() -> int:
     """Processor cores that this process may run on; all there are, where the system keeps no such list."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def all_memory() -> int:
+    """Bytes of main memory that this process may use: the machine's, or its container's if less."""
+    import psutil  # accelerate brings it
+
+    least = psutil.virtual_memory().total + psutil.swap_memory().total
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of cgroups 2 and 1
+        try:
+            least = min(least, int(Path("/sys/fs/cgroup", name).read_text()))
+        except (OSError, ValueError):  # there is none, or it says "max"
+            continue
+    return least
 
 
 def peak_memory() -> int:

@@ -28,6 +28,7 @@ import hashlib, json, os, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+from zeroconv.errors import Interrupted
 from zeroconv.training import run, trainer
 from zeroconv.training.recipe import load_recipe
 recipe, rank = load_recipe(sys.argv[1]), os.environ["RANK"]
@@ -41,9 +42,14 @@ def remember(self, *a, **k):
     init(self, *a, **k)
     sys.modules["__main__"].mine = self
 trainer.Trainer.__init__ = remember
-run.train(recipe, say=lambda line: None)
+code = 0
+try:
+    run.train(recipe, say=lambda line: None)
+except Interrupted as stop:
+    code = stop.code
 digest = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in mine.parameters)).hexdigest()
 Path(sys.argv[2] + rank).write_text(json.dumps({"taken": taken, "weights": digest}))
+sys.exit(code)
 """
 
 
@@ -141,7 +147,7 @@ def test_what_one_process_is_told_both_do(recipe: Make, tmp_path: Path, settings
         time.sleep(0.02)
     processes[1].send_signal(signal.SIGTERM)
     try:
-        assert [process.wait(timeout=60) for process in processes] == [0, 0]
+        assert [process.wait(timeout=60) for process in processes] == [143, 143]
     finally:
         for process in processes:
             process.kill()
@@ -150,3 +156,28 @@ def test_what_one_process_is_told_both_do(recipe: Make, tmp_path: Path, settings
     assert first["taken"][-1][0] == second["taken"][-1][0]
     summary = json.loads((tmp_path / "stopped" / "summary.json").read_text())
     assert summary["status"] == "interrupted" and summary["steps"] == first["taken"][-1][0] + 1
+
+
+@pytest.mark.slow
+def test_torchrun_without_a_card_is_one_run(recipe: Make, tmp_path: Path) -> None:
+    """The command of docs/scale.md; a recipe without `device` leaves it to the machine."""
+    path, made = tmp_path / "recipe.yaml", recipe(steps=3, threads=1, validate_every=3)
+    values = {**json.loads(made.model_dump_json()), "device": "auto"}
+    path.write_text(yaml.safe_dump(values))
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    words += ["-m", "zeroconv.cli", "train", str(path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((made.out / "summary.json").read_text())
+    assert summary["samples"] == 3 * 2 * 2  # steps, a process's batch, processes
+    steps = [json.loads(line)["step"] for line in (made.out / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps) and len(checkpoints(made.out / "checkpoints")) == 1
+
+    again = subprocess.run(
+        [sys.executable, *words, "--set", "training.seed=3"],
+        env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert again.returncode != 0
+    assert again.stderr.count("zeroconv: ") == 1, again.stderr  # one of them says why
+    assert "another recipe (training.seed was 0, is 3)" in again.stderr

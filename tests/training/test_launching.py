@@ -8,7 +8,7 @@ import pytest
 
 from zeroconv.errors import UserError
 from zeroconv.training import train
-from zeroconv.training.launching import Sharding, asked_sharding, check_launcher, check_processes
+from zeroconv.training.launching import Sharding, asked_sharding, check_launcher, check_processes, processors_only
 from zeroconv.training.recipe import Recipe
 
 Make = Callable[..., Recipe]
@@ -81,3 +81,55 @@ def test_one_process_has_nothing_to_cut_up(recipe: Make) -> None:
 def test_the_launcher_may_name_the_recipe_s_own_precision(recipe: Make, says: Callable[..., None]) -> None:
     says(**FSDP2, ACCELERATE_MIXED_PRECISION="bf16")
     assert asked_sharding(recipe(precision="bf16")) is not None
+
+
+@pytest.fixture
+def cards(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
+    """Have the machine seem to hold graphics cards of a kind, or none."""
+    import torch
+
+    def seem(kind: str | None) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: kind == "cuda")
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: kind is not None)
+        device = None if kind is None else torch.device(kind)
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: device)
+
+    return seem
+
+
+LAUNCHERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_processes_without_cards_of_their_own_meet_on_processors(says, cards, monkeypatch, name: str) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for kind, expected in ((None, True), ("mps", True), ("cuda", False), ("xpu", False)):
+        cards(kind)
+        monkeypatch.delenv(name, raising=False)
+        assert not processors_only()  # one process takes what there is
+        says(**{name: "1"})
+        assert not processors_only()
+        says(**{name: "2"})
+        assert processors_only() == expected
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_processes_that_do_not_know_of_each_other_are_refused(says, monkeypatch, name: str) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    check_processes(None, 1)
+    says(**{name: "2"})
+    check_processes(None, 2)
+    with pytest.raises(UserError, match="started 2 processes, and this one sees 1 of them"):
+        check_processes(None, 1)
+
+
+def test_a_lora_is_trained_in_one_process(says, monkeypatch, tmp_path) -> None:
+    from zeroconv.training.lora import train_lora
+    from zeroconv.training.lora_recipe import LoraRecipe
+    from zeroconv.training.recipe import check_recipe
+
+    values = {"out": str(tmp_path / "x"), "lora": {}, "data": {"train": ["x"]}, "training": {"steps": 1}}
+    says(WORLD_SIZE="2")
+    with pytest.raises(UserError, match="started 2 processes"):
+        train_lora(check_recipe(LoraRecipe, values, "test"))
+    assert not (tmp_path / "x").exists()

@@ -16,8 +16,8 @@ from zeroconv.backbones import load_backbone
 from zeroconv.errors import UserError
 from zeroconv.rivals import RIVALS, load_rival
 from zeroconv.training import train
+from zeroconv.training.folder import open_run
 from zeroconv.training.recipe import ControlSettings, Recipe, parse_recipe
-from zeroconv.training.run import open_run
 
 Make = Callable[..., Recipe]
 

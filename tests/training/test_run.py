@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,11 +23,10 @@ from safetensors.torch import load_file
 from zeroconv.control import ControlNet
 from zeroconv.data import open_dataset
 from zeroconv.errors import UserError
-from zeroconv.training import train, train_command
+from zeroconv.training import train
 from zeroconv.training.recipe import Recipe
 from zeroconv.training.run import hold_out
 from zeroconv.training.state import checkpoints
-from zeroconv.training.stopping import sigterm_as_ctrl_c
 
 Make = Callable[..., Recipe]
 
@@ -73,6 +73,41 @@ def test_another_recipe_keeps_out(recipe: Make) -> None:
         train(recipe(steps=2), resume=False)
 
 
+def test_a_control_that_cannot_be_made_costs_no_caching(recipe: Make, monkeypatch) -> None:
+    monkeypatch.setattr("zeroconv.data.cache.cache_examples", lambda *words: pytest.fail("too late"))
+    for control in ({"init": "nowhere"}, {"kind": "lora", "options": {"size": 3}}):
+        with pytest.raises(UserError):
+            train(recipe(control=control), say=lambda line: None)
+
+
+def test_a_batch_larger_than_all_memory_is_refused(recipe: Make, monkeypatch) -> None:
+    monkeypatch.setattr("zeroconv.training.room.all_memory", lambda: 10**6)
+    with pytest.raises(UserError, match=r"training.batch_size 64 at 64 pixels .* lower"):
+        train(recipe(batch_size=64), say=lambda line: None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: no")],
+)
+def test_memory_that_runs_out_is_told(recipe: Make, monkeypatch, error: Exception) -> None:
+    def step(self, micro):
+        raise error
+
+    monkeypatch.setattr("zeroconv.training.trainer.Trainer._train_step", step)
+    with pytest.raises(UserError, match=r"not enough memory for training.batch_size 2 .* full"):
+        train(recipe(), say=lambda line: None)
+
+
+def test_captions_longer_than_the_encoder_are_told_once(recipe: Make, pictures: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(pictures, tmp_path / "copy")
+    text = (folder / "metadata.jsonl").read_text()
+    (folder / "metadata.jsonl").write_text(text.replace("picture number 3", "word " * 40))
+    with pytest.warns(UserWarning, match="captions are longer than the 16 tokens") as told:
+        train(recipe(steps=1, **{"data.train": [str(folder)]}), say=lambda line: None)
+    assert len([one for one in told if "captions are longer" in str(one.message)]) == 1
+
+
 def test_a_recipe_may_be_mended_before_its_first_step(recipe: Make) -> None:
     with pytest.raises(UserError, match="no data folder"):
         train(recipe(steps=1, **{"data.train": ["nowhere"]}))
@@ -116,8 +151,6 @@ def test_what_is_wrong_is_one_sentence(recipe: Make, changes: dict, sentence: st
 
 
 def test_broken_pictures_are_listed_and_counted(recipe: Make, pictures: Path, tmp_path: Path) -> None:
-    import shutil
-
     folder = shutil.copytree(pictures, tmp_path / "copy")
     (folder / "3.png").write_bytes(b"oops")
     said: list[str] = []
@@ -128,8 +161,6 @@ def test_broken_pictures_are_listed_and_counted(recipe: Make, pictures: Path, tm
 
 
 def test_a_run_that_goes_on_with_other_pictures_says_so(recipe: Make, pictures: Path, tmp_path: Path) -> None:
-    import shutil
-
     folder = shutil.copytree(pictures, tmp_path / "copy")
     settings = {"data.train": [str(folder)]}
 
@@ -159,33 +190,12 @@ def test_held_out_pictures_are_not_trained_on() -> None:
 # ---------------------------------------------------------------- real processes
 
 
-def test_sigterm_while_data_is_prepared_is_an_interruption(recipe: Make, tmp_path: Path, monkeypatch, capsys) -> None:
-    path, seen = tmp_path / "recipe.yaml", list[int]()
-
-    def before(number: int, frame: object) -> None:
-        seen.append(number)
-
-    mine = signal.signal(signal.SIGTERM, before)
-    path.write_text(yaml.safe_dump(json.loads(recipe().model_dump_json())))
-    monkeypatch.setattr("zeroconv.data.cache.cache_examples", lambda *words: signal.raise_signal(signal.SIGTERM))
-    try:
-        assert train_command(path) == Path(recipe().out)
-        assert "interrupted; the same command goes on" in capsys.readouterr().out
-        assert signal.getsignal(signal.SIGTERM) is before and not seen
-        monkeypatch.setenv("WORLD_SIZE", "2")  # one of several falls, so that its launcher sees it
-        with sigterm_as_ctrl_c():
-            signal.raise_signal(signal.SIGTERM)
-        assert seen == [signal.SIGTERM]
-    finally:
-        signal.signal(signal.SIGTERM, mine)
-
-
 @contextmanager
 def process(recipe: Recipe, path: Path) -> Iterator[subprocess.Popen]:
     """`train_command` in a process of its own, killed at the end whatever happened."""
     path.write_text(yaml.safe_dump(json.loads(recipe.model_dump_json())))
-    code = f"from zeroconv.training import train_command; train_command({str(path)!r})"
-    running = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True)
+    words = [sys.executable, "-W", "ignore", "-m", "zeroconv.cli", "train", str(path)]
+    running = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     try:
         yield running
     finally:
@@ -224,8 +234,7 @@ def test_killed_and_interrupted_equals_never_stopped(recipe: Make, tmp_path: Pat
         wait_for(lambda: any(path.name != before for path in checkpoints(folder)) or second.poll() is not None)
         second.send_signal(signal.SIGTERM)
         words = second.communicate(timeout=300)[0]
-    assert second.returncode == 0
-    assert "interrupted at step" in words or "finished" in words
+    assert (second.returncode, "finished" in words) in ((128 + signal.SIGTERM, False), (0, True))
     train(stopped, say=lambda line: None)
 
     name = "control/diffusion_pytorch_model.safetensors"

@@ -28,8 +28,10 @@ pytestmark = pytest.mark.slow
 # `stop`: a step at which it alone gets SIGTERM. `converged`: from which step on hints count as followed.
 CODE = """
 import hashlib, json, os, signal, sys
+from contextlib import suppress
 from pathlib import Path
 import torch
+from zeroconv.errors import Interrupted
 torch.set_num_threads(1)
 from zeroconv.training import objective, run, trainer
 from zeroconv.training.convergence import Convergence
@@ -65,7 +67,8 @@ trainer.Trainer._train_step, objective.ControlledLoss.errors, trainer.detect = t
 for now in json.loads(Path(sys.argv[1]).read_text()):
     os.environ.update(now.get("environment", {}))
     taken, noises, said, mine = [], [], [], None
-    run.train(load_recipe(now["recipe"]), say=said.append)
+    with suppress(Interrupted):
+        run.train(load_recipe(now["recipe"]), say=said.append)
     moments = [v for s in mine.optimizer.state.values() for k, v in s.items() if k != "step"]
     frozen = [p for p in mine.backbone.unet.parameters() if not p.requires_grad]
     weights = [p for module in (mine.control, mine.decoder) if module is not None for p in module.parameters()]

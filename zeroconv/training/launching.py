@@ -57,8 +57,35 @@ def asked_sharding(recipe: Recipe) -> Sharding | None:
     return _wishes(recipe) if launcher else Sharding()
 
 
+def processors_only() -> bool:
+    """Whether a launcher's processes have no graphics card to share: they meet on the processors.
+
+    accelerate asks for cards alone where it is not told; each process would train by itself then.
+    """
+    import torch
+
+    if _launched() == 1 or torch.cuda.is_available():
+        return False
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return device is None or device.type == "mps"  # of which a machine has one
+
+
+def _launched() -> int:
+    """How many processes the launcher says that there are: torchrun, accelerate, MPI."""
+    names = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+    sizes = (os.environ.get(name, "") for name in names)
+    return max((int(size) for size in sizes if size.isdecimal()), default=1) or 1
+
+
 def check_processes(sharding: Sharding | None, processes: int) -> None:
-    """Raises UserError where there is nothing to cut up over."""
+    """Raises UserError where the launcher's processes do not know of each other, and where there is
+    nothing to cut up over.
+    """
+    if processes < _launched():
+        raise UserError(
+            f"the launcher started {_launched()} processes, and this one sees {processes} of them; "
+            "start them by torchrun or accelerate launch, or one alone."
+        )
     if sharding is not None and processes == 1:
         raise UserError(
             "training.sharding fsdp cuts what trains up over processes and there is one; launch several with torchrun "

@@ -8,7 +8,6 @@ out/summary.json                                     how it ended
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,25 +17,32 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zeroconv.backbones import UNetBackbone, load_backbone
+from zeroconv.backbones.text import note_cut_prompts
 from zeroconv.checkpoints.lora import BASE, FILE
 from zeroconv.data.batches import Batch, BatchPlan
 from zeroconv.data.cache import CacheSettings, cache_examples
 from zeroconv.data.datasets import open_dataset
 from zeroconv.data.examples import Examples
+from zeroconv.errors import Interrupted
 from zeroconv.files import atomic_folder, atomic_write
 from zeroconv.inputs import at_home
+from zeroconv.jsonfile import write_json
 from zeroconv.training.compiling import check_compile, compile_layers_
 from zeroconv.training.ema import Ema
+from zeroconv.training.folder import list_broken, run_folder
+from zeroconv.training.launching import check_processes
 from zeroconv.training.loop import Loop
 from zeroconv.training.lora_recipe import LoraRecipe, LoraSettings
 from zeroconv.training.memory import spare_activations_
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.optim import make_optimizer
 from zeroconv.training.precision import autocast_dtype, loss_scale
-from zeroconv.training.run import Countdown, hold_out, list_broken, open_run
+from zeroconv.training.room import check_room, told_of_room
+from zeroconv.training.run import Countdown, hold_out, print_line, told_of_start
 from zeroconv.training.runlog import Meter, RunLog
 from zeroconv.training.samples import grid, spread, to_picture
-from zeroconv.training.state import drawn_from, load_checkpoint, save_checkpoint, told_apart
+from zeroconv.training.state import drawn_from, fitting, load_checkpoint, save_checkpoint, told_apart
+from zeroconv.training.stopping import GOES_ON
 from zeroconv.training.threads import use_threads
 
 Say = Callable[[str], None]
@@ -52,15 +58,20 @@ LAYERS = {
 def train_lora(recipe: LoraRecipe, resume: bool = True, say: Say | None = None) -> Path:
     """Train as the recipe says, or go on with a run that its folder holds; returns the folder.
 
-    `say` hears one line of progress at a time. `resume=False`: refuse to go on with an old run. Raises UserError.
+    `say` hears one line of progress at a time. `resume=False`: refuse to go on with an old run. Raises UserError, and
+    Interrupted where a signal stopped the run.
     """
-    say = say or _print
+    say = say or print_line
     use_threads(recipe.training.threads)
-    open_run(recipe, resume)
-    trainer = assemble(recipe, say)
-    if trainer.resume():
-        say(f"going on from step {trainer.step} of {recipe.training.steps}")
-    trainer.finish(trainer.run())
+    check_processes(None, 1)
+    with run_folder(recipe, resume), told_of_room(recipe.training):
+        trainer = assemble(recipe, say)
+        if trainer.resume():
+            say(told_of_start(trainer.step, recipe.training.steps))
+        status = trainer.run()
+        trainer.finish(status)
+    if status == "interrupted":
+        raise Interrupted(f"interrupted at step {trainer.step}, saved; {GOES_ON}", trainer.stopped_by)
     return trainer.folder
 
 
@@ -71,6 +82,7 @@ def assemble(recipe: LoraRecipe, say: Say) -> LoraTrainer:
     check_compile(recipe.training, device)
     backbone = load_backbone(recipe.base, device=device)
     size = settings.size or backbone.default_size
+    check_room(recipe.training, backbone, size)
     train_set = open_dataset(settings.train, size=size)
     if settings.validation is not None:
         held_out = open_dataset(settings.validation, size=size)
@@ -81,6 +93,7 @@ def assemble(recipe: LoraRecipe, say: Say) -> LoraTrainer:
     held = cache_examples(held_out, backbone, cache, progress)
     list_broken(Path(recipe.out), {**data.broken, **held.broken}, say)
     say(f"{len(data)} pictures to train on, {len(held)} held out")
+    note_cut_prompts(backbone, data.text.captions, "captions")
     add_adapter(backbone, recipe.lora, recipe.training.seed)
     return LoraTrainer(recipe, backbone, data, held, say)
 
@@ -211,11 +224,17 @@ class LoraTrainer(Loop):
     @torch.no_grad()
     def resume(self) -> bool:
         state = load_checkpoint(self.folder / "checkpoints", self.backbone.device)
-        self.log.cut(0 if state is None else state["step"])
         if state is None:
+            self.log.cut(0)
             return False
         for line in told_apart(state.get("drawn_from"), drawn_from(self.data, 1)):
             self.say(line)
+        with fitting(self.folder / "checkpoints"):
+            self._restore(state)
+        self.log.cut(self.step)
+        return True
+
+    def _restore(self, state: dict[str, Any]) -> None:
         torch._foreach_copy_(list[Tensor](self.parameters), state["parameters"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -224,7 +243,6 @@ class LoraTrainer(Loop):
         self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
         self.micro, self.rollbacks, self.history = state["micro"], state["rollbacks"], state["history"]
         self.meter.losses, self.meter.count = state["losses"]
-        return True
 
     def export(self, folder: Path) -> None:
         """Write the averaged matrices where diffusers and `load_backbone(..., lora=...)` find them."""
@@ -235,7 +253,7 @@ class LoraTrainer(Loop):
             save_file(state, temporary / FILE, metadata={"format": "pt"})
             base = at_home(self.recipe.base)
             note = {"base": str(base.resolve()) if base.exists() else self.recipe.base, "weight": 1.0}
-            (temporary / BASE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+            write_json(temporary / BASE, note)
 
     def finish(self, status: str) -> None:
         summary = {
@@ -250,11 +268,6 @@ class LoraTrainer(Loop):
         if status == "finished":
             self.export(self.folder / "lora")
             summary["lora"] = str(self.folder / "lora")
-        with atomic_write(self.folder / "summary.json") as temporary:
-            temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        went_on = "; the same command goes on from there"
-        self.say(f"finished: {self.folder / 'lora'}" if status == "finished" else f"interrupted, saved{went_on}")
-
-
-def _print(line: str) -> None:
-    print(line, flush=True)
+        write_json(self.folder / "summary.json", summary)
+        if status == "finished":
+            self.say(f"finished: {self.folder / 'lora'}")

@@ -17,7 +17,6 @@ out/report.html        curves, events and pictures on one page
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -29,15 +28,15 @@ from typing import TYPE_CHECKING, Any
 
 from zeroconv.data.buckets import Buckets
 from zeroconv.data.datasets import Dataset, open_dataset
-from zeroconv.errors import UserError
-from zeroconv.files import atomic_write
+from zeroconv.errors import Interrupted, UserError
+from zeroconv.jsonfile import write_json
 from zeroconv.machine import cores, peak_memory
-from zeroconv.training.launching import Sharding, asked_sharding, check_launcher, check_processes
+from zeroconv.training.folder import list_broken, read_object, run_folder
+from zeroconv.training.launching import Sharding, asked_sharding, check_launcher, check_processes, processors_only
 from zeroconv.training.lora_recipe import LoraRecipe
-from zeroconv.training.recipe import AnyRecipe, Recipe, check_recipe, load_recipe, parse_recipe, read_recipe
+from zeroconv.training.recipe import Recipe, check_recipe, load_recipe, parse_recipe, read_recipe
 from zeroconv.training.report import write_report
-from zeroconv.training.state import checkpoints
-from zeroconv.training.stopping import sigterm_as_ctrl_c
+from zeroconv.training.stopping import GOES_ON, stopped_at_once
 from zeroconv.training.zero import asks_for_zero, check_zero
 
 if TYPE_CHECKING:
@@ -55,38 +54,36 @@ def train_command(recipe_path: str | os.PathLike, overrides: Sequence[str] = (),
 
     A recipe with `lora` trains the base itself, see `zeroconv.training.lora`; any other trains a ControlNet.
 
-    Ctrl-C or SIGTERM while the data is prepared loses at most the shard at work; later it saves the run's state.
+    Ctrl-C, SIGTERM or SIGHUP while the data is prepared loses at most the shard at work; later it saves the run's
+    state. Either raises Interrupted, unless the run is finished.
     """
     values = read_recipe(recipe_path, overrides)
-    try:
-        with sigterm_as_ctrl_c():
-            if "lora" in values:
-                from zeroconv.training.lora import train_lora
+    with stopped_at_once():
+        if "lora" in values:
+            from zeroconv.training.lora import train_lora
 
-                return train_lora(check_recipe(LoraRecipe, values, str(recipe_path)), resume=resume)
-            return train(parse_recipe(values, str(recipe_path)), resume=resume)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", flush=True)
-        return Path(values["out"])
+            return train_lora(check_recipe(LoraRecipe, values, str(recipe_path)), resume=resume)
+        return train(parse_recipe(values, str(recipe_path)), resume=resume)
 
 
 def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
     """Train a ControlNet as the recipe says, or go on with a run that its folder holds; returns the folder.
 
     `say` hears one line of progress at a time (default: prints it). `resume=False`: refuse to go on with an old run.
-    Raises UserError for whatever is wrong with recipe, data, model or folder.
+    Raises UserError for whatever is wrong with recipe, data, model or folder, and Interrupted, a KeyboardInterrupt,
+    where a signal stopped the run: it is saved, and the same call goes on.
     """
     import torch
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
-    from zeroconv.training.allocator import keep_pages
     from zeroconv.training.compiling import check_compile
+    from zeroconv.training.room import told_of_room
     from zeroconv.training.rounds import check_rounds
     from zeroconv.training.threads import use_threads
-    from zeroconv.training.tracking import Tracking, check_trackers
+    from zeroconv.training.tracking import check_trackers
 
-    say = say or _print
+    say = say or print_line
     use_threads(recipe.training.threads)
     check_trackers(recipe.training.report_to)
     check_rounds(recipe)
@@ -102,23 +99,29 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
         # processes wait for each other while one draws pictures or another still fills the cache
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2), **gloo)],
         mixed_precision="no",
-        cpu=recipe.device == "cpu" and not zero,
+        cpu=not zero and (recipe.device == "cpu" or processors_only()),
         log_with=list(recipe.training.report_to) or None,
         project_config=ProjectConfiguration(logging_dir=str(Path(recipe.out) / "tensorboard")),
     )
     check_processes(sharding, accelerator.num_processes)
     check_compile(recipe.training, accelerator.device)
-    with accelerator.main_process_first():  # one process makes the folder, the others find it made
-        if accelerator.is_main_process:
-            open_run(recipe, resume)
     say = say if accelerator.is_main_process else _silent
+    with run_folder(recipe, resume, accelerator), told_of_room(recipe.training):
+        return _train(recipe, accelerator, say, sharding)
+
+
+def _train(recipe: Recipe, accelerator: Any, say: Say, sharding: Sharding | None) -> Path:
+    """The run, in a folder that is its own."""
+    from zeroconv.training.allocator import keep_pages
+    from zeroconv.training.tracking import Tracking
+
     if sharding is not None and sharding.told:
         say(sharding.told)
     trainer = assemble(recipe, accelerator, say, sharding)
     if accelerator.device.type == "cpu":
         keep_pages()
     if trainer.resume():
-        say(f"going on from step {trainer.step} of {recipe.training.steps}")
+        say(told_of_start(trainer.step, recipe.training.steps))
     tracking = Tracking(recipe, accelerator, trainer.step, trainer.log.read())
     trainer.log.tell, trainer.show = tracking.figures, tracking.sheet
     trainer.page = lambda: _page(trainer)
@@ -132,7 +135,17 @@ def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
         raise
     finally:  # last: a tracker's server may keep it waiting
         tracking.finish()
+    if status == "interrupted":
+        what = f"interrupted at step {trainer.step}, saved; {GOES_ON}"
+        raise Interrupted(what if accelerator.is_main_process else "", trainer.stopped_by)
     return trainer.folder
+
+
+def told_of_start(step: int, steps: int) -> str:
+    """Where a run goes on, in one line."""
+    if step < steps:
+        return f"going on from step {step} of {steps}"
+    return f"all {steps} steps are made already; its results are written anew"
 
 
 def cache_command(
@@ -157,9 +170,9 @@ def cache_command(
         cache = cache_settings(recipe, *settings)
         cache = replace(cache, flip=cache.flip and number == 0)  # pictures to measure on are not mirrored
         if hints_only or backbone is None:
-            count += cache_hints(dataset, cache, Countdown(_print))
+            count += cache_hints(dataset, cache, Countdown(print_line))
         else:
-            count += cache_share(dataset, backbone, cache, Countdown(_print))
+            count += cache_share(dataset, backbone, cache, Countdown(print_line))
     return count
 
 
@@ -175,13 +188,17 @@ def cache_part(text: str) -> tuple[int, int]:
 def assemble(recipe: Recipe, accelerator: Any, say: Say, sharding: Sharding | None = None) -> Trainer:
     """Backbone, control and cached data of a recipe, put together."""
     from zeroconv.backbones import load_backbone
+    from zeroconv.backbones.text import note_cut_prompts
     from zeroconv.data.cache import cache_examples
+    from zeroconv.training.room import check_room
     from zeroconv.training.rounds import Rounds
     from zeroconv.training.trainer import Trainer
 
     settings = recipe.data
     backbone = load_backbone(recipe.base, device=accelerator.device)
     size = settings.size or backbone.default_size
+    check_room(recipe.training, backbone, size)
+    control = make_control(recipe, backbone)  # now, so that what is wrong with it costs no work
     train_set, held_out = open_data(recipe, size, backbone.latent_scale)
     cache = cache_settings(recipe, accelerator.process_index, accelerator.num_processes)
     progress = Countdown(say)
@@ -194,7 +211,9 @@ def assemble(recipe: Recipe, accelerator: Any, say: Say, sharding: Sharding | No
                 f"{len(examples)} pictures have {len(examples.hints)} hints; give every picture one, or none."
             )
     say(f"{len(data)} pictures to train on, {len(held)} held out")
-    control = make_control(recipe, backbone).to(accelerator.device)
+    if accelerator.is_main_process:
+        note_cut_prompts(backbone, data.text.captions, "captions")
+    control = control.to(accelerator.device)
     trainer = Trainer(recipe, backbone, control, data, held, accelerator, say, sharding)
     if recipe.training.evaluate_every and trainer.measures:
         trainer.rounds = Rounds(recipe, backbone, held_out)
@@ -278,53 +297,12 @@ class Countdown:
             self.say(f"caching {what}: {done}/{total}  {left / 60:.1f} min left")
 
 
-# ---------------------------------------------------------------- the folder of the run
-
-
-def open_run(recipe: AnyRecipe, resume: bool = True) -> None:
-    """Note the recipe in its folder, or check that the folder holds a run of the same one."""
-    out = Path(recipe.out)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"out is {out}, which is a file; name a folder for the run.")
-    path, identity = out / "recipe.json", recipe.identity()
-    if not path.is_file() and out.is_dir() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty and holds no run; name another out folder.")
-    if not checkpoints(out / "checkpoints"):  # nothing to go on from: a first try that failed may be mended
-        _write_json(path, {"recipe": recipe.model_dump(mode="json")})
-        return
-    if not resume:
-        raise UserError(f"{out} holds a run already; go on with it, or name another out folder.")
-    try:
-        # read anew, so that settings which did not exist then have their defaults
-        before = check_recipe(
-            type(recipe), json.loads(path.read_text(encoding="utf-8"))["recipe"], str(path)
-        ).identity()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read; name another out folder.") from error
-    if before != identity:
-        changed = _first_difference(before, identity)
-        raise UserError(f"{out} holds the run of another recipe ({changed}); name another out folder, or put it back.")
-
-
-def _first_difference(a: Any, b: Any, place: str = "") -> str:
-    if isinstance(a, dict) and isinstance(b, dict):
-        for key in sorted(set(a) | set(b)):
-            if a.get(key) != b.get(key):
-                return _first_difference(a.get(key), b.get(key), f"{place}.{key}" if place else key)
-    return f"{place} was {a}, is {b}"
-
-
-def list_broken(out: Path, broken: dict[str, str], say: Say) -> None:
-    """Name the pictures that were set aside in out/broken.json, if there are any."""
-    if broken:
-        _write_json(out / "broken.json", broken)
-        name, reason = next(iter(broken.items()))
-        say(f"{len(broken)} pictures were set aside, {name} the first ({reason}); all are in {out / 'broken.json'}")
+# ---------------------------------------------------------------- how it ended
 
 
 def last_round(lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """What the log says of the newest round of pictures; it is cut with the run's state, so nothing else keeps it."""
-    rounds = [{"step": line["step"], **line["evaluation"]} for line in lines if "evaluation" in line]
+    rounds = [{"step": line["step"], **line["evaluation"]} for line in lines if line.get("evaluation")]
     return rounds[-1] if rounds else None
 
 
@@ -332,7 +310,7 @@ def _page(trainer: Trainer) -> None:
     """The report of a run that goes on; what its summary said of an earlier stop is past."""
     with suppress(OSError):
         summary = trainer.folder / "summary.json"
-        if summary.is_file() and json.loads(summary.read_text(encoding="utf-8")).get("status") == "interrupted":
+        if read_object(summary).get("status") == "interrupted":
             summary.unlink()
         write_report(trainer.folder)
 
@@ -363,12 +341,10 @@ def _finish(trainer: Trainer, status: str, say: Say) -> None:
         kept = trainer.kept  # the last step's weights are usually as good; where they are not, both are there
         if trainer.export_best(out / "best", out / "best-base"):
             summary["kept"] = {"control": str(out / "best"), **(kept or {})}
-    _write_json(out / "summary.json", summary)
+    write_json(out / "summary.json", summary)
     write_report(out)
     if status == "finished":
         say(f"finished: {out / 'control'}")
-    else:
-        say(f"interrupted at step {step}, saved; the same command goes on from there")
 
 
 def _peak_memory() -> int:
@@ -380,13 +356,10 @@ def _peak_memory() -> int:
     return peak_memory()
 
 
-def _write_json(path: Path, value: Any) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _print(line: str) -> None:
-    print(line, flush=True)
+def print_line(line: str) -> None:
+    """Nobody may be there to hear: a terminal that was closed, a pipe whose reader has gone. The run goes on."""
+    with suppress(OSError, ValueError):
+        print(line, flush=True)
 
 
 def _silent(line: str) -> None:

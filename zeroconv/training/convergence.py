@@ -23,6 +23,11 @@ class Measured:
     error: float  # standard error of that mean
     loss: float  # with the true hint: the scale that a gain must be seen against
 
+    @classmethod
+    def of(cls, line: dict[str, float]) -> Measured:
+        """Of what a validation measured, as the run keeps it."""
+        return cls(int(line["step"]), line["gain"], line["gain_error"], line["true"])
+
 
 @dataclass(frozen=True)
 class Convergence:

@@ -22,6 +22,10 @@ from zeroconv.training.stopping import StopSignals
 
 _PATIENCE = 5  # steps in a row whose loss is no number, before the run goes back to its last checkpoint
 _ROLLBACKS = 3  # of these, before it gives up
+_NO_NUMBER = (
+    "base, control.init or the pictures bring NaN or infinity, or the precision is too small for "
+    "them; try training.precision fp32, a lower training.learning_rate, or other weights."
+)
 
 
 def learning_rate(step: int, settings: TrainingSettings) -> float:
@@ -58,6 +62,8 @@ class Loop:
         self.step, self.skipped, self.seconds = 0, 0, 0.0  # steps done; of them in a row not finite; time of training
         self.micro = 0  # micro-batches taken, the place in the data
         self.rollbacks = 0
+        self.sound = 0  # steps with a loss, in this process
+        self.stopped_by = 0  # the signal that interrupted `run`
         self.scaler: torch.amp.GradScaler | None = None  # of float16, see `zeroconv.training.precision.loss_scale`
 
     # ---------------------------------------------------------------- a trainer's own
@@ -135,8 +141,15 @@ class Loop:
                 self.micro += len(micro)
                 self.seconds = time.monotonic() - began
                 meter.add(loss, waited, len(micro))
-                asked, over = self._agreed(stop.asked, self._over())
+                asked, over, broken = self._stopping(stop.asked)
                 last = over or self.step == settings.steps or self._ends_early()
+                if broken:
+                    batches.close()  # type: ignore[attr-defined]
+                    self._roll_back(loss)
+                    batches = self.plan.from_step(self.micro)
+                    continue
+                if last:
+                    self._check_learned()
                 if self.step % settings.log_every == 0 or last:
                     self._report(norm)
                 if settings.validate_every and (self.step % settings.validate_every == 0 or last):
@@ -151,6 +164,7 @@ class Loop:
                     break
                 if asked:
                     batches.close()  # type: ignore[attr-defined]
+                    self.stopped_by = stop.number
                     return "interrupted"
         batches.close()  # type: ignore[attr-defined]
         self._sample()
@@ -169,6 +183,7 @@ class Loop:
             self.optimizer.step()
             self.ema.update()
             self.skipped = 0
+            self.sound += 1
         elif self.scaler is not None and math.isfinite(loss) and self.scaler.get_scale() > 1:
             self.log.write(self.step, event="overflow", scale=self.scaler.get_scale())  # the scale was too large
         else:
@@ -190,16 +205,43 @@ class Loop:
 
     def _skip(self, loss: float) -> None:
         self.skipped += 1
+        if self.skipped == 1:
+            self.say(f"step {self.step + 1}: the loss is no number; this step changes nothing")
         self.log.write(self.step, event="skipped", loss=str(loss))
 
+    def _stopping(self, asked: bool) -> list[bool]:
+        """Whether a signal asks to stop, the time is over, and weights are no numbers any more.
+
+        Weights that are none though the loss was one are neither saved nor exported. They are
+        looked at before a checkpoint only, as reading all of them takes time.
+        """
+        settings, over = self.settings, self._over()
+        due = self.step % settings.checkpoint_every == 0 or self.step == settings.steps
+        broken = (due or asked or over) and not all(bool(p.detach().isfinite().all()) for p in self.parameters)
+        return self._agreed(asked, over, broken)
+
+    def _check_learned(self) -> None:
+        """Raises UserError at the end of a run in which no step changed anything."""
+        if not self.skipped:
+            return
+        first, last = self.step - self.skipped + 1, self.step
+        if not self.sound:
+            raise UserError(f"the loss is no number in steps {first} to {last}: {_NO_NUMBER}")
+        self.say(f"the loss was no number in steps {first} to {last}, which changed nothing")
+
     def _roll_back(self, loss: float) -> None:
-        """Several losses in a row were no number: back to the last checkpoint, on other batches, at half the rate."""
+        """Several losses in a row were no number, or weights are none: back to the last checkpoint,
+        on other batches, at half the rate.
+        """
         tried = self.rollbacks + 1
-        where = self.step
+        where, skipped = self.step, self.skipped
+        if not self.sound and where <= skipped:
+            raise UserError(f"the loss is no number for {skipped} steps from step 1 on: {_NO_NUMBER}")
         if tried > _ROLLBACKS or not checkpoints(self.folder / "checkpoints") or not self.resume():
             raise UserError(
-                f"the loss has been no number for {_PATIENCE} steps, at step {where}, and after {tried - 1} returns to "
-                "a checkpoint; lower training.learning_rate or raise training.warmup, in another out folder."
+                f"the loss has been no number for {max(1, skipped)} steps, at step {where}, and "
+                f"after {tried - 1} returns to a checkpoint; lower training.learning_rate or raise "
+                "training.warmup, in another out folder."
             )
         self.rollbacks, self.skipped = tried, 0
         self.log.write(self.step, event="rolled back", to=self.step, rollbacks=tried, loss=str(loss))
@@ -211,7 +253,8 @@ class Loop:
         left = (self.settings.steps - self.step) * self.seconds / max(1, self.step)
         if self.settings.max_minutes is not None:
             left = min(left, 60 * self.settings.max_minutes - self.seconds)
+        loss = f"{figures['loss']:.4f}" if math.isfinite(figures["loss"]) else "is no number"
         self.say(
-            f"step {self.step}/{self.settings.steps}  loss {figures['loss']:.4f}  "
+            f"step {self.step}/{self.settings.steps}  loss {loss}  "
             f"{figures['samples_per_second']:.1f} samples/s  {max(0.0, left) / 60:.1f} min left"
         )

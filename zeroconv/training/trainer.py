@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -32,7 +33,7 @@ from zeroconv.training.recipe import Recipe, parse_action
 from zeroconv.training.rounds import Rounds, told
 from zeroconv.training.runlog import Meter, RunLog
 from zeroconv.training.samples import sample_grid
-from zeroconv.training.state import drawn_from, load_checkpoint, save_checkpoint, told_apart
+from zeroconv.training.state import drawn_from, fitting, load_checkpoint, save_checkpoint, told_apart
 from zeroconv.training.unlock import add_to_optimizer, save_base, unlock_
 from zeroconv.training.validation import Validator
 from zeroconv.training.zero import Zero, asks_for_zero
@@ -198,10 +199,12 @@ class Trainer(Loop):
             f"step {self.step}/{self.settings.steps}  hint gain {measured.gain:+.4f} ± {measured.gain_error:.4f}  "
             f"(loss: true hint {measured.true:.4f}, another's {measured.shuffled:.4f}, none {measured.none:.4f})"
         )
+        if not math.isfinite(measured.true):  # neither the best ever, nor a step to convergence
+            return
         if self.best is None or measured.true < self.best["true"]:
             self.best = self.last
         self.history.append(self.last)
-        if self.converged is None and (found := detect([as_measured(line) for line in self.history])):
+        if self.converged is None and (found := detect([Measured.of(line) for line in self.history])):
             self.converged = found.as_dict()
             self.log.write(self.step, event="converged", converged=self.converged)
             action = f"; {self.settings.on_convergence}" if self.settings.on_convergence else ""
@@ -274,9 +277,10 @@ class Trainer(Loop):
 
     def save(self) -> None:
         if self.accelerator.is_main_process:
-            fresh = self.last is not None and self.last["step"] == self.step
-            if fresh and (self.kept is None or self.last["true"] <= self.kept["true"]):  # type: ignore[index]
-                self.kept = self.last
+            last = self.last
+            fresh = last is not None and last["step"] == self.step and math.isfinite(last["true"])
+            if fresh and (self.kept is None or last["true"] <= self.kept["true"]):  # type: ignore[index]
+                self.kept = last
         if self.measures or self.zero is not None:  # whose moments all must put together
             state = self.state()
         if self.shards is not None:
@@ -295,7 +299,8 @@ class Trainer(Loop):
             return False
         for line in told_apart(state.get("drawn_from"), drawn_from(self.data, self.plan.world)):
             self.say(line)
-        self._restore(state)
+        with fitting(self.folder / "checkpoints"):
+            self._restore(state)
         self.log.cut(self.step)
         return True
 
@@ -365,10 +370,6 @@ class Trainer(Loop):
             self._restore(state)
             self.export(folder, base)
         return True
-
-
-def as_measured(line: dict[str, float]) -> Measured:
-    return Measured(int(line["step"]), line["gain"], line["gain_error"], line["true"])
 
 
 def to_train_(control: Net, frozen_copy: bool = False) -> None:

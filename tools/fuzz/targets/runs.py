@@ -54,6 +54,13 @@ class Runs:
 def _damage(rng: Random, path: Path) -> None:
     if not path.is_file():
         return
+    try:
+        _damage_well(rng, path)
+    except ValueError:  # what it held was damaged before
+        path.write_bytes(mutate.raw(rng, path.read_bytes()))
+
+
+def _damage_well(rng: Random, path: Path) -> None:
     kind = rng.randrange(7)
     if kind == 0:
         path.unlink()

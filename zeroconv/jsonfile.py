@@ -35,7 +35,12 @@ def to_json(value: Any, indent: int | None = None, sort_keys: bool = False) -> s
     return text
 
 
-def write_json(path: str | os.PathLike, value: Any, indent: int | None = 2, sort_keys: bool = False) -> None:
+def write_json(
+    path: str | os.PathLike,
+    value: Any,
+    indent: int | None = 2,
+    sort_keys: bool = False,
+) -> None:
     """Write `to_json(value)` and a newline to a file, whole or not at all."""
     text = to_json(value, indent, sort_keys) + "\n"  # before the file is touched
 

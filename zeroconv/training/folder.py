@@ -164,7 +164,8 @@ def _from_there(recipe: AnyRecipe, before: dict[str, Any], step: int) -> str:
     begun = f" with {word}={result}, which begins with what this run has learned"
     if result.is_dir():
         return begun
-    return f"{begun} (it is there once the run has ended: its own recipe with training.steps={step} ends it)"
+    end = f"its own recipe with training.steps={step} ends it"
+    return f"{begun} (it is there once the run has ended: {end})"
 
 
 def list_broken(out: Path, broken: dict[str, str], say: Callable[[str], None]) -> None:
@@ -172,7 +173,8 @@ def list_broken(out: Path, broken: dict[str, str], say: Callable[[str], None]) -
     if broken:
         write_json(out / "broken.json", broken)
         name, reason = next(iter(broken.items()))
-        say(f"{len(broken)} pictures were set aside, {name} the first ({reason}); all are in {out / 'broken.json'}")
+        first = f"{len(broken)} pictures were set aside, {name} the first ({reason})"
+        say(f"{first}; all are in {out / 'broken.json'}")
 
 
 def read_object(path: Path) -> dict[str, Any]:

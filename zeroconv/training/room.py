@@ -1,4 +1,4 @@
-"""Whether a step has room in memory: refused before any work where it cannot, told where it did not."""
+"""Whether a step has room in memory: refused before any work where it has none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from zeroconv.errors import UserError
 from zeroconv.machine import all_memory
 from zeroconv.training.recipe import TrainingSettings
 
-_MEND = "lower training.batch_size and raise training.accumulation as much, or set training.checkpointing full"
+_LARGER = "raise training.accumulation as much, or set training.checkpointing full"
+_MEND = f"lower training.batch_size and {_LARGER}"
 
 
 def check_room(settings: TrainingSettings, backbone: UNetBackbone, size: int) -> None:

@@ -111,8 +111,7 @@ def load_checkpoint(
             names = ", ".join(f"{path.name} ({reason})" for path, reason in damaged.items())
             what = "checkpoint is damaged" if len(damaged) == 1 else "checkpoints are damaged"
             warnings.warn(
-                f"the newest {what}: {names} in {folder}; going on from the one before, of step "
-                f"{step_of(path)}.",
+                f"the newest {what}: {names} in {folder}; going on from the one before, of step {step_of(path)}.",
                 stacklevel=2,
             )
         set_random_state(state.pop("random"))

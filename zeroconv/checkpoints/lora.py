@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from zeroconv.checkpoints.reading import read_config, read_metadata, read_state_
 from zeroconv.checkpoints.strict import check_finite
 from zeroconv.errors import UserError
 from zeroconv.inputs import at_home
+from zeroconv.words import exists, number_behind
 
 FILE = "pytorch_lora_weights.safetensors"  # where diffusers looks in a folder
 BASE = "lora.json"  # beside it: {"base": what it was trained on, "weight": 1.0}; the folder is then a base by itself
@@ -83,18 +85,26 @@ class Lora:
 
 
 def parse_lora(text: str | os.PathLike) -> tuple[str, float]:
-    """ "style.safetensors:0.8" → ("style.safetensors", 0.8); without a number, 1. UserError where it is no number."""
+    """ "style.safetensors:0.8" → ("style.safetensors", 0.8); without a number, 1.
+
+    A file whose whole name is the text wins; a note says so where the text has a second meaning.
+    Raises UserError for a weight that is no finite number.
+    """
     text = os.fspath(text)
-    place, colon, number = text.rpartition(":")
-    if not colon or os.sep in number:
-        return text, 1.0
-    try:
-        weight = float(number)
-    except ValueError:
-        weight = math.nan
-    if not place or not math.isfinite(weight):
-        raise UserError(f"the LoRA {text!r} has the weight {number!r}; write FILE or FILE:0.8.")
-    return place, weight
+    place, weight, two_ways = number_behind(text)
+    if two_ways:
+        other, _, number = text.rpartition(":")
+        warnings.warn(
+            f"{text!r} is taken as the name of a file, not as {other!r} with a weight; for that write "
+            f"'{other}:{float(number):+}'.",
+            stacklevel=2,
+        )
+    if weight is not None or exists(text):
+        return place, 1.0 if weight is None else weight
+    tail = text.rpartition(":")[2]
+    if tail != text and not any(sign in tail for sign in "/\\"):
+        raise UserError(f"the LoRA {text!r} has the weight {tail!r}; write FILE or FILE:0.8.")
+    return text, 1.0
 
 
 def read_lora(path: str | os.PathLike) -> Lora:

@@ -1,0 +1,197 @@
+"""The words of `--control` and beside it: which networks, which pictures, how strongly."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zeroconv.errors import UserError
+from zeroconv.words import cut, exists, expand
+
+if TYPE_CHECKING:
+    from zeroconv.rivals import Net
+
+STRONGEST = 100.0  # of a weight, either sign; pictures are noise long before
+
+
+@dataclass(frozen=True)
+class ControlSpec:
+    """One `--control`: which network, which picture, and whether the hint is drawn from it first."""
+
+    name: str
+    picture: Path
+    draw: bool
+    weight: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    mode: str | None = None
+    mask: Path | None = None
+
+
+def parse_controls(
+    texts: Sequence[str],
+    weights: Sequence[float],
+    starts: Sequence[float],
+    ends: Sequence[float],
+    modes: Sequence[str] = (),
+    masks: Sequence[Path] = (),
+) -> list[ControlSpec]:
+    """Read every control; what belongs to one comes once for all of them, or once for each."""
+    columns = [
+        _one_each("--weight", weights, len(texts), 1.0),
+        _one_each("--start", starts, len(texts), 0.0),
+        _one_each("--end", ends, len(texts), 1.0),
+        _one_each("--mode", modes, len(texts), None),
+        _one_each("--mask", masks, len(texts), None),
+    ]
+    specs = []
+    for text, weight, start, end, mode, mask in zip(texts, *columns, strict=True):
+        name, picture, draw = parse_control(text)
+        _check_numbers(weight, start, end)
+        specs.append(ControlSpec(name, Path(picture), draw, weight, start, end, mode, mask))
+    return specs
+
+
+def parse_control(text: str) -> tuple[str, str, bool]:
+    """One control → its name, its picture, and whether the hint is drawn from the picture first.
+
+    `NAME=PICTURE` takes the picture as the hint, `NAME:PICTURE` draws it. Where names or paths hold
+    such signs themselves, what exists decides; of several ways the longest existing name wins, and
+    a note says so. `{"name": NAME, "hint": PICTURE}` and `{"name": NAME, "draw": PICTURE}`, JSON,
+    say it without any guess. Raises UserError for anything else.
+    """
+    if text.lstrip().startswith("{"):
+        return _from_json(text)
+    found = cut(text, "=:", is_known_control, _is_picture)
+    if found is None:
+        raise UserError(
+            f"--control {text!r} is not understood: write NAME=PICTURE for a finished hint, "
+            "or NAME:PICTURE to draw the hint from a photograph"
+        )
+    if found.rivals:
+        key = "draw" if found.sign == ":" else "hint"
+        sure = json.dumps({"name": found.left, key: found.right}, ensure_ascii=False)
+        warnings.warn(
+            f"--control {text!r} can be read in {1 + len(found.rivals)} ways; it is taken as "
+            f"{sure}, not as {found.rivals[-1]!r}. Written as such an object it has one meaning.",
+            stacklevel=2,
+        )
+    return expand(found.left), expand(found.right), found.sign == ":"
+
+
+def _from_json(text: str) -> tuple[str, str, bool]:
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        said = None
+    keys = set(said) if isinstance(said, dict) else set()
+    well = keys in ({"name", "hint"}, {"name", "draw"})
+    if not well or not all(isinstance(value, str) and value for value in said.values()):
+        raise UserError(
+            f"--control {text!r} is not understood: as JSON it has the texts name and hint, or name "
+            'and draw, such as {"name": "canny", "hint": "edges.png"}'
+        )
+    draw = "draw" in keys
+    return expand(said["name"]), expand(said["draw" if draw else "hint"]), draw
+
+
+def is_known_control(name: str) -> bool:
+    """Whether a control of that name is there: embedded, a condition's, or a file or folder."""
+    from zeroconv.backbones.locate import ASSETS
+
+    if known_condition(name) is not None or exists(name):
+        return True
+    return name.startswith("playroom-") and name.isprintable() and exists(str(ASSETS / name))
+
+
+def _is_picture(path: str) -> bool:
+    try:
+        return Path(expand(path)).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _check_numbers(weight: float, start: float, end: float) -> None:
+    if not math.isfinite(weight) or abs(weight) > STRONGEST:
+        raise UserError(
+            f"--weight {weight} is no strength: give a number from -{STRONGEST:g} to "
+            f"{STRONGEST:g}, 1 for the control as it was trained"
+        )
+    for option, value in (("--start", start), ("--end", end)):
+        if not 0 <= value <= 1:
+            raise UserError(f"{option} {value} is no share of the steps: give a number from 0 to 1")
+    if not start < end:
+        raise UserError(f"--start {start} is not before --end {end}: the control would never act")
+
+
+def _one_each(option: str, values: Sequence[Any], count: int, default: Any) -> list[Any]:
+    if not values:
+        return [default] * count
+    if not count:
+        raise UserError(f"{option} belongs to a control, and none is given: add --control NAME=PICTURE")
+    if len(values) == 1:
+        return list(values) * count
+    if len(values) != count:
+        raise UserError(f"{option} is given {len(values)} times for {count} controls: give it once, or once for each")
+    return list(values)
+
+
+def control_name(name: str, base: str) -> str:
+    """What `ControlNet.load` knows it by: a bare condition is the one beside the playroom base."""
+    known = known_condition(name)
+    if known and is_playroom(base) and not exists(name):
+        return f"playroom-{known}"
+    if known and not exists(name):
+        raise UserError(
+            f"only the playroom bases bring a control named {name!r}: "
+            f"for --base {base} say which one, as a folder, a file, or a hub id"
+        )
+    return name
+
+
+def is_playroom(base: str) -> bool:
+    """Whether `base` is the playroom or made of it: the embedded controls go with all of them."""
+    from zeroconv.backbones.locate import ASSETS
+    from zeroconv.checkpoints.lora import BASE
+
+    marks = ("model_index.json", BASE)
+    return base.startswith("playroom") and any((ASSETS / base / mark).is_file() for mark in marks)
+
+
+def known_condition(name: str) -> str | None:
+    """The registry's own name of a condition or alias, or None."""
+    from zeroconv.conditions import find
+
+    try:
+        return find(name).name
+    except UserError:
+        return None
+
+
+def load_control(name: str, base: str, backbone: Any) -> Net:
+    """Load the control, or the rival of one, that a user names; see `control_name`."""
+    from zeroconv.rivals import load_net
+
+    return load_net(control_name(name, base), backbone)
+
+
+def named_condition(net: Net) -> str | None:
+    """The condition that a control's own config names."""
+    return (net.config.get("zeroconv") or {}).get("condition")
+
+
+def condition_of(spec: ControlSpec, net: Net) -> str:
+    """The condition a control was trained for, by its config, else by the name it was given."""
+    condition = known_condition(named_condition(net) or spec.name)
+    if condition is None:
+        raise UserError(
+            f"the control {spec.name} does not say what its hints show, so none can be drawn: draw "
+            f"one with `zeroconv annotate CONDITION {spec.picture} --out hint.png`, then give "
+            f"--control {spec.name}=hint.png"
+        )
+    return condition

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -24,6 +25,15 @@ def all_memory() -> int:
         except (OSError, ValueError):  # there is none, or it says "max"
             continue
     return least
+
+
+def leave_ctrl_c() -> None:
+    """In a process of a pool: Ctrl-C at the terminal is for the one that started it.
+
+    That one is told, waits for the work at hand and gives up the rest; without this, every process
+    of the pool would print a traceback.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def peak_memory() -> int:

@@ -16,7 +16,7 @@ from numpy import ndarray
 from zeroconv.conditions.resizing import with_hole
 from zeroconv.data.datasets import Dataset
 from zeroconv.data.fitting import BrokenExample
-from zeroconv.machine import cores
+from zeroconv.machine import cores, leave_ctrl_c
 
 _PROCESSES = 4  # a core: those that wait for a store or a disk leave it to others; more only take memory
 _TASK = 16  # examples a task: small enough to share the work evenly, large enough to outweigh its sending
@@ -98,6 +98,7 @@ _dataset: Dataset | None = None
 def _begin(dataset: Dataset) -> None:
     global _dataset
     _dataset = dataset
+    leave_ctrl_c()
     with suppress(ImportError):
         import cv2
 

@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 
 from zeroconv.errors import UserError
+from zeroconv.machine import leave_ctrl_c
 
 Work = Callable[[int], dict]
 
@@ -38,6 +39,7 @@ def _alone() -> None:
     """One thread a process: the processes share the cores already."""
     import cv2
 
+    leave_ctrl_c()
     cv2.setNumThreads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
 

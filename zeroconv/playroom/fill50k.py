@@ -22,7 +22,7 @@ from PIL import ImageColor
 
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write, check_begun, check_output
-from zeroconv.machine import cores
+from zeroconv.machine import cores, leave_ctrl_c
 
 # the colour names of CSS level 3, as words; their values are Pillow's
 _WORDS = """
@@ -193,11 +193,17 @@ def _write(out: Path, size: int, seed: int, number: int) -> int:
     return 1
 
 
+def _alone() -> None:
+    """The processes share the cores already."""
+    leave_ctrl_c()
+    cv2.setNumThreads(1)
+
+
 def _over(work: Callable[[int], int], numbers: list[int], workers: int) -> Iterator[int]:
     if workers < 2 or len(numbers) < 64:
         yield from map(work, numbers)
         return
     # spawn: a fork of a process with threads (torch has some) may hang
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_alone) as pool:
         yield from pool.map(work, numbers, chunksize=max(1, min(64, len(numbers) // (4 * workers))))

@@ -12,7 +12,7 @@ from numpy import ndarray
 from PIL import Image
 
 from zeroconv.errors import UserError
-from zeroconv.machine import cores
+from zeroconv.machine import cores, leave_ctrl_c
 from zeroconv.playroom.captions import all_captions, caption_of
 from zeroconv.playroom.people import KEYPOINTS
 from zeroconv.playroom.renderer import Camera, Hits, cast, draw, parts_of
@@ -138,5 +138,5 @@ def render_many(seeds: Sequence[int], size: int = 128, workers: int | None = Non
     workers = workers or cores()
     if workers == 1 or len(seeds) < 32:
         return [job(seed) for seed in seeds]
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=leave_ctrl_c) as pool:
         return list(pool.map(job, seeds, chunksize=max(1, min(64, len(seeds) // (4 * workers)))))

@@ -19,7 +19,7 @@ from PIL import Image
 
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write, check_begun, check_output
-from zeroconv.machine import cores
+from zeroconv.machine import cores, leave_ctrl_c
 from zeroconv.pictures import load
 from zeroconv.playroom.sticker_captions import caption, noun_phrase
 from zeroconv.playroom.sticker_cards import write_card
@@ -188,7 +188,8 @@ def _render_all(
         yield from _failures(icons, results, done, total, progress)
         return
     # spawn: a fork of a process with threads (torch has some) may hang
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=leave_ctrl_c) as pool:
         yield from _failures(icons, pool.map(_render_to_file, jobs, chunksize=8), done, total, progress)
 
 

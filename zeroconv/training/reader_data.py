@@ -11,6 +11,7 @@ from numpy import ndarray
 
 from zeroconv.data.generated import open_scenes
 from zeroconv.files import atomic_write
+from zeroconv.machine import leave_ctrl_c
 from zeroconv.playroom import render
 
 SHARD = 512
@@ -28,7 +29,7 @@ def draw_shards(folder: Path, count: int, size: int = 128, workers: int = 1) -> 
     paths = [folder / f"scenes-{number:03d}.npz" for number in range(len(parts))]
     todo = [(path, part, size) for path, part in zip(paths, parts, strict=True) if not path.exists()]
     if workers > 1 and len(todo) > 1:
-        with ProcessPoolExecutor(workers) as pool:
+        with ProcessPoolExecutor(workers, initializer=leave_ctrl_c) as pool:
             list(pool.map(_draw, todo))
     else:
         list(map(_draw, todo))

@@ -11,6 +11,7 @@ import torch
 from numpy import ndarray
 from PIL import Image
 
+from zeroconv.annotators.placing import placed
 from zeroconv.annotators.pretrained import load_part, load_pretrained
 from zeroconv.errors import UserError
 
@@ -27,7 +28,8 @@ def depth(image: ndarray, model: str) -> ndarray:
 
 
 def _inverse_depth(image: ndarray, net: Any, processor: Any) -> ndarray:
-    found = _read(image, net, processor, "depth_estimation")["predicted_depth"].float().numpy().reshape(image.shape[:2])
+    read = _read(image, net, processor, "depth_estimation")["predicted_depth"]
+    found = read.float().cpu().numpy().reshape(image.shape[:2])
     return (1 / np.maximum(found, 1e-3)).astype(np.float32) if _gives_metres(net.config) else found
 
 
@@ -38,7 +40,7 @@ def _read(image: ndarray, net: Any, processor: Any, task: str) -> dict[str, Any]
 
     if net.config.model_type == "zoedepth" and not is_torchvision_available():
         raise UserError("ZoeDepth's output cannot be read without torchvision; pip install torchvision.")
-    out = net(**processor(images=Image.fromarray(image), return_tensors="pt"))
+    out = net(**placed(net, processor(images=Image.fromarray(image), return_tensors="pt")))
     finish, size = getattr(processor, f"post_process_{task}"), [image.shape[:2]]
     # a processor that pads pictures takes its border off again, where it is told their size
     own = {"source_sizes": size} if "source_sizes" in inspect.signature(finish).parameters else {}
@@ -61,7 +63,7 @@ def normal(image: ndarray, model: str, relief: float = 1.0) -> ndarray:
     net, processor = _load(model, "AutoModelForNormalEstimation", "AutoModelForDepthEstimation")
     if "Normal" not in type(net).__name__:
         return normals_of(_inverse_depth(image, net, processor), relief)
-    found = _read(image, net, processor, "normal_estimation")["normals"].float().numpy()
+    found = _read(image, net, processor, "normal_estimation")["normals"].float().cpu().numpy()
     return facing_viewer(np.moveaxis(found, 0, -1))
 
 
@@ -96,10 +98,11 @@ def segmentation(image: ndarray, model: str) -> tuple[ndarray, list[str]]:
     """
     net, processor = _load(model, "AutoModelForSemanticSegmentation", "AutoModelForUniversalSegmentation")
     options = {"task_inputs": ["semantic"]} if net.config.model_type == "oneformer" else {}
-    out = net(**processor(images=Image.fromarray(image), return_tensors="pt", **options))
+    inputs = processor(images=Image.fromarray(image), return_tensors="pt", **options)
+    out = net(**placed(net, inputs))
     classes = processor.post_process_semantic_segmentation(out, target_sizes=[image.shape[:2]])[0]
     names = [str(net.config.id2label[i]) for i in sorted(net.config.id2label)]
-    return classes.numpy().astype(np.uint8 if len(names) <= 256 else np.uint16), names
+    return classes.cpu().numpy().astype(np.uint8 if len(names) <= 256 else np.uint16), names
 
 
 @lru_cache(maxsize=2)

@@ -11,6 +11,7 @@ import torch
 from numpy import ndarray
 from PIL import Image
 
+from zeroconv.annotators.placing import placed
 from zeroconv.annotators.pretrained import load_part, load_pretrained
 from zeroconv.checkpoints.reading import WEIGHT_FILES
 from zeroconv.evaluation import distribution, inception, reader
@@ -58,10 +59,10 @@ def _transformer(name: str) -> Extract:
         parts = []
         for start in range(0, len(images), 16):
             x = processor(images=list(images[start : start + 16]), return_tensors="pt")
-            out = net(**x)
+            out = net(**placed(net, x))
             pooled = getattr(out, "pooler_output", None)
             parts.append((out.last_hidden_state[:, 0] if pooled is None else pooled).flatten(1))
-        return torch.cat(parts).float().numpy()
+        return torch.cat(parts).float().cpu().numpy()
 
     return extract
 
@@ -106,7 +107,7 @@ def clip_scores(name: str, texts: Sequence[str], sets: dict[str, list[Image.Imag
                 truncation=True,
             )  # fmt: skip
             with torch.no_grad():
-                out = net(**x)
+                out = net(**placed(net, x))
             values += (100 * (out.image_embeds * out.text_embeds).sum(-1)).clamp_min(0).tolist()
         if values:
             table[column] = interval(values)

@@ -42,8 +42,9 @@ def _inception(path: Path) -> Extract:
         parts = []
         for start in range(0, len(images), 16):
             pixels = distribution.clean_resize(images[start : start + 16], inception.SIZE)  # float in 0–255
-            parts.append(net(torch.from_numpy(pixels).permute(0, 3, 1, 2)))
-        return torch.cat(parts).numpy()
+            x = placed(net, {"x": torch.from_numpy(pixels).permute(0, 3, 1, 2)})["x"]
+            parts.append(net(x))
+        return torch.cat(parts).float().cpu().numpy()
 
     return extract
 

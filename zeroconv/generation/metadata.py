@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,30 @@ from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
 from zeroconv.pictures import UNKNOWN, load, open_hint
 
+MOST_TEXT = 32_000_000  # characters; Pillow refuses pictures with more than 64 MiB of text
+
 
 def save_picture(
     image: Image.Image, path: str | Path, about: Mapping[str, Any], hints: Sequence[Image.Image] = ()
 ) -> None:
-    """Write a PNG that carries `about` (JSON values) and the hints; atomically."""
+    """Write a PNG that carries `about` (JSON values) and the hints; atomically.
+
+    Hints of more than `MOST_TEXT` together are left out, with a note: Pillow opens no picture with so much text.
+    """
+    encoded = [_encode(hint) for hint in hints]
+    if sum(map(len, encoded)) > MOST_TEXT:
+        warnings.warn(
+            f"the hints are too large to be kept in {path} ({sum(map(len, encoded)) / 1e6:.0f} MB); their names are. "
+            "Smaller pictures of them are kept.",
+            stacklevel=2,
+        )
+        encoded = []
     text = PngInfo()
-    text.add_text("parameters", parameters_text(about))
-    stored = {**about, "hints": [_encode(hint) for hint in hints]}
-    text.add_itxt("zeroconv", json.dumps(stored, ensure_ascii=False))
+    # first, so that a file of ours is known by its head
+    text.add_itxt("zeroconv", json.dumps({**about, "hints": encoded}))
+    # names of files may hold bytes that are no text
+    plain = parameters_text(about).encode("utf-8", "backslashreplace").decode("utf-8")
+    text.add_text("parameters", plain)
     with atomic_write(path) as temporary:
         image.save(temporary, format="PNG", pnginfo=text)
 

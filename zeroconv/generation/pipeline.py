@@ -13,9 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from zeroconv.backbones import Backbone
+from zeroconv.backbones.text import note_cut_prompts
 from zeroconv.control import compose
 from zeroconv.control.compose import Curve
 from zeroconv.errors import UserError
+from zeroconv.generation import arguments
 from zeroconv.generation import guidance as guidance_modes
 from zeroconv.generation.hints import hint_size, hint_tensor, mask_tensor
 from zeroconv.generation.rivals import check_rivals
@@ -69,20 +71,42 @@ def generate(
     connection_weights: Sequence[float] | str | None = None,
     callback: Callable[[int, int, Tensor], None] | None = None,
     output: Literal["pil", "tensor"] = "pil",
+    finished: Callable[[int, Any], None] | None = None,
 ) -> list:
     """Generate `count` pictures a prompt, prompt after prompt.
 
     A seed of one picture is `seed` + its number, or its own entry of a list; the same seed gives the same picture in
     any batch. `latents` (N, C, h, w), unit-variance noise, replace the seeds' noise. Size: given, else the hint's
     shape at the area the model was trained for. `cfg` 1 turns guidance off. `connection_weights` replaces the weights
-    of the guidance for all controls. `callback(step, steps, latents)` is called after every step of every batch.
+    of the guidance for all controls. `callback(step, steps, latents)` is called after every step of every batch,
+    `finished(number, picture)` with each picture, counted from 0, as soon as its batch is done.
     Returns PIL pictures, or with `output` "tensor" tensors (3, H, W) in [0, 1].
 
-    Raises UserError for unknown names, numbers out of range, and hints that are no pictures.
+    Raises TypeError for an argument of a wrong type, and UserError for unknown names, numbers out of range, hints that
+    are no pictures, and a model whose numbers stop being finite.
     """
-    prompts = _prompts(prompt, count)
-    negatives = _per_picture(negative, len(prompts), count, "negative prompt")
-    _check(guidance, cfg, steps, batch_size)
+    arguments.check_arguments(
+        guidance=guidance,
+        cfg=cfg,
+        steps=steps,
+        scheduler=scheduler,
+        height=height,
+        width=width,
+        latents=latents,
+        count=count,
+        batch_size=batch_size,
+        connection_weights=connection_weights,
+        callback=callback,
+        finished=finished,
+        output=output,
+    )
+    _check_count(connection_weights, backbone)
+    prompts = [text for text in arguments.texts("prompt", prompt) for _ in range(count)]
+    said = arguments.texts("negative", negative)
+    negatives = arguments.per_picture(said if len(said) > 1 else said[0], len(prompts), count, "negative prompt")
+    note_cut_prompts(backbone, [*prompts, *negatives])
+    seeds = arguments.seeds(seed, len(prompts))
+    controls = arguments.check_controls(controls)
     check_rivals(controls, guidance, connection_weights)
     make_scheduler(scheduler, backbone)  # an unknown name is told before anything is computed
     if backbone.reads_guidance and any(negatives):
@@ -91,12 +115,12 @@ def generate(
             "not used.",
             stacklevel=2,
         )
-    seeds = _seeds(seed, len(prompts))
     height, width = _size(backbone, controls, height, width, latents)
-    hints = [_hints(control, len(prompts), count, (width, height)) for control in controls]
+    size = (width, height)
+    hints = [_hints(control, len(prompts), count, size) for control in controls]
     weights = [_weights(backbone, control, guidance, connection_weights) for control in controls]
     own = [_picture_weights(control, len(prompts), count) for control in controls]
-    masks = [mask_tensor(control.mask, (width, height)) for control in controls]
+    masks = [mask_tensor(control.mask, size) for control in controls]
     shape = (backbone.latent_channels, height // backbone.latent_scale, width // backbone.latent_scale)
     if latents is not None and tuple(latents.shape) != (len(prompts), *shape):
         raise UserError(f"latents have shape {tuple(latents.shape)}, but {(len(prompts), *shape)} is needed.")
@@ -120,74 +144,35 @@ def generate(
                     c.start,
                     c.end,
                     _controls_uncond(c, guidance),
-                    compose.check_curve(c.curve),
+                    c.curve,
                     None if p is None else p[part],
                     None if m is None else compose.masks_at(m, c.net.connections, shape[1:]),  # type: ignore[arg-type]
                 )
                 for c, h, w, p, m in zip(controls, hints, weights, own, masks, strict=True)
                 if any(w) and (p is None or bool(p[part].any()))
             ]
-            z = noise.to(backbone.device, backbone.dtype)
+            # float32 whatever the model computes in: the sum of all steps is not rounded at each of them
+            z = noise.to(backbone.device, torch.float32)
             scheme = make_scheduler(scheduler, backbone)
             z = denoise(backbone, z, cond, uncond, guides, scheme, steps, cfg, generators, callback)
-            decoded = backbone.decode_latents(z)
-            images += [_to_pil(image) for image in decoded] if output == "pil" else list(decoded)
+            decoded = _decode(backbone, z)
+            made = [_to_pil(image) for image in decoded] if output == "pil" else list(decoded)
+            for number, image in enumerate(made, start=first):
+                if finished is not None:
+                    finished(number, image)
+            images += made
     return images
-
-
-def _prompts(prompt: str | Sequence[str], count: int) -> list[str]:
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    if not prompts or not all(isinstance(p, str) for p in prompts):
-        raise UserError("A prompt is a text or a list of texts, at least one.")
-    if count < 1:
-        raise UserError(f"count is {count}; ask for at least one picture a prompt.")
-    return [p for p in prompts for _ in range(count)]
-
-
-def _per_picture(value: Any, total: int, count: int, what: str) -> list:
-    """One entry a picture from a single one, one a prompt, or one a picture."""
-    if not isinstance(value, list | tuple):
-        return [value] * total
-    if len(value) == total:
-        return list(value)
-    if len(value) * count == total:
-        return [v for v in value for _ in range(count)]
-    raise UserError(f"{len(value)} {what}s were given for {total // count} prompts; give one, or one a prompt.")
-
-
-def _check(guidance: str, cfg: float, steps: int, batch_size: int) -> None:
-    guidance_modes.check_mode(guidance)
-    if not math.isfinite(cfg):
-        raise UserError(f"cfg is {cfg}; the guidance scale is a finite number, 1 for none, usually 3 to 12.")
-    if steps < 1:
-        raise UserError(f"steps is {steps}; sampling takes at least 1 step, usually 20.")
-    if batch_size < 1:
-        raise UserError(f"batch_size is {batch_size}; at least one picture is made at a time.")
-
-
-def _seeds(seed: int | Sequence[int], total: int) -> list[int]:
-    if isinstance(seed, int):
-        return [seed + i for i in range(total)]
-    if len(seed) != total:
-        raise UserError(f"{len(seed)} seeds were given for {total} pictures; give one number, or one a picture.")
-    return [int(s) for s in seed]
 
 
 def _size(
     backbone: Backbone, controls: Sequence[Control], height: int | None, width: int | None, latents: Tensor | None
 ) -> tuple[int, int]:
-    """Height and width in pixels, multiples of what the encoder halves evenly unless the user says otherwise."""
-    scale = backbone.latent_scale
-    if latents is not None and height is None and width is None:
-        return latents.shape[-2] * scale, latents.shape[-1] * scale
-    for name, value in (("height", height), ("width", width)):
-        if value is not None and (value < scale or value % scale):
-            raise UserError(f"{name} is {value}; it must be a positive multiple of {scale} pixels.")
+    """Height and width in pixels: given, else the first hint's shape, else the base's own square."""
     default = (backbone.default_size, backbone.default_size)
     if controls:
-        first = controls[0].hint[0] if isinstance(controls[0].hint, list | tuple) else controls[0].hint
-        default = shape_like(first, backbone)
-    return height or default[0], width or default[1]
+        hint = controls[0].hint
+        default = shape_like(hint[0] if isinstance(hint, list | tuple) else hint, backbone)
+    return arguments.size_of(default, backbone.latent_scale, height, width, latents)
 
 
 def shape_like(hint: Any, backbone: Backbone) -> tuple[int, int]:
@@ -195,22 +180,39 @@ def shape_like(hint: Any, backbone: Backbone) -> tuple[int, int]:
     wide, high = hint_size(hint)
     unit = backbone.latent_scale * max(connection.scale for connection in backbone.connections)
     ratio = math.sqrt(wide / high)
-    return tuple(max(unit, round(backbone.default_size * f / unit) * unit) for f in (1 / ratio, ratio))  # type: ignore[return-value]
+    sides = [max(unit, round(backbone.default_size * f / unit) * unit) for f in (1 / ratio, ratio)]
+    return sides[0], sides[1]
 
 
 def _hints(control: Control, total: int, count: int, size: tuple[int, int]) -> list[Tensor]:
-    """One hint a picture, (3, H, W) in [0, 1]; equal hints are the same tensor."""
-    if not 0 <= control.start < control.end <= 1:
-        raise UserError(
-            f"A control's window runs from {control.start} to {control.end}; 0 ≤ start < end ≤ 1 is needed."
-        )
+    """One hint a picture, (3, H, W) in [0, 1] at `size` (width, height); equal hints are the same tensor."""
     known: dict[int, Tensor] = {}
-    hints = _per_picture(control.hint, total, count, "hint")
+    hints = arguments.per_picture(control.hint, total, count, "hint")
     condition = (control.net.config.get("zeroconv") or {}).get("condition")
     for hint in hints:
         if id(hint) not in known:
             known[id(hint)] = hint_tensor(hint, size, condition, getattr(control.net, "hint_channels", 3))
     return [known[id(hint)] for hint in hints]
+
+
+def _embed(net: Net, hints: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    """Hint embeddings (N, C0, h, w), of a rival a tuple of its own; each different hint is embedded once."""
+    different = {id(hint): hint for hint in hints}
+    embedded = net.embed_hint(torch.stack(list(different.values())).to(net.device, net.dtype))
+    numbers = {key: row for row, key in enumerate(different)}
+    rows = [numbers[id(hint)] for hint in hints]
+    return tuple(part[rows] for part in embedded) if isinstance(embedded, tuple) else embedded[rows]
+
+
+def _decode(backbone: Backbone, z: Tensor) -> Tensor:
+    """Latents (N, C, h, w) → pictures (N, 3, H, W) in [0, 1]. Raises UserError where they are no numbers."""
+    decoded = backbone.decode_latents(z)
+    if not bool(torch.isfinite(decoded).all()):
+        raise UserError(
+            f"the VAE of {backbone.name} makes no numbers of the latents (NaN): its weights are damaged, or too "
+            "large for the dtype; get the file again, or compute in float32."
+        )
+    return decoded
 
 
 def _weights(
@@ -227,18 +229,23 @@ def _weights(
         weights, _ = compose.mode_weights(control.mode, backbone.connections)
     else:
         weights = guidance_modes.connection_weights(guidance, backbone.connections)
-    if len(weights) != len(backbone.connections):
+    _check_count(weights, backbone)
+    return [control.weight * w for w in weights] if isinstance(control.weight, int | float) else weights
+
+
+def _check_count(weights: Any, backbone: Backbone) -> None:
+    """Raise UserError for a list that has not one weight a connection."""
+    if not isinstance(weights, str | None) and len(weights) != len(backbone.connections):
         raise UserError(
             f"{len(weights)} connection weights were given, but there are {len(backbone.connections)} connections."
         )
-    return [control.weight * w for w in weights] if isinstance(control.weight, int | float) else weights
 
 
 def _picture_weights(control: Control, total: int, count: int) -> Tensor | None:
     """One weight a picture (N,), or None where one number is for all."""
     if isinstance(control.weight, int | float):
         return None
-    return torch.tensor([float(w) for w in _per_picture(list(control.weight), total, count, "weight")])
+    return torch.tensor([float(w) for w in arguments.per_picture(list(control.weight), total, count, "weight")])
 
 
 def _controls_uncond(control: Control, guidance: str) -> bool:
@@ -248,15 +255,6 @@ def _controls_uncond(control: Control, guidance: str) -> bool:
     if control.mode is not None and not isinstance(control.net, Rival):
         return compose.mode_weights(control.mode, control.net.connections)[1]
     return guidance_modes.controls_uncond(guidance)
-
-
-def _embed(net: Net, hints: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
-    """Hint embeddings (N, C0, h, w), of a rival a tuple of its own; each different hint is embedded once."""
-    different = {id(hint): hint for hint in hints}
-    embedded = net.embed_hint(torch.stack(list(different.values())).to(net.device, net.dtype))
-    numbers = {key: row for row, key in enumerate(different)}
-    rows = [numbers[id(hint)] for hint in hints]
-    return tuple(part[rows] for part in embedded) if isinstance(embedded, tuple) else embedded[rows]
 
 
 def _to_pil(image: Tensor) -> Image.Image:

@@ -160,7 +160,11 @@ def denoise(
     generators: list[torch.Generator],
     callback: Callable[[int, int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Noise (N, C, H, W) of unit variance → latents, through `steps` steps of the scheduler."""
+    """Noise (N, C, H, W) of unit variance → latents, through `steps` steps of the scheduler.
+
+    The latents keep the noise's dtype, the networks compute in the backbone's. Raises UserError, with the step, where
+    they stop being finite.
+    """
     scheduler.set_timesteps(steps, device=z.device)
     z = z * scheduler.init_noise_sigma
     stochastic = {"generator": generators} if type(scheduler).__name__ in STOCHASTIC else {}
@@ -170,12 +174,22 @@ def denoise(
         for i, t in enumerate(scheduler.timesteps):
             acting = [guide for guide in guides if guide.acts(i, total)]
             factors = [guide.factor(i, total) for guide in acting]
-            x = scheduler.scale_model_input(z, t)
-            output = predict(backbone, x, t, cond, uncond, acting, cfg, factors, text)
+            x = scheduler.scale_model_input(z, t).to(backbone.dtype)
+            output = predict(backbone, x, t, cond, uncond, acting, cfg, factors, text).to(z.dtype)
             z = scheduler.step(output, t, z, **stochastic, return_dict=False)[0]
+            if not bool(torch.isfinite(z).all()):
+                raise UserError(_not_finite(backbone, acting, i + 1, total))
             if callback is not None:
                 callback(i + 1, total, z)
     return z
+
+
+def _not_finite(backbone: Backbone, acting: list[Guide], step: int, steps: int) -> str:
+    names = [str((guide.net.config.get("zeroconv") or {}).get("condition") or "a control") for guide in acting]
+    models = " with ".join([backbone.name, ", ".join(names)] if names else [backbone.name])
+    half = backbone.dtype == torch.float16
+    why = "float16 ends at 65504; compute in bfloat16 or float32" if half else "weights are damaged or too strong"
+    return f"the latents stop being numbers (NaN) in step {step} of {steps}, of {models}: {why}."
 
 
 def _layers(backbone: Backbone, guides: list[Guide]) -> AbstractContextManager[None]:

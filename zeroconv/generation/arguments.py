@@ -1,0 +1,225 @@
+"""What `generate` accepts: every argument is looked at before anything is computed.
+
+A wrong type raises TypeError, a wrong value `UserError`; both name the argument, what was given and
+what is accepted.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zeroconv.control import ControlNet
+from zeroconv.control.compose import check_curve
+from zeroconv.errors import UserError
+from zeroconv.generation import guidance as guidance_modes
+from zeroconv.rivals import Rival
+
+LONGEST_PROMPT = 100_000  # characters; the encoders read some hundreds
+STRONGEST = 100.0  # of a guidance scale or a weight, either sign: pictures are noise long before
+LARGEST = 16_384  # pixels a side
+MOST_STEPS = 1000  # the timesteps that a model was trained with
+MOST_PICTURES = 100_000
+OUTPUTS = ("pil", "tensor")
+
+
+def check_arguments(
+    *,
+    guidance: Any,
+    cfg: Any,
+    steps: Any,
+    scheduler: Any,
+    height: Any,
+    width: Any,
+    latents: Any,
+    count: Any,
+    batch_size: Any,
+    connection_weights: Any,
+    callback: Any,
+    finished: Any,
+    output: Any,
+) -> None:
+    """Raise TypeError or UserError for the first that is wrong.
+
+    Prompts, seeds and controls have checks of their own.
+    """
+    for name, value in (("guidance", guidance), ("scheduler", scheduler), ("output", output)):
+        if not isinstance(value, str):
+            raise wrong_type(name, value, "a name")
+    guidance_modes.check_mode(guidance)
+    if output not in OUTPUTS:
+        raise UserError(f"output is {output!r}; choose one of {', '.join(OUTPUTS)}.")
+    number("cfg", cfg, -STRONGEST, STRONGEST, "the guidance scale, 1 for none, usually 3 to 12")
+    whole("steps", steps, 1, MOST_STEPS, "sampling takes usually 20")
+    whole("count", count, 1, MOST_PICTURES, "pictures a prompt")
+    whole("batch_size", batch_size, 1, MOST_PICTURES, "pictures that are made at a time")
+    for name, value in (("height", height), ("width", width)):
+        if value is not None:
+            whole(name, value, 1, LARGEST, "pixels, or None for the base's own size")
+    check_weights("connection_weights", connection_weights)
+    if latents is not None and (not isinstance(latents, Tensor) or latents.ndim != 4):
+        raise wrong_type("latents", latents, "a tensor (N, C, h, w) or None")
+    if latents is not None and not _is_noise(latents):
+        raise UserError("latents hold numbers that are not finite, or whole ones; give noise of unit variance.")
+    for name, value, called in (
+        ("callback", callback, "step, steps, latents"),
+        ("finished", finished, "number, picture"),
+    ):
+        if value is not None and not callable(value):
+            raise wrong_type(name, value, f"a function ({called}) or None")
+
+
+def _is_noise(latents: Tensor) -> bool:
+    return latents.is_floating_point() and bool(torch.isfinite(latents).all())
+
+
+def check_controls(controls: Any) -> list[Any]:
+    """The controls as a list.
+
+    Raises TypeError or UserError for whatever is wrong with one, apart from its pictures.
+    """
+    if not isinstance(controls, list | tuple):
+        raise wrong_type("controls", controls, "a list of zeroconv.Control(net, hint)")
+    for place, control in enumerate(controls):
+        _check_control(control, f"controls[{place}]")
+    return list(controls)
+
+
+def _check_control(control: Any, name: str) -> None:
+    parts = ("net", "hint", "weight", "start", "end", "weights", "curve", "mask", "mode")
+    missing = [part for part in parts if not hasattr(control, part)]
+    if missing:
+        raise wrong_type(name, control, "a zeroconv.Control(net, hint)")
+    if not isinstance(control.net, ControlNet | Rival):
+        raise wrong_type(f"{name}.net", control.net, "a loaded network; see ControlNet.load")
+    if isinstance(control.hint, list | tuple) and not control.hint:
+        raise UserError(f"{name}.hint is an empty list; give one hint, or one a prompt or picture.")
+    several = isinstance(control.weight, list | tuple)
+    for weight in control.weight if several else [control.weight]:
+        number(f"{name}.weight", weight, -STRONGEST, STRONGEST, "1 for the control as trained")
+    number(f"{name}.start", control.start, 0, 1, "a share of the steps")
+    number(f"{name}.end", control.end, 0, 1, "a share of the steps")
+    if not control.start < control.end:
+        raise UserError(
+            f"A control's window runs from {control.start} to {control.end}; 0 ≤ start < end ≤ 1 is needed."
+        )
+    check_weights(f"{name}.weights", control.weights)
+    if control.mode is not None and not isinstance(control.mode, str):
+        raise wrong_type(f"{name}.mode", control.mode, "balanced, prompt, control, or None")
+    if not isinstance(control.conditional_only, bool):
+        raise wrong_type(f"{name}.conditional_only", control.conditional_only, "True or False")
+    try:
+        check_curve(control.curve)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        accepted = "a name, or points (fraction, factor)"
+        raise wrong_type(f"{name}.curve", control.curve, accepted) from error
+
+
+def check_weights(name: str, weights: Any) -> None:
+    """None, a rule's name, or finite numbers; their count is checked where connections are known."""
+    if isinstance(weights, str):
+        guidance_modes.check_mode(weights)
+    if weights is None or isinstance(weights, str):
+        return
+    if not isinstance(weights, list | tuple):
+        raise wrong_type(name, weights, "a rule's name, a list of one number a connection, or None")
+    for weight in weights:
+        number(name, weight, -1e6, 1e6, "one factor a connection")
+
+
+def texts(name: str, value: Any) -> list[str]:
+    """One text or a list of them → a list; each can be read by an encoder and held by a file."""
+    several = isinstance(value, list | tuple)
+    if not several and not isinstance(value, str):
+        raise wrong_type(name, value, "a text or a list of texts")
+    for text in value if several else [value]:
+        if not isinstance(text, str):
+            raise wrong_type(name, text, "a text or a list of texts")
+        check_text(name, text)
+    if several and not value:
+        raise UserError(f"{name} is an empty list; give at least one text.")
+    return list(value) if several else [value]
+
+
+def check_text(name: str, text: str) -> None:
+    """Raise UserError for a text with bytes that are no UTF-8, a NUL character, or no end."""
+    if len(text) > LONGEST_PROMPT:
+        raise UserError(f"{name} has {len(text):,} characters; give {LONGEST_PROMPT:,} at most.")
+    if "\0" in text:
+        raise UserError(f"{name} holds a NUL character at place {text.index(chr(0))}; take it out.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{name} is no text at place {error.start}: bytes that are no UTF-8, or half of a "
+            "surrogate pair; give it in UTF-8."
+        ) from error
+
+
+def seeds(seed: Any, total: int) -> list[int]:
+    """One number, counted up, or one a picture → one a picture."""
+    least, most, what = -(2**63), 2**63 - 1, "a whole number, or a list of one a picture"
+    if isinstance(seed, list | tuple):
+        if len(seed) != total:
+            raise UserError(f"{len(seed)} seeds were given for {total} pictures; give one number, or one a picture.")
+        return [whole("seed", one, least, most, what) for one in seed]
+    first = whole("seed", seed, least, most - total, what)
+    return [first + i for i in range(total)]
+
+
+def whole(name: str, value: Any, least: int, most: int, what: str) -> int:
+    """A whole number in [least, most]; NumPy's and tensors of one count, True and 2.0 do not."""
+    if isinstance(value, Tensor) and value.ndim == 0 and value.dtype not in (torch.bool,):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise wrong_type(name, value, f"a whole number from {least} to {most}: {what}")
+    if not least <= int(value) <= most:
+        raise UserError(f"{name} is {value}; give a whole number from {least} to {most}: {what}.")
+    return int(value)
+
+
+def number(name: str, value: Any, least: float, most: float, what: str) -> float:
+    """A finite number in [least, most]; True is none."""
+    if isinstance(value, Tensor) and value.ndim == 0 and value.dtype not in (torch.bool,):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise wrong_type(name, value, f"a number from {least:g} to {most:g}: {what}")
+    if not math.isfinite(value) or not least <= float(value) <= most:
+        raise UserError(f"{name} is {value}; give a number from {least:g} to {most:g}: {what}.")
+    return float(value)
+
+
+def wrong_type(name: str, value: Any, accepted: str) -> TypeError:
+    """The error for a value of another kind; says what it is without printing all of it."""
+    shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
+    kind = type(value).__name__
+    return TypeError(f"{name} is a {kind}{shape}, which is not accepted; give {accepted}.")
+
+
+def per_picture(value: Any, total: int, count: int, what: str) -> list:
+    """One entry a picture from a single one, one a prompt, or one a picture."""
+    if not isinstance(value, list | tuple):
+        return [value] * total
+    if len(value) == total:
+        return list(value)
+    if len(value) * count == total:
+        return [v for v in value for _ in range(count)]
+    raise UserError(f"{len(value)} {what}s were given for {total // count} prompts; give one, or one a prompt.")
+
+
+def size_of(
+    default: tuple[int, int], scale: int, height: int | None, width: int | None, latents: Tensor | None
+) -> tuple[int, int]:
+    """Height and width in pixels: what is asked for, what the noise has, else the default."""
+    if latents is not None and height is None and width is None:
+        return latents.shape[-2] * scale, latents.shape[-1] * scale
+    for name, value in (("height", height), ("width", width)):
+        if value is not None and (value < scale or value % scale):
+            raise UserError(f"{name} is {value}; it must be a positive multiple of {scale} pixels.")
+    return height or default[0], width or default[1]

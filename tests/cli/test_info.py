@@ -61,3 +61,12 @@ def test_a_condition_says_what_it_is_and_under_which_licence(zeroconv) -> None:
     assert json.loads(zeroconv("info", "posenet", "--json").stdout)["name"] == "pose"
     shown = zeroconv("info", "depth")
     assert shown.exit_code == 0 and "Apache-2.0" in shown.stdout
+
+
+def test_a_name_with_brackets_is_no_markup(zeroconv, models, tmp_path) -> None:
+    folder = tmp_path / "[bold]x[" / "b]"
+    folder.parent.mkdir()
+    folder.symlink_to(models / "canny")
+    result = zeroconv("info", folder)
+    assert result.exit_code == 0, result.output
+    assert "[bold]x[" in result.stdout.replace("\n", "")

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from zeroconv.cli.annotate import parse_params
-from zeroconv.cli.generate import ControlSpec, open_picture, output_paths, parse_controls
+from zeroconv.cli.controls import ControlSpec, parse_controls
+from zeroconv.cli.generate import batch_size, open_picture, output_paths
 from zeroconv.errors import UserError
 
 
@@ -45,6 +46,13 @@ def test_one_picture_is_the_file_and_several_are_numbered(tmp_path: Path) -> Non
     assert output_paths(tmp_path, 1) == [tmp_path / "0000.png"]
     with pytest.raises(UserError, match=r"\.png"):
         output_paths(Path("ball.jpg"), 1)
+
+
+def test_large_pictures_are_made_one_by_one_and_small_ones_together() -> None:
+    assert batch_size((128, 128), "cpu") == batch_size((64, 64), "cpu") == 8
+    assert batch_size((512, 512), "cpu") == 1
+    assert batch_size((512, 512), "cuda") == 8
+    assert batch_size((8192, 8192), "cuda:1") == 1
 
 
 def test_pictures_come_upright_and_on_white(tmp_path: Path) -> None:

@@ -1,16 +1,11 @@
 """The command line: every command is a function, its options are that function's signature.
 
-Exit codes: 0 done; 2 the user's mistake or a full disk, told in one line on stderr; 130, 143 and 129 stopped by Ctrl-C,
-SIGTERM and SIGHUP; 1 anything else, with its traceback.
-Libraries are imported inside the commands, so that `zeroconv --help` answers at once.
+Exit codes and messages are `zeroconv.cli.shell`'s. Libraries are imported inside the commands, so that
+`zeroconv --help` answers at once.
 """
 
 from __future__ import annotations
 
-import json as jsonlib
-import sys
-import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,51 +13,26 @@ import typer
 from typer import Argument, Option
 
 from zeroconv.cli import playroom
-from zeroconv.errors import Interrupted, UserError
-from zeroconv.files import is_disk_full
+from zeroconv.cli.answers import answer
+from zeroconv.cli.options import (
+    Base,
+    Cfg,
+    Control,
+    Device,
+    Dtype,
+    Guidance,
+    Json,
+    Lora,
+    OneEach,
+    RecipeDevice,
+    RecipeDtype,
+    Seed,
+    Steps,
+)
+from zeroconv.cli.shell import App, PlainErrors
+from zeroconv.cli.streams import echo, one_line, open_streams, say
 
-UsageError: Any = typer.BadParameter.__base__  # typer does not export it
-
-
-class PlainErrors(typer.core.TyperGroup):
-    """Turns a `UserError` and a full disk into one line and exit code 2, and shows warnings as one-line notes."""
-
-    def invoke(self, ctx: Any) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = _note  # type: ignore[assignment]
-            try:
-                return super().invoke(ctx)
-            except Interrupted as stop:
-                with suppress(OSError):  # the terminal may be gone
-                    typer.echo(f"zeroconv: {_one_line(stop)}" if str(stop) else "", err=True, nl=bool(str(stop)))
-                raise typer.Exit(stop.code) from None
-            except UserError as error:
-                typer.echo(f"zeroconv: {_one_line(error)}", err=True)
-            except UsageError as error:
-                if type(error).__name__ == "NoArgsIsHelpError":
-                    raise
-                command = error.ctx.command_path if error.ctx else "zeroconv"
-                typer.echo(f"zeroconv: {_one_line(error.format_message())} See: {command} --help", err=True)
-            except Exception as error:
-                if not is_disk_full(error):
-                    raise
-                said = _one_line(error).rstrip(".")
-                typer.echo(f"zeroconv: the disk is full ({said}); make room and give the same command again.", err=True)
-            raise typer.Exit(2)
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split()).rstrip(".") + "."
-
-
-def _note(message: Warning | str, category: type[Warning], filename: str, *_: Any) -> None:
-    """Show what the package says to its user; what a library says to its developers stays out of sight."""
-    if Path(__file__).parent.parent in Path(filename).parents:
-        typer.echo(f"note: {_one_line(message)}", err=True)
-
-
-app = typer.Typer(
+app = App(
     name="zeroconv",
     cls=PlainErrors,
     no_args_is_help=True,
@@ -72,24 +42,6 @@ app = typer.Typer(
     help="Train, measure and run ControlNets.",
 )
 app.add_typer(playroom.app, name="playroom")
-
-Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout, for programs.")]
-Base = Annotated[
-    str, Option(help="The frozen model: playroom, -pencil, -night, a folder, a hub id, a .safetensors file.")
-]
-Lora = Annotated[
-    list[str] | None,
-    Option(help="A LoRA to merge into the base: FILE or FILE:0.8, of diffusers, peft or kohya. May be repeated."),
-]
-Device = Annotated[str, Option(help="cpu, cuda, cuda:1, mps; auto takes the first there is.")]
-Control = Annotated[
-    list[str] | None,
-    Option(
-        help="NAME=PICTURE takes the picture as the hint; NAME:PICTURE draws the hint from it first. "
-        "NAME: canny, depth, a folder, a file, or a hub id. May be given several times."
-    ),
-]
-OneEach = "Once for all controls, or once for each, in their order."
 
 
 def _version(value: bool) -> None:
@@ -111,30 +63,41 @@ def root(
 def generate(
     prompt: Annotated[list[str], Argument(help="One prompt or several.")],
     control: Control = None,
-    weight: Annotated[list[float] | None, Option(help=f"Strength of a control, 1 by default. {OneEach}")] = None,
-    start: Annotated[list[float] | None, Option(help=f"Share of the steps before a control sets in. {OneEach}")] = None,
-    end: Annotated[list[float] | None, Option(help=f"Share of the steps after which it stops. {OneEach}")] = None,
+    weight: Annotated[
+        list[float] | None,
+        Option(min=-100, max=100, help=f"Strength of a control, 1 by default. {OneEach}"),
+    ] = None,
+    start: Annotated[
+        list[float] | None,
+        Option(min=0, max=1, help=f"Share of the steps before a control sets in. {OneEach}"),
+    ] = None,
+    end: Annotated[
+        list[float] | None,
+        Option(min=0, max=1, help=f"Share of the steps after which it stops. {OneEach}"),
+    ] = None,
     mode: Annotated[list[str] | None, Option(help=f"A1111's modes: balanced, prompt, control. {OneEach}")] = None,
     mask: Annotated[list[Path] | None, Option(help=f"A picture, white where a control acts. {OneEach}")] = None,
     base: Base = "playroom",
     lora: Lora = None,
-    guidance: Annotated[str, Option(help="Where control acts: both, cond, resolution, guess.")] = "resolution",
-    cfg: Annotated[float, Option(help="Classifier-free guidance; 1 switches it off.")] = 7.5,
-    steps: Annotated[int, Option(help="Denoising steps.")] = 20,
-    seed: Annotated[int, Option(min=0, max=2**53, help="Seed of the first picture; the next ones count up.")] = 0,
+    guidance: Guidance = "resolution",
+    cfg: Cfg = 7.5,
+    steps: Steps = 20,
+    seed: Seed = 0,
     scheduler: Annotated[
         str, Option(help="ddim, euler, euler_a, unipc (also _trailing), dpm++2m_karras or lcm.")
     ] = "unipc",
     negative: Annotated[str, Option(help="What the picture should not show.")] = "",
-    height: Annotated[int | None, Option(help="Pixels; the base's own size by default.")] = None,
-    width: Annotated[int | None, Option(help="Pixels; the base's own size by default.")] = None,
-    count: Annotated[int, Option(help="Pictures a prompt.")] = 1,
+    height: Annotated[int | None, Option(min=8, max=8192, help="Pixels; the base's own size by default.")] = None,
+    width: Annotated[int | None, Option(min=8, max=8192, help="Pixels; the base's own size by default.")] = None,
+    count: Annotated[int, Option(min=1, max=100_000, help="Pictures a prompt.")] = 1,
     out: Annotated[Path, Option(help="A .png file (numbered if several), or a folder.")] = Path("picture.png"),
     device: Device = "auto",
+    dtype: Dtype = "auto",
     json: Json = False,
 ) -> None:
-    """Make pictures from a prompt, with any number of controls."""
-    from zeroconv.cli.generate import parse_controls, run
+    """Make pictures from a prompt, with any number of controls. Each is saved when its batch is done."""
+    from zeroconv.cli.controls import parse_controls
+    from zeroconv.cli.generate import run
 
     request = {
         "guidance": guidance,
@@ -148,8 +111,13 @@ def generate(
         "count": count,
     }
     specs = parse_controls(control or [], weight or [], start or [], end or [], mode or [], mask or [])
-    report = run(prompt, specs, base, out, device, request, lora or [])
-    _answer(report, json, lambda: typer.echo("\n".join(picture["file"] for picture in report["pictures"])))
+    report: dict[str, Any] = {}
+    saved = (lambda path: None) if json else echo
+    try:
+        run(prompt, specs, base, out, device, dtype, request, lora or [], report, saved)
+    finally:  # what is saved is told, however it ended
+        if json and report.get("pictures"):
+            answer(report, json, lambda: None)
 
 
 @app.command()
@@ -159,12 +127,16 @@ def annotate(
     out: Annotated[Path, Option(help="A .png for a picture, a folder for the rest.")],
     param: Annotated[list[str] | None, Option("--set", help="A parameter of the condition, NAME=VALUE.")] = None,
     backend: Annotated[str | None, Option(help="A network instead: hed, posenet, a folder, or a hub id.")] = None,
-    size: Annotated[int | None, Option(min=8, help="Middle squares of so many pixels; None: as they are.")] = None,
-    limit: Annotated[int | None, Option(min=1, help="At most so many pictures.")] = None,
+    size: Annotated[
+        int | None, Option(min=8, max=8192, help="Middle squares of so many pixels; None: as they are.")
+    ] = None,
+    limit: Annotated[int | None, Option(min=1, max=2**53, help="At most so many pictures.")] = None,
     format: Annotated[str, Option(help="imagefolder, or its content packed too as parquet or tar.")] = "imagefolder",
-    shard: Annotated[int, Option(min=1, help="Pictures a parquet or tar file.")] = 1000,
-    workers: Annotated[int, Option(help="Processes; 0 means one a core.")] = 0,
+    shard: Annotated[int, Option(min=1, max=10_000_000, help="Pictures a parquet or tar file.")] = 1000,
+    workers: Annotated[int, Option(min=0, max=1024, help="Processes; 0 means one a core.")] = 0,
     engine: Annotated[str, Option(help="local, or ray: the same work on a Ray cluster.")] = "local",
+    device: Device = "auto",
+    dtype: Dtype = "float32",
     json: Json = False,
 ) -> None:
     """Draw hints from pictures. A folder becomes a training set, in parallel; what is there already is kept.
@@ -172,17 +144,17 @@ def annotate(
     Pictures that cannot be read are listed in broken.json and the exit code is 3.
     """
     from zeroconv.cli.annotate import parse_conditions, parse_params, run
+    from zeroconv.cli.reading import reading
 
     params = parse_params(param or [])
     names = parse_conditions(condition, params)
     options = {"size": size, "limit": limit, "format": format, "shard": shard, "workers": workers, "engine": engine}
-    report = run(names, source, out, params, backend, options)
-    _answer(report, json, lambda: typer.echo(f"{report['drawn']} drawn, {report['kept']} kept: {report['out']}"))
+    with reading(backend, device, dtype):
+        report = run(names, source, out, params, backend, options)
+    answer(report, json, lambda: typer.echo(f"{report['drawn']} drawn, {report['kept']} kept: {report['out']}"))
     if report["broken"]:
         name, reason = next(iter(report["broken"].items()))
-        typer.echo(
-            f"zeroconv: {len(report['broken'])} pictures set aside, the first {name}: {_one_line(reason)}", err=True
-        )
+        say(f"zeroconv: {len(report['broken'])} pictures set aside, the first {one_line(f'{name}: {reason}')}")
         raise typer.Exit(3)
 
 
@@ -198,11 +170,11 @@ def annotators(
 
     if fetch is not None:
         paths = [str(path) for path in get(fetch, archive)]
-        _answer({"files": paths}, json, lambda: typer.echo("\n".join(paths)))
+        answer({"files": paths}, json, lambda: typer.echo("\n".join(paths)))
         return
     table = {a.name: {"condition": a.condition, "licence": a.licence, "source": a.source} for a in LEARNED.values()}
     lines = [f"{name}: {a['condition']}; {a['source']}; licence: {a['licence']}" for name, a in table.items()]
-    _answer(table, json, lambda: typer.echo("\n".join(lines)))
+    answer(table, json, lambda: typer.echo("\n".join(lines)))
 
 
 @app.command()
@@ -210,14 +182,18 @@ def train(
     recipe: Annotated[Path, Argument(help="A YAML file; see recipes/.")],
     setting: Annotated[list[str] | None, Option("--set", help="Change a setting: training.steps=2000.")] = None,
     resume: Annotated[bool, Option(help="Go on with the run that the recipe's folder holds, or refuse to.")] = True,
+    device: RecipeDevice = None,
+    dtype: RecipeDtype = None,
 ) -> None:
     """Train a ControlNet from a recipe. The same command goes on where an interrupted one stopped.
 
     Stopped by Ctrl-C it is saved and exits with 130 (SIGTERM 143, a closed terminal 129), finished with 0.
     """
+    from zeroconv.cli.recipes import recipe_settings
     from zeroconv.training import train_command
 
-    typer.echo(str(train_command(recipe, setting or [], resume)))
+    settings = [*(setting or []), *recipe_settings(device, dtype)]
+    typer.echo(str(train_command(recipe, settings, resume)))
 
 
 @app.command()
@@ -226,11 +202,14 @@ def cache(
     setting: Annotated[list[str] | None, Option("--set", help="Change a setting: data.cache=/mnt/cache.")] = None,
     part: Annotated[str, Option(help="3/16: the third of sixteen parts, for as many machines.")] = "1/1",
     hints_only: Annotated[bool, Option(help="Draw hints only: no model, no graphics card.")] = False,
+    device: RecipeDevice = None,
 ) -> None:
     """Compute ahead what a training run of the recipe computes once: hints and latents; what is there is kept."""
+    from zeroconv.cli.recipes import recipe_settings
     from zeroconv.training import cache_command
 
-    typer.echo(f"{cache_command(recipe, setting or [], part, hints_only)} examples cached")
+    settings = [*(setting or []), *recipe_settings(device, None)]
+    typer.echo(f"{cache_command(recipe, settings, part, hints_only)} examples cached")
 
 
 @app.command()
@@ -242,7 +221,7 @@ def info(
     from zeroconv.cli.info import describe, show
 
     report = describe(model)
-    _answer(report, json, lambda: show(report))
+    answer(report, json, lambda: show(report))
 
 
 @app.command()
@@ -251,15 +230,17 @@ def evaluate(
     data: Annotated[str, Option(help="playroom:test, stickers, or a folder with hints.")] = "playroom:test",
     base: Base = "playroom",
     lora: Lora = None,
-    limit: Annotated[int, Option(min=2, help="Held-out pictures.")] = 200,
-    limit_none: Annotated[int | None, Option(min=0, help="How many of them without control too; all.")] = None,
+    limit: Annotated[int, Option(min=2, max=1_000_000, help="Held-out pictures.")] = 200,
+    limit_none: Annotated[
+        int | None, Option(min=0, max=1_000_000, help="How many of them without control too; all.")
+    ] = None,
     prompts: Annotated[
         str, Option(help="own, empty, insufficient, conflicting (the paper's figure 8), or all.")
     ] = "own",
-    guidance: Annotated[str, Option(help="Where control acts: both, cond, resolution, guess.")] = "resolution",
-    cfg: Annotated[float, Option(help="Classifier-free guidance; 1 switches it off.")] = 4.0,
-    steps: Annotated[int, Option(min=1, max=1000, help="Denoising steps.")] = 12,
-    seed: Annotated[int, Option(min=0, max=2**53, help="Seed of the first picture.")] = 0,
+    guidance: Guidance = "resolution",
+    cfg: Cfg = 4.0,
+    steps: Steps = 12,
+    seed: Seed = 0,
     judge: Annotated[
         str, Option(help="Who reads depth, normals, classes, poses: playroom, a folder or hub id.")
     ] = "auto",
@@ -267,6 +248,8 @@ def evaluate(
         str, Option(help="Of FID and KID: playroom, FID's Inception as .safetensors, a vision model.")
     ] = "auto",
     clip: Annotated[str | None, Option(help="A CLIP's folder or hub id, for its score.")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
     json: Annotated[Path | None, Option(help="Write the whole report to this file; - prints it.")] = None,
     page: Annotated[
         Path | None, Option("--html", help="Write a page with the best, median and worst pictures.")
@@ -283,7 +266,7 @@ def evaluate(
         "data": data,
     }
     settings |= {"cfg": cfg, "steps": steps, "seed": seed, "judge": judge, "features": features, "clip": clip}
-    run(control, base, settings, json, page, lora or [])
+    run(control, base, settings, json, page, lora or [], device, dtype)
 
 
 @app.command()
@@ -323,7 +306,7 @@ def transfer(
     ] = "difference",
 ) -> None:
     """Fit a control to another base, such as a community model: by weight difference, or checked and unchanged."""
-    from zeroconv.cli.generate import control_name
+    from zeroconv.cli.controls import control_name
     from zeroconv.control.transfer import transfer_files
 
     transfer_files(control_name(control, old), old, new, out, method)
@@ -334,32 +317,22 @@ def transfer(
 def demo(
     out: Annotated[Path, Option(help="Folder of the gallery.")] = Path("demo"),
     base: Base = "playroom",
-    steps: Annotated[int, Option(min=1, max=1000, help="Denoising steps.")] = 12,
-    seeds: Annotated[int, Option(min=1, help="Pictures with control a row.")] = 4,
-    cfg: Annotated[float, Option(help="Classifier-free guidance.")] = 4.0,
-    guidance: Annotated[str, Option(help="Where control acts: both, cond, resolution, guess.")] = "cond",
+    steps: Steps = 12,
+    seeds: Annotated[int, Option(min=1, max=1000, help="Pictures with control a row.")] = 4,
+    cfg: Cfg = 4.0,
+    guidance: Guidance = "cond",
     device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Draw the gallery: pictures with and without control, for every embedded control."""
     from zeroconv.cli.gallery import demo as draw
 
-    typer.echo(str(draw(out, base=base, steps=steps, seeds=seeds, cfg=cfg, guidance=guidance, device=device, say=_say)))
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
-
-
-def _answer(report: dict, json: bool, show: Any) -> None:
-    """Print the report for a program, or call `show` for a person."""
-    if json:
-        jsonlib.dump(report, sys.stdout, indent=2, default=str)
-        sys.stdout.write("\n")
-    else:
-        show()
+    settings: dict[str, Any] = {"steps": steps, "seeds": seeds, "cfg": cfg, "guidance": guidance}
+    typer.echo(str(draw(out, base=base, device=device, dtype=dtype, say=say, **settings)))
 
 
 def main() -> None:
+    open_streams()
     app(prog_name="zeroconv")
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zeroconv.cli.generate import control_name
+from zeroconv.cli.answers import to_json
+from zeroconv.cli.controls import control_name
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write, check_not_input, check_output, is_stream
 
@@ -27,6 +27,8 @@ def run(
     out: Path | None,
     page: Path | None,
     lora: Sequence[str] = (),
+    device: str = "auto",
+    dtype: str = "float32",
 ) -> list[dict[str, Any]]:
     """Measure, show and write one report a prompt setting ("all": the paper's four).
 
@@ -34,7 +36,9 @@ def run(
     settings their names go before its suffix. Both are tried before any work, and written after
     every setting. Raises UserError.
     """
+    from zeroconv.annotators.placing import reading_on
     from zeroconv.backbones import load_backbone
+    from zeroconv.backbones.devices import dtype_name, pick_device, pick_dtype
     from zeroconv.evaluation import evaluate
 
     asked = settings.pop("prompts")
@@ -44,12 +48,16 @@ def run(
     file = None if printed else out
     _check_outputs(file, pages.values(), [control, base, *lora, *_inputs(settings)])
 
-    backbone = load_backbone(base, lora=lora)
+    device = pick_device(device)
+    numbers = pick_dtype(dtype, device)
+    backbone = load_backbone(base, device=device, dtype=numbers, lora=lora)
     name = control_name(control, base)
     reports = []
     for prompts in wanted:
         shown: list[Shown] = []
-        report = evaluate(name, base=backbone, prompts=prompts, pictures=shown, **settings)
+        with reading_on(device):
+            report = evaluate(name, base=backbone, prompts=prompts, pictures=shown, **settings)
+        report |= {"device": device, "dtype": dtype_name(numbers)}
         reports.append(report)
 
         # first to the screen: a file that fails must not take the figures with it
@@ -112,7 +120,7 @@ def _text(reports: list[dict[str, Any]]) -> str:
 
     # by this sign the file is known as ours, and may be written again
     signed = [{"zeroconv": __version__, **report} for report in reports]
-    return jsonlib.dumps(signed[0] if len(signed) == 1 else signed, indent=2) + "\n"
+    return to_json(signed[0] if len(signed) == 1 else signed) + "\n"
 
 
 def show(report: dict[str, Any]) -> None:

@@ -64,6 +64,7 @@ def demo(
     cfg: float = 4.0,
     guidance: str = "cond",
     device: str = "auto",
+    dtype: str = "auto",
     say: Callable[[str], None] = print,
 ) -> Path:
     """Draw the gallery of the embedded models into the folder `out`; returns the path of its page.
@@ -71,11 +72,13 @@ def demo(
     out: absent, empty, or a gallery that was drawn before and nothing else. Raises UserError.
     """
     from zeroconv.backbones import load_backbone
-    from zeroconv.cli.generate import load_control, pick_device
+    from zeroconv.backbones.devices import pick_device, pick_dtype
+    from zeroconv.cli.controls import load_control
 
     check_output(out, "folder")  # before the slow part
     began = time.perf_counter()
-    backbone = load_backbone(base, device=pick_device(device))
+    device = pick_device(device)
+    backbone = load_backbone(base, device=device, dtype=pick_dtype(dtype, device))
     size = backbone.default_size
     rows = [*scene_rows(size), *sticker_rows(size), *photo_rows(size)]
     names = dict.fromkeys(row.condition for row in rows)

@@ -178,6 +178,7 @@ def _licence(text: str) -> str | None:
 def show(report: dict[str, Any]) -> None:
     """Print the report for a person."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -190,5 +191,8 @@ def show(report: dict[str, Any]) -> None:
         elif isinstance(value, dict):
             value = ", ".join(f"{k} {v}" for k, v in value.items())
         if value not in (None, ""):
-            table.add_row(f"[bold]{key.replace('_', ' ')}[/bold]", str(value))
-    Console(soft_wrap=False).print(table)
+            table.add_row(f"[bold]{key.replace('_', ' ')}[/bold]", escape(str(value)))
+    console = Console(soft_wrap=False)
+    if not console.is_terminal:  # a file has no edge at which paths would be cut off
+        console.width = 100_000
+    console.print(table)

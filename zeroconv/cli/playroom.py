@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,16 +13,18 @@ from PIL.PngImagePlugin import PngInfo
 from typer import Argument, Option
 
 from zeroconv.cli.progress import progress
+from zeroconv.cli.shell import App
+from zeroconv.cli.streams import one_line, say
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write, filling, replace_own
 
 if TYPE_CHECKING:
     from zeroconv.playroom import Scene
 
-app = typer.Typer(no_args_is_help=True, help="The embedded world: its pictures, its stickers, its base model.")
+app = App(no_args_is_help=True, help="The embedded world: its pictures, its stickers, its base model.")
 
 LISTS = ["metadata.jsonl", "README.md"]  # of the stickers
-Workers = Annotated[int | None, Option(help="Processes; one a core by default.")]
+Workers = Annotated[int | None, Option(min=1, max=1024, help="Processes; one a core by default.")]
 # what a folder of scenes may hold beside pictures and captions; depth is the hint, near is white
 MAPS = ("depth", "normal", "segmentation", "instances", "outline", "keypoints")
 
@@ -29,15 +32,16 @@ MAPS = ("depth", "normal", "segmentation", "instances", "outline", "keypoints")
 @app.command()
 def render(
     out: Annotated[Path, Argument(help="The imagefolder to make.")],
-    count: Annotated[int, Option(min=1, help="Scenes.")] = 16,
+    count: Annotated[int, Option(min=1, max=10_000_000, help="Scenes.")] = 16,
     split: Annotated[str, Option(help="train, val or test; their seeds never overlap.")] = "train",
-    first: Annotated[int, Option(min=0, help="Place of the first scene in its split.")] = 0,
-    size: Annotated[int, Option(help="Pixels: 64, 128, 256, …")] = 128,
+    first: Annotated[int, Option(min=0, max=2**31, help="Place of the first scene in its split.")] = 0,
+    size: Annotated[int, Option(min=64, max=1024, help="Pixels: 64, 128, 256, …")] = 128,
     maps: Annotated[str, Option(help=f"Exact maps to write too, by commas, of {', '.join(MAPS)}; or none.")] = "depth",
     workers: Workers = None,
 ) -> None:
     """Render scenes into an imagefolder: pictures, captions in metadata.jsonl, and exact maps."""
     from zeroconv import playroom
+    from zeroconv.playroom.scene import SIZES
 
     wanted = [] if maps == "none" else [name.strip() for name in maps.split(",")]
     unknown = [name for name in wanted if name not in MAPS]
@@ -49,6 +53,8 @@ def render(
         seeds = playroom.split_seeds(split, count, start=first)
     except ValueError as error:
         raise UserError(str(error)) from error
+    if size not in SIZES:
+        raise UserError(f"scenes are drawn at {', '.join(map(str, SIZES))} pixels, not {size}")
     lines = []
     with filling(out, "rendered scenes", lists=["metadata.jsonl"]), progress("rendering") as callback:
         for start in range(0, count, 256):  # a few at a time: maps of many scenes fill the memory
@@ -87,6 +93,12 @@ def _write_scene(scene: Scene, out: Path, name: str, maps: list[str]) -> dict[st
     return line
 
 
+def _known(what: str, names: Sequence[str] | None, known: Iterable[str]) -> None:
+    """Raise UserError for a name that is none, before a folder is made."""
+    if wrong := [name for name in names or () if name not in known]:
+        raise UserError(f"there is no {what} {wrong[0]!r}: choose from {', '.join(known)}")
+
+
 def _save(picture: Image.Image, path: Path) -> None:
     replace_own(path)
     about = PngInfo()
@@ -99,29 +111,32 @@ def _save(picture: Image.Image, path: Path) -> None:
 def stickers(
     out: Annotated[Path, Argument(help="The imagefolder to make.")],
     source: Annotated[list[str] | None, Option(help="An icon set; all of them by default. May be repeated.")] = None,
-    size: Annotated[int, Option(help="Pixels a side.")] = 128,
+    size: Annotated[int, Option(min=8, max=2048, help="Pixels a side.")] = 128,
     packages: Annotated[Path | None, Option(help="Folder with the npm packages; npm fetches them otherwise.")] = None,
-    limit: Annotated[int | None, Option(help="Most pictures an icon set gives.")] = None,
+    limit: Annotated[int | None, Option(min=1, max=1_000_000, help="Most pictures an icon set gives.")] = None,
     workers: Workers = None,
 ) -> None:
     """Render openly licensed emoji art into an imagefolder with captions, masks, licences and a card."""
     from zeroconv.playroom.stickers import SOURCES, build_stickers
 
+    _known("icon set", source, SOURCES)
     with filling(out, "stickers", [".stickers.json"], LISTS), progress("drawing") as callback:
         done = build_stickers(out, source or tuple(SOURCES), size, packages, workers, limit, callback)
     splits = ", ".join(f"{count} {split}" for split, count in done.by_split.items())
     typer.echo(f"{done.pictures} stickers ({splits}), {done.rendered} drawn in {done.seconds:.0f} s: {out}")
     if done.failed:
-        typer.echo(f"note: {len(done.failed)} could not be drawn, {done.failed[0]} the first", err=True)
+        say(f"note: {one_line(f'{len(done.failed)} could not be drawn, {done.failed[0]} the first')}")
 
 
 @app.command()
 def fill50k(
     out: Annotated[Path, Argument(help="The folder to make: source/, target/ and prompt.json.")],
-    count: Annotated[int, Option(min=1, help="Pictures.")] = 50_000,
-    size: Annotated[int, Option(help="Pixels a side; the playroom base wants 128.")] = 512,
-    seed: Annotated[int, Option(min=0, help="Another seed, another data set.")] = 0,
-    first: Annotated[int, Option(min=0, help="Number of the first picture; others than those trained on test.")] = 0,
+    count: Annotated[int, Option(min=1, max=10_000_000, help="Pictures.")] = 50_000,
+    size: Annotated[int, Option(min=32, max=4096, help="Pixels a side; the playroom base wants 128.")] = 512,
+    seed: Annotated[int, Option(min=0, max=2**31, help="Another seed, another data set.")] = 0,
+    first: Annotated[
+        int, Option(min=0, max=2**31, help="Number of the first picture; others than those trained on test.")
+    ] = 0,
     workers: Workers = None,
 ) -> None:
     """Draw the circles of the classic training tutorial; `zeroconv train` reads the folder as it is."""
@@ -136,15 +151,20 @@ def fill50k(
 def train_base(
     out: Annotated[Path, Argument(help="Folder of the run; a second call goes on where the first stopped.")],
     stickers: Annotated[Path, Option(help="The folder made by `zeroconv playroom stickers`.")],
-    minutes: Annotated[float | None, Option(help="Time for all stages instead of their own lengths.")] = None,
+    minutes: Annotated[
+        float | None, Option(min=0.01, max=1e6, help="Time for all stages instead of their own lengths.")
+    ] = None,
     stage: Annotated[list[str] | None, Option(help="Only this stage; may be repeated.")] = None,
-    threads: Annotated[int | None, Option(help="CPU threads.")] = None,
+    threads: Annotated[int | None, Option(min=1, max=1024, help="CPU threads.")] = None,
     workers: Workers = None,
 ) -> None:
     """Train the playroom base model from nothing: VAE, text and UNet, decoder. Hours on two cores; resumable."""
     from zeroconv.training import base
 
     stages = tuple(stage) if stage else base.STAGES
+    _known("stage", stage, base.STAGES)
+    if "pictures" in stages and not (stickers / "metadata.jsonl").is_file():
+        raise UserError(f"{stickers} holds no stickers: make them with `zeroconv playroom stickers`")
     with filling(out, "training a base", ["run/autoencoder.pt", "run/diffusion.pt"]):
         settings: dict[str, Any] = {"minutes": minutes, "threads": threads, "workers": workers}
         folder = base.train_base(out, stickers, stages=stages, **settings)

@@ -22,7 +22,7 @@ from typing import Any
 import typer
 
 from zeroconv.cli.streams import discard_output, one_line, say
-from zeroconv.errors import UserError
+from zeroconv.errors import Interrupted, UserError
 from zeroconv.files import is_disk_full
 
 UsageError: Any = typer.BadParameter.__base__  # typer does not export it
@@ -92,8 +92,8 @@ class PlainErrors(typer.core.TyperGroup):
                 finally:
                     sys.stdout.flush()
             except KeyboardInterrupt as stopped:
-                say("zeroconv: interrupted.")
-                number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
+                say(f"zeroconv: {one_line(str(stopped) or 'interrupted')}")
+                number = stopped.number if isinstance(stopped, Interrupted) else signal.SIGINT
                 raise typer.Exit(128 + number) from None
             except (BrokenPipeError, SystemExit) as error:
                 if isinstance(error, SystemExit) and error.code != 1:
@@ -107,14 +107,6 @@ class PlainErrors(typer.core.TyperGroup):
                     raise
                 say(sentence)
                 raise typer.Exit(2) from None
-
-
-class Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGHUP, raised where the program was, so that it clears away what it began."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
 
 
 def _sentence(error: Exception) -> str | None:
@@ -180,7 +172,7 @@ def _notes() -> Iterator[None]:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Inside, SIGTERM and SIGHUP raise `Stopped`, as Ctrl-C raises KeyboardInterrupt.
+    """Inside, SIGTERM and SIGHUP raise `Interrupted`, as Ctrl-C raises KeyboardInterrupt.
 
     Not in one of several processes that a launcher started: it must see that this one fell.
     Children that a command forks die of the signal as they always did.
@@ -194,7 +186,7 @@ def _signals() -> Iterator[None]:
 
     def stop(number: int, frame: Any) -> None:
         if os.getpid() == owner:
-            raise Stopped(number)
+            raise Interrupted("", number)
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 

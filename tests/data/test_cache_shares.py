@@ -78,7 +78,8 @@ def test_hints_alone_are_shared_out_too(dataset, settings: CacheSettings, backbo
 
 
 def test_processes_at_once_do_nothing_twice_and_get_the_same(dataset, settings: CacheSettings, backbone, work) -> None:
-    alone = cache_examples(dataset, backbone, replace(settings, root=settings.root.parent / "alone"))
+    beside = replace(settings, root=settings.root.parent / "alone")
+    alone = cache_examples(dataset, backbone, beside)
     work["drawn"].clear()
     work["encoded"].clear()
     found = {}

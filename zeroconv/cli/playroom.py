@@ -56,7 +56,8 @@ def render(
     if size not in SIZES:
         raise UserError(f"scenes are drawn at {', '.join(map(str, SIZES))} pixels, not {size}")
     lines = []
-    with filling(out, "rendered scenes", lists=["metadata.jsonl"]), progress("rendering") as callback:
+    held = filling(out, "rendered scenes", lists=["metadata.jsonl"])
+    with held, progress("rendering") as callback:
         for start in range(0, count, 256):  # a few at a time: maps of many scenes fill the memory
             scenes = playroom.render_many(seeds[start : start + 256], size, workers=workers, maps=True)
             for index, scene in enumerate(scenes, start=first + start):
@@ -142,7 +143,8 @@ def fill50k(
     """Draw the circles of the classic training tutorial; `zeroconv train` reads the folder as it is."""
     from zeroconv.playroom.fill50k import build_fill50k
 
-    with filling(out, "circles", ["fill50k.json"], ["prompt.json"]), progress("drawing") as callback:
+    held = filling(out, "circles", ["fill50k.json"], ["prompt.json"])
+    with held, progress("drawing") as callback:
         drawn = build_fill50k(out, count, size, seed, first, workers, callback)
     typer.echo(f"{count} circles, {drawn} drawn now: {out}")
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from zeroconv.errors import UserError
 from zeroconv.files import LOCK, check_output, is_temporary, lock_folder
-from zeroconv.files.targets import target_of
 from zeroconv.jsonfile import read_json, write_json
 from zeroconv.training.recipe import AnyRecipe, check_recipe
 from zeroconv.training.state import checkpoints, step_of
@@ -72,7 +71,7 @@ def check_folder(recipe: AnyRecipe, resume: bool = True) -> None:
         if path.is_symlink() and not path.exists():
             raise UserError(f"{path} is a link to a file that is gone; remove it, or mend it.")
         check_output(path, "file")
-        if target_of(path).stream:
+        if path.is_fifo():  # which would wait for a reader
             raise UserError(f"{path} is no regular file; remove it, or name another out folder.")
     for name in _INTO:
         check_output(out / name, "into")

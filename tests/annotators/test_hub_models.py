@@ -198,10 +198,10 @@ def test_a_normal_models_axes_are_brought_to_ours(pixels: np.ndarray, monkeypatc
     assert np.allclose(ours[30, 0], np.array([0, 1, 1]) / 2**0.5)
     assert np.array_equal(hub.facing_viewer(ours), ours)
 
-    class TinyForNormalEstimation:
+    class TinyForNormalEstimation(torch.nn.Module):
         config = SimpleNamespace(model_type="tiny")
 
-        def __call__(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
             return pixel_values
 
     class Processor:

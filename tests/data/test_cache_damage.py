@@ -133,7 +133,9 @@ def test_books_of_before_there_were_checksums_are_read(dataset, settings, backbo
 
 
 def test_a_pipe_for_a_book_is_not_waited_for(dataset, settings) -> None:
-    settings.root.mkdir()
+    cache_hints(dataset, settings)
+    another_process()
+    (settings.root / "signatures.npy").unlink(missing_ok=True)
     os.mkfifo(settings.root / "signatures.npy")
     with pytest.warns(UserWarning, match="it is no file"):
         assert cache_hints(dataset, settings) == 5

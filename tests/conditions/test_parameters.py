@@ -12,6 +12,7 @@ from PIL import Image
 
 from zeroconv import conditions
 from zeroconv.cli.annotate import parse_conditions, parse_params
+from zeroconv.conditions import CONDITIONS, edges
 from zeroconv.conditions.parameters import ranges_of
 from zeroconv.errors import UserError
 
@@ -84,3 +85,32 @@ def test_a_broad_blur_is_that_of_the_small_picture() -> None:
     picture = Image.fromarray(np.kron(np.array([[0, 255]], np.uint8), np.ones((64, 700), np.uint8))).convert("RGB")
     just, more = (np.asarray(conditions.annotate("blur", picture, sigma=s), float) for s in (0.1828, 0.1829))
     assert np.abs(just - more).max() < 6  # of 255, where the two ways meet
+
+
+@pytest.mark.parametrize("condition", [name for name, one in CONDITIONS.items() if one.draw])
+@pytest.mark.parametrize("shape", [(24, 60_000, 3), (60_000, 24, 3)])
+def test_a_long_strip_is_drawn_in_seconds_or_refused(condition: str, shape: tuple[int, ...]) -> None:
+    picture = np.zeros(shape, np.uint8)
+    picture[:20, :20] = np.random.default_rng(0).integers(0, 255, (20, 20, 3))
+    began = time.process_time()
+    try:
+        hint = CONDITIONS[condition].draw(picture)  # type: ignore[misc]
+    except UserError as error:
+        assert condition == "shuffle" and "32,766" in str(error)
+    else:
+        assert hint.shape[:2] == shape[:2]
+    assert time.process_time() - began < 5
+
+
+def test_a_broad_scribble_is_that_of_the_exact_pen(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = np.full((600, 700, 3), 30, np.uint8)
+    picture[100:300, 200:420] = 220
+    fast = edges.draw_scribble(picture, width=0.11)
+    monkeypatch.setattr(edges, "_BROAD_PEN", 10**6)
+    exact = edges.draw_scribble(picture, width=0.11)
+    assert 0.05 < float((exact > 0).mean()) < 0.95
+    assert float((exact != fast).mean()) < 0.01
+
+
+def test_a_broad_scribble_of_an_empty_picture_is_empty() -> None:
+    assert not edges.draw_scribble(np.zeros((400, 400, 3), np.uint8), width=0.19).any()

@@ -11,6 +11,8 @@ from zeroconv.errors import UserError
 
 _BROAD = 256.0  # pixels of sigma from which a blur is made of a smaller picture: its time grows with sigma
 
+_MOST_SIDE = 32_766  # OpenCV counts the sides of what it remaps in 16 bits
+
 
 @bounded(seed=SEEDS, reach=Range(0, 10, above=True))
 def draw_shuffle(image: ndarray, seed: int = 0, reach: float = 0.3) -> ndarray:
@@ -19,6 +21,8 @@ def draw_shuffle(image: ndarray, seed: int = 0, reach: float = 0.3) -> ndarray:
     reach: of the flow, in shares of the picture's sides. The same seed gives the same flow.
     """
     height, width = image.shape[:2]
+    if max(height, width) > _MOST_SIDE:
+        raise UserError(f"shuffle takes pictures of at most {_MOST_SIDE:,} pixels a side, not {width}×{height}.")
     rng = np.random.default_rng(int(seed))
     coarse = rng.uniform(-1, 1, (2, 5, 5)).astype(np.float32)
     flow = [cv2.resize(c, (width, height), interpolation=cv2.INTER_CUBIC) for c in coarse]

@@ -10,9 +10,22 @@ from zeroconv.conditions.parameters import Range, bounded
 from zeroconv.errors import UserError
 
 
+_STRIP = 8  # shorter sides that count of a longer one
+_BROAD_PEN = 64  # pixels from which strokes are smoothed in a smaller picture
+
+
 def grey(image: ndarray) -> ndarray:
     """(H, W, 3) uint8 RGB → (H, W) uint8."""
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+
+
+def side_of(image: ndarray) -> int:
+    """The longer side in pixels, of a strip eight times the shorter one.
+
+    Blurs and pens are shares of it; their time grows with it, and in a strip of 24 × 400,000 pixels
+    they would take hours.
+    """
+    return min(max(image.shape[:2]), _STRIP * min(image.shape[:2]))
 
 
 @bounded(low=Range(0, 10_000), high=Range(0, 10_000))
@@ -46,7 +59,7 @@ def soft_edges(image: ndarray) -> ndarray:
     One fixed scale for every picture, so that strengths of two pictures can be compared.
     """
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    unit = max(image.shape[:2]) / 512  # blur in shares of the picture: the same drawing at every size
+    unit = side_of(image) / 512  # blur in shares of the picture: the same drawing at every size
     product = np.ones(image.shape[:2], np.float32)
     for sigma in (1.0, 2.0, 4.0):
         smooth = cv2.GaussianBlur(lab, (0, 0), max(0.5, sigma * max(unit, 0.5)))
@@ -90,14 +103,31 @@ def draw_scribble(image: ndarray, threshold: float = 0.45, width: float = 0.012,
         return stroke_mask(image)
     strength = soft_edges(image)
     ridge = (thin(strength) & (strength > threshold)).astype(np.uint8)
-    side = max(image.shape[:2])
+    side = side_of(image)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(ridge, connectivity=8)
     small = stats[:, cv2.CC_STAT_AREA] < max(4, side // 24)
     ridge[small[labels]] = 0
-    pen = max(2, round(width * side))
-    broad = cv2.dilate(ridge, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (pen + 1, pen + 1)))
-    smooth = cv2.GaussianBlur(broad.astype(np.float32), (0, 0), pen / 2)
+    smooth = _stroked(ridge, max(2, round(width * side)))
     return ((smooth > 0.5) * 255).astype(np.uint8)
+
+
+def _stroked(ridge: ndarray, pen: int) -> ndarray:
+    """Lines (H, W) of 0 and 1 drawn with a pen of so many pixels, and blurred by half of it:
+    float32."""
+    if pen <= _BROAD_PEN:
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (pen + 1, pen + 1))
+        return cv2.GaussianBlur(cv2.dilate(ridge, kernel).astype(np.float32), (0, 0), pen / 2)
+
+    # the time of both grows with the pen, that of a distance does not
+    height, width = ridge.shape
+    if not ridge.any():
+        return np.zeros(ridge.shape, np.float32)
+    far = cv2.distanceTransform(1 - ridge, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    factor = 2 * pen / _BROAD_PEN
+    small = (max(1, round(width / factor)), max(1, round(height / factor)))
+    broad = cv2.resize((far <= pen / 2).astype(np.float32), small, interpolation=cv2.INTER_AREA)
+    smooth = cv2.GaussianBlur(broad, (0, 0), _BROAD_PEN / 4)
+    return cv2.resize(smooth, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def stroke_mask(drawing: ndarray) -> ndarray:
@@ -119,7 +149,7 @@ def draw_lineart(image: ndarray, sigma: float = 0.0, tau: float = 0.98, sharpnes
     1.6 σ. sharpness: slope of the soft threshold.
     """
     level = grey(image).astype(np.float32) / 255
-    sigma = sigma or max(0.6, max(image.shape[:2]) / 512)
+    sigma = sigma or max(0.6, side_of(image) / 512)
     difference = cv2.GaussianBlur(level, (0, 0), sigma) - tau * cv2.GaussianBlur(level, (0, 0), 1.6 * sigma)
     # a flat region of any brightness gives (1 − τ)·grey ≥ 0 and stays black; the dark side of an edge goes below
     ink = np.tanh(sharpness * np.maximum(0.0, 0.002 - difference))

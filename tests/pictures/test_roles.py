@@ -293,3 +293,35 @@ def test_resizing_keeps_16_bits() -> None:
         small = resize_hint(open_hint(ramp, "depth"), (48, 48), rule)
         assert small.mode == "I;16" and np.asarray(small).max() > 64000
         assert len(np.unique(np.asarray(small))) > 1000
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_colours_of_0_and_1_are_told_to_be_nearly_black(mode: str) -> None:
+    colours = np.random.default_rng(0).integers(0, 2, (8, 8, len(mode)), np.uint8)
+    colours[..., 3:] = 255
+    with pytest.warns(UserWarning, match="nearly black"):
+        open_picture(colours, "x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_picture(np.zeros_like(colours[..., :3]), "x")  # black is a colour
+
+
+def test_class_map_ignores_what_is_transparent() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 4), np.uint8)  # hundreds of colours, unseen
+    noise[..., 3] = 0
+    noise[:8] = (120, 120, 120, 255)
+    noise[8:12] = (180, 120, 120, 255)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hint = np.asarray(open_hint(noise, "segmentation", "x"))
+    assert (hint[:8] == 120).all() and not hint[12:].any()
+
+    grey = Image.fromarray(np.full((8, 8, 2), (200, 0), np.uint8), "LA")  # no class 200, unseen
+    assert not np.asarray(open_hint(grey, "segmentation", "x")).any()
+
+
+def test_class_map_of_other_colours_is_told_in_every_mode() -> None:
+    other = np.full((8, 8, 3), (1, 2, 3), np.uint8)
+    for picture in (Image.fromarray(other), Image.fromarray(other).quantize(2)):
+        with pytest.warns(UserWarning, match="none of ADE20K"):
+            open_hint(picture, "segmentation", "x")

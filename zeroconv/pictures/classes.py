@@ -25,11 +25,17 @@ def class_map(loaded: Loaded, table: ndarray, classes: int, note: Note) -> ndarr
     if loaded.format in ("JPEG", "MPO"):
         raise UserError(f"{loaded.name} is a JPEG, which mixes the colours of classes; store class maps as PNG.")
 
+    alpha = alpha_of(loaded)
+    hidden = None if alpha is None else alpha < 128
     numbers = _numbers(loaded, table)
     if numbers is None:
         colours = colours_of(loaded.image)
+        if hidden is not None:
+            colours = np.where(hidden[..., None], 0, colours)  # what is not seen need be no class
         _check_exact(loaded, colours, table, note)
     else:
+        if hidden is not None:
+            numbers = np.where(hidden, numbers.dtype.type(NO_CLASS), numbers)
         ids = class_numbers(loaded, numbers, classes)
         colours = np.where((ids == NO_CLASS)[..., None], 0, table[np.minimum(ids, classes - 1)])
         note(
@@ -37,9 +43,8 @@ def class_map(loaded: Loaded, table: ndarray, classes: int, note: Note) -> ndarr
             f"holds class numbers: they are drawn in ADE20K's colours, 0 for the first of {classes} classes",
         )
 
-    alpha = alpha_of(loaded)
-    if alpha is not None:
-        colours = np.where((alpha < 128)[..., None], 0, colours)
+    if hidden is not None:
+        colours = np.where(hidden[..., None], 0, colours)
     return np.ascontiguousarray(colours, np.uint8)
 
 
@@ -81,11 +86,10 @@ def _check_exact(loaded: Loaded, colours: ndarray, table: ndarray, note: Note) -
             f"{loaded.name} is a {loaded.format} with colours of no known class, perhaps mixed; "
             "store class maps as PNG."
         )
-    if unknown and loaded.image.mode in ("P", "PA"):
+    if unknown:
         note(
             loaded.name,
-            f"has a palette of which {unknown} colours are none of ADE20K's: they are kept, though its control may not "
-            "know them",
+            f"has {unknown} colours that are none of ADE20K's: they are kept, though its control may not know them",
         )
 
 

@@ -19,7 +19,7 @@ from zeroconv.pictures.loading import Loaded, Note
 Values = Literal["levels", "range", "classes"]
 
 STEPS = {1: 255, 2: 85, 4: 17}  # by which Pillow multiplies greys of fewer than 8 bits
-_DIM = 16  # a brightest level below 255 / 16 is told
+DIM = 16  # a brightest level below 255 / 16 is told
 
 
 def grey_numbers(loaded: Loaded) -> ndarray | None:
@@ -118,7 +118,7 @@ def _of_bytes(numbers: ndarray, values: Values, say: Callable[[str], None]) -> n
     if most == 1 and values == "levels":
         say("holds 0 and 1 alone: 1 is taken as white")
         return numbers * np.uint8(255)
-    if 0 < most < 255 // _DIM:
+    if 0 < most < 255 // DIM:
         say(f"is nearly black (its largest value is {most} of 255); class numbers are hints of segmentation alone")
     return numbers
 

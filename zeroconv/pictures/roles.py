@@ -18,7 +18,7 @@ from PIL import Image
 
 from zeroconv.pictures.arrays import by_rows, to_bytes
 from zeroconv.pictures.classes import class_map
-from zeroconv.pictures.levels import Values, alpha_of, colours_of, grey_numbers, to_levels
+from zeroconv.pictures.levels import DIM, Values, alpha_of, colours_of, grey_numbers, to_levels
 from zeroconv.pictures.loading import Loaded, Note, load, warn
 from zeroconv.pictures.sources import Source
 
@@ -112,7 +112,8 @@ def open_hint(
     if rule.colours is None:
         hint = _levels_hint(loaded, rule, note)
     else:
-        _check_dark_colours(loaded, note)
+        if loaded.bits == 16:  # of 8 bits, dark colours may be class numbers
+            _check_dark_colours(loaded, note)
         hint = Image.fromarray(class_map(loaded, rule.colours(), rule.classes, note))
     hint.info[_MARK] = rule
     return hint
@@ -141,10 +142,25 @@ def _colours(loaded: Loaded, values: Values, note: Note) -> ndarray:
 
 
 def _check_dark_colours(loaded: Loaded, note: Note) -> None:
-    if loaded.bits == 16 and not np.asarray(loaded.image)[..., :3].any():
+    if loaded.bits != 16:
+        _check_dark_levels(loaded, note)
+    elif not np.asarray(loaded.image)[..., :3].any():
         note(
             loaded.name,
             "is black at 8 bits: of 16-bit colours the upper 8 bits are read, multiply them by 256",
+        )
+
+
+def _check_dark_levels(loaded: Loaded, note: Note) -> None:
+    """Of RGB and RGBA alone: a palette's colours are what its file says."""
+    if loaded.image.mode not in ("RGB", "RGBA"):
+        return
+    brightest = max(most for _, most in loaded.image.getextrema()[:3])  # type: ignore[misc]
+    if 0 < brightest < 255 // DIM:
+        note(
+            loaded.name,
+            f"is nearly black (its largest value is {brightest} of 255); colours of 0 to 1 are floats, and class "
+            "numbers hints of segmentation alone",
         )
 
 

@@ -9,7 +9,6 @@ from numpy import ndarray
 from zeroconv.conditions.parameters import Range, bounded
 from zeroconv.errors import UserError
 
-
 _STRIP = 8  # shorter sides that count of a longer one
 _BROAD_PEN = 64  # pixels from which strokes are smoothed in a smaller picture
 

@@ -67,10 +67,10 @@ class Columns:
         """
         if self.names_hints:
             return self._of("conditioning_image_column", row)
-        return next(
-            (name for name in self.conditioning_image_column if name in row and _may_be(name, row[name])),
-            None,
-        )
+        for name in self.conditioning_image_column:
+            if name in row and _may_be(name, row[name]):
+                return name
+        return None
 
     @property
     def names_hints(self) -> bool:
@@ -107,7 +107,8 @@ class Columns:
                 ) from error
 
     def _of(self, kind: str, names: Iterable[str]) -> str:
-        known, there = getattr(self, kind), set(names)
+        known = getattr(self, kind)
+        there = names if isinstance(names, Mapping) else set(names)
         for name in known:
             if name in there:
                 return name
@@ -135,6 +136,8 @@ def captions(value: Any) -> tuple[str, ...]:
 
     Raises TypeError for what is none of these, ValueError for text that cannot be used.
     """
+    if isinstance(value, str):
+        return (check_caption(value),)
     several = _flat(value)
     if not several:
         raise TypeError("the list of captions is empty")

@@ -19,6 +19,7 @@ from zeroconv.conditions import find
 from zeroconv.data.buckets import Buckets, Frame
 from zeroconv.data.columns import COLUMNS, Columns
 from zeroconv.data.fitting import BrokenExample, fit, read_patiently
+from zeroconv.data.names import blobs_of
 from zeroconv.data.remote import is_address
 from zeroconv.errors import UserError
 from zeroconv.inputs import at_home
@@ -168,8 +169,8 @@ def open_dataset(
     `?style=pencil` (or night) draws them so, with the captions and hints of the plain ones.
     "stickers[:FOLDER]"       emoji art: the package's sample, or a folder made by `zeroconv playroom stickers`;
     `?split=train` keeps one split, `?views=4` lays each on 4 random backgrounds (`&seed=1`).
-    FOLDER                    an imagefolder with metadata.jsonl (file_name, text, and conditioning_image for the hint),
-    or fill50k's layout with prompt.json (source = hint, target, prompt).
+    FOLDER                    an imagefolder with metadata.jsonl, .csv or .parquet (file_name, text, and
+    conditioning_image for the hint), or fill50k's layout with prompt.json (source = hint, target, prompt).
     Also a folder of parquet or tar shards, as `zeroconv annotate --format` writes them, or
     one of them. What lies outside of the folder, by "..", a link or an absolute name, is
     refused unless `?links=true` allows it.
@@ -310,7 +311,7 @@ def _in_folder(
     from zeroconv.data.pairs import open_pairs
 
     hints = at_home(options["hints"]) if "hints" in options else None
-    roots = None if options.get("links") == "true" else ()
+    roots = None if options.get("links") == "true" else blobs_of(folder)
     chosen, columns = options.get("split", split), Columns.of(options)
     listed = open_folder(folder, chosen, limit, condition, columns, options.get("config"), roots)
     if listed is None:

@@ -17,7 +17,7 @@ from numpy import ndarray
 from zeroconv.conditions.pose import from_openpose
 from zeroconv.data.columns import Columns
 from zeroconv.data.datasets import Example, Source
-from zeroconv.data.lists import Row, read_list
+from zeroconv.data.lists import Row, is_list, read_list
 from zeroconv.data.names import inside, shown
 from zeroconv.data.pictures import picture_size, read_hint, read_picture
 from zeroconv.data.regular import check_regular
@@ -125,7 +125,7 @@ def open_folder(
 ) -> Source | None:
     """Read the list of a folder, None where it has none. No picture is opened.
 
-    The list (metadata.jsonl or .csv, prompt.json) or the shards may lie in `folder`, in its data/,
+    The list (metadata.jsonl, .csv or .parquet, prompt.json) or the shards may lie in `folder`, in its data/,
     or in a folder named by the split. `split` keeps the lines whose column `split` says so, and
     shards whose names begin with it; `config` is the part of a hub's data set where it has several.
     `roots`: where else its files may lie, see `names.inside`. A single shard may be named itself. A
@@ -144,7 +144,7 @@ def open_folder(
         folder / "data" / (split or "train"),
     ):
         for name in LISTS:
-            if os.path.isfile(place / name):
+            if os.path.isfile(place / name) and is_list(place / name):
                 path = _list(folder, place / name, roots)
                 rows, files = read_list(path, columns, split, roots)
                 tell_unlisted(place, path, files, follow=roots is None)
@@ -175,9 +175,11 @@ def _one_shard(path: Path, condition: str | None, columns: Columns, limit: int |
 
 def _tell_beside(folder: Path, taken: Sequence[Path | Remote]) -> None:
     """What lies beside the shards of a folder; other splits are nothing to tell of."""
+    from zeroconv.data.shard_sets import stem_of
+
     found = scan(folder)
-    kind = taken[0].suffix.lower()
-    others = [path for path in found.shards if not path.lower().endswith(kind)]
+    kind, stems = taken[0].suffix.lower(), {stem_of(shard) for shard in taken}
+    others = [path for path in found.shards if not path.lower().endswith(kind) and stem_of(Path(path)) not in stems]
     said = [f"{len(found.pictures)} pictures that lie beside the shards"] if found.pictures else []
     if others:
         said.append(f"{len(others)} shards of another kind, {shown(os.path.basename(others[0]))} the first")

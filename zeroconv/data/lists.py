@@ -1,4 +1,5 @@
-"""Lists of a folder's pictures: an imagefolder's metadata.jsonl or .csv, and fill50k's prompt.json."""
+"""Lists of a folder's pictures: an imagefolder's metadata.jsonl, .csv or .parquet, and fill50k's
+prompt.json."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zeroconv.conditions import CONDITIONS
+from zeroconv.data import parquets
 from zeroconv.data.columns import COLUMNS, Columns, is_picture_name
 from zeroconv.data.names import escapes, inside, is_name, shown
 from zeroconv.data.texts import MAX_LINE, read_lines
@@ -51,6 +53,8 @@ class Row:
     @property
     def files(self) -> tuple[str, ...]:
         """Every file that the row names."""
+        if self.hint is None and self.pose is None and not self.named:
+            return (self.image,)
         names = (self.image, self.hint, self.pose, *(name for _, name in self.named))
         return tuple(name for name in names if name is not None)
 
@@ -84,7 +88,8 @@ def read_list(
         if roots is not None:
             _check_names(named, path, number, roots)
         files.update(named)
-        seen.update(value)
+        if not seen.issuperset(value):
+            seen.update(value)
         if split is None or value.get("split", split) == split:
             rows.append(row)
 
@@ -95,12 +100,20 @@ def read_list(
     return rows, files
 
 
+def is_list(path: Path) -> bool:
+    """Whether a file with the name of a list is one; a parquet file may hold the pictures
+    themselves."""
+    if path.suffix.lower() != ".parquet":
+        return True
+    return "picture" not in parquets.read_footer(path, path)["columns"].values()
+
+
 def _check_names(names: Sequence[str], path: Path, line: int, roots: Sequence[Path]) -> None:
     """Names that lead out of the folder by themselves are refused here, by links when they are
     read.
     """
     for name in names:
-        if (".." in name and escapes(name)) or os.path.isabs(name):
+        if (".." in name and escapes(name)) or ((name[0] in "/\\" or ":" in name) and os.path.isabs(name)):
             try:
                 inside(path.parent, name, roots)
             except UserError as error:
@@ -153,6 +166,9 @@ def _values(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(line number, what it says) of every line that is not empty. Raises UserError."""
     if path.suffix.lower() == ".csv":
         yield from _of_csv(path)
+        return
+    if path.suffix.lower() == ".parquet":
+        yield from parquets.lines(path)
         return
     for number, line in read_lines(path):
         if not line.strip():
@@ -216,9 +232,8 @@ def _row(value: Mapping[str, Any], columns: Columns) -> Row:
     """Raises KeyError, TypeError and ValueError."""
     hint = columns.hint(value)
     pose = value.get("pose")
-    pose = str(pose) if str(pose).endswith(".json") else None
-    asked = [name for name in value if name in CONDITIONS]
-    named = {name: _name(value[name]) for name in asked if is_picture_name(value[name])}
+    pose = str(pose) if pose is not None and str(pose).endswith(".json") else None
+    named = {name: _name(value[name]) for name in value if name in CONDITIONS and is_picture_name(value[name])}
     if pose is not None:
         named.pop("pose", None)
         if value.get("pose_image"):

@@ -121,6 +121,16 @@ def inside(folder: Path, name: str, roots: Sequence[Path] | None = ()) -> Path:
     return path
 
 
+def blobs_of(folder: Path) -> tuple[Path, ...]:
+    """Where the files of a snapshot in the hub's cache lie, to which its links lead; () for other
+    folders."""
+    for place in (folder.absolute(), *folder.absolute().parents):
+        home = place.parent.parent
+        if place.parent.name == "snapshots" and home.name.startswith("datasets--"):
+            return (home / "blobs",)
+    return ()
+
+
 def _there(folder: Path, name: str) -> Path:
     """The path of a name, in the way of writing it in which it is there."""
     ways = [name, name.replace("\\", "/")]
@@ -131,6 +141,8 @@ def _there(folder: Path, name: str) -> Path:
 
 def is_name(name: str) -> bool:
     """Whether a file can have this name: no NUL in it, and nothing that the system cannot encode."""
+    if name.isascii():
+        return bool(name) and "\0" not in name
     try:
         return bool(name) and b"\0" not in os.fsencode(name)
     except UnicodeError:

@@ -17,6 +17,7 @@ from zeroconv.data.columns import USUAL, captions
 from zeroconv.data.folders import Folder, Row
 from zeroconv.data.names import inside, shown
 from zeroconv.data.scan import CAPTIONS, Scan, scan
+from zeroconv.data.splits import split_of
 from zeroconv.data.strangers import refuse
 from zeroconv.data.texts import check_caption, read_text
 from zeroconv.errors import UserError
@@ -71,14 +72,40 @@ def open_pairs(
             "folder says to kohya's trainer; rename the folder if its number means something else.",
             stacklevel=2,
         )
+    _tell_folders(folder, [path.relative_to(folder).parts for path in pictures])
     bare = [row.image for some in rows.values() for row in some if row.text == ("",)]
     if 0 < len(bare) < sum(map(len, rows.values())):
+        tops = {Path(name).parts[0] for name in bare if hints is None}
+        place = tops.pop() if len(tops) == 1 else ""
+        meant = f"; if {shown(place)} holds hints, say ?hints={shown(place)}" if (folder / place).is_dir() else ""
         warnings.warn(
-            f"{len(bare)} pictures in {shown(folder)} have no caption, so no words, {shown(bare[0])} the first.",
+            f"{len(bare)} pictures in {shown(folder)} have no caption, so no words, {shown(bare[0])} the first"
+            f"{meant if place else ''}.",
             stacklevel=2,
         )
     places = roots if roots is None or hints is None else (*roots, hints)
     return [(Folder(folder, tuple(some), condition, roots=places), times) for times, some in sorted(rows.items())]
+
+
+def _tell_folders(folder: Path, names: Sequence[tuple[str, ...]]) -> None:
+    """A note on subfolders whose names say what is not done: splits, and repeats that lie deeper."""
+    tops = sorted({parts[0] for parts in names if len(parts) > 1})
+    splits = {split: top for top in reversed(tops) if (split := split_of(top.lower()))}
+    if len(splits) > 1:
+        warnings.warn(
+            f"{shown(folder)} holds folders of several splits, {', '.join(map(shown, splits.values()))}, and the "
+            f"pictures of all are taken; name one, as {shown(folder / splits.get('train', tops[0]))}.",
+            stacklevel=3,
+        )
+    for parts in dict.fromkeys(parts[:-1] for parts in names):
+        match = next(filter(None, map(_REPEATED.fullmatch, parts[1:])), None)
+        if match and not _REPEATED.fullmatch(parts[0]) and 1 < int(match[1]) <= _OFTEN:
+            warnings.warn(
+                f"{shown('/'.join(parts))} lies too deep for its number of repeats to count; name the folder "
+                f"{shown(folder / Path(*parts[: parts.index(match[0])]))}.",
+                stacklevel=3,
+            )
+            return
 
 
 def _worded(path: Path, folder: Path, beside: CaptionFiles) -> bool:
@@ -88,8 +115,10 @@ def _worded(path: Path, folder: Path, beside: CaptionFiles) -> bool:
 def _without_words(folder: Path, found: Scan) -> UserError:
     if found.lists:
         return refuse(folder, found)
+    other = shown(os.path.relpath(found.records[0], folder)) if found.records else ""
+    there = f" ({other} is no list by its name, and holds no caption of a picture)" if other else ""
     return UserError(
-        f"{folder} has no metadata.jsonl; write one with a line a picture: "
+        f"{folder} has no metadata.jsonl{there}; write one with a line a picture: "
         '{"file_name": "a.png", "text": "its caption"}, and "conditioning_image": "b.png" where there is a hint; '
         "or put the caption of a.png into a.txt beside it."
     )
@@ -107,6 +136,8 @@ class CaptionFiles:
         for path in self._exact.values():
             self._alike.setdefault(_alike(str(path)), path)
         self._texts = [Path(path) for path in found.captions]
+        pictures = {os.path.splitext(path)[0] for path in found.pictures}  # what belongs to one is not told
+        self._records = [Path(path) for path in found.records if os.path.splitext(path)[0] not in pictures]
         self._used: set[Path] = set()
 
     def file(self, picture: Path) -> Path | None:
@@ -152,11 +183,17 @@ class CaptionFiles:
 
     def unused(self, limit: int | None) -> list[str]:
         """A sentence on text files that belong to no picture; with a limit nobody knows."""
-        left = [path for path in self._texts if path not in self._used] if limit is None else []
-        if not left:
+        if limit is not None:
             return []
-        first = shown(left[0].relative_to(self.folder))
-        return [f"{len(left)} texts that belong to no picture or to one that has another, {first} the first"]
+        said = []
+        for what, paths in (
+            ("texts that belong to no picture or to one that has another", self._texts),
+            (".json files that are no captions", self._records),
+        ):
+            left = [path for path in paths if path not in self._used]
+            if left:
+                said.append(f"{len(left)} {what}, {shown(left[0].relative_to(self.folder))} the first")
+        return said
 
 
 def _alike(name: str) -> str:

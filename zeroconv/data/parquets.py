@@ -130,6 +130,18 @@ def _is_empty(file: Any, name: str) -> bool:
     return True
 
 
+def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number, row) of a parquet file that lists pictures by name, from 1 on. Raises UserError."""
+    check_regular(path)
+    _, parquet = arrow()
+    number = 0
+    with in_one_sentence(path), parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(_BATCH):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+
+
 def row_group(path: Path, number: int, columns: tuple[str, ...]) -> Any:
     """Some columns of a row group as an arrow table; the last two are remembered, as rows are asked
     for one after the other but are read a group at a time.

@@ -19,7 +19,7 @@ from zeroconv.pictures import PICTURE_SUFFIXES
 
 SUFFIXES = set(PICTURE_SUFFIXES)
 CAPTIONS = (".txt", ".caption")
-LISTS = ("metadata.jsonl", "metadata.csv", "prompt.json")
+LISTS = ("metadata.jsonl", "metadata.csv", "metadata.parquet", "prompt.json")
 SHARDS = (".parquet", ".tar")
 
 # what lies beside data and is none; all of these are passed over without a word
@@ -146,7 +146,7 @@ class _Walk:
     def _sort_in(self, entry: os.DirEntry[str]) -> None:
         found, name = self.found, entry.name
         suffix = os.path.splitext(name)[1].lower()
-        if name.startswith("."):
+        if name[0] == ".":
             # ._a.png is what macOS keeps of a.png
             if name.lower().endswith(_ENDS) and not name.startswith("._"):
                 found.hidden.append(self._place(entry))

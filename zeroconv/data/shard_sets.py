@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from zeroconv.data import parquets, tars
@@ -17,6 +17,7 @@ from zeroconv.data.names import inside, shown
 from zeroconv.data.packed import Packed
 from zeroconv.data.regular import check_regular
 from zeroconv.data.remote import Remote, RemoteFolder, contents, find, in_parallel, local, opened
+from zeroconv.data.scan import LISTS
 from zeroconv.data.splits import of_split, shards_of, split_of
 from zeroconv.errors import UserError
 
@@ -39,12 +40,25 @@ def open_packed(
     """
     for kind in ("parquet", "tar"):
         shards = shards_of(folder, kind, split, config)
-        if shards:
+        if shards and not (kind == "parquet" and _are_notes(shards, folder, split, config)):
             if isinstance(folder, Path):
                 for shard in shards:
                     inside(folder, str(shard.relative_to(folder)), roots)
             return open_shards(shards, condition, columns, limit)
     return None
+
+
+def _are_notes(parquets: Sequence[Any], folder: Any, split: str | None, config: str | None) -> bool:
+    """Whether parquet files only describe the tars of the same names, as img2dataset writes them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what there is to tell of the tars is told when they are taken
+        tars = shards_of(folder, "tar", split, config)
+    return bool(tars) and {stem_of(shard) for shard in parquets} <= {stem_of(tar) for tar in tars}
+
+
+def stem_of(shard: Path | Remote) -> str:
+    """A shard's name without its suffix."""
+    return PurePosixPath(shard.name).stem
 
 
 def open_remote(
@@ -90,6 +104,7 @@ def open_shards(
 
 def _open_tars(shards: tuple[Path | Remote, ...], condition: str | None, columns: Columns, limit: int | None) -> Packed:
     bare: list[str] = []
+    lists: list[str] = []  # of an imagefolder that was packed as it is
     notes: list[str] = []
 
     def rows(number: int, table: dict[str, Any]) -> list[tuple]:
@@ -99,6 +114,8 @@ def _open_tars(shards: tuple[Path | Remote, ...], condition: str | None, columns
             places = {part: tuple(place) for part, place in parts}
             if tars.image_part(places, columns) is None:
                 bare.append(f"{key} in {shards[number].name}, with {', '.join(list(places)[:3])}")
+                files = [f"{PurePosixPath(key).name}{part}" for part in places]
+                lists.extend(f"{shards[number]}: {file}" for file in files if file in LISTS)
             else:
                 found.append((number, key, tuple(places.items())))
         return found
@@ -113,8 +130,21 @@ def _open_tars(shards: tuple[Path | Remote, ...], condition: str | None, columns
             f"{columns.conditioning_image_column[0]!r}, which the data spec names as their hint."
         )
 
+    if not chosen and bare:
+        raise UserError(
+            f"{shards[0]} holds no picture under the names that webdataset reads: what is behind the first dot of a "
+            f"name is the kind of file ({shown(bare[0])} is the first); write KEY.jpg and KEY.txt, with no dot in KEY."
+        )
     if bare:
         notes.append(f"{len(bare)} names without a picture are passed over, the first is {shown(bare[0])}")
+    if lists and not worded:
+        raise UserError(
+            f"{lists[0]} is in it: a packed folder, whose captions stand in that list; unpack it, and name the folder."
+        )
+    if chosen and not worded:
+        notes.append(
+            f"{shards[0].name}: none of {len(chosen)} pictures has a caption, so no words (KEY.txt holds them)"
+        )
     if 0 < worded < len(chosen):
         notes.append(f"{len(chosen) - worded} of {len(chosen)} pictures have no caption, so no words")
     if any(hints) and not all(hints):

@@ -28,7 +28,7 @@ def tell_unlisted(place: Path, path: Path, files: set[str], follow: bool) -> Non
     """
     found = scan(place, links=follow)
     start = len(os.path.join(place, ""))
-    listed = {_plain(name, place) for name in files}
+    listed: set[str] = set()  # made when a name is not found as it stands
 
     said = []
     for what, paths in (
@@ -38,7 +38,10 @@ def tell_unlisted(place: Path, path: Path, files: set[str], follow: bool) -> Non
         ("shards, because there is a list", _not_ours(found.shards)),
         (f"lists beside {path.name}", [p for p in found.lists if p != str(path)]),
     ):
-        left = [p[start:] for p in paths if _plain(p[start:], place) not in listed]
+        left = [name for p in paths if (name := p[start:]) not in files]
+        if left:
+            listed = listed or {_plain(name, place) for name in files}
+            left = [name for name in left if _plain(name, place) not in listed]
         if left and (place / JOURNAL).is_file():  # hints of conditions that the list does not name now
             ours = written_by_us(place)
             left = [name for name in left if name not in ours]

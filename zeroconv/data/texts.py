@@ -145,6 +145,8 @@ def check_caption(text: str) -> str:
         raise ValueError("the caption holds a NUL character")
     if len(text) > MAX_CAPTION:
         raise ValueError(f"the caption has {len(text):,} characters, at most {MAX_CAPTION:,} are read")
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError as error:

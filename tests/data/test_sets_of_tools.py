@@ -148,3 +148,18 @@ def test_a_list_of_another_name_beside_captions_is_told(tmp_path: Path) -> None:
     assert texts(tmp_path) == (["of a.png"], [])
     (tmp_path / "metadata.json").write_text("[]")
     assert "metadata.json the first" in texts(tmp_path)[1][0]
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.parquet"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html><html>log in</html>", "HTML page"),
+        (b"\n<html>log in</html>", "HTML page"),
+    ],
+)
+def test_what_came_in_place_of_a_shard_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        texts(tmp_path)

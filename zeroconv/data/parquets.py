@@ -12,7 +12,7 @@ from typing import Any
 
 from zeroconv.data.columns import USUAL
 from zeroconv.data.names import shown
-from zeroconv.data.regular import check_regular
+from zeroconv.data.regular import check_regular, open_regular, stand_in
 from zeroconv.errors import UserError
 
 MAX_GROUP = 1 << 30  # bytes of a row group in memory
@@ -62,7 +62,10 @@ def read_footer(end: Any, name: object) -> dict[str, Any]:
     """
     _, parquet = arrow()
     if isinstance(end, Path):
-        check_regular(end)
+        with open_regular(end) as file:
+            kind = stand_in(file.read(8))
+        if kind:
+            raise UserError(f"{shown(name)} is {kind}.")
     with in_one_sentence(name), parquet.ParquetFile(end) as file:
         schema, footer = file.schema_arrow, file.metadata
         if len(set(schema.names)) < len(schema.names):

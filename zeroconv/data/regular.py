@@ -56,6 +56,15 @@ def check_regular(path: Path) -> None:
     _check(path, mode)
 
 
+def stand_in(start: bytes) -> str:
+    """What a file is that came in place of data, by how it begins; "" for others."""
+    if start.startswith(b"version "):
+        return "a Git LFS pointer, not the file itself; git lfs pull brings it"
+    if start.lstrip().startswith((b"<!", b"<html", b"<HTML")):
+        return "an HTML page, perhaps of a login; download the file itself"
+    return ""
+
+
 def what(mode: int) -> str:
     """What a file's mode says it is, in words."""
     return next((name for is_kind, name in _KINDS if is_kind(mode)), "no ordinary file")

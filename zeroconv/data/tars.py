@@ -12,7 +12,7 @@ from typing import Any
 
 from zeroconv.data.columns import USUAL, Columns, captions
 from zeroconv.data.names import shown
-from zeroconv.data.regular import open_regular
+from zeroconv.data.regular import open_regular, stand_in
 from zeroconv.data.scan import CAPTIONS, SUFFIXES
 from zeroconv.data.texts import MAX_TEXT, decode
 from zeroconv.errors import UserError
@@ -71,6 +71,8 @@ def index_tar(path: Path, name: object) -> dict[str, Any]:
             for mark, kind in _PACKED.items():
                 if start.startswith(mark):
                     raise UserError(f"it is packed with {kind}; unpack it to a plain .tar first")
+            if kind := stand_in(start):
+                raise UserError(f"it is {kind}")
             file.seek(0)
             return _index(file)
     except (

@@ -40,7 +40,11 @@ def samples(shard: int) -> dict[str, bytes]:
     for i in range(2):
         key = f"{shard:05d}{i:04d}"
         record = {"caption": f"c{i}", "url": "http://host/a.jpg", "status": "success"}
-        found |= {f"{key}.png": png(90), f"{key}.txt": b"c%d" % i, f"{key}.json": json.dumps(record).encode()}
+        found |= {
+            f"{key}.png": png(90),
+            f"{key}.txt": b"c%d" % i,
+            f"{key}.json": json.dumps(record).encode(),
+        }
     return found
 
 

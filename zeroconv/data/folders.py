@@ -17,8 +17,9 @@ from numpy import ndarray
 from zeroconv.conditions.pose import from_openpose
 from zeroconv.data.columns import Columns
 from zeroconv.data.datasets import Example, Source
-from zeroconv.data.lists import Row, is_list, read_list
+from zeroconv.data.lists import Row, read_list
 from zeroconv.data.names import inside, shown
+from zeroconv.data.parquets import is_list
 from zeroconv.data.pictures import picture_size, read_hint, read_picture
 from zeroconv.data.regular import check_regular
 from zeroconv.data.remote import Remote
@@ -179,7 +180,8 @@ def _tell_beside(folder: Path, taken: Sequence[Path | Remote]) -> None:
 
     found = scan(folder)
     kind, stems = taken[0].suffix.lower(), {stem_of(shard) for shard in taken}
-    others = [path for path in found.shards if not path.lower().endswith(kind) and stem_of(Path(path)) not in stems]
+    others = [path for path in found.shards if not path.lower().endswith(kind)]
+    others = [path for path in others if stem_of(Path(path)) not in stems]
     said = [f"{len(found.pictures)} pictures that lie beside the shards"] if found.pictures else []
     if others:
         said.append(f"{len(others)} shards of another kind, {shown(os.path.basename(others[0]))} the first")

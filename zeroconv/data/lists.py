@@ -100,14 +100,6 @@ def read_list(
     return rows, files
 
 
-def is_list(path: Path) -> bool:
-    """Whether a file with the name of a list is one; a parquet file may hold the pictures
-    themselves."""
-    if path.suffix.lower() != ".parquet":
-        return True
-    return "picture" not in parquets.read_footer(path, path)["columns"].values()
-
-
 def _check_names(names: Sequence[str], path: Path, line: int, roots: Sequence[Path]) -> None:
     """Names that lead out of the folder by themselves are refused here, by links when they are
     read.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
@@ -17,13 +16,9 @@ from zeroconv.data.columns import USUAL, captions
 from zeroconv.data.folders import Folder, Row
 from zeroconv.data.names import inside, shown
 from zeroconv.data.scan import CAPTIONS, Scan, scan
-from zeroconv.data.splits import split_of
-from zeroconv.data.strangers import refuse
+from zeroconv.data.strangers import OFTEN, REPEATED, refuse, tell_subfolders
 from zeroconv.data.texts import check_caption, read_text
 from zeroconv.errors import UserError
-
-_OFTEN = 200  # times a pass, above which a number is more likely a year
-_REPEATED = re.compile(r"(\d{1,6})_(.+)", re.S)
 
 
 def open_pairs(
@@ -66,46 +61,25 @@ def open_pairs(
         rows.setdefault(times, []).append(Row(str(path.relative_to(folder)), text, hint))
 
     found.tell(beside.unused(limit))
-    if often := [f"{times} times ({some[0].image})" for times, some in sorted(rows.items()) if times > _OFTEN]:
+    if often := [f"{times} times ({some[0].image})" for times, some in sorted(rows.items()) if times > OFTEN]:
         warnings.warn(
             f"{shown(folder)}: pictures are taken {shown(often[-1])} a pass, as the name of their "
             "folder says to kohya's trainer; rename the folder if its number means something else.",
             stacklevel=2,
         )
-    _tell_folders(folder, [path.relative_to(folder).parts for path in pictures])
+    tell_subfolders(folder, [path.relative_to(folder).parts for path in pictures])
     bare = [row.image for some in rows.values() for row in some if row.text == ("",)]
     if 0 < len(bare) < sum(map(len, rows.values())):
         tops = {Path(name).parts[0] for name in bare if hints is None}
         place = tops.pop() if len(tops) == 1 else ""
-        meant = f"; if {shown(place)} holds hints, say ?hints={shown(place)}" if (folder / place).is_dir() else ""
+        option = f"; if {shown(place)} holds hints, say ?hints={shown(place)}"
+        meant = option if place and (folder / place).is_dir() else ""
         warnings.warn(
-            f"{len(bare)} pictures in {shown(folder)} have no caption, so no words, {shown(bare[0])} the first"
-            f"{meant if place else ''}.",
+            f"{len(bare)} pictures in {shown(folder)} have no caption, so no words, {shown(bare[0])} the first{meant}.",
             stacklevel=2,
         )
     places = roots if roots is None or hints is None else (*roots, hints)
     return [(Folder(folder, tuple(some), condition, roots=places), times) for times, some in sorted(rows.items())]
-
-
-def _tell_folders(folder: Path, names: Sequence[tuple[str, ...]]) -> None:
-    """A note on subfolders whose names say what is not done: splits, and repeats that lie deeper."""
-    tops = sorted({parts[0] for parts in names if len(parts) > 1})
-    splits = {split: top for top in reversed(tops) if (split := split_of(top.lower()))}
-    if len(splits) > 1:
-        warnings.warn(
-            f"{shown(folder)} holds folders of several splits, {', '.join(map(shown, splits.values()))}, and the "
-            f"pictures of all are taken; name one, as {shown(folder / splits.get('train', tops[0]))}.",
-            stacklevel=3,
-        )
-    for parts in dict.fromkeys(parts[:-1] for parts in names):
-        match = next(filter(None, map(_REPEATED.fullmatch, parts[1:])), None)
-        if match and not _REPEATED.fullmatch(parts[0]) and 1 < int(match[1]) <= _OFTEN:
-            warnings.warn(
-                f"{shown('/'.join(parts))} lies too deep for its number of repeats to count; name the folder "
-                f"{shown(folder / Path(*parts[: parts.index(match[0])]))}.",
-                stacklevel=3,
-            )
-            return
 
 
 def _worded(path: Path, folder: Path, beside: CaptionFiles) -> bool:
@@ -136,8 +110,9 @@ class CaptionFiles:
         for path in self._exact.values():
             self._alike.setdefault(_alike(str(path)), path)
         self._texts = [Path(path) for path in found.captions]
-        pictures = {os.path.splitext(path)[0] for path in found.pictures}  # what belongs to one is not told
-        self._records = [Path(path) for path in found.records if os.path.splitext(path)[0] not in pictures]
+        # what belongs to a picture is not told
+        stems = {os.path.splitext(path)[0] for path in found.pictures}
+        self._records = [Path(p) for p in found.records if os.path.splitext(p)[0] not in stems]
         self._used: set[Path] = set()
 
     def file(self, picture: Path) -> Path | None:
@@ -192,7 +167,8 @@ class CaptionFiles:
         ):
             left = [path for path in paths if path not in self._used]
             if left:
-                said.append(f"{len(left)} {what}, {shown(left[0].relative_to(self.folder))} the first")
+                first = shown(left[0].relative_to(self.folder))
+                said.append(f"{len(left)} {what}, {first} the first")
         return said
 
 
@@ -214,7 +190,7 @@ def _repeats(path: Path, folder: Path) -> tuple[int, str]:
     elsewhere.
     """
     parts = path.relative_to(folder).parts
-    match = _REPEATED.fullmatch(parts[0]) if len(parts) > 1 else None
+    match = REPEATED.fullmatch(parts[0]) if len(parts) > 1 else None
     if match is None:
         return 1, ""
     if not 1 <= int(match[1]) <= 10_000:

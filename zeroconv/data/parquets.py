@@ -133,6 +133,14 @@ def _is_empty(file: Any, name: str) -> bool:
     return True
 
 
+def is_list(path: Path) -> bool:
+    """Whether a file with the name of a list is one; a parquet file may hold the pictures
+    themselves."""
+    if path.suffix.lower() != ".parquet":
+        return True
+    return "picture" not in read_footer(path, path)["columns"].values()
+
+
 def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number, row) of a parquet file that lists pictures by name, from 1 on. Raises UserError."""
     check_regular(path)

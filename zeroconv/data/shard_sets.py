@@ -49,9 +49,11 @@ def open_packed(
 
 
 def _are_notes(parquets: Sequence[Any], folder: Any, split: str | None, config: str | None) -> bool:
-    """Whether parquet files only describe the tars of the same names, as img2dataset writes them."""
+    """Whether parquet files only describe the tars of the same names, as img2dataset writes
+    them."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what there is to tell of the tars is told when they are taken
+        # what there is to tell of the tars is told when they are taken
+        warnings.simplefilter("ignore")
         tars = shards_of(folder, "tar", split, config)
     return bool(tars) and {stem_of(shard) for shard in parquets} <= {stem_of(tar) for tar in tars}
 
@@ -132,8 +134,9 @@ def _open_tars(shards: tuple[Path | Remote, ...], condition: str | None, columns
 
     if not chosen and bare:
         raise UserError(
-            f"{shards[0]} holds no picture under the names that webdataset reads: what is behind the first dot of a "
-            f"name is the kind of file ({shown(bare[0])} is the first); write KEY.jpg and KEY.txt, with no dot in KEY."
+            f"{shards[0]} holds no picture under the names that webdataset reads: what is behind "
+            f"the first dot of a name is the kind of file ({shown(bare[0])} is the first); write "
+            "KEY.jpg and KEY.txt, with no dot in KEY."
         )
     if bare:
         notes.append(f"{len(bare)} names without a picture are passed over, the first is {shown(bare[0])}")

@@ -8,15 +8,20 @@ import json
 import os
 import re
 import unicodedata
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from zeroconv.data.journal import JOURNAL, written_by_us
 from zeroconv.data.names import shown
 from zeroconv.data.scan import LISTS, Scan, scan
+from zeroconv.data.splits import split_of
 from zeroconv.data.texts import read_text
 from zeroconv.errors import UserError
 
 _CROOKED = re.compile(r"\\|//|(^|/)\.{1,2}(/|$)|^/")
+OFTEN = 200  # times a pass, above which a number is more likely a year
+REPEATED = re.compile(r"(\d{1,6})_(.+)", re.S)
 PACKED = ".packed.json"  # beside shards: the names of those that we wrote
 
 _ARCHIVES = (".zip", ".7z", ".rar", ".tgz", ".gz", ".xz", ".bz2", ".zst")
@@ -72,6 +77,29 @@ def written_here(folder: Path) -> set[str]:
     except (ValueError, RecursionError):
         return set()
     return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
+
+
+def tell_subfolders(folder: Path, names: Sequence[tuple[str, ...]]) -> None:
+    """A note on subfolders whose names say what is not done: splits, and repeats that lie
+    deeper. `names`: the parts of every picture's path below `folder`."""
+    tops = sorted({parts[0] for parts in names if len(parts) > 1})
+    splits = {split: top for top in reversed(tops) if (split := split_of(top.lower()))}
+    if len(splits) > 1:
+        warnings.warn(
+            f"{shown(folder)} holds folders of several splits, "
+            f"{', '.join(map(shown, splits.values()))}, and the pictures of all are taken; "
+            f"name one, as {shown(folder / splits.get('train', tops[0]))}.",
+            stacklevel=3,
+        )
+    for parts in dict.fromkeys(parts[:-1] for parts in names):
+        match = next(filter(None, map(REPEATED.fullmatch, parts[1:])), None)
+        if match and not REPEATED.fullmatch(parts[0]) and 1 < int(match[1]) <= OFTEN:
+            warnings.warn(
+                f"{shown('/'.join(parts))} lies too deep for its number of repeats to count; "
+                f"name the folder {shown(folder / Path(*parts[: parts.index(match[0])]))}.",
+                stacklevel=3,
+            )
+            return
 
 
 def refuse(folder: Path, found: Scan) -> UserError:

@@ -159,8 +159,8 @@ def _check_dark_levels(loaded: Loaded, note: Note) -> None:
     if 0 < brightest < 255 // DIM:
         note(
             loaded.name,
-            f"is nearly black (its largest value is {brightest} of 255); colours of 0 to 1 are floats, and class "
-            "numbers hints of segmentation alone",
+            f"is nearly black (its largest value is {brightest} of 255); colours of 0 to 1 are "
+            "floats, and class numbers hints of segmentation alone",
         )
 
 

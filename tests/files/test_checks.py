@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from safetensors.torch import save
 
 from tests.files.test_folders import listing
 from zeroconv.files import WriteError, atomic_write, check_not_input, check_output, is_ours
@@ -127,11 +132,53 @@ def test_a_file_that_zeroconv_did_not_write_is_refused_where_asked(tmp_path: Pat
     target.write_text('{"mine": 1}')
     with pytest.raises(WriteError, match="zeroconv did not write it"):
         check_output(target, "file", ours=True)
-    for text in ("", '{"made by": "zeroconv"}', "x" * 10**6 + "zeroconv"):
+    for text in ("", '{"zeroconv": "1.0"}', '[\n  {\n    "zeroconv": "1.0"}]'):
         with atomic_write(target) as temporary:
             temporary.write_text(text)
         assert is_ours(target)
         check_output(target, "file", ours=True)
+
+
+def png(*texts: tuple[str, str]) -> bytes:
+    about, file = PngInfo(), io.BytesIO()
+    for key, value in texts:
+        about.add_itxt(key, value) if key == "zeroconv" else about.add_text(key, value)
+    Image.new("L", (8, 8)).save(file, "PNG", pnginfo=about)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"domain": "hue", "requirements": ["zeroconv==0.38"]}',  # a library of that name
+        b'{"dependencies": {"zeroconv": "1.0"}}',
+        b'{"zeroconv": ["_hue._tcp.local."]}',
+        b"x" * 100 + b"zeroconv",
+        b"<!doctype html><p>How I made it with zeroconv</p>",
+        png(("Comment", "made after a picture of zeroconv's")),
+        png(("parameters", "zeroconv" * 10)),
+        save({"zeroconv": torch.zeros(2)}, metadata={"format": "pt"}),
+        save({"a": torch.zeros(2)}, metadata={"made_by": "zeroconv"}),
+    ],
+)
+def test_a_file_that_only_names_zeroconv_is_not_ours(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file").write_bytes(content)
+    assert not is_ours(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        png(("Software", "zeroconv")),
+        png(("parameters", "a long prompt" * 10**5), ("zeroconv", "{}")),
+        b'<!doctype html>\n<html>\n<meta name="generator" content="zeroconv">',
+        save({"a": torch.zeros(2)}, metadata={"format": "pt", "zeroconv": '{"a": {"b": 1}}'}),
+        save({"a": torch.zeros(2)}, metadata={"zeroconv": "{}"}),
+    ],
+)
+def test_every_format_that_a_command_writes_has_its_sign(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file").write_bytes(content)
+    assert is_ours(tmp_path / "file")
 
 
 def test_an_output_that_is_an_input_is_refused_by_any_name(tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ any work. `filling` holds a folder that grows file by file. `lock_folder` keeps 
 out. `sweep` removes what killed processes left half written.
 """
 
-from zeroconv.files.checks import check_not_input, check_output, is_ours
+from zeroconv.files.checks import check_not_input, check_output
 from zeroconv.files.errors import WriteError, cannot_write, is_disk_full, shown
 from zeroconv.files.folders import atomic_folder, check_folder
 from zeroconv.files.growing import begin_folder, check_begun, filling, replace_own
 from zeroconv.files.locks import LOCK, lock_folder
 from zeroconv.files.manifest import MANIFEST
 from zeroconv.files.modes import umask
+from zeroconv.files.signs import is_ours
 from zeroconv.files.targets import is_stream
 from zeroconv.files.temporary import is_stale, is_temporary, sweep
 from zeroconv.files.writing import atomic_write

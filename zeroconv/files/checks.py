@@ -12,10 +12,8 @@ from pathlib import Path
 
 from zeroconv.files.errors import WriteError, cannot_write, shown
 from zeroconv.files.folders import check_folder, settle
+from zeroconv.files.signs import is_ours
 from zeroconv.files.targets import Target, target_of
-
-SIGN = b"zeroconv"  # somewhere in the head or the tail of every file that a command writes
-_HEAD, _TAIL = 1 << 16, 1 << 12
 
 
 def check_output(
@@ -70,20 +68,6 @@ def _is_there(path: str | os.PathLike) -> bool:
         return os.path.exists(path)
     except ValueError:  # a NUL in it
         return False
-
-
-def is_ours(path: str | os.PathLike) -> bool:
-    """Whether zeroconv wrote a file, by its sign in the file; empty files count as ours, as nothing
-    is lost with them.
-
-    Raises OSError.
-    """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size == 0 or SIGN in file.read(_HEAD):
-            return True
-        file.seek(max(0, size - _TAIL))
-        return SIGN in file.read(_TAIL)
 
 
 def _check_file(path: str | os.PathLike, suffixes: tuple[str, ...], ours: bool) -> None:

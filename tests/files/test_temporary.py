@@ -79,3 +79,17 @@ def test_every_name_that_we_give_is_known(name: str) -> None:
     target = Path("folder") / name
     suffix = target.suffix if len(os.fsencode(target.suffix)) <= 20 else ""
     assert is_temporary(module._prefix(target) + "a_3xyz00" + suffix)
+
+
+def test_names_of_other_encodings_are_written_in_a_process_of_ascii(tmp_path: Path) -> None:
+    name = "ü€😀" * 20 + ".png"
+    program = (
+        "import sys; from zeroconv.files import atomic_write, atomic_folder\n"
+        "with atomic_write(sys.argv[1]) as f: f.write_text('x')\n"
+        "with atomic_folder(sys.argv[1] + '-folder') as f: (f / 'a').write_text('x')\n"
+    )
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = [sys.executable, "-c", program, str(tmp_path / name)]
+    done = subprocess.run(words, env={**os.environ, **ascii_only}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name + "-folder", name][::-1]

@@ -105,8 +105,10 @@ def host() -> str:
 
 
 def _prefix(target: Path) -> str:
-    # a name may have 255 bytes, and this one is longer than the target's
-    name = os.fsencode(target.name)[:100].decode("utf-8", "ignore")
+    # a name may have 255 bytes, and this one is longer than the target's; whole characters of it,
+    # in the encoding that this process has for names, which may be ASCII (LC_ALL=C)
+    text = os.fsencode(target.name)[:100].decode("utf-8", "ignore")
+    name = os.fsdecode(text.encode("utf-8"))
     return f"{MARK}{host()}-{os.getpid()}-{name}-"
 
 

@@ -241,8 +241,9 @@ def test_special_files_are_refused_at_once(tmp_path: Path) -> None:
     }  # fmt: skip
     for name, sentence in sentences.items():
         for read in (open_picture, picture_size, open_mask):
-            with pytest.raises(UserError, match=sentence):
+            with pytest.raises(UserError, match=sentence) as told:
                 read(f"{tmp_path}/{name}")
+            assert ("no name" in str(told.value)) is ("\0" in name)
 
 
 def test_files_of_another_kind_are_named() -> None:

@@ -123,6 +123,8 @@ def _open_path(path: Path, name: str) -> IO[bytes]:
         if not stat.S_ISREG(kind):
             raise UserError(f"{name} is a pipe or a device, not a file; save the picture as a file.")
         return open(path, "rb")
+    except UserError:  # which is a ValueError too
+        raise
     except FileNotFoundError as error:
         raise UserError(f"{name} is missing: there is no picture at {path}.") from error
     except OSError as error:

@@ -74,3 +74,10 @@ def test_parameters_are_numbers() -> None:
     assert parse_params(["low=50", "sigma=1.5"]) == {"low": 50, "sigma": 1.5}
     with pytest.raises(UserError, match="NAME=NUMBER"):
         parse_params(["low=many"])
+
+
+@pytest.mark.parametrize("text", ["low=١", "low=1_000", "low=²", "=1", "low", "low=nan", "low=--5"])
+def test_what_is_no_number_of_ours_is_no_parameter(text: str) -> None:
+    with pytest.raises(UserError, match="NAME=NUMBER"):
+        parse_params([text])
+    assert parse_params(["low= 5", "high=+6", "x=-1"]) == {"low": 5, "high": 6, "x": -1}

@@ -15,6 +15,7 @@ from zeroconv.conditions import find
 from zeroconv.conditions.parameters import check
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write, check_not_input, check_output, lock_folder, shown
+from zeroconv.words import assignment, number
 
 _PLAIN = {
     "size": None,
@@ -31,15 +32,13 @@ def parse_params(texts: Sequence[str]) -> dict[str, float]:
     """`["low=50", "high=150"]` → `{"low": 50, "high": 150}`."""
     params: dict[str, float] = {}
     for text in texts:
-        name, _, value = text.partition("=")
+        name, said = assignment(text) or ("", "")
+        value = number(said)
+        if not name or value is None:
+            raise UserError(f"--set {text[:80]!r} is not understood: write NAME=NUMBER, for example --set low=50")
         if name in params:
             raise UserError(f"--set names {name} twice; give it once")
-        try:
-            params[name] = int(value) if value.lstrip("-").isdigit() else float(value)
-        except ValueError:
-            raise UserError(
-                f"--set {text[:80]!r} is not understood: write NAME=NUMBER, for example --set low=50"
-            ) from None
+        params[name] = int(said) if said.strip().lstrip("+-").isdigit() else value
     return params
 
 

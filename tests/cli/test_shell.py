@@ -250,3 +250,27 @@ def test_ctrl_c_at_the_terminal_gives_one_line_though_processes_work(tmp_path) -
     os.killpg(process.pid, signal.SIGINT)
     code, out, err = ended(process)
     assert (code, out, err) == (130, "", "zeroconv: interrupted.\n")
+
+
+def test_a_dash_is_no_path(start) -> None:
+    for words in (("where", "--path", "-"), ("where", "--path=-"), ("where", "--path=x", "--more=-")):
+        code, out, err = ended(start(*words))
+        assert (code, out) == (2, "")
+        assert "stands for no file here" in err and len(err.splitlines()) == 1
+    code, out, _ = ended(start("where", "--path", "./-"))
+    assert (code, out) == (0, "-\n")
+
+
+def test_libraries_are_quiet_where_the_user_did_not_ask(tmp_path: Path) -> None:
+    program = (
+        "from zeroconv.cli import streams\n"
+        "streams.quiet_libraries()\n"
+        "from transformers.utils import logging\n"
+        "logging.get_logger('transformers.x').warning('for developers')\n"
+    )
+    for asked, said in (({}, False), ({"TRANSFORMERS_VERBOSITY": "warning"}, True)):
+        environment = {k: v for k, v in os.environ.items() if not k.endswith("_VERBOSITY")}
+        words = [sys.executable, "-c", program]
+        done = subprocess.run(words, env={**environment, **asked}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert ("for developers" in done.stderr) is said

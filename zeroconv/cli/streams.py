@@ -43,6 +43,14 @@ def discard_output() -> None:
         os.close(null)
 
 
+def quiet_libraries() -> None:
+    """What transformers and diffusers say to their developers stays out of sight, where the user
+    has not asked for it. Before either is imported.
+    """
+    for library in ("TRANSFORMERS", "DIFFUSERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+
+
 def open_streams() -> None:
     """Make stdin, stdout and stderr such that anything can be written there.
 

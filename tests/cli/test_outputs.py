@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from safetensors import safe_open
 
 from tests.cli.commands import Command, commands, make_inputs
@@ -201,3 +205,39 @@ def test_changed_scenes_and_captions_are_not_drawn_over(zeroconv, tmp_path: Path
         assert path.read_bytes() == b"mine"
         path.write_bytes(before)
     assert zeroconv(*words).exit_code == 0
+
+
+def test_stdout_takes_the_output_alone(models: Path, inputs: Path, tmp_path: Path) -> None:
+    """What is told beside a picture or a report goes to stderr."""
+    photo, base = str(inputs / "photo.png"), ("--base", str(models / "base"), "--steps", "1")
+    annotate = ("annotate", "canny", photo, "--out", "/dev/stdout")
+    generate = ("generate", "a cat", *base, "--out", "/dev/stdout")
+    for words in (annotate, generate):
+        done = in_process(*words)
+        assert done.returncode == 0, done.stderr
+        assert Image.open(io.BytesIO(done.stdout)).format == "PNG"
+        assert done.stdout.endswith(b"IEND\xaeB`\x82")
+        assert b"/dev/stdout" in done.stderr
+        both = in_process(*words, "--json")
+        assert (both.returncode, both.stdout) == (2, b"")
+        assert b"both go to stdout" in both.stderr
+
+    evaluate = ("evaluate", str(models / "canny"), *base, "--limit", "2", "--json", "/dev/stdout")
+    assert json.loads(in_process(*evaluate).stdout)["zeroconv"]
+
+
+def in_process(*words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "zeroconv.cli", *words]
+    return subprocess.run(command, capture_output=True, timeout=120)
+
+
+def test_generate_writes_one_picture_through_a_pipe(zeroconv, models: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    words = ("generate", "a cat", "--base", models / "base", "--steps", 1)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit((tmp_path / "pipe").read_bytes)
+        result = zeroconv(*words, "--out", tmp_path / "pipe")
+        assert result.exit_code == 0, result.output
+        assert Image.open(io.BytesIO(read.result(timeout=60))).format == "PNG"
+    result = zeroconv(*words, "--count", 2, "--out", tmp_path / "pipe")
+    assert result.exit_code == 2 and "takes one picture" in result.stderr

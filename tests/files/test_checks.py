@@ -13,7 +13,14 @@ from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save
 
 from tests.files.test_folders import listing
-from zeroconv.files import WriteError, atomic_write, check_not_input, check_output, is_ours
+from zeroconv.files import (
+    WriteError,
+    atomic_folder,
+    atomic_write,
+    check_not_input,
+    check_output,
+    is_ours,
+)
 
 KINDS = ("file", "folder", "into")
 
@@ -198,3 +205,24 @@ def test_an_output_that_is_an_input_is_refused_by_any_name(tmp_path: Path) -> No
     check_not_input(tmp_path / "in" / "b.png", [source, "canny", None])
     for name in ("n" * 300, "a\0b", ""):  # check_output says what is wrong with them
         check_not_input(tmp_path / name if name else "", [source, name])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("out", ["s3://bucket/a.png", "https://x/a", "file:///tmp/a", "hf://me/a"])
+def test_an_address_is_no_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, kind: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (out, Path(out)):  # Path leaves one of the two strokes
+        with pytest.raises(WriteError, match="is an address"):
+            check_output(path, kind)
+    with pytest.raises(WriteError, match="is an address"), atomic_write(out):
+        pass
+    with pytest.raises(WriteError, match="is an address"), atomic_folder(out):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("out", ["s3:", "C:/a.png", "a:b/c.png", "here:/a.png"])
+def test_a_name_with_a_colon_is_an_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here:").mkdir()
+    check_output(out, "file")

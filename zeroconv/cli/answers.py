@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from json import dumps
+from pathlib import Path
 from typing import Any
 
 import typer
+
+from zeroconv.errors import UserError
+from zeroconv.files import is_stdout
 
 
 def to_json(report: Any) -> str:
@@ -21,6 +26,18 @@ def answer(report: Mapping[str, Any], json: bool, show: Callable[[], Any]) -> No
         typer.echo(to_json(report))
     else:
         show()
+
+
+def answers_on_stdout(out: Path, json: bool) -> bool:
+    """Whether stdout is free for an answer; False where the output itself goes there.
+
+    Raises UserError where both would.
+    """
+    if os.path.isdir(out) or not is_stdout(out):
+        return True
+    if json:
+        raise UserError(f"--json and {out} both go to stdout; name a file for one of them")
+    return False
 
 
 def _finite(value: Any) -> Any:

@@ -13,7 +13,7 @@ import typer
 from typer import Argument, Option
 
 from zeroconv.cli import playroom
-from zeroconv.cli.answers import answer
+from zeroconv.cli.answers import answer, answers_on_stdout
 from zeroconv.cli.options import (
     Base,
     Cfg,
@@ -30,7 +30,7 @@ from zeroconv.cli.options import (
     Steps,
 )
 from zeroconv.cli.shell import App, PlainErrors
-from zeroconv.cli.streams import echo, one_line, open_streams, say
+from zeroconv.cli.streams import echo, one_line, open_streams, quiet_libraries, say
 
 app = App(
     name="zeroconv",
@@ -112,7 +112,8 @@ def generate(
     }
     specs = parse_controls(control or [], weight or [], start or [], end or [], mode or [], mask or [])
     report: dict[str, Any] = {}
-    saved = (lambda path: None) if json else echo
+    free = answers_on_stdout(out, json)
+    saved = (lambda path: None) if json else (echo if free else say)
     try:
         run(prompt, specs, base, out, device, dtype, request, lora or [], report, saved)
     finally:  # what is saved is told, however it ended
@@ -149,9 +150,10 @@ def annotate(
     params = parse_params(param or [])
     names = parse_conditions(condition, params)
     options = {"size": size, "limit": limit, "format": format, "shard": shard, "workers": workers, "engine": engine}
+    tell = echo if answers_on_stdout(out, json) else say
     with reading(backend, device, dtype):
         report = run(names, source, out, params, backend, options)
-    answer(report, json, lambda: typer.echo(f"{report['drawn']} drawn, {report['kept']} kept: {report['out']}"))
+    answer(report, json, lambda: tell(f"{report['drawn']} drawn, {report['kept']} kept: {report['out']}"))
     if report["broken"]:
         name, reason = next(iter(report["broken"].items()))
         say(f"zeroconv: {len(report['broken'])} pictures set aside, the first {one_line(f'{name}: {reason}')}")
@@ -333,6 +335,7 @@ def demo(
 
 def main() -> None:
     open_streams()
+    quiet_libraries()
     app(prog_name="zeroconv")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zeroconv.cli.answers import to_json
 from zeroconv.cli.controls import control_name
 from zeroconv.errors import UserError
-from zeroconv.files import atomic_write, check_not_input, check_output, is_stream
+from zeroconv.files import atomic_write, check_not_input, check_output, is_stdout, is_stream
 
 if TYPE_CHECKING:
     from zeroconv.evaluation.fidelity import Shown
@@ -44,10 +44,12 @@ def run(
     asked = settings.pop("prompts")
     wanted = PROMPTS if asked == "all" else (asked,)
     pages = {name: _page_of(page, name, len(wanted)) for name in wanted}
-    printed = out is not None and str(out) == "-"
-    file = None if printed else out
+    dash = out is not None and str(out) == "-"
+    file = None if dash else out
     _check_outputs(file, pages.values(), [control, base, *lora, *_inputs(settings)])
 
+    # stdout takes one thing: the figures as JSON, a page, or the table
+    printed = dash or any(p is not None and is_stdout(p) for p in (file, *pages.values()))
     device = pick_device(device)
     numbers = pick_dtype(dtype, device)
     backbone = load_backbone(base, device=device, dtype=numbers, lora=lora)
@@ -64,7 +66,7 @@ def run(
         if not printed:
             show(report)
         _write(reports, report, shown[0], file, pages[prompts])
-    if printed:
+    if dash:
         sys.stdout.write(_text(reports))
     elif file is not None and is_stream(file):  # which takes what comes only once
         _put(file, _text(reports))

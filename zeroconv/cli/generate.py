@@ -19,7 +19,7 @@ from zeroconv.cli.controls import (
 )
 from zeroconv.cli.progress import progress
 from zeroconv.errors import UserError
-from zeroconv.files import check_not_input, check_output
+from zeroconv.files import check_not_input, check_output, is_stream
 from zeroconv.pictures import Loaded, Source, load, open_mask, open_picture
 
 MOST_PICTURES = 100_000  # of one call
@@ -167,11 +167,23 @@ def check_outputs(paths: Sequence[Path], inputs: Sequence[Path | None]) -> None:
 
 
 def output_paths(out: Path, count: int) -> list[Path]:
-    """One picture: the file itself. Several: numbered. No suffix: a folder of numbered pictures."""
-    if not out.suffix or out.is_dir():
+    """One picture: the file itself. Several: numbered. No suffix: a folder of numbered pictures.
+
+    A FIFO or a device takes one picture. Raises UserError.
+    """
+    if out.is_dir():
+        return [out / f"{i:04d}.png" for i in range(count)]
+    if is_stream(out):
+        if count > 1:
+            raise UserError(f"{out} takes one picture, and there will be {count}: name a folder")
+        return [out]
+    if not out.suffix:
         return [out / f"{i:04d}.png" for i in range(count)]
     if out.suffix.lower() != ".png":
-        raise UserError(f"--out {out}: pictures are saved as .png, because they carry how they were made")
+        raise UserError(
+            f"--out {out}: pictures are saved as .png, because they carry how they were made; "
+            "a folder with a dot in its name must be there already"
+        )
     if count == 1:
         return [out]
     return [out.with_name(f"{out.stem}-{i}{out.suffix}") for i in range(count)]

@@ -13,7 +13,7 @@ from zeroconv.files.locks import LOCK, lock_folder
 from zeroconv.files.manifest import MANIFEST
 from zeroconv.files.modes import umask
 from zeroconv.files.signs import is_ours
-from zeroconv.files.targets import is_stream
+from zeroconv.files.targets import is_stdout, is_stream
 from zeroconv.files.temporary import is_stale, is_temporary, sweep
 from zeroconv.files.writing import atomic_write
 
@@ -33,6 +33,7 @@ __all__ = [
     "is_disk_full",
     "is_ours",
     "is_stale",
+    "is_stdout",
     "is_stream",
     "is_temporary",
     "lock_folder",

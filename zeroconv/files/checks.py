@@ -13,7 +13,7 @@ from pathlib import Path
 from zeroconv.files.errors import WriteError, cannot_write, shown
 from zeroconv.files.folders import check_folder, settle
 from zeroconv.files.signs import is_ours
-from zeroconv.files.targets import Target, target_of
+from zeroconv.files.targets import Target, refuse_address, target_of
 
 
 def check_output(
@@ -50,15 +50,15 @@ def check_not_input(out: str | os.PathLike, inputs: Iterable[str | os.PathLike |
     """
     if not _is_there(out):
         return
-    place = Path(os.path.realpath(out))
     for given in inputs:
         if given is None or not _is_there(given):
             continue
-        if os.path.samefile(place, given):
+        # by the names as they came: behind /dev/stdout may be a pipe, which has none
+        if os.path.samefile(out, given):
             sentence = f"{shown(out)} is the input itself; name another output."
             raise WriteError(sentence, errno.EEXIST)
         above = Path(os.path.realpath(given)).parents
-        if any(parent.samefile(place) for parent in above):
+        if os.path.isdir(out) and any(os.path.samefile(parent, out) for parent in above):
             sentence = f"{shown(out)} holds the input {shown(given)}; name another output."
             raise WriteError(sentence, errno.EEXIST)
 
@@ -117,6 +117,7 @@ def _check_folder(path: str | os.PathLike, whole: bool) -> None:
     text = os.fspath(path)
     if not text or "\0" in str(text):
         raise WriteError("an output has no name; name a folder.", errno.EINVAL)
+    refuse_address(path)
     if os.path.islink(path) and not os.path.exists(path):
         os.stat(path)  # a circle of links has its own error
     place = Path(os.path.realpath(path))

@@ -23,6 +23,7 @@ from zeroconv.files import temporary as temporaries
 from zeroconv.files.errors import WriteError, cannot_write, shown
 from zeroconv.files.manifest import read_manifest, stranger_in, write_manifest
 from zeroconv.files.modes import as_usual_below
+from zeroconv.files.targets import refuse_address
 from zeroconv.files.writing import flush
 
 _AT_CWD, _EXCHANGE, _NO_REPLACE = -100, 2, 1  # linux/fcntl.h, linux/fs.h
@@ -38,6 +39,7 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
     WriteError, a UserError, where `path` is a file, or holds what zeroconv did not write; if that
     came while the new one was made, the new one is kept beside it.
     """
+    refuse_address(path)
     path = Path(os.path.realpath(path))  # a link to a folder stays, what it points to is replaced
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,8 +96,8 @@ def _is_mounted(path: Path) -> bool:
     except OSError:
         return False
     places = [line.split(" ")[4] for line in text.splitlines() if line.count(" ") > 4]
-    escaped = str(path).replace("\\", "\\134").replace(" ", "\\040")
-    return escaped in places
+    signs = {ord(sign): f"\\{ord(sign):03o}" for sign in "\\ \t\n"}
+    return str(path).translate(signs) in places
 
 
 def settle(path: Path) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from zeroconv.files.errors import WriteError, cannot_write, shown
 
 _MOST_LINKS = 40  # as Linux has it
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # a drive has one letter
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,27 @@ def target_of(path: str | os.PathLike, follow: bool = True) -> Target:
     text = os.fspath(path)
     if not text or "\0" in str(text):
         raise WriteError("an output has no name; name a file.", errno.EINVAL)
+    refuse_address(text)
     try:
         return _target(Path(text), follow)
     except WriteError:
         raise
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def refuse_address(path: str | os.PathLike) -> None:
+    """Raise WriteError for `s3://bucket/x` and the like, which would become the folder `s3:`."""
+    first, *more = Path(os.fsdecode(path)).parts or ("",)
+    if more and _SCHEME.fullmatch(first) and not os.path.isdir(first):
+        sentence = f"{shown(path)} is an address, and outputs are written to this machine's disks"
+        raise WriteError(f"{sentence}; name a path.", errno.EINVAL)
+
+
+def is_stdout(path: str | os.PathLike) -> bool:
+    """Whether a path names this process's standard output, where nothing else may be printed."""
+    target = target_of(path)
+    return target.stream and target.descriptor == 1
 
 
 def is_stream(path: str | os.PathLike) -> bool:

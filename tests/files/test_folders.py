@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from zeroconv.files import MANIFEST, WriteError, atomic_folder, check_output, is_temporary
+from zeroconv.files import DESKTOP, MANIFEST, WriteError, atomic_folder, check_output, is_temporary
 from zeroconv.files import folders as module
 from zeroconv.files.folders import settle
 
@@ -270,3 +270,30 @@ def test_folders_follow_the_umask(tmp_path: Path, mask: int) -> None:
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
     assert modes["folder"] == modes["sub"] == 0o777 & ~mask
     assert modes["weights"] == modes[MANIFEST] == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+@pytest.mark.parametrize("name", sorted(DESKTOP))
+def test_files_of_a_desktop_are_kept_and_no_reason_to_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, exchange: bool
+) -> None:
+    """`.DS_Store` comes into every folder that is looked at."""
+    if not exchange:
+        monkeypatch.setattr(module, "_exchange", lambda *_: False)
+    target = tmp_path / "gallery"
+    fill(target, OLD)
+    (target / name).write_text("view")
+    fill(target, NEW)
+    assert content(target) == {**NEW, name: "view"}
+    assert [path.name for path in tmp_path.iterdir()] == ["gallery"]
+
+    # a folder of somebody's is refused as it was, and so is what is no plain file
+    (target / "mine").mkdir()
+    (target / "mine" / name).write_text("view")
+    with pytest.raises(WriteError, match="holds mine"):
+        fill(target, OLD)
+    shutil.rmtree(target / "mine")
+    (target / name).unlink()
+    (target / name).symlink_to(tmp_path)
+    with pytest.raises(WriteError, match="did not write"):
+        fill(target, OLD)

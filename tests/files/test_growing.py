@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from zeroconv.files import MANIFEST, WriteError, begin_folder, filling
+from zeroconv.files import DESKTOP, MANIFEST, WriteError, begin_folder, filling
 
 
 def test_a_folder_goes_on_with_what_it_was_begun_for(tmp_path: Path) -> None:
@@ -79,3 +79,11 @@ def test_a_cache_that_can_only_be_read_is_used(tmp_path: Path, monkeypatch) -> N
     monkeypatch.setattr("zeroconv.files.temporary.tempfile.mkstemp", refuse)
     begin_folder(tmp_path, "a cache", lambda root: (root / "shard").exists())
     assert [path.name for path in tmp_path.iterdir()] == ["shard"]
+
+
+@pytest.mark.parametrize("name", sorted(DESKTOP))
+def test_a_folder_that_a_desktop_looked_at_is_filled(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("view")
+    with filling(tmp_path, "circles"):
+        pass
+    assert (tmp_path / name).read_text() == "view"

@@ -10,7 +10,7 @@ from zeroconv.files.errors import WriteError, cannot_write, is_disk_full, shown
 from zeroconv.files.folders import atomic_folder, check_folder
 from zeroconv.files.growing import begin_folder, check_begun, filling, replace_own
 from zeroconv.files.locks import LOCK, lock_folder
-from zeroconv.files.manifest import MANIFEST
+from zeroconv.files.manifest import DESKTOP, MANIFEST
 from zeroconv.files.modes import umask
 from zeroconv.files.signs import is_ours
 from zeroconv.files.targets import is_stdout, is_stream
@@ -18,6 +18,7 @@ from zeroconv.files.temporary import is_stale, is_temporary, sweep
 from zeroconv.files.writing import atomic_write
 
 __all__ = [
+    "DESKTOP",
     "LOCK",
     "MANIFEST",
     "WriteError",

@@ -21,7 +21,7 @@ from typing import Any
 
 from zeroconv.files import temporary as temporaries
 from zeroconv.files.errors import WriteError, cannot_write, shown
-from zeroconv.files.manifest import read_manifest, stranger_in, write_manifest
+from zeroconv.files.manifest import keep_desktop, read_manifest, stranger_in, write_manifest
 from zeroconv.files.modes import as_usual_below
 from zeroconv.files.targets import refuse_address
 from zeroconv.files.writing import flush
@@ -119,6 +119,7 @@ def settle(path: Path) -> None:
     # where a crash fell between two renames, the old one is there too
     for _, folder in sorted(same, reverse=True):
         if os.path.lexists(path):
+            keep_desktop(folder, path)
             discard(folder)
         else:
             with suppress(OSError):
@@ -145,7 +146,9 @@ def _put(temporary: Path, path: Path) -> None:
             return _rename_new(temporary, path)
     try:
         check_folder(path)
-        if not _exchange(temporary, path):
+        if _exchange(temporary, path):
+            keep_desktop(temporary, path)
+        else:
             _rename_both(temporary, path)
     except OSError as error:
         kept = _free_name(path)
@@ -166,6 +169,7 @@ def _rename_both(temporary: Path, path: Path) -> None:
         if not os.path.lexists(path):
             os.rename(backup, path)
         raise
+    keep_desktop(backup, path)
     discard(backup)
 
 

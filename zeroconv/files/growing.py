@@ -13,7 +13,7 @@ from typing import Any
 from zeroconv.files.checks import check_output
 from zeroconv.files.errors import WriteError, shown
 from zeroconv.files.locks import LOCK, lock_folder
-from zeroconv.files.manifest import MANIFEST, entry_of, unchanged
+from zeroconv.files.manifest import DESKTOP, MANIFEST, entry_of, unchanged
 from zeroconv.files.temporary import is_temporary, sweep
 from zeroconv.files.writing import atomic_write
 
@@ -99,7 +99,8 @@ def check_begun(folder: Path, what: str, notes: Iterable[str] = ()) -> None:
         return
     if _begun_for(folder) == what or any((folder / name).is_file() for name in notes):
         return
-    names = sorted(name for name in os.listdir(folder) if name != LOCK and not is_temporary(name))
+    ours = (LOCK, *DESKTOP)
+    names = sorted(name for name in os.listdir(folder) if name not in ours and not is_temporary(name))
     if names:
         where = f"the folder {shown(folder)} holds {shown(names[0])} and is none of {what}"
         raise WriteError(f"{where}; name another folder.", errno.ENOTEMPTY)

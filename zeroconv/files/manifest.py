@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = ".zeroconv.json"
+# what a desktop puts into every folder that is looked at; kept, and no reason to refuse a folder
+DESKTOP = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", ".directory"})
 
 
 def write_manifest(folder: Path, name: str) -> None:
@@ -27,7 +29,8 @@ def write_manifest(folder: Path, name: str) -> None:
     for path in _entries(folder):
         if path.is_dir() and not path.is_symlink():
             continue
-        if _label(path, folder) == MANIFEST:  # of a folder that was copied into this one
+        # the first: of a folder that was copied into this one
+        if _label(path, folder) == MANIFEST or is_desktop(path):
             continue
         entries[_label(path, folder)] = entry_of(path)
     what = {
@@ -77,14 +80,28 @@ def stranger_in(folder: Path) -> Path | None:
     parents = {parent for label in files for parent in _parents(label)}
     for path in _entries(folder):
         label = _label(path, folder)
-        if label == MANIFEST and manifest is not None:
+        if (label == MANIFEST and manifest is not None) or is_desktop(path):
             continue
         if path.is_dir() and not path.is_symlink():
-            if label not in parents and not any(os.scandir(path)):
+            if label not in parents and all(is_desktop(inner) for inner in path.iterdir()):
                 return path
         elif label not in files or not unchanged(path, files[label]):
             return path
     return None
+
+
+def is_desktop(path: Path) -> bool:
+    """Whether it is a file of a desktop's own, such as `.DS_Store`."""
+    return path.name in DESKTOP and path.is_file() and not path.is_symlink()
+
+
+def keep_desktop(old: Path, new: Path) -> None:
+    """Move a desktop's own files from a folder into the one that replaced it, where they fit."""
+    for path in [path for path in _entries(old) if is_desktop(path)]:
+        place = new / path.relative_to(old)
+        if place.parent.is_dir() and not os.path.lexists(place):
+            with suppress(OSError):
+                os.rename(path, place)
 
 
 def _entries(folder: Path) -> Iterator[Path]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zeroconv.errors import UserError
-from zeroconv.files import LOCK, check_output, is_temporary, lock_folder
+from zeroconv.files import DESKTOP, LOCK, check_output, is_temporary, lock_folder
 from zeroconv.jsonfile import read_json, write_json
 from zeroconv.training.recipe import AnyRecipe, check_recipe
 from zeroconv.training.state import checkpoints, step_of
@@ -64,7 +64,8 @@ def check_folder(recipe: AnyRecipe, resume: bool = True) -> None:
     if not out.is_dir():
         return
 
-    held = [name for name in os.listdir(out) if name != LOCK and not is_temporary(name)]
+    ours = (LOCK, *DESKTOP)
+    held = [name for name in os.listdir(out) if name not in ours and not is_temporary(name)]
     if held and "recipe.json" not in held and not checkpoints(out / "checkpoints"):
         raise UserError(f"{out} is not empty and holds no run; name another out folder.")
     for path in (*(out / name for name in _FILES), *(out / "samples").glob("*.png")):

@@ -70,6 +70,20 @@ def _parts(annotation: Any) -> set[Any]:
     return set(get_args(annotation)) | {annotation}
 
 
+# what pydantic wants, by the type of its error, in words of a recipe
+_WANTED = {
+    "path_type": "a path",
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "tuple_type": "one value, or a list of them",
+    "list_type": "a list, such as [1, 2]",
+    "dict_type": "settings, such as {name: value}",
+    "model_type": "settings, such as {name: value}",
+    "model_attributes_type": "settings, such as {name: value}",
+}
+
+
 def _sentence(error: Any, kind: type[BaseModel]) -> str:
     place = ".".join(str(part) for part in error["loc"])[:200]
 
@@ -83,6 +97,9 @@ def _sentence(error: Any, kind: type[BaseModel]) -> str:
     shown = _show.repr(error["input"])
     if error["type"] in _NUMBER_ERRORS and (wanted := _range(error["loc"], kind)):
         return f"{place} is {shown}; give {wanted}"
+    if error["type"] in _WANTED:
+        given = "empty" if error["input"] is None else shown
+        return f"{place} is {given}; give {_WANTED[error['type']]}"
     return f"{place} is {shown}: {error['msg'][:1].lower()}{error['msg'][1:]}"
 
 

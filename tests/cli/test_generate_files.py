@@ -67,7 +67,7 @@ def test_generate_replaces_its_own_pictures_and_nobody_else_s(generate, tmp_path
     [
         ("no/such/file.txt/x.png", "cannot be written"),
         ("file.txt/folder", "cannot be written"),
-        ("x" * 300 + ".png", "name too long"),
+        ("x" * 300 + ".png", "the name is too long"),
     ],
 )
 def test_generate_tries_its_output_before_any_work(generate, tmp_path, where, sentence, monkeypatch) -> None:

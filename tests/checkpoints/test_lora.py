@@ -305,3 +305,67 @@ def test_an_alpha_that_a_header_or_a_config_gets_wrong_is_one_sentence(tmp_path,
         with pytest.raises(UserError) as caught:
             read_lora(path)
         assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- other spellings, every part
+
+UNET_MODULE = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+TEXT_MODULE = "text_model.encoder.layers.0.self_attn.q_proj"
+SPELLINGS = {  # (what one finds in a file, the part that it changes)
+    "lora_unet." + UNET_MODULE + ".lora_{}.weight": "unet",
+    "diffusion_model." + UNET_MODULE + ".lora_{}.weight": "unet",
+    "unet." + UNET_MODULE + ".lora_{}.style.weight": "unet",
+    "lora_te." + TEXT_MODULE + ".lora_{}.weight": "text_encoder",
+    "lora_te1." + TEXT_MODULE + ".lora_{}.weight": "text_encoder",
+    "lora_te2." + TEXT_MODULE + ".lora_{}.weight": "text_encoder_2",
+    "clip_l." + TEXT_MODULE + ".lora_{}.weight": "text_encoder",
+    "clip_g." + TEXT_MODULE + ".lora_{}.weight": "text_encoder_2",
+    "base_model.model." + TEXT_MODULE + ".lora_{}.weight": "text_encoder",
+    "text_encoder." + TEXT_MODULE.replace("q_proj", "to_q_lora.{}.weight"): "text_encoder",
+}
+
+
+def spelled(name: str, down: torch.Tensor, up: torch.Tensor) -> dict[str, torch.Tensor]:
+    ends = ("down", "up") if "to_q_lora" in name or name.startswith(("lora", "clip")) else ("A", "B")
+    return dict(zip([name.format(end) for end in ends], (down, up), strict=True))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_lora_spellings_of_other_trainers(tmp_path, name, suffix):
+    module, width = (UNET_MODULE, 16) if SPELLINGS[name] == "unet" else (TEXT_MODULE, 16)
+    down, up = torch.randn(2, width), torch.randn(width, 2)
+    path = tmp_path / f"style{suffix}"
+    if suffix == ".bin":
+        torch.save(spelled(name, down, up), path)
+    else:
+        save_file(spelled(name, down, up), path)
+
+    state = {f"{module}.weight": torch.zeros(width, width)}
+    if SPELLINGS[name] == "unet":
+        state = {**tiny_unet().state_dict(), f"{module}.weight": torch.zeros(width, width)}
+    lora = read_lora(path)
+    assert list(lora.parts) == [SPELLINGS[name]]
+    merged = merge(state, lora, SPELLINGS[name])
+    torch.testing.assert_close(merged[f"{module}.weight"], up @ down)
+
+
+def test_lora_with_two_adapters_is_refused_and_words_in_it_are_noted(tmp_path):
+    down, up = torch.randn(2, 16), torch.randn(16, 2)
+    names = [f"unet.{UNET_MODULE}.lora_{{}}.{adapter}.weight" for adapter in ("one", "two")]
+    save_file({**spelled(names[0], down, up), **spelled(names[1], down + 0, up + 0)}, tmp_path / "two.safetensors")
+    with pytest.raises(UserError, match="several adapters"):
+        read_lora(tmp_path / "two.safetensors")
+
+    words = {"bundle_emb.corgi.string_to_param.*": torch.zeros(1, 16)}
+    save_file({**spelled(names[0], down, up), **words}, tmp_path / "words.safetensors")
+    with pytest.warns(UserWarning, match="embeddings of the words corgi"):
+        assert list(read_lora(tmp_path / "words.safetensors").parts) == ["unet"]
+
+
+@pytest.mark.parametrize("weight", [1e38, float("inf"), float("nan")])
+def test_lora_whose_sum_overflows_is_named(tmp_path, weight):
+    path = tmp_path / "style.safetensors"
+    save_file(spelled(f"unet.{UNET_MODULE}.lora_{{}}.weight", torch.ones(2, 16), 1e3 * torch.ones(16, 2)), path)
+    with pytest.raises(UserError, match=r"style\.safetensors.*overflows with the weight"):
+        merge(tiny_unet().state_dict(), read_lora(path), "unet", weight)

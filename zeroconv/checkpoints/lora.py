@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from zeroconv.checkpoints.identify import identify, refuse_folder, refuse_other_kind
@@ -28,27 +29,46 @@ from zeroconv.words import exists, number_behind
 
 FILE = "pytorch_lora_weights.safetensors"  # where diffusers looks in a folder
 BASE = "lora.json"  # beside it: {"base": what it was trained on, "weight": 1.0}; the folder is then a base by itself
-_FILES = (FILE, "adapter_model.safetensors")  # and peft
-_ENDS = {  # what follows a module's name → which matrix it is
-    "lora_A.weight": "down",
-    "lora_A.default.weight": "down",
-    "lora_down.weight": "down",
-    "lora.down.weight": "down",
-    "lora_linear_layer.down.weight": "down",
-    "lora_B.weight": "up",
-    "lora_B.default.weight": "up",
-    "lora_up.weight": "up",
-    "lora.up.weight": "up",
-    "lora_linear_layer.up.weight": "up",
-    "alpha": "alpha",
+
+# what else such folders hold: diffusers' older file, and peft's
+_PEFT = ("adapter_model.safetensors", "adapter_model.bin")
+_FILES = (FILE, "pytorch_lora_weights.bin", *_PEFT)
+
+_MATRICES = {
+    "lora_A": "down",
+    "lora_down": "down",
+    "lora.down": "down",
+    "lora_linear_layer.down": "down",
+    "lora_B": "up",
+    "lora_up": "up",
+    "lora.up": "up",
+    "lora_linear_layer.up": "up",
 }
-_OLD_PROCESSOR = re.compile(r"(.*)\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight")
+
+# a module's name, which matrix, and in peft's own files the adapter's name
+_KEY = re.compile(rf"(?P<module>.+)\.(?P<matrix>{'|'.join(map(re.escape, _MATRICES))})(\.(?P<adapter>\w+))?\.weight")
+
+# attention processors of diffusers before 0.17, of the UNet and of the text encoder
+_OLD_UNET = re.compile(r"(.*)\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight")
+_OLD_TEXT = re.compile(r"(.*\.self_attn)\.to_(q|k|v|out)_lora\.(down|up)\.weight")
+
+# embeddings of new words, which some trainers put into the LoRA's file
+_BUNDLED = "bundle_emb."
+
 _PREFIXES = {  # how a module's name begins → which part of the base it is in
     "lora_unet_": "unet",
+    "lora_unet.": "unet",
     "lora_te_": "text_encoder",
+    "lora_te.": "text_encoder",
     "lora_te1_": "text_encoder",
+    "lora_te1.": "text_encoder",
     "lora_te2_": "text_encoder_2",
+    "lora_te2.": "text_encoder_2",
+    "clip_l.": "text_encoder",
+    "clip_g.": "text_encoder_2",
+    "base_model.model.text_model.": "text_encoder",
     "base_model.model.": "unet",
+    "diffusion_model.": "unet",
     "unet.": "unet",
     "text_encoder_2.": "text_encoder_2",
     "text_encoder.": "text_encoder",
@@ -121,7 +141,7 @@ def read_lora(path: str | os.PathLike) -> Lora:
             if (path / "config.json").is_file() or (path / "model_index.json").is_file():
                 raise refuse_folder(path, "LoRA")
             raise UserError(f"the folder {path} holds no LoRA; it has none of {', '.join(_FILES)}.")
-        if found[0].name == _FILES[1]:
+        if found[0].name in _PEFT:
             config = read_config(path, "adapter_config.json")
         path = found[0]
     state = read_state_dict(path)
@@ -129,9 +149,11 @@ def read_lora(path: str | os.PathLike) -> Lora:
         raise refuse_other_kind(found_kind, "LoRA", path, state)
     check_finite(state, path)
     modules: dict[str, dict[str, Tensor]] = {}
-    for key, value in state.items():
+    for key, value in _without_words(state, path).items():
         module, kind = _split(key, path)
-        modules.setdefault(module, {})[kind] = value
+        if kind in modules.setdefault(module, {}):
+            raise UserError(f"{path} changes {module[:100]} twice: it holds several adapters; save one a file.")
+        modules[module][kind] = value
     config = config or read_text_table(
         read_metadata(path).get("lora_adapter_metadata", "{}"), f"{path}: what its header says of the adapter"
     )
@@ -148,15 +170,38 @@ def read_lora(path: str | os.PathLike) -> Lora:
     return Lora(parts, path)
 
 
+def _without_words(state: Mapping[str, Tensor], where: Path) -> dict[str, Tensor]:
+    """The tensors without bundled textual-inversion embeddings, with a note where there are some."""
+    rest = {key: value for key, value in state.items() if not key.startswith(_BUNDLED)}
+    words = sorted({key.split(".")[1] for key in state.keys() - rest.keys()})
+
+    if words:
+        warnings.warn(
+            f"{where} also holds embeddings of the words {', '.join(words)[:200]}, which zeroconv "
+            "does not read: in prompts these words mean what they mean to the base.",
+            stacklevel=2,
+        )
+    return rest
+
+
 def _split(key: str, where: Path) -> tuple[str, str]:
     """A key → its module, and down, up or alpha."""
-    if old := _OLD_PROCESSOR.fullmatch(key):
+    if old := _OLD_UNET.fullmatch(key):
         module, name, kind = old.groups()
         return f"{module}.{'to_out.0' if name == 'to_out' else name}", kind
-    for end, kind in _ENDS.items():
-        if key.endswith("." + end):
-            return key[: -len(end) - 1], kind
-    raise UserError(f"{where} has {key}, which is no part of a LoRA; LoHa, LoKr, DoRA and lora_mid are not supported.")
+
+    if old := _OLD_TEXT.fullmatch(key):
+        module, name, kind = old.groups()
+        return f"{module}.{name}_proj", kind
+
+    if found := _KEY.fullmatch(key):
+        return found["module"], _MATRICES[found["matrix"]]
+
+    if key.endswith(".alpha"):
+        return key.removesuffix(".alpha"), "alpha"
+    raise UserError(
+        f"{where} has {key[:200]}, which is no part of a LoRA; LoHa, LoKr, DoRA and lora_mid are not supported."
+    )
 
 
 def _check_matrices(down: Tensor, up: Tensor, module: str, where: Path) -> None:
@@ -213,8 +258,21 @@ def merge(state: Mapping[str, Tensor], lora: Lora, part: str, weight: float = 1.
                 f"{lora.where} changes {module} by {found}, but its weight is {list(old.shape)}; "
                 "it belongs to a base of another size."
             )
-        merged[key] = old.float() + weight * change.delta(old.shape)
+        merged[key] = _sum(old, weight, change, f"{lora.where}: {module[:100]}")
     return merged
+
+
+def _sum(old: Tensor, weight: float, change: LowRank, name: str) -> Tensor:
+    """The changed weight in float32. Raises UserError where it overflows."""
+    changed = old.float() + weight * change.delta(old.shape)
+
+    if changed.numel() and not _finite(changed) and _finite(old):  # else the base is damaged
+        raise UserError(f"{name} overflows with the weight {weight:g}; give a smaller one, or the file is damaged.")
+    return changed
+
+
+def _finite(x: Tensor) -> bool:
+    return bool(torch.isfinite(x.float().abs().amax()))
 
 
 def _names(state: Mapping[str, Tensor], part: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.stable_diffusion import bare_text, modern_vae
 from zeroconv.checkpoints.strict import check_finite, load_strict
+from zeroconv.checkpoints.typed import check_types
 from zeroconv.errors import UserError
 
 State = Mapping[str, Tensor]
@@ -71,6 +72,7 @@ def build_unet(config: dict, state: State, where: object, dtype: torch.dtype | N
     from diffusers import UNet2DConditionModel
 
     check_config(config, where)
+    check_types(config, UNet2DConditionModel, where)
     return fill(empty(lambda: UNet2DConditionModel.from_config(config), where), state, where, dtype)
 
 
@@ -78,6 +80,7 @@ def build_vae(config: dict, state: State, where: object, dtype: torch.dtype | No
     from diffusers import AutoencoderKL
 
     check_config(config, where)
+    check_types(config, AutoencoderKL, where)
     return fill(empty(lambda: AutoencoderKL.from_config(config), where), modern_vae(state), where, dtype)
 
 
@@ -90,6 +93,10 @@ def build_text_encoder(config: dict, state: State, where: object, dtype: torch.d
     check_config(config, where)
     projected = "CLIPTextModelWithProjection" in (config.get("architectures") or [])
     kind = CLIPTextModelWithProjection if projected else CLIPTextModel
+    if not isinstance(config.get("eos_token_id", 0), int):  # it is looked for in each prompt
+        end = str(config["eos_token_id"])[:80]
+        raise UserError(f"{where}: eos_token_id is {end!r} in its config, but it must be a number.")
+
     known = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype", "model_type")}
     module = empty(lambda: kind(CLIPTextConfig(**known)), where)
     # transformers 5 dropped the `text_model.` prefix of the plain model; what a file says depends

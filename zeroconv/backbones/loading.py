@@ -23,6 +23,7 @@ from zeroconv.checkpoints.lora import PARTS as LORA_PARTS
 from zeroconv.checkpoints.reading import WEIGHT_FILES, read_config, read_state_dict, read_weights
 from zeroconv.checkpoints.sniff import foreign
 from zeroconv.checkpoints.stable_diffusion import describing, from_single_file
+from zeroconv.checkpoints.typed import check_types
 from zeroconv.errors import UserError
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -106,7 +107,7 @@ def _load_folder(
     _check_folder(folder)
     unet, vae = folder / "unet", folder / "vae"
     scheduler = read_config(folder / "scheduler", "scheduler_config.json")
-    check_config(scheduler, folder / "scheduler")
+    check_schedule(scheduler, folder / "scheduler")
     check_latents(unet_config := read_config(unet), folder)
     if prediction_type is not None:
         scheduler["prediction_type"] = prediction_type
@@ -120,6 +121,22 @@ def _load_folder(
         scheduler,
         name=name,
     )
+
+
+def check_schedule(config: dict, where: Path) -> None:
+    """Raise UserError for what no scheduler can compute with."""
+    from diffusers import DDIMScheduler
+
+    check_config(config, where)
+    check_types(config, DDIMScheduler, where)
+
+    spacing, betas = config.get("timestep_spacing", "leading"), config.get("trained_betas")
+    if spacing not in ("linspace", "leading", "trailing"):
+        raise UserError(f"{where}: timestep_spacing is {str(spacing)[:80]!r}; it is linspace, leading or trailing.")
+    if betas is not None and len(betas) != config.get("num_train_timesteps", 1000):
+        raise UserError(
+            f"{where}: trained_betas has {len(betas):,} entries, but it needs one for each of the num_train_timesteps."
+        )
 
 
 def _check_folder(folder: Path) -> None:

@@ -23,6 +23,7 @@ COUNTS = {
     "num_layers": 256,
     "num_res_blocks": 64,
     "res_blocks": 64,
+    "steps_offset": 10,  # added to timesteps, which have to stay in the schedule
 }
 LEVELS = ("block_out_channels", "down_block_types", "up_block_types", "conditioning_embedding_out_channels")
 MOST_LEVELS = 12

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import pickle
 
@@ -8,6 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from zeroconv.checkpoints import check_strict, read_state_dict
+from zeroconv.checkpoints.identify import refuse_folder
+from zeroconv.checkpoints.reading import read_weights
 from zeroconv.errors import UserError
 
 STATE = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.float16)}
@@ -93,3 +96,55 @@ def test_strictness_names_the_first_few():
     with pytest.raises(UserError, match=r"here: tensor a has shape \[2, 3\], expected \[3, 2\]"):
         check_strict({"a": torch.zeros(3, 2), "b": STATE["b"]}, STATE, "here")
     check_strict(STATE, dict(reversed(STATE.items())), "here")
+
+
+VARIANTS = [
+    (".safetensors", None),
+    (".fp16.safetensors", None),
+    (".bin", None),
+    (".fp16.bin", None),
+    ("-{}.safetensors", ".safetensors.index.json"),
+    (".fp16-{}.safetensors", ".safetensors.index.fp16.json"),
+    ("-{}.fp16.safetensors", ".fp16.safetensors.index.json"),
+    ("-{}.bin", ".bin.index.json"),
+    (".fp16-{}.bin", ".bin.index.fp16.json"),
+]
+
+
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model", "model", "pytorch_model"])
+@pytest.mark.parametrize(("file", "index"), VARIANTS)
+def test_read_weights_reads_every_variant_of_a_component(tmp_path, name, file, index):
+    """As a hub's snapshot has it: links to files without a suffix."""
+    state = {"a.weight": torch.randn(2, 3).half(), "b.weight": torch.randn(3).half()}
+    blobs, folder = tmp_path / "blobs", tmp_path / "snapshots" / "1" / "unet"
+    blobs.mkdir()
+    folder.mkdir(parents=True)
+    parts = [state] if index is None else [{key: value} for key, value in state.items()]
+
+    table = {}
+    for number, part in enumerate(parts, 1):
+        path = folder / f"{name}{file.format(f'0000{number}-of-0000{len(parts)}')}"
+        blob = blobs / str(number)
+        save_file(part, blob) if path.suffix == ".safetensors" else torch.save(part, blob)
+        path.symlink_to(blob)
+        table |= dict.fromkeys(part, path.name)
+    if index is not None:
+        (folder / f"{name}{index}").write_text(json.dumps({"metadata": {}, "weight_map": table}))
+
+    read = read_weights(folder)
+    assert read.keys() == state.keys() and all(torch.equal(read[key], state[key]) for key in state)
+
+
+def test_read_weights_takes_full_precision_before_float16(tmp_path):
+    save_file({"a": torch.ones(1).half()}, tmp_path / "model.fp16.safetensors")
+    save_file({"a": torch.ones(1)}, tmp_path / "model-1.safetensors")
+    index = {"weight_map": {"a": "model-1.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert read_weights(tmp_path)["a"].dtype == torch.float32
+
+
+def test_a_cache_of_the_hub_names_the_copy_in_it(tmp_path):
+    copy = tmp_path / "models--a--b" / "snapshots" / "0123"
+    copy.mkdir(parents=True)
+    said = str(refuse_folder(tmp_path / "models--a--b", "ControlNet"))
+    assert f"give the copy in it, {copy}" in said

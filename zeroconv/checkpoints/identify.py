@@ -8,7 +8,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from zeroconv.checkpoints.kinds import BASE, CONTROL, LORA, UNKNOWN, Kind, kind_of_class, kind_of_names
+from zeroconv.checkpoints.kinds import (
+    BASE,
+    CONTROL,
+    LORA,
+    UNKNOWN,
+    Kind,
+    kind_of_class,
+    kind_of_names,
+)
 from zeroconv.checkpoints.reading import WEIGHT_FILES, read_config, read_names
 from zeroconv.errors import UserError
 
@@ -63,7 +71,10 @@ def plain_names(names: Iterable[str]) -> dict[str, str]:
     if part and others and others <= {"unet", "vae", "text_encoder", "text_encoder_2"}:
         renamed = part
     while True:
-        found = next((p for p in PREFIXES if renamed and all(new.startswith(p) for new in renamed.values())), None)
+        found = next(
+            (p for p in PREFIXES if renamed and all(new.startswith(p) for new in renamed.values())),
+            None,
+        )
         if found is None or (found == "model." and _is_original_base(renamed.values())):
             return renamed
         renamed = {old: new.removeprefix(found) for old, new in renamed.items()}
@@ -95,5 +106,7 @@ def refuse_folder(folder: Path, wanted: str) -> UserError:
     if kind is UNKNOWN:
         inside = sorted(p.name for p in folder.iterdir() if p.suffix in WEIGHT_FILES)
         how = f"give the file in it, {folder / inside[0]}" if inside else "check the path"
+        if copies := sorted(folder.glob("snapshots/*/")):
+            how = f"it is a cache of the hub: give the copy in it, {copies[-1]}"
         return UserError(f"{folder} holds no {wanted}: it has no config.json of one; {how}.")
     return UserError(f"{folder} holds {kind}, not a {wanted}.")

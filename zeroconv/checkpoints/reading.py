@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,9 +15,23 @@ from zeroconv.checkpoints.pickled import read_pickled
 from zeroconv.checkpoints.sniff import check_weights_file, foreign
 from zeroconv.checkpoints.strict import check_kind
 from zeroconv.errors import UserError
+from zeroconv.inputs import parse_json, read_json
 
 PICKLED = (".pth", ".ckpt", ".pt", ".bin")
 WEIGHT_FILES = (*PICKLED, ".safetensors")
+# what diffusers and transformers write behind a name, now and in older versions
+_SUFFIXES = (
+    ".safetensors",
+    ".safetensors.index.json",
+    ".fp16.safetensors",
+    ".safetensors.index.fp16.json",
+    ".fp16.safetensors.index.json",
+    ".bin",
+    ".bin.index.json",
+    ".fp16.bin",
+    ".bin.index.fp16.json",
+    ".fp16.bin.index.json",
+)
 LONGEST_JSON = 32 * 2**20  # bytes; the longest index of shards has about one
 
 
@@ -96,8 +109,8 @@ def read_metadata(path: str | os.PathLike) -> dict[str, str]:
 def read_text_table(text: str, where: object) -> dict[str, Any]:
     """A JSON object from a header. Raises UserError where the text is none."""
     try:
-        found = json.loads(text, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(text)
+    except ValueError as error:
         raise UserError(f"{where} holds no JSON ({_first_line(error)}); write the file again.") from error
     if not isinstance(found, dict):
         raise UserError(f"{where} holds no JSON object; write the file again.")
@@ -112,8 +125,8 @@ def read_config(folder: Path, name: str = "config.json") -> dict:
     if not path.is_file() or path.stat().st_size > LONGEST_JSON:
         raise UserError(f"{path} is no config: it is no file, or larger than {LONGEST_JSON:,} bytes.")
     try:
-        config = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_no_number)
-    except (OSError, ValueError, RecursionError) as error:
+        config = read_json(path, LONGEST_JSON)
+    except (OSError, ValueError) as error:
         what = foreign(path)
         reason = what if what not in (None, "a JSON text") else _first_line(error)
         raise UserError(f"{path} is damaged ({reason}); download or write it again.") from error
@@ -122,21 +135,21 @@ def read_config(folder: Path, name: str = "config.json") -> dict:
     return config
 
 
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number")
-
-
-def read_weights(folder: Path, names: Iterable[str] = ("diffusion_pytorch_model", "model", "pytorch_model")) -> dict:
-    """The weights in a component's folder: plain, float16 variant, or in shards; safetensors
-    before pickles.
+def read_weights(
+    folder: Path,
+    names: Iterable[str] = ("diffusion_pytorch_model", "model", "pytorch_model"),
+) -> dict[str, Tensor]:
+    """The weights in a component's folder: plain or in shards, safetensors before pickles, full
+    precision before the float16 variant.
     """
-    for suffix in (".safetensors", ".fp16.safetensors", ".safetensors.index.json", ".bin"):
+    names = tuple(names)
+    for suffix in _SUFFIXES:
         for name in names:
             path = folder / f"{name}{suffix}"
-            if path.is_file() and suffix.endswith(".json"):
-                return _read_shards(folder, path.name)
             if path.is_file():
-                return read_state_dict(path)
+                shards = suffix.endswith(".json")
+                return _read_shards(folder, path.name) if shards else read_state_dict(path)
+
     raise UserError(f"{folder} holds no weights (such as diffusion_pytorch_model.safetensors); download it again.")
 
 

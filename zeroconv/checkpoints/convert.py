@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -14,8 +13,10 @@ from zeroconv.checkpoints.control_file import note_pooling, read_control
 from zeroconv.checkpoints.controlnet import diffusers_to_original
 from zeroconv.checkpoints.reading import read_config
 from zeroconv.checkpoints.strict import check_strict
+from zeroconv.checkpoints.typed import check_types
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder, atomic_write, check_not_input, check_output
+from zeroconv.jsonfile import to_json
 
 
 def convert(source: str | os.PathLike, out: str | os.PathLike, to: str) -> Path:
@@ -35,12 +36,13 @@ def convert(source: str | os.PathLike, out: str | os.PathLike, to: str) -> Path:
     if to == "diffusers":
         with atomic_folder(out) as folder:
             config = {"_class_name": "ControlNetModel", **config}
-            (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            text = to_json(config, indent=2, sort_keys=True) + "\n"
+            (folder / "config.json").write_text(text, encoding="utf-8")
             save_file(state, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
     else:
         original = diffusers_to_original(state, source)
         with atomic_write(out) as file:
-            save_file(original, file, metadata={"format": "pt", "zeroconv": json.dumps(config)})
+            save_file(original, file, metadata={"format": "pt", "zeroconv": to_json(config)})
     return out
 
 
@@ -83,6 +85,7 @@ def check_controlnet(config: dict, state: dict[str, Tensor], where: object) -> N
     if ours.get("connections") == "lite" or ours.get("hint_encoder", "released") != "released":
         raise UserError(f"{where} has parts that no other tool knows: lite connections or the paper's hint encoder.")
     plain = {k: v for k, v in config.items() if k != "zeroconv"}
+    check_types(plain, ControlNetModel, where)
     try:
         with torch.device("meta"):
             model = ControlNetModel.from_config(plain)

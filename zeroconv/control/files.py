@@ -4,7 +4,6 @@ any layout.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,8 +19,10 @@ from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.control_file import POOLED, note_pooling, read_control
 from zeroconv.checkpoints.sharing import own_part
 from zeroconv.checkpoints.strict import check_strict
+from zeroconv.checkpoints.typed import check_types
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder, check_output
+from zeroconv.jsonfile import parse_json, to_json
 
 if TYPE_CHECKING:
     from zeroconv.control.controlnet import ControlNet
@@ -64,7 +65,8 @@ def save_control(
         state = own_part(state, Path(shared))
         config["zeroconv"] = {**config["zeroconv"], "shared": Path(shared).name}
     with atomic_folder(folder) as temporary:
-        (temporary / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        text = to_json(config, indent=2, sort_keys=True) + "\n"
+        (temporary / "config.json").write_text(text, encoding="utf-8")
         save_file(state, temporary / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
 
 
@@ -73,7 +75,8 @@ def plain_config(config: dict) -> dict:
     in.
     """
     config = {key: value for key, value in config.items() if not key.startswith("_")}
-    return json.loads(json.dumps({**config, "zeroconv": {**DEFAULTS, **config.get("zeroconv", {})}}))
+    ours = {**DEFAULTS, **config.get("zeroconv", {})}
+    return parse_json(to_json({**config, "zeroconv": ours}))
 
 
 def diffusers_state(control: ControlNet) -> dict[str, Tensor]:
@@ -122,7 +125,10 @@ def load_control(
 
 def build_control(cls: type[C], config: dict, state: dict[str, Tensor], where: object, dtype: torch.dtype) -> C:
     """From a config and weights in diffusers' layout; strict."""
+    from diffusers import ControlNetModel
+
     check_config({key: value for key, value in config.items() if key != "zeroconv"}, where)
+    check_types(config, ControlNetModel, where)
     scale = _latent_scale(config, where)
     control: Any = empty(lambda: cls(UNetEncoder.from_config(config), config, scale), where)
     check_strict(diffusers_state(control), state, where)

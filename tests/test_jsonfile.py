@@ -92,7 +92,7 @@ def test_parse_json_reads_no_infinity() -> None:
 
 def test_read_json_reads_regular_files_of_bounded_size(tmp_path: Path) -> None:
     (tmp_path / "long").write_text("[" + "1," * 100 + "1]")
-    with pytest.raises(ValueError, match="larger than 50 bytes"):
+    with pytest.raises(ValueError, match="more than 50 bytes"):
         read_json(tmp_path / "long", most=50)
     with pytest.raises(OSError):
         read_json(tmp_path)

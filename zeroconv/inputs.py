@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from zeroconv.errors import UserError
 
+_DEEPEST = 100  # levels of lists and objects within each other
 MOST_JSON = 64 << 20  # bytes; a tokenizer's vocabulary has 4 MB, the index of a model in shards 10 MB
 
 # UTF-32 stands before UTF-16, whose mark its own begins with
@@ -80,18 +83,58 @@ def _decoded(content: bytes, encoding: str, name: str) -> str:
         ) from error
 
 
-def parse_json(text: str) -> Any:
-    """`json.loads`, but whatever is wrong is a ValueError: nesting that is too deep, NaN, a number of 5,000 digits."""
+def parse_json(text: str | bytes, null: bool = False) -> Any:
+    """The value of a JSON text; bytes are UTF-8, with or without a byte order mark.
+
+    NaN, Infinity and numbers too large for a float are refused or, where `null` is true, None.
+    Raises ValueError, and nothing else, for them, for what is no JSON, is nested too deeply, or
+    holds an integer too long to read.
+    """
+    constant, number = (_null, _finite_or_null) if null else (_no_number, _finite)
+
     try:
-        return json.loads(text, parse_constant=_no_number)
+        if isinstance(text, bytes):
+            text = text.decode("utf-8-sig")
+        value = json.loads(text, parse_constant=constant, parse_float=number)
     except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+        raise ValueError("it is nested too deeply") from error
+
+    # the parser in C goes deeper than Python functions, which are to work on the value
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return value
+    raise ValueError("it is nested too deeply")
 
 
-def read_json(path: str | os.PathLike, most: int = MOST_JSON) -> Any:
-    """The JSON in a file. Raises ValueError where it is none (UserError, a sentence, where no JSON was looked for
-    because of what the file is), OSError where it cannot be opened."""
-    return parse_json(read_text(path, most))
+def read_json(path: str | os.PathLike, most: int = MOST_JSON, null: bool = False) -> Any:
+    """The JSON in a file of at most `most` bytes, by `parse_json`, in any encoding of `decode`.
+
+    Raises ValueError where it is none (UserError, a sentence, where no JSON was looked for because
+    of what the file is), OSError where it cannot be opened.
+    """
+    return parse_json(read_text(path, most), null)
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text[:20])
+
+
+def _finite_or_null(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _null(name: str) -> None:
+    return None
 
 
 def at_home(path: str | os.PathLike) -> Path:
@@ -108,7 +151,7 @@ def at_home(path: str | os.PathLike) -> Path:
     return Path(found)
 
 
-def _no_number(name: str) -> None:
+def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
 
 

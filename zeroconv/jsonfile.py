@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from zeroconv import inputs
 from zeroconv.files import atomic_write
-
-_DEEPEST = 100  # levels of lists and objects within each other
 
 
 def to_json(value: Any, indent: int | None = None, sort_keys: bool = False) -> str:
@@ -49,25 +47,8 @@ def write_json(
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text in UTF-8, with or without a byte order mark.
-
-    NaN, Infinity and numbers too large for a float become None. Raises ValueError, and nothing
-    else, for what is no JSON, is nested too deeply, or holds an integer too long to read.
-    """
-    try:
-        if isinstance(text, bytes):
-            text = text.decode("utf-8-sig")
-        value = json.loads(text, parse_constant=lambda name: None, parse_float=_finite)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-
-    # the parser in C goes deeper than Python functions, which are to work on the value
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [inner for outer in level for inner in _inside(outer)]
-        if not level:
-            return value
-    raise ValueError("it is nested too deeply")
+    """`inputs.parse_json` of what this package wrote: NaN, as older versions wrote it, is None."""
+    return inputs.parse_json(text, null=True)
 
 
 def read_json(path: str | os.PathLike, most: int = 2**28) -> Any:
@@ -79,13 +60,7 @@ def read_json(path: str | os.PathLike, most: int = 2**28) -> Any:
     path = Path(path)
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is no regular file")
-
-    with open(path, "rb") as file:
-        content = file.read(most + 1)
-
-    if len(content) > most:
-        raise ValueError(f"it is larger than {most} bytes")
-    return parse_json(content)
+    return inputs.read_json(path, most, null=True)
 
 
 def to_plain(value: Any) -> Any:
@@ -105,18 +80,7 @@ def to_plain(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} has no form in JSON")
 
 
-def _inside(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
-
-
 def _key(name: Any) -> Any:
     if isinstance(name, float):
         return to_plain(name)
     return os.fspath(name) if isinstance(name, os.PathLike) else name
-
-
-def _finite(text: str) -> float | None:
-    number = float(text)
-    return number if math.isfinite(number) else None

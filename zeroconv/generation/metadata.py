@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
+from zeroconv.jsonfile import parse_json, to_json
 from zeroconv.pictures import UNKNOWN, load, open_hint
 
 MOST_TEXT = 32_000_000  # characters; Pillow refuses pictures with more than 64 MiB of text
@@ -37,7 +37,7 @@ def save_picture(
         encoded = []
     text = PngInfo()
     # first, so that a file of ours is known by its head
-    text.add_itxt("zeroconv", json.dumps({**about, "hints": encoded}))
+    text.add_itxt("zeroconv", to_json({**about, "hints": encoded}))
     # names of files may hold bytes that are no text
     plain = parameters_text(about).encode("utf-8", "backslashreplace").decode("utf-8")
     text.add_text("parameters", plain)
@@ -51,7 +51,7 @@ def read_info(path: str | Path) -> dict[str, Any]:
     if stored is None:
         raise UserError(f"{path} does not say how it was made; only PNGs saved by zeroconv do.")
     try:
-        about = json.loads(stored)
+        about = parse_json(stored)
         hints = list(about["hints"])
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} carries damaged words on how it was made ({error}).") from error

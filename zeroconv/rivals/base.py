@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from zeroconv.backbones import TextStates, UNetBackbone
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder
+from zeroconv.jsonfile import to_json
 
 Embedding = tuple[Tensor, ...]  # what a rival makes of a hint, once a picture; each tensor has a row a picture
 HINT_FORMS = ("unshuffle", "downsample")
@@ -57,7 +57,7 @@ class Rival(nn.Module):
         state = {key: value.detach().to("cpu", dtype).contiguous() for key, value in self.state_dict().items()}
         config = {"_class_name": CLASS_NAME, **self.config}
         with atomic_folder(folder) as temporary:
-            text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+            text = to_json(config, indent=2, sort_keys=True) + "\n"
             (temporary / "config.json").write_text(text, encoding="utf-8")
             save_file(state, Path(temporary) / WEIGHTS, metadata={"format": "pt"})
 

@@ -123,6 +123,8 @@ def open_run(recipe: AnyRecipe, resume: bool = True) -> None:
 
 def _recipe_of(recipe: AnyRecipe, path: Path) -> dict[str, Any]:
     """The identity of the recipe that a run's folder holds."""
+    values: Any = None
+
     try:
         # read anew, so that settings which did not exist then have their defaults
         values = read_json(path)["recipe"]

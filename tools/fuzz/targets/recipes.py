@@ -26,6 +26,9 @@ BOMB = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 'x'}]" 
 
 class Recipes:
     def prepare(self, room: Path) -> None:
+        # the first import takes long beside busy processes; it is no hang of a case
+        import zeroconv.training  # noqa: F401
+
         self.seeds = [path.read_text() for path in sorted((ROOT / "recipes").glob("*.yaml"))]
 
     def case(self, rng: Random, work: Path) -> Call:

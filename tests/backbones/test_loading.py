@@ -142,6 +142,18 @@ def test_what_one_file_of_sd2_predicts(tmp_path):
     assert load_backbone(path).prediction_type == "v_prediction"
 
 
+@pytest.mark.parametrize("names", [{"v_pred"}, {"v_pred", "ztsnr"}, set()])
+def test_one_file_marked_as_predicting_v(tmp_path, names):
+    """Trainers of v models mark them by empty tensors."""
+    path = save_single_file(tmp_path / "sd.safetensors", tiny_backbone())
+    save_file({**load_file(path), **{name: torch.zeros(0) for name in names}}, path)
+    loaded = load_backbone(path)
+    assert loaded.prediction_type == ("v_prediction" if names else "epsilon")
+    assert bool(loaded.scheduler_config.get("rescale_betas_zero_snr")) == ("ztsnr" in names)
+    assert loaded.default_size == load_backbone(path, prediction_type="epsilon").default_size
+    assert load_backbone(path, prediction_type="epsilon").prediction_type == "epsilon"
+
+
 def test_one_file_without_a_tokenizer_says_where_to_put_it(tmp_path, monkeypatch):
     monkeypatch.setattr("zeroconv.backbones.locate._download", refuse)
     path = save_single_file(tmp_path / "sd.safetensors", tiny_backbone(), tokenizer=False)

@@ -4,7 +4,7 @@ LoRAs merged in."""
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -192,9 +192,11 @@ def _load_file(path: Path, name: str, dtype: torch.dtype, prediction_type: str |
             f"{path} is no model{f' but {what}' if what else ''}; give a folder or a weights file "
             f"({', '.join(sorted(WEIGHT_FILES))})."
         )
-    parts = from_single_file(plain_state(read_state_dict(path)), path)
-    scheduler = single_file_scheduler(path, parts.open_clip, prediction_type)
-    size = 96 if scheduler["prediction_type"] == "v_prediction" else 64  # SD 2.x learned v at 768 pixels
+    state = plain_state(read_state_dict(path))
+    parts = from_single_file(state, path)
+    scheduler = single_file_scheduler(path, parts.open_clip, prediction_type, state)
+    learned_v = scheduler["prediction_type"] == "v_prediction"
+    size = 96 if learned_v and parts.open_clip else 64  # SD 2.x learned v at 768 pixels
     with describing(path):
         text_config = infer_text_config(parts.text, "gelu" if parts.open_clip else "quick_gelu")
         unet_config, vae_config = infer_unet_config(parts.unet, size), infer_vae_config(parts.vae)
@@ -210,12 +212,16 @@ def _load_file(path: Path, name: str, dtype: torch.dtype, prediction_type: str |
     )
 
 
-def single_file_scheduler(path: Path, sd2: bool, prediction_type: str | None) -> dict:
+def single_file_scheduler(path: Path, sd2: bool, prediction_type: str | None, names: Container[str] = ()) -> dict:
     """The schedule of SD 1.x and 2.x, which is one; what the model predicts cannot be seen in its weights.
 
+    names: of the file's tensors. One called `v_pred` marks a model that predicts v, one called `ztsnr` a schedule
+    that ends in pure noise.
     SD 1.x predicts ε. For SD 2.x, in this order: `prediction_type`; a .yaml beside the file, as is the custom, with
     `parameterization: "v"`; ε where the file's name says it is a base model ("base", "512"); else v.
     """
+    if prediction_type is None and "v_pred" in names:
+        prediction_type = "v_prediction"
     if prediction_type is None and sd2:
         note = path.with_suffix(".yaml")
         if note.is_file():
@@ -224,7 +230,8 @@ def single_file_scheduler(path: Path, sd2: bool, prediction_type: str | None) ->
         else:
             base = any(word in path.stem.lower() for word in ("base", "512"))
             prediction_type = "epsilon" if base else "v_prediction"
-    return {**DEFAULT_SCHEDULER, "prediction_type": prediction_type or "epsilon"}
+    found = {**DEFAULT_SCHEDULER, "prediction_type": prediction_type or "epsilon"}
+    return {**found, "rescale_betas_zero_snr": True} if "ztsnr" in names else found
 
 
 def _tokenizer_for(path: Path, sd2: bool) -> Any:

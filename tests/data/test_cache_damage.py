@@ -143,7 +143,7 @@ def test_a_pipe_for_a_book_is_not_waited_for(dataset, settings) -> None:
 
 def test_a_cache_that_is_a_file_is_one_sentence(dataset, settings, backbone) -> None:
     settings.root.write_text("a file")
-    with pytest.raises(UserError, match=r"the cache .* cannot be written .*data.cache"):
+    with pytest.raises(UserError, match="cache is a file; name a folder"):
         cache_examples(dataset, backbone, settings)
 
 

@@ -71,7 +71,7 @@ class Book:
             old = self.table[~np.isin(self.paths, new["path"])]
             whole = np.sort(np.concatenate([old, new]), order="path")
 
-            with suppress(OSError), atomic_write(self.path) as temporary:
+            with suppress(OSError), atomic_write(self.path, follow=False) as temporary:
                 np.save(temporary, whole)
                 with open(temporary, "ab") as file:
                     file.write(_END + b"%08x" % zlib.crc32(whole.view(np.uint8).data))

@@ -181,7 +181,7 @@ def _fetch(shard: Remote, path: Path) -> None:
         coming.write_text(str(shard.size or 0))
     try:
         store, place = open_store(shard.address)
-        with atomic_write(path, sync=False) as temporary:
+        with atomic_write(path, sync=False, follow=False) as temporary:
             stores.copy(store, place, temporary, shard.size)
     finally:
         coming.unlink(missing_ok=True)

@@ -115,7 +115,7 @@ class Store:
         shapes = {name: (_NAMES[array.dtype], array.shape) for name, array in whole.items()}
         metadata = {"note": told, "sums": json.dumps(sums), "check": _check(shapes, sums, told)}
         try:
-            with atomic_write(self.path(key)) as temporary:
+            with atomic_write(self.path(key), follow=False) as temporary:
                 save_file(whole, temporary, metadata=metadata)
             _mapped.cache_clear()  # the path may have been mapped before
         except (OSError, SafetensorError) as error:  # safetensors says a full disk in a class of its own

@@ -46,15 +46,19 @@ class Target:
 def target_of(path: str | os.PathLike, follow: bool = True) -> Target:
     """Find where a path leads; nothing need be there yet.
 
-    follow=False: a link is refused, for names that data decided. Raises WriteError for what cannot
-    be a file.
+    follow=False: links, pipes and devices are refused, for names that nobody typed. Raises
+    WriteError for what cannot be a file.
     """
     text = os.fspath(path)
     if not text or "\0" in str(text):
         raise WriteError("an output has no name; name a file.", errno.EINVAL)
     refuse_address(text)
     try:
-        return _target(Path(text), follow)
+        target = _target(Path(text), follow)
+        if target.stream and not follow:
+            sentence = f"{shown(path)} is a pipe or a device, where a file belongs"
+            raise WriteError(f"{sentence}; remove it first.", errno.ENXIO)
+        return target
     except WriteError:
         raise
     except OSError as error:

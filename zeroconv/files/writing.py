@@ -24,7 +24,7 @@ def atomic_write(path: str | os.PathLike, sync: bool = True, follow: bool = True
     The data is flushed to disk before the rename, so that after a power cut the name never points
     at an empty file. `sync=False` leaves that out, for thousands of small files whose writer looks
     at them again before it trusts them. Links are followed and streams written through, see
-    `zeroconv.files.targets`; with `follow=False` links are refused. Raises WriteError, a UserError,
+    `zeroconv.files.targets`; with `follow=False` both are refused. Raises WriteError, a UserError,
     where the path cannot be written; a full disk stays an OSError.
     """
     target = target_of(path, follow)

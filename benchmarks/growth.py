@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def measure(scratch: Path, sizes: list[int], rendered: list[int], options: argparse.Namespace) -> dict[str, Any]:
-    from tests.tiny_folder import save_backbone
+    from tests.helpers.tiny_folder import save_backbone
 
     base = scratch / "base"
     if not base.is_dir():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny import randomise_, tiny_backbone
+from tests.helpers.tiny import randomise_, tiny_backbone
 from zeroconv.backbones import devices
 from zeroconv.backbones.devices import multiplies_bfloat16, pick_device, pick_dtype
 from zeroconv.control import ControlNet

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.tiny import inputs, randomise_, tiny_backbone, tiny_unet
-from tests.tiny_folder import save_backbone
+from tests.helpers.tiny import inputs, randomise_, tiny_backbone, tiny_unet
+from tests.helpers.tiny_folder import save_backbone
 from zeroconv.backbones import load_backbone
 from zeroconv.backbones.encoder import guidance_embedding
 from zeroconv.control import ControlNet

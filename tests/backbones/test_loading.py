@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.tiny import inputs, tiny_backbone, tiny_backbone_xl, tiny_text
-from tests.tiny_folder import save_backbone, save_single_file
+from tests.helpers.tiny import inputs, tiny_backbone, tiny_backbone_xl, tiny_text
+from tests.helpers.tiny_folder import save_backbone, save_single_file
 from zeroconv.backbones import UNetBackbone, load_backbone
 from zeroconv.backbones.building import channels_last_
 from zeroconv.errors import UserError

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.tiny import inputs, randomise_, sees_one_position, tiny_backbone, tiny_backbone_xl
+from tests.helpers.tiny import inputs, randomise_, sees_one_position, tiny_backbone, tiny_backbone_xl
 from zeroconv.backbones.quantised import QuantisedLayer, quantise_, whole_weight
 from zeroconv.control import ControlNet
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tiny import TEXT_LENGTH, tiny_backbone
+from tests.helpers.tiny import TEXT_LENGTH, tiny_backbone
 from zeroconv.backbones.text import count_tokens, note_cut_prompts, token_limit
 
 BACKBONE = tiny_backbone()

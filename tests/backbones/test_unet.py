@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.stable_diffusion import SD15, SD21, meta_backbone
-from tests.tiny import inputs, tiny_backbone, tiny_backbone_xl, tiny_text, tiny_unet, tiny_vae
+from tests.helpers.stable_diffusion import SD15, SD21, meta_backbone
+from tests.helpers.tiny import inputs, tiny_backbone, tiny_backbone_xl, tiny_text, tiny_unet, tiny_vae
 from zeroconv.backbones import Backbone, TextStates, UNetBackbone
 from zeroconv.errors import UserError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import common, cost
-from tests.tiny import tiny_backbone
-from tests.tiny_folder import save_backbone
+from tests.helpers.tiny import tiny_backbone
+from tests.helpers.tiny_folder import save_backbone
 
 
 @pytest.mark.parametrize("kind", cost.KINDS)

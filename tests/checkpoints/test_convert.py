@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.tiny import inputs, randomise_, tiny_backbone, tiny_unet
+from tests.helpers.tiny import inputs, randomise_, tiny_backbone, tiny_unet
 from zeroconv.checkpoints import convert
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.tiny import randomise_, tiny_backbone, tiny_text, tiny_unet, tiny_vae
-from tests.tiny_folder import save_backbone, save_single_file
+from tests.helpers.tiny import randomise_, tiny_backbone, tiny_text, tiny_unet, tiny_vae
+from tests.helpers.tiny_folder import save_backbone, save_single_file
 from zeroconv.backbones import load_backbone
 from zeroconv.checkpoints import convert, diffusers_to_original, identify
 from zeroconv.checkpoints.identify import plain_names

@@ -5,8 +5,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders import single_file_utils
 
-from tests.stable_diffusion import SD15, SD21, meta_backbone
-from tests.tiny import randomise_, tiny_backbone, tiny_backbone_xl, tiny_text, tiny_unet, tiny_unet_xl, tiny_vae
+from tests.helpers.stable_diffusion import SD15, SD21, meta_backbone
+from tests.helpers.tiny import randomise_, tiny_backbone, tiny_backbone_xl, tiny_text, tiny_unet, tiny_unet_xl, tiny_vae
 from zeroconv.checkpoints import diffusers_to_original, infer_config, original_to_diffusers
 from zeroconv.checkpoints.infer import infer_text_config, infer_unet_config, infer_vae_config
 from zeroconv.checkpoints.names import Topology, inverse, rename, unet_names

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.tiny import inputs, tiny_backbone, tiny_unet
-from tests.tiny_folder import save_backbone, save_single_file
+from tests.helpers.tiny import inputs, tiny_backbone, tiny_unet
+from tests.helpers.tiny_folder import save_backbone, save_single_file
 from zeroconv.backbones import load_backbone
 from zeroconv.checkpoints.lora import BASE, FILE, merge, parse_lora, read_lora
 from zeroconv.checkpoints.names import Topology, unet_names

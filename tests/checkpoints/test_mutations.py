@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from tests.tiny import tiny_backbone, tiny_unet
-from tests.tiny_folder import save_backbone
+from tests.helpers.tiny import tiny_backbone, tiny_unet
+from tests.helpers.tiny_folder import save_backbone
 from zeroconv.backbones import load_backbone
 from zeroconv.checkpoints import convert, read_state_dict
 from zeroconv.checkpoints.lora import read_lora

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from tests.tiny import tiny_backbone
+from tests.helpers.tiny import tiny_backbone
 from zeroconv.checkpoints.convert import convert
 from zeroconv.control import ControlNet
 from zeroconv.control.files import diffusers_state

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from typer import Typer
 
-from tests.sticker_packages import write_packages
+from tests.helpers.sticker_packages import write_packages
 from zeroconv.cli import app
 
 OUT = ("--out", "{out}")

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from tests.tiny import randomise_
-from tests.tiny_folder import save_backbone
+from tests.helpers.tiny import randomise_
+from tests.helpers.tiny_folder import save_backbone
 from zeroconv.cli import app
 
 

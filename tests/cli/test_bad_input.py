@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.tiny import tiny_backbone, tiny_unet
+from tests.helpers.tiny import tiny_backbone, tiny_unet
 from zeroconv.control import ControlNet
 
 

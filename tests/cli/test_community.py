@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tests.tiny import tiny_unet
+from tests.helpers.tiny import tiny_unet
 from zeroconv.checkpoints.lora import BASE, FILE
 from zeroconv.generation.metadata import read_info
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import OUT, Command, commands, make_inputs
-from tests.no_network import blocked
+from tests.helpers.no_network import blocked
 
 # what the tiny models do not show: the models and data in the package
 ONE = ("--workers", "1")

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from tests.cli.commands import Command, commands, make_inputs
-from tests.full_disk import full_disk
+from tests.helpers.full_disk import full_disk
 from zeroconv.files import MANIFEST, is_ours
 
 TRIED_HERE = (

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.full_disk import full_disk
+from tests.helpers.full_disk import full_disk
 
 
 @pytest.fixture

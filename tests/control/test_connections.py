@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.tiny import inputs, randomise_, tiny_backbone
+from tests.helpers.tiny import inputs, randomise_, tiny_backbone
 from zeroconv.backbones import Connection
 from zeroconv.control import ControlNet, LiteEncoder, make_connection
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.stable_diffusion import SD15, SD21, meta_backbone
-from tests.tiny import inputs, randomise_, tiny_backbone, tiny_backbone_xl, tiny_unet
+from tests.helpers.stable_diffusion import SD15, SD21, meta_backbone
+from tests.helpers.tiny import inputs, randomise_, tiny_backbone, tiny_backbone_xl, tiny_unet
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 

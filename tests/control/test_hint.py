@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.tiny import randomise_
+from tests.helpers.tiny import randomise_
 from zeroconv.control import PaperHintEncoder, ReleasedHintEncoder
 from zeroconv.errors import UserError
 

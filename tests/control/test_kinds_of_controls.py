@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.tiny import inputs, randomise_, tiny_backbone, tiny_backbone_xl, tiny_unet
+from tests.helpers.tiny import inputs, randomise_, tiny_backbone, tiny_backbone_xl, tiny_unet
 from zeroconv.backbones.building import channels_last_
 from zeroconv.checkpoints import convert, diffusers_to_original
 from zeroconv.cli.info import describe
@@ -74,7 +74,7 @@ def test_a_difference_control_of_another_base_is_refused(backbone, control, tmp_
 
 
 def test_transfer_makes_a_difference_control_whole(backbone, control, tmp_path):
-    from tests.tiny_folder import save_backbone
+    from tests.helpers.tiny_folder import save_backbone
 
     save_backbone(tmp_path / "base", backbone)
     path = difference_file(control, backbone, tmp_path / "d.safetensors", "original", "difference")

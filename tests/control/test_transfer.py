@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.tiny import inputs, randomise_, tiny_backbone, tiny_backbone_xl, tiny_unet
-from tests.tiny_folder import save_backbone, save_single_file
+from tests.helpers.tiny import inputs, randomise_, tiny_backbone, tiny_backbone_xl, tiny_unet
+from tests.helpers.tiny_folder import save_backbone, save_single_file
 from zeroconv.control import ControlNet
 from zeroconv.control.transfer import transfer, transfer_files
 from zeroconv.errors import UserError

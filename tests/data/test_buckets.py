@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.tiny import tiny_backbone, tiny_backbone_xl
+from tests.helpers.tiny import tiny_backbone, tiny_backbone_xl
 from zeroconv.conditions.maps import PLAYROOM_COLOURS
 from zeroconv.data import cache as cache_module
 from zeroconv.data import open_dataset

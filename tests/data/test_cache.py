@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 
-from tests.tiny import randomise_, tiny_backbone
+from tests.helpers.tiny import randomise_, tiny_backbone
 from zeroconv.backbones import TextStates
 from zeroconv.control import ControlNet
 from zeroconv.data import cache as cache_module

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.tiny import tiny_backbone
+from tests.helpers.tiny import tiny_backbone
 from zeroconv.data import books, open_dataset, shards
 from zeroconv.data import cache as cache_module
 from zeroconv.data.cache import CacheSettings, cache_examples, cache_hints

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.tiny import tiny_backbone
+from tests.helpers.tiny import tiny_backbone
 from zeroconv import playroom
 from zeroconv.conditions import CONDITIONS, annotate, maps, pose
 from zeroconv.data import open_dataset

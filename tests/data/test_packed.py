@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from tests.tiny_shards import png, shade, table, tar
+from tests.helpers.tiny_shards import png, shade, table, tar
 from zeroconv.data import open_dataset, parquets, tars
 from zeroconv.errors import UserError
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.tiny_shards import png, shade, tar
+from tests.helpers.tiny_shards import png, shade, tar
 from zeroconv.data import open_dataset
 from zeroconv.data.packing import pack
 from zeroconv.errors import UserError

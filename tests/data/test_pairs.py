@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.tiny import tiny_backbone
+from tests.helpers.tiny import tiny_backbone
 from zeroconv.data import open_dataset
 from zeroconv.data.batches import BatchPlan
 from zeroconv.data.cache import CacheSettings, cache_examples

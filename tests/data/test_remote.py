@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.tiny import tiny_backbone
+from tests.helpers.tiny import tiny_backbone
 from zeroconv.data import addresses, open_dataset, remote
 from zeroconv.data.buckets import Buckets
 from zeroconv.data.cache import CacheSettings, cache_examples

@@ -11,7 +11,7 @@ from PIL import Image
 
 import experiments.memory as memory
 from experiments.memory import Maker, digest
-from tests.tiny import randomise_, tiny_backbone
+from tests.helpers.tiny import randomise_, tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import Control, generate

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from experiments.training import gains, identity, prepare, read_summary, stages, trained
-from tests.tiny_folder import save_backbone
+from tests.helpers.tiny_folder import save_backbone
 from tests.training.conftest import make_pictures
 from zeroconv.control import ControlNet
 from zeroconv.training import train

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.tiny import randomise_, tiny_backbone
+from tests.helpers.tiny import randomise_, tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.generation import Control, generate
 from zeroconv.generation.sampling import make_scheduler

@@ -8,7 +8,7 @@ from diffusers.models.attention_processor import Attention
 from PIL import Image
 from torch import Tensor, nn
 
-from tests.tiny import randomise_, tiny_backbone
+from tests.helpers.tiny import randomise_, tiny_backbone
 from zeroconv.backbones.building import channels_last_
 from zeroconv.control import ControlNet
 from zeroconv.generation import Control, generate, sampling

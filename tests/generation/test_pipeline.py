@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.tiny import randomise_, tiny_backbone
+from tests.helpers.tiny import randomise_, tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import MODES, SCHEDULERS, Control, generate

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.generation.test_pipeline import hint, pixels
+from tests.helpers.tiny import randomise_, tiny_backbone
 from tests.rivals.test_rivals import KINDS, shake_, small
-from tests.tiny import randomise_, tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import Control, generate

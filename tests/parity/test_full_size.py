@@ -14,9 +14,9 @@ import psutil
 import pytest
 import torch
 
+from tests.helpers.stable_diffusion import SD15, SD21, SDXL
+from tests.helpers.tiny import randomise_
 from tests.parity.compare import TOLERANCE, compare
-from tests.stable_diffusion import SD15, SD21, SDXL
-from tests.tiny import randomise_
 from zeroconv.backbones import TextStates, UNetBackbone
 from zeroconv.control import ControlNet
 from zeroconv.control.files import diffusers_state

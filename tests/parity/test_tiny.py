@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.helpers.tiny import inputs, randomise_, tiny_backbone, tiny_backbone_xl, tiny_unet
 from tests.parity.compare import TOLERANCE, compare
-from tests.tiny import inputs, randomise_, tiny_backbone, tiny_backbone_xl, tiny_unet
 from zeroconv.control import ControlNet
 from zeroconv.control.files import diffusers_state
 

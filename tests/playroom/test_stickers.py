@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.sticker_packages import write, write_packages
+from tests.helpers.sticker_packages import write, write_packages
 from zeroconv.errors import UserError
 from zeroconv.playroom import stickers
 from zeroconv.playroom.sticker_captions import noun_phrase, with_article

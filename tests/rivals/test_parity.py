@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.helpers.tiny import inputs, tiny_backbone, tiny_backbone_xl, tiny_unet
 from tests.rivals.test_rivals import shake_, small
-from tests.tiny import inputs, tiny_backbone, tiny_backbone_xl, tiny_unet
 from zeroconv.rivals import make_rival
 from zeroconv.rivals.t2i_adapter import encode_with
 

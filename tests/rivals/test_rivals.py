@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tests.tiny import inputs, sees_one_position, tiny_backbone, tiny_backbone_xl, tiny_unet
+from tests.helpers.tiny import inputs, sees_one_position, tiny_backbone, tiny_backbone_xl, tiny_unet
 from zeroconv.backbones import UNetBackbone, load_backbone
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError

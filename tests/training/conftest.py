@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.tiny import tiny_backbone
+from tests.helpers.tiny import tiny_backbone
 from zeroconv.training.recipe import Recipe, parse_recipe
 
 SIZE = 64

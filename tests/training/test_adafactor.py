@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tests.stable_diffusion import SD15, meta_backbone
+from tests.helpers.stable_diffusion import SD15, meta_backbone
 from zeroconv.control import ControlNet
 from zeroconv.training.adafactor import Adafactor
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch._dynamo.backends.registry import lookup_backend
 from torch._dynamo.utils import counters
 
+from tests.helpers.tiny import randomise_, tiny_backbone, tiny_backbone_xl, tiny_unet, tiny_unet_xl
+from tests.helpers.tiny_folder import save_backbone
 from tests.rivals.test_rivals import KINDS, OPTIONS
-from tests.tiny import randomise_, tiny_backbone, tiny_backbone_xl, tiny_unet, tiny_unet_xl
-from tests.tiny_folder import save_backbone
 from tests.training.conftest import SIZE, make_pictures
 from zeroconv.backbones import UNetBackbone
 from zeroconv.control import ControlNet

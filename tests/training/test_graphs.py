@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny import inputs, randomise_, tiny_backbone
+from tests.helpers.tiny import inputs, randomise_, tiny_backbone
 from zeroconv.backbones import TextStates
 from zeroconv.control import ControlNet
 from zeroconv.data.batches import Batch

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.tiny import inputs, randomise_, tiny_backbone
+from tests.helpers.tiny import inputs, randomise_, tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.training.adamw8bit import AdamW8bit
 from zeroconv.training.card_layers import CardGroupNorm, CardResnetBlock2D, use_card_layers_

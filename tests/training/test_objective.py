@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.tiny import inputs, randomise_, tiny_backbone
+from tests.helpers.tiny import inputs, randomise_, tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.data.batches import Batch
 from zeroconv.training import allocator

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.live_bytes import LiveBytes
-from tests.tiny import randomise_, tiny_backbone, tiny_backbone_xl
+from tests.helpers.tiny import randomise_, tiny_backbone, tiny_backbone_xl
 from zeroconv.backbones import UNetBackbone, load_backbone
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError

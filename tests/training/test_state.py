@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.full_disk import full_disk
+from tests.helpers.full_disk import full_disk
 from zeroconv.errors import UserError
 from zeroconv.files import temporary
 from zeroconv.training.state import (

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from tests.tiny import tiny_backbone
+from tests.helpers.tiny import tiny_backbone
 from zeroconv.backbones.quantised import QuantisedLayer
 from zeroconv.control import ControlNet
 from zeroconv.data.cache import cache_text

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny import inputs, tiny_backbone, tiny_backbone_xl
-from tests.tiny_folder import save_backbone
+from tests.helpers.tiny import inputs, tiny_backbone, tiny_backbone_xl
+from tests.helpers.tiny_folder import save_backbone
 from zeroconv.backbones import UNetBackbone, load_backbone
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError

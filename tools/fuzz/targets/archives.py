@@ -98,7 +98,7 @@ def _parquet_rows(rng: Random, rows: list[dict[str, Any]]) -> list[dict[str, Any
     return rows
 
 
-def _png(colour: object) -> bytes:
+def _png(colour: str | tuple[int, int, int]) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (16, 16), colour).save(out, "PNG")
     return out.getvalue()

@@ -19,7 +19,7 @@ class Caches:
     owns = ("out/cache",)  # files that the commands wrote themselves
 
     def prepare(self, room: Path) -> None:
-        from tests.tiny import tiny_backbone
+        from tests.helpers.tiny import tiny_backbone
         from zeroconv.data import open_dataset
 
         self.backbone = tiny_backbone()

@@ -19,8 +19,8 @@ class Options:
     def prepare(self, room: Path) -> None:
         import typer
 
-        from tests.tiny import randomise_
-        from tests.tiny_folder import save_backbone
+        from tests.helpers.tiny import randomise_
+        from tests.helpers.tiny_folder import save_backbone
         from zeroconv.cli import app
         from zeroconv.control import ControlNet
 

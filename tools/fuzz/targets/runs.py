@@ -25,7 +25,7 @@ class Runs:
     owns = ("out/run",)  # files that the commands wrote themselves
 
     def prepare(self, room: Path) -> None:
-        from tests.tiny_folder import save_backbone
+        from tests.helpers.tiny_folder import save_backbone
         from zeroconv.training import train_command
 
         self.base = room / "base"

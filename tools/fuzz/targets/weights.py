@@ -17,8 +17,8 @@ class Weights:
     def prepare(self, room: Path) -> None:
         import torch
 
-        from tests.tiny import randomise_
-        from tests.tiny_folder import save_backbone, save_single_file
+        from tests.helpers.tiny import randomise_
+        from tests.helpers.tiny_folder import save_backbone, save_single_file
         from zeroconv.checkpoints.convert import convert
         from zeroconv.control import ControlNet
 

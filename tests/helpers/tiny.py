@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from zeroconv.backbones.unet import DEFAULT_SCHEDULER, UNetBackbone
+
+Module = TypeVar("Module", bound=nn.Module)
 
 WIDTHS = (16, 32, 32, 48)
 TEXT_WIDTH = 32
@@ -135,7 +138,7 @@ def tiny_backbone_xl(seed: int = 0, unet=None) -> UNetBackbone:
     return UNetBackbone(unet, vae, [first, second], [tokenizer, tokenizer], None, name="tiny-xl")
 
 
-def randomise_(module: nn.Module, scale: float = 0.1, seed: int = 7) -> nn.Module:
+def randomise_(module: Module, scale: float = 0.1, seed: int = 7) -> Module:
     """Fill every convolution that is zero with random weights, so that nothing hides behind zeros."""
     generator = torch.Generator().manual_seed(seed)
     for conv in module.modules():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from tests.tiny import tiny_backbone
+from tests.helpers.tiny import tiny_backbone
 from zeroconv.checkpoints.stable_diffusion import StableDiffusion, bare_text, to_single_file
 
 

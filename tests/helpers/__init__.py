@@ -1,0 +1,1 @@
+"""What tests of several folders share: tiny models, packed data, and faults to run under."""

@@ -6,7 +6,8 @@ import argparse
 
 import numpy as np
 
-from benchmarks.common import PICTURES, sheet, span, write_result
+from benchmarks.common import PICTURES, sheet, write_result
+from tools.reports import span
 from zeroconv.backbones import load_backbone
 from zeroconv.control import ControlNet
 from zeroconv.evaluation.adherence import REGIONS, adherence

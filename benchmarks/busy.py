@@ -20,7 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from benchmarks.common import ROOT, write_result
+from benchmarks.common import write_result
+from tools.reports import ROOT
 
 WAYS = {
     # a setting of other OpenMPs, so that the package leaves GNU's as it is

@@ -1,17 +1,16 @@
-"""What the benchmarks share: a result file in the form that `benchmarks.figures` reads, and contact sheets."""
+"""Shared by the benchmarks: result files in the form that `benchmarks.figures` reads, contact sheets."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from tools.reports import ROOT, print_table, write_json
 from zeroconv.files import atomic_write
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PICTURES = ROOT / "docs" / "pictures"
 
@@ -25,20 +24,9 @@ def write_result(
     path: Path | None = None,
 ) -> None:
     """Print the table and write benchmarks/results/NAME.json, or `path`."""
-    result = {"columns": list(columns), "rows": [list(row) for row in rows], "command": command, "note": note}
-    with atomic_write(path or RESULTS / f"{name}.json") as temporary:
-        temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    print(" | ".join(columns))
-    for row in rows:
-        print(" | ".join(str(value) for value in row))
-    print(note, flush=True)
-
-
-def span(value: dict[str, float] | None, digits: int = 3) -> str:
-    """Mean and 95% interval in a table cell."""
-    if value is None:
-        return "–"
-    return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+    table = {"columns": list(columns), "rows": [list(row) for row in rows]}
+    write_json(path or RESULTS / f"{name}.json", {**table, "command": command, "note": note})
+    print_table(columns, rows, note)
 
 
 def sheet(rows: Sequence[Sequence[Image.Image]], path: Path, scale: int = 1) -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.common import PICTURES, span, write_result
+from benchmarks.common import PICTURES, write_result
 from benchmarks.family import draw
+from tools.reports import span
 from zeroconv.backbones import load_backbone
 from zeroconv.evaluation.fidelity import COLUMNS, Shown, evaluate
 

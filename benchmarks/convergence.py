@@ -6,7 +6,6 @@ python -m benchmarks.convergence [--seeds 3] [--steps 150]
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,8 @@ import numpy as np
 from accelerate import Accelerator
 from PIL import Image
 
-from benchmarks.common import PICTURES, ROOT, write_result
+from benchmarks.common import PICTURES, RESULTS, write_result
+from tools.reports import ROOT, write_json
 from zeroconv.data.examples import Table
 from zeroconv.training.recipe import Recipe, load_recipe
 from zeroconv.training.run import assemble
@@ -89,7 +89,7 @@ def main() -> None:
     both.paste(pictures[0], (0, 0))
     both.paste(pictures[1], (pictures[0].width + 8, 0))
     both.save(PICTURES / "convergence.jpg", quality=85)
-    (ROOT / "benchmarks" / "results" / "convergence-curves.json").write_text(json.dumps(curves) + "\n")
+    write_json(RESULTS / "convergence-curves.json", curves, indent=None)
     columns = [
         "canny, batch 32",
         "began at step",

@@ -25,10 +25,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import RESULTS, write_result
+from tools.reports import read_json, write_json
 from zeroconv.backbones import TextStates, UNetBackbone, load_backbone
 from zeroconv.backbones.unet import DEFAULT_SCHEDULER
 from zeroconv.control import ControlNet
-from zeroconv.files import atomic_write
 from zeroconv.training.objective import ControlledLoss
 from zeroconv.training.recipe import TrainingSettings
 from zeroconv.training.unlock import unlock_
@@ -158,7 +158,7 @@ def table(where: str, found: dict[str, dict[str, float]]) -> list[list[Any]]:
 def kept_rows(where: str) -> list[list[Any]]:
     """What the result file holds of other bases and sizes."""
     path = RESULTS / "cost.json"
-    old = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+    old = read_json(path)["rows"] if path.is_file() else []
     return [row for row in old if not row[0].startswith(f"{where}:")]
 
 
@@ -191,8 +191,8 @@ def main(words: list[str] | None = None) -> None:
             print(f"round {number + 1}/{arguments.rounds} {kind}: {json.dumps(runs[kind][-1])}", flush=True)
     found = summarise(runs)
     if arguments.json:
-        with atomic_write(arguments.json) as temporary:
-            temporary.write_text(json.dumps({"settings": vars(arguments), "runs": runs, "summary": found}, default=str))
+        settings = {**vars(arguments), "json": str(arguments.json)}
+        write_json(arguments.json, {"settings": settings, "runs": runs, "summary": found}, indent=None)
     where = f"{arguments.base}, {arguments.batch} × {arguments.size} px"
     write_result(
         "cost",

@@ -27,7 +27,8 @@ import psutil
 import torch
 import yaml
 
-from benchmarks.common import RESULTS, ROOT, write_result
+from benchmarks.common import RESULTS, write_result
+from tools.reports import ROOT, read_json
 from zeroconv.training.state import checkpoints, step_of
 
 RECIPE: dict[str, Any] = {
@@ -217,7 +218,7 @@ def difference(a: Any, b: Any) -> float:
 def add_column(name: str, facts: dict[str, Any], steps: int) -> None:
     """Put a column into the result beside those of the other runs."""
     path = RESULTS / "crash.json"
-    old = json.loads(path.read_text()) if path.is_file() else {"columns": [""], "rows": []}
+    old = read_json(path) if path.is_file() else {"columns": [""], "rows": []}
     columns = {c: {row[0]: row[i] for row in old["rows"]} for i, c in enumerate(old["columns"]) if i}
     columns[name] = facts
     names = [c for c in COLUMNS.values() if c in columns]

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import PICTURES, RESULTS, ROOT, sheet, span, write_result
+from benchmarks.common import PICTURES, RESULTS, sheet, write_result
+from tools.reports import ROOT, read_json, span, write_json
 from zeroconv.conditions import CONDITIONS, PAPER
 from zeroconv.conditions.scores import METRICS
 from zeroconv.control import ControlNet
@@ -69,7 +70,7 @@ def pack() -> None:
     for name in ("shared", *PAPER):
         run = RUNS / f"playroom-{name}"
         control = ControlNet.load(run / "control")
-        summary = json.loads((run / "summary.json").read_text())
+        summary = read_json(run / "summary.json")
         facts = {key: summary[key] for key in ("steps", "samples", "minutes", "examples")}
         gain = (summary["validation"] or {}).get("gain")
         control.config["zeroconv"].update(
@@ -102,8 +103,7 @@ def measure(conditions: list[str], arguments: argparse.Namespace) -> None:
             )  # fmt: skip
             reports.append(report)
             draw(report, shown[0], PICTURES / "family" / f"{condition}-{prompts}.jpg")
-        (RESULTS / "family").mkdir(exist_ok=True)
-        (RESULTS / "family" / f"{condition}.json").write_text(json.dumps(reports, indent=1) + "\n")
+        write_json(RESULTS / "family" / f"{condition}.json", reports)
         means = {m: {c: round(v["mean"], 3) for c, v in cs.items()} for m, cs in reports[0]["metrics"].items()}
         print(condition, json.dumps(means), flush=True)
 
@@ -129,7 +129,7 @@ def table() -> None:
         path = RESULTS / "family" / f"{condition}.json"
         if not path.is_file():
             continue
-        for report in json.loads(path.read_text()):
+        for report in read_json(path):
             metric, target = MAIN[condition]
             values, lift = report["metrics"][metric], report["lift"][metric]["over shuffled"]
             counts[report["prompts"]] = report["n"]
@@ -154,7 +154,7 @@ def cards() -> None:
     """README.md of every control, from its config and its report."""
     for name in ("shared", *PAPER):
         folder = ASSETS / f"playroom-{name}"
-        trained = json.loads((folder / "config.json").read_text())["zeroconv"]["trained"]
+        trained = read_json(folder / "config.json")["zeroconv"]["trained"]
         (folder / "README.md").write_text(card(name, trained), encoding="utf-8")
 
 
@@ -195,7 +195,7 @@ def figures(name: str) -> str:
     if not path.is_file():
         return ""
     lines = ["| 95% intervals | own hint | another's hint | no control | ceiling (VAE) |", "|---|---|---|---|---|"]
-    for report in json.loads(path.read_text()):
+    for report in read_json(path):
         for metric, values in report["metrics"].items():
             cells = " | ".join(span(values.get(column)) for column in COLUMNS[:4])
             lines.append(f"| {METRICS[metric].meaning}, {PROMPTED[report['prompts']]} | {cells} |")
@@ -214,7 +214,7 @@ def solo() -> None:
     ]
     train_command(ROOT / "recipes" / "playroom-canny.yaml", settings)
     alone = evaluate(f"{RUNS}/solo-canny/control", count_none=0, guidance="cond", varied=0)["metrics"]
-    shared = json.loads((RESULTS / "family" / "canny.json").read_text())[0]["metrics"]
+    shared = read_json(RESULTS / "family" / "canny.json")[0]["metrics"]
     rows = [
         [METRICS[metric].meaning, span(alone[metric]["own"]), span(shared[metric]["own"])]
         for metric in ("f1_1px", "f1")

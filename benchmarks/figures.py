@@ -10,61 +10,22 @@ A file without "rows" is read as a plain object: one line a key, or one row a ke
 
 from __future__ import annotations
 
-import json
-import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from benchmarks.common import RESULTS
+from tools.reports import ROOT, markdown_table, read_json, replace_blocks
 from zeroconv.files import atomic_write
-
-ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"(<!-- figures:([\w.-]+) -->\n)(.*?)(<!-- /figures -->)", re.DOTALL)
-_ASIDE = ("command", "note", "machine", "date")
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """A result as a Markdown table, with the command that made it and its note below."""
-    columns, rows = _columns_and_rows(result)
-    lines = [columns, ["---"] + ["---:"] * (len(columns) - 1), *rows]
-    text = "\n".join("| " + " | ".join(cell(value) for value in line) + " |" for line in lines) + "\n"
-    aside = [f"Made by `{result['command']}`." if result.get("command") else "", str(result.get("note") or "")]
-    aside = [part for part in aside if part]
-    return text + ("\n" + " ".join(aside) + "\n" if aside else "")
-
-
-def _columns_and_rows(result: Mapping[str, Any]) -> tuple[list[Any], list[list[Any]]]:
-    if "rows" in result:
-        return list(result.get("columns") or [""] * len(result["rows"][0])), [list(row) for row in result["rows"]]
-    facts = {key: value for key, value in result.items() if key not in _ASIDE}
-    nested = {key: value for key, value in facts.items() if isinstance(value, Mapping)}
-    if nested and len(nested) == len(facts):
-        names = list(dict.fromkeys(name for value in nested.values() for name in value))
-        return ["", *names], [[key, *(value.get(name) for name in names)] for key, value in nested.items()]
-    return ["", "value"], [[key, value] for key, value in facts.items() if not isinstance(value, Mapping | list)]
-
-
-def cell(value: Any) -> str:
-    """Three digits that count for a number; a dash for nothing."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value).replace("|", "\\|")
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def rewrite(text: str, results: Path) -> str:
     """A page with every table made anew; a table without a result says so."""
 
-    def block(match: re.Match[str]) -> str:
-        path = results / f"{match[2]}.json"
-        body = table(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else "*not measured yet*\n"
-        return f"{match[1]}{body}{match[4]}"
+    def body(name: str) -> str:
+        path = results / f"{name}.json"
+        return markdown_table(read_json(path)) if path.is_file() else "*not measured yet*\n"
 
-    return BLOCK.sub(block, text)
+    return replace_blocks(text, "figures", body)
 
 
 def pages() -> list[Path]:
@@ -76,7 +37,7 @@ def main(arguments: list[str]) -> int:
     stale = []
     for page in pages():
         old = page.read_text(encoding="utf-8")
-        new = rewrite(old, ROOT / "benchmarks" / "results")
+        new = rewrite(old, RESULTS)
         if new != old:
             stale.append(page.name)
             if "--check" not in arguments:

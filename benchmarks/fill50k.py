@@ -12,7 +12,6 @@ is told from its ground by two clusters in Lab, without knowing where it should 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,7 +23,8 @@ import torch
 from numpy import ndarray
 from PIL import Image
 
-from benchmarks.common import PICTURES, ROOT, sheet, write_result
+from benchmarks.common import PICTURES, sheet, write_result
+from tools.reports import ROOT, read_json
 from zeroconv.backbones import Backbone, load_backbone
 from zeroconv.control import ControlNet
 from zeroconv.data.cache import to_images
@@ -104,7 +104,7 @@ def train(name: str, data: Path, size: int, out: Path, settings: Sequence[str]) 
     changes = [f"out={out}", f"data.train={folder}", *settings]
     command = [sys.executable, "-m", "zeroconv.cli", "train", str(ROOT / "recipes" / f"{name}.yaml")]
     subprocess.run([*command, *(word for change in changes for word in ("--set", change))], check=True)
-    return json.loads((out / "summary.json").read_text())
+    return read_json(out / "summary.json")
 
 
 def main() -> None:

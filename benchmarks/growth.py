@@ -26,7 +26,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from benchmarks.common import RESULTS, ROOT, write_result
+from benchmarks.common import RESULTS, write_result
+from tools.reports import ROOT
 
 SIZE, BATCH, WARM = 64, 16, 20  # pixels; pictures a step; steps before the clock runs
 COLUMNS = (

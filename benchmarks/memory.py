@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from benchmarks.common import RESULTS, ROOT, write_result
+from benchmarks.common import RESULTS, write_result
 from benchmarks.figures import rewrite
 from benchmarks.live_bytes import LiveBytes
+from tools.reports import ROOT
 from zeroconv.backbones import TextStates, UNetBackbone
 from zeroconv.backbones.unet import DEFAULT_SCHEDULER
 from zeroconv.control import ControlNet

@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import RESULTS, ROOT, write_result
+from benchmarks.common import RESULTS, write_result
+from tools.reports import ROOT, read_json
 
 SETTINGS = ("accumulation", "optimizer", "precision", "frozen", "checkpointing", "ema_decay")
 STEPS = 3
@@ -66,7 +67,7 @@ def main() -> None:
         return
     if not torch.cuda.is_available():
         sys.exit("zeroconv: there is no graphics card here; benchmarks.memory reckons without one.")
-    known = json.loads((RESULTS / "memory.json").read_text(encoding="utf-8"))
+    known = read_json(RESULTS / "memory.json")
     reckoned = {row[0]: dict(zip(known["columns"], row, strict=True)) for row in known["rows"]}
     rows = []
     for card in arguments.recipes.split(","):

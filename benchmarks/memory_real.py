@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks.common import ROOT, write_result
+from benchmarks.common import write_result
 from benchmarks.live_bytes import LiveBytes
 from benchmarks.memory import SD15, UNETS, held_by, make_fake_
+from tools.reports import ROOT
 from zeroconv.backbones import TextStates, UNetBackbone, load_backbone
 from zeroconv.control import ControlNet
 from zeroconv.training.memory import activations, chosen, micro_batch

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import PICTURES, sheet, span, write_result
+from benchmarks.common import PICTURES, sheet, write_result
+from tools.reports import span
 from zeroconv import playroom
 from zeroconv.backbones import load_backbone
 from zeroconv.conditions import CONDITIONS

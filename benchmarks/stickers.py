@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import PICTURES, ROOT, sheet, span, write_result
+from benchmarks.common import PICTURES, RESULTS, sheet, write_result
+from tools.reports import ROOT, read_json, span
 from zeroconv.backbones import load_backbone
 from zeroconv.control import ControlNet
 from zeroconv.evaluation import evaluate
@@ -35,7 +36,7 @@ def main() -> None:
     if not (arguments.out / "summary.json").exists():
         command = [str(Path(sys.executable).with_name("zeroconv")), "train", recipe, "--set", f"out={arguments.out}"]
         subprocess.run(command, check=True)
-    summary = json.loads((arguments.out / "summary.json").read_text())
+    summary = read_json(arguments.out / "summary.json")
     backbone = load_backbone("playroom")
     before = ControlNet.from_backbone(backbone, condition="canny")
     options: dict[str, Any] = {"data": "stickers", "base": backbone, "count": arguments.count, "steps": 12, "varied": 0}
@@ -57,7 +58,7 @@ def main() -> None:
     write_result("stickers-training", ["", "before", "after"], rows, "python -m benchmarks.stickers", note)
     pairs, made = shown[0].pairs[:10], shown[0].made[:10]
     sheet([[p.hint for p in pairs], made, [p.image for p in pairs]], PICTURES / "stickers-training.png")
-    shutil.copy(arguments.out / "log.jsonl", ROOT / "benchmarks" / "results" / "stickers-training.jsonl")
+    shutil.copy(arguments.out / "log.jsonl", RESULTS / "stickers-training.jsonl")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import ROOT, write_result
+from benchmarks.common import write_result
 from benchmarks.step_workers import DTYPES
-from zeroconv.files import atomic_write
+from tools.reports import ROOT, write_json
 
 # what is added to ours one after another: (how much of it, see `benchmarks.step_workers.Ours`, its name)
 RUNGS = {
@@ -249,8 +249,7 @@ def main() -> None:
 def tell(arguments: argparse.Namespace, peaks: dict[str, float], results: list[dict[str, Any]]) -> None:
     """Print and keep what is measured so far."""
     if arguments.json:
-        with atomic_write(arguments.json) as temporary:
-            temporary.write_text(json.dumps({"machine": peaks, "configurations": results}, indent=1) + "\n")
+        write_json(arguments.json, {"machine": peaks, "configurations": results})
     best, on_cpu = max(peaks.values()), arguments.device == "cpu"
     place = f"cpu ({torch.get_num_threads()} threads)" if on_cpu else torch.cuda.get_device_name()
     note = (

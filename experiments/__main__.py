@@ -11,7 +11,6 @@ stopped. --jobs: figures at a time, which share the processor's cores; what each
 from __future__ import annotations
 
 import heapq
-import json
 import os
 import platform
 import re
@@ -24,8 +23,8 @@ from itertools import permutations
 from pathlib import Path
 
 from experiments.registry import FIGURES, HERE, chosen, module_of
+from tools.reports import read_json, write_json
 from zeroconv.errors import UserError
-from zeroconv.files import atomic_write
 from zeroconv.machine import cores
 
 
@@ -97,8 +96,7 @@ def write_minutes(path: Path, taken: dict[int, float], minutes: float, jobs: int
         "command": f"zeroconv reproduce shipped --fresh --jobs {jobs}",
         "note": f"Every picture made anew, {jobs} figures at a time on {cores()} cores of {processor()}.",
     }
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, result)
 
 
 def processor() -> str:
@@ -112,7 +110,7 @@ def processor() -> str:
 def minutes_of(number: int) -> float:
     """CPU minutes that a figure took when it was last made; 0 where that is not known."""
     path = HERE / "results" / f"fig{number:02d}.json"
-    return json.loads(path.read_text(encoding="utf-8")).get("call_cpu_minutes", 0.0) if path.is_file() else 0.0
+    return read_json(path).get("call_cpu_minutes", 0.0) if path.is_file() else 0.0
 
 
 def jobs_of(words: list[str]) -> tuple[int, list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -11,13 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import span
 from experiments.memory import Maker
+from tools.reports import ROOT, print_table, read_json, signed, span, write_json
 from zeroconv.backbones import load_backbone
-from zeroconv.files import atomic_write
 from zeroconv.training.allocator import keep_pages
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
 PICTURES = ROOT / "docs" / "pictures" / "paper"
 RUNS = Path("runs/paper")  # of the folder where the command is given: weights and pictures of unfinished figures
@@ -93,12 +90,9 @@ def write_result(
     path = folder / f"{figure}.json"
     kept = 0.0 if "--fresh" in sys.argv else before(path, result["command"])
     result["call_cpu_minutes"] = max(call_minutes(), kept)
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(" | ".join(columns))
-    for row in rows:
-        print(" | ".join(str(value) for value in row))
-    print(note)
+    write_json(path, result)
+
+    print_table(columns, rows, note)
     for claim in claims:
         print(f"paper: {claim.paper}\n ours: {claim.ours}\n    → {'agrees' if claim.agrees else 'DOES NOT AGREE'}")
     if made is not None:
@@ -113,7 +107,7 @@ def call_minutes() -> float:
 
 def before(path: Path, command: str) -> float:
     """What the same command took when it had most to do: a later call finds trainings and pictures kept."""
-    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    old = read_json(path) if path.is_file() else {}
     return float(old.get("call_cpu_minutes", 0)) if old.get("command") == command else 0.0
 
 
@@ -122,11 +116,6 @@ def shown_options() -> list[str]:
     words = sys.argv[1:] if Path(sys.argv[0]).stem.startswith("fig") else []
     places = {i + k for i, word in enumerate(words) if word in ("--out", "--pictures") for k in (0, 1)}
     return [word for i, word in enumerate(words) if i not in places and word != "--fresh"]
-
-
-def signed(value: dict[str, float], digits: int = 3) -> str:
-    """A difference and its interval, with its sign."""
-    return f"{value['mean']:+.{digits}f} [{value['low']:+.{digits}f}, {value['high']:+.{digits}f}]"
 
 
 __all__ = [

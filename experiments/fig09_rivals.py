@@ -32,8 +32,9 @@ from PIL import Image
 
 from experiments.common import PICTURES, RESULTS, RUNS, Claim, span, write_result
 from experiments.memory import weights_mark
-from experiments.racing import CANDIDATES, ENTRIES, choose, gauge, keep_json, leg, pace_file, train_both, train_leg
+from experiments.racing import CANDIDATES, ENTRIES, choose, gauge, leg, pace_file, train_both, train_leg
 from experiments.sheets import draw_sheet
+from tools.reports import read_json, write_json
 from zeroconv.files import atomic_write
 
 METRIC = "f1_1px"
@@ -120,8 +121,8 @@ def measure(folder: Path, which: str, arguments: argparse.Namespace, known: bool
             for kind, picture in (("hint", pair.hint), ("real", pair.image), (f"made-{which}", made)):
                 with atomic_write(folder / f"{kind}-{i}.png") as temporary:
                     picture.convert("RGB").save(temporary, format="PNG")
-        keep_json(path, {**report, "scores": [float(s[METRIC]) for s in shown[0].scores], "parameters": size(folder)})
-    return json.loads(path.read_text())
+        write_json(path, {**report, "scores": [float(s[METRIC]) for s in shown[0].scores], "parameters": size(folder)})
+    return read_json(path)
 
 
 def size(folder: Path) -> int:

@@ -11,7 +11,6 @@ a canny control is also trained on each of them for so many steps, on pictures i
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from experiments.common import RUNS, Claim, options, shown_options, span, write_
 from experiments.memory import CFG, GUIDANCE, STEPS, weights_mark
 from experiments.sheets import draw_sheet
 from experiments.training import prepare, trained
+from tools.reports import read_json, write_json
 from zeroconv.backbones import UNetBackbone, load_backbone
 from zeroconv.conditions.scores import METRICS
 from zeroconv.control import ControlNet
@@ -31,7 +31,6 @@ from zeroconv.evaluation import evaluate
 from zeroconv.evaluation.fidelity import Shown
 from zeroconv.evaluation.metrics import rgb_to_lab
 from zeroconv.evaluation.pairs import load_pairs
-from zeroconv.files import atomic_write
 from zeroconv.generation import Control, generate
 from zeroconv.training.allocator import keep_pages
 from zeroconv.training.recipe import Recipe
@@ -245,15 +244,14 @@ def measure_all(models: Models, path: Path, arguments: argparse.Namespace, known
         name = f"{condition} {base} {method}"
         if name not in measured:
             measured[name] = measure(models, condition, base, method, arguments)
-            with atomic_write(path) as temporary:
-                temporary.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+            write_json(path, measured)
         own = measured[name]["values"]
         print(name, {column: round(own[column]["mean"], 3) for column in COLUMNS if column in own}, flush=True)
     return measured
 
 
 def kept(path: Path, arguments: argparse.Namespace) -> Measured:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not arguments.fresh else {}
+    return read_json(path) if path.is_file() and not arguments.fresh else {}
 
 
 def main() -> None:

@@ -9,39 +9,35 @@ paper says and whether ours agrees, the pictures, the table. `summary` is a bloc
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import table
 from experiments.registry import FIGURES
+from tools.reports import ROOT, cell, markdown_table, read_json, replace_blocks
 from zeroconv.files import atomic_write
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "paper.md"
 RESULTS = ROOT / "experiments" / "results"
-BLOCK = re.compile(r"(<!-- paper:([\w.-]+) -->\n)(.*?)(<!-- /paper -->)", re.DOTALL)
 VERDICT = {True: "agrees", False: "**does not agree**"}
 
 
 def rewrite(text: str, results: Path) -> str:
     """The page with every block made anew; one without a result says so."""
 
-    def block(match: re.Match[str]) -> str:
-        if match[2] == "summary":
-            body = summary(results)
-        else:
-            path = results / f"{match[2]}.json"
-            body = "*not measured yet*\n"
-            if path.is_file():
-                result = json.loads(path.read_text(encoding="utf-8"))
-                body = together(result, results) if match[2] == "shipped" else section(result)
-        return f"{match[1]}{body}{match[4]}"
+    def body(name: str) -> str:
+        if name == "summary":
+            return summary(results)
 
-    return BLOCK.sub(block, text)
+        path = results / f"{name}.json"
+        if not path.is_file():
+            return "*not measured yet*\n"
+
+        result = read_json(path)
+        return together(result, results) if name == "shipped" else section(result)
+
+    return replace_blocks(text, "paper", body)
 
 
 def section(result: Mapping[str, Any]) -> str:
@@ -50,12 +46,12 @@ def section(result: Mapping[str, Any]) -> str:
     if result.get("claims"):
         lines = ["| claim | measured here | |", "| --- | --- | --- |"]
         for claim in result["claims"]:
-            lines.append(f"| {_cell(claim['paper'])} | {_cell(claim['ours'])} | {VERDICT[bool(claim['agrees'])]} |")
+            lines.append(f"| {cell(claim['paper'])} | {cell(claim['ours'])} | {VERDICT[bool(claim['agrees'])]} |")
         parts.append("\n".join(lines) + "\n")
     for picture in result.get("pictures") or []:
         name, _, caption = picture.partition(": ")
         parts.append(f"![{caption}](pictures/paper/{name})\n\n{_sentence(caption)}\n")
-    text = table({**result, "note": " ".join(filter(None, [result.get("note"), _cost(result)]))})
+    text = markdown_table({**result, "note": " ".join(filter(None, [result.get("note"), _cost(result)]))})
     parts.append(f"<details><summary>The figures</summary>\n\n{text}\n</details>\n")
     return "\n".join(parts)
 
@@ -63,7 +59,7 @@ def section(result: Mapping[str, Any]) -> str:
 def together(result: Mapping[str, Any], results: Path) -> str:
     """What the figures of shipped weights took, and the CPU minutes of their processes together."""
     paths = [results / f"fig{number:02d}.json" for number, figure in FIGURES.items() if figure.shipped]
-    made = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    made = [read_json(path) for path in paths if path.is_file()]
     used = sum(one.get("call_cpu_minutes", 0.0) for one in made)
     note = f"{result['note']} The figures' own processes took {used:.0f} CPU minutes."
     return section({**result, "note": note})
@@ -74,13 +70,13 @@ def summary(results: Path) -> str:
     lines = ["| figure | claim | |", "| ---: | --- | --- |"]
     for number in FIGURES:
         path = results / f"fig{number:02d}.json"
-        claims = json.loads(path.read_text(encoding="utf-8")).get("claims") if path.is_file() else None
+        claims = read_json(path).get("claims") if path.is_file() else None
         for claim in claims or []:
-            lines.append(f"| {number} | {_cell(claim['paper'])} | {VERDICT[bool(claim['agrees'])]} |")
+            lines.append(f"| {number} | {cell(claim['paper'])} | {VERDICT[bool(claim['agrees'])]} |")
         for more in sorted(results.glob(f"fig{number:02d}-*.json")):
             name = f"{number}, {more.stem.partition('-')[2]}"
-            for claim in json.loads(more.read_text(encoding="utf-8")).get("claims") or []:
-                lines.append(f"| {name} | {_cell(claim['paper'])} | {VERDICT[bool(claim['agrees'])]} |")
+            for claim in read_json(more).get("claims") or []:
+                lines.append(f"| {name} | {cell(claim['paper'])} | {VERDICT[bool(claim['agrees'])]} |")
         if not claims:
             lines.append(
                 f"| {number} | {FIGURES[number].title} | {'see below' if path.is_file() else 'not measured'} |"
@@ -96,10 +92,6 @@ def _cost(result: Mapping[str, Any]) -> str:
     if call and call >= (made or {}).get("cpu_minutes", 1.0):
         parts.append(f"The whole command: {call:g} CPU minutes.")
     return " ".join(parts)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 def _sentence(text: str) -> str:

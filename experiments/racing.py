@@ -17,8 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from experiments.common import ROOT
-from zeroconv.files import atomic_folder, atomic_write
+from tools.reports import ROOT, read_json, write_json
+from zeroconv.files import atomic_folder
 
 WIDTHS = [8, 16, 48, 128]  # of hint encoders, as in the recipe
 CANDIDATES = (("muon", 1e-3), ("adamw", 1e-3))  # so short a race tells nothing of lower rates: they would lose it
@@ -86,7 +86,7 @@ def leg(
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     if subprocess.run(command, env={**os.environ, "PYTHONPATH": path}).returncode:
         sys.exit(f"zeroconv: training {name} failed; the same command goes on")
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = read_json(folder / "summary.json")
     if summary["status"] != "finished":
         sys.exit("zeroconv: interrupted; the same command goes on")
     return summary
@@ -133,7 +133,7 @@ def gauge(runs: Path, names: Sequence[str], arguments: argparse.Namespace) -> No
     middle = {key: statistics.median(values[1:]) for key, values in seconds.items()}  # the first one warms up
     for name in names:
         for chosen in CANDIDATES:
-            keep_json(pace_file(runs, name, chosen), middle[name, "gradients"] + middle[name, chosen])
+            write_json(pace_file(runs, name, chosen), middle[name, "gradients"] + middle[name, chosen])
         print(f"{name}: {middle[name, 'gradients']:.2f} s", *(f"{c[0]} {middle[name, c]:.2f}" for c in CANDIDATES))
 
 
@@ -152,8 +152,8 @@ def choose(runs: Path, name: str, arguments: argparse.Namespace) -> tuple[str, f
         for kind, rate in CANDIDATES:
             summary = leg(path.parent / f"{name}-{kind}", arguments, name, (kind, rate), arguments.tune)
             losses.append({"optimizer": kind, "rate": rate, **summary["validation"]})
-        keep_json(path, losses)
-    best = min(json.loads(path.read_text()), key=lambda line: line["true"])
+        write_json(path, losses)
+    best = min(read_json(path), key=lambda line: line["true"])
     run = runs / name / "run"
     if arguments.tune <= arguments.steps and not run.exists():
         run.parent.mkdir(parents=True, exist_ok=True)
@@ -176,8 +176,8 @@ def train_both(
     if not all(path.is_file() for path in done.values()):
         if not gauged.is_file():
             leg(folder / "run", arguments, name, chosen, min(GAUGED, arguments.steps))
-            keep_json(gauged, pace(folder / "run" / "log.jsonl"))
-        own = json.loads(gauged.read_text())
+            write_json(gauged, pace(folder / "run" / "log.jsonl"))
+        own = read_json(gauged)
         fewest = min(max(GAUGED, arguments.tune), arguments.steps)
         equal = arguments.steps
         if pace_of_first is not None and abs(pace_of_first / own - 1) > LEVEL:
@@ -186,7 +186,7 @@ def train_both(
             names = [which for which, wanted in (("steps", arguments.steps), ("time", equal)) if wanted == steps]
             if not all(done[which].is_file() for which in names):
                 keep(folder, {**leg(folder / "run", arguments, name, chosen, steps), "seconds_a_step": own}, names)
-    return {which: json.loads(path.read_text()) for which, path in done.items()}
+    return {which: read_json(path) for which, path in done.items()}
 
 
 def keep(folder: Path, summary: dict[str, Any], names: Sequence[str]) -> None:
@@ -194,7 +194,7 @@ def keep(folder: Path, summary: dict[str, Any], names: Sequence[str]) -> None:
     for which in names:
         with atomic_folder(folder / f"at-{which}") as temporary:
             shutil.copytree(folder / "run" / "control", temporary, dirs_exist_ok=True)
-        keep_json(folder / f"at-{which}.json", summary)
+        write_json(folder / f"at-{which}.json", summary)
 
 
 def pace(log: Path) -> float | None:
@@ -203,8 +203,3 @@ def pace(log: Path) -> float | None:
     points = [(line["step"], line["seconds"]) for line in lines if "seconds" in line]
     spans = sorted((b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(points) if b[0] > a[0])
     return spans[len(spans) // 2] if spans else None
-
-
-def keep_json(path: Path, value: Any) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from benchmarks.convergence import recipe_of
 from experiments.common import RUNS
 from experiments.memory import weights_mark
-from zeroconv.files import atomic_write
+from tools.reports import read_json, write_json
 from zeroconv.training import train
 from zeroconv.training.folder import open_run
 from zeroconv.training.recipe import Recipe
@@ -53,7 +53,7 @@ def trained(recipe: Recipe) -> Path:
 
 def read_summary(folder: Path) -> dict[str, Any]:
     path = Path(folder) / "summary.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def stages(recipe: Recipe, marks: Iterable[int], say: Callable[[str], None] = print) -> Iterator[tuple[int, Trainer]]:
@@ -79,7 +79,7 @@ def looks(
     """Train to every mark and `look` at the control there, with averaged weights. What it tells is kept in the run's
     folder: what is past cannot be looked at any more."""
     path = Path(recipe.out) / "looks.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = read_json(path) if path.is_file() else {}
     if all(str(mark) in known for mark in marks):
         return {mark: known[str(mark)] for mark in marks}
     for mark, trainer in stages(recipe, marks):
@@ -89,8 +89,7 @@ def looks(
             trainer.control.eval()
             known[str(mark)] = look(mark, trainer)
             trainer.control.train()
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(known), encoding="utf-8")
+        write_json(path, known, indent=None)
     return {mark: known[str(mark)] for mark in marks}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import figures
+from tools.reports import markdown_table
 
 
 def test_a_table_shows_columns_rows_and_how_it_was_made() -> None:
@@ -15,18 +16,18 @@ def test_a_table_shows_columns_rows_and_how_it_was_made() -> None:
         "command": "zeroconv evaluate playroom-canny",
         "note": "200 scenes.",
     }
-    assert figures.table(result) == (
+    assert markdown_table(result) == (
         "|  | canny F1 |\n| --- | ---: |\n| true hint | 0.612 |\n| shuffled | – |\n"
         "\nMade by `zeroconv evaluate playroom-canny`. 200 scenes.\n"
     )
 
 
 def test_plain_objects_become_tables_too() -> None:
-    assert figures.table({"psnr": 31.25, "n": 1234, "command": ""}) == (
+    assert markdown_table({"psnr": 31.25, "n": 1234, "command": ""}) == (
         "|  | value |\n| --- | ---: |\n| psnr | 31.2 |\n| n | 1,234 |\n"
     )
     nested = {"true": {"f1": 0.5, "n": 2}, "shuffled": {"f1": 0.1}}
-    assert "| true | 0.5 | 2 |\n| shuffled | 0.1 | – |" in figures.table(nested)
+    assert "| true | 0.5 | 2 |\n| shuffled | 0.1 | – |" in markdown_table(nested)
 
 
 def test_rewriting_touches_the_marked_tables_only(tmp_path: Path) -> None:
@@ -45,4 +46,4 @@ def test_rewriting_touches_the_marked_tables_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", figures.pages(), ids=lambda page: page.name)
 def test_pages_show_the_results_of_the_repository(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert figures.rewrite(text, figures.ROOT / "benchmarks" / "results") == text, "run python -m benchmarks.figures"
+    assert figures.rewrite(text, figures.RESULTS) == text, "run python -m benchmarks.figures"

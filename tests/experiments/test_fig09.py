@@ -91,7 +91,7 @@ def test_a_slower_network_gets_fewer_steps_in_equal_time(tmp_path, monkeypatch, 
 def test_paces_gauged_before_are_not_taken_again(tmp_path, monkeypatch) -> None:
     trained: list = []
     arguments = argparse.Namespace(steps=100, tune=40)
-    racing.keep_json(racing.pace_file(tmp_path, "lora", ("adamw", 1e-3)), 0.5)
+    racing.write_json(racing.pace_file(tmp_path, "lora", ("adamw", 1e-3)), 0.5)
     monkeypatch.setattr(racing, "leg", fake_leg(trained, seconds=50.0))  # beside other programs
     legs = racing.train_both(tmp_path, arguments, "lora", ("adamw", 1e-3), 1.0)
     assert legs["time"]["steps"] == 200

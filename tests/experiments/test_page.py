@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_the_page_shows_the_results_of_the_repository() -> None:
 
 def test_the_page_has_every_figure_and_every_picture_is_there() -> None:
     text = page.PAGE.read_text(encoding="utf-8")
-    blocks = {match[1] for match in page.BLOCK.findall(text)}
+    blocks = {*re.findall(r"<!-- paper:([\w.-]+) -->", text)}
     assert {f"fig{number:02d}" for number in page.FIGURES} <= blocks
     for path in page.RESULTS.glob("fig*.json"):
         for picture in json.loads(path.read_text()).get("pictures") or []:

@@ -87,7 +87,8 @@ fuzz: $(STAMP)
 	$(BIN)/python -m tools.fuzz --count $(or $(COUNT),10000) --seed $(or $(SEED),0)
 
 figures: $(STAMP)
-	for name in base control reader annotate speed "family measure" "family table" figures; do \
+	for name in quality.base quality.control quality.reader speed.annotate speed.generation \
+	    "quality.family measure" "quality.family table" figures; do \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 paper: $(STAMP)

@@ -10,7 +10,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from benchmarks.convergence import recipe_of
+from benchmarks.quality.convergence import recipe_of
 from experiments.common import RUNS
 from experiments.memory import weights_mark
 from tools.reports import read_json, write_json

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.live_bytes import LiveBytes
+from benchmarks.speed.live_bytes import LiveBytes
 from tests.helpers.tiny import randomise_, tiny_backbone, tiny_backbone_xl
 from zeroconv.backbones import UNetBackbone, load_backbone
 from zeroconv.control import ControlNet

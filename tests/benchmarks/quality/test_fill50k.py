@@ -1,0 +1,55 @@
+"""The judge of circles: right on right pictures, wrong on wrong ones."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.quality.fill50k import figures, measure, painted, read_colours
+from zeroconv.playroom.fill50k import Circle, draw_circle, lab, rgb, sample_circle
+
+CIRCLES = [sample_circle(i) for i in range(24)]
+
+
+def pictures(circles) -> list[Image.Image]:
+    return [Image.fromarray(draw_circle(circle, 128)[0]) for circle in circles]
+
+
+def test_true_pictures_are_right() -> None:
+    found = figures(measure(pictures(CIRCLES), CIRCLES))
+    assert found["both"] == found["circle of the right basic colour (11)"] == 1
+    assert found["median distance of circle, CIE Lab"] < 0.01
+    assert found["circle where its outline is, IoU"] > 0.98
+
+
+def test_others_pictures_are_wrong() -> None:
+    found = figures(measure(pictures(CIRCLES[1:] + CIRCLES[:1]), CIRCLES))
+    assert found["both"] < 0.1
+    assert found["circle has the colour of its name"] < 0.3
+    assert found["circle where its outline is, IoU"] < 0.4
+
+
+def test_a_circle_in_the_wrong_place_has_the_wrong_place_and_no_colour() -> None:
+    circle, moved = Circle("red", "white", 0.3, 0.3, 0.15), Circle("red", "white", 0.7, 0.7, 0.15)
+    found = measure(pictures([moved]), [circle])
+    assert found["iou"][0] == 0
+    assert found["circle"][0] > 50  # white where red was asked for
+    assert found["ground"][0] < 1
+
+
+def test_swapped_colours_are_wrong_and_the_place_is_right() -> None:
+    circle, swapped = Circle("red", "white", 0.4, 0.5, 0.2), Circle("white", "red", 0.4, 0.5, 0.2)
+    found = measure(pictures([swapped]), [circle])
+    assert found["iou"][0] > 0.97
+    assert min(found["circle"][0], found["ground"][0]) > 50
+
+
+def test_noise_and_one_colour_are_no_circle() -> None:
+    rng, circle = np.random.default_rng(0), CIRCLES[0]
+    noise = Image.fromarray(rng.integers(0, 256, (128, 128, 3), np.uint8))
+    assert measure([noise, Image.new("RGB", (128, 128), "red")], [circle, circle])["iou"].max() < 0.3
+    soft = np.asarray(pictures([circle])[0]).astype(float) + rng.normal(0, 8, (128, 128, 3))
+    soft = soft.clip(0, 255).astype(np.uint8)  # what a sampler leaves is not flat
+    seen, _ = read_colours(soft, circle)
+    assert np.linalg.norm(seen - lab(np.array([rgb(circle.colour)]))[0]) < 6
+    assert painted(soft).any()

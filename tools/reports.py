@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,12 @@ def markdown_table(result: Mapping[str, Any]) -> str:
 
     command = f"Made by `{result['command']}`." if result.get("command") else ""
     below = " ".join(filter(None, [command, str(result.get("note") or "")]))
-    return "".join(lines) + (f"\n{below}\n" if below else "")
+    return "".join(lines) + (f"\n{_wrapped(below)}\n" if below else "")
+
+
+def _wrapped(text: str) -> str:
+    """At most 100 characters a line. Long words, such as paths, stay whole."""
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _columns_and_rows(result: Mapping[str, Any]) -> tuple[list[Any], list[list[Any]]]:

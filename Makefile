@@ -8,6 +8,7 @@
 # make deepspeed-test  two processes of DeepSpeed, on processors (builds DeepSpeed in an environment of its own)
 # make tracker-test  Weights & Biases and Trackio hear a run, without a network (an environment of their own)
 # make fuzz     10,000 mutated inputs a target: pictures, lists, archives, weights, caches, runs, recipes, options
+# make house    a row of figures a folder: files, lines, longest function
 # make figures  measure again what the README reports, and rewrite its tables (an hour)
 # make paper    reproduce the paper's figures that need no training, and rewrite docs/paper.md
 # make pictures draw the README's gallery again
@@ -21,7 +22,7 @@ TRACKERS := $(VENV)-trackers
 KERNELS := $(VENV)-kernels
 ZERO := $(VENV)-deepspeed
 
-.PHONY: install demo test slow-test lint format parity cluster-test tracker-test kernel-test card-test deepspeed-test fuzz figures paper pictures clean
+.PHONY: install demo test slow-test lint format parity cluster-test tracker-test kernel-test card-test deepspeed-test fuzz house figures paper pictures clean
 
 install: $(STAMP)
 
@@ -85,6 +86,9 @@ tracker-test:
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tools.fuzz --count $(or $(COUNT),10000) --seed $(or $(SEED),0)
+
+house: $(STAMP)
+	$(BIN)/python -m tools.house zeroconv tools benchmarks experiments
 
 figures: $(STAMP)
 	for name in quality.base quality.control quality.reader speed.annotate speed.generation \

@@ -35,14 +35,22 @@ def test_intervals_in_cells_have_digits_and_signs() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (True, "True"), (12345, "12,345"), (0.12345, "0.123"), (151.4, "151"), ("a|b", "a\\|b")],
+    [
+        (None, "–"),
+        (True, "True"),
+        (12345, "12,345"),
+        (0.12345, "0.123"),
+        (151.4, "151"),
+        ("a|b", "a\\|b"),
+    ],
 )
 def test_cell_of_a_table(value: object, text: str) -> None:
     assert reports.cell(value) == text
 
 
 def test_replace_blocks_takes_the_blocks_of_its_own_mark() -> None:
-    page = "a\n<!-- paper:x -->\nold\n<!-- /paper -->\n<!-- figures:x -->\nkept\n<!-- /figures -->\n"
+    page = "a\n<!-- paper:x -->\nold\n<!-- /paper -->\n"
+    page += "<!-- figures:x -->\nkept\n<!-- /figures -->\n"
     new = reports.replace_blocks(page, "paper", lambda name: f"{name} is new\n")
     assert new == page.replace("old\n", "x is new\n")
 

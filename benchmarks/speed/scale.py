@@ -36,7 +36,10 @@ def main() -> None:
         unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
         vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, **ends)
         clip = CLIPTextModel(CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_attention_heads=12))
-        backbone = UNetBackbone(unet, scheduler_config=DEFAULT_SCHEDULER, name="sd15")
+
+    # the noise schedule is computed, so it stays off the meta device
+    backbone = UNetBackbone(unet, scheduler_config=DEFAULT_SCHEDULER, name="sd15")
+    with torch.device("meta"):
         control = ControlNet.from_backbone(backbone)
         side = SIZE // 8
         z, hint, t = torch.randn(1, 4, side, side), torch.rand(1, 3, SIZE, SIZE), torch.zeros(1, dtype=torch.long)

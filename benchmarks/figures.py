@@ -1,11 +1,13 @@
-"""Rewrite the tables of README.md and docs/ from benchmarks/results/*.json, so that no figure is copied by hand.
+"""Rewrite the tables of README.md and docs/ from benchmarks/results/*.json.
 
     python -m benchmarks.figures             rewrite them
     python -m benchmarks.figures --check     exit 1 if a page and the results disagree
 
-A table stands between `<!-- figures:NAME -->` and `<!-- /figures -->` and is made of benchmarks/results/NAME.json:
-    {"columns": ["", "canny F1"], "rows": [["true hint", 0.61]], "command": "zeroconv evaluate …", "note": "…"}
-A file without "rows" is read as a plain object: one line a key, or one row a key where the values are objects.
+A table stands between `<!-- figures:NAME -->` and `<!-- /figures -->` and is made of
+benchmarks/results/NAME.json:
+    {"columns": ["", "F1"], "rows": [["own hint", 0.61]], "command": "python -m …", "note": "…"}
+A file without "rows" is read as a plain object: one line a key, or one row a key where the values
+are objects. The table `summary` of the README is made of several results (benchmarks/summary.py).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from benchmarks import summary
 from benchmarks.common import RESULTS
 from tools.reports import ROOT, markdown_table, read_json, replace_blocks
 from zeroconv.files import atomic_write
@@ -22,6 +25,8 @@ def rewrite(text: str, results: Path) -> str:
     """A page with every table made anew; a table without a result says so."""
 
     def body(name: str) -> str:
+        if name == summary.NAME:
+            return markdown_table(summary.summary(results))
         path = results / f"{name}.json"
         return markdown_table(read_json(path)) if path.is_file() else "*not measured yet*\n"
 

@@ -41,8 +41,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def bring(folder: Path) -> None:
     """A base in one file, a control of it in one file, a photograph and a recipe."""
-    from tests.tiny import tiny_backbone
-    from tests.tiny_folder import save_single_file
+    from tests.helpers.tiny import tiny_backbone
+    from tests.helpers.tiny_folder import save_single_file
     from zeroconv import ControlNet, playroom
     from zeroconv.checkpoints import convert
 

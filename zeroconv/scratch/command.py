@@ -1,0 +1,116 @@
+"""The command line that the trainings share: a run folder, its plan, and how it ends."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zeroconv.machine import cores
+from zeroconv.scratch.corpus import Mixture
+from zeroconv.scratch.loop import Rhythm, Run, Task
+from zeroconv.scratch.plan import Plan, load_plan
+from zeroconv.scratch.precision import fastest
+
+TaskMaker = Callable[..., Task]
+
+
+def run(name: str, text: str, make: TaskMaker, rate: float = 2e-3) -> None:
+    """Parse the arguments, then start or go on with a training of `name`."""
+    parser = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="of the run; holds its state")
+    parser.add_argument(
+        "--shards", type=Path, required=True, help="what `python -m zeroconv.scratch.drawing` made"
+    )
+    parser.add_argument(
+        "--first-steps", type=int, default=6_000, help="steps at 64 pixels, before those at 128"
+    )
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rate", type=float, default=rate)
+    parser.add_argument(
+        "--decay",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="let the rate fall from now on, then end",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=None, help="stop after so many steps of this call"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=0, help="default: what the run had, else one a core"
+    )
+    parser.add_argument(
+        "--precision", choices=["float32", "bfloat16"], help="default: the faster, measured once"
+    )
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=None)
+    arguments = parser.parse_args()
+
+    plan = plan_of(arguments, make)
+    torch.set_num_threads(plan.threads)
+    torch.manual_seed(plan.seed)
+    task = make(precision=plan.precision, compiled=plan.compiled)
+    training = Run(
+        task, plan, arguments.folder, arguments.shards, Mixture(batch=plan.batch), Rhythm()
+    )
+    _ask_for_decay(training, arguments.decay)
+
+    training.report(f"{name}: {plan}")
+    training.go(arguments.steps)
+
+
+def plan_of(arguments: argparse.Namespace, make: TaskMaker) -> Plan:
+    """The run's plan, made and saved at its first start; on another machine precision is chosen
+    anew.
+    """
+    path = arguments.folder / "plan.json"
+    plan = load_plan(path)
+
+    if plan is None:
+        plan = Plan(arguments.first_steps, batch=arguments.batch, rate=arguments.rate)
+    if arguments.threads or not plan.machine:
+        plan.threads = arguments.threads or cores()
+
+    given: dict[str, Any] = {"precision": arguments.precision, "compiled": arguments.compile}
+    if plan.machine != _machine():
+        torch.set_num_threads(plan.threads)
+        plan.precision = arguments.precision or fastest(make, plan.batch)
+        plan.machine = _machine()
+    for key, value in given.items():
+        if value is not None:
+            setattr(plan, key, value)
+
+    plan.save(path)
+    return plan
+
+
+def _ask_for_decay(training: Run, steps: int) -> None:
+    """Write the decay into the plan, once: asked for again, it stays where it began."""
+    if steps and training.plan.decay_from is None:
+        training.plan.decay_from, training.plan.decay_steps = training.step, steps
+        training.plan.save(training.folder / "plan.json")
+
+
+def _machine() -> str:
+    """The processor, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # no Linux
+        return platform.processor() or platform.machine()
+    wanted = ("model name", "flags")
+    found = {
+        line.split(":", 1)[0].strip(): line.split(":", 1)[1].strip()
+        for line in lines
+        if line.startswith(wanted)
+    }
+    narrow = [
+        flag for flag in ("avx512_bf16", "amx_bf16") if flag in found.get("flags", "").split()
+    ]
+
+    return " ".join([found.get("model name", platform.machine()), *narrow])

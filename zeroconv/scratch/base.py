@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from zeroconv.scratch.corpus import Batch, Writer, clip_writer, generator_of
 from zeroconv.scratch.diffusion import alphas_cumprod, density, draw_timesteps, noised
 from zeroconv.scratch.places import PLAYROOM
+from zeroconv.scratch.precision import narrow
 
 
 class TextToLatent(nn.Module):
@@ -64,7 +65,7 @@ class BaseTask:
         self.writers: list[Writer] = [
             clip_writer(CLIPTokenizer.from_pretrained(PLAYROOM / "tokenizer"))
         ]
-        self.device, self.narrow = device, precision == "bfloat16"
+        self.device, self.precision = device, precision
         self.predict = torch.compile(self.model) if compiled else self.model
         self.alphas = alphas_cumprod().to(device)
         self.chances = density(self.alphas)
@@ -77,7 +78,7 @@ class BaseTask:
 
         noisy, target = noised(batch.latents, noise, t, self.alphas)
         noisy = noisy.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.narrow):
+        with narrow(self.device, self.precision):
             predicted = self.predict(noisy, t, batch.tokens[0], batch.prompt)
 
         return nn.functional.mse_loss(predicted.float(), target)
@@ -86,7 +87,7 @@ class BaseTask:
 def main() -> None:
     from zeroconv.scratch.command import run
 
-    run("base", __doc__ or "", lambda **how: BaseTask(**how))
+    run("base", __doc__ or "", lambda arguments, **how: BaseTask(**how))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from zeroconv.scratch.loop import Rhythm, Run, Task
 from zeroconv.scratch.plan import Plan, load_plan
 from zeroconv.scratch.precision import fastest
 
-TaskMaker = Callable[..., Task]
+TaskMaker = Callable[..., Task]  # (arguments, precision=, compiled=) → task
 
 
 def run(name: str, text: str, make: TaskMaker, rate: float = 2e-3) -> None:
@@ -52,10 +53,11 @@ def run(name: str, text: str, make: TaskMaker, rate: float = 2e-3) -> None:
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=None)
     arguments = parser.parse_args()
 
-    plan = plan_of(arguments, make)
+    maker = partial(make, arguments)
+    plan = plan_of(arguments, maker)
     torch.set_num_threads(plan.threads)
     torch.manual_seed(plan.seed)
-    task = make(precision=plan.precision, compiled=plan.compiled)
+    task = maker(precision=plan.precision, compiled=plan.compiled)
     training = Run(
         task, plan, arguments.folder, arguments.shards, Mixture(batch=plan.batch), Rhythm()
     )

@@ -26,19 +26,19 @@ def text_of(row: torch.Tensor) -> str:
 @pytest.fixture
 def corpus(tmp_path: Path) -> Corpus:
     names = ("scenes-train-000", "scenes-train-001", "stickers-train-000")
-    made = Corpus(make_shards(tmp_path, *names), 64, [letters], Mixture(batch=20, stickers=0.4))
+    made = Corpus(make_shards(tmp_path, *names), [64], [letters], Mixture(batch=20, stickers=0.4))
     made.add(names)
     return made
 
 
 def test_a_batch_of_a_corpus_is_the_same_whenever_it_is_asked_for(corpus: Corpus):
-    first = corpus.batch(5)
-    corpus.batch(6)
-    again = corpus.batch(5)
+    first = corpus.batch(5, 64)
+    corpus.batch(6, 64)
+    again = corpus.batch(5, 64)
 
     assert torch.equal(first.latents, again.latents)
     assert torch.equal(first.tokens[0], again.tokens[0])
-    assert not torch.equal(first.latents, corpus.batch(6).latents)
+    assert not torch.equal(first.latents, corpus.batch(6, 64).latents)
 
 
 def test_captions_of_a_corpus_belong_to_their_pictures(corpus: Corpus):
@@ -54,7 +54,7 @@ def test_captions_of_a_corpus_belong_to_their_pictures(corpus: Corpus):
 def test_a_corpus_keeps_the_share_of_stickers_and_of_empty_prompts(corpus: Corpus):
     drawn = [corpus.choose(step)[0] for step in range(200)]
     share = np.isin(np.concatenate(drawn), corpus.of_kind["stickers"]).mean()
-    batch = corpus.batch(0)
+    batch = corpus.batch(0, 64)
 
     assert share == pytest.approx(0.4, abs=0.04)
     assert batch.prompt.tolist() == [*range(18), 18, 18]
@@ -63,8 +63,8 @@ def test_a_corpus_keeps_the_share_of_stickers_and_of_empty_prompts(corpus: Corpu
 
 def test_latents_of_a_corpus_are_samples_of_the_moments(corpus: Corpus):
     chosen, _ = corpus.choose(3)
-    mean = corpus.moments[torch.from_numpy(chosen)].float().chunk(2, 1)[0]
-    apart = corpus.batch(3).latents - mean
+    mean = corpus.moments[64][torch.from_numpy(chosen)].float().chunk(2, 1)[0]
+    apart = corpus.batch(3, 64).latents - mean
 
     assert apart.std() == pytest.approx(np.exp(-3), rel=0.1)
     assert abs(float(apart.mean())) < 0.01
@@ -72,4 +72,4 @@ def test_latents_of_a_corpus_are_samples_of_the_moments(corpus: Corpus):
 
 def test_an_empty_corpus_says_how_to_draw_shards(tmp_path: Path):
     with pytest.raises(UserError, match=r"scratch\.drawing"):
-        Corpus(tmp_path, 64, [letters], Mixture()).batch(0)
+        Corpus(tmp_path, [64], [letters], Mixture()).batch(0, 64)

@@ -70,16 +70,20 @@ class BaseTask:
         self.alphas = alphas_cumprod().to(device)
         self.chances = density(self.alphas)
 
-    def loss(self, batch: Batch, seed: int, step: int) -> Tensor:
-        """Mean squared error of v."""
+    def draw(self, batch: Batch, seed: int, step: int) -> tuple[Tensor, ...]:
+        """What `loss` reads: noisy latents, timesteps, v, tokens and each picture's prompt."""
         generator = generator_of(seed, 3, step, self.device)
         t = draw_timesteps(len(batch.latents), self.chances, generator)
         noise = torch.randn(batch.latents.shape, generator=generator, device=self.device)
 
         noisy, target = noised(batch.latents, noise, t, self.alphas)
         noisy = noisy.contiguous(memory_format=torch.channels_last)
+        return noisy, t, target, batch.tokens[0], batch.prompt
+
+    def loss(self, noisy: Tensor, t: Tensor, target: Tensor, *texts: Tensor) -> Tensor:
+        """Mean squared error of v."""
         with narrow(self.device, self.precision):
-            predicted = self.predict(noisy, t, batch.tokens[0], batch.prompt)
+            predicted = self.predict(noisy, t, *texts)
 
         return nn.functional.mse_loss(predicted.float(), target)
 

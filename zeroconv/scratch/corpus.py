@@ -51,7 +51,7 @@ class Mixture:
 
 
 class Corpus:
-    """The shards of a folder, at one size, on one device.
+    """The shards of a folder, at one size or several, on one device.
 
     `writers` turn captions into tokens, one for each text encoder. Raises UserError where the
     folder holds none.
@@ -60,47 +60,42 @@ class Corpus:
     def __init__(
         self,
         folder: Path,
-        side: int,
+        sides: Sequence[int],
         writers: Sequence[Writer],
         mixture: Mixture,
         device: str = "cpu",
     ) -> None:
-        self.folder, self.side, self.writers = folder, side, list(writers)
+        self.folder, self.sides, self.writers = folder, tuple(sides), list(writers)
         self.mixture, self.device = mixture, device
         self.names: list[str] = []
 
-        self.moments = torch.empty(0)
-        self.tokens = [torch.empty(0)] * len(self.writers)
+        self.moments: dict[int, Tensor] = {}  # pixels a side → (N, 2C, side/8, side/8) float16
+        self.tokens: list[Tensor] = []  # a writer each: (M, L) int16, all captions in a row
         self.first = np.zeros(1, np.int64)  # of each picture: its first caption
         self.of_kind: dict[str, np.ndarray] = {}
         self.empty = [writer([""])[0].to(device) for writer in self.writers]
 
     def add(self, names: Sequence[str]) -> None:
         """Read further shards, in this order."""
-        fresh = [
-            load_shard(self.folder, name, (self.side,)) for name in names if name not in self.names
-        ]
+        unknown = [name for name in names if name not in self.names]
+        fresh = [load_shard(self.folder, name, self.sides) for name in unknown]
         if not fresh:
             return
 
-        arrays = [
-            torch.from_numpy(np.array(shard.moments[self.side])).to(self.device) for shard in fresh
-        ]
-        self.moments = (
-            torch.cat([self.moments.to(arrays[0]), *arrays])
-            if len(self.moments)
-            else torch.cat(arrays)
-        )
+        for side in self.sides:
+            arrays = [torch.from_numpy(np.array(shard.moments[side])) for shard in fresh]
+            known = [self.moments[side]] if side in self.moments else []
+            self.moments[side] = torch.cat([*known, *(x.to(self.device) for x in arrays)])
 
         texts = [text for shard in fresh for variants in shard.captions for text in variants]
-        for i, writer in enumerate(self.writers):
-            rows = writer(texts).to(torch.int16).to(self.device)
-            self.tokens[i] = torch.cat([self.tokens[i], rows]) if len(self.tokens[i]) else rows
+        rows = [writer(texts).to(self.device, torch.int16) for writer in self.writers]
+        pairs = zip(self.tokens, rows, strict=True) if self.tokens else []
+        self.tokens = [torch.cat(pair) for pair in pairs] or rows
 
         counts = [len(variants) for shard in fresh for variants in shard.captions]
         self.first = np.concatenate([self.first, self.first[-1] + np.cumsum(counts)])
         self._sort_by_kind(fresh)
-        self.names += [shard.name for shard in fresh]
+        self.names += unknown
 
     def _sort_by_kind(self, fresh: Sequence) -> None:
         start = len(self.first) - 1 - sum(len(shard) for shard in fresh)
@@ -139,29 +134,25 @@ class Corpus:
 
         return chosen, captions
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step: the same on every machine with the same shards, up to the device's
-        random numbers.
+    def batch(self, step: int, side: int) -> Batch:
+        """The batch of a step, at one of the sizes.
+
+        The same on every machine with the same shards, up to the device's random numbers.
         """
         chosen, captions = self.choose(step)
         generator = generator_of(self.mixture.seed, 2, step, self.device)
 
-        mean, logvar = (
-            self.moments[torch.from_numpy(chosen).to(self.device)].float().chunk(2, dim=1)
-        )
+        moments = self.moments[side][torch.from_numpy(chosen).to(self.device)]
+        mean, logvar = moments.float().chunk(2, dim=1)
         noise = torch.randn(mean.shape, generator=generator, device=self.device)
         latents = mean + (0.5 * logvar.clamp(-30, 20)).exp() * noise
 
         rows = torch.from_numpy(captions).to(self.device)
-        tokens = tuple(
-            torch.cat([known[rows].long(), empty[None]])
-            for known, empty in zip(self.tokens, self.empty, strict=True)
-        )
-        prompt = torch.arange(self.mixture.batch, device=self.device).clamp(
-            max=self.mixture.captioned
-        )
+        pairs = zip(self.tokens, self.empty, strict=True)
+        tokens = tuple(torch.cat([known[rows].long(), empty[None]]) for known, empty in pairs)
+        places = torch.arange(self.mixture.batch, device=self.device)
 
-        return Batch(latents, tokens, prompt)
+        return Batch(latents, tokens, places.clamp(max=self.mixture.captioned))
 
 
 def generator_of(seed: int, what: int, step: int, device: str = "cpu") -> torch.Generator:

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -130,6 +133,7 @@ def _moments(vae, x: Tensor) -> Tensor:
     return vae.encode(x).latent_dist.parameters.contiguous()
 
 
+@lru_cache(maxsize=1)
 def load_vae():
     """The embedded playroom VAE in float32."""
     from diffusers import AutoencoderKL
@@ -141,22 +145,43 @@ def load_vae():
 
 
 def draw(
-    folder: Path, art: Path, scenes: int, drawings: int, shard: int = SHARD, size: int = 128
+    folder: Path,
+    art: Path,
+    scenes: int,
+    drawings: int,
+    shard: int = SHARD,
+    size: int = 128,
+    workers: int = 1,
 ) -> None:
-    """Draw every shard that `folder` lacks. Raises UserError where `art` holds no stickers."""
+    """Draw every shard that `folder` lacks, `workers` at a time.
+
+    Raises UserError where `art` holds no stickers.
+    """
     records = stickers.load_stickers(art, split="train") if drawings else []
     if drawings and not records:
         raise UserError(f"No stickers in {art}; make them with `zeroconv playroom stickers {art}`.")
-    vae = load_vae()
+    left = [job for job in jobs(scenes, drawings, shard) if not has_shard(folder, job.name)]
+    one = partial(_draw_one, folder, records, size)
 
-    for job in jobs(scenes, drawings, shard):
-        if has_shard(folder, job.name):
-            continue
-        scene = job.kind == "scenes"
-        pictures, captions = draw_scenes(job, size) if scene else draw_stickers(job, records, size)
-        moments = {side: encode(vae, pictures, side) for side in SIZES}
-        save_shard(folder, job.name, moments, captions)
-        print(f"drew {job.name}", flush=True)
+    if workers == 1:
+        for job in left:
+            print(f"drew {one(job)}", flush=True)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for name in pool.map(one, left):
+            print(f"drew {name}", flush=True)
+
+
+def _draw_one(folder: Path, records: Sequence[stickers.Sticker], size: int, job: Job) -> str:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    scene = job.kind == "scenes"
+
+    pictures, captions = draw_scenes(job, size) if scene else draw_stickers(job, records, size)
+    moments = {side: encode(load_vae(), pictures, side) for side in SIZES}
+    save_shard(folder, job.name, moments, captions)
+
+    return job.name
 
 
 def main() -> None:
@@ -167,12 +192,11 @@ def main() -> None:
     )
     parser.add_argument("--scenes", type=int, default=48 * SHARD)
     parser.add_argument("--stickers", type=int, default=24 * SHARD)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="processes; a shard each")
     arguments = parser.parse_args()
 
-    torch.set_num_threads(arguments.threads)
-    cv2.setNumThreads(1)
-    draw(arguments.folder, arguments.art, arguments.scenes, arguments.stickers)
+    counts = arguments.scenes, arguments.stickers
+    draw(arguments.folder, arguments.art, *counts, workers=arguments.workers)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from zeroconv.errors import UserError
@@ -74,15 +74,52 @@ def export_base(run: Path, folder: Path, decay: str) -> int:
     return step
 
 
+def export_flow(run: Path, folder: Path, decay: str, **configs: Any) -> int:
+    """Write a FluxPipeline folder in float16; returns the step of its weights.
+
+    `configs` are `FlowModel`'s, for tests. Prompts must be cut at the 48 tokens of the training:
+    `max_sequence_length=48` in diffusers, and guided by `true_cfg_scale`.
+    """
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
+    from transformers import CLIPTokenizer, T5TokenizerFast
+
+    from zeroconv.scratch.flow import FlowModel
+
+    weights, step = read_average(run, decay)
+    sentences = T5TokenizerFast.from_pretrained(run / "tokenizer_2")
+    model = FlowModel(len(sentences), **configs)
+    model.load_state_dict(weights, strict=False)  # what is no float, such as positions, is new
+    model.half()
+
+    vae = AutoencoderKL.from_pretrained(PLAYROOM / "vae")
+    vae.register_to_config(shift_factor=0.0)
+    pipeline = FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False),
+        vae=vae.half(),
+        text_encoder=model.clip,
+        tokenizer=CLIPTokenizer.from_pretrained(PLAYROOM / "tokenizer"),
+        text_encoder_2=model.t5,
+        tokenizer_2=sentences,
+        transformer=model.transformer,
+    )
+
+    with atomic_folder(folder) as temporary:
+        pipeline.save_pretrained(temporary, safe_serialization=True)
+    return step
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--average", default="0.9995")
+    parser.add_argument("--what", choices=["base", "flow"], default="base")
     arguments = parser.parse_args()
 
-    torch.set_num_threads(1)
-    step = export_base(arguments.run, arguments.folder, arguments.average)
+    export = export_flow if arguments.what == "flow" else export_base
+    step = export(arguments.run, arguments.folder, arguments.average)
     print(f"{arguments.folder}: average {arguments.average} at step {step}")
 
 

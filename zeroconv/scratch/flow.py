@@ -107,7 +107,7 @@ class FlowModel(nn.Module):
             encoder_hidden_states=states,
             pooled_projections=pooled,
             timestep=sigma,
-            img_ids=places(height // 2, width // 2).to(z.device),
+            img_ids=places(height // 2, width // 2, z.device),
             txt_ids=torch.zeros(states.shape[1], 3, device=z.device),
             return_dict=False,
         )[0]
@@ -129,9 +129,10 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
     return x.reshape(b, c // 4, height, width)
 
 
-def places(rows: int, columns: int) -> Tensor:
+def places(rows: int, columns: int, device: torch.device) -> Tensor:
     """Position of each packed token (rows · columns, 3): 0, row, column."""
-    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    sides = torch.arange(rows, device=device), torch.arange(columns, device=device)
+    y, x = torch.meshgrid(*sides, indexing="ij")
 
     return torch.stack([torch.zeros_like(y), y, x], -1).reshape(-1, 3).float()
 
@@ -164,18 +165,22 @@ class FlowTask:
         self.device, self.precision = device, precision
         self.predict = torch.compile(self.model) if compiled else self.model
 
-    def loss(self, batch: Batch, seed: int, step: int) -> Tensor:
-        """Mean squared error of the velocity ε − x0."""
+    def draw(self, batch: Batch, seed: int, step: int) -> tuple[Tensor, ...]:
+        """What `loss` reads: noisy latents, σ, velocity, both token rows, each picture's prompt."""
         generator = generator_of(seed, 3, step, self.device)
         sigma = draw_sigmas(len(batch.latents), generator, self.device)
         noise = torch.randn(batch.latents.shape, generator=generator, device=self.device)
 
         s = sigma[:, None, None, None]
         noisy = (1 - s) * batch.latents + s * noise
-        with narrow(self.device, self.precision):
-            predicted = self.predict(noisy, sigma, *batch.tokens, batch.prompt)
+        return noisy, sigma, noise - batch.latents, *batch.tokens, batch.prompt
 
-        return nn.functional.mse_loss(predicted.float(), noise - batch.latents)
+    def loss(self, noisy: Tensor, sigma: Tensor, target: Tensor, *texts: Tensor) -> Tensor:
+        """Mean squared error of the velocity ε − x0."""
+        with narrow(self.device, self.precision):
+            predicted = self.predict(noisy, sigma, *texts)
+
+        return nn.functional.mse_loss(predicted.float(), target)
 
 
 def sentences_of(run: Path, shards: Path) -> Any:

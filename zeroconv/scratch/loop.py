@@ -33,8 +33,12 @@ class Task(Protocol):
     model: nn.Module
     writers: list[Writer]
 
-    def loss(self, batch: Batch, seed: int, step: int) -> Tensor:
-        """Mean loss of a batch, differentiable."""
+    def draw(self, batch: Batch, seed: int, step: int) -> tuple[Tensor, ...]:
+        """Everything random of a step, as tensors that `loss` takes."""
+        ...
+
+    def loss(self, *drawn: Tensor) -> Tensor:
+        """Mean loss, differentiable; a function of the weights and its arguments."""
         ...
 
 
@@ -108,7 +112,9 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate_of(self.step)
 
-        loss = self.task.loss(corpus.batch(self.step), self.plan.seed, self.step)
+        batch = corpus.batch(self.step, self.plan.side(self.step))
+        drawn = self.task.draw(batch, self.plan.seed, self.step)
+        loss = self.task.loss(*drawn)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise FloatingPointError(
@@ -130,8 +136,8 @@ class Run:
 
         if self.step % self.rhythm.look == 0:
             self.journal.look(self.step)
-        if self.corpus is None or self.corpus.side != side:
-            self.corpus = Corpus(self.shards, side, self.task.writers, self.mixture, self.device)
+        if self.corpus is None or self.corpus.sides != (side,):
+            self.corpus = Corpus(self.shards, [side], self.task.writers, self.mixture, self.device)
         names = self.journal.names(self.step)
         if len(names) > len(self.corpus.names):
             self.corpus.add(names)

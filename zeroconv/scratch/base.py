@@ -80,8 +80,9 @@ class BaseTask:
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         return noisy, t, target, batch.tokens[0], batch.prompt
 
-    def loss(self, noisy: Tensor, t: Tensor, target: Tensor, *texts: Tensor) -> Tensor:
+    def loss(self, *drawn: Tensor) -> Tensor:
         """Mean squared error of v."""
+        noisy, t, target, *texts = drawn
         with narrow(self.device, self.precision):
             predicted = self.predict(noisy, t, *texts)
 

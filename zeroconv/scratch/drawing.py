@@ -155,11 +155,16 @@ def draw(
 ) -> None:
     """Draw every shard that `folder` lacks, `workers` at a time.
 
-    Raises UserError where `art` holds no stickers.
+    Raises UserError where `art` holds no stickers, or stickers that are laid on a background.
     """
     records = stickers.load_stickers(art, split="train") if drawings else []
     if drawings and not records:
         raise UserError(f"No stickers in {art}; make them with `zeroconv playroom stickers {art}`.")
+    if any(record.background for record in records):
+        raise UserError(
+            f"The stickers in {art} have a background already; make those without one "
+            "with `zeroconv playroom stickers`."
+        )
     left = [job for job in jobs(scenes, drawings, shard) if not has_shard(folder, job.name)]
     one = partial(_draw_one, folder, records, size)
 

@@ -175,8 +175,9 @@ class FlowTask:
         noisy = (1 - s) * batch.latents + s * noise
         return noisy, sigma, noise - batch.latents, *batch.tokens, batch.prompt
 
-    def loss(self, noisy: Tensor, sigma: Tensor, target: Tensor, *texts: Tensor) -> Tensor:
+    def loss(self, *drawn: Tensor) -> Tensor:
         """Mean squared error of the velocity ε − x0."""
+        noisy, sigma, target, *texts = drawn
         with narrow(self.device, self.precision):
             predicted = self.predict(noisy, sigma, *texts)
 

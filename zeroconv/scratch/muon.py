@@ -77,7 +77,7 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        gradients = [p.grad for p in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         momenta = [self._kept(p, "momentum") for p in parameters]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         looked_ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
@@ -97,7 +97,7 @@ class Muon(torch.optim.Optimizer):
 
     def _adam(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
         beta1, beta2 = group["betas"]
-        gradients = [p.grad for p in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         means = [self._kept(p, "mean") for p in parameters]
         squares = [self._kept(p, "square") for p in parameters]
         group["steps"] = group.get("steps", 0) + 1

@@ -65,7 +65,7 @@ def test_a_run_from_the_command_line_trains_decays_and_is_exported(tmp_path: Pat
     assert export_base(run, tmp_path / "base", "0.999") == 5
     names = {path.name for path in (tmp_path / "base").iterdir()}
     parts = {"unet", "text_encoder", "vae", "tokenizer", "scheduler"}
-    assert names == parts | {"model_index.json"}
+    assert parts | {"model_index.json"} <= names
     assert any(name.startswith("unet.") for name in weights)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.scratch.tiny import make_shards, tiny_task
+from zeroconv.errors import UserError
 from zeroconv.scratch.card import Clock, train
 from zeroconv.scratch.corpus import Corpus, Mixture
 from zeroconv.scratch.export import read_average
@@ -32,6 +33,14 @@ def test_the_card_training_passes_through_both_sizes_and_writes_its_averages(tmp
 
     assert sizes == [8, 8, 16, 16, 16, 16, 16, 16]
     assert read_average(tmp_path, "0.9995")[1] == steps == 8
+
+
+def test_a_card_training_without_time_says_so(tmp_path: Path):
+    task = tiny_task()
+    corpus = a_corpus(tmp_path / "shards", task)
+
+    with pytest.raises(UserError, match="--minutes"):
+        train(task, corpus, tmp_path, Clock(-1), 1e-3)
 
 
 def test_the_clock_lets_the_rate_rise_and_fall_to_zero():

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from zeroconv.errors import UserError
 from zeroconv.scratch.averages import Averages
 from zeroconv.scratch.base import BaseTask
 from zeroconv.scratch.corpus import Corpus, Mixture
@@ -114,8 +115,11 @@ def train(
 ) -> int:
     """Train until the clock has run out and write the averages; returns the steps.
 
-    Raises FloatingPointError where the loss is no number; then nothing is written.
+    Raises UserError where no time is left, and FloatingPointError where the loss is no number;
+    then nothing is written.
     """
+    if clock.seconds <= 0:
+        raise UserError("Loading has used up the time of this training; give it more --minutes.")
     optimizer = Muon(muon_groups([task.model]), lr=rate)
     averages = Averages(task.model)
     gradients = Recorded(task, record)

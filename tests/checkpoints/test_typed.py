@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 
-from tests.tiny import inputs, randomise_, tiny_backbone
+from tests.helpers.tiny import inputs, randomise_, tiny_backbone
 from zeroconv.backbones.building import build_text_encoder
 from zeroconv.backbones.loading import check_schedule
 from zeroconv.checkpoints.typed import check_types

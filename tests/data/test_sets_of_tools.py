@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from tests.tiny_shards import png, tar
+from tests.helpers.tiny_shards import png, tar
 from zeroconv.data import open_dataset
 from zeroconv.data.columns import Columns
 from zeroconv.data.lists import read_list

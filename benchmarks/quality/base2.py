@@ -1,6 +1,6 @@
 """The base by itself, without control: what its pictures show of their captions, beside real ones.
 
-    python -m benchmarks.base2 --base FOLDER --stickers data/stickers
+    python -m benchmarks.quality.base2 --base FOLDER --stickers data/stickers
 
 Captions, seeds and figures are fixed: the first scenes of the test split from number 20,000 on, and
 compositions of stickers of held-out concepts. Picture i has seed i.
@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import PICTURES, RESULTS, sheet, span, write_result
+from benchmarks.common import PICTURES, RESULTS, sheet, write_result
+from tools.reports import span
 from zeroconv import playroom
 from zeroconv.backbones import Backbone, load_backbone
 from zeroconv.evaluation.distribution import bootstrap, frechet_distance, kernel_distance
@@ -78,7 +79,7 @@ def main() -> None:
         f"{arguments.count} captions of the test split each, without control, {arguments.steps} steps of "
         f"{arguments.scheduler}, cfg {arguments.cfg:g}. The reader tells kinds; a region counts from 40 pixels."
     )
-    command = f"python -m benchmarks.base2 --count {arguments.count}"
+    command = f"python -m benchmarks.quality.base2 --count {arguments.count}"
     columns = ["", "generated", "through the VAE", "real"]
     write_result(arguments.name, columns, rows, command, note, arguments.results / f"{arguments.name}.json")
 

@@ -22,10 +22,10 @@ from safetensors.torch import load_file
 
 from zeroconv.control import ControlNet
 from zeroconv.data import open_dataset
+from zeroconv.data.holding_out import hold_out
 from zeroconv.errors import UserError
 from zeroconv.training import train
 from zeroconv.training.recipe import Recipe
-from zeroconv.training.run import hold_out
 from zeroconv.training.state import checkpoints
 
 Make = Callable[..., Recipe]

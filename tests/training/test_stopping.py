@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from zeroconv.cli import app
 from zeroconv.errors import Interrupted
 from zeroconv.training import train
+from zeroconv.training.progress import print_line
 from zeroconv.training.recipe import Recipe
-from zeroconv.training.run import print_line
 from zeroconv.training.state import checkpoints, step_of
 from zeroconv.training.stopping import StopSignals, stopped_at_once
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from zeroconv import annotators, conditions
 from zeroconv.data.cache_keys import drawing_key
-from zeroconv.data.datasets import Dataset, Example
+from zeroconv.data.datasets import Dataset
+from zeroconv.data.example import Example
 from zeroconv.data.fitting import BrokenExample, fit, read_patiently
 from zeroconv.data.folders import Folder
 from zeroconv.data.generated import EXACT, Scenes, exact_hint

@@ -6,16 +6,14 @@ import errno
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from numpy import ndarray
 from PIL import Image
 
 from zeroconv import conditions
+from zeroconv.data.example import Example
 from zeroconv.errors import UserError
-
-if TYPE_CHECKING:
-    from zeroconv.data.datasets import Example
 
 
 class BrokenExample(UserError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from numpy import ndarray
 
 from zeroconv.conditions.pose import from_openpose
 from zeroconv.data.columns import Columns
-from zeroconv.data.datasets import Example, Source
+from zeroconv.data.example import Example, Source, true_in_mirror
 from zeroconv.data.lists import Row, read_list
 from zeroconv.data.names import inside, shown
 from zeroconv.data.parquets import is_list
@@ -24,18 +23,13 @@ from zeroconv.data.pictures import picture_size, read_hint, read_picture
 from zeroconv.data.regular import check_regular
 from zeroconv.data.remote import Remote
 from zeroconv.data.scan import LISTS, SHARDS, SUFFIXES, scan
+from zeroconv.data.shard_sets import open_packed, open_shards
 from zeroconv.data.signatures import signature
 from zeroconv.data.strangers import explain, tell_unlisted
 from zeroconv.data.texts import read_text
 from zeroconv.errors import UserError
 
-__all__ = ["SIDED", "SUFFIXES", "Folder", "Row", "open_folder", "read_people"]
-
-# captions that a mirror makes wrong; other writing in a picture cannot be known from here
-SIDED = re.compile(
-    r"\b(left|right|leftmost|rightmost|clockwise|counterclockwise|east|west|text|writing|sign)\b",
-    re.I,
-)
+__all__ = ["SUFFIXES", "Folder", "Row", "open_folder", "read_people"]
 
 
 @dataclass(frozen=True)
@@ -106,10 +100,9 @@ class Folder:
         row = self.rows[i]
         named = row.hint_of(condition)
         hint = None if named is None else read_hint(self.file(named), self.condition or condition)
-        mirrorable = not any(SIDED.search(text) for text in row.text)
         image = read_picture(self.file(row.image))
         people = None if row.pose is None else read_people(self.file(row.pose), image.size)
-        return Example(self.name(i), image, row.text, hint, mirrorable, people)
+        return Example(self.name(i), image, row.text, hint, true_in_mirror(row.text), people)
 
     def shape(self, i: int) -> tuple[int, int]:
         return picture_size(self.file(self.rows[i].image))
@@ -151,8 +144,6 @@ def open_folder(
                 tell_unlisted(place, path, files, follow=roots is None)
                 return Folder(place, tuple(rows[:limit]), condition, roots=roots)
 
-    from zeroconv.data.shard_sets import open_packed
-
     packed = open_packed(folder, condition, columns, split, config, limit, roots)
     if packed is not None:
         _tell_beside(folder, packed.shards)
@@ -166,8 +157,6 @@ def _list(folder: Path, path: Path, roots: Sequence[Path] | None) -> Path:
 
 
 def _one_shard(path: Path, condition: str | None, columns: Columns, limit: int | None) -> Source:
-    from zeroconv.data.shard_sets import open_shards
-
     if path.suffix.lower() in SHARDS:
         return open_shards((path,), condition, columns, limit)
     check_regular(path)

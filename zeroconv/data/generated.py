@@ -15,8 +15,7 @@ from PIL import Image
 
 from zeroconv.conditions import annotate, maps
 from zeroconv.conditions.pose import draw_people
-from zeroconv.data.datasets import Example
-from zeroconv.data.folders import SIDED
+from zeroconv.data.example import Example, true_in_mirror
 from zeroconv.data.names import escapes, inside, shown
 from zeroconv.data.regular import check_regular
 from zeroconv.data.signatures import signature
@@ -73,7 +72,7 @@ class Scenes:
             if condition is not None and hint is None:
                 hint = annotate(condition, image)
             image = Image.fromarray(style_image(seed, self.style, size)[0])
-        return Example(self.name(i), image, (text,), hint, mirrorable=not SIDED.search(text), people=people)
+        return Example(self.name(i), image, (text,), hint, true_in_mirror([text]), people)
 
     def shape(self, i: int) -> None:
         return None

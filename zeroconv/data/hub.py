@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from zeroconv.data.columns import Columns
-from zeroconv.data.datasets import Source
+from zeroconv.data.example import Source
 from zeroconv.data.folders import open_folder
 from zeroconv.errors import UserError
 

@@ -13,9 +13,8 @@ from typing import Any
 
 from zeroconv.data import parquets, tars
 from zeroconv.data.columns import USUAL, Columns, captions
-from zeroconv.data.datasets import Example
+from zeroconv.data.example import Example, true_in_mirror
 from zeroconv.data.fitting import BrokenExample, StorageError, read_patiently
-from zeroconv.data.folders import SIDED
 from zeroconv.data.layouts import Layout
 from zeroconv.data.names import shown
 from zeroconv.data.pictures import picture_size, read_hint, read_picture
@@ -79,8 +78,7 @@ class Packed:
         drawn = (
             None if hint is None else read_hint(io.BytesIO(hint), self.condition or condition, f"the hint of {name}")
         )
-        sides = not any(SIDED.search(t) for t in text)
-        return Example(name, read_picture(io.BytesIO(image), name), text, drawn, sides)
+        return Example(name, read_picture(io.BytesIO(image), name), text, drawn, true_in_mirror(text))
 
     def shape(self, i: int) -> tuple[int, int]:
         number, name = self.rows[i][0], self.name(i)

@@ -8,7 +8,6 @@ out/summary.json                                     how it ended
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ from zeroconv.backbones.text import note_cut_prompts
 from zeroconv.checkpoints.lora import BASE, FILE
 from zeroconv.data.batches import Batch, BatchPlan
 from zeroconv.data.cache import CacheSettings, cache_examples
-from zeroconv.data.datasets import open_dataset
 from zeroconv.data.examples import Examples
+from zeroconv.data.holding_out import hold_out
+from zeroconv.data.spec import open_dataset
 from zeroconv.errors import Interrupted
 from zeroconv.files import atomic_folder, atomic_write
 from zeroconv.inputs import at_home
@@ -37,15 +37,13 @@ from zeroconv.training.memory import spare_activations_
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.optim import make_optimizer
 from zeroconv.training.precision import autocast_dtype, loss_scale
+from zeroconv.training.progress import Countdown, Say, print_line, told_of_start
 from zeroconv.training.room import check_room, told_of_room
-from zeroconv.training.run import Countdown, hold_out, print_line, told_of_start
 from zeroconv.training.runlog import Meter, RunLog
 from zeroconv.training.samples import grid, spread, to_picture
 from zeroconv.training.state import drawn_from, fitting, load_checkpoint, save_checkpoint, told_apart
 from zeroconv.training.stopping import GOES_ON
 from zeroconv.training.threads import use_threads
-
-Say = Callable[[str], None]
 
 # names of diffusers' modules; in and out of the UNet, and the time embedding, stay as they are
 LAYERS = {

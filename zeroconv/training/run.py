@@ -16,10 +16,8 @@ out/report.html        curves, events and pictures on one page
 
 from __future__ import annotations
 
-import hashlib
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -27,13 +25,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zeroconv.data.buckets import Buckets
-from zeroconv.data.datasets import Dataset, open_dataset
+from zeroconv.data.datasets import Dataset
+from zeroconv.data.holding_out import hold_out
+from zeroconv.data.spec import open_dataset
 from zeroconv.errors import Interrupted, UserError
 from zeroconv.jsonfile import write_json
 from zeroconv.machine import cores, peak_memory
 from zeroconv.training.folder import list_broken, read_object, run_folder
 from zeroconv.training.launching import Sharding, asked_sharding, check_launcher, check_processes, processors_only
 from zeroconv.training.lora_recipe import LoraRecipe
+from zeroconv.training.progress import Countdown, Say, print_line, told_of_start
 from zeroconv.training.recipe import Recipe, check_recipe, load_recipe, parse_recipe, read_recipe
 from zeroconv.training.report import write_report
 from zeroconv.training.stopping import GOES_ON, stopped_at_once
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from zeroconv.rivals import Net
     from zeroconv.training.trainer import Trainer
 
-Say = Callable[[str], None]
 _NO_SHAPE = {"kind", "options", "init", "frozen_copy", "unlock_decoder"}  # settings that a new ControlNet does not take
 
 
@@ -139,13 +139,6 @@ def _train(recipe: Recipe, accelerator: Any, say: Say, sharding: Sharding | None
         what = f"interrupted at step {trainer.step}, saved; {GOES_ON}"
         raise Interrupted(what if accelerator.is_main_process else "", trainer.stopped_by)
     return trainer.folder
-
-
-def told_of_start(step: int, steps: int) -> str:
-    """Where a run goes on, in one line."""
-    if step < steps:
-        return f"going on from step {step} of {steps}"
-    return f"all {steps} steps are made already; its results are written anew"
 
 
 def cache_command(
@@ -263,40 +256,6 @@ def open_data(recipe: Recipe, size: int, scale: int = 8) -> tuple[Dataset, Datas
     return hold_out(train_set, settings.validation_count)
 
 
-def hold_out(dataset: Dataset, count: int) -> tuple[Dataset, Dataset]:
-    """Set aside `count` examples, but at most a tenth, by the hash of their names: the same ones when the set grows.
-
-    Views of one sticker stay together.
-    """
-    marks = [hashlib.sha256(dataset.name(i).partition("#")[0].encode()).digest() for i in range(len(dataset))]
-    share = min(count, len(dataset) // 10)
-    if share < 2:
-        raise UserError(
-            f"{len(dataset)} pictures are too few to hold some out; give at least 20, or name data.validation."
-        )
-    edge = sorted(marks)[share - 1]
-    held = tuple(row for row, mark in zip(dataset.rows, marks, strict=True) if mark <= edge)
-    rest = tuple(row for row, mark in zip(dataset.rows, marks, strict=True) if mark > edge)
-    return replace(dataset, rows=rest), replace(dataset, rows=held)
-
-
-class Countdown:
-    """Progress of the cache, a line every few seconds, with the time that is left."""
-
-    def __init__(self, say: Say, every: float = 5.0) -> None:
-        self.say, self.every = say, every
-        self.what, self.began, self.told, self.first = "", 0.0, 0.0, 0
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if what != self.what:
-            self.what, self.began, self.told, self.first = what, now, now, done
-        elif now - self.told > self.every or done == total:
-            self.told = now
-            left = (now - self.began) / max(1, done - self.first) * (total - done)
-            self.say(f"caching {what}: {done}/{total}  {left / 60:.1f} min left")
-
-
 # ---------------------------------------------------------------- how it ended
 
 
@@ -354,12 +313,6 @@ def _peak_memory() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return peak_memory()
-
-
-def print_line(line: str) -> None:
-    """Nobody may be there to hear: a terminal that was closed, a pipe whose reader has gone. The run goes on."""
-    with suppress(OSError, ValueError):
-        print(line, flush=True)
 
 
 def _silent(line: str) -> None:

@@ -1,0 +1,212 @@
+"""From a short text, such as "playroom:train:6000 + stickers?views=4", to a data set.
+
+This is the one file that knows every kind of source.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from zeroconv.conditions import find
+from zeroconv.data.buckets import Buckets
+from zeroconv.data.columns import COLUMNS, Columns
+from zeroconv.data.datasets import Dataset
+from zeroconv.data.example import Source
+from zeroconv.data.folders import open_folder
+from zeroconv.data.generated import open_scenes, open_stickers
+from zeroconv.data.hub import open_hub
+from zeroconv.data.names import blobs_of
+from zeroconv.data.pairs import open_pairs
+from zeroconv.data.remote import is_address
+from zeroconv.data.shard_sets import open_remote
+from zeroconv.errors import UserError
+from zeroconv.inputs import at_home
+
+_ALL = {"split", "limit", "condition", "repeat"}
+_KINDS = {  # what may be said of each kind of source
+    "playroom": {*_ALL, "start", "only", "style"},
+    "stickers": {*_ALL, "views", "seed", "start"},
+    "hub": {*_ALL, "config", "revision", *COLUMNS},
+    "address": {*_ALL, "config", *COLUMNS},
+    "folder": {*_ALL, "config", "hints", "links", *COLUMNS},
+}
+_OPTIONS = set().union(*_KINDS.values())
+_MOST = {"views": 1000, "repeat": 10_000, "seed": 2**63 - 1}  # of other numbers 10⁹
+
+
+def open_dataset(
+    spec: str | Path | Sequence[str],
+    split: str | None = None,
+    limit: int | None = None,
+    condition: str | None = None,
+    size: int | None = None,
+    buckets: Buckets | None = None,
+    wordless: bool = False,
+) -> Dataset:
+    """Open what a spec names; no picture is read yet.
+
+    "playroom:SPLIT[:COUNT]"  rendered scenes of a split (train, val, test); hints of depth, normal, segmentation and
+    pose are exact. `?start=N` skips N; `?only=person` keeps scenes with such a thing;
+    `?style=pencil` (or night) draws them so, with the captions and hints of the plain ones.
+    "stickers[:FOLDER]"       emoji art: the package's sample, or a folder made by `zeroconv playroom stickers`;
+    `?split=train` keeps one split, `?views=4` lays each on 4 random backgrounds (`&seed=1`).
+    FOLDER                    an imagefolder with metadata.jsonl, .csv or .parquet (file_name, text, and
+    conditioning_image for the hint), or fill50k's layout with prompt.json (source = hint, target, prompt).
+    Also a folder of parquet or tar shards, as `zeroconv annotate --format` writes them, or
+    one of them. What lies outside of the folder, by "..", a link or an absolute name, is
+    refused unless `?links=true` allows it.
+    Columns of other names are told as `?caption_column=description`, likewise
+    image_column and conditioning_image_column.
+    Else its pictures, each with captions in a .txt or .caption beside it, and hints of the
+    same names in the folder that `?hints=FOLDER` names; those of a subfolder `10_cats` are
+    taken ten times a pass.
+    "hub:OWNER/NAME"          a data set of the Hugging Face hub, in one of these layouts or as the hub converts it to
+    parquet; `?split=test`, `?config=NAME` where it has parts, `?revision=`.
+    "https://HOST/train-{00000..00009}.tar", "s3://BUCKET/SET"
+    parquet or tar shards, or a folder of them, in any store that fsspec speaks to; copied
+    when they are read, of which a few stay.
+    Any of them may end in `?limit=N`, in `?repeat=N` (taken N times a pass of training), and in `?condition=pose`
+    where its hints differ from the data set's; several are joined with " + ". `split` and `limit` stand in where the
+    spec is silent; `limit` bounds the whole; `wordless`: a folder of pictures without any captions will do. Raises
+    UserError for a spec that names nothing, a folder that lacks its list, or no example at all.
+
+    """
+    if isinstance(spec, Path):
+        parts = [str(spec)]
+    elif isinstance(spec, str):
+        parts = [part.strip() for part in spec.split(" + " if " + " in spec or is_address(spec) else "+")]
+    else:
+        parts = [part for one in spec for part in str(one).split(" + ")]
+    if isinstance(spec, str) and os.path.isdir(spec):
+        parts = [spec]
+    found = [pair for part in parts for pair in _sources(part, split, wordless)]
+    sources, repeats = (tuple(column) for column in zip(*found, strict=True))
+    _tell_mixed(sources)
+    dataset = Dataset(sources, size, condition, repeats=repeats, buckets=buckets)
+    if not len(dataset):
+        raise UserError(f"the data set {spec} is empty; check its split and limit.")
+    return dataset if limit is None else dataset[:limit]
+
+
+def _tell_mixed(sources: Sequence[Source]) -> None:
+    """A note where some sources bring hints and those of others will be drawn."""
+    hinted = [getattr(source, "hinted", None) for source in sources if not source.generated]
+    if True in hinted and False in hinted:
+        warnings.warn(
+            f"{hinted.count(True)} of the joined data sets bring hints, and those of {hinted.count(False)} are drawn.",
+            stacklevel=3,
+        )
+
+
+def _sources(part: str, split: str | None, wordless: bool = False) -> list[tuple[Source, int]]:
+    """What one part of a spec names, and how often a pass takes each."""
+    place, _, query = part.partition("?")
+    try:
+        options = dict(parse_qsl(query, keep_blank_values=True))
+    except ValueError as error:
+        raise UserError(f"the data spec {part[:200]!r} is not understood ({error}).") from error
+    unknown = sorted(set(options) - _OPTIONS)
+    if unknown:
+        raise UserError(
+            f"the data spec {part!r} has an unknown option {unknown[0]!r}; known: {', '.join(sorted(_OPTIONS))}."
+        )
+    counts = ("limit", "views", "seed", "start", "repeat")
+    numbers = {name: _number(part, name, options[name]) for name in counts if name in options}
+    repeat = numbers.pop("repeat", 1)
+    if not place:
+        raise UserError("the data spec is empty; name a folder, playroom:train or stickers.")
+    condition = find(options["condition"]).name if "condition" in options else None
+    kind, _, rest = place.partition(":")
+    if "style" in options and kind != "playroom":
+        raise UserError(f"the data spec {part!r} names a style, which only playroom's scenes have.")
+    if kind not in ("playroom", "stickers", "hub"):
+        kind = "address" if is_address(place) else "folder"
+    if idle := sorted(set(options) - _KINDS[kind] - {"hints"}):
+        raise UserError(
+            f"the data spec {part!r} gives {idle[0]}=, which means nothing for this kind of data; what it may say: "
+            f"{', '.join(sorted(_KINDS[kind]))}."
+        )
+    if "hints" in options and kind in ("playroom", "stickers", "hub"):
+        raise UserError(f"the data spec {part!r} names hints=, which is for folders of pictures.")
+    if kind in ("playroom", "stickers"):
+        return [(_generated(kind, rest, part, options, numbers, split, condition), repeat)]
+    limit = numbers.get("limit")
+    if options.get("links", "false") not in ("true", "false"):
+        raise UserError(f"the data spec {part!r} gives links as {options['links']!r}; write links=true.")
+    if is_address(place):
+        return [(_remote(place, options, limit, split, condition), repeat)]
+    if kind == "hub":
+        return [(_on_hub(rest, options, limit, split, condition), repeat)]
+    found = _in_folder(at_home(place), options, limit, split, condition, wordless)
+    return [(source, times * repeat) for source, times in found]
+
+
+def _generated(
+    kind: str,
+    rest: str,
+    part: str,
+    options: dict,
+    numbers: dict,
+    split: str | None,
+    condition: str | None,
+) -> Source:
+    if kind == "stickers":
+        return open_stickers(rest or None, options.get("split", split), condition=condition, **numbers)
+    name, _, count = rest.partition(":")
+    limit = _number(part, "count", count) if count else numbers.get("limit")
+    chosen = name or options.get("split") or split or "train"
+    return open_scenes(chosen, limit, numbers.get("start", 0), options.get("only"), condition, options.get("style"))
+
+
+def _on_hub(name: str, options: dict, limit: int | None, split: str | None, condition: str | None) -> Source:
+    if name.count("/") != 1 or not all(name.split("/")):
+        raise UserError(f"the data spec names {name!r} of the hub; write hub:OWNER/NAME.")
+    place = options.get("config"), options.get("revision")
+    return open_hub(name, options.get("split", split), limit, condition, Columns.of(options), *place)
+
+
+def _remote(address: str, options: dict, limit: int | None, split: str | None, condition: str | None) -> Source:
+    if "hints" in options:
+        raise UserError(
+            f"the data spec {address!r} names hints=, which shards have in a column or a file of their own."
+        )
+    columns = Columns.of(options)
+    return open_remote(address, options.get("split", split), limit, condition, columns, options.get("config"))
+
+
+def _in_folder(
+    folder: Path,
+    options: dict,
+    limit: int | None,
+    split: str | None,
+    condition: str | None,
+    wordless: bool,
+) -> list[tuple[Source, int]]:
+    hints = at_home(options["hints"]) if "hints" in options else None
+    roots = None if options.get("links") == "true" else blobs_of(folder)
+    chosen, columns = options.get("split", split), Columns.of(options)
+    listed = open_folder(folder, chosen, limit, condition, columns, options.get("config"), roots)
+    if listed is None:
+        if "split" in options:
+            raise UserError(f"{folder} has no list and no shards that could tell a split; leave ?split= out.")
+        return [*open_pairs(folder, hints, limit, condition, roots, wordless)]
+    if hints is not None:
+        raise UserError(f"{folder} has a list that names its hints, so hints= cannot be given beside it.")
+    return [(listed, 1)]
+
+
+def _number(part: str, name: str, value: str) -> int:
+    least = 1 if name in ("limit", "views", "count", "repeat") else 0
+    most = _MOST.get(name, 10**9)
+
+    # a text of 5,000 digits is more than int() takes
+    if not (value.isascii() and value.isdecimal() and len(value) < 20 and least <= int(value) <= most):
+        shown = value if len(value) <= 40 else f"{value[:39]}…"
+        raise UserError(
+            f"the data spec {part[:200]!r} gives {name} as {shown!r}; give a whole number from {least} to {most:,}."
+        )
+    return int(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zeroconv.conditions.condition import Condition
 from zeroconv.conditions.hints import annotate, as_picture, brings_hole, hint_rule, open_hint
-from zeroconv.conditions.registry import CONDITIONS, PAPER, find
+from zeroconv.conditions.registry import CONDITIONS, PAPER, find, known
 from zeroconv.conditions.resizing import resize_hint
 from zeroconv.conditions.scores import edge_f1
 
@@ -18,6 +18,7 @@ __all__ = [
     "edge_f1",
     "find",
     "hint_rule",
+    "known",
     "open_hint",
     "resize_hint",
 ]

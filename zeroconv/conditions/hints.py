@@ -9,15 +9,15 @@ from numpy import ndarray
 from PIL import Image
 
 from zeroconv import pictures
-from zeroconv.conditions.registry import CONDITIONS, find
+from zeroconv.conditions.registry import find, known
 from zeroconv.errors import UserError
 from zeroconv.pictures import UNKNOWN, HintRule, Note, Source, warn
 
 
 def hint_rule(condition: str | None) -> HintRule:
     """What alpha and numbers of a condition's hints mean; `UNKNOWN` where the registry has none."""
-    known = {name: c for c in CONDITIONS.values() for name in (c.name, *c.aliases)}
-    return known[condition].opened if condition in known else UNKNOWN
+    entry = known(condition)
+    return UNKNOWN if entry is None else entry.opened
 
 
 def open_hint(source: Source, condition: str | None, name: object = None, note: Note = warn) -> Image.Image:

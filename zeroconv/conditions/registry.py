@@ -240,13 +240,22 @@ _ALL = (
 CONDITIONS: dict[str, Condition] = {condition.name: condition for condition in _ALL}
 PAPER = tuple(condition.name for condition in _ALL if condition.paper)
 
+# every name and alias, in lower case
+_INDEX: dict[str, Condition] = {
+    name.lower(): condition for condition in _ALL for name in (condition.name, *condition.aliases)
+}
+
+
+def known(name: str | None) -> Condition | None:
+    """The condition of a name or alias, upper or lower case; None where the registry has none."""
+    return None if name is None else _INDEX.get(name.lower())
+
 
 def find(name: str) -> Condition:
     """The condition of a name or alias, upper or lower case. Raises UserError with the nearest name."""
-    wanted = name.lower()
-    for condition in CONDITIONS.values():
-        if wanted == condition.name or wanted in condition.aliases:
-            return condition
-    close = difflib.get_close_matches(wanted, CONDITIONS, n=1)
+    condition = known(name)
+    if condition is not None:
+        return condition
+    close = difflib.get_close_matches(name.lower(), _INDEX, n=1)
     meant = f"; did you mean {close[0]!r}?" if close else "."
     raise UserError(f"There is no condition {name!r}; known: {', '.join(CONDITIONS)}{meant}")

@@ -1,7 +1,7 @@
 """Pictures with captions and hints, and what a training run caches of them.
 
-`spec` and `datasets` know no model, so that worker processes start fast; `cache` and `batches` need torch and are imported
-where they are used.
+`spec` and `datasets` know no model, so that worker processes start fast; `cache` and `batches` need
+torch and are imported where they are used.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from zeroconv.backbones import TextStates
-from zeroconv.conditions import CONDITIONS
+from zeroconv.conditions import known
 from zeroconv.data.examples import Examples
 
 
@@ -169,8 +169,8 @@ def mirror_of(condition: str) -> Callable[[Any], Any]:
 
 def mirrors_of(conditions: Iterable[str | None]) -> dict[str | None, Callable[[Any], Any] | None]:
     """The same of each; None where it is not known, or no such hint may be mirrored."""
-    known = {name: c for c in CONDITIONS.values() for name in (c.name, *c.aliases)}
-    return {name: known[name].mirror if name in known else None for name in conditions}
+    found = {name: known(name) for name in conditions}
+    return {name: None if entry is None else entry.mirror for name, entry in found.items()}
 
 
 @lru_cache(maxsize=64)

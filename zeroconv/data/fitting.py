@@ -119,5 +119,5 @@ def middle(image: Image.Image, frame: tuple[int, int]) -> Image.Image:
 
 def resizing_rule(condition: str | None) -> str | None:
     """How hints of a condition are resized; None, a look at the pixels, for one that the registry does not know."""
-    known = {name: c for c in conditions.CONDITIONS.values() for name in (c.name, *c.aliases)}
-    return known[condition].resize if condition in known else None
+    entry = conditions.known(condition)
+    return None if entry is None else entry.resize

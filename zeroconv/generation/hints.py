@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from zeroconv import pictures
-from zeroconv.conditions import CONDITIONS, open_hint, resize_hint
+from zeroconv.conditions import known, open_hint, resize_hint
 from zeroconv.conditions.resizing import with_hole
 from zeroconv.errors import UserError
 
@@ -68,8 +68,8 @@ def _checked(hint: Tensor, size: tuple[int, int], channels: int) -> Tensor:
 
 def _rule(condition: str | None) -> str | None:
     """How hints of a condition are resized; None: as they look."""
-    known = {name: c for c in CONDITIONS.values() for name in (c.name, *c.aliases)}
-    return known[condition].resize if condition in known else None
+    entry = known(condition)
+    return None if entry is None else entry.resize
 
 
 def mask_tensor(mask: Any, size: tuple[int, int]) -> Tensor | None:

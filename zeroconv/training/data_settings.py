@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
-from zeroconv.conditions import CONDITIONS
+from zeroconv.conditions import known
 from zeroconv.errors import without_secrets
 from zeroconv.inputs import at_home
 from zeroconv.training.settings import Strict
@@ -63,7 +63,7 @@ class DataSettings(PictureSettings):
 
     @model_validator(mode="after")
     def _hints_may_be_mirrored(self) -> DataSettings:
-        known = {name: c for c in CONDITIONS.values() for name in (c.name, *c.aliases)}
-        if self.flip and (self.condition not in known or known[self.condition].mirror is None):
+        entry = known(self.condition)
+        if self.flip and (entry is None or entry.mirror is None):
             raise ValueError(f"data.flip is set, but how a hint of {self.condition!r} looks in a mirror is not known")
         return self

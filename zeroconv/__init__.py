@@ -15,26 +15,41 @@ set_waiting()  # torch is imported later, and reads it then
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from zeroconv import checkpoints, conditions, data, evaluation, generation, playroom, rivals, training
+    from zeroconv import (
+        checkpoints,
+        conditions,
+        data,
+        evaluation,
+        generation,
+        playroom,
+        rivals,
+        training,
+    )
+    from zeroconv.annotators import annotate
     from zeroconv.backbones import load_backbone
     from zeroconv.control import ControlNet
     from zeroconv.errors import UserError
+    from zeroconv.evaluation import evaluate
     from zeroconv.generation import Control, generate
+    from zeroconv.training import train
 
 __all__ = [
     "Control",
     "ControlNet",
     "UserError",
     "__version__",
+    "annotate",
     "checkpoints",
     "conditions",
     "data",
+    "evaluate",
     "evaluation",
     "generate",
     "generation",
     "load_backbone",
     "playroom",
     "rivals",
+    "train",
     "training",
 ]
 
@@ -43,8 +58,11 @@ _HOMES = {
     "Control": "zeroconv.generation",
     "ControlNet": "zeroconv.control",
     "UserError": "zeroconv.errors",
+    "annotate": "zeroconv.annotators",
+    "evaluate": "zeroconv.evaluation",
     "generate": "zeroconv.generation",
     "load_backbone": "zeroconv.backbones",
+    "train": "zeroconv.training",
 }
 
 

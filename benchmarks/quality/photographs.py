@@ -27,11 +27,11 @@ def main() -> None:
         hints = [photo]
         for condition in CONDITIONS.values():
             if condition.draw is not None:
-                hints.append(annotators.draw(condition.name, photo))
+                hints.append(annotators.annotate(condition.name, photo))
             if condition.name == "softedge":
-                hints.append(annotators.draw("softedge", photo, "hed"))
+                hints.append(annotators.annotate("softedge", photo, "hed"))
             if condition.name == "pose":
-                skeletons = np.asarray(annotators.draw("pose", photo))
+                skeletons = np.asarray(annotators.annotate("pose", photo))
                 dim = np.asarray(photo) // 4
                 hints.append(Image.fromarray(np.where(skeletons.any(-1, keepdims=True), skeletons, dim)))
         rows.append([hint_of(hint).resize((SIDE, SIDE), Image.Resampling.LANCZOS) for hint in hints])

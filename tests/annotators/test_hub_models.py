@@ -76,7 +76,7 @@ def test_metres_are_turned_into_inverse_depth(tmp_path: Path, pixels: np.ndarray
     metres = by_hand(folder, transformers.GLPNForDepthEstimation, pixels)
     assert metres.std() > 0
     assert np.allclose(hub.depth(pixels, folder), 1 / metres, rtol=1e-4)
-    hint = np.asarray(annotators.draw("depth", Image.fromarray(pixels), folder))[..., 0]
+    hint = np.asarray(annotators.annotate("depth", Image.fromarray(pixels), folder))[..., 0]
     assert hint.flat[int(metres.argmin())] == 255 and hint.flat[int(metres.argmax())] == 0  # the nearest is white
 
 
@@ -160,14 +160,14 @@ def test_classes_of_every_family(make, kind: str, tmp_path: Path, pixels: np.nda
     net, _ = hub._load(folder, "AutoModelForSemanticSegmentation", "AutoModelForUniversalSegmentation")
     assert type(net).__name__ == kind
     with pytest.warns(UserWarning, match="5 classes, not ADE20K's 150"):
-        annotators.draw("segmentation", Image.fromarray(pixels), folder)
+        annotators.annotate("segmentation", Image.fromarray(pixels), folder)
 
 
 def test_more_classes_than_colours_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     wide = lambda pixels, model: (np.full((4, 4), 300, np.uint16), ["?"] * 847)  # noqa: E731
     monkeypatch.setattr(hub, "segmentation", wide)
     with pytest.raises(UserError, match="847 classes"):
-        annotators.draw("segmentation", Image.new("RGB", (4, 4)), "many")
+        annotators.annotate("segmentation", Image.new("RGB", (4, 4)), "many")
 
 
 def test_a_model_of_another_kind_is_told(tmp_path: Path, pixels: np.ndarray) -> None:

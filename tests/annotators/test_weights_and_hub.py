@@ -113,7 +113,7 @@ def test_depth_and_normals_from_a_folder(depth_model: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     found = hub.depth(pixels, depth_model)
     assert found.shape == (40, 60) and found.std() > 0
-    hint = np.asarray(annotators.draw("depth", Image.fromarray(pixels), depth_model))[..., 0]
+    hint = np.asarray(annotators.annotate("depth", Image.fromarray(pixels), depth_model))[..., 0]
     assert (hint.min(), hint.max()) == (0, 255) and hint.flat[found.argmax()] == 255
     normals = annotators.read("normal", Image.fromarray(pixels), depth_model)
     assert np.abs(np.linalg.norm(normals, axis=-1) - 1).max() < 1e-5
@@ -141,7 +141,7 @@ def test_classes_from_a_folder(tmp_path: Path) -> None:
     classes, names = hub.segmentation(pixels, str(tmp_path))
     assert classes.shape == (40, 60) and classes.max() < 5 and len(names) == 5
     with pytest.warns(UserWarning, match="5 classes"):
-        hint = np.asarray(annotators.draw("segmentation", Image.fromarray(pixels), str(tmp_path)))
+        hint = np.asarray(annotators.annotate("segmentation", Image.fromarray(pixels), str(tmp_path)))
     assert len(np.unique(hint.reshape(-1, 3), axis=0)) == len(np.unique(classes))
 
 

@@ -66,7 +66,7 @@ def test_every_source_gives_the_same_picture(kind: str, tmp_path: Path) -> None:
     assert picture_size(source()) == hint_size(source()) == (56, 40)
     wanted = np.asarray(annotate("canny", Image.fromarray(RGB)))
     assert np.array_equal(np.asarray(annotate("canny", source())), wanted)
-    assert np.array_equal(np.asarray(annotators.draw("canny", source())), wanted)
+    assert np.array_equal(np.asarray(annotators.annotate("canny", source())), wanted)
     hint = hint_tensor(source(), (56, 40), "tile")
     assert hint.shape == (3, 40, 56) and np.abs(hint.numpy() - RGB.transpose(2, 0, 1) / 255).max() < 1e-6
     if kind != "tensor of floats":  # a mask of floats is (H, W)

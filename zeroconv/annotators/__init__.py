@@ -16,7 +16,7 @@ from zeroconv.conditions.pose import draw_people
 from zeroconv.errors import UserError
 from zeroconv.pictures import Source, open_picture
 
-__all__ = ["LEARNED", "LearnedAnnotator", "draw", "draw_pose", "fetch", "find_weights", "read"]
+__all__ = ["LEARNED", "LearnedAnnotator", "annotate", "draw_pose", "fetch", "find_weights", "read"]
 
 
 def read(condition: str, image: Source, backend: str | None = None) -> Any:
@@ -47,11 +47,13 @@ def read(condition: str, image: Source, backend: str | None = None) -> Any:
     return {"depth": hub.depth, "normal": hub.normal}[name](pixels, backend)
 
 
-def draw(condition: str, image: Source, backend: str | None = None, **params: Any) -> Image.Image:
-    """The hint of a picture as RGB PIL (RGBA for inpaint): drawn without a network where that is possible and no
-    backend is named, else read by one. `image`: a path, PIL picture, array or tensor, see `pictures.load`.
+def annotate(condition: str, image: Source, backend: str | None = None, **params: Any) -> Image.Image:
+    """The hint of a picture, RGB PIL of the same size (RGBA for inpaint, whose hole is transparent).
 
-    Raises UserError, see `read`.
+    It is drawn without a network where that is possible and no backend is named, else read by one.
+    image: a path, PIL picture, array or tensor, see `pictures.load`. backend: see `read`. params:
+    numbers of the condition, such as low and high of canny. Raises UserError, see `read`, and
+    TypeError for a parameter that the condition does not have.
     """
     entry = conditions.find(condition)
     if backend is None and entry.draw is not None:

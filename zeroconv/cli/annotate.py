@@ -97,7 +97,7 @@ def one(condition: str, source: Path, out: Path, params: dict[str, float], backe
     if backend is not None and params:
         raise UserError("--set is for hints that are drawn; a backend has no parameters.")
 
-    hint = annotators.draw(condition, source, backend, **params)
+    hint = annotators.annotate(condition, source, backend, **params)
     with atomic_write(target) as temporary:
         _save(hint, temporary, target.suffix.lower())
     return {"conditions": [condition], "drawn": 1, "kept": 0, "broken": {}, "out": str(target)}

@@ -308,7 +308,7 @@ def transfer(
     ] = "difference",
 ) -> None:
     """Fit a control to another base, such as a community model: by weight difference, or checked and unchanged."""
-    from zeroconv.cli.controls import control_name
+    from zeroconv.control.naming import control_name
     from zeroconv.control.transfer import transfer_files
 
     transfer_files(control_name(control, old), old, new, out, method)

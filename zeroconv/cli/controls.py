@@ -141,40 +141,17 @@ def _one_each(option: str, values: Sequence[Any], count: int, default: Any) -> l
     return list(values)
 
 
-def control_name(name: str, base: str) -> str:
-    """What `ControlNet.load` knows it by: a bare condition is the one beside the playroom base."""
-    known = known_condition(name)
-    if known and is_playroom(base) and not exists(name):
-        return f"playroom-{known}"
-    if known and not exists(name):
-        raise UserError(
-            f"only the playroom bases bring a control named {name!r}: "
-            f"for --base {base} say which one, as a folder, a file, or a hub id"
-        )
-    return name
-
-
-def is_playroom(base: str) -> bool:
-    """Whether `base` is the playroom or made of it: the embedded controls go with all of them."""
-    from zeroconv.backbones.locate import ASSETS
-    from zeroconv.checkpoints.lora import BASE
-
-    marks = ("model_index.json", BASE)
-    return base.startswith("playroom") and any((ASSETS / base / mark).is_file() for mark in marks)
-
-
 def known_condition(name: str) -> str | None:
     """The registry's own name of a condition or alias, or None."""
-    from zeroconv.conditions import find
+    from zeroconv.conditions import known
 
-    try:
-        return find(name).name
-    except UserError:
-        return None
+    condition = known(name)
+    return None if condition is None else condition.name
 
 
 def load_control(name: str, base: str, backbone: Any) -> Net:
-    """Load the control, or the rival of one, that a user names; see `control_name`."""
+    """Load the control, or the rival of one, that a user names; see `zeroconv.control.naming`."""
+    from zeroconv.control.naming import control_name
     from zeroconv.rivals import load_net
 
     return load_net(control_name(name, base), backbone)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zeroconv.cli.answers import to_json
-from zeroconv.cli.controls import control_name
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write, check_not_input, check_output, is_stdout, is_stream
 
@@ -39,6 +38,7 @@ def run(
     from zeroconv.annotators.placing import reading_on
     from zeroconv.backbones import load_backbone
     from zeroconv.backbones.devices import dtype_name, pick_device, pick_dtype
+    from zeroconv.control.naming import control_name
     from zeroconv.evaluation import evaluate
 
     asked = settings.pop("prompts")

@@ -53,12 +53,12 @@ def draw_hint(condition: str, picture: Source, size: tuple[int, int]) -> Image.I
 
     Drawing first and shrinking afterwards would give lines thinner than the control ever saw.
     """
-    from zeroconv.annotators import draw
+    from zeroconv.annotators import annotate
     from zeroconv.conditions import brings_hole, open_hint
 
     if brings_hole(picture, condition):
         return ImageOps.fit(open_hint(picture, condition), size, method=Image.Resampling.NEAREST)
-    return draw(condition, ImageOps.fit(open_picture(picture), size, method=Image.Resampling.LANCZOS))
+    return annotate(condition, ImageOps.fit(open_picture(picture), size, method=Image.Resampling.LANCZOS))
 
 
 def run(

@@ -139,14 +139,22 @@ class ControlNet(nn.Module):
         dtype: torch.dtype | None = None,
         global_average_pooling: bool | None = None,
     ) -> ControlNet:
-        """Load "playroom-canny" (embedded), a folder of `save` or of diffusers, a hub id, or one weights file.
+        """Load a name, a folder of `save` or of diffusers, a hub id, or one weights file.
 
-        A file may have diffusers' layout or the original one, also inside a whole Stable Diffusion. `backbone`: check
-        that the two fit, and take its device and dtype; a file that holds the difference to its base needs it.
-        float32 unless asked otherwise. `global_average_pooling`: None is as the config says, and on where a file
-        without one is called shuffle. Raises UserError, also for weights that are NaN, naming file and tensor.
+        "canny" and "playroom-canny" are the embedded control of the playroom; the first needs the
+        playroom as its backbone, or none. A file may have diffusers' layout or the original one,
+        also inside a whole Stable Diffusion.
+
+        backbone: check that the two fit, and take its device and dtype; a file that holds the
+        difference to its base needs it. float32 unless asked otherwise. global_average_pooling:
+        None is as the config says, and on where a file without one is called shuffle. Raises
+        UserError, also for weights that are NaN, naming file and tensor.
         """
         return load_control(cls, x, backbone, dtype, global_average_pooling)
+
+    # as diffusers and transformers call them
+    save_pretrained = save
+    from_pretrained = load
 
     @property
     def hint_channels(self) -> int:

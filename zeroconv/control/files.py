@@ -20,6 +20,7 @@ from zeroconv.checkpoints.control_file import POOLED, note_pooling, read_control
 from zeroconv.checkpoints.sharing import own_part
 from zeroconv.checkpoints.strict import check_strict
 from zeroconv.checkpoints.typed import check_types
+from zeroconv.control.naming import control_name
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder, check_output
 from zeroconv.jsonfile import parse_json, to_json
@@ -106,7 +107,8 @@ def load_control(
     """See `ControlNet.load`."""
     if x is None or not str(x):
         raise UserError("no ControlNet was named; give an embedded name, a folder, a hub id or a weights file.")
-    path = locate(os.fspath(x), "ControlNet", ("config.json", "diffusion_pytorch_model*"))
+    name = control_name(os.fspath(x), None if backbone is None else backbone.name)
+    path = locate(name, "ControlNet", ("config.json", "diffusion_pytorch_model*"))
     found = read_control(path)
     if global_average_pooling is None:
         note_pooling(found)

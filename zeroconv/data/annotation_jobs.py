@@ -133,4 +133,4 @@ def _draw(job: Job, condition: str, image: Image.Image) -> tuple[Image.Image, tu
         people = tuple(person.keypoints for person in found)
         return annotators.draw_pose(people, image.size), people
     backend = job.backend if job.needs(condition) else None
-    return annotators.draw(condition, image, backend, **job.params), None
+    return annotators.annotate(condition, image, backend, **job.params), None

@@ -10,6 +10,7 @@ Columns of a report:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,7 +51,7 @@ class Shown:
 
 
 def evaluate(
-    control: str | Net,
+    control: str | os.PathLike | Net,
     *,
     data: str = "playroom:test",
     base: str | Backbone = "playroom",
@@ -86,7 +87,7 @@ def evaluate(
     if prompts not in PROMPTS:
         raise UserError(f"There is no prompt setting {prompts!r}; choose from {', '.join(PROMPTS)}.")
     backbone = load_backbone(base) if isinstance(base, str) else base
-    net = load_net(control, backbone) if isinstance(control, str) else control
+    net = load_net(control, backbone) if isinstance(control, str | os.PathLike) else control
     condition = condition_of(net)
     common = {} if common is None else common
 
@@ -127,7 +128,7 @@ def evaluate(
     more = [controlled(varied, 10_000 * k) for k in (1, 2, 3)] if varied else []
     told = PROMPTS[prompts] == "own" and data.startswith("playroom")
     report = {
-        "control": control if isinstance(control, str) else "given",
+        "control": str(control) if isinstance(control, str | os.PathLike) else "given",
         "condition": condition,
         "base": backbone.name,
         "data": without_secrets(str(data)),

@@ -15,6 +15,7 @@ from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.reading import read_config, read_state_dict
 from zeroconv.checkpoints.strict import check_strict
 from zeroconv.control import ControlNet
+from zeroconv.control.naming import control_name
 from zeroconv.errors import UserError
 from zeroconv.rivals.base import CLASS_NAME, HINT_FORMS, WEIGHTS, Rival
 from zeroconv.rivals.concat import Concat
@@ -89,7 +90,7 @@ def is_rival(path: Path) -> bool:
 
 def load_net(x: str | os.PathLike, backbone: Backbone, dtype: torch.dtype | None = None) -> Net:
     """A ControlNet by all that `ControlNet.load` takes, or a rival by its folder; whichever it is."""
-    path = locate(os.fspath(x), "ControlNet", ("config.json", "diffusion_pytorch_model*"))
+    path = locate(control_name(os.fspath(x), backbone.name), "ControlNet", ("config.json", "diffusion_pytorch_model*"))
     if is_rival(path):
         return load_rival(path, cast(UNetBackbone, backbone), dtype)
     return ControlNet.load(x, backbone=backbone, dtype=dtype)

@@ -57,22 +57,48 @@ def train_command(recipe_path: str | os.PathLike, overrides: Sequence[str] = (),
     Ctrl-C, SIGTERM or SIGHUP while the data is prepared loses at most the shard at work; later it saves the run's
     state. Either raises Interrupted, unless the run is finished.
     """
-    values = read_recipe(recipe_path, overrides)
+    recipe = _recipe_of(recipe_path, overrides)
     with stopped_at_once():
-        if "lora" in values:
-            from zeroconv.training.lora import train_lora
-
-            return train_lora(check_recipe(LoraRecipe, values, str(recipe_path)), resume=resume)
-        return train(parse_recipe(values, str(recipe_path)), resume=resume)
+        return train(recipe, resume)
 
 
-def train(recipe: Recipe, resume: bool = True, say: Say | None = None) -> Path:
-    """Train a ControlNet as the recipe says, or go on with a run that its folder holds; returns the folder.
+def _recipe_of(path: str | os.PathLike, overrides: Sequence[str]) -> Recipe | LoraRecipe:
+    values = read_recipe(path, overrides)
+    if "lora" in values:
+        return check_recipe(LoraRecipe, values, str(path))
+    return parse_recipe(values, str(path))
 
-    `say` hears one line of progress at a time (default: prints it). `resume=False`: refuse to go on with an old run.
-    Raises UserError for whatever is wrong with recipe, data, model or folder, and Interrupted, a KeyboardInterrupt,
-    where a signal stopped the run: it is saved, and the same call goes on.
+
+def train(
+    recipe: str | os.PathLike | Recipe | LoraRecipe,
+    resume: bool = True,
+    say: Say | None = None,
+    overrides: Sequence[str] = (),
+) -> Path:
+    """Train as a recipe says, or go on with a run that its folder holds; returns the folder.
+
+    recipe: the path of a YAML file, or one that is read already. With `lora` it trains the base
+    itself, see `zeroconv.training.lora`; any other trains a ControlNet. overrides: changes to a
+    file's settings, such as "training.steps=2000".
+
+    `say` hears one line of progress at a time (default: prints it). `resume=False`: refuse to go
+    on with an old run. Raises UserError for whatever is wrong with recipe, data, model or folder,
+    and Interrupted, a KeyboardInterrupt, where a signal stopped the run: it is saved, and the same
+    call goes on.
     """
+    if isinstance(recipe, str | os.PathLike):
+        recipe = _recipe_of(recipe, overrides)
+    elif overrides:
+        raise UserError("overrides change the settings of a recipe's file; this recipe is no file")
+    if isinstance(recipe, LoraRecipe):
+        from zeroconv.training.lora import train_lora
+
+        return train_lora(recipe, resume, say)
+    return _train_control(recipe, resume, say)
+
+
+def _train_control(recipe: Recipe, resume: bool, say: Say | None) -> Path:
+    """`train`, of a ControlNet or a rival of it."""
     import torch
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration

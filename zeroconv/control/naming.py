@@ -1,0 +1,32 @@
+"""What a user calls a control: "canny" is the one that comes with the playroom base."""
+
+from __future__ import annotations
+
+from zeroconv.backbones.locate import ASSETS
+from zeroconv.checkpoints.lora import BASE
+from zeroconv.conditions import known
+from zeroconv.errors import UserError
+from zeroconv.words import exists
+
+
+def control_name(name: str, base: str | None = None) -> str:
+    """What `locate` knows a control by: a bare condition is the control of the playroom base.
+
+    base: the backbone's name; None stands for the playroom. A file or folder of that name comes
+    first. Raises UserError for a bare condition with a base that brings no controls.
+    """
+    condition = known(name)
+    if condition is None or exists(name):
+        return name
+    if base is None or is_playroom(base):
+        return f"playroom-{condition.name}"
+    raise UserError(
+        f"only the playroom bases bring a control named {name!r}: "
+        f"for the base {base} say which one, as a folder, a file, or a hub id"
+    )
+
+
+def is_playroom(base: str) -> bool:
+    """Whether `base` is the playroom or made of it: the embedded controls go with all of them."""
+    marks = ("model_index.json", BASE)
+    return base.startswith("playroom") and any((ASSETS / base / mark).is_file() for mark in marks)

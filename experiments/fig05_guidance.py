@@ -49,8 +49,8 @@ def main() -> None:
     rows = []
     for key in settings():
         prompts, mode, scale = key
-        weights = [c.scale / 8 for c in net.connections] if mode == DIVIDED else None
-        controls, guidance = [Control(net, hints, weights=weights)], "cond" if mode == DIVIDED else mode
+        scales = [c.scale / 8 for c in net.connections] if mode == DIVIDED else None
+        controls, guidance = [Control(net, hints, connection_scales=scales)], "cond" if mode == DIVIDED else mode
         images[key] = make(prompts_of(pairs, prompts), controls, guidance=guidance, cfg=scale)
         it: dict[str, Any] = {
             "fidelity": measures.fidelity(condition, pairs, images[key], metric),

@@ -48,7 +48,7 @@ def measure(couple: tuple[str, str], count: int, make: Maker) -> tuple[dict[str,
         made = {}
         for name in WEIGHTS if setting == CONFLICT else AGREEING:
             hinted = zip(nets, wanted, WEIGHTS[name], strict=True)
-            controls = [Control(net, [p.hint for p in pairs], weight=weight) for net, pairs, weight in hinted if weight]
+            controls = [Control(net, [p.hint for p in pairs], scale=weight) for net, pairs, weight in hinted if weight]
             made[name] = make(prompts, controls)
         found[setting] = {name: scores_of(couple, wanted, images) for name, images in made.items()}
         print(couple, setting, flush=True)

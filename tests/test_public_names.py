@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import tomllib
 from pathlib import Path
 
@@ -49,11 +48,10 @@ def test_annotate_passes_parameters_and_refuses_unknown_names(photo) -> None:
 
 def test_train_takes_the_path_of_a_recipe_or_a_recipe(tmp_path) -> None:
     (tmp_path / "bad.yaml").write_text("out: here\nnonsense: 1\n")
-    with pytest.raises(UserError, match="bad.yaml: "):
+    with pytest.raises(UserError, match=r"bad\.yaml: "):
         zeroconv.train(tmp_path / "bad.yaml")
-    with pytest.raises(UserError, match="bad.yaml: "):
+    with pytest.raises(UserError, match=r"bad\.yaml: "):
         zeroconv.train(str(tmp_path / "bad.yaml"), overrides=["training.steps=3"])
-    assert list(inspect.signature(zeroconv.train).parameters)[0] == "recipe"
 
 
 def test_evaluate_knows_a_control_by_its_condition() -> None:

@@ -40,6 +40,7 @@ def main() -> None:
     backbone = load_backbone("playroom")
     before = ControlNet.from_backbone(backbone, condition="canny")
     options: dict[str, Any] = {"data": "stickers", "base": backbone, "count": arguments.count, "steps": 12, "varied": 0}
+    options["guidance"] = "resolution"
     untrained = evaluate(before, count_none=0, **options)["metrics"]["f1_1px"]
     shown: list[Shown] = []
     trained = evaluate(str(arguments.out / "control"), count_none=0, pictures=shown, **options)["metrics"]["f1_1px"]

@@ -160,7 +160,7 @@ def test_numbers_that_make_no_sense(generate, option: str, value: object) -> Non
     assert str(value) in generate(option, value)
 
 
-@pytest.mark.parametrize(("option", "value"), [("--start", 0.9), ("--end", -0.1), ("--weight", "nan")])
+@pytest.mark.parametrize(("option", "value"), [("--start", 0.9), ("--end", -0.1), ("--scale", "nan")])
 def test_windows_and_weights_that_make_no_sense(
     generate, models: Path, photo: Path, option: str, value: object
 ) -> None:

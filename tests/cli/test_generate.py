@@ -38,7 +38,7 @@ def test_control_changes_the_picture_and_its_weight_how_much(
     draw_hint("canny", open_picture(photo), (64, 64)).save(hint)
     control = ("--control", f"{models / 'canny'}={hint}")
     generate("a ball", "--out", tmp_path / "none.png")
-    generate("a ball", *control, "--weight", 0, "--out", tmp_path / "zero.png")
+    generate("a ball", *control, "--scale", 0, "--out", tmp_path / "zero.png")
     generate("a ball", *control, "--out", tmp_path / "full.png")
     generate("a ball", *control, "--end", 0.5, "--out", tmp_path / "half.png")
     assert (pixels(tmp_path / "none.png") == pixels(tmp_path / "zero.png")).all()
@@ -83,13 +83,13 @@ def test_several_pictures_count_their_seeds_and_say_so(generate, tmp_path: Path)
 def test_a_picture_says_how_to_make_it_again(generate, models: Path, photo: Path, tmp_path: Path) -> None:
     control = f"{models / 'canny'}:{photo}"
     generate(
-        "a ball", "--control", control, "--weight", 0.5, "--scheduler", "ddim", "--seed", 3, "--out", tmp_path / "a.png"
+        "a ball", "--control", control, "--scale", 0.5, "--scheduler", "ddim", "--seed", 3, "--out", tmp_path / "a.png"
     )
     about = read_info(tmp_path / "a.png")
     assert about["prompt"] == "a ball"
     assert about["seed"] == 3
     assert about["scheduler"] == "ddim"
-    assert about["controls"][0]["weight"] == 0.5
+    assert about["controls"][0]["scale"] == 0.5
     assert "Seed: 3" in Image.open(tmp_path / "a.png").info["parameters"]
 
 
@@ -98,7 +98,7 @@ def test_two_controls_add_up(generate, models: Path, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), "gray").save(tmp_path / "b.png")
     one, two = f"{models / 'canny'}={tmp_path / 'a.png'}", f"{models / 'depth'}={tmp_path / 'b.png'}"
     generate("x", "--control", one, "--out", tmp_path / "1.png")
-    generate("x", "--control", one, "--control", two, "--weight", 1, "--weight", 0, "--out", tmp_path / "10.png")
+    generate("x", "--control", one, "--control", two, "--scale", 1, "--scale", 0, "--out", tmp_path / "10.png")
     generate("x", "--control", one, "--control", two, "--out", tmp_path / "11.png")
     assert (pixels(tmp_path / "1.png") == pixels(tmp_path / "10.png")).all()
     assert (pixels(tmp_path / "1.png") != pixels(tmp_path / "11.png")).any()

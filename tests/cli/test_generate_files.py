@@ -133,7 +133,7 @@ def test_a_prompt_that_is_no_text_is_refused(generate, tmp_path, prompt) -> None
 
 
 def test_what_belongs_to_a_control_is_refused_without_one(generate, tmp_path) -> None:
-    for option, value in (("--weight", 0.5), ("--start", 0.1), ("--mode", "prompt"), ("--mask", "x.png")):
+    for option, value in (("--scale", 0.5), ("--start", 0.1), ("--mode", "prompt"), ("--mask", "x.png")):
         refused(generate("a ball", option, value, "--out", tmp_path / "a.png"), option, "--control")
 
 

@@ -1,4 +1,4 @@
-"""Weights over time, space, pictures and connections, and A1111's modes: pure functions, then whole pictures."""
+"""Scales over time, space, pictures and connections: pure functions, then whole pictures."""
 
 from __future__ import annotations
 
@@ -29,27 +29,6 @@ def hint():
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
 
 
-def test_curves_by_hand():
-    assert [compose.weight_at("linear_down", f) for f in (0, 0.25, 1)] == [1, 0.75, 0]
-    assert [compose.weight_at("linear_up", f) for f in (0, 0.25, 1)] == [0, 0.25, 1]
-    assert compose.weight_at("cosine_down", 0.5) == pytest.approx(0.5) == compose.weight_at("cosine_up", 0.5)
-    points = [(0.2, 1.0), (0.6, 0.0), (0.8, 2.0)]
-    assert [compose.weight_at(points, f) for f in (0, 0.2, 0.4, 0.7, 1)] == pytest.approx([1, 1, 0.5, 1, 2])
-    for bad in ("wavy", [(0.5, 1), (0.1, 1)], [(0, float("nan"))], [(0, 1), (2, 1)], []):
-        with pytest.raises(UserError, match="curve"):
-            compose.check_curve(bad)
-
-
-def test_a1111s_modes(backbone):
-    n = len(backbone.connections)
-    assert compose.mode_weights("balanced", backbone.connections) == ([1.0] * n, True)
-    soft, both = compose.mode_weights("prompt", backbone.connections)
-    assert both and soft[-1] == 1 and soft[0] == pytest.approx(0.825 ** (n - 1))
-    assert compose.mode_weights("control", backbone.connections) == (soft, False)
-    with pytest.raises(UserError, match="balanced"):
-        compose.mode_weights("mine", backbone.connections)
-
-
 def test_masks_are_means_over_cells(backbone):
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., :36] = 1  # four and a half of eight latents wide
@@ -58,14 +37,14 @@ def test_masks_are_means_over_cells(backbone):
     assert small[0][0, 0, 0].tolist() == [1, 1, 1, 1, 0.5, 0, 0, 0]
 
 
-def test_residuals_are_weighed(backbone):
+def test_residuals_are_scaled(backbone):
     residuals = [torch.ones(2, 3, 4, 4), torch.tensor(0.0)]
     mask = torch.zeros(1, 1, 4, 4)
     mask[..., 0] = 1
-    weighed = compose.weigh(residuals, [2.0, 5.0], 0.5, torch.tensor([1.0, 3.0]), [mask, mask])
-    assert weighed[0][:, 0, 0].tolist() == [[1, 0, 0, 0], [3, 0, 0, 0]] and weighed[1] == 0
+    scaled = compose.scaled(residuals, [2.0, 5.0], 0.5, torch.tensor([1.0, 3.0]), [mask, mask])
+    assert scaled[0][:, 0, 0].tolist() == [[1, 0, 0, 0], [3, 0, 0, 0]] and scaled[1] == 0
     # both halves of guidance: the pictures' weights come twice
-    twice = compose.weigh([torch.ones(4, 1, 1, 1)], [1.0], pictures=torch.tensor([1.0, 3.0]))
+    twice = compose.scaled([torch.ones(4, 1, 1, 1)], [1.0], pictures=torch.tensor([1.0, 3.0]))
     assert twice[0].flatten().tolist() == [1, 3, 1, 3]
 
 
@@ -74,14 +53,14 @@ def pictures(backbone, net, hint, **options):
     return torch.stack(generate(backbone, ["a", "b"], [Control(net, hint, **options)], **chosen))
 
 
-def test_a_weight_a_picture_is_that_weight_alone(backbone, net, hint):
-    both = pictures(backbone, net, hint, weight=[0.3, 1.0])
-    assert torch.allclose(both[0], pictures(backbone, net, hint, weight=0.3)[0], atol=1e-5)
-    assert torch.allclose(both[1], pictures(backbone, net, hint, weight=1.0)[1], atol=1e-5)
+def test_a_scale_a_picture_is_that_scale_alone(backbone, net, hint):
+    both = pictures(backbone, net, hint, scale=[0.3, 1.0])
+    assert torch.allclose(both[0], pictures(backbone, net, hint, scale=0.3)[0], atol=1e-5)
+    assert torch.allclose(both[1], pictures(backbone, net, hint, scale=1.0)[1], atol=1e-5)
     plain = torch.stack(generate(backbone, ["a", "b"], steps=3, seed=5, output="tensor"))
-    assert torch.equal(pictures(backbone, net, hint, weight=[0.0, 0.0]), plain)
-    with pytest.raises(UserError, match="3 weights"):
-        pictures(backbone, net, hint, weight=[1, 2, 3])
+    assert torch.equal(pictures(backbone, net, hint, scale=[0.0, 0.0]), plain)
+    with pytest.raises(UserError, match="3 scales"):
+        pictures(backbone, net, hint, scale=[1, 2, 3])
 
 
 def test_a_mask_everywhere_is_none_and_nowhere_is_no_control(backbone, net, hint):
@@ -97,11 +76,11 @@ def test_a_mask_everywhere_is_none_and_nowhere_is_no_control(backbone, net, hint
 def test_two_controls_add_up_in_any_order(backbone, net, hint):
     other = randomise_(ControlNet.from_backbone(backbone, condition="depth"), 0.2, seed=11)
     options = {"steps": 2, "seed": 1, "guidance": "both", "output": "tensor"}
-    a, b = Control(net, hint), Control(other, hint, weight=0.5)
+    a, b = Control(net, hint), Control(other, hint, scale=0.5)
     one, two = (generate(backbone, "x", order, **options)[0] for order in ([a, b], [b, a]))
     assert torch.allclose(one, two, atol=1e-5)
     assert not torch.allclose(one, generate(backbone, "x", [a], **options)[0], atol=1e-3)
-    half = [Control(net, hint, weight=0.5)] * 2  # the same twice at half weight is once at full weight
+    half = [Control(net, hint, scale=0.5)] * 2  # the same twice at half weight is once at full weight
     assert torch.allclose(
         generate(backbone, "x", half, **options)[0], generate(backbone, "x", [a], **options)[0], atol=1e-4
     )

@@ -171,4 +171,4 @@ def test_a_saved_rival_is_measured_like_a_control(backbone, tmp_path):
     f1 = report["metrics"]["f1_1px"]
     assert report["condition"] == "canny" and f1["own"] == f1["none"]
     with pytest.raises(UserError, match="choose both or cond"):
-        evaluate(str(tmp_path / "side"), **options)
+        evaluate(str(tmp_path / "side"), guidance="resolution", **options)

@@ -78,7 +78,7 @@ def test_whatever_decides_a_picture_is_in_its_name(backbone, net, calls, tmp_pat
         (["a"], [Control(net, one)], [0], {}),
         (["b"], [Control(net, one)], [0], {}),
         (["a"], [Control(net, other)], [0], {}),
-        (["a"], [Control(net, one, weight=0.5)], [0], {}),
+        (["a"], [Control(net, one, scale=0.5)], [0], {}),
         (["a"], [Control(net, one, end=0.5)], [0], {}),
         (["a"], [Control(net, one), Control(net, other)], [0], {}),
         (["a"], [], [0], {}),

@@ -46,7 +46,7 @@ ARGUMENTS = {
     "latents": [3, "x", np.zeros(4), torch.zeros(4), torch.full((1, 4, 8, 8), nan), torch.zeros(1, 4, 8, 8).int()],
     "count": NO_WHOLE,
     "batch_size": NO_WHOLE,
-    "connection_weights": [3, b"x", "no such rule", [1.0], [nan] * 13, ["1"] * 13, GENERATOR],
+    "connection_scales": [3, b"x", "no such rule", [1.0], [nan] * 13, ["1"] * 13, GENERATOR],
     "callback": [3, "x"],
     "finished": [3, "x"],
     "output": [*NO_NAME, "np"],
@@ -55,10 +55,10 @@ ARGUMENTS = {
 CONTROL = {
     "net": [None, "canny", 3, torch.nn.Linear(2, 2)],
     "hint": NO_PICTURE,
-    "weight": [*NO_NUMBER, [nan], ["1"], [1.0, 2.0, 3.0]],
+    "scale": [*NO_NUMBER, [nan], ["1"], [1.0, 2.0, 3.0]],
     "start": [*NO_NUMBER, -0.1, 1.1],
     "end": [*NO_NUMBER, -0.1, 0],
-    "weights": [3, b"x", "no such rule", [1.0], [nan] * 13, ["1"] * 13],
+    "connection_scales": [3, b"x", "no such rule", [1.0], [nan] * 13, ["1"] * 13],
     "curve": [None, 3, "no such curve", [3], [(0, "x")], [(nan, 1)], []],
     "mask": [v for v in NO_PICTURE if v is not None],
     "mode": [3, b"balanced", "no such mode"],
@@ -71,8 +71,8 @@ def cases(table: dict) -> list:
         pytest.param(name, value, id=f"{name} {type(value).__name__} {ascii(value)[:25]}")
         for name, values in table.items()
         for value in values
-        # NumPy's numbers and lists of one weight a picture are no mistakes
-        if not (name == "weight" and value == [3.0])
+        # NumPy's numbers and lists of one scale a picture are no mistakes; None is the base's own
+        if not ((name == "scale" and value == [3.0]) or (name in ("guidance", "cfg") and value is None))
     ]
 
 
@@ -89,8 +89,7 @@ def test_generate_refuses_an_argument_and_names_it(backbone, name, value) -> Non
     few = {"steps": 1, "cfg": 1.0}
     prompt = {} if name == "prompt" else {"prompt": "a"}
     sentence = refused(name, lambda: generate(backbone, **{**few, **prompt, name: value}))
-    said = {"guidance": "guidance", "scheduler": "scheduler", "connection_weights": "weights"}.get(name, name)
-    assert said.rstrip("s") in sentence or (said == "weights" and "guidance" in sentence), sentence
+    assert name.rstrip("s") in sentence, sentence
 
 
 @pytest.mark.parametrize(("name", "value"), cases(CONTROL))
@@ -98,7 +97,7 @@ def test_generate_refuses_a_control_and_names_its_part(backbone, net, name, valu
     sound = {"net": net, "hint": Image.new("RGB", (64, 64))}
     control = Control(**{**sound, name: value})
     sentence = refused(name, lambda: generate(backbone, "a", [control], steps=1, cfg=1.0))
-    words = {"start": ("start", "window"), "end": ("end", "window"), "weights": ("weights", "guidance")}
+    words = {"start": ("start", "window"), "end": ("end", "window")}
     # a path is its own name
     named = (*words.get(name, (name.split("_")[0],)), "no such.png")
     assert any(word in sentence.lower() for word in named), sentence

@@ -69,9 +69,7 @@ def compare(pair, scheduler: str, theirs: dict, ours: dict, control_options: dic
 def test_both_equals_diffusers(pair, scheduler):
     theirs = {"guidance_scale": 5.0, "controlnet_conditioning_scale": 0.7, "negative_prompt": ["blur", "dark"]}
     assert (
-        compare(
-            pair, scheduler, theirs, {"guidance": "both", "cfg": 5.0, "negative": ["blur", "dark"]}, {"weight": 0.7}
-        )
+        compare(pair, scheduler, theirs, {"guidance": "both", "cfg": 5.0, "negative": ["blur", "dark"]}, {"scale": 0.7})
         < 1e-3
     )
 
@@ -84,5 +82,5 @@ def test_the_window_equals_diffusers(pair, window):
 
 
 def test_guess_equals_diffusers_with_its_own_weights(pair):
-    ours = {"guidance": "guess", "cfg": 5.0, "connection_weights": torch.logspace(-1, 0, 13).tolist()}
+    ours = {"guidance": "guess", "cfg": 5.0, "connection_scales": torch.logspace(-1, 0, 13).tolist()}
     assert compare(pair, "ddim", {"guidance_scale": 5.0, "guess_mode": True}, ours, {}) < 1e-3

@@ -19,7 +19,7 @@ ABOUT = {
     "base": "playroom",
     "width": 64,
     "height": 64,
-    "controls": [{"name": "canny", "weight": 0.8, "start": 0.0, "end": 0.6}],
+    "controls": [{"name": "canny", "scale": 0.8, "start": 0.0, "end": 0.6}],
 }
 
 

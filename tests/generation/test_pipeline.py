@@ -11,7 +11,7 @@ from tests.helpers.tiny import randomise_, tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import MODES, SCHEDULERS, Control, generate
-from zeroconv.generation.guidance import connection_weights
+from zeroconv.generation.guidance import connection_scales
 from zeroconv.generation.sampling import Guide, make_scheduler, predict
 
 
@@ -74,13 +74,13 @@ def test_trailing_steps_begin_at_the_last_timestep(backbone, name, monkeypatch):
 
 def test_a_control_may_have_a_rule_of_its_own(backbone, trained):
     def made(weights):
-        controls = [Control(trained, hint(), weights=weights), Control(trained, hint(1))]
+        controls = [Control(trained, hint(), connection_scales=weights), Control(trained, hint(1))]
         return pixels(generate(backbone, "a", controls, guidance="cond", steps=2))
 
     for rule in MODES:
-        assert np.array_equal(made(rule), made(connection_weights(rule, backbone.connections)))
+        assert np.array_equal(made(rule), made(connection_scales(rule, backbone.connections)))
     assert not np.array_equal(made("resolution"), made(None))
-    with pytest.raises(UserError, match="no guidance 'deep'"):
+    with pytest.raises(UserError, match="no rule 'deep'"):
         made("deep")
 
 
@@ -97,7 +97,7 @@ def test_the_picture_answers_to_hint_prompt_and_negative(backbone, trained):
 @pytest.mark.parametrize("guidance", MODES)
 def test_guidance_modes_differ_and_follow_the_weight(backbone, trained, guidance):
     def make(mode, weight):
-        return pixels(generate(backbone, "a", [Control(trained, hint(), weight=weight)], steps=2, guidance=mode, cfg=3))
+        return pixels(generate(backbone, "a", [Control(trained, hint(), scale=weight)], steps=2, guidance=mode, cfg=3))
 
     assert not np.array_equal(make(guidance, 1.0), make(guidance, 0.5))
     others = [make(mode, 1.0) for mode in MODES if mode != guidance]
@@ -123,7 +123,7 @@ class Counting:
         monkeypatch.setattr(net, "embed_hint", counted_embed)
 
 
-@pytest.mark.parametrize(("options", "calls"), [({}, 10), ({"start": 0.5}, 5), ({"end": 0.3}, 3), ({"weight": 0.0}, 0)])
+@pytest.mark.parametrize(("options", "calls"), [({}, 10), ({"start": 0.5}, 5), ({"end": 0.3}, 3), ({"scale": 0.0}, 0)])
 def test_a_control_outside_its_window_or_without_weight_does_not_run(backbone, trained, monkeypatch, options, calls):
     counting = Counting(trained, monkeypatch)
     generate(backbone, "a", [Control(trained, hint(), **options)], steps=10, scheduler="ddim")
@@ -133,7 +133,7 @@ def test_a_control_outside_its_window_or_without_weight_does_not_run(backbone, t
 
 def test_several_controls_add_up(backbone, trained):
     def make(*weights):
-        controls = [Control(trained, hint(), weight=w) for w in weights]
+        controls = [Control(trained, hint(), scale=w) for w in weights]
         return generate(backbone, "a", controls, steps=2, output="tensor")[0]
 
     assert (make(0.75, 0.25) - make(1.0)).abs().max() < 1e-4
@@ -209,7 +209,7 @@ def test_v_prediction_runs_and_differs():
         ({"height": 63}, "multiple of 8"),
         ({"count": 0}, "count is 0"),
         ({"negative": ["a", "b", "c"]}, "3 negative prompts"),
-        ({"connection_weights": [1.0], "controls": 1}, "1 connection weights"),
+        ({"connection_scales": [1.0], "controls": 1}, "1 connection_scales"),
         ({"controls": 1, "start": 0.6, "end": 0.4}, "0.6 to 0.4"),
         ({"controls": 1, "hint": "edges.png"}, "no picture at edges.png"),
         ({"latents": torch.zeros(1, 4, 3, 3)}, "latents have shape"),

@@ -99,13 +99,13 @@ def test_conditional_only_leaves_the_other_half_alone(backbone):
 @pytest.mark.parametrize(
     ("changes", "options", "says"),
     [
-        ({}, {}, "guidance 'resolution' weighs residuals"),
-        ({}, {"guidance": "guess"}, "guidance 'guess' weighs residuals"),
-        ({"weight": 0.5}, {"guidance": "cond"}, "weight weighs residuals"),
-        ({"curve": "linear_down"}, {"guidance": "cond"}, "curve weighs residuals"),
-        ({"mask": torch.ones(64, 64)}, {"guidance": "cond"}, "mask weighs residuals"),
-        ({"mode": "prompt"}, {"guidance": "cond"}, "mode weighs residuals"),
-        ({}, {"guidance": "cond", "connection_weights": [1.0] * 13}, "weights weighs residuals"),
+        ({}, {"guidance": "resolution"}, "guidance 'resolution' scales residuals"),
+        ({}, {"guidance": "guess"}, "guidance 'guess' scales residuals"),
+        ({"scale": 0.5}, {"guidance": "cond"}, "scale is about residuals"),
+        ({"curve": "linear_down"}, {"guidance": "cond"}, "curve is about residuals"),
+        ({"mask": torch.ones(64, 64)}, {"guidance": "cond"}, "mask is about residuals"),
+        ({"mode": "prompt"}, {"guidance": "cond"}, "mode is about residuals"),
+        ({}, {"guidance": "cond", "connection_scales": [1.0] * 13}, "connection_scales is about residuals"),
     ],
 )
 def test_what_needs_residuals_is_refused(backbone, changes, options, says):

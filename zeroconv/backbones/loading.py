@@ -3,6 +3,7 @@ LoRAs merged in."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from zeroconv.backbones.building import build_text_encoder, build_unet, build_vae
 from zeroconv.backbones.encoder import check_latents
-from zeroconv.backbones.locate import locate
+from zeroconv.backbones.locate import ASSETS, locate
+from zeroconv.backbones.protocol import Defaults
 from zeroconv.backbones.unet import DEFAULT_SCHEDULER, UNetBackbone
 from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.identify import kind_of_config, plain_state
@@ -120,6 +122,7 @@ def _load_folder(
         [load_tokenizer(folder / sub.name.replace("text_encoder", "tokenizer")) for sub in texts],
         scheduler,
         name=name,
+        defaults=_defaults_of(folder),
     )
 
 
@@ -137,6 +140,24 @@ def check_schedule(config: dict, where: Path) -> None:
         raise UserError(
             f"{where}: trained_betas has {len(betas):,} entries, but it needs one for each of the num_train_timesteps."
         )
+
+
+# what the figures of the playroom are published with
+PLAYROOM = Defaults("cond", 4.0)
+
+
+def _defaults_of(folder: Path) -> Defaults:
+    """The playroom's for a base that reads the playroom's words, also one trained on from it."""
+    words = _vocabulary(folder)
+    return PLAYROOM if words and words == _vocabulary(ASSETS / "playroom") else Defaults()
+
+
+def _vocabulary(folder: Path) -> dict[str, int] | None:
+    try:
+        file = folder / "tokenizer" / "tokenizer.json"
+        return json.loads(file.read_text(encoding="utf-8"))["model"]["vocab"]
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return None  # it has none of this form, or a damaged one, which `load_tokenizer` tells
 
 
 def _check_folder(folder: Path) -> None:

@@ -56,6 +56,14 @@ class TextStates:
         return TextStates(**changed)
 
 
+@dataclass(frozen=True)
+class Defaults:
+    """How pictures of a model are made where nothing else is asked: as diffusers and A1111 do it."""
+
+    guidance: str = "both"  # a name of `zeroconv.generation.MODES`
+    cfg: float = 7.5
+
+
 class Encoder(Protocol):
     """A trainable copy of a backbone's encoder: an `nn.Module` that is called like `Backbone.encode`.
 
@@ -77,6 +85,7 @@ class Backbone(Protocol):
     prediction_type: Literal["epsilon", "v_prediction"]
     alphas_cumprod: Tensor  # (T,) float32, on the CPU
     scheduler_config: dict
+    defaults: Defaults
 
     @property
     def connections(self) -> tuple[Connection, ...]: ...

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from zeroconv.backbones.encoder import UNetEncoder, check_latents, check_supported
 from zeroconv.backbones.numbers import check_numbers
-from zeroconv.backbones.protocol import Connection, TextStates
+from zeroconv.backbones.protocol import Connection, Defaults, TextStates
 from zeroconv.errors import UserError
 
 
@@ -32,10 +32,11 @@ class UNetBackbone:
         tokenizers: Sequence[Any] = (),
         scheduler_config: dict | None = None,
         name: str = "backbone",
+        defaults: Defaults | None = None,
     ) -> None:
         self._unet, self._vae = unet, vae
         self.text_encoders, self.tokenizers = list(text_encoders or ()), list(tokenizers or ())
-        self.name = name
+        self.name, self.defaults = name, defaults or Defaults()
         for module in self._modules():
             module.requires_grad_(False).eval()
         if unet is not None:

@@ -63,10 +63,11 @@ def root(
 def generate(
     prompt: Annotated[list[str], Argument(help="One prompt or several.")],
     control: Control = None,
-    weight: Annotated[
+    scale: Annotated[
         list[float] | None,
         Option(min=-100, max=100, help=f"Strength of a control, 1 by default. {OneEach}"),
     ] = None,
+    weight: Annotated[list[float] | None, Option(min=-100, max=100, hidden=True)] = None,
     start: Annotated[
         list[float] | None,
         Option(min=0, max=1, help=f"Share of the steps before a control sets in. {OneEach}"),
@@ -79,8 +80,8 @@ def generate(
     mask: Annotated[list[Path] | None, Option(help=f"A picture, white where a control acts. {OneEach}")] = None,
     base: Base = "playroom",
     lora: Lora = None,
-    guidance: Guidance = "resolution",
-    cfg: Cfg = 7.5,
+    guidance: Guidance = None,
+    cfg: Cfg = None,
     steps: Steps = 20,
     seed: Seed = 0,
     scheduler: Annotated[
@@ -96,7 +97,7 @@ def generate(
     json: Json = False,
 ) -> None:
     """Make pictures from a prompt, with any number of controls. Each is saved when its batch is done."""
-    from zeroconv.cli.controls import parse_controls
+    from zeroconv.cli.controls import parse_controls, renamed_option
     from zeroconv.cli.generate import run
 
     request = {
@@ -110,7 +111,8 @@ def generate(
         "width": width,
         "count": count,
     }
-    specs = parse_controls(control or [], weight or [], start or [], end or [], mode or [], mask or [])
+    scales = renamed_option("--weight", weight, scale)
+    specs = parse_controls(control or [], scales, start or [], end or [], mode or [], mask or [])
     report: dict[str, Any] = {}
     free = answers_on_stdout(out, json)
     saved = (lambda path: None) if json else (echo if free else say)
@@ -239,8 +241,8 @@ def evaluate(
     prompts: Annotated[
         str, Option(help="own, empty, insufficient, conflicting (the paper's figure 8), or all.")
     ] = "own",
-    guidance: Guidance = "resolution",
-    cfg: Cfg = 4.0,
+    guidance: Guidance = None,
+    cfg: Cfg = None,
     steps: Steps = 12,
     seed: Seed = 0,
     judge: Annotated[
@@ -321,8 +323,8 @@ def demo(
     base: Base = "playroom",
     steps: Steps = 12,
     seeds: Annotated[int, Option(min=1, max=1000, help="Pictures with control a row.")] = 4,
-    cfg: Cfg = 4.0,
-    guidance: Guidance = "cond",
+    cfg: Cfg = None,
+    guidance: Guidance = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zeroconv.errors import UserError
+from zeroconv.renamed import OPTIONS, note
 from zeroconv.words import cut, exists, expand
 
 if TYPE_CHECKING:
     from zeroconv.rivals import Net
 
-STRONGEST = 100.0  # of a weight, either sign; pictures are noise long before
+STRONGEST = 100.0  # of a scale, either sign; pictures are noise long before
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class ControlSpec:
     name: str
     picture: Path
     draw: bool
-    weight: float = 1.0
+    scale: float = 1.0
     start: float = 0.0
     end: float = 1.0
     mode: str | None = None
@@ -35,7 +36,7 @@ class ControlSpec:
 
 def parse_controls(
     texts: Sequence[str],
-    weights: Sequence[float],
+    scales: Sequence[float],
     starts: Sequence[float],
     ends: Sequence[float],
     modes: Sequence[str] = (),
@@ -43,17 +44,17 @@ def parse_controls(
 ) -> list[ControlSpec]:
     """Read every control; what belongs to one comes once for all of them, or once for each."""
     columns = [
-        _one_each("--weight", weights, len(texts), 1.0),
+        _one_each("--scale", scales, len(texts), 1.0),
         _one_each("--start", starts, len(texts), 0.0),
         _one_each("--end", ends, len(texts), 1.0),
         _one_each("--mode", modes, len(texts), None),
         _one_each("--mask", masks, len(texts), None),
     ]
     specs = []
-    for text, weight, start, end, mode, mask in zip(texts, *columns, strict=True):
+    for text, scale, start, end, mode, mask in zip(texts, *columns, strict=True):
         name, picture, draw = parse_control(text)
-        _check_numbers(weight, start, end)
-        specs.append(ControlSpec(name, Path(picture), draw, weight, start, end, mode, mask))
+        _check_numbers(scale, start, end)
+        specs.append(ControlSpec(name, Path(picture), draw, scale, start, end, mode, mask))
     return specs
 
 
@@ -116,10 +117,20 @@ def _is_picture(path: str) -> bool:
         return False
 
 
-def _check_numbers(weight: float, start: float, end: float) -> None:
-    if not math.isfinite(weight) or abs(weight) > STRONGEST:
+def renamed_option(old: str, old_values: list | None, values: list | None) -> list:
+    """What was given under either name of an option; a note where it is the old one."""
+    new = OPTIONS[old]
+    if old_values and values:
+        raise UserError(f"{old} and {new} are one option; give {new}")
+    if old_values:
+        note(old, new)
+    return old_values or values or []
+
+
+def _check_numbers(scale: float, start: float, end: float) -> None:
+    if not math.isfinite(scale) or abs(scale) > STRONGEST:
         raise UserError(
-            f"--weight {weight} is no strength: give a number from -{STRONGEST:g} to "
+            f"--scale {scale} is no strength: give a number from -{STRONGEST:g} to "
             f"{STRONGEST:g}, 1 for the control as it was trained"
         )
     for option, value in (("--start", start), ("--end", end)):

@@ -61,8 +61,8 @@ def demo(
     base: str = "playroom",
     steps: int = 12,
     seeds: int = 4,
-    cfg: float = 4.0,
-    guidance: str = "cond",
+    cfg: float | None = None,
+    guidance: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
     say: Callable[[str], None] = print,
@@ -74,11 +74,13 @@ def demo(
     from zeroconv.backbones import load_backbone
     from zeroconv.backbones.devices import pick_device, pick_dtype
     from zeroconv.cli.controls import load_control
+    from zeroconv.generation.guidance import settled
 
     check_output(out, "folder")  # before the slow part
     began = time.perf_counter()
     device = pick_device(device)
     backbone = load_backbone(base, device=device, dtype=pick_dtype(dtype, device))
+    guidance, cfg = settled(backbone, guidance, cfg)
     size = backbone.default_size
     rows = [*scene_rows(size), *sticker_rows(size), *photo_rows(size)]
     names = dict.fromkeys(row.condition for row in rows)

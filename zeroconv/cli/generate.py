@@ -88,12 +88,15 @@ def run(
     from zeroconv.backbones.devices import dtype_name, pick_device, pick_dtype
     from zeroconv.conditions import open_hint
     from zeroconv.generation import Control, generate
+    from zeroconv.generation.guidance import settled
     from zeroconv.generation.metadata import save_picture
 
     began = time.perf_counter()
     device = pick_device(device)
     numbers = pick_dtype(dtype, device)
     backbone = load_backbone(base, device=device, dtype=numbers, lora=lora)
+    guidance, cfg = settled(backbone, request["guidance"], request["cfg"])
+    request = {**request, "guidance": guidance, "cfg": cfg}
     size = picture_size(backbone, pictures, request)
     controls, hints = [], []
     for spec, picture, mask in zip(specs, pictures, masks, strict=True):
@@ -102,7 +105,7 @@ def run(
             hint = draw_hint(condition_of(spec, net), picture, size)
         else:
             hint = open_hint(picture, known_condition(named_condition(net) or spec.name))
-        window: dict[str, Any] = {"weight": spec.weight, "start": spec.start, "end": spec.end}
+        window: dict[str, Any] = {"scale": spec.scale, "start": spec.start, "end": spec.end}
         hints.append(hint)
         controls.append(Control(net, hint, **window, mode=spec.mode, mask=mask))
 
@@ -150,7 +153,7 @@ def describe(spec: ControlSpec) -> dict[str, Any]:
         "name": spec.name,
         "picture": str(spec.picture),
         "drawn": spec.draw,
-        "weight": spec.weight,
+        "scale": spec.scale,
         "start": spec.start,
         "end": spec.end,
         "mode": spec.mode,

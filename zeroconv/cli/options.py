@@ -26,8 +26,21 @@ RecipeDtype = Annotated[
 ]
 Seed = Annotated[int, Option(min=0, max=2**53, help="Seed of the first picture; the next ones count up.")]
 Steps = Annotated[int, Option(min=1, max=1000, help="Denoising steps.")]
-Cfg = Annotated[float, Option(min=-100, max=100, help="Classifier-free guidance; 1 switches it off.")]
-Guidance = Annotated[str, Option(help="Where control acts: both, cond, resolution, guess.")]
+Cfg = Annotated[
+    float | None,
+    Option(
+        min=-100,
+        max=100,
+        help="Classifier-free guidance; 1 switches it off. By default the base's: 4 of the playroom, 7.5 of others.",
+    ),
+]
+Guidance = Annotated[
+    str | None,
+    Option(
+        help="Where control acts: both, cond, resolution, guess. By default the base's: cond of "
+        "the playroom, both of others."
+    ),
+]
 Control = Annotated[
     list[str] | None,
     Option(

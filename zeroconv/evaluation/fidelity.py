@@ -29,6 +29,7 @@ from zeroconv.evaluation.metrics import known_numbers, paired_interval, summaris
 from zeroconv.evaluation.pairs import Pair, load_pairs
 from zeroconv.evaluation.reading import make_read
 from zeroconv.generation import Control, generate
+from zeroconv.generation.guidance import settled
 from zeroconv.rivals import Net, load_net
 
 # the four prompt settings of the paper's figure 8, under our names and under its own
@@ -58,8 +59,8 @@ def evaluate(
     count: int = 200,
     count_none: int | None = None,
     prompts: str = "own",
-    guidance: str = "resolution",
-    cfg: float = 4.0,
+    guidance: str | None = None,
+    cfg: float | None = None,
     steps: int = 12,
     seed: int = 0,
     batch_size: int = 16,
@@ -74,6 +75,7 @@ def evaluate(
     (None where a figure is no number, as the limits of two pictures are).
 
     `control`: a ControlNet or a rival, or the name or folder of one; a rival takes guidance both or cond.
+    `guidance`, `cfg`: None is the backbone's own, see `generate`.
 
     `count_none` pictures are made without control (default: as many). `prompts` is a setting of the paper's ablation:
     own caption, empty, insufficient, or conflicting (another pair's caption). With empty prompts the two halves of
@@ -88,6 +90,7 @@ def evaluate(
         raise UserError(f"There is no prompt setting {prompts!r}; choose from {', '.join(PROMPTS)}.")
     backbone = load_backbone(base) if isinstance(base, str) else base
     net = load_net(control, backbone) if isinstance(control, str | os.PathLike) else control
+    guidance, cfg = settled(backbone, guidance, cfg)
     condition = condition_of(net)
     common = {} if common is None else common
 

@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
-from zeroconv.generation.guidance import MODES, combine, connection_weights, controls_uncond
-from zeroconv.generation.pipeline import Control, generate
-from zeroconv.generation.sampling import SCHEDULERS
+from typing import Any
 
-__all__ = ["MODES", "SCHEDULERS", "Control", "combine", "connection_weights", "controls_uncond", "generate"]
+from zeroconv.generation.control import Control
+from zeroconv.generation.guidance import MODES, RULES, combine, connection_scales, controls_uncond
+from zeroconv.generation.pipeline import generate
+from zeroconv.generation.sampling import SCHEDULERS
+from zeroconv.renamed import old_name
+
+__all__ = [
+    "MODES",
+    "RULES",
+    "SCHEDULERS",
+    "Control",
+    "combine",
+    "connection_scales",
+    "controls_uncond",
+    "generate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    return old_name(__name__, name)

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from zeroconv.control import ControlNet
-from zeroconv.control.compose import check_curve
 from zeroconv.errors import UserError
-from zeroconv.generation import guidance as guidance_modes
+from zeroconv.generation import guidance as guidance_rules
+from zeroconv.generation.guidance import check_curve
 from zeroconv.rivals import Rival
 
 LONGEST_PROMPT = 100_000  # characters; the encoders read some hundreds
-STRONGEST = 100.0  # of a guidance scale or a weight, either sign: pictures are noise long before
+STRONGEST = 100.0  # of cfg or a control's scale, either sign: pictures are noise long before
 LARGEST = 16_384  # pixels a side
 MOST_STEPS = 1000  # the timesteps that a model was trained with
 MOST_PICTURES = 100_000
@@ -38,7 +38,7 @@ def check_arguments(
     latents: Any,
     count: Any,
     batch_size: Any,
-    connection_weights: Any,
+    connection_scales: Any,
     callback: Any,
     finished: Any,
     output: Any,
@@ -47,20 +47,25 @@ def check_arguments(
 
     Prompts, seeds and controls have checks of their own.
     """
-    for name, value in (("guidance", guidance), ("scheduler", scheduler), ("output", output)):
+    for name, value in (("scheduler", scheduler), ("output", output)):
         if not isinstance(value, str):
             raise wrong_type(name, value, "a name")
-    guidance_modes.check_mode(guidance)
+    if guidance is not None and not isinstance(guidance, str):
+        raise wrong_type("guidance", guidance, "a name, or None for the base's own")
+    if guidance is not None:
+        guidance_rules.check_mode(guidance)
     if output not in OUTPUTS:
         raise UserError(f"output is {output!r}; choose one of {', '.join(OUTPUTS)}.")
-    number("cfg", cfg, -STRONGEST, STRONGEST, "the guidance scale, 1 for none, usually 3 to 12")
+    if cfg is not None:
+        what = "the guidance scale, 1 for none, usually 3 to 12"
+        number("cfg", cfg, -STRONGEST, STRONGEST, what)
     whole("steps", steps, 1, MOST_STEPS, "sampling takes usually 20")
     whole("count", count, 1, MOST_PICTURES, "pictures a prompt")
     whole("batch_size", batch_size, 1, MOST_PICTURES, "pictures that are made at a time")
     for name, value in (("height", height), ("width", width)):
         if value is not None:
             whole(name, value, 1, LARGEST, "pixels, or None for the base's own size")
-    check_weights("connection_weights", connection_weights)
+    check_scales("connection_scales", connection_scales)
     if latents is not None and (not isinstance(latents, Tensor) or latents.ndim != 4):
         raise wrong_type("latents", latents, "a tensor (N, C, h, w) or None")
     if latents is not None and not _is_noise(latents):
@@ -90,7 +95,7 @@ def check_controls(controls: Any) -> list[Any]:
 
 
 def _check_control(control: Any, name: str) -> None:
-    parts = ("net", "hint", "weight", "start", "end", "weights", "curve", "mask", "mode")
+    parts = ("net", "hint", "scale", "start", "end", "connection_scales", "curve", "mask", "mode")
     missing = [part for part in parts if not hasattr(control, part)]
     if missing:
         raise wrong_type(name, control, "a zeroconv.Control(net, hint)")
@@ -98,18 +103,20 @@ def _check_control(control: Any, name: str) -> None:
         raise wrong_type(f"{name}.net", control.net, "a loaded network; see ControlNet.load")
     if isinstance(control.hint, list | tuple) and not control.hint:
         raise UserError(f"{name}.hint is an empty list; give one hint, or one a prompt or picture.")
-    several = isinstance(control.weight, list | tuple)
-    for weight in control.weight if several else [control.weight]:
-        number(f"{name}.weight", weight, -STRONGEST, STRONGEST, "1 for the control as trained")
+    several = isinstance(control.scale, list | tuple)
+    for scale in control.scale if several else [control.scale]:
+        number(f"{name}.scale", scale, -STRONGEST, STRONGEST, "1 for the control as trained")
     number(f"{name}.start", control.start, 0, 1, "a share of the steps")
     number(f"{name}.end", control.end, 0, 1, "a share of the steps")
     if not control.start < control.end:
         raise UserError(
             f"A control's window runs from {control.start} to {control.end}; 0 ≤ start < end ≤ 1 is needed."
         )
-    check_weights(f"{name}.weights", control.weights)
+    check_scales(f"{name}.connection_scales", control.connection_scales)
     if control.mode is not None and not isinstance(control.mode, str):
         raise wrong_type(f"{name}.mode", control.mode, "balanced, prompt, control, or None")
+    if control.mode is not None:
+        guidance_rules.check_control_mode(control.mode)
     if not isinstance(control.conditional_only, bool):
         raise wrong_type(f"{name}.conditional_only", control.conditional_only, "True or False")
     try:
@@ -121,16 +128,16 @@ def _check_control(control: Any, name: str) -> None:
         raise wrong_type(f"{name}.curve", control.curve, accepted) from error
 
 
-def check_weights(name: str, weights: Any) -> None:
+def check_scales(name: str, scales: Any) -> None:
     """None, a rule's name, or finite numbers; their count is checked where connections are known."""
-    if isinstance(weights, str):
-        guidance_modes.check_mode(weights)
-    if weights is None or isinstance(weights, str):
+    if isinstance(scales, str):
+        guidance_rules.find_rule(scales)
+    if scales is None or isinstance(scales, str):
         return
-    if not isinstance(weights, list | tuple):
-        raise wrong_type(name, weights, "a rule's name, a list of one number a connection, or None")
-    for weight in weights:
-        number(name, weight, -1e6, 1e6, "one factor a connection")
+    if not isinstance(scales, list | tuple):
+        raise wrong_type(name, scales, "a rule's name, a list of one number a connection, or None")
+    for scale in scales:
+        number(name, scale, -1e6, 1e6, "one factor a connection")
 
 
 def texts(name: str, value: Any) -> list[str]:

@@ -1,42 +1,166 @@
-"""Where control enters classifier-free guidance, and how strongly at each connection (paper, section 3.4)."""
+"""Every rule for where control acts and how strongly (paper, section 3.4).
+
+All here are pure functions from names, numbers and connections to numbers; the sampler multiplies.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor
 
-from zeroconv.backbones import Connection
+from zeroconv.backbones import Backbone, Connection
 from zeroconv.errors import UserError
 
-MODES = ("both", "cond", "resolution", "guess")
+
+def _equal(connections: Sequence[Connection]) -> list[float]:
+    return [1.0] * len(connections)
+
+
+def _by_resolution(connections: Sequence[Connection]) -> list[float]:
+    """w_i = H / h_i, the latent's size over the connection's own: 64 / h_i at 512 pixels (the paper)."""
+    return [float(connection.scale) for connection in connections]
+
+
+def _soft(connections: Sequence[Connection]) -> list[float]:
+    """0.825^(n−1−i), as the released code has it for n = 13."""
+    n = len(connections)
+    return [0.825 ** (n - 1 - i) for i in range(n)]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """scales: one a connection, from the shallowest to the middle.
+
+    uncond: whether the unconditional half of guidance gets the residuals too.
+    """
+
+    scales: Callable[[Sequence[Connection]], list[float]]
+    uncond: bool
+
+
+RULES = {
+    "both": Rule(_equal, True),
+    "cond": Rule(_equal, False),
+    "resolution": Rule(_by_resolution, False),
+    "guess": Rule(_soft, False),
+    # A1111's control modes; "prompt" is "my prompt is more important"
+    "balanced": Rule(_equal, True),
+    "prompt": Rule(_soft, True),
+    "control": Rule(_soft, False),
+}
+MODES = ("both", "cond", "resolution", "guess")  # of `generate(guidance=…)`
+CONTROL_MODES = ("balanced", "prompt", "control")  # of `Control(mode=…)`
 
 
 def check_mode(mode: str) -> str:
+    """Raise UserError unless it is a name that `generate(guidance=…)` takes."""
     if mode not in MODES:
         raise UserError(f"There is no guidance {mode!r}; choose one of {', '.join(MODES)}.")
     return mode
 
 
-def connection_weights(mode: str, connections: Sequence[Connection]) -> list[float]:
-    """One weight a connection, from the shallowest to the middle.
+def check_control_mode(mode: str) -> str:
+    """Raise UserError unless it is one of A1111's modes."""
+    if mode not in CONTROL_MODES:
+        raise UserError(f"There is no control mode {mode!r}; choose one of {', '.join(CONTROL_MODES)}.")
+    return mode
 
-    both, cond: 1. resolution: w_i = H / h_i, the latent's size over the connection's own (the paper's CFG resolution
-    weighting, 64 / h_i at 512 pixels). guess: 0.825^(n−1−i), as the released code has it for n = 13.
+
+def find_rule(name: str) -> Rule:
+    """The rule of a name of `RULES`. Raises UserError for any other."""
+    if name not in RULES:
+        raise UserError(f"There is no rule {name!r} for connection_scales; choose one of {', '.join(RULES)}.")
+    return RULES[name]
+
+
+def connection_scales(rule: str, connections: Sequence[Connection]) -> list[float]:
+    """One number a connection by a rule's name, from the shallowest connection to the middle."""
+    return find_rule(rule).scales(connections)
+
+
+def controls_uncond(rule: str) -> bool:
+    """Whether the unconditional half of guidance gets the residuals too."""
+    return find_rule(rule).uncond
+
+
+def chosen_scales(
+    own: Sequence[float] | str | None,
+    common: Sequence[float] | str | None,
+    mode: str | None,
+    guidance: str,
+    connections: Sequence[Connection],
+) -> list[float]:
+    """One number a connection: a control's own, else those for all, else its mode's or guidance's.
+
+    Raises UserError for a list that has not one number a connection.
     """
-    n = len(connections)
-    if check_mode(mode) == "resolution":
-        return [float(connection.scale) for connection in connections]
-    if mode == "guess":
-        return [0.825 ** (n - 1 - i) for i in range(n)]
-    return [1.0] * n
+    chosen = next(x for x in (own, common, mode, guidance) if x is not None)
+    scales = connection_scales(chosen, connections) if isinstance(chosen, str) else list(chosen)
+    check_count(scales, connections)
+    return scales
 
 
-def controls_uncond(mode: str) -> bool:
-    """Whether the unconditional half of guidance gets the residuals too: only in `both`."""
-    return check_mode(mode) == "both"
+def check_count(scales: Sequence[float] | str | None, connections: Sequence[Connection]) -> None:
+    """Raise UserError for a list that has not one number a connection."""
+    if scales is not None and not isinstance(scales, str) and len(scales) != len(connections):
+        raise UserError(f"{len(scales)} connection_scales were given, but there are {len(connections)} connections.")
+
+
+def settled(backbone: Backbone, guidance: str | None, cfg: float | None) -> tuple[str, float]:
+    """Guidance and its scale; None is the backbone's own."""
+    usual = backbone.defaults
+    return usual.guidance if guidance is None else guidance, usual.cfg if cfg is None else cfg
 
 
 def combine(uncond: Tensor, cond: Tensor, cfg: float) -> Tensor:
     """ε = ε_uc + β(ε_c − ε_uc)."""
     return uncond + cfg * (cond - uncond)
+
+
+# ---------------------------------------------------------------- along the schedule
+
+CURVES = ("constant", "linear_down", "linear_up", "cosine_down", "cosine_up")
+
+Curve = str | Sequence[tuple[float, float]]
+
+
+def check_curve(curve: Curve) -> Curve:
+    """Raise UserError unless it is a known name, or points (fraction, factor) of rising fractions."""
+    if isinstance(curve, str):
+        if curve not in CURVES:
+            raise UserError(f"There is no curve {curve!r}; choose one of {', '.join(CURVES)}, or give points.")
+        return curve
+
+    places = [float(place) for place, _ in curve]
+    numbers = [*places, *(float(factor) for _, factor in curve)]
+    if not places or places != sorted(set(places)) or not all(map(math.isfinite, numbers)):
+        raise UserError("A curve is a list of (fraction, factor) points whose fractions rise.")
+    if places[0] < 0 or places[-1] > 1:
+        raise UserError(f"A curve runs over fractions 0 to 1 of the schedule, not {places[0]} to {places[-1]}.")
+    return curve
+
+
+def factor_at(curve: Curve, fraction: float) -> float:
+    """The factor on a control's scale at a fraction of the schedule in [0, 1].
+
+    Points are joined by straight lines.
+    """
+    if isinstance(curve, str):
+        smooth = 0.5 * (1 + math.cos(math.pi * fraction))
+        named = {
+            "linear_down": 1 - fraction,
+            "linear_up": fraction,
+            "cosine_down": smooth,
+            "cosine_up": 1 - smooth,
+        }
+        return named.get(curve, 1.0)
+
+    points = [(float(place), float(factor)) for place, factor in curve]
+    for (a, first), (b, second) in pairwise(points):
+        if a <= fraction <= b:
+            return first + (second - first) * (fraction - a) / (b - a)
+    return points[0][1] if fraction < points[0][0] else points[-1][1]

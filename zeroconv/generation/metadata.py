@@ -71,7 +71,8 @@ def parameters_text(about: Mapping[str, Any]) -> str:
     }
     parts = [f"{name}: {value}" for name, value in settings.items() if value is not None]
     for i, control in enumerate(about.get("controls") or ()):
-        inner = f"Model: {control.get('name')}, Weight: {control.get('weight')}, "
+        scale = control.get("scale", control.get("weight"))  # as pictures of older versions have it
+        inner = f"Model: {control.get('name')}, Weight: {scale}, "
         inner += f"Guidance Start: {control.get('start')}, Guidance End: {control.get('end')}"
         parts.append(f'ControlNet {i}: "{inner}"')
     lines = [str(about.get("prompt", "")), f"Negative prompt: {about.get('negative', '')}", ", ".join(parts)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -15,50 +15,25 @@ from torch import Tensor
 from zeroconv.backbones import Backbone
 from zeroconv.backbones.text import note_cut_prompts
 from zeroconv.control import compose
-from zeroconv.control.compose import Curve
 from zeroconv.errors import UserError
 from zeroconv.generation import arguments
-from zeroconv.generation import guidance as guidance_modes
+from zeroconv.generation import guidance as guidance_rules
+from zeroconv.generation.control import Control
 from zeroconv.generation.hints import hint_size, hint_tensor, mask_tensor
 from zeroconv.generation.rivals import check_rivals
 from zeroconv.generation.sampling import Guide, denoise, initial_latents, make_scheduler
+from zeroconv.renamed import old_arguments
 from zeroconv.rivals import Net, Rival
 
 
-@dataclass
-class Control:
-    """A ControlNet, or one of its rivals, and what it is to follow.
-
-    hint: one picture for all, or a list of one a prompt or one a generated picture: a path, PIL, a numpy array
-    (`pictures.load` says which), or a Tensor (3, H, W) in [0, 1].
-    weight scales every residual, one number or one a prompt or picture; start and end bound its window in shares of the
-    schedule; curve changes the weight along the schedule: a name of `compose.CURVES`, or (fraction, factor) points.
-    `weights`, one a connection or a rule of `guidance.MODES` by its name, stand in place of those of the guidance.
-    mask: where it acts, likewise (white, or painted on transparent ground: fully), or Tensor (H, W) in [0, 1].
-    mode: one of A1111's, "balanced",
-    "prompt", "control", in place of the guidance for this control; conditional_only: it leaves the unconditional half
-    alone, whatever the guidance. A rival has no residuals to weigh: it takes a hint, a window and conditional_only.
-    """
-
-    net: Net
-    hint: Any
-    weight: float | Sequence[float] = 1.0
-    start: float = 0.0
-    end: float = 1.0
-    weights: Sequence[float] | str | None = None
-    curve: Curve = "constant"
-    mask: Any = None
-    mode: str | None = None
-    conditional_only: bool = False
-
-
+@old_arguments
 def generate(
     backbone: Backbone,
     prompt: str | Sequence[str],
     controls: Sequence[Control] = (),
     *,
-    guidance: str = "resolution",
-    cfg: float = 7.5,
+    guidance: str | None = None,
+    cfg: float | None = None,
     steps: int = 20,
     seed: int | Sequence[int] = 0,
     scheduler: str = "unipc",
@@ -68,22 +43,29 @@ def generate(
     latents: Tensor | None = None,
     count: int = 1,
     batch_size: int = 8,
-    connection_weights: Sequence[float] | str | None = None,
+    connection_scales: Sequence[float] | str | None = None,
     callback: Callable[[int, int, Tensor], None] | None = None,
     output: Literal["pil", "tensor"] = "pil",
     finished: Callable[[int, Any], None] | None = None,
 ) -> list:
     """Generate `count` pictures a prompt, prompt after prompt.
 
-    A seed of one picture is `seed` + its number, or its own entry of a list; the same seed gives the same picture in
-    any batch. `latents` (N, C, h, w), unit-variance noise, replace the seeds' noise. Size: given, else the hint's
-    shape at the area the model was trained for. `cfg` 1 turns guidance off. `connection_weights` replaces the weights
-    of the guidance for all controls. `callback(step, steps, latents)` is called after every step of every batch,
-    `finished(number, picture)` with each picture, counted from 0, as soon as its batch is done.
+    seed: of the first picture, the next ones count up; or a list of one a picture. The same seed
+    gives the same picture in any batch. latents: (N, C, h, w), noise of unit variance, in place of
+    the seeds' noise.
+    guidance, cfg: where control acts, a name of `guidance.MODES`, and the scale of classifier-free
+    guidance, which 1 turns off. None is the backbone's own: cond and 4 of the playroom, both and
+    7.5 of others.
+    connection_scales: one number a connection, or a rule of `guidance.RULES` by its name, in place
+    of those of the guidance, for all controls that have none of their own.
+    height, width: in pixels; by default the first hint's shape at the area the model was trained for.
+    callback(step, steps, latents) is called after every step of every batch, finished(number,
+    picture) with each picture, counted from 0, as soon as its batch is done.
+
     Returns PIL pictures, or with `output` "tensor" tensors (3, H, W) in [0, 1].
 
-    Raises TypeError for an argument of a wrong type, and UserError for unknown names, numbers out of range, hints that
-    are no pictures, and a model whose numbers stop being finite.
+    Raises TypeError for an argument of a wrong type, and UserError for unknown names, numbers out
+    of range, hints that are no pictures, and a model whose numbers stop being finite.
     """
     arguments.check_arguments(
         guidance=guidance,
@@ -95,31 +77,32 @@ def generate(
         latents=latents,
         count=count,
         batch_size=batch_size,
-        connection_weights=connection_weights,
+        connection_scales=connection_scales,
         callback=callback,
         finished=finished,
         output=output,
     )
-    _check_count(connection_weights, backbone)
+    guidance_rules.check_count(connection_scales, backbone.connections)
+    guidance, cfg = guidance_rules.settled(backbone, guidance, cfg)
     prompts = [text for text in arguments.texts("prompt", prompt) for _ in range(count)]
     said = arguments.texts("negative", negative)
     negatives = arguments.per_picture(said if len(said) > 1 else said[0], len(prompts), count, "negative prompt")
     note_cut_prompts(backbone, [*prompts, *negatives])
     seeds = arguments.seeds(seed, len(prompts))
     controls = arguments.check_controls(controls)
-    check_rivals(controls, guidance, connection_weights)
+    check_rivals(controls, guidance, connection_scales)
     make_scheduler(scheduler, backbone)  # an unknown name is told before anything is computed
     if backbone.reads_guidance and any(negatives):
         warnings.warn(
             f"{backbone.name} is distilled (LCM): its guidance has no unconditional half, so the negative prompt is "
             "not used.",
-            stacklevel=2,
+            stacklevel=3,  # of the caller, past `old_arguments`
         )
     height, width = _size(backbone, controls, height, width, latents)
     size = (width, height)
     hints = [_hints(control, len(prompts), count, size) for control in controls]
-    weights = [_weights(backbone, control, guidance, connection_weights) for control in controls]
-    own = [_picture_weights(control, len(prompts), count) for control in controls]
+    scales = [_scales(backbone, control, guidance, connection_scales) for control in controls]
+    own = [_picture_scales(control, len(prompts), count) for control in controls]
     masks = [mask_tensor(control.mask, size) for control in controls]
     shape = (backbone.latent_channels, height // backbone.latent_scale, width // backbone.latent_scale)
     if latents is not None and tuple(latents.shape) != (len(prompts), *shape):
@@ -148,7 +131,7 @@ def generate(
                     None if p is None else p[part],
                     None if m is None else compose.masks_at(m, c.net.connections, shape[1:]),  # type: ignore[arg-type]
                 )
-                for c, h, w, p, m in zip(controls, hints, weights, own, masks, strict=True)
+                for c, h, w, p, m in zip(controls, hints, scales, own, masks, strict=True)
                 if any(w) and (p is None or bool(p[part].any()))
             ]
             # float32 whatever the model computes in: the sum of all steps is not rounded at each of them
@@ -215,46 +198,35 @@ def _decode(backbone: Backbone, z: Tensor) -> Tensor:
     return decoded
 
 
-def _weights(
-    backbone: Backbone, control: Control, guidance: str, override: Sequence[float] | str | None
-) -> list[float]:
+def _scales(backbone: Backbone, control: Control, guidance: str, common: Sequence[float] | str | None) -> list[float]:
+    """One number a connection, the control's scale among its factors where it is one for all."""
     if isinstance(control.net, Rival):
         return [1.0]
-    chosen = control.weights if control.weights is not None else override
-    if isinstance(chosen, str):
-        weights = guidance_modes.connection_weights(chosen, backbone.connections)
-    elif chosen is not None:
-        weights = list(chosen)
-    elif control.mode is not None:
-        weights, _ = compose.mode_weights(control.mode, backbone.connections)
-    else:
-        weights = guidance_modes.connection_weights(guidance, backbone.connections)
-    _check_count(weights, backbone)
-    return [control.weight * w for w in weights] if isinstance(control.weight, int | float) else weights
+    scales = guidance_rules.chosen_scales(
+        control.connection_scales, common, control.mode, guidance, backbone.connections
+    )
+    if not isinstance(control.scale, int | float):
+        return scales
+    return [control.scale * scale for scale in scales]
 
 
-def _check_count(weights: Any, backbone: Backbone) -> None:
-    """Raise UserError for a list that has not one weight a connection."""
-    if not isinstance(weights, str | None) and len(weights) != len(backbone.connections):
-        raise UserError(
-            f"{len(weights)} connection weights were given, but there are {len(backbone.connections)} connections."
-        )
-
-
-def _picture_weights(control: Control, total: int, count: int) -> Tensor | None:
-    """One weight a picture (N,), or None where one number is for all."""
-    if isinstance(control.weight, int | float):
+def _picture_scales(control: Control, total: int, count: int) -> Tensor | None:
+    """One scale a picture (N,), or None where one number is for all."""
+    if isinstance(control.scale, int | float):
         return None
-    return torch.tensor([float(w) for w in arguments.per_picture(list(control.weight), total, count, "weight")])
+    scales = arguments.per_picture(list(control.scale), total, count, "scale")
+    return torch.tensor([float(scale) for scale in scales])
 
 
 def _controls_uncond(control: Control, guidance: str) -> bool:
-    """Whether the unconditional half of guidance gets this control's residuals; a pooled one's never (shuffle)."""
+    """Whether the unconditional half of guidance gets this control's residuals.
+
+    Those of a pooled one it never gets (shuffle).
+    """
     if control.conditional_only or getattr(control.net, "pool", False):
         return False
-    if control.mode is not None and not isinstance(control.net, Rival):
-        return compose.mode_weights(control.mode, control.net.connections)[1]
-    return guidance_modes.controls_uncond(guidance)
+    by_mode = control.mode is not None and not isinstance(control.net, Rival)
+    return guidance_rules.controls_uncond(control.mode if by_mode else guidance)  # type: ignore[arg-type]
 
 
 def _to_pil(image: Tensor) -> Image.Image:

@@ -1,25 +1,23 @@
-"""A rival of ControlNet in the loop: it gives the whole output, not residuals, so what weighs residuals is refused."""
+"""A rival of ControlNet in the loop: it gives the whole output, not residuals, so what scales residuals is refused."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zeroconv.backbones import TextStates
 from zeroconv.errors import UserError
+from zeroconv.generation.control import Control
 from zeroconv.generation.guidance import combine
 from zeroconv.rivals import Rival
-
-if TYPE_CHECKING:
-    from zeroconv.generation.pipeline import Control
 
 GUIDANCE = ("both", "cond")
 
 
-def check_rivals(controls: Sequence[Control], guidance: str, connection_weights: Sequence[float] | str | None) -> None:
+def check_rivals(controls: Sequence[Control], guidance: str, connection_scales: Sequence[float] | str | None) -> None:
     """Raise UserError where one of `controls` is a rival and something is asked that needs residuals."""
     rivals = [control for control in controls if isinstance(control.net, Rival)]
     if not rivals:
@@ -28,17 +26,17 @@ def check_rivals(controls: Sequence[Control], guidance: str, connection_weights:
     if len(controls) > 1:
         raise UserError(f"a network of kind {kind} has no residuals to add to others'; give it alone.")
     if guidance not in GUIDANCE:
-        raise UserError(f"guidance {guidance!r} weighs residuals, which {kind} has none of; choose both or cond.")
+        raise UserError(f"guidance {guidance!r} scales residuals, which {kind} has none of; choose both or cond.")
     asked = {
-        "weight": control.weight != 1.0,
-        "weights": control.weights is not None or connection_weights is not None,
+        "scale": control.scale != 1.0,
+        "connection_scales": control.connection_scales is not None or connection_scales is not None,
         "curve": control.curve != "constant",
         "mask": control.mask is not None,
         "mode": control.mode is not None,
     }
     for name, wrong in asked.items():
         if wrong:
-            raise UserError(f"{name} weighs residuals, which a network of kind {kind} has none of; leave it out.")
+            raise UserError(f"{name} is about residuals, which a network of kind {kind} has none of; leave it out.")
 
 
 def predict_with_rival(

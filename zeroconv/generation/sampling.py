@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from zeroconv.backbones import Backbone, TextStates, UNetBackbone
 from zeroconv.control import ControlNet
-from zeroconv.control.compose import Curve, weigh, weight_at
+from zeroconv.control.compose import scaled
 from zeroconv.errors import UserError
-from zeroconv.generation.guidance import combine
+from zeroconv.generation.guidance import Curve, combine, factor_at
 from zeroconv.generation.layers import sampling_layers
 from zeroconv.generation.rivals import predict_with_rival
 from zeroconv.rivals import Net, Rival
@@ -69,17 +69,17 @@ def make_scheduler(name: str, backbone: Backbone) -> Any:
 
 @dataclass
 class Guide:
-    """One control, ready for the loop: its hint embedding (N, C0, H, W), weights a connection, and window. Or a
+    """One control, ready for the loop: its hint embedding (N, C0, H, W), scales a connection, and window. Or a
     rival and its own embedding, alone in the list."""
 
     net: Net
     embedding: Any
-    weights: Sequence[float]
+    scales: Sequence[float]
     start: float
     end: float
     uncond: bool  # whether the unconditional half is controlled too
     curve: Curve = "constant"
-    pictures: Tensor | None = None  # (N,), a weight a picture
+    pictures: Tensor | None = None  # (N,), a scale a picture
     masks: Sequence[Tensor] | None = None  # one a connection, (N, 1, h_i, w_i)
 
     def acts(self, step: int, steps: int) -> bool:
@@ -88,11 +88,11 @@ class Guide:
         At a factor of zero there is nothing to compute either.
         """
         inside = not (step / steps < self.start or (step + 1) / steps > self.end)
-        return inside and any(self.weights) and self.factor(step, steps) != 0
+        return inside and any(self.scales) and self.factor(step, steps) != 0
 
     def factor(self, step: int, steps: int) -> float:
         """The curve's, from the first step at fraction 0 to the last at 1."""
-        return weight_at(self.curve, step / max(1, steps - 1))
+        return factor_at(self.curve, step / max(1, steps - 1))
 
 
 def initial_latents(generators: Sequence[torch.Generator], shape: tuple[int, ...]) -> Tensor:
@@ -143,7 +143,7 @@ def _controlled(
         assert isinstance(guide.net, ControlNet)
         embedding = guide.embedding.repeat(len(z) // len(guide.embedding), 1, 1, 1)
         residuals = guide.net.forward_embedded(z, embedding, t, text)
-        weighted = weigh(residuals, guide.weights, factor, guide.pictures, guide.masks)
+        weighted = scaled(residuals, guide.scales, factor, guide.pictures, guide.masks)
         skips = [s + r for s, r in zip(skips, weighted, strict=True)]
     return skips
 

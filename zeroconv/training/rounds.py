@@ -26,7 +26,7 @@ from zeroconv.evaluation.pairs import Pair, as_pair
 from zeroconv.evaluation.reading import as_picture, make_read
 from zeroconv.files import atomic_write
 from zeroconv.generation import Control, generate
-from zeroconv.rivals import Net, Rival
+from zeroconv.rivals import Net
 from zeroconv.training.precision import autocast
 from zeroconv.training.recipe import Recipe
 from zeroconv.training.samples import grid, spread
@@ -106,7 +106,6 @@ class Rounds:
                 self.backbone,
                 [pair.caption for pair in group.pairs],
                 [Control(control, [pair.hint for pair in group.pairs])],
-                guidance="cond" if isinstance(control, Rival) else "resolution",
                 cfg=settings.sample_cfg,
                 steps=settings.sample_steps,
                 seed=group.seeds,

@@ -1,0 +1,45 @@
+"""`Control`: a network, the hint it follows, and how strongly, when and where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zeroconv.generation.guidance import Curve
+from zeroconv.renamed import old_fields
+from zeroconv.rivals import Net
+
+
+@old_fields
+@dataclass
+class Control:
+    """A ControlNet, or one of its rivals, and what it is to follow.
+
+    hint: one picture for all, or a list of one a prompt or one a generated picture: a path, PIL, a
+    numpy array (`pictures.load` says which), or a Tensor (3, H, W) in [0, 1].
+
+    scale: the factor on every residual, one number, or one a prompt or picture.
+    start, end: the window in which it acts, in shares of the schedule.
+    connection_scales: one number a connection, or the name of a rule of `guidance.RULES`; they
+    stand in place of the guidance's own.
+    curve: how the scale changes along the schedule: a name of `guidance.CURVES`, or points
+    (fraction, factor).
+    mask: where it acts, likewise a picture (white, or painted on transparent ground: fully), or
+    a Tensor (H, W) in [0, 1].
+    mode: one of A1111's, "balanced", "prompt", "control", in place of the guidance for this control.
+    conditional_only: it leaves the unconditional half alone, whatever the guidance.
+
+    A rival has no residuals to scale: it takes a hint, a window and conditional_only.
+    """
+
+    net: Net
+    hint: Any
+    scale: float | Sequence[float] = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    connection_scales: Sequence[float] | str | None = None
+    curve: Curve = "constant"
+    mask: Any = None
+    mode: str | None = None
+    conditional_only: bool = False

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import zeroconv
-from tests.tiny import tiny_backbone
+from tests.helpers.tiny import tiny_backbone
 from zeroconv.backbones import load_backbone
 from zeroconv.conditions import CONDITIONS
 from zeroconv.errors import UserError

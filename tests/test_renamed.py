@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import zeroconv.generation
-from tests.tiny import randomise_, tiny_backbone
+from tests.helpers.tiny import randomise_, tiny_backbone
 from zeroconv import renamed
 from zeroconv.cli.controls import renamed_option
 from zeroconv.control import ControlNet

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny import randomise_, tiny_backbone
-from tests.tiny_folder import save_backbone
+from tests.helpers.tiny import randomise_, tiny_backbone
+from tests.helpers.tiny_folder import save_backbone
 from zeroconv.backbones import load_backbone
 from zeroconv.backbones.loading import PLAYROOM, _defaults_of
 from zeroconv.backbones.locate import ASSETS

@@ -65,7 +65,7 @@ cluster-test: $(STAMP)
 # Triton stays out of the environment: torch's build for processors has none, and would find it
 kernel-test: $(STAMP)
 	test -d $(KERNELS)/triton || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(KERNELS) triton==3.6.0
-	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 PYTHONPATH=$(KERNELS) $(BIN)/python -m pytest -m kernels -n auto --maxprocesses 4 tests/training/test_kernels.py
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 PYTHONPATH=$(KERNELS) $(BIN)/python -m pytest -m kernels -n auto --maxprocesses 4 tests/layers/test_kernels.py
 
 card-test: $(STAMP)
 	$(BIN)/python -m pytest -m "kernels or card" tests/training
@@ -75,7 +75,7 @@ deepspeed-test: $(STAMP)
 	test -x $(ZERO)/bin/python || $(PYTHON) -m venv $(ZERO)
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$($(ZERO)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/below.pth
 	$(ZERO)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt deepspeed
-	MKL_CBWR=AUTO OMP_NUM_THREADS=1 $(ZERO)/bin/python -m pytest -m deepspeed tests/training/test_zero.py
+	MKL_CBWR=AUTO OMP_NUM_THREADS=1 $(ZERO)/bin/python -m pytest -m deepspeed tests/training/execution/test_deepspeed.py
 
 # Trackio wants an older Pillow than the rest
 tracker-test:

@@ -13,7 +13,7 @@ from typing import Any
 from experiments.memory import Maker
 from tools.reports import ROOT, print_table, read_json, signed, span, write_json
 from zeroconv.backbones import load_backbone
-from zeroconv.training.allocator import keep_pages
+from zeroconv.layers.allocator import keep_pages
 
 RESULTS = ROOT / "experiments" / "results"
 PICTURES = ROOT / "docs" / "pictures" / "paper"

@@ -22,8 +22,8 @@ from experiments.training import gains, looks, prepare
 from zeroconv.evaluation.pairs import Pair, load_pairs
 from zeroconv.generation import Control
 from zeroconv.training.convergence import Convergence, Measured, detect
-from zeroconv.training.recipe import Recipe
-from zeroconv.training.runlog import RunLog
+from zeroconv.training.recipes.recipe import Recipe
+from zeroconv.training.reporting.log import RunLog
 from zeroconv.training.trainer import Trainer
 
 CONDITION = "canny"

@@ -32,8 +32,8 @@ from zeroconv.evaluation.fidelity import Shown
 from zeroconv.evaluation.metrics import rgb_to_lab
 from zeroconv.evaluation.pairs import load_pairs
 from zeroconv.generation import Control, generate
-from zeroconv.training.allocator import keep_pages
-from zeroconv.training.recipe import Recipe
+from zeroconv.layers.allocator import keep_pages
+from zeroconv.training.recipes.recipe import Recipe
 
 CONDITIONS = {"canny": "f1_1px", "depth": "delta1", "pose": "pck"}  # and the figure each is judged by
 STYLES = {"playroom": "", "playroom-pencil": "pencil", "playroom-night": "night"}

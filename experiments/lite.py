@@ -25,7 +25,7 @@ from experiments.training import gains, looks, prepare
 from zeroconv.evaluation.fidelity import prompts_of
 from zeroconv.evaluation.pairs import Pair, load_pairs
 from zeroconv.generation import Control
-from zeroconv.training.recipe import Recipe
+from zeroconv.training.recipes.recipe import Recipe
 from zeroconv.training.trainer import Trainer
 
 CONDITION = "canny"

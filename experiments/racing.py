@@ -71,7 +71,7 @@ def settings_of(
 
 
 def recipe_of(settings: dict[str, Any]) -> Any:
-    from zeroconv.training.recipe import load_recipe
+    from zeroconv.training.recipes.recipe import load_recipe
 
     values = [f"{place}={json.dumps(value)}" for place, value in settings.items()]
     return load_recipe(ROOT / "recipes" / "playroom-canny.yaml", values)
@@ -104,8 +104,8 @@ def gauge(runs: Path, names: Sequence[str], arguments: argparse.Namespace) -> No
     slows the machine for a while slows all alike: medians of gradients, and of what each optimiser makes of them."""
     from accelerate import Accelerator
 
-    from zeroconv.training.allocator import keep_pages
-    from zeroconv.training.optim import make_optimizer
+    from zeroconv.layers.allocator import keep_pages
+    from zeroconv.training.optimizer import make_optimizer
     from zeroconv.training.run import assemble
 
     keep_pages()

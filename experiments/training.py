@@ -16,9 +16,9 @@ from experiments.memory import weights_mark
 from tools.reports import read_json, write_json
 from zeroconv.training import train
 from zeroconv.training.folder import open_run
-from zeroconv.training.recipe import Recipe
+from zeroconv.training.recipes.recipe import Recipe
+from zeroconv.training.reporting.log import RunLog
 from zeroconv.training.run import assemble
-from zeroconv.training.runlog import RunLog
 from zeroconv.training.trainer import Trainer
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 import zeroconv
 from tests.helpers.tiny import tiny_backbone
 from zeroconv.backbones import load_backbone
+from zeroconv.baselines import load_net
 from zeroconv.conditions import CONDITIONS
 from zeroconv.errors import UserError
-from zeroconv.rivals import load_net
 
 ROOT = Path(zeroconv.__file__).parent
 

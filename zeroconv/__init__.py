@@ -15,16 +15,8 @@ set_waiting()  # torch is imported later, and reads it then
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from zeroconv import (
-        checkpoints,
-        conditions,
-        data,
-        evaluation,
-        generation,
-        playroom,
-        rivals,
-        training,
-    )
+    from zeroconv import baselines as rivals
+    from zeroconv import checkpoints, conditions, data, evaluation, generation, playroom, training
     from zeroconv.annotators import annotate
     from zeroconv.backbones import load_backbone
     from zeroconv.control import ControlNet

@@ -17,8 +17,8 @@ from PIL import Image
 
 from benchmarks.common import PICTURES, RESULTS, write_result
 from tools.reports import ROOT, write_json
-from zeroconv.data.examples import Table
-from zeroconv.training.recipe import Recipe, load_recipe
+from zeroconv.data.cache.examples import Table
+from zeroconv.training.recipes.recipe import Recipe, load_recipe
 from zeroconv.training.run import assemble
 
 OUT = Path("runs/convergence")

@@ -27,10 +27,10 @@ from benchmarks.common import PICTURES, sheet, write_result
 from tools.reports import ROOT, read_json
 from zeroconv.backbones import Backbone, load_backbone
 from zeroconv.control import ControlNet
-from zeroconv.data.cache import to_images
+from zeroconv.data.cache.fill import to_images
 from zeroconv.generation import Control, generate
 from zeroconv.playroom.fill50k import CONTRAST, Circle, build_fill50k, disc, draw_circle, lab, rgb, sample_circle
-from zeroconv.training.samples import to_picture
+from zeroconv.training.reporting.samples import to_picture
 
 SIZE = 128
 TRAINED = 8192

@@ -18,7 +18,7 @@ from zeroconv import playroom
 from zeroconv.backbones import load_backbone
 from zeroconv.conditions import CONDITIONS
 from zeroconv.conditions.scores import METRICS
-from zeroconv.data.generated import open_scenes
+from zeroconv.data.sources.generated import open_scenes
 from zeroconv.evaluation.fidelity import through_vae
 from zeroconv.evaluation.metrics import summarise
 from zeroconv.evaluation.reader import read, save_reader
@@ -39,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     backbone = load_backbone("playroom")
     if arguments.train:
-        from zeroconv.training.reader import ReaderConfig, train_reader
+        from zeroconv.scratch.reader import ReaderConfig, train_reader
 
         save_reader(train_reader(arguments.train, ReaderConfig(steps=arguments.steps), backbone))
     rows = []

@@ -29,7 +29,7 @@ import yaml
 
 from benchmarks.common import RESULTS, write_result
 from tools.reports import ROOT, read_json
-from zeroconv.training.state import checkpoints, step_of
+from zeroconv.training.checkpoint import checkpoints, step_of
 
 RECIPE: dict[str, Any] = {
     "base": "playroom",

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.common import write_result
 from zeroconv.conditions import PAPER
-from zeroconv.data.annotating import JOURNAL, read_journal
+from zeroconv.data.annotating.run import JOURNAL, read_journal
 
 
 def command(spec: str, out: Path, workers: int) -> list[str]:

@@ -154,10 +154,10 @@ def run(recipe: dict[str, Any], out: Path, steps: int) -> dict[str, float]:
 
 def child(path: str, began: float) -> None:
     """`zeroconv train` with a look at the clock at every step; prints what `run` returns."""
-    from zeroconv.data import cache
+    from zeroconv.data.cache import fill as cache
     from zeroconv.training import run as training_run
     from zeroconv.training import train_command
-    from zeroconv.training.runlog import Meter
+    from zeroconv.training.reporting.log import Meter
     from zeroconv.training.trainer import Trainer
 
     seconds: dict[str, float] = {}  # of the processor: other programs do not count

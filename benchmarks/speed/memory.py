@@ -30,12 +30,12 @@ from zeroconv.backbones import TextStates, UNetBackbone
 from zeroconv.backbones.unet import DEFAULT_SCHEDULER
 from zeroconv.control import ControlNet
 from zeroconv.files import atomic_write
-from zeroconv.training.memory import activations, chosen, hold_frozen_, micro_batch
+from zeroconv.layers.checkpointing import recompute_
+from zeroconv.training.execution.memory import activations, chosen, hold_frozen_, micro_batch
+from zeroconv.training.execution.precision import cast_frozen_
 from zeroconv.training.objective import ControlledLoss
-from zeroconv.training.optim import make_optimizer
-from zeroconv.training.precision import cast_frozen_
-from zeroconv.training.recipe import Recipe, load_recipe
-from zeroconv.training.recompute import recompute_
+from zeroconv.training.optimizer import make_optimizer
+from zeroconv.training.recipes.recipe import Recipe, load_recipe
 from zeroconv.training.trainer import to_train_
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -147,7 +147,7 @@ def peak(loss: ControlledLoss, recipe: Recipe, size: tuple[int, int], mode: Fake
 
 def optimizer_state(control: ControlNet, recipe: Recipe, mode: FakeTensorMode) -> int:
     """Bytes an optimiser keeps after a step."""
-    with mode, patch("zeroconv.training.adamw8bit.can_compile", lambda device: False):  # fake numbers are not compiled
+    with mode, patch("zeroconv.optim.adamw8bit.can_compile", lambda device: False):  # fake numbers are not compiled
         optimizer = make_optimizer(control, recipe.training)
         for parameter in control.parameters():
             parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None

@@ -29,7 +29,7 @@ STEPS = 3
 def measure(card: str) -> dict[str, Any]:
     """In this process: seconds of a step, and bytes that torch gave out and took from the card at the most."""
     from benchmarks.speed.step_workers import Ours
-    from zeroconv.training.recipe import load_recipe
+    from zeroconv.training.recipes.recipe import load_recipe
 
     training = load_recipe(ROOT / "recipes" / f"sd15-{card}gb.yaml").training
     others = {"cuda_graphs": True, **{name: getattr(training, name) for name in SETTINGS}}

@@ -22,9 +22,9 @@ from benchmarks.speed.memory import SD15, UNETS, held_by, make_fake_
 from tools.reports import ROOT
 from zeroconv.backbones import TextStates, UNetBackbone, load_backbone
 from zeroconv.control import ControlNet
-from zeroconv.training.memory import activations, chosen, micro_batch
+from zeroconv.layers.checkpointing import recompute_
+from zeroconv.training.execution.memory import activations, chosen, micro_batch
 from zeroconv.training.objective import ControlledLoss
-from zeroconv.training.recompute import recompute_
 
 CASES = [("playroom", 16, 16, "none"), ("playroom", 16, 16, "full"), (SD15, 1, 32, "none"), (SD15, 1, 32, "full")]
 

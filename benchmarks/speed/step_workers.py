@@ -208,10 +208,10 @@ class Ours:
         from zeroconv.backbones import UNetBackbone
         from zeroconv.control import ControlNet
         from zeroconv.control.files import diffusers_state
-        from zeroconv.data.examples import Examples, Table, TextTable
-        from zeroconv.training import precision as dtypes
-        from zeroconv.training.allocator import keep_pages
-        from zeroconv.training.recipe import parse_recipe
+        from zeroconv.data.cache.examples import Examples, Table, TextTable
+        from zeroconv.layers.allocator import keep_pages
+        from zeroconv.training.execution import precision as dtypes
+        from zeroconv.training.recipes.recipe import parse_recipe
         from zeroconv.training.trainer import Trainer
 
         if rung < 2:
@@ -314,7 +314,7 @@ def reserved(device: torch.device) -> int:
 def flops_of(step: Callable[[], Any]) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
-    # of `zeroconv.training.cpu_layers.product`, which the counter does not know
+    # of `zeroconv.layers.cpu.product`, which the counter does not know
     linear = torch.ops.mkldnn._linear_pointwise
     with FlopCounterMode(display=False, custom_mapping={linear: _linear_flops}) as counter:
         step()

@@ -51,7 +51,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         "zeroconv.playroom.render_many",
         "zeroconv.playroom.fill50k.build_fill50k",
         "zeroconv.playroom.stickers.build_stickers",
-        "zeroconv.training.base.train_base",
+        "zeroconv.scratch.stages.train_base",
     ):
         monkeypatch.setattr(name, work)
 

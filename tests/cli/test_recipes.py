@@ -7,7 +7,7 @@ import torch
 
 from zeroconv.cli.recipes import recipe_settings
 from zeroconv.errors import UserError
-from zeroconv.training import cpu_layers
+from zeroconv.layers import cpu as cpu_layers
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def test_a_base_with_a_trained_decoder_is_used_like_any(
 
 
 def test_a_cache_is_filled_ahead_in_parts(zeroconv, recipe: Path, tmp_path: Path, monkeypatch) -> None:
-    from zeroconv.data import cache
+    from zeroconv.data.cache import fill as cache
 
     monkeypatch.setattr(cache, "SHARD", 4)
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from zeroconv.data.batches import BatchPlan, hints_to_float
-from zeroconv.data.examples import Examples, Table, TextTable
-from zeroconv.data.shards import Shard
+from zeroconv.data.cache.examples import Examples, Table, TextTable
+from zeroconv.data.storage.shards import Shard
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from PIL import Image
 
 from tests.helpers.tiny import tiny_backbone, tiny_backbone_xl
 from zeroconv.conditions.maps import PLAYROOM_COLOURS
-from zeroconv.data import cache as cache_module
 from zeroconv.data import open_dataset
 from zeroconv.data.batches import BatchPlan
 from zeroconv.data.buckets import Buckets
-from zeroconv.data.cache import CacheSettings, cache_examples, to_images
-from zeroconv.data.datasets import Dataset
-from zeroconv.data.examples import Examples
+from zeroconv.data.cache import fill as cache_module
+from zeroconv.data.cache.examples import Examples
+from zeroconv.data.cache.fill import CacheSettings, cache_examples, to_images
+from zeroconv.data.dataset import Dataset
 from zeroconv.data.fitting import BrokenExample
 from zeroconv.errors import UserError
 

@@ -14,10 +14,10 @@ from zeroconv import playroom
 from zeroconv.conditions import CONDITIONS, annotate, maps, pose
 from zeroconv.data import open_dataset
 from zeroconv.data.batches import BatchPlan, channels_first, hints_to_float, mirror_of, mirrors_of
-from zeroconv.data.cache import CacheSettings, cache_examples
-from zeroconv.data.cache_keys import drawing_key
-from zeroconv.data.drawing import draw
-from zeroconv.data.generated import EXACT
+from zeroconv.data.cache.drawing import draw
+from zeroconv.data.cache.fill import CacheSettings, cache_examples
+from zeroconv.data.cache.keys import drawing_key
+from zeroconv.data.sources.generated import EXACT
 from zeroconv.errors import UserError
 
 

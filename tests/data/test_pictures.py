@@ -14,10 +14,10 @@ from pyarrow import parquet
 
 from zeroconv.conditions import annotate
 from zeroconv.data import open_dataset
-from zeroconv.data.drawing import draw
-from zeroconv.data.examples import alike
+from zeroconv.data.annotating.packing import pack
+from zeroconv.data.cache.drawing import draw
+from zeroconv.data.cache.examples import alike
 from zeroconv.data.fitting import BrokenExample
-from zeroconv.data.packing import pack
 from zeroconv.data.pictures import picture_size, read_picture
 from zeroconv.errors import UserError
 

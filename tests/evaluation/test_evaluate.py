@@ -163,7 +163,7 @@ def test_unknown_names_are_told(backbone):
 
 def test_a_saved_rival_is_measured_like_a_control(backbone, tmp_path):
     """A new one is the frozen model: its pictures are those that are made without control."""
-    from zeroconv.rivals import make_rival
+    from zeroconv.baselines import make_rival
 
     make_rival("side", backbone, condition="canny").save(tmp_path / "side")
     options = {"base": backbone, "count": 3, "steps": 3, "varied": 0}

@@ -10,11 +10,11 @@ from zeroconv import playroom
 from zeroconv.conditions import CONDITIONS
 from zeroconv.conditions.pose import mirror_people
 from zeroconv.conditions.scores import average_precision
-from zeroconv.data.generated import open_scenes
+from zeroconv.data.sources.generated import open_scenes
 from zeroconv.evaluation import reader
 from zeroconv.evaluation.metrics import summarise
 from zeroconv.evaluation.reader import ASSET, find_people, load_reader, read
-from zeroconv.training.reader import ReaderConfig, alter, draw_batch, losses_of, people_targets
+from zeroconv.scratch.reader import ReaderConfig, alter, draw_batch, losses_of, people_targets
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from experiments import racing
 from experiments.fig09_rivals import claims, sheet
 from experiments.racing import ENTRIES, ROOT, pace
 from zeroconv.backbones import load_backbone
-from zeroconv.rivals import RIVALS
-from zeroconv.training.recipe import load_recipe, parse_recipe
+from zeroconv.baselines import RIVALS
+from zeroconv.training.recipes.recipe import load_recipe, parse_recipe
 from zeroconv.training.run import make_control
 
 

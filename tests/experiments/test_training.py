@@ -12,7 +12,7 @@ from tests.helpers.tiny_folder import save_backbone
 from tests.training.conftest import make_pictures
 from zeroconv.control import ControlNet
 from zeroconv.training import train
-from zeroconv.training.recipe import Recipe, parse_recipe
+from zeroconv.training.recipes.recipe import Recipe, parse_recipe
 
 
 @pytest.fixture(scope="module")

@@ -271,7 +271,7 @@ def test_hints_are_the_same_from_every_side(tmp_path: Path, condition: str, colo
 
 def test_a_data_set_reads_hints_by_their_role(tmp_path: Path) -> None:
     from zeroconv.data import open_dataset
-    from zeroconv.data.drawing import draw
+    from zeroconv.data.cache.drawing import draw
 
     Image.new("RGB", (SIZE, SIZE), "grey").save(tmp_path / "a.png")
     ramp = np.linspace(0, 65535, SIZE * SIZE).astype(np.uint16).reshape(SIZE, SIZE)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.scratch.tiny import tiny_task
+from zeroconv.optim import muon as optim
 from zeroconv.scratch.averages import Averages
 from zeroconv.scratch.muon import Muon, orthogonalise
-from zeroconv.training import optim
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 144), (1, 32, 32), (2, 64, 16)])

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.tiny import tiny_backbone
-from zeroconv.training.recipe import Recipe, parse_recipe
+from zeroconv.training.recipes.recipe import Recipe, parse_recipe
 
 SIZE = 64
 

@@ -16,11 +16,11 @@ from tests.helpers.tiny import randomise_, tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.data import open_dataset
 from zeroconv.data.buckets import Buckets
-from zeroconv.data.cache import CacheSettings, cache_examples
+from zeroconv.data.cache.fill import CacheSettings, cache_examples
 from zeroconv.errors import UserError
 from zeroconv.training import train
 from zeroconv.training.objective import ControlledLoss
-from zeroconv.training.recipe import Recipe
+from zeroconv.training.recipes.recipe import Recipe
 from zeroconv.training.validation import Validator
 
 Make = Callable[..., Recipe]

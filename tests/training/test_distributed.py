@@ -17,8 +17,8 @@ import torch
 import yaml
 
 from zeroconv.backbones import load_backbone
-from zeroconv.training.recipe import Recipe
-from zeroconv.training.state import checkpoints
+from zeroconv.training.checkpoint import checkpoints
+from zeroconv.training.recipes.recipe import Recipe
 
 Make = Callable[..., Recipe]
 
@@ -30,7 +30,7 @@ import torch
 torch.set_num_threads(1)
 from zeroconv.errors import Interrupted
 from zeroconv.training import run, trainer
-from zeroconv.training.recipe import load_recipe
+from zeroconv.training.recipes.recipe import load_recipe
 recipe, rank = load_recipe(sys.argv[1]), os.environ["RANK"]
 taken, step = [], trainer.Trainer._train_step
 def train_step(self, micro):

@@ -7,8 +7,8 @@ import torch
 
 from tests.training.test_trainer import equal, trainer, weights
 from zeroconv.errors import UserError
-from zeroconv.training.recipe import parse_recipe
-from zeroconv.training.state import checkpoints, load_checkpoint, step_of
+from zeroconv.training.checkpoint import checkpoints, load_checkpoint, step_of
+from zeroconv.training.recipes.recipe import parse_recipe
 
 __all__ = ["trainer"]
 

@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.test_state import DAMAGE
+from tests.training.test_checkpoint import DAMAGE
 from zeroconv.errors import UserError
 from zeroconv.files import lock_folder
 from zeroconv.jsonfile import read_json
 from zeroconv.training import train
+from zeroconv.training.checkpoint import checkpoints, save_checkpoint
 from zeroconv.training.folder import check_folder, open_run
-from zeroconv.training.recipe import Recipe
-from zeroconv.training.report import write_report
-from zeroconv.training.state import checkpoints, save_checkpoint
+from zeroconv.training.recipes.recipe import Recipe
+from zeroconv.training.reporting.report import write_report
 
 Make = Callable[..., Recipe]
 
@@ -265,7 +265,7 @@ def test_a_run_goes_on_whatever_its_files_hold(ended, tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
 def test_a_tracker_s_damaged_name_is_made_anew(tmp_path: Path, content: bytes) -> None:
-    from zeroconv.training.tracking import _run_id
+    from zeroconv.training.reporting.trackers import _run_id
 
     (tmp_path / "tracking.json").write_bytes(content)
     with warnings.catch_warnings():
@@ -308,9 +308,9 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
 def test_no_mutation_of_a_run_s_files_is_a_traceback(ended, tmp_path: Path) -> None:
     """What is read of them when a run goes on, and its page."""
     from zeroconv.training.folder import read_object
+    from zeroconv.training.reporting.log import RunLog
+    from zeroconv.training.reporting.trackers import scalars
     from zeroconv.training.run import last_round
-    from zeroconv.training.runlog import RunLog
-    from zeroconv.training.tracking import scalars
 
     recipe = ended(tmp_path)
     out, rng = Path(recipe.out), random.Random(0)

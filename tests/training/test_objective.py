@@ -8,12 +8,12 @@ import torch
 from tests.helpers.tiny import inputs, randomise_, tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.data.batches import Batch
-from zeroconv.training import allocator
-from zeroconv.training.cpu_layers import use_cpu_layers_
-from zeroconv.training.ema import Ema
+from zeroconv.layers import allocator
+from zeroconv.layers.cpu import use_cpu_layers_
+from zeroconv.optim.ema import Ema
 from zeroconv.training.loop import learning_rate
 from zeroconv.training.objective import ControlledLoss, add_noise, predict, stream, target
-from zeroconv.training.recipe import TrainingSettings
+from zeroconv.training.recipes.recipe import TrainingSettings
 from zeroconv.training.trainer import to_train_
 
 

@@ -18,11 +18,11 @@ from zeroconv.data import open_dataset
 from zeroconv.errors import UserError
 from zeroconv.evaluation import evaluate, reading
 from zeroconv.training import train
-from zeroconv.training.lora_recipe import LoraTraining
-from zeroconv.training.recipe import Recipe
+from zeroconv.training.checkpoint import load_checkpoint
+from zeroconv.training.recipes.lora import LoraTraining
+from zeroconv.training.recipes.recipe import Recipe
+from zeroconv.training.reporting.trackers import scalars
 from zeroconv.training.rounds import by_shape, choose
-from zeroconv.training.state import load_checkpoint
-from zeroconv.training.tracking import scalars
 
 Make = Callable[..., Recipe]
 ROUNDS = {"evaluate_every": 3, "evaluate_count": 4, "sample_steps": 2, "data.condition": "canny"}
@@ -78,7 +78,7 @@ def test_a_round_is_what_evaluate_says_of_the_same_pictures(recipe: Make, pictur
         cfg=3.0,
         varied=0,
     )
-    # a run computes with layers of its own (training/cpu_layers.py): here and there a pixel rounds to another value
+    # a run computes with layers of its own (layers/cpu.py): here and there a pixel rounds to another value
     for metric, columns in report["metrics"].items():
         for column in ("own", "shuffled", "ceiling"):
             assert summary["metrics"][metric][column] == pytest.approx(columns[column], abs=1e-3)

@@ -25,8 +25,8 @@ from zeroconv.data import open_dataset
 from zeroconv.data.holding_out import hold_out
 from zeroconv.errors import UserError
 from zeroconv.training import train
-from zeroconv.training.recipe import Recipe
-from zeroconv.training.state import checkpoints
+from zeroconv.training.checkpoint import checkpoints
+from zeroconv.training.recipes.recipe import Recipe
 
 Make = Callable[..., Recipe]
 
@@ -74,14 +74,14 @@ def test_another_recipe_keeps_out(recipe: Make) -> None:
 
 
 def test_a_control_that_cannot_be_made_costs_no_caching(recipe: Make, monkeypatch) -> None:
-    monkeypatch.setattr("zeroconv.data.cache.cache_examples", lambda *words: pytest.fail("too late"))
+    monkeypatch.setattr("zeroconv.data.cache.fill.cache_examples", lambda *words: pytest.fail("too late"))
     for control in ({"init": "nowhere"}, {"kind": "lora", "options": {"size": 3}}):
         with pytest.raises(UserError):
             train(recipe(control=control), say=lambda line: None)
 
 
 def test_a_batch_larger_than_all_memory_is_refused(recipe: Make, monkeypatch) -> None:
-    monkeypatch.setattr("zeroconv.training.room.all_memory", lambda: 10**6)
+    monkeypatch.setattr("zeroconv.training.execution.room.all_memory", lambda: 10**6)
     with pytest.raises(UserError, match=r"training.batch_size 64 at 64 pixels .* lower"):
         train(recipe(batch_size=64), say=lambda line: None)
 

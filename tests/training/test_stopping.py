@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from zeroconv.cli import app
 from zeroconv.errors import Interrupted
 from zeroconv.training import train
+from zeroconv.training.checkpoint import checkpoints, step_of
 from zeroconv.training.progress import print_line
-from zeroconv.training.recipe import Recipe
-from zeroconv.training.state import checkpoints, step_of
+from zeroconv.training.recipes.recipe import Recipe
 from zeroconv.training.stopping import StopSignals, stopped_at_once
 
 Make = Callable[..., Recipe]
@@ -82,7 +82,7 @@ def test_a_signal_while_data_is_prepared_exits_with_its_own_code(
     def prepare(*words):
         signal.raise_signal(number)
 
-    monkeypatch.setattr("zeroconv.data.cache.cache_examples", prepare)
+    monkeypatch.setattr("zeroconv.data.cache.fill.cache_examples", prepare)
     done = CliRunner().invoke(app, ["train", written(recipe(), tmp_path)])
     assert done.exit_code == 128 + number
     assert "interrupted; the same command goes on" in done.stderr

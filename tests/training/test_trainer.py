@@ -15,15 +15,15 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from tests.helpers.tiny import tiny_backbone
-from zeroconv.backbones.quantised import QuantisedLayer
 from zeroconv.control import ControlNet
-from zeroconv.data.cache import cache_text
-from zeroconv.data.examples import Examples, Table
+from zeroconv.data.cache.examples import Examples, Table
+from zeroconv.data.cache.fill import cache_text
 from zeroconv.errors import UserError
-from zeroconv.training import allocator
+from zeroconv.layers import allocator
+from zeroconv.layers.quantised import QuantisedLayer
+from zeroconv.training.checkpoint import checkpoints
 from zeroconv.training.objective import ControlledLoss
-from zeroconv.training.recipe import parse_recipe
-from zeroconv.training.state import checkpoints
+from zeroconv.training.recipes.recipe import parse_recipe
 from zeroconv.training.trainer import Trainer
 
 
@@ -279,8 +279,8 @@ def test_a_small_gradient_survives_float16(trainer, monkeypatch) -> None:
 @pytest.fixture
 def narrow_weights(monkeypatch) -> dict:
     """Settings of a run whose weights are bfloat16, down to those that a tiny model has."""
-    monkeypatch.setattr("zeroconv.training.narrow.LEAST", 4096)
-    monkeypatch.setattr("zeroconv.training.adamw8bit.can_compile", lambda device: False)
+    monkeypatch.setattr("zeroconv.optim.split_weights.LEAST", 4096)
+    monkeypatch.setattr("zeroconv.optim.adamw8bit.can_compile", lambda device: False)
     return {"precision": "bf16_weights", "optimizer": "adamw8bit"}
 
 

@@ -14,15 +14,15 @@ from safetensors.torch import load_file
 from tests.helpers.tiny import inputs, tiny_backbone, tiny_backbone_xl
 from tests.helpers.tiny_folder import save_backbone
 from zeroconv.backbones import UNetBackbone, load_backbone
+from zeroconv.baselines import make_rival
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
-from zeroconv.rivals import make_rival
+from zeroconv.optim.ema import Ema
 from zeroconv.training import train, trainer
-from zeroconv.training.ema import Ema
+from zeroconv.training.checkpoint import checkpoints
 from zeroconv.training.loop import Loop
-from zeroconv.training.recipe import Recipe, parse_recipe
+from zeroconv.training.recipes.recipe import Recipe, parse_recipe
 from zeroconv.training.run import make_control
-from zeroconv.training.state import checkpoints
 from zeroconv.training.trainer import Trainer
 from zeroconv.training.unlock import save_base, unlock_
 from zeroconv.training.validation import Validator

@@ -125,8 +125,8 @@ def many(
     """Draw the hints of a data set into `out`; packed into shards where a format is named."""
     from zeroconv.cli.progress import progress
     from zeroconv.data import open_dataset
-    from zeroconv.data.annotating import Job, annotate_dataset, with_ray
-    from zeroconv.data.packing import check_shards, pack
+    from zeroconv.data.annotating.packing import check_shards, pack
+    from zeroconv.data.annotating.run import Job, annotate_dataset, with_ray
 
     if options["engine"] not in ("local", "ray"):
         raise UserError(f"there is no engine {options['engine']!r}; choose local or ray")

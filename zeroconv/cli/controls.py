@@ -15,7 +15,7 @@ from zeroconv.renamed import OPTIONS, note
 from zeroconv.words import cut, exists, expand
 
 if TYPE_CHECKING:
-    from zeroconv.rivals import Net
+    from zeroconv.baselines import Net
 
 STRONGEST = 100.0  # of a scale, either sign; pictures are noise long before
 
@@ -162,8 +162,8 @@ def known_condition(name: str) -> str | None:
 
 def load_control(name: str, base: str, backbone: Any) -> Net:
     """Load the control, or the rival of one, that a user names; see `zeroconv.control.naming`."""
+    from zeroconv.baselines import load_net
     from zeroconv.control.naming import control_name
-    from zeroconv.rivals import load_net
 
     return load_net(control_name(name, base), backbone)
 

@@ -19,7 +19,7 @@ from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder, check_output
 
 if TYPE_CHECKING:
-    from zeroconv.rivals import Net
+    from zeroconv.baselines import Net
 
 
 @dataclass

@@ -161,7 +161,7 @@ def train_base(
     workers: Workers = None,
 ) -> None:
     """Train the playroom base model from nothing: VAE, text and UNet, decoder. Hours on two cores; resumable."""
-    from zeroconv.training import base
+    from zeroconv.scratch import stages as base
 
     stages = tuple(stage) if stage else base.STAGES
     _known("stage", stage, base.STAGES)

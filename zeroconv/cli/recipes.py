@@ -35,7 +35,7 @@ def _device(name: str) -> str:
 
 def _precision(name: str, device: str) -> str:
     from zeroconv.backbones.devices import dtype_name, pick_device, pick_dtype
-    from zeroconv.training.cpu_layers import has_bf16_matrix_unit
+    from zeroconv.layers.cpu import has_bf16_matrix_unit
 
     picked = pick_device(device)
     if name == "auto" and picked == "cpu" and not has_bf16_matrix_unit():

@@ -21,6 +21,8 @@ class ReleasedHintEncoder(nn.Module):
     convolution is the first of the method's zero convolutions, Z(c; Θz1). Modules are named as in diffusers.
     """
 
+    checkpointed_as_one = True  # see zeroconv.layers.checkpointing
+
     def __init__(
         self,
         out_channels: int,
@@ -75,6 +77,8 @@ class PaperHintEncoder(nn.Module):
     four a stride of 2, which would end at half the latent's size; here only as many halve as the latents need, three
     for Stable Diffusion, and the last keeps the size. hint (N, 3, 8h, 8w) in [0, 1] → (N, out_channels, h, w).
     """
+
+    checkpointed_as_one = True  # see zeroconv.layers.checkpointing
 
     def __init__(
         self,

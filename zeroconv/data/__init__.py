@@ -6,7 +6,7 @@ torch and are imported where they are used.
 
 from __future__ import annotations
 
-from zeroconv.data.datasets import Dataset
+from zeroconv.data.dataset import Dataset
 from zeroconv.data.example import Example
 from zeroconv.data.spec import open_dataset
 

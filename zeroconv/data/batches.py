@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zeroconv.backbones import TextStates
 from zeroconv.conditions import known
-from zeroconv.data.examples import Examples
+from zeroconv.data.cache.examples import Examples
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from zeroconv.data.datasets import Dataset
+from zeroconv.data.dataset import Dataset
 from zeroconv.errors import UserError
 
 

@@ -13,16 +13,16 @@ from urllib.parse import parse_qsl
 
 from zeroconv.conditions import find
 from zeroconv.data.buckets import Buckets
-from zeroconv.data.columns import COLUMNS, Columns
-from zeroconv.data.datasets import Dataset
+from zeroconv.data.dataset import Dataset
 from zeroconv.data.example import Source
-from zeroconv.data.folders import open_folder
-from zeroconv.data.generated import open_scenes, open_stickers
-from zeroconv.data.hub import open_hub
-from zeroconv.data.names import blobs_of
-from zeroconv.data.pairs import open_pairs
-from zeroconv.data.remote import is_address
-from zeroconv.data.shard_sets import open_remote
+from zeroconv.data.reading.names import blobs_of
+from zeroconv.data.remote.copies import is_address
+from zeroconv.data.sources.columns import COLUMNS, Columns
+from zeroconv.data.sources.generated import open_scenes, open_stickers
+from zeroconv.data.sources.hub import open_hub
+from zeroconv.data.sources.imagefolder import open_folder
+from zeroconv.data.sources.pairs import open_pairs
+from zeroconv.data.sources.shard_sets import open_remote
 from zeroconv.errors import UserError
 from zeroconv.inputs import at_home
 

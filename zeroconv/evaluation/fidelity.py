@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from zeroconv.backbones import Backbone, load_backbone
+from zeroconv.baselines import Net, load_net
 from zeroconv.conditions import CONDITIONS, find
 from zeroconv.conditions.scores import METRICS
 from zeroconv.errors import UserError, without_secrets
@@ -30,7 +31,6 @@ from zeroconv.evaluation.pairs import Pair, load_pairs
 from zeroconv.evaluation.reading import make_read
 from zeroconv.generation import Control, generate
 from zeroconv.generation.guidance import settled
-from zeroconv.rivals import Net, load_net
 
 # the four prompt settings of the paper's figure 8, under our names and under its own
 PROMPTS = {

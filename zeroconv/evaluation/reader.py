@@ -1,7 +1,7 @@
 """The playroom reader: one small network that reads depth, normals, classes and people from a playroom picture.
 
 It is the judge of what a control was asked for and a picture shows, and never a training loss: a control that was
-rewarded by its judge would learn the judge's mistakes. Trained by `zeroconv.training.reader` on rendered scenes.
+rewarded by its judge would learn the judge's mistakes. Trained by `zeroconv.scratch.reader` on rendered scenes.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zeroconv.baselines import Rival
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import guidance as guidance_rules
 from zeroconv.generation.guidance import check_curve
-from zeroconv.rivals import Rival
 
 LONGEST_PROMPT = 100_000  # characters; the encoders read some hundreds
 STRONGEST = 100.0  # of cfg or a control's scale, either sign: pictures are noise long before

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from zeroconv.baselines import Net
 from zeroconv.generation.guidance import Curve
 from zeroconv.renamed import old_fields
-from zeroconv.rivals import Net
 
 
 @old_fields

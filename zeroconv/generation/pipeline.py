@@ -14,16 +14,16 @@ from torch import Tensor
 
 from zeroconv.backbones import Backbone
 from zeroconv.backbones.text import note_cut_prompts
+from zeroconv.baselines import Net, Rival
 from zeroconv.control import compose
 from zeroconv.errors import UserError
 from zeroconv.generation import arguments
 from zeroconv.generation import guidance as guidance_rules
+from zeroconv.generation.baselines import check_rivals
 from zeroconv.generation.control import Control
 from zeroconv.generation.hints import hint_size, hint_tensor, mask_tensor
-from zeroconv.generation.rivals import check_rivals
 from zeroconv.generation.sampling import Guide, denoise, initial_latents, make_scheduler
 from zeroconv.renamed import old_arguments
-from zeroconv.rivals import Net, Rival
 
 
 @old_arguments

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import Backbone, TextStates, UNetBackbone
+from zeroconv.baselines import Net, Rival
 from zeroconv.control import ControlNet
 from zeroconv.control.compose import scaled
 from zeroconv.errors import UserError
+from zeroconv.generation.baselines import predict_with_rival
 from zeroconv.generation.guidance import Curve, combine, factor_at
-from zeroconv.generation.layers import sampling_layers
-from zeroconv.generation.rivals import predict_with_rival
-from zeroconv.rivals import Net, Rival
+from zeroconv.layers.sampling import sampling_layers
 
 # name → diffusers class and what is set beside the checkpoint's own noise schedule
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.errors import UserError
+from zeroconv.optim.muon import muon_groups
 from zeroconv.scratch.averages import Averages
 from zeroconv.scratch.base import BaseTask
 from zeroconv.scratch.corpus import Corpus, Mixture
@@ -28,7 +29,6 @@ from zeroconv.scratch.flow import FlowTask, sentences_of
 from zeroconv.scratch.loop import Task
 from zeroconv.scratch.muon import Muon
 from zeroconv.scratch.shards import SIZES, shard_names
-from zeroconv.training.optim import muon_groups
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from zeroconv import playroom
 from zeroconv.errors import UserError
 from zeroconv.playroom import sticker_captions, stickers
 from zeroconv.playroom.captions import all_captions, phrase
+from zeroconv.scratch.pictures import compose, sticker_order
 from zeroconv.scratch.shards import SIZES, has_shard, save_shard
-from zeroconv.training.base_pictures import compose, sticker_order
 
 SHARD = 1024
 VAE_BATCH = 16

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
+from zeroconv.optim.muon import muon_groups
 from zeroconv.scratch.averages import Averages
 from zeroconv.scratch.corpus import Batch, Corpus, Journal, Mixture, Writer
 from zeroconv.scratch.muon import Muon
 from zeroconv.scratch.plan import Plan
-from zeroconv.training.optim import muon_groups
 from zeroconv.training.stopping import StopSignals
 
 

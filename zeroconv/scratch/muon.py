@@ -1,7 +1,7 @@
 """Muon for many small matrices: momentum by lists of tensors, orthogonalisation in batches of equal
 shape.
 
-The same update as `zeroconv.training.optim.Muon`. Newton–Schulz runs on the Gram matrix: for a
+The same update as `zeroconv.optim.muon.Muon`. Newton–Schulz runs on the Gram matrix: for a
 filter of 128 × 1152 that takes a third of the arithmetic, as only the first and the last product
 touch the long side.
 """
@@ -42,7 +42,7 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 class Muon(torch.optim.Optimizer):
     """Muon on groups with `muon=True`, AdamW on the others; groups as
-    `zeroconv.training.optim.muon_groups` makes them.
+    `zeroconv.optim.muon.muon_groups` makes them.
 
     `lr` is AdamW's: an update of a Muon group has the root mean square 0.2·lr an entry (Liu et al.
     2025).

@@ -13,11 +13,11 @@ import torch
 
 from zeroconv.data.batches import Batch, BatchPlan
 from zeroconv.errors import UserError
-from zeroconv.training.adamw8bit import AdamW8bit
-from zeroconv.training.ema import Ema
-from zeroconv.training.recipe import TrainingSettings
-from zeroconv.training.runlog import Meter, RunLog
-from zeroconv.training.state import checkpoints
+from zeroconv.optim.adamw8bit import AdamW8bit
+from zeroconv.optim.ema import Ema
+from zeroconv.training.checkpoint import checkpoints
+from zeroconv.training.recipes.recipe import TrainingSettings
+from zeroconv.training.reporting.log import Meter, RunLog
 from zeroconv.training.stopping import StopSignals
 
 _PATIENCE = 5  # steps in a row whose loss is no number, before the run goes back to its last checkpoint
@@ -64,7 +64,9 @@ class Loop:
         self.rollbacks = 0
         self.sound = 0  # steps with a loss, in this process
         self.stopped_by = 0  # the signal that interrupted `run`
-        self.scaler: torch.amp.GradScaler | None = None  # of float16, see `zeroconv.training.precision.loss_scale`
+        self.scaler: torch.amp.GradScaler | None = (
+            None  # of float16, see `zeroconv.training.execution.precision.loss_scale`
+        )
 
     # ---------------------------------------------------------------- a trainer's own
 

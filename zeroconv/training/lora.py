@@ -19,31 +19,31 @@ from zeroconv.backbones import UNetBackbone, load_backbone
 from zeroconv.backbones.text import note_cut_prompts
 from zeroconv.checkpoints.lora import BASE, FILE
 from zeroconv.data.batches import Batch, BatchPlan
-from zeroconv.data.cache import CacheSettings, cache_examples
-from zeroconv.data.examples import Examples
+from zeroconv.data.cache.examples import Examples
+from zeroconv.data.cache.fill import CacheSettings, cache_examples
 from zeroconv.data.holding_out import hold_out
 from zeroconv.data.spec import open_dataset
 from zeroconv.errors import Interrupted
 from zeroconv.files import atomic_folder, atomic_write
 from zeroconv.inputs import at_home
 from zeroconv.jsonfile import write_json
-from zeroconv.training.compiling import check_compile, compile_layers_
-from zeroconv.training.ema import Ema
+from zeroconv.optim.ema import Ema
+from zeroconv.training.checkpoint import drawn_from, fitting, load_checkpoint, save_checkpoint, told_apart
+from zeroconv.training.execution.compile import check_compile, compile_layers_
+from zeroconv.training.execution.launcher import check_processes
+from zeroconv.training.execution.memory import spare_activations_
+from zeroconv.training.execution.precision import autocast_dtype, loss_scale
+from zeroconv.training.execution.room import check_room, told_of_room
+from zeroconv.training.execution.threads import use_threads
 from zeroconv.training.folder import list_broken, run_folder
-from zeroconv.training.launching import check_processes
 from zeroconv.training.loop import Loop
-from zeroconv.training.lora_recipe import LoraRecipe, LoraSettings
-from zeroconv.training.memory import spare_activations_
 from zeroconv.training.objective import ControlledLoss, stream
-from zeroconv.training.optim import make_optimizer
-from zeroconv.training.precision import autocast_dtype, loss_scale
+from zeroconv.training.optimizer import make_optimizer
 from zeroconv.training.progress import Countdown, Say, print_line, told_of_start
-from zeroconv.training.room import check_room, told_of_room
-from zeroconv.training.runlog import Meter, RunLog
-from zeroconv.training.samples import grid, spread, to_picture
-from zeroconv.training.state import drawn_from, fitting, load_checkpoint, save_checkpoint, told_apart
+from zeroconv.training.recipes.lora import LoraRecipe, LoraSettings
+from zeroconv.training.reporting.log import Meter, RunLog
+from zeroconv.training.reporting.samples import grid, spread, to_picture
 from zeroconv.training.stopping import GOES_ON
-from zeroconv.training.threads import use_threads
 
 # names of diffusers' modules; in and out of the UNet, and the time embedding, stay as they are
 LAYERS = {

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import Backbone, TextStates, UNetBackbone
+from zeroconv.baselines import Net, Rival
 from zeroconv.data.batches import Batch, hints_to_float
-from zeroconv.rivals import Net, Rival
-from zeroconv.training.allocator import give_back_before, has_mapped_gradients
-from zeroconv.training.cpu_layers import keep_gradients_
+from zeroconv.layers.allocator import give_back_before, has_mapped_gradients
+from zeroconv.layers.cpu import keep_gradients_
 
 
 def add_noise(z: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def predict(
 ) -> Tensor:
     """The backbone's output (N, C, H, W) with control at weight 1, or without. Beside a control the encoder builds no
     graph; alone it may be what trains. `give_back`: in the backward pass, between decoder and copy, see
-    `zeroconv.training.allocator`."""
+    `zeroconv.layers.allocator`."""
     if isinstance(control, Rival):
         assert hint is not None
         return control.predict(cast(UNetBackbone, backbone), z, hint, t, text)

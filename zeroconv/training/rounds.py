@@ -17,8 +17,9 @@ from typing import Any
 from PIL import Image
 
 from zeroconv.backbones import UNetBackbone
+from zeroconv.baselines import Net
 from zeroconv.conditions import find
-from zeroconv.data.datasets import Dataset
+from zeroconv.data.dataset import Dataset
 from zeroconv.data.fitting import BrokenExample
 from zeroconv.errors import UserError
 from zeroconv.evaluation.fidelity import lifts, scores_of, tabulate, through_vae
@@ -26,11 +27,10 @@ from zeroconv.evaluation.pairs import Pair, as_pair
 from zeroconv.evaluation.reading import as_picture, make_read
 from zeroconv.files import atomic_write
 from zeroconv.generation import Control, generate
-from zeroconv.rivals import Net
-from zeroconv.training.precision import autocast
-from zeroconv.training.recipe import Recipe
-from zeroconv.training.samples import grid, spread
-from zeroconv.training.state import random_state, set_random_state
+from zeroconv.training.checkpoint import random_state, set_random_state
+from zeroconv.training.execution.precision import autocast
+from zeroconv.training.recipes.recipe import Recipe
+from zeroconv.training.reporting.samples import grid, spread
 
 _MEND = "set training.evaluate_every to 0, and use `zeroconv evaluate` on the finished control"
 

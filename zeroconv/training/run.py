@@ -25,25 +25,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zeroconv.data.buckets import Buckets
-from zeroconv.data.datasets import Dataset
+from zeroconv.data.dataset import Dataset
 from zeroconv.data.holding_out import hold_out
 from zeroconv.data.spec import open_dataset
 from zeroconv.errors import Interrupted, UserError
 from zeroconv.jsonfile import write_json
 from zeroconv.machine import cores, peak_memory
+from zeroconv.training.execution.deepspeed import asks_for_zero, check_zero
+from zeroconv.training.execution.launcher import (
+    Sharding,
+    asked_sharding,
+    check_launcher,
+    check_processes,
+    processors_only,
+)
 from zeroconv.training.folder import list_broken, read_object, run_folder
-from zeroconv.training.launching import Sharding, asked_sharding, check_launcher, check_processes, processors_only
-from zeroconv.training.lora_recipe import LoraRecipe
 from zeroconv.training.progress import Countdown, Say, print_line, told_of_start
-from zeroconv.training.recipe import Recipe, check_recipe, load_recipe, parse_recipe, read_recipe
-from zeroconv.training.report import write_report
+from zeroconv.training.recipes.lora import LoraRecipe
+from zeroconv.training.recipes.recipe import Recipe, check_recipe, load_recipe, parse_recipe, read_recipe
+from zeroconv.training.reporting.report import write_report
 from zeroconv.training.stopping import GOES_ON, stopped_at_once
-from zeroconv.training.zero import asks_for_zero, check_zero
 
 if TYPE_CHECKING:
     from zeroconv.backbones import UNetBackbone
-    from zeroconv.data.cache import CacheSettings
-    from zeroconv.rivals import Net
+    from zeroconv.baselines import Net
+    from zeroconv.data.cache.fill import CacheSettings
     from zeroconv.training.trainer import Trainer
 
 _NO_SHAPE = {"kind", "options", "init", "frozen_copy", "unlock_decoder"}  # settings that a new ControlNet does not take
@@ -103,11 +109,11 @@ def _train_control(recipe: Recipe, resume: bool, say: Say | None) -> Path:
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
-    from zeroconv.training.compiling import check_compile
-    from zeroconv.training.room import told_of_room
+    from zeroconv.training.execution.compile import check_compile
+    from zeroconv.training.execution.room import told_of_room
+    from zeroconv.training.execution.threads import use_threads
+    from zeroconv.training.reporting.trackers import check_trackers
     from zeroconv.training.rounds import check_rounds
-    from zeroconv.training.threads import use_threads
-    from zeroconv.training.tracking import check_trackers
 
     say = say or print_line
     use_threads(recipe.training.threads)
@@ -138,8 +144,8 @@ def _train_control(recipe: Recipe, resume: bool, say: Say | None) -> Path:
 
 def _train(recipe: Recipe, accelerator: Any, say: Say, sharding: Sharding | None) -> Path:
     """The run, in a folder that is its own."""
-    from zeroconv.training.allocator import keep_pages
-    from zeroconv.training.tracking import Tracking
+    from zeroconv.layers.allocator import keep_pages
+    from zeroconv.training.reporting.trackers import Tracking
 
     if sharding is not None and sharding.told:
         say(sharding.told)
@@ -175,7 +181,7 @@ def cache_command(
     Returns how many examples these are. Raises UserError.
     """
     from zeroconv.backbones import load_backbone
-    from zeroconv.data.cache import cache_hints, cache_share
+    from zeroconv.data.cache.fill import cache_hints, cache_share
 
     recipe, settings = load_recipe(recipe_path, overrides), cache_part(part)
     size, backbone = recipe.data.size, None
@@ -208,8 +214,8 @@ def assemble(recipe: Recipe, accelerator: Any, say: Say, sharding: Sharding | No
     """Backbone, control and cached data of a recipe, put together."""
     from zeroconv.backbones import load_backbone
     from zeroconv.backbones.text import note_cut_prompts
-    from zeroconv.data.cache import cache_examples
-    from zeroconv.training.room import check_room
+    from zeroconv.data.cache.fill import cache_examples
+    from zeroconv.training.execution.room import check_room
     from zeroconv.training.rounds import Rounds
     from zeroconv.training.trainer import Trainer
 
@@ -241,7 +247,7 @@ def assemble(recipe: Recipe, accelerator: Any, say: Say, sharding: Sharding | No
 
 def cache_settings(recipe: Recipe, rank: int, world: int) -> CacheSettings:
     """Of the recipe; the processes of a machine share its cores."""
-    from zeroconv.data.cache import CacheSettings
+    from zeroconv.data.cache.fill import CacheSettings
 
     settings, beside = recipe.data, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     workers = settings.workers or max(1, cores() // beside)
@@ -253,8 +259,8 @@ def make_control(recipe: Recipe, backbone: UNetBackbone) -> Net:
     from."""
     import torch
 
+    from zeroconv.baselines import load_net, make_rival
     from zeroconv.control import ControlNet
-    from zeroconv.rivals import load_net, make_rival
 
     settings, condition = recipe.control, recipe.data.condition
     if settings.init != "base":

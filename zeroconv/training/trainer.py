@@ -13,33 +13,34 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from zeroconv.backbones import UNetBackbone
+from zeroconv.baselines import Net, Rival
 from zeroconv.control import ControlNet
 from zeroconv.data.batches import Batch, BatchPlan, mirror_of, mirrors_of
-from zeroconv.data.examples import Examples
+from zeroconv.data.cache.examples import Examples
 from zeroconv.errors import UserError
-from zeroconv.rivals import Net, Rival
-from zeroconv.training.adamw8bit import recover_lows
-from zeroconv.training.compiling import compile_layers_
+from zeroconv.optim.adamw8bit import recover_lows
+from zeroconv.optim.ema import Ema
+from zeroconv.optim.layout import lay_out_
+from zeroconv.training.checkpoint import drawn_from, fitting, load_checkpoint, save_checkpoint, told_apart
 from zeroconv.training.convergence import Measured, detect
-from zeroconv.training.ema import Ema
-from zeroconv.training.graphs import make_graphs
-from zeroconv.training.launching import Sharding
+from zeroconv.training.execution.compile import compile_layers_
+from zeroconv.training.execution.cuda_graphs import make_graphs
+from zeroconv.training.execution.deepspeed import Zero, asks_for_zero
+from zeroconv.training.execution.launcher import Sharding
+from zeroconv.training.execution.memory import hold_frozen_, spare_activations_
+from zeroconv.training.execution.precision import autocast_dtype, computes_whole, loss_scale, prepare_
 from zeroconv.training.loop import Loop
-from zeroconv.training.memory import hold_frozen_, spare_activations_
 from zeroconv.training.objective import ControlledLoss, stream
-from zeroconv.training.optim import lay_out_, make_optimizer
-from zeroconv.training.precision import autocast_dtype, computes_whole, loss_scale, prepare_
-from zeroconv.training.recipe import Recipe, parse_action
+from zeroconv.training.optimizer import make_optimizer
+from zeroconv.training.recipes.recipe import Recipe, parse_action
+from zeroconv.training.reporting.log import Meter, RunLog
+from zeroconv.training.reporting.samples import sample_grid
 from zeroconv.training.rounds import Rounds, told
-from zeroconv.training.runlog import Meter, RunLog
-from zeroconv.training.samples import sample_grid
-from zeroconv.training.state import drawn_from, fitting, load_checkpoint, save_checkpoint, told_apart
 from zeroconv.training.unlock import add_to_optimizer, save_base, unlock_
 from zeroconv.training.validation import Validator
-from zeroconv.training.zero import Zero, asks_for_zero
 
 if TYPE_CHECKING:
-    from zeroconv.training.sharding import Shards
+    from zeroconv.training.execution.fsdp import Shards
 
 
 class Trainer(Loop):
@@ -83,7 +84,7 @@ class Trainer(Loop):
             say(told)
         self.shards: Shards | None = None  # where each process holds a part of what trains
         if sharding is not None:
-            from zeroconv.training.sharding import Shards
+            from zeroconv.training.execution.fsdp import Shards
 
             frozen = self.settings.frozen == "same"  # fewer bits are no parameters, which is what can be cut up
             place = (accelerator.device, accelerator.num_processes)

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import UNetBackbone, load_backbone
+from zeroconv.baselines import Net, Rival
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder
 from zeroconv.jsonfile import write_json
-from zeroconv.rivals import Net, Rival
-from zeroconv.training.optim import Muon, muon_groups
-from zeroconv.training.recipe import TrainingSettings
+from zeroconv.optim.muon import Muon, muon_groups
+from zeroconv.training.recipes.recipe import TrainingSettings
 
 DECODER = ("up_blocks", "conv_norm_out", "conv_out")  # after the residuals have been added
 

@@ -15,7 +15,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from zeroconv.data.batches import channels_first, of_size
-from zeroconv.data.examples import Examples
+from zeroconv.data.cache.examples import Examples
 from zeroconv.training.objective import ControlledLoss, stream
 
 

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.robustness import crash
 from benchmarks.robustness.crash import Kills, Run, add_column, compare
-from zeroconv.training.state import save_checkpoint
+from zeroconv.training.checkpoint import save_checkpoint
 
 
 def ended(folder: Path, name: str, **changes: Any) -> Run:

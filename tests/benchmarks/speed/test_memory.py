@@ -11,7 +11,7 @@ from benchmarks import figures
 from benchmarks.common import RESULTS
 from benchmarks.speed import memory
 from tools.reports import ROOT
-from zeroconv.training.recipe import load_recipe
+from zeroconv.training.recipes.recipe import load_recipe
 
 ROWS = {row[0]: row for row in json.loads((RESULTS / "memory.json").read_text(encoding="utf-8"))["rows"]}
 RECIPES = memory.recipes()

@@ -48,7 +48,7 @@ class Caches:
                 raise AssertionError(f"{name} of a damaged cache differs from those of the sound one")
 
     def _read(self, root: Path) -> dict[str, Any]:
-        from zeroconv.data.cache import CacheSettings, cache_examples
+        from zeroconv.data.cache.fill import CacheSettings, cache_examples
 
         examples = cache_examples(self.dataset, self.backbone, CacheSettings(root, workers=1))
         rows = range(len(examples.moments))

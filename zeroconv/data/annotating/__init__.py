@@ -1,0 +1,1 @@
+"""Drawing the hints of a data set into a folder."""

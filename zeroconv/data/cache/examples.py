@@ -1,0 +1,182 @@
+"""Cached examples as one long table, whatever shards they lie in."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy import ndarray
+from torch import Tensor
+
+from zeroconv.backbones import TextStates
+from zeroconv.data.storage.shards import Shard, content_key
+
+
+@dataclass
+class Table:
+    """Arrays laid end to end without copying them; `table[[3, 700, 5]]` reads just those, which have one shape."""
+
+    parts: list[Any]  # arrays, in memory or in a file
+
+    def __post_init__(self) -> None:
+        self.parts = [part for part in self.parts if len(part)]
+        self.starts = np.cumsum([0, *map(len, self.parts)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def shapes(self) -> dict[tuple[int, ...], ndarray]:
+        """Height and width of the rows → the indices of those that have them."""
+        found: dict[tuple[int, ...], list[ndarray]] = {}
+        for part, start in zip(self.parts, self.starts, strict=False):
+            found.setdefault(tuple(part.shape[-2:]), []).append(np.arange(start, start + len(part)))
+        return {shape: np.concatenate(indices) for shape, indices in found.items()}
+
+    def __getitem__(self, indices: Sequence[int] | ndarray) -> ndarray:
+        shards = np.searchsorted(self.starts, indices, side="right") - 1
+        rows = [self.parts[s][i - self.starts[s]] for s, i in zip(shards, indices, strict=True)]
+        return np.stack(alike(rows))
+
+
+def alike(hints: list[ndarray]) -> list[ndarray]:
+    """Hints (H, W), (H, W, 3) or (H, W, 4) with as many channels as the one that has most: grey beside colours, and
+    whole ones beside those that have a hole."""
+    most = max((hint.shape[2] if hint.ndim == 3 else 1 for hint in hints), default=1)
+    if all(hint.ndim == 2 or hint.shape[2] == most for hint in hints) and len({hint.ndim for hint in hints}) < 2:
+        return hints
+    found = []
+    for hint in hints:
+        colours = hint if hint.ndim == 3 else np.repeat(hint[..., None], 3, -1)
+        solid = np.full((*colours.shape[:2], 1), 255, np.uint8)
+        found.append(colours if colours.shape[2] == most else np.concatenate([colours, solid], -1))
+    return found
+
+
+@dataclass
+class Captions(Sequence):
+    """Many short texts as one, with the places where they end: a fifth of the memory of as many strings."""
+
+    whole: bytes
+    ends: ndarray  # (N,) int64
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Captions:
+        coded = [text.encode() for text in texts]
+        return cls(b"".join(coded), np.cumsum([len(text) for text in coded], dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, i):  # type: ignore[override]
+        return self.whole[int(self.ends[i - 1]) if i else 0 : int(self.ends[i])].decode()
+
+
+@dataclass
+class Lists(Sequence):
+    """Short lists of numbers laid end to end: `lists[i]` is an array."""
+
+    whole: ndarray
+    ends: ndarray  # (N,) int64
+
+    @classmethod
+    def of(cls, lists: Iterable[Sequence[int]], total: int) -> Lists:
+        """`total`: how many lists."""
+        whole, ends = array("q"), np.zeros(total, np.int64)
+        for i, one in enumerate(lists):
+            whole.extend(one)
+            ends[i] = len(whole)
+        return cls(np.array(whole), ends)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, i):  # type: ignore[override]
+        return self.whole[self.ends[i - 1] if i else 0 : self.ends[i]]
+
+
+@dataclass
+class TextTable:
+    """Text states, one row a caption; row 0 is the empty prompt."""
+
+    shards: list[Shard]
+    captions: Sequence[str]  # one a row
+
+    def __post_init__(self) -> None:
+        self.starts = np.cumsum([0, *(len(shard.arrays["hidden"]) for shard in self.shards)])
+
+    def states(self, indices: Sequence[int] | ndarray) -> TextStates:
+        hidden, pooled, sizes = (self._gather(name, indices) for name in ("hidden", "pooled", "time_ids"))
+        assert hidden is not None
+        return TextStates(hidden, pooled, sizes)
+
+    def _gather(self, name: str, indices: Sequence[int] | ndarray) -> Tensor | None:
+        if name not in self.shards[0].arrays:
+            return None
+        places = np.searchsorted(self.starts, indices, side="right") - 1
+        rows = [self.shards[s].arrays[name][i - self.starts[s]] for s, i in zip(places, indices, strict=True)]
+        return torch.from_numpy(np.stack(rows))
+
+
+@dataclass
+class Examples:
+    """What a run trains on. Arrays are read from disk when asked for; nothing large stays in memory."""
+
+    moments: Table  # (N, 2C, h, w) float32; h and w differ from bucket to bucket
+    mirrored: Table | None  # the same of mirrored pictures
+    hints: Table  # (N, H, W) or (N, H, W, 3) uint8
+    captions: Sequence[Sequence[int]]  # rows of `text`, one a caption of that picture
+    mirrorable: ndarray  # (N,) bool
+    text: TextTable
+    broken: dict[str, str] = field(default_factory=dict)  # name → why it was set aside
+    repeats: ndarray | None = None  # (N,) how often a pass takes each; None: once
+    conditions: Sequence[str | None] | None = None  # (N,) what each hint is of; None: all are of the recipe's
+    mark: str = ""  # names pictures, captions and their order; "" where they did not come from a cache
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    @cached_property
+    def buckets(self) -> list[ndarray]:
+        """The indices of the examples of each shape; without buckets there is one."""
+        return list(self.moments.shapes().values())
+
+    @cached_property
+    def places(self) -> list[ndarray | None]:
+        """Of each bucket where its examples' places in a pass end: an example owns as many as it has repeats. None
+        where all have one."""
+        repeats = self.repeats
+        return [None if repeats is None else np.cumsum(repeats[bucket]) for bucket in self.buckets]
+
+    @classmethod
+    def of(
+        cls,
+        hints: list[Shard],
+        moments: list[Shard],
+        texts: list[list[str]],
+        table: TextTable,
+        broken: dict[str, str],
+        repeats: Sequence[int] = (),
+        conditions: Sequence[str | None] | None = None,
+    ) -> Examples:
+        rows = {caption: row for row, caption in enumerate(table.captions)}
+        return cls(
+            moments=Table([shard.arrays["moments"] for shard in moments]),
+            mirrored=Table([s.arrays["mirrored"] for s in moments]) if "mirrored" in moments[0].arrays else None,
+            hints=Table([shard.arrays["hint"] for shard in hints if "hint" in shard.arrays]),
+            captions=Lists.of(([rows[caption] for caption in variants] for variants in texts), len(texts)),
+            mirrorable=np.array([value for shard in hints for value in shard.note["mirrorable"]], bool),
+            text=table,
+            broken=broken,
+            repeats=np.array(repeats) if any(times != 1 for times in repeats) else None,
+            conditions=conditions,
+            mark=content_key([key for shard in hints for key in shard.note["keys"]], texts, list(repeats)),
+        )
+
+    def prompts(self, indices: Sequence[int] | ndarray) -> list[str]:
+        """The first caption of each."""
+        return [self.text.captions[int(self.captions[i][0])] for i in indices]

@@ -1,0 +1,1 @@
+"""Shards at an address: which stores are spoken to, and copies that end."""

@@ -1,0 +1,104 @@
+"""Which columns of parquet shards hold picture, hint and caption: the same in all of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zeroconv.data.reading.names import shown
+from zeroconv.data.sources.columns import Columns
+from zeroconv.errors import UserError
+
+# what was always read; rows that are read by a newer name have another key, so caches make them
+# anew
+FIRST_NAMES = {
+    *("image", "file_name", "target", "jpg", "png", "text", "caption", "prompt", "txt"),
+    *("conditioning_image", "conditioning_image_file_name", "hint", "hint_file_name", "source"),
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which columns of parquet shards are read, the same in all of them."""
+
+    image: str
+    caption: str
+    hint: str | None
+    structured: bool = False  # captions are objects or lists of them
+
+    @property
+    def news(self) -> str:
+        """What of it was not read in this way before; "" for nothing."""
+        new = [name for name in (self.image, self.caption, self.hint) if name and name not in FIRST_NAMES]
+        return " ".join([*new, *["objects"] * self.structured])
+
+
+def layout_of(shards: Sequence[object], footers: Sequence[dict[str, Any]], columns: Columns) -> Layout:
+    """The columns that all shards share. Raises UserError where one has hints and another has none."""
+    layouts = [_layout(footer, columns) for footer in footers]
+    for shard, layout, footer in zip(shards, layouts, footers, strict=False):
+        if footer["columns"][layout.image] != "picture":
+            raise UserError(
+                f"the column {layout.image} of {shard} holds paths or addresses of pictures, not the pictures; write "
+                "their bytes into it, or name the column that has them with image_column= in the data spec."
+            )
+    first = layouts[0]
+    for shard, layout in zip(shards, layouts, strict=False):
+        if (layout.image, layout.caption, layout.hint) != (first.image, first.caption, first.hint):
+            raise UserError(
+                f"{shards[0]} and {shard} differ: one is read by the columns {first.image}, "
+                f"{first.caption} and {first.hint or 'no hint'}, the other by {layout.image}, "
+                f"{layout.caption} and {layout.hint or 'no hint'}; name the columns in the data "
+                "spec, or use them one by one."
+            )
+
+    kinds = footers[0]["columns"]
+    used = {first.image, first.caption, first.hint}
+    unused = [shown(name) for name in kinds if name not in used]
+    pictures = [name for name in unused if kinds.get(name) == "picture"]
+    blank = [shown(name) for name in footers[0]["empty"] if name in columns.conditioning_image_column]
+    if first.hint is None and blank:
+        warnings.warn(
+            f"{shards[0]}: the column {blank[0]} is null throughout, so hints are drawn.",
+            stacklevel=2,
+        )
+    elif first.hint is None and pictures:
+        warnings.warn(
+            f"{shards[0]} has pictures in {', '.join(pictures)}, which are not used: hints will be "
+            "drawn. If they are the hints, say so with ?conditioning_image_column= in the data "
+            "spec.",
+            stacklevel=2,
+        )
+    elif unused:
+        warnings.warn(f"{shards[0]} has columns that are not used: {', '.join(unused[:12])}.", stacklevel=2)
+    structured = any(layout.structured for layout in layouts)
+    return Layout(
+        first.image,
+        first.caption,
+        first.hint,
+        structured,
+    )
+
+
+def _layout(footer: dict[str, Any], columns: Columns) -> Layout:
+    kinds, empty = footer["columns"], footer["empty"]
+    pictures = [name for name, kind in kinds.items() if kind == "picture"]
+    words = [name for name, kind in kinds.items() if kind in ("text", "texts", "objects")]
+
+    # a column of names ("file_name") may stand beside the pictures themselves
+    image = next(
+        (columns.image_name(names) for names in (pictures, kinds) if _has(columns.image_column, names)),
+        None,
+    )
+    caption = next((columns.caption_name(n) for n in (words, kinds) if _has(columns.caption_column, n)), None)
+    assert image is not None and caption is not None  # `check` saw to that
+
+    probe = {name: b"\0" if name in pictures else "text" for name in kinds if name not in empty}
+    hint = columns.hint_name(kinds if columns.names_hints else probe)
+    return Layout(image, caption, hint, kinds[caption] == "objects")
+
+
+def _has(known: Iterable[str], names: Iterable[str]) -> bool:
+    return not {*known}.isdisjoint(names)

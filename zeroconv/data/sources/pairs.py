@@ -1,0 +1,237 @@
+"""Folders without a list, as kohya's trainer reads them: captions in text files beside the
+pictures, hints in a second folder under the same names, and subfolders such as `10_cats` whose
+pictures are taken ten times a pass.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import unicodedata
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from zeroconv.data.reading.names import inside, shown
+from zeroconv.data.reading.scan import CAPTIONS, Scan, scan
+from zeroconv.data.reading.strangers import OFTEN, REPEATED, refuse, tell_subfolders
+from zeroconv.data.reading.texts import check_caption, read_text
+from zeroconv.data.sources.columns import USUAL, captions
+from zeroconv.data.sources.imagefolder import Folder, Row
+from zeroconv.errors import UserError
+
+
+def open_pairs(
+    folder: Path,
+    hints: Path | None = None,
+    limit: int | None = None,
+    condition: str | None = None,
+    roots: tuple[Path, ...] | None = (),
+    wordless: bool = False,
+) -> list[tuple[Folder, int]]:
+    """The pictures of a folder and of its subfolders, with how often each is taken a pass.
+
+    The captions of a.png stand in a.txt, a.caption, a.png.txt or a.json, whatever the case of the
+    suffix; a picture without one has the name of its `N_name` folder, or else no words. `hints`: a
+    folder with a picture of the same name, whatever its suffix, for every picture, in the same
+    subfolders or in none; a path that is not there is looked for in `folder`. `roots`: see
+    `names.inside`; `wordless`: a folder without any caption will do. No picture is opened. A note
+    tells what is passed over. Raises UserError where there are no pictures, where nothing says what
+    they show, or a hint is missing.
+    """
+    if hints is not None and not os.path.isdir(hints):
+        hints = folder / hints
+        if not os.path.isdir(hints):
+            raise UserError(f"there is no folder of hints {hints}; check hints= in the data spec of {folder}.")
+
+    found = scan(folder, links=roots is None, without=[] if hints is None else [hints])
+    pictures = [Path(path) for path in found.pictures]
+    if not pictures:
+        raise refuse(folder, found)
+    beside = CaptionFiles(found, roots)
+    if hints is None and not wordless and not any(_worded(path, folder, beside) for path in pictures):
+        raise _without_words(folder, found)
+
+    given = None if hints is None else _hints_of(pictures, folder, hints, roots)
+    rows: dict[int, list[Row]] = {}
+    for path in pictures[:limit]:
+        times, name = _repeats(path, folder)
+        text = beside.of(path) or (name,)
+        hint = None if given is None else given[path]
+        rows.setdefault(times, []).append(Row(str(path.relative_to(folder)), text, hint))
+
+    found.tell(beside.unused(limit))
+    if often := [f"{times} times ({some[0].image})" for times, some in sorted(rows.items()) if times > OFTEN]:
+        warnings.warn(
+            f"{shown(folder)}: pictures are taken {shown(often[-1])} a pass, as the name of their "
+            "folder says to kohya's trainer; rename the folder if its number means something else.",
+            stacklevel=2,
+        )
+    tell_subfolders(folder, [path.relative_to(folder).parts for path in pictures])
+    bare = [row.image for some in rows.values() for row in some if row.text == ("",)]
+    if 0 < len(bare) < sum(map(len, rows.values())):
+        tops = {Path(name).parts[0] for name in bare if hints is None}
+        place = tops.pop() if len(tops) == 1 else ""
+        option = f"; if {shown(place)} holds hints, say ?hints={shown(place)}"
+        meant = option if place and (folder / place).is_dir() else ""
+        warnings.warn(
+            f"{len(bare)} pictures in {shown(folder)} have no caption, so no words, {shown(bare[0])} the first{meant}.",
+            stacklevel=2,
+        )
+    places = roots if roots is None or hints is None else (*roots, hints)
+    return [(Folder(folder, tuple(some), condition, roots=places), times) for times, some in sorted(rows.items())]
+
+
+def _worded(path: Path, folder: Path, beside: CaptionFiles) -> bool:
+    return beside.file(path) is not None or bool(_repeats(path, folder)[1])
+
+
+def _without_words(folder: Path, found: Scan) -> UserError:
+    if found.lists:
+        return refuse(folder, found)
+    other = shown(os.path.relpath(found.records[0], folder)) if found.records else ""
+    there = f" ({other} is no list by its name, and holds no caption of a picture)" if other else ""
+    return UserError(
+        f"{folder} has no metadata.jsonl{there}; write one with a line a picture: "
+        '{"file_name": "a.png", "text": "its caption"}, and "conditioning_image": "b.png" where there is a hint; '
+        "or put the caption of a.png into a.txt beside it."
+    )
+
+
+class CaptionFiles:
+    """The text files beside the pictures of a folder, found by name whatever the case and way of
+    writing accents.
+    """
+
+    def __init__(self, found: Scan, roots: Sequence[Path] | None) -> None:
+        self.folder, self.roots = found.folder, roots
+        self._exact = {path: Path(path) for path in (*found.captions, *found.records)}
+        self._alike: dict[str, Path] = {}
+        for path in self._exact.values():
+            self._alike.setdefault(_alike(str(path)), path)
+        self._texts = [Path(path) for path in found.captions]
+        # what belongs to a picture is not told
+        stems = {os.path.splitext(path)[0] for path in found.pictures}
+        self._records = [Path(p) for p in found.records if os.path.splitext(p)[0] not in stems]
+        self._used: set[Path] = set()
+
+    def file(self, picture: Path) -> Path | None:
+        """The file with a picture's captions: a.png.txt before a.txt, text before .json; None where
+        there is none.
+        """
+        whole, stem = str(picture), str(picture.with_suffix(""))
+        names = [f"{start}{suffix}" for start in (whole, stem) for suffix in CAPTIONS] + [
+            f"{whole}.json",
+            f"{stem}.json",
+        ]
+        found = [self._exact.get(name) or self._alike.get(_alike(name)) for name in names]
+        paths = [path for path in found if path is not None and self._is_caption(path)]
+        # an empty text stands back where another one has words
+        return next((path for path in paths if path.stat().st_size > 0), paths[0] if paths else None)
+
+    def _is_caption(self, path: Path) -> bool:
+        """Whether a file holds captions; a .json may hold joints, or settings."""
+        if path.suffix.lower() != ".json":
+            return True
+        inside(self.folder, str(path.relative_to(self.folder)), self.roots)
+        return _holds_caption(path)
+
+    def of(self, picture: Path) -> tuple[str, ...]:
+        """A picture's captions, one a line; () where it has no file, or an empty one. Raises
+        UserError.
+        """
+        path = self.file(picture)
+        if path is None:
+            return ()
+        self._used.add(path)
+        inside(self.folder, str(path.relative_to(self.folder)), self.roots)
+        try:
+            if path.suffix.lower() == ".json":
+                return USUAL.caption(json.loads(read_text(path)))
+            lines = [check_caption(line.strip()) for line in read_text(path).splitlines()]
+            found = tuple(line for line in lines if line)
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"the captions {shown(path)} cannot be read ({error}).") from error
+        return captions(list(found)) if found else ()
+
+    def unused(self, limit: int | None) -> list[str]:
+        """A sentence on text files that belong to no picture; with a limit nobody knows."""
+        if limit is not None:
+            return []
+        said = []
+        for what, paths in (
+            ("texts that belong to no picture or to one that has another", self._texts),
+            (".json files that are no captions", self._records),
+        ):
+            left = [path for path in paths if path not in self._used]
+            if left:
+                first = shown(left[0].relative_to(self.folder))
+                said.append(f"{len(left)} {what}, {first} the first")
+        return said
+
+
+def _alike(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _holds_caption(path: Path) -> bool:
+    """Whether a .json beside a picture holds a caption: it may hold joints, or settings."""
+    try:
+        value = json.loads(read_text(path))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and any(name in value for name in USUAL.caption_column)
+
+
+def _repeats(path: Path, folder: Path) -> tuple[int, str]:
+    """How often, and what is shown: (10, "cats") for anything in a subfolder 10_cats, (1, "")
+    elsewhere.
+    """
+    parts = path.relative_to(folder).parts
+    match = REPEATED.fullmatch(parts[0]) if len(parts) > 1 else None
+    if match is None:
+        return 1, ""
+    if not 1 <= int(match[1]) <= 10_000:
+        raise UserError(
+            f"the pictures in {shown(folder / parts[0])} would be taken {int(match[1])} times; "
+            "rename the folder (1 to 10,000), or take it away."
+        )
+    return int(match[1]), check_caption(shown(match[2].replace("_", " ")))
+
+
+def _hints_of(found: Iterable[Path], folder: Path, hints: Path, roots: Sequence[Path] | None) -> dict[Path, str]:
+    """Picture → its hint: the same path without suffix below `hints`, or the same bare name right
+    in it.
+    """
+    there = scan(hints, links=roots is None)
+    below: dict[str, Path] = {}
+    hinting = [Path(path) for path in there.pictures]
+    for path in hinting:
+        stem = _alike(str(path.relative_to(hints).with_suffix("")))
+        if stem in below:
+            raise UserError(f"{shown(below[stem])} and {shown(path)} are hints for one picture; take one away.")
+        below[stem] = path
+
+    taken: dict[Path, Path] = {}
+    given: dict[Path, str] = {}
+    missing = []
+    for path in found:
+        place = path.relative_to(folder).with_suffix("")
+        hint = below.get(_alike(str(place)), below.get(_alike(place.name)))
+        if hint is None:
+            missing.append(place)
+        elif hint in taken:
+            raise UserError(
+                f"{shown(taken[hint])} and {shown(path)} would both get the hint {shown(hint)}; "
+                "lay the hints in the same subfolders, and give two pictures two names."
+            )
+        else:
+            taken[hint] = path
+            given[path] = str(hint.resolve())
+    if missing:
+        raise UserError(f"{len(missing)} pictures of {folder} have no hint in {hints}, {shown(missing[0])} the first.")
+    left = [path for path in hinting if path not in taken]
+    there.tell([f"{len(left)} hints without a picture, {shown(left[0].relative_to(hints))} the first"] if left else [])
+    return given

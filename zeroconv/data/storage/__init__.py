@@ -1,0 +1,1 @@
+"""Arrays on disk named by their content, and what was found out about files."""

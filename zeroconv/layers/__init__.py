@@ -1,0 +1,1 @@
+"""Layers that compute the same faster or in less memory; torch only."""

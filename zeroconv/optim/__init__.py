@@ -1,0 +1,1 @@
+"""Optimisers and averages of weights; torch only."""

@@ -1,4 +1,6 @@
-"""Shared by the benchmarks: result files in the form that `benchmarks.figures` reads, contact sheets."""
+"""Shared by the benchmarks: result files in the form that `benchmarks.figures` reads, contact
+sheets.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def write_result(
 def sheet(rows: Sequence[Sequence[Image.Image]], path: Path, scale: int = 1) -> None:
     """Rows of equal pictures as one PNG, two pixels apart."""
     width, height = (side * scale for side in rows[0][0].size)
-    canvas = Image.new("RGB", (len(rows[0]) * (width + 2) - 2, len(rows) * (height + 2) - 2), "white")
+    canvas = Image.new(
+        "RGB", (len(rows[0]) * (width + 2) - 2, len(rows) * (height + 2) - 2), "white"
+    )
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
             canvas.paste(

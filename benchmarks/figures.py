@@ -50,7 +50,9 @@ def main(arguments: list[str]) -> int:
                     temporary.write_text(new, encoding="utf-8")
     if stale and "--check" in arguments:
         print(
-            f"{', '.join(stale)}: not what benchmarks/results says; run python -m benchmarks.figures", file=sys.stderr
+            f"{', '.join(stale)}: not what benchmarks/results says; run python -m "
+            "benchmarks.figures",
+            file=sys.stderr,
         )
         return 1
     return 0

@@ -4,8 +4,9 @@
     python -m experiments shipped [--jobs 2]      those that need no training: 5, 6, 7, 11, 12
     python -m experiments all                     everything; hours, because it trains
 
-Each figure is a process of its own, so that one that fails leaves the others alone. All of them go on where they were
-stopped. --jobs: figures at a time, which share the processor's cores; what each of them says is printed when it ends.
+Each figure is a process of its own, so that one that fails leaves the others alone. All of them go
+on where they were stopped. --jobs: figures at a time, which share the processor's cores; what each
+of them says is printed when it ends.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def main(words: list[str]) -> int:
 
 
 def soonest(numbers: list[int], jobs: int) -> list[int]:
-    """The order in which all are done first, if each starts when a place is free and takes what it took last time."""
+    """The order in which all are done first, if each starts when a place is free and takes what it
+    took last time.
+    """
     taken = {number: minutes_of(number) for number in numbers}
 
     def end(order: Iterable[int]) -> float:
@@ -62,7 +65,8 @@ def soonest(numbers: list[int], jobs: int) -> list[int]:
             heapq.heapreplace(free, free[0] + taken[number])
         return max(free)
 
-    longest_first = sorted(numbers, key=lambda number: -taken[number])  # of orders as good as each other, the first
+    # of orders as good as each other, the first
+    longest_first = sorted(numbers, key=lambda number: -taken[number])
     return list(min(permutations(longest_first), key=end)) if len(numbers) < 8 else longest_first
 
 
@@ -79,7 +83,9 @@ def run(number: int, options: list[str], jobs: int = 1) -> tuple[int, float]:
         print(head, flush=True)
     began = time.monotonic()
     command = [sys.executable, "-m", module, *options]
-    streams: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} if jobs > 1 else {}
+    streams: dict = (
+        {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} if jobs > 1 else {}
+    )
     done = subprocess.run(command, cwd=HERE.parent, env=environment, **streams)
     said = f"{head}\n{done.stdout}" if jobs > 1 else ""
     minutes = (time.monotonic() - began) / 60
@@ -89,7 +95,9 @@ def run(number: int, options: list[str], jobs: int = 1) -> tuple[int, float]:
 
 def write_minutes(path: Path, taken: dict[int, float], minutes: float, jobs: int) -> None:
     """What all figures of shipped weights took, one by one and together, for `experiments.page`."""
-    rows = [[f"{number}: {FIGURES[number].title}", round(taken[number], 1)] for number in sorted(taken)]
+    rows = [
+        [f"{number}: {FIGURES[number].title}", round(taken[number], 1)] for number in sorted(taken)
+    ]
     result = {
         "columns": ["figure", "minutes"],
         "rows": [*rows, ["all, from start to end", round(minutes, 1)]],
@@ -101,7 +109,9 @@ def write_minutes(path: Path, taken: dict[int, float], minutes: float, jobs: int
 
 def processor() -> str:
     """What Linux calls the processor, and its widest vectors."""
-    text = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
+    text = (
+        Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
+    )
     name = re.search(r"model name\s*: *(.+)", text)
     wide = next((word for word in ("avx512f", "avx2") if f" {word} " in text), "no AVX2")
     return f"{name[1].strip() if name else platform.processor() or 'an unknown processor'} ({wide})"
@@ -114,13 +124,18 @@ def minutes_of(number: int) -> float:
 
 
 def jobs_of(words: list[str]) -> tuple[int, list[str]]:
-    """How many figures at a time, and the words without --jobs. Raises UserError where its number is none."""
+    """How many figures at a time, and the words without --jobs. Raises UserError where its number
+    is none.
+    """
     if "--jobs" not in words:
         return 1, words
     place = words.index("--jobs")
     given = "".join(words[place + 1 : place + 2])
     if not given.isdigit() or int(given) < 1:
-        raise UserError(f"--jobs is {given or 'nothing'!r}; give how many figures are to be made at a time, 1 or more.")
+        raise UserError(
+            f"--jobs is {given or 'nothing'!r}; give how many figures are to be made at a time, 1 "
+            "or more."
+        )
     return int(given), words[:place] + words[place + 2 :]
 
 

@@ -1,4 +1,6 @@
-"""What the experiments share: options, results in the form that `experiments.page` reads, claims and their verdicts."""
+"""What the experiments share: options, results in the form that `experiments.page` reads, claims
+and their verdicts.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from zeroconv.layers.allocator import keep_pages
 
 RESULTS = ROOT / "experiments" / "results"
 PICTURES = ROOT / "docs" / "pictures" / "paper"
-RUNS = Path("runs/paper")  # of the folder where the command is given: weights and pictures of unfinished figures
+# of the folder where the command is given: weights and pictures of unfinished figures
+RUNS = Path("runs/paper")
 
 # the figure that a condition is judged by, of those that `conditions.scores` has
 MAIN = {
@@ -37,21 +40,36 @@ class Claim:
 
 def options(doc: str | None, count: int, **more: Any) -> argparse.Namespace:
     """The options every figure has, and its own: `steps=(240, "of training")`."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=count, help=f"pictures a row of the table ({count})")
-    parser.add_argument("--fresh", action="store_true", help="make every picture anew, whatever is kept")
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--count", type=int, default=count, help=f"pictures a row of the table ({count})"
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="make every picture anew, whatever is kept"
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="pictures made at a time")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file")
-    parser.add_argument("--pictures", type=Path, default=PICTURES, help="folder of the contact sheet")
+    parser.add_argument(
+        "--pictures", type=Path, default=PICTURES, help="folder of the contact sheet"
+    )
     for name, (value, meaning) in more.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"{meaning} ({value})")
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=type(value),
+            default=value,
+            help=f"{meaning} ({value})",
+        )
     return parser.parse_args()
 
 
 def maker_of(arguments: argparse.Namespace) -> Maker:
     """The playroom's base with memory, as the options say."""
     keep_pages()  # sampling frees and takes the same memory at every step
-    return Maker(load_backbone("playroom"), RUNS / "pictures", arguments.batch_size, arguments.fresh)
+    return Maker(
+        load_backbone("playroom"), RUNS / "pictures", arguments.batch_size, arguments.fresh
+    )
 
 
 def write_result(
@@ -70,15 +88,17 @@ def write_result(
 ) -> Path:
     """Print table and verdicts, and write FOLDER/FIGURE.json.
 
-    `pictures`: files in docs/pictures/paper, with their captions as "name.jpg: what it shows". `details`: whatever the
-    table was made of. `maker`: whose pictures were used, for the time they cost; or `made`: how many, and CPU seconds.
+    `pictures`: files in docs/pictures/paper, with their captions as "name.jpg: what it shows".
+    `details`: whatever the table was made of. `maker`: whose pictures were used, for the time they
+    cost; or `made`: how many, and CPU seconds.
     """
     result: dict[str, Any] = {
         "columns": list(columns),
         "rows": [list(row) for row in rows],
         "claims": [asdict(claim) for claim in claims],
         "pictures": list(pictures),
-        "command": command or " ".join(["zeroconv reproduce", figure.removesuffix("-tiny"), *shown_options()]),
+        "command": command
+        or " ".join(["zeroconv reproduce", figure.removesuffix("-tiny"), *shown_options()]),
         "note": note,
     }
     if maker is not None:
@@ -94,7 +114,10 @@ def write_result(
 
     print_table(columns, rows, note)
     for claim in claims:
-        print(f"paper: {claim.paper}\n ours: {claim.ours}\n    → {'agrees' if claim.agrees else 'DOES NOT AGREE'}")
+        print(
+            f"paper: {claim.paper}\n ours: {claim.ours}\n    → "
+            f"{'agrees' if claim.agrees else 'DOES NOT AGREE'}"
+        )
     if made is not None:
         print(f"{made[0]} pictures, {made[1] / 60:.1f} CPU minutes", flush=True)
     return path
@@ -106,7 +129,9 @@ def call_minutes() -> float:
 
 
 def before(path: Path, command: str) -> float:
-    """What the same command took when it had most to do: a later call finds trainings and pictures kept."""
+    """What the same command took when it had most to do: a later call finds trainings and pictures
+    kept.
+    """
     old = read_json(path) if path.is_file() else {}
     return float(old.get("call_cpu_minutes", 0)) if old.get("command") == command else 0.0
 
@@ -114,7 +139,9 @@ def before(path: Path, command: str) -> float:
 def shown_options() -> list[str]:
     """The options this figure was made with, but for those that say only where it goes."""
     words = sys.argv[1:] if Path(sys.argv[0]).stem.startswith("fig") else []
-    places = {i + k for i, word in enumerate(words) if word in ("--out", "--pictures") for k in (0, 1)}
+    places = {
+        i + k for i, word in enumerate(words) if word in ("--out", "--pictures") for k in (0, 1)
+    }
     return [word for i, word in enumerate(words) if i not in places and word != "--fresh"]
 
 

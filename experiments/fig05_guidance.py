@@ -1,9 +1,11 @@
-"""Figure 5: where control enters classifier-free guidance, with and without a prompt, at several scales.
+"""Figure 5: where control enters classifier-free guidance, with and without a prompt, at several
+scales.
 
-Without a prompt, control in both halves leaves nothing between them for guidance to strengthen; control in the
-conditional half alone makes guidance strong; the paper weighs the connections by resolution, 64 / h, to weaken it. No
-such weight is below 1, so the same weights divided by their largest are tried too: nearly those of the released code.
-`python -m experiments.fig05_guidance [--count 50]`
+Without a prompt, control in both halves leaves nothing between them for guidance to strengthen;
+control in the conditional half alone makes guidance strong; the paper weighs the connections by
+resolution, 64 / h, to weaken it. No such weight is below 1, so the same weights divided by their
+largest are tried too: nearly those of the released code. `python -m experiments.fig05_guidance
+[--count 50]`
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ WAYS = (*MODES, DIVIDED)
 PROMPTS = {"empty": "no prompt", "own": "own caption"}
 SHOWN = 2  # scenes of the contact sheet
 
-Key = tuple[str, str, float]  # prompt setting, mode, scale; scale 1 is no guidance, whatever the mode
+# prompt setting, mode, scale; scale 1 is no guidance, whatever the mode
+Key = tuple[str, str, float]
 
 
 def settings() -> list[Key]:
@@ -50,7 +53,10 @@ def main() -> None:
     for key in settings():
         prompts, mode, scale = key
         scales = [c.scale / 8 for c in net.connections] if mode == DIVIDED else None
-        controls, guidance = [Control(net, hints, connection_scales=scales)], "cond" if mode == DIVIDED else mode
+        controls, guidance = (
+            [Control(net, hints, connection_scales=scales)],
+            "cond" if mode == DIVIDED else mode,
+        )
         images[key] = make(prompts_of(pairs, prompts), controls, guidance=guidance, cfg=scale)
         it: dict[str, Any] = {
             "fidelity": measures.fidelity(condition, pairs, images[key], metric),
@@ -72,13 +78,15 @@ def main() -> None:
     columns = ["", f"{condition}, {metric}", "named colours", "objects recognised", "KID ↓"]
     columns += ["contrast", "saturation", "clipped"]
     note = (
-        f"n = {arguments.count} test scenes, control `playroom-{condition}`, 12 UniPC steps. KID: to the real "
-        "pictures, in the reader's features. Contrast (spread of CIELAB lightness), saturation (mean chroma) and "
-        "clipped pixels (share): by how much they are above the real picture's. 95% intervals. Scale 1 is no guidance."
+        f"n = {arguments.count} test scenes, control `playroom-{condition}`, 12 UniPC steps. KID: "
+        "to the real pictures, in the reader's features. Contrast (spread of CIELAB lightness), "
+        "saturation (mean chroma) and clipped pixels (share): by how much they are above the real "
+        "picture's. 95% intervals. Scale 1 is no guidance."
     )
     summary = {name_of(key): summary_of(it, real, metric) for key, it in found.items()}
     caption = (
-        "fig05.jpg: the same hints, prompts and seeds under every guidance, scale 7.5 (the last rows: real pictures)"
+        "fig05.jpg: the same hints, prompts and seeds under every guidance, scale 7.5 (the last "
+        "rows: real pictures)"
     )
     write_result(
         "fig05", columns, rows, claims(images, found, metric), note=note, pictures=[caption], details=summary,
@@ -96,14 +104,19 @@ def name_of(key: Key) -> str:
 
 
 def shift(it: dict[str, Any], base: list[dict[str, float]], tone: str) -> dict[str, float]:
-    """By how much the pictures' tone is above that of others of the same scenes, with the paired interval."""
+    """By how much the pictures' tone is above that of others of the same scenes, with the paired
+    interval.
+    """
     return paired_interval([t[tone] for t in it["tones"]], [t[tone] for t in base])
 
 
 def summary_of(it: dict[str, Any], real: list[dict[str, float]], metric: str) -> dict[str, Any]:
     named = {"named": measures.ratio(it["named"])} if it["named"] else {}
     tones = {tone: shift(it, real, tone) for tone, _ in TONES}
-    figures = {"fidelity": measures.figure(it["fidelity"], metric), "kinds": measures.ratio(it["kinds"])}
+    figures = {
+        "fidelity": measures.figure(it["fidelity"], metric),
+        "kinds": measures.ratio(it["kinds"]),
+    }
     return {**figures, "kid": it["kid"], **named, **tones}
 
 
@@ -119,8 +132,8 @@ def draw(images: dict[Key, list[Image.Image]], pairs: list, path: Any) -> None:
 
 
 def claims(images: dict[Key, list], found: dict[Key, dict[str, Any]], metric: str) -> list[Claim]:
-    # equal by construction since the sampler computes once what both halves share; that two computed halves give the
-    # same is tests/generation/test_pipeline.py's to show
+    # equal by construction since the sampler computes once what both halves share; that two
+    # computed halves give the same is tests/generation/test_pipeline.py's to show
     none = [np.asarray(image, np.int16) for image in images["empty", "both", 1.0]]
     gaps = []
     for scale in SCALES:
@@ -133,17 +146,24 @@ def claims(images: dict[Key, list], found: dict[Key, dict[str, Any]], metric: st
         return shift(found[a], found[b]["tones"], what)
 
     top = SCALES[-1]
-    asked = [("empty", "cond", "both"), *(("empty", mode, "cond") for mode in ("resolution", DIVIDED, "guess"))]
+    asked = [
+        ("empty", "cond", "both"),
+        *(("empty", mode, "cond") for mode in ("resolution", DIVIDED, "guess")),
+    ]
     strong, tamed, divided, shrunk, captioned = (
-        {tone: apart((prompts, a, top), (prompts, b, top), tone) for tone in ("saturation", "clipped")}
+        {
+            tone: apart((prompts, a, top), (prompts, b, top), tone)
+            for tone in ("saturation", "clipped")
+        }
         for prompts, a, b in (*asked, ("own", "resolution", "cond"))
     )
     kept = apart(("empty", "resolution", top), ("empty", "cond", top), "fidelity")
     return [
         Claim(
             "without a prompt, control in both halves removes guidance altogether",
-            f"pictures at scales {', '.join(f'{s:g}' for s in SCALES)} differ from those without guidance by at most "
-            f"{max(gaps)} of 255 (computed once for both halves; that two computed halves give the same is a test)",
+            f"pictures at scales {', '.join(f'{s:g}' for s in SCALES)} differ from those without "
+            f"guidance by at most {max(gaps)} of 255 (computed once for both halves; that two "
+            "computed halves give the same is a test)",
             max(gaps) <= 2,
         ),
         Claim(
@@ -173,7 +193,8 @@ def claims(images: dict[Key, list], found: dict[Key, dict[str, Any]], metric: st
         ),
         Claim(
             "(our question) weighting by resolution keeps the hint followed",
-            f"at scale {top:g}, no prompt, {metric} {signed(kept)} against the conditional half with weights of 1",
+            f"at scale {top:g}, no prompt, {metric} {signed(kept)} against the conditional half "
+            "with weights of 1",
             kept["low"] > -0.02,
         ),
     ]

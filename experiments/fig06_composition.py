@@ -1,7 +1,9 @@
-"""Figure 6: two conditions in one picture, their residuals added up. Is each still followed? And when they disagree?
+"""Figure 6: two conditions in one picture, their residuals added up. Is each still followed? And
+when they disagree?
 
-Pose and depth, edges and classes; each alone, and together under several weights. Conflicting: the first hint of one
-scene, the second of another. `python -m experiments.fig06_composition [--count 50]`
+Pose and depth, edges and classes; each alone, and together under several weights. Conflicting: the
+first hint of one scene, the second of another. `python -m experiments.fig06_composition [--count
+50]`
 """
 
 from __future__ import annotations
@@ -35,10 +37,14 @@ CONFLICT = "conflicting hints"
 
 
 def measure(couple: tuple[str, str], count: int, make: Maker) -> tuple[dict[str, Any], list]:
-    """Setting → weights → fidelity to either hint and tones of every picture; and rows for the contact sheet."""
+    """Setting → weights → fidelity to either hint and tones of every picture; and rows for the
+    contact sheet.
+    """
     person = "?only=person" if "pose" in couple else ""
     size = make.backbone.default_size
-    first, second = (load_pairs(f"playroom:test:{count}{person}", name, count, size) for name in couple)
+    first, second = (
+        load_pairs(f"playroom:test:{count}{person}", name, count, size) for name in couple
+    )
     nets = [ControlNet.load(f"playroom-{name}", backbone=make.backbone) for name in couple]
     found: dict[str, Any] = {}
     sheet: list = []
@@ -48,19 +54,29 @@ def measure(couple: tuple[str, str], count: int, make: Maker) -> tuple[dict[str,
         made = {}
         for name in WEIGHTS if setting == CONFLICT else AGREEING:
             hinted = zip(nets, wanted, WEIGHTS[name], strict=True)
-            controls = [Control(net, [p.hint for p in pairs], scale=weight) for net, pairs, weight in hinted if weight]
+            controls = [
+                Control(net, [p.hint for p in pairs], scale=weight)
+                for net, pairs, weight in hinted
+                if weight
+            ]
             made[name] = make(prompts, controls)
         found[setting] = {name: scores_of(couple, wanted, images) for name, images in made.items()}
         print(couple, setting, flush=True)
         if setting != "own":
             for i in range(2):
-                row = [wanted[0][i].hint, wanted[1][i].hint, *(images[i] for images in made.values())]
+                row = [
+                    wanted[0][i].hint,
+                    wanted[1][i].hint,
+                    *(images[i] for images in made.values()),
+                ]
                 sheet.append((f"{' + '.join(couple)}\n{PROMPTS.get(setting, setting)}", row))
     found["real"] = [measures.tones(pair.image) for pair in first]
     return found, sheet
 
 
-def scores_of(couple: tuple[str, str], wanted: tuple[list[Pair], list[Pair]], images: list) -> dict[str, Any]:
+def scores_of(
+    couple: tuple[str, str], wanted: tuple[list[Pair], list[Pair]], images: list
+) -> dict[str, Any]:
     hinted = zip(couple, wanted, strict=True)
     fidelity = [measures.fidelity(name, pairs, images, MAIN[name]) for name, pairs in hinted]
     return {"fidelity": fidelity, "tones": [measures.tones(image) for image in images]}
@@ -77,7 +93,9 @@ def main() -> None:
         claims += claims_of(couple, found)
         details[" + ".join(couple)] = {
             setting: {
-                name: [measures.figure(f, MAIN[c]) for c, f in zip(couple, it["fidelity"], strict=True)]
+                name: [
+                    measures.figure(f, MAIN[c]) for c, f in zip(couple, it["fidelity"], strict=True)
+                ]
                 for name, it in found[setting].items()
             }
             for setting in (*PROMPTS, CONFLICT)
@@ -85,9 +103,10 @@ def main() -> None:
     heads = ["first hint", "second hint", *WEIGHTS]
     draw_sheet(sheet, arguments.pictures / "fig06.jpg", heads, label_width=96)
     note = (
-        f"n = {arguments.count} test scenes (pose: with a person), 12 UniPC steps, guidance `cond`, cfg 4, weights on "
-        "the residuals. Conflicting: the first hint of one scene, the second of the next, no prompt. 95% intervals. "
-        "↓: lower is better. Saturation: above the real picture's, CIELAB chroma."
+        f"n = {arguments.count} test scenes (pose: with a person), 12 UniPC steps, guidance "
+        "`cond`, cfg 4, weights on the residuals. Conflicting: the first hint of one scene, the "
+        "second of the next, no prompt. 95% intervals. ↓: lower is better. Saturation: above the "
+        "real picture's, CIELAB chroma."
     )
     caption = "fig06.jpg: two scenes of each couple without a prompt, then with hints of two different scenes"
     write_result(
@@ -105,13 +124,16 @@ def rows_of(couple: tuple[str, str], found: dict[str, Any]) -> list[list[str]]:
                 metric = MAIN[condition]
                 sign = "" if METRICS[metric].better == "higher" else " ↓"
                 cells.append(f"{metric}{sign} {span(measures.figure(stats, metric))}")
-            made, real = ([tone["saturation"] for tone in tones] for tones in (it["tones"], found["real"]))
+            made, real = (
+                [tone["saturation"] for tone in tones] for tones in (it["tones"], found["real"])
+            )
             cells.append("–" if setting == CONFLICT else signed(paired_interval(made, real), 1))
             rows.append([f"{' + '.join(couple)}, {PROMPTS.get(setting, setting)}: {name}", *cells])
     return rows
 
 
-MARGIN = 0.1  # what may be lost to the other hint, in shares of what a hint of its own is better than another's
+# what may be lost to the other hint, in shares of what a hint of its own is better than another's
+MARGIN = 0.1
 
 
 def claims_of(couple: tuple[str, str], found: dict[str, Any]) -> list[Claim]:
@@ -121,20 +143,31 @@ def claims_of(couple: tuple[str, str], found: dict[str, Any]) -> list[Claim]:
     rooms = [False, False]  # whether anywhere the first, the second hint had something to add
     for setting in PROMPTS:
         it = {name: stats["fidelity"] for name, stats in found[setting].items()}
-        for side, (alone, other) in enumerate((("first alone", "second alone"), ("second alone", "first alone"))):
+        for side, (alone, other) in enumerate(
+            (("first alone", "second alone"), ("second alone", "first alone"))
+        ):
             metric = MAIN[couple[side]]
-            both, own, rest, half = (it[name][side] for name in ("both, 1 and 1", alone, other, "both, 0.5 and 0.5"))
+            both, own, rest, half = (
+                it[name][side] for name in ("both, 1 and 1", alone, other, "both, 0.5 and 0.5")
+            )
             chance = found[CONFLICT][other]["fidelity"][side]  # pictures of another scene
             span_of_hint = measures.better_by(own, chance, metric)["mean"]
-            gain, loss = measures.better_by(both, rest, metric), measures.better_by(both, own, metric)
+            gain, loss = (
+                measures.better_by(both, rest, metric),
+                measures.better_by(both, own, metric),
+            )
             over_half = measures.better_by(both, half, metric)
-            room = measures.better_by(own, rest, metric)["low"] > 0  # one hint may say all that the other asks for
+            # one hint may say all that the other asks for
+            room = measures.better_by(own, rest, metric)["low"] > 0
             rooms[side] |= room
             gained &= gain["low"] > 0 or not room
             kept &= loss["low"] > -MARGIN * span_of_hint
             same &= over_half["low"] > -MARGIN * span_of_hint
             where = f"({PROMPTS[setting]})"
-            gains.append(f"{couple[side]} {metric} {signed(gain)} {where}" + ("" if room else ", no room for more"))
+            gains.append(
+                f"{couple[side]} {metric} {signed(gain)} {where}"
+                + ("" if room else ", no room for more")
+            )
             losses.append(f"{couple[side]} {signed(loss)} of {span_of_hint:.3f} {where}")
             halves.append(f"{couple[side]} {signed(over_half)} {where}")
     names = " and ".join(couple)
@@ -142,17 +175,20 @@ def claims_of(couple: tuple[str, str], found: dict[str, Any]) -> list[Claim]:
         Claim(
             f"{names}: adding the outputs makes the picture follow both hints",
             f"better than with the other hint alone by: {'; '.join(gains)}",
-            gained and any(rooms),  # where depth alone says all that a pose asks for, claim 2 is what can be asked
+            # where depth alone says all that a pose asks for, claim 2 is what can be
+            # asked
+            gained and any(rooms),
         ),
         Claim(
             f"{names}: neither is lost to the other",
-            f"against the same hint alone, of what a hint is worth: {'; '.join(losses)}; a loss of {MARGIN:.0%} counts",
+            f"against the same hint alone, of what a hint is worth: {'; '.join(losses)}; a loss "
+            f"of {MARGIN:.0%} counts",
             kept,
         ),
         Claim(
             f"{names}: no weighting is needed",
-            f"weights of 1 are better than weights of a half by: {'; '.join(halves)}; being behind by {MARGIN:.0%} of "
-            "what a hint is worth counts",
+            f"weights of 1 are better than weights of a half by: {'; '.join(halves)}; being "
+            f"behind by {MARGIN:.0%} of what a hint is worth counts",
             same,
         ),
     ]

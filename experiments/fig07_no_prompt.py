@@ -1,4 +1,5 @@
-"""Figure 7: nine conditions, no prompt. Is the hint followed, and is what it shows recognised from the hint alone?
+"""Figure 7: nine conditions, no prompt. Is the hint followed, and is what it shows recognised from
+the hint alone?
 
 The empty prompt stands in both halves of guidance, so they differ by the control alone. `python -m
 experiments.fig07_no_prompt [--count 100]`
@@ -34,12 +35,16 @@ class Scenes:
         }
 
 
-Known = dict[tuple[str, ...], Scenes]  # by the names of the scenes, and by what is asked for in them
+# by the names of the scenes, and by what is asked for in them
+Known = dict[tuple[str, ...], Scenes]
 
 
-def measure(condition: str, count: int, make: Maker, guidance: str, known: Known) -> tuple[dict[str, Any], list]:
+def measure(
+    condition: str, count: int, make: Maker, guidance: str, known: Known
+) -> tuple[dict[str, Any], list]:
     """The figures of one condition, and a row of pictures: hint, then `SEEDS` answers to it."""
-    only = "person" if condition == "pose" else ""  # a pose says nothing of the things beside the people
+    # a pose says nothing of the things beside the people
+    only = "person" if condition == "pose" else ""
     pairs = load_pairs("playroom:test", condition, count, make.backbone.default_size)
     net = ControlNet.load(f"playroom-{condition}", backbone=make.backbone)
     images = make([""] * count, [Control(net, [pair.hint for pair in pairs])], guidance=guidance)
@@ -61,13 +66,20 @@ def measure(condition: str, count: int, make: Maker, guidance: str, known: Known
     row: list = []
     for i in shown(pairs):
         seeds = [i + 10_000 * k for k in range(SEEDS)]
-        row += [pairs[i].hint, *make([""] * SEEDS, [Control(net, pairs[i].hint)], seeds, guidance=guidance)]
+        row += [
+            pairs[i].hint,
+            *make([""] * SEEDS, [Control(net, pairs[i].hint)], seeds, guidance=guidance),
+        ]
     return found, row
 
 
 def shown(pairs: list[Pair]) -> list[int]:
-    """The first scenes of the list that hold two things or more: chosen before any picture was made."""
-    several = [i for i, pair in enumerate(pairs) if " and " in pair.caption or ", then " in pair.caption]
+    """The first scenes of the list that hold two things or more: chosen before any picture was
+    made.
+    """
+    several = [
+        i for i, pair in enumerate(pairs) if " and " in pair.caption or ", then " in pair.caption
+    ]
     return [*several, *range(len(pairs))][:SHOWN]
 
 
@@ -77,7 +89,9 @@ def main() -> None:
     found, sheet, rows = {}, [], []
     known: Known = {}
     for condition in PAPER:
-        found[condition], pictures = measure(condition, arguments.count, make, arguments.guidance, known)
+        found[condition], pictures = measure(
+            condition, arguments.count, make, arguments.guidance, known
+        )
         it = found[condition]
         sheet.append((f"{condition}\n{it['metric']} {it['own']['mean']:.3f}", pictures))
         sign = "" if METRICS[it["metric"]].better == "higher" else " ↓"
@@ -90,8 +104,9 @@ def main() -> None:
     columns += ["objects recognised", "without control", "real pictures"]
     note = (
         f"n = {arguments.count} test scenes a condition, empty prompt, 12 UniPC steps, guidance "
-        f"`{arguments.guidance}`, cfg 4; 95% intervals. ↓: lower is better. Objects recognised: the reader's majority "
-        "class over the pixels where the scene has an object (poses: people only)."
+        f"`{arguments.guidance}`, cfg 4; 95% intervals. ↓: lower is better. Objects recognised: "
+        "the reader's majority class over the pixels where the scene has an object (poses: people "
+        "only)."
     )
     caption = "fig07.jpg: two test scenes a row; a hint, then what three seeds make of it without any prompt"
     write_result(
@@ -102,20 +117,25 @@ def main() -> None:
 
 def claims(found: dict[str, Any]) -> list[Claim]:
     followed = [name for name, it in found.items() if it["lift"]["low"] > 0]
-    seen = [name for name, it in found.items() if it["kinds"]["own"]["low"] > it["kinds"]["without control"]["high"]]
+    seen = [
+        name
+        for name, it in found.items()
+        if it["kinds"]["own"]["low"] > it["kinds"]["without control"]["high"]
+    ]
     kinds = {name: it["kinds"]["own"]["mean"] for name, it in found.items()}
     least, most = min(kinds, key=lambda name: kinds[name]), max(kinds, key=lambda name: kinds[name])
     return [
         Claim(
             "every one of the conditions controls the picture without a prompt",
-            f"{len(followed)} of {len(found)} conditions are followed better than another's hint would be, the "
-            "interval of the difference above zero",
+            f"{len(followed)} of {len(found)} conditions are followed better than another's hint "
+            "would be, the interval of the difference above zero",
             len(followed) == len(found),
         ),
         Claim(
             "what the hint shows is recognised from the hint alone",
-            f"{kinds[least]:.0%} ({least}) to {kinds[most]:.0%} ({most}) of the objects come out as what they are; "
-            f"{len(seen)} of {len(found)} intervals lie above that without control",
+            f"{kinds[least]:.0%} ({least}) to {kinds[most]:.0%} ({most}) of the objects come out "
+            f"as what they are; {len(seen)} of {len(found)} intervals lie above that without "
+            "control",
             len(seen) == len(found),
         ),
     ]

@@ -1,9 +1,11 @@
-"""Figure 8: what the copy and its zero convolutions are for. Three networks, the paper's four prompt settings.
+"""Figure 8: what the copy and its zero convolutions are for. Three networks, the paper's four
+prompt settings.
 
-full: the method. gaussian: its zero convolutions start from a Gaussian. lite: one convolution in place of each copied
-block. Trained by one recipe for as many steps. The paper's own ablation is of sketches, which leave more to be
-interpreted than edges: `--condition scribble` writes a result of its own.
-`python -m experiments.fig08_ablation [--steps 240] [--seeds 1] [--condition scribble] [--networks full,lite]`
+full: the method. gaussian: its zero convolutions start from a Gaussian. lite: one convolution in
+place of each copied block. Trained by one recipe for as many steps. The paper's own ablation is of
+sketches, which leave more to be interpreted than edges: `--condition scribble` writes a result of
+its own. `python -m experiments.fig08_ablation [--steps 240] [--seeds 1] [--condition scribble]
+[--networks full,lite]`
 """
 
 from __future__ import annotations
@@ -11,7 +13,16 @@ from __future__ import annotations
 from typing import Any
 
 from experiments import measures
-from experiments.common import MAIN, Claim, maker_of, options, shown_options, signed, span, write_result
+from experiments.common import (
+    MAIN,
+    Claim,
+    maker_of,
+    options,
+    shown_options,
+    signed,
+    span,
+    write_result,
+)
 from experiments.memory import Maker
 from experiments.sheets import draw_sheet
 from experiments.training import prepare, read_summary, trained
@@ -43,7 +54,10 @@ def networks(arguments: Any) -> dict[tuple[int, str], Any]:
             }  # fmt: skip
             run = f"{name}-{seed}"
             if arguments.condition != "canny":
-                run, settings["data__condition"] = f"{arguments.condition}-{run}", arguments.condition
+                run, settings["data__condition"] = (
+                    f"{arguments.condition}-{run}",
+                    arguments.condition,
+                )
             recipes[seed, name] = prepare("fig08", run, seed, arguments.steps, **settings)
     for recipe in recipes.values():
         trained(recipe)
@@ -55,7 +69,9 @@ def measure(
 ) -> tuple[dict[str, Any], dict[str, list]]:
     metric, found, images = MAIN[condition], {}, {}
     for setting in PROMPTS:
-        images[setting] = made = make(prompts_of(pairs, setting), [Control(net, [pair.hint for pair in pairs])])
+        images[setting] = made = make(
+            prompts_of(pairs, setting), [Control(net, [pair.hint for pair in pairs])]
+        )
         found[setting] = {
             "fidelity": measures.fidelity(condition, pairs, made, metric),
             "another's": measures.fidelity(condition, measures.shuffled(pairs), made, metric),
@@ -85,7 +101,9 @@ def main() -> None:
         it, images[seed, name] = measure(net, condition, pairs, scenes, make)
         label = name if arguments.seeds == 1 else f"{name}, training seed {seed}"
         summary = read_summary(recipe.out)
-        details[label] = {"trained": {key: summary[key] for key in ("steps", "samples", "minutes", "validation")}}
+        details[label] = {
+            "trained": {key: summary[key] for key in ("steps", "samples", "minutes", "validation")}
+        }
         details[label]["parameters"] = sum(p.numel() for p in net.parameters())
         for setting, meaning in PROMPTS.items():
             found[seed, name, setting] = stats = it[setting]
@@ -95,12 +113,19 @@ def main() -> None:
             rows.append([f"{label}, {meaning}", *cells])
             details[label][setting] = measures.figure(stats["fidelity"], metric)
     draw(images, pairs, arguments.pictures / f"{figure}.jpg")
-    columns = ["", f"{condition}, {metric}", "better than another's hint by", "objects recognised", "KID ↓"]
+    columns = [
+        "",
+        f"{condition}, {metric}",
+        "better than another's hint by",
+        "objects recognised",
+        "KID ↓",
+    ]
     note = (
-        f"Networks trained for {arguments.steps} steps of {arguments.train_batch} on {arguments.scenes:,} scenes "
-        f"by one recipe (Muon 1e-3, cosine, half of the prompts empty); n = {arguments.count} test scenes, 12 UniPC "
-        "steps, guidance `cond`, cfg 4. 95% intervals over pictures, not over trainings. Conflicting: the caption of "
-        "another scene. KID to the real pictures, in the reader's features."
+        f"Networks trained for {arguments.steps} steps of {arguments.train_batch} on "
+        f"{arguments.scenes:,} scenes by one recipe (Muon 1e-3, cosine, half of the prompts "
+        f"empty); n = {arguments.count} test scenes, 12 UniPC steps, guidance `cond`, cfg 4. 95% "
+        "intervals over pictures, not over trainings. Conflicting: the caption of another scene. "
+        "KID to the real pictures, in the reader's features."
     )
     caption = f"{figure}.jpg: the same hints and seeds through the networks, under the four prompt settings"
     write_result(
@@ -133,12 +158,15 @@ def claims(found: Found, metric: str, seeds: int) -> list[Claim]:
         )
     ]
     if (0, "lite", "empty") in found:
-        ahead = [compared(found, metric, seed, "full", "lite", setting) for seed, setting in asked(seeds)]
+        ahead = [
+            compared(found, metric, seed, "full", "lite", setting) for seed, setting in asked(seeds)
+        ]
         told = "; ".join(line for line, _, _ in ahead)
         lacks = ", ".join(f"{it['mean'] / worth:.0%}" for _, it, worth in ahead)
         made += [
             Claim(
-                "without a sufficient prompt the full copy follows the hint better than ControlNet-lite",
+                "without a sufficient prompt the full copy follows the hint better than "
+                "ControlNet-lite",
                 f"full is ahead of lite by: {told}",
                 all(it["low"] > 0 for _, it, _ in ahead),
             ),
@@ -149,7 +177,10 @@ def claims(found: Found, metric: str, seeds: int) -> list[Claim]:
             ),
         ]
     if (0, "gaussian", "empty") in found:
-        ahead = [compared(found, metric, seed, "full", "gaussian", setting) for seed, setting in asked(seeds)]
+        ahead = [
+            compared(found, metric, seed, "full", "gaussian", setting)
+            for seed, setting in asked(seeds)
+        ]
         made.append(
             Claim(
                 "with Gaussian convolutions the copy's start is destroyed, and the result is worse",
@@ -158,7 +189,10 @@ def claims(found: Found, metric: str, seeds: int) -> list[Claim]:
             )
         )
     if {(0, "gaussian", "empty"), (0, "lite", "empty")} <= set(found):
-        ahead = [compared(found, metric, seed, "lite", "gaussian", setting) for seed, setting in asked(seeds)]
+        ahead = [
+            compared(found, metric, seed, "lite", "gaussian", setting)
+            for seed, setting in asked(seeds)
+        ]
         made.append(
             Claim(
                 "with Gaussian convolutions it falls to lite's level",
@@ -177,7 +211,9 @@ def asked(seeds: int) -> list[tuple[int, str]]:
 def compared(
     found: Found, metric: str, seed: int, first: str, second: str, setting: str
 ) -> tuple[str, dict[str, float], float]:
-    """By how much one network is ahead of another: in words, the paired difference, and what full's hint is worth."""
+    """By how much one network is ahead of another: in words, the paired difference, and what full's
+    hint is worth.
+    """
     one, other, full = (found[seed, name, setting] for name in (first, second, "full"))
     ahead = measures.better_by(one["fidelity"], other["fidelity"], metric)
     kinds = measures.ratio_apart(one["kinds"], other["kinds"])

@@ -1,8 +1,9 @@
-"""Figure 10: how many pictures training needs. The same number of steps on 100, 1,000, 10,000 and 50,000 scenes.
+"""Figure 10: how many pictures training needs. The same number of steps on 100, 1,000, 10,000 and
+50,000 scenes.
 
-A run of S steps of B draws S × B pictures. Where a set is larger than that no picture comes twice, and which of them
-are drawn does not matter: only so many are rendered, and all such sets are one training.
-`python -m experiments.fig10_data_size [--steps 240]`
+A run of S steps of B draws S × B pictures. Where a set is larger than that no picture comes twice,
+and which of them are drawn does not matter: only so many are rendered, and all such sets are one
+training. `python -m experiments.fig10_data_size [--steps 240]`
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from zeroconv.generation import Control
 PROMPTS = {"own": "own caption", "empty": "no prompt"}
 CONDITION = "canny"
 SHOWN = 3  # scenes of the contact sheet
-MARGIN = 0.1  # the share of fidelity that the smallest set of the paper may lose to the largest without "collapse"
+# the share of fidelity that the smallest set of the paper may lose to the largest without
+# "collapse"
+MARGIN = 0.1
 
 
 def main() -> None:
@@ -40,7 +43,9 @@ def main() -> None:
             "training__validate_every": max(1, arguments.steps // 12), "training__checkpoint_every": 40,
             "data__train": f'["playroom:train:{kept}"]',
         }  # fmt: skip
-        recipes[size] = prepare("fig10", f"scenes-{kept}", arguments.seed, arguments.steps, **settings)
+        recipes[size] = prepare(
+            "fig10", f"scenes-{kept}", arguments.seed, arguments.steps, **settings
+        )
         trained(recipes[size])
     make, metric = maker_of(arguments), MAIN[CONDITION]
     pairs = load_pairs("playroom:test", CONDITION, arguments.count, make.backbone.default_size)
@@ -48,7 +53,9 @@ def main() -> None:
     for size, recipe in recipes.items():
         net = ControlNet.load(recipe.out / "control", backbone=make.backbone)
         summary = read_summary(recipe.out)
-        details[str(size)] = {key: summary[key] for key in ("steps", "examples", "minutes", "validation", "best")}
+        details[str(size)] = {
+            key: summary[key] for key in ("steps", "examples", "minutes", "validation", "best")
+        }
         for setting, meaning in PROMPTS.items():
             made = make(prompts_of(pairs, setting), [Control(net, [pair.hint for pair in pairs])])
             images[size, setting] = made
@@ -65,17 +72,21 @@ def main() -> None:
             rows.append([f"{names[size]}, {meaning}", f"{drawn / min(size, drawn):.3g}", *cells])
     last = min(SHOWN, len(pairs))
     sheet: list[Row] = [
-        (names[size], [p for i in range(last) for p in (pairs[i].hint, images[size, "empty"][i])]) for size in sizes
+        (names[size], [p for i in range(last) for p in (pairs[i].hint, images[size, "empty"][i])])
+        for size in sizes
     ]
     sheet.append(("real", [p for i in range(last) for p in (None, pairs[i].image)]))
-    draw_sheet(sheet, arguments.pictures / "fig10.jpg", ["hint", "no prompt"] * last, label_width=92)
+    draw_sheet(
+        sheet, arguments.pictures / "fig10.jpg", ["hint", "no prompt"] * last, label_width=92
+    )
     columns = ["", "times each was seen", f"{CONDITION}, {metric}", "better than another's hint by"]
     columns += ["objects recognised", "KID ↓"]
     note = (
-        f"{arguments.steps} steps of {arguments.train_batch} each, one recipe (Muon 1e-3, cosine, half of the prompts "
-        f"empty); n = {arguments.count} test scenes, 12 UniPC steps, guidance `cond`, cfg 4. 95% intervals over "
-        f"pictures, not over trainings. A run draws {drawn:,} pictures: larger sets, of which no picture comes twice, "
-        "are one training. KID to the real pictures, in the reader's features."
+        f"{arguments.steps} steps of {arguments.train_batch} each, one recipe (Muon 1e-3, cosine, "
+        f"half of the prompts empty); n = {arguments.count} test scenes, 12 UniPC steps, guidance "
+        f"`cond`, cfg 4. 95% intervals over pictures, not over trainings. A run draws {drawn:,} "
+        "pictures: larger sets, of which no picture comes twice, are one training. KID to the "
+        "real pictures, in the reader's features."
     )
     caption = "fig10.jpg: the same hints and seeds, no prompt, after training on ever more scenes"
     write_result(
@@ -85,7 +96,9 @@ def main() -> None:
 
 
 def name_sets(sizes: list[int], drawn: int) -> dict[int, str]:
-    """Size → its words; of the sizes that a run cannot draw twice from, the smallest stands for all."""
+    """Size → its words; of the sizes that a run cannot draw twice from, the smallest stands for
+    all.
+    """
     enough = [size for size in sizes if size >= drawn]
     names = {size: f"{size:,} scenes" for size in sizes if size < drawn}
     if enough:
@@ -93,23 +106,36 @@ def name_sets(sizes: list[int], drawn: int) -> dict[int, str]:
     return names
 
 
-def claims(found: dict[tuple[int, str], dict[str, Any]], sizes: list[int], metric: str) -> list[Claim]:
-    """On the paper's 1k (or the size nearest to it) against the largest, and whether fidelity rises with the size."""
+def claims(
+    found: dict[tuple[int, str], dict[str, Any]], sizes: list[int], metric: str
+) -> list[Claim]:
+    """On the paper's 1k (or the size nearest to it) against the largest, and whether fidelity rises
+    with the size.
+    """
     few, most = min(sizes, key=lambda size: abs(size - 1000)), max(sizes)
     told, stands, more, grows = [], True, [], True
     for setting, meaning in PROMPTS.items():
         small, large = found[few, setting], found[most, setting]
         lift = measures.better_by(small["fidelity"], small["another's"], metric)
         loss = measures.better_by(small["fidelity"], large["fidelity"], metric)
-        stands &= lift["low"] > 0 and loss["low"] > -MARGIN * measures.figure(large["fidelity"], metric)["mean"]
-        told.append(f"{meaning}: {signed(lift)} over another's hint, {signed(loss)} against {most:,} scenes")
+        stands &= (
+            lift["low"] > 0
+            and loss["low"] > -MARGIN * measures.figure(large["fidelity"], metric)["mean"]
+        )
+        told.append(
+            f"{meaning}: {signed(lift)} over another's hint, {signed(loss)} against {most:,} scenes"
+        )
         steps = [
             measures.better_by(found[b, setting]["fidelity"], found[a, setting]["fidelity"], metric)
             for a, b in pairwise(sizes)
         ]
-        whole = measures.better_by(large["fidelity"], found[min(sizes), setting]["fidelity"], metric)
+        whole = measures.better_by(
+            large["fidelity"], found[min(sizes), setting]["fidelity"], metric
+        )
         grows &= whole["low"] > 0
-        more.append(f"{meaning}: {', '.join(signed(step) for step in steps)}, together {signed(whole)}")
+        more.append(
+            f"{meaning}: {', '.join(signed(step) for step in steps)}, together {signed(whole)}"
+        )
     return [
         Claim(f"training does not collapse with {few:,} pictures", "; ".join(told), stands),
         Claim("more data helps", f"from each size to the next, {metric}, {'; '.join(more)}", grows),

@@ -1,7 +1,9 @@
-"""Figure 11: a scribble that may be several things. What is it taken for without a prompt, and does a prompt settle it?
+"""Figure 11: a scribble that may be several things. What is it taken for without a prompt, and does
+a prompt settle it?
 
-Silhouettes between the world's kinds, drawn as scribbles on a floor before a wall: no edges inside that would tell.
-The playroom reader says what was made of them. `python -m experiments.fig11_ambiguous [--count 48]`
+Silhouettes between the world's kinds, drawn as scribbles on a floor before a wall: no edges inside
+that would tell. The playroom reader says what was made of them. `python -m
+experiments.fig11_ambiguous [--count 48]`
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ SEEDS = 4  # pictures of each hint
 NOTHING = "nothing"
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple")
 
-Outline = Callable[[], ndarray]  # corners (N, 2) in a box of height 1 that stands on y = 0, y upwards
+# corners (N, 2) in a box of height 1 that stands on y = 0, y upwards
+Outline = Callable[[], ndarray]
 
 
 def _superellipse(power: float, width: float) -> ndarray:
@@ -68,14 +71,24 @@ FITS = {  # the two kinds of the world whose silhouettes come nearest to an ambi
 def draw_hint(shape: str, seed: int, size: int = 128) -> tuple[Image.Image, ndarray]:
     """A scribble of a shape somewhere on the floor, and the pixels (size, size) bool inside it."""
     rng, fine = np.random.default_rng([seed, 11]), 4 * size
-    height, foot, horizon = rng.uniform(0.32, 0.42), rng.uniform(0.66, 0.74), rng.uniform(0.46, 0.54)
+    height, foot, horizon = (
+        rng.uniform(0.32, 0.42),
+        rng.uniform(0.66, 0.74),
+        rng.uniform(0.46, 0.54),
+    )
     corners = SHAPES[shape]() * height
     corners = np.stack([rng.uniform(0.35, 0.65) + corners[:, 0], foot - corners[:, 1]], axis=1)
-    mask = cv2.fillPoly(np.zeros((fine, fine), np.uint8), [np.round(corners * fine).astype(np.int32)], 255)
+    mask = cv2.fillPoly(
+        np.zeros((fine, fine), np.uint8), [np.round(corners * fine).astype(np.int32)], 255
+    )
     ground = np.where(np.arange(fine)[:, None] < horizon * fine, 200, 130)
     grey = np.where(mask > 0, 40, np.broadcast_to(ground, mask.shape)).astype(np.uint8)
-    picture = Image.fromarray(cv2.resize(grey, (size, size), interpolation=cv2.INTER_AREA)).convert("RGB")
-    return annotate("scribble", picture), cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA) > 127
+    picture = Image.fromarray(cv2.resize(grey, (size, size), interpolation=cv2.INTER_AREA)).convert(
+        "RGB"
+    )
+    return annotate("scribble", picture), cv2.resize(
+        mask, (size, size), interpolation=cv2.INTER_AREA
+    ) > 127
 
 
 def prompt_of(kind: str, seed: int) -> str:
@@ -83,7 +96,9 @@ def prompt_of(kind: str, seed: int) -> str:
     rng = np.random.default_rng([seed, 12])
     colour, floor = rng.choice(COLOURS), rng.choice(["wooden", "stone", "sandy", "tiled"])
     wall = rng.choice(["grey", "beige", "pale blue", "green"])
-    thing = f"a large person in {colour} standing" if kind == "person" else f"a large {colour} {kind}"
+    thing = (
+        f"a large person in {colour} standing" if kind == "person" else f"a large {colour} {kind}"
+    )
     return f"{thing} on a {floor} floor in front of a {wall} wall"
 
 
@@ -97,9 +112,13 @@ def answers(images: list[Image.Image], masks: list[ndarray]) -> list[str]:
 
 
 def measure(shape: str, count: int, make: Maker, net: ControlNet) -> tuple[dict[str, Any], tuple]:
-    """Answers to a shape without a prompt, with each kind named, and without control; a row of the contact sheet."""
+    """Answers to a shape without a prompt, with each kind named, and without control; a row of the
+    contact sheet.
+    """
     numbers = [i // SEEDS for i in range(count)]
-    hints, masks = zip(*(draw_hint(shape, i, make.backbone.default_size) for i in numbers), strict=True)
+    hints, masks = zip(
+        *(draw_hint(shape, i, make.backbone.default_size) for i in numbers), strict=True
+    )
     control, few = [Control(net, list(hints))], max(SEEDS, count // 2)
     half = [Control(net, list(hints[:few]))]
     made = {"": make([""] * count, control)}
@@ -123,20 +142,33 @@ def share(read: list[str], name: str) -> dict[str, float]:
 
 
 def spread_apart(found: dict[str, dict[str, list[str]]], draws: int = 1000) -> dict[str, float]:
-    """By how many bits answers to the ambiguous shapes spread more than those to the plain ones, hints resampled."""
+    """By how many bits answers to the ambiguous shapes spread more than those to the plain ones,
+    hints resampled.
+    """
     rng = np.random.default_rng(0)
-    groups = {s: [it[""][i : i + SEEDS] for i in range(0, len(it[""]), SEEDS)] for s, it in found.items()}
+    groups = {
+        s: [it[""][i : i + SEEDS] for i in range(0, len(it[""]), SEEDS)] for s, it in found.items()
+    }
 
     def apart(chosen: dict[str, list[str]]) -> float:
-        clear, vague = ([entropy(r) for s, r in chosen.items() if (s in PLAIN) == w] for w in (True, False))
+        clear, vague = (
+            [entropy(r) for s, r in chosen.items() if (s in PLAIN) == w] for w in (True, False)
+        )
         return float(np.mean(vague) - np.mean(clear))
 
     drawn = []
     for _ in range(draws):
-        chosen = {s: [a for k in rng.integers(len(g), size=len(g)) for a in g[k]] for s, g in groups.items()}
+        chosen = {
+            s: [a for k in rng.integers(len(g), size=len(g)) for a in g[k]]
+            for s, g in groups.items()
+        }
         drawn.append(apart(chosen))
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return {"mean": apart({s: it[""] for s, it in found.items()}), "low": float(low), "high": float(high)}
+    return {
+        "mean": apart({s: it[""] for s, it in found.items()}),
+        "low": float(low),
+        "high": float(high),
+    }
 
 
 def entropy(read: list[str]) -> float:
@@ -161,19 +193,26 @@ def main() -> None:
         found[shape], (pictures, words) = measure(shape, count, make, net)
         it = found[shape]
         cells = [span(share(it[""], name), 2) for name in (*KINDS, NOTHING)]
-        rows.append([f"{shape}, no prompt", *cells, f"{entropy(it['']):.2f}", f"{undecided(it['']):.0%}"])
+        rows.append(
+            [f"{shape}, no prompt", *cells, f"{entropy(it['']):.2f}", f"{undecided(it['']):.0%}"]
+        )
         named = [span(share(it[kind], kind), 2) for kind in KINDS]
         rows.append([f"{shape}, this kind named", *named, "–", "–", "–"])
         sheet.append((shape, pictures))
         said.append(words)
         print(shape, rows[-2][1:], flush=True)
-    heads = ["hint", *(f"no prompt, seed {k + 1}" for k in range(SEEDS)), *(f'"{kind}"' for kind in KINDS)]
+    heads = [
+        "hint",
+        *(f"no prompt, seed {k + 1}" for k in range(SEEDS)),
+        *(f'"{kind}"' for kind in KINDS),
+    ]
     draw_sheet(sheet, arguments.pictures / "fig11.jpg", heads, said)
     columns = ["", *KINDS, NOTHING, "spread, bits", "hints whose seeds differ"]
     note = (
-        f"Control `playroom-scribble`, n = {count} a shape without a prompt ({count // SEEDS} places, {SEEDS} seeds "
-        f"each), {max(SEEDS, count // 2)} for each kind named in a caption; 12 UniPC steps, guidance `cond`, cfg 4. "
-        "Shares of pictures that the reader takes for a kind, 95% intervals; nothing: wall or floor."
+        f"Control `playroom-scribble`, n = {count} a shape without a prompt ({count // SEEDS} "
+        f"places, {SEEDS} seeds each), {max(SEEDS, count // 2)} for each kind named in a caption; "
+        "12 UniPC steps, guidance `cond`, cfg 4. Shares of pictures that the reader takes for a "
+        "kind, 95% intervals; nothing: wall or floor."
     )
     caption = "fig11.jpg: a hint of each shape, four answers without a prompt, and one for each kind named"
     write_result(
@@ -183,14 +222,20 @@ def main() -> None:
 
 
 def claims(found: dict[str, dict[str, list[str]]]) -> list[Claim]:
-    something = {shape: share(["x" if a != NOTHING else a for a in it[""]], "x") for shape, it in found.items()}
-    blind = share(["x" if a != NOTHING else a for it in found.values() for a in it["without control"]], "x")
+    something = {
+        shape: share(["x" if a != NOTHING else a for a in it[""]], "x")
+        for shape, it in found.items()
+    }
+    blind = share(
+        ["x" if a != NOTHING else a for it in found.values() for a in it["without control"]], "x"
+    )
     least = min(something, key=lambda shape: something[shape]["mean"])
     plain = {shape: share(found[shape][""], kind) for shape, kind in PLAIN.items()}
     spread = {shape: entropy(it[""]) for shape, it in found.items()}
     apart, gains, named, told = spread_apart(found), [], [], []
     for shape, kinds in FITS.items():
-        rarer = min(kinds, key=found[shape][""].count)  # the other one comes without being asked for
+        # the other one comes without being asked for
+        rarer = min(kinds, key=found[shape][""].count)
         asked = [float(answer == rarer) for answer in found[shape][rarer]]
         unasked = [float(answer == rarer) for answer in found[shape][""][: len(asked)]]
         named += by_hint(asked)
@@ -200,13 +245,15 @@ def claims(found: dict[str, dict[str, list[str]]]) -> list[Claim]:
     return [
         Claim(
             "without a prompt the model tries to interpret an ambiguous shape",
-            f"a thing stands where the shape was drawn in {span(something[least], 2)} of the pictures at the least "
-            f"({least}); without control in {span(blind, 2)}",
+            f"a thing stands where the shape was drawn in {span(something[least], 2)} of the "
+            f"pictures at the least ({least}); without control in {span(blind, 2)}",
             something[least]["low"] > blind["high"],
         ),
         Claim(
             "plain shapes are taken for what they outline",
-            ", ".join(f"{shape} for a {PLAIN[shape]}: {span(value, 2)}" for shape, value in plain.items()),
+            ", ".join(
+                f"{shape} for a {PLAIN[shape]}: {span(value, 2)}" for shape, value in plain.items()
+            ),
             all(value["low"] > 0.5 for value in plain.values()),
         ),
         Claim(
@@ -217,8 +264,9 @@ def claims(found: dict[str, dict[str, list[str]]]) -> list[Claim]:
         ),
         Claim(
             "a prompt settles it (implied by the paper's other figures)",
-            f"of the two kinds nearest to an ambiguous shape, the one that comes less without a prompt comes in "
-            f"{span(settled, 2)} of the pictures where it is named, {signed(gain, 2)} more: {', '.join(told)}",
+            "of the two kinds nearest to an ambiguous shape, the one that comes less without a "
+            f"prompt comes in {span(settled, 2)} of the pictures where it is named, "
+            f"{signed(gain, 2)} more: {', '.join(told)}",
             settled["low"] > 0.5,
         ),
     ]

@@ -1,11 +1,14 @@
-"""Figure 12: controls on community models. Does a control that was trained on one base serve a base made from it?
+"""Figure 12: controls on community models. Does a control that was trained on one base serve a base
+made from it?
 
-The paper applies its controls to community models of Stable Diffusion unchanged. The released code offers a second way,
-to add the difference of the two bases to the control's copy. Here both serve two LoRA bases of the playroom, a pencil
-and a night, and are scored against the hints of the plain scenes, whose geometry the styles keep.
+The paper applies its controls to community models of Stable Diffusion unchanged. The released code
+offers a second way, to add the difference of the two bases to the control's copy. Here both serve
+two LoRA bases of the playroom, a pencil and a night, and are scored against the hints of the plain
+scenes, whose geometry the styles keep.
 
-`python -m experiments.fig12_transfer [--count 80]`; a case that was measured is not measured again. With `--anew 240`
-a canny control is also trained on each of them for so many steps, on pictures in its style: fig12-anew.json.
+`python -m experiments.fig12_transfer [--count 80]`; a case that was measured is not measured again.
+With `--anew 240` a canny control is also trained on each of them for so many steps, on pictures in
+its style: fig12-anew.json.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ from zeroconv.generation import Control, generate
 from zeroconv.layers.allocator import keep_pages
 from zeroconv.training.recipes.recipe import Recipe
 
-CONDITIONS = {"canny": "f1_1px", "depth": "delta1", "pose": "pck"}  # and the figure each is judged by
+# and the figure each is judged by
+CONDITIONS = {"canny": "f1_1px", "depth": "delta1", "pose": "pck"}
 STYLES = {"playroom": "", "playroom-pencil": "pencil", "playroom-night": "night"}
 COLUMNS = ("own", "shuffled", "none", "ceiling", "real")
 SHOWN = 2  # scenes a condition in the sheet
@@ -46,10 +50,16 @@ ANEW = "trained anew"
 
 
 def cases(anew: bool = False) -> Iterator[tuple[str, str, str]]:
-    """(condition, base, method): on the control's own base there is nothing to transfer. `anew`: edges alone, with
-    controls that were trained on the base."""
+    """(condition, base, method): on the control's own base there is nothing to transfer. `anew`:
+    edges alone, with controls that were trained on the base.
+    """
     if anew:
-        yield from (("canny", base, method) for base in STYLES if STYLES[base] for method in (*METHODS, ANEW))
+        yield from (
+            ("canny", base, method)
+            for base in STYLES
+            if STYLES[base]
+            for method in (*METHODS, ANEW)
+        )
         return
     for condition in CONDITIONS:
         for base in STYLES:
@@ -86,7 +96,9 @@ class Models:
 
 def recipe_on(base: str, steps: int) -> Recipe:
     """The recipe of every control that figures train, on a base and pictures in its style."""
-    data = {part: f'["playroom:{words}?style={STYLES[base]}"]' for part, words in TRAINED_ON.items()}
+    data = {
+        part: f'["playroom:{words}?style={STYLES[base]}"]' for part, words in TRAINED_ON.items()
+    }
     settings = {f"data__{part}": value for part, value in data.items()}
     return prepare(
         "fig12", f"canny-{base}", 0, steps, base=base, training__schedule="cosine",
@@ -100,10 +112,15 @@ TRAINED_ON = {"train": "train:3072", "validation": "val:64"}
 def tones(images: list[Image.Image]) -> dict[str, float]:
     """Mean CIELAB lightness and chroma of pictures: whether a picture is in the style at all."""
     lab = np.stack([rgb_to_lab(np.asarray(image.convert("RGB"))) for image in images])
-    return {"lightness": float(lab[..., 0].mean()), "chroma": float(np.hypot(lab[..., 1], lab[..., 2]).mean())}
+    return {
+        "lightness": float(lab[..., 0].mean()),
+        "chroma": float(np.hypot(lab[..., 1], lab[..., 2]).mean()),
+    }
 
 
-def measure(models: Models, condition: str, base: str, method: str, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(
+    models: Models, condition: str, base: str, method: str, arguments: argparse.Namespace
+) -> dict[str, Any]:
     """The report of one case, cut down to what the table says."""
     shown: list[Shown] = []
     report = evaluate(
@@ -111,7 +128,8 @@ def measure(models: Models, condition: str, base: str, method: str, arguments: a
         base=models.base(base),
         data=data_of(condition, base, arguments.count),
         count=arguments.count,
-        count_none=arguments.none if method == METHODS[0] else 0,  # without control all methods are the same
+        # without control all methods are the same
+        count_none=arguments.none if method == METHODS[0] else 0,
         guidance=GUIDANCE,
         cfg=CFG,
         steps=STEPS,
@@ -126,7 +144,10 @@ def measure(models: Models, condition: str, base: str, method: str, arguments: a
         "values": report["metrics"][metric],
         "lift": report["lift"][metric],
         "all": report["metrics"],
-        "tones": {"made": tones(shown[0].made), "style": tones([pair.image for pair in shown[0].pairs])},
+        "tones": {
+            "made": tones(shown[0].made),
+            "style": tones([pair.image for pair in shown[0].pairs]),
+        },
         "n": report["n"],
     }
 
@@ -142,16 +163,23 @@ def table(measured: Measured, anew: bool = False) -> list[list[str]]:
             continue
         values = dict(found["values"])
         if "none" not in values:  # the base without control is the same for both methods
-            values["none"] = measured.get(f"{condition} {base} {METHODS[0]}", found)["values"].get("none")
+            values["none"] = measured.get(f"{condition} {base} {METHODS[0]}", found)["values"].get(
+                "none"
+            )
         sign = "" if METRICS[found["metric"]].better == "higher" else " ↓"
         how = method if STYLES[base] else "its own base"
-        share = values["own"]["mean"] / measured[f"{condition} playroom {METHODS[0]}"]["values"]["own"]["mean"]
+        share = (
+            values["own"]["mean"]
+            / measured[f"{condition} playroom {METHODS[0]}"]["values"]["own"]["mean"]
+        )
         tone = [
             f"{found['tones']['made'][name]:.0f} / {found['tones']['style'][name]:.0f}"
             for name in ("lightness", "chroma")
         ]
         cells = [span(values.get(column)) for column in COLUMNS]
-        rows.append([f"{condition}, {found['metric']}{sign}", base, how, *cells, f"{share:.0%}", *tone])
+        rows.append(
+            [f"{condition}, {found['metric']}{sign}", base, how, *cells, f"{share:.0%}", *tone]
+        )
     return rows
 
 
@@ -165,7 +193,9 @@ def claims(measured: Measured) -> list[Claim]:
         plain, moved = (measured[f"canny {base} {method}"]["values"] for method in METHODS)
         serves &= plain["own"]["low"] > max(plain["shuffled"]["high"], plain["none"]["high"])
         gains &= moved["own"]["low"] > plain["own"]["high"]
-        told.append(f"{base} {plain['own']['mean']:.3f}, without control {plain['none']['mean']:.3f}")
+        told.append(
+            f"{base} {plain['own']['mean']:.3f}, without control {plain['none']['mean']:.3f}"
+        )
         compared.append(f"{base} {span(moved['own'])} against {span(plain['own'])}")
     own = measured["canny playroom unchanged"]["values"]["own"]["mean"]
     return [
@@ -175,7 +205,8 @@ def claims(measured: Measured) -> list[Claim]:
             serves,
         ),
         Claim(
-            "(of the released code, not of the text) adding the difference of the bases makes it better",
+            "(of the released code, not of the text) adding the difference of the bases makes it "
+            "better",
             f"canny F1 by difference: {'; '.join(compared)} unchanged",
             gains,
         ),
@@ -190,10 +221,14 @@ def claims_anew(measured: Measured) -> list[Claim]:
         worth = anew["lift"]["over shuffled"]["mean"]
         lead = anew["values"]["own"]["mean"] - moved["values"]["own"]["mean"]
         level &= lead <= ENOUGH * worth
-        told.append(f"{base} {span(moved['values']['own'])} unchanged, {span(anew['values']['own'])} trained there")
+        told.append(
+            f"{base} {span(moved['values']['own'])} unchanged, {span(anew['values']['own'])} "
+            "trained there"
+        )
     return [
         Claim(
-            "a control need not be trained again for a community model (implied: the paper trains none)",
+            "a control need not be trained again for a community model (implied: the paper trains "
+            "none)",
             f"canny F1: {'; '.join(told)}; {ENOUGH:.0%} of what the hint is worth counts",
             level,
         )
@@ -205,13 +240,15 @@ ENOUGH = 0.1
 
 def note(arguments: argparse.Namespace) -> str:
     return (
-        f"n = {arguments.count} test scenes (no control: {arguments.none}), own captions, {STEPS} UniPC steps, "
-        f"guidance `{GUIDANCE}`, cfg {CFG:g}; 95% intervals; scored against the hint of the plain scene. Ceiling: "
-        "pictures drawn in the base's own style, through the VAE; real: those pictures. Both are low where a style "
-        "hides edges or adds its own (hatching, a window); a control may beat them by keeping to the hint and leaving "
-        "such things out. Edges are the primary figure: depth and pose are read by a network that has seen the plain "
-        "style only, and `real` says how far it can be trusted in another. Lightness and chroma: CIELAB means of the "
-        "pictures made / of pictures drawn in the style, which say whether a picture is in the style."
+        f"n = {arguments.count} test scenes (no control: {arguments.none}), own captions, {STEPS} "
+        f"UniPC steps, guidance `{GUIDANCE}`, cfg {CFG:g}; 95% intervals; scored against the hint "
+        "of the plain scene. Ceiling: pictures drawn in the base's own style, through the VAE; "
+        "real: those pictures. Both are low where a style hides edges or adds its own (hatching, "
+        "a window); a control may beat them by keeping to the hint and leaving such things out. "
+        "Edges are the primary figure: depth and pose are read by a network that has seen the "
+        "plain style only, and `real` says how far it can be trusted in another. Lightness and "
+        "chroma: CIELAB means of the pictures made / of pictures drawn in the style, which say "
+        "whether a picture is in the style."
     )
 
 
@@ -228,25 +265,44 @@ def draw(models: Models, arguments: argparse.Namespace, figure: str) -> None:
             controls = [Control(models.control(condition, base, method), hints)]
             seeds = list(range(SHOWN))
             made.append(
-                generate(models.base(base), prompts, controls, guidance=GUIDANCE, cfg=CFG, steps=STEPS, seed=seeds)
+                generate(
+                    models.base(base),
+                    prompts,
+                    controls,
+                    guidance=GUIDANCE,
+                    cfg=CFG,
+                    steps=STEPS,
+                    seed=seeds,
+                )
             )
         rows += [("", list(row)) for row in zip(*made, strict=True)]
-    heads = ["hint", *(base if not STYLES[base] else f"{STYLES[base]}, {method}" for base, method in columns)]
+    heads = [
+        "hint",
+        *(base if not STYLES[base] else f"{STYLES[base]}, {method}" for base, method in columns),
+    ]
     draw_sheet(rows, arguments.pictures / f"{figure}.jpg", heads, label_width=4)
 
 
-def measure_all(models: Models, path: Path, arguments: argparse.Namespace, known: Measured) -> Measured:
-    """Every case; those in `path`, and those that are `known`, are there already, the others are added to `path` one by
-    one."""
+def measure_all(
+    models: Models, path: Path, arguments: argparse.Namespace, known: Measured
+) -> Measured:
+    """Every case; those in `path`, and those that are `known`, are there already, the others are
+    added to `path` one by one.
+    """
     measured = {**known, **kept(path, arguments)}
-    own_base = [("canny", "playroom", METHODS[0])] if arguments.anew else []  # what shares are reckoned of
+    # what shares are reckoned of
+    own_base = [("canny", "playroom", METHODS[0])] if arguments.anew else []
     for condition, base, method in [*own_base, *cases(bool(arguments.anew))]:
         name = f"{condition} {base} {method}"
         if name not in measured:
             measured[name] = measure(models, condition, base, method, arguments)
             write_json(path, measured)
         own = measured[name]["values"]
-        print(name, {column: round(own[column]["mean"], 3) for column in COLUMNS if column in own}, flush=True)
+        print(
+            name,
+            {column: round(own[column]["mean"], 3) for column in COLUMNS if column in own},
+            flush=True,
+        )
     return measured
 
 
@@ -255,7 +311,9 @@ def kept(path: Path, arguments: argparse.Namespace) -> Measured:
 
 
 def main() -> None:
-    arguments = options(__doc__, 80, none=(40, "of them without control too"), anew=(0, "steps of a control's own"))
+    arguments = options(
+        __doc__, 80, none=(40, "of them without control too"), anew=(0, "steps of a control's own")
+    )
     keep_pages()
     models, anew = Models(arguments.anew), bool(arguments.anew)
     place = RUNS / f"fig12-{arguments.count}-{arguments.none}-{weights_mark()}.json"
@@ -265,7 +323,16 @@ def main() -> None:
     measured = measure_all(models, place, arguments, known)
     figure = "fig12-anew" if anew else "fig12"
     draw(models, arguments, figure)
-    columns = ["condition", "base", "transfer", "own hint", "another's hint", "no control", "ceiling (VAE)", "real"]
+    columns = [
+        "condition",
+        "base",
+        "transfer",
+        "own hint",
+        "another's hint",
+        "no control",
+        "ceiling (VAE)",
+        "real",
+    ]
     columns += ["of its own base", "lightness, made / style", "chroma, made / style"]
     caption = f"{figure}.jpg: the same hints, captions and noise on three bases, and the two ways to transfer a control"
     told = note(arguments)

@@ -1,10 +1,12 @@
-"""Why ControlNet-lite is so close in figure 8: full copy, lite and small copies over rates, lengths and widths.
+"""Why ControlNet-lite is so close in figure 8: full copy, lite and small copies over rates, lengths
+and widths.
 
-From one centre (canny, Muon 1e-3 at a constant rate, averaged weights) the learning rate, the length of training and
-the width of the copy are changed one at a time. Small copies are ControlNet-XS's, of 0.25 and 0.5 of the channels: they
-see latent, step and prompt as the copy does, but start from random weights and look at the frozen encoder too.
-`python -m experiments.lite [--steps 96] [--rates 3e-4,1e-3,3e-3] [--only full-0.001,lite-0.001]`; --only trains these
-runs and stops, so that several processes can share the work. Goes on where it was stopped.
+From one centre (canny, Muon 1e-3 at a constant rate, averaged weights) the learning rate, the
+length of training and the width of the copy are changed one at a time. Small copies are
+ControlNet-XS's, of 0.25 and 0.5 of the channels: they see latent, step and prompt as the copy does,
+but start from random weights and look at the frozen encoder too. `python -m experiments.lite
+[--steps 96] [--rates 3e-4,1e-3,3e-3] [--only full-0.001,lite-0.001]`; --only trains these runs and
+stops, so that several processes can share the work. Goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -17,7 +19,16 @@ import numpy as np
 from PIL import Image
 
 from experiments import measures
-from experiments.common import MAIN, Claim, maker_of, options, shown_options, signed, span, write_result
+from experiments.common import (
+    MAIN,
+    Claim,
+    maker_of,
+    options,
+    shown_options,
+    signed,
+    span,
+    write_result,
+)
 from experiments.memory import Maker
 from experiments.racing import WIDTHS
 from experiments.sheets import draw_chart, draw_sheet
@@ -30,12 +41,18 @@ from zeroconv.training.trainer import Trainer
 
 CONDITION = "canny"
 CENTRE = 1e-3  # the recipe's rate
-PROMPTS = {"empty": "no prompt", "insufficient": "insufficient prompt"}  # those that leave something to the hint
+# those that leave something to the hint
+PROMPTS = {"empty": "no prompt", "insufficient": "insufficient prompt"}
 PHRASES = {"empty": "with no prompt", "insufficient": "with an insufficient prompt"}
-WORDS = {"full": "full copy", "lite": "ControlNet-lite", "xs-0.25": "small copy, 0.25", "xs-0.5": "small copy, 0.5"}
+WORDS = {
+    "full": "full copy",
+    "lite": "ControlNet-lite",
+    "xs-0.25": "small copy, 0.25",
+    "xs-0.5": "small copy, 0.5",
+}
 SENTENCE = (
-    "without a sufficient prompt the full copy follows the hint better than ControlNet-lite (each at the rate that "
-    "suits it best)"
+    "without a sufficient prompt the full copy follows the hint better than ControlNet-lite (each "
+    "at the rate that suits it best)"
 )
 SHOWN = 3  # scenes of the contact sheet
 
@@ -44,7 +61,9 @@ Found = dict[tuple[str, float, int], Stats]  # network, rate, step
 
 
 def runs_of(arguments: Any) -> dict[tuple[str, float], tuple[Recipe, list[int]]]:
-    """(network, rate) → its recipe and the steps at which it is looked at: all lengths at the centre, elsewhere one."""
+    """(network, rate) → its recipe and the steps at which it is looked at: all lengths at the
+    centre, elsewhere one.
+    """
     lengths = [arguments.steps // 2, arguments.steps, arguments.steps * 2]
     places = [("full", CENTRE), ("lite", CENTRE)]
     rates = [float(rate) for rate in arguments.rates.split(",")]
@@ -63,13 +82,22 @@ def runs_of(arguments: Any) -> dict[tuple[str, float], tuple[Recipe, list[int]]]
             settings["control"] = json.dumps({"kind": "controlnet_xs", "options": options})
         else:
             settings["control__connections"] = {"full": "zero", "lite": "lite"}[name]
-        # how many pictures are made at the stops is no part of a recipe; what is past cannot be made any more
-        recipe = prepare("lite", f"{name}-{rate:g}-count-{arguments.count}", arguments.seed, max(marks), **settings)
+        # how many pictures are made at the stops is no part of a recipe; what is past
+        # cannot be made any more
+        recipe = prepare(
+            "lite",
+            f"{name}-{rate:g}-count-{arguments.count}",
+            arguments.seed,
+            max(marks),
+            **settings,
+        )
         found[name, rate] = recipe, marks
     return found
 
 
-def follow(recipe: Recipe, marks: list[int], pairs: list[Pair], make: Maker) -> dict[int, dict[str, Any]]:
+def follow(
+    recipe: Recipe, marks: list[int], pairs: list[Pair], make: Maker
+) -> dict[int, dict[str, Any]]:
     """Train, and measure at every mark; the pictures of the sheet are kept in the run's folder."""
     metric = MAIN[CONDITION]
 
@@ -86,7 +114,11 @@ def follow(recipe: Recipe, marks: list[int], pairs: list[Pair], make: Maker) -> 
                 made[i].save(recipe.out / f"made-{mark:05d}-{setting}-{i}.png")
         here["cpu_seconds"] = sum(make.costs.values()) - before
         here["parameters"] = sum(p.numel() for p in trainer.control.parameters() if p.requires_grad)
-        print(f"{recipe.out.name} step {mark}: {span(measures.figure(stats_of(here)['empty'], metric))}", flush=True)
+        print(
+            f"{recipe.out.name} step {mark}: "
+            f"{span(measures.figure(stats_of(here)['empty'], metric))}",
+            flush=True,
+        )
         return here
 
     return looks(recipe, marks, look)
@@ -119,18 +151,34 @@ def main() -> None:
 
 
 def report(
-    arguments: Any, runs: dict, kept: dict[tuple[str, float], dict[int, dict]], pairs: list, metric: str
+    arguments: Any,
+    runs: dict,
+    kept: dict[tuple[str, float], dict[int, dict]],
+    pairs: list,
+    metric: str,
 ) -> None:
     found, worth = {}, {}
     for (name, rate), (_, marks) in runs.items():
         for mark in marks:
             here = kept[name, rate][mark]
-            found[name, rate, mark], worth[name, rate, mark] = stats_of(here), stats_of(here, "another's")
+            found[name, rate, mark], worth[name, rate, mark] = (
+                stats_of(here),
+                stats_of(here, "another's"),
+            )
     curves = {(name, rate): gains(recipe.out) for (name, rate), (recipe, _) in runs.items()}
     rows: list[list] = []
     for (name, rate, mark), own in found.items():
-        rows.append([WORDS.get(name, name), f"{rate:g}", mark, f"{kept[name, rate][mark]['parameters'] / 1e6:.2f} M"])
-        rows[-1].append(f"{next((gain for step, gain, _ in curves[name, rate] if step == mark), float('nan')):+.4f}")
+        rows.append(
+            [
+                WORDS.get(name, name),
+                f"{rate:g}",
+                mark,
+                f"{kept[name, rate][mark]['parameters'] / 1e6:.2f} M",
+            ]
+        )
+        rows[-1].append(
+            f"{next((gain for step, gain, _ in curves[name, rate] if step == mark), float('nan')):+.4f}"
+        )
         for setting in PROMPTS:
             rows[-1].append(span(measures.figure(own[setting], metric)))
             full = found["full", rate, mark]
@@ -143,15 +191,18 @@ def report(
     draw(runs, pairs, arguments)
     made = [here for one in kept.values() for here in one.values()]
     note = (
-        f"Canny, batch {arguments.train_batch}, {arguments.scenes:,} scenes, Muon at a constant rate, averaged "
-        f"weights, half of the prompts empty, training seed {arguments.seed}; n = {arguments.count} test scenes, "
-        "12 UniPC steps, guidance `cond`, cfg 4. 95% intervals over pictures, not over trainings; differences paired."
+        f"Canny, batch {arguments.train_batch}, {arguments.scenes:,} scenes, Muon at a constant "
+        f"rate, averaged weights, half of the prompts empty, training seed {arguments.seed}; n = "
+        f"{arguments.count} test scenes, 12 UniPC steps, guidance `cond`, cfg 4. 95% intervals "
+        "over pictures, not over trainings; differences paired."
     )
     write_result(
         "fig08-lite", columns, rows, claims(found, worth, metric, arguments.steps), note=note,
         pictures=[
-            "fig08-lite-curves.png: hint gain against the step, and fidelity where it was measured three times",
-            "fig08-lite.jpg: the same hints and seeds without a prompt, through every network at its last step",
+            "fig08-lite-curves.png: hint gain against the step, and fidelity where it was "
+            "measured three times",
+            "fig08-lite.jpg: the same hints and seeds without a prompt, through every network at "
+            "its last step",
         ],
         details={"gains": {f"{name}-{rate:g}": curve for (name, rate), curve in curves.items()}},
         made=(len(made) * len(PROMPTS) * arguments.count, sum(here["cpu_seconds"] for here in made)),
@@ -160,13 +211,17 @@ def report(
 
 
 def draw_curves(runs: dict, curves: dict, found: Found, metric: str, path: Path) -> None:
-    """Hint gain of every run against the step; of those that were looked at several times, fidelity too."""
+    """Hint gain of every run against the step; of those that were looked at several times, fidelity
+    too.
+    """
     gained, fidelity = {}, {}
     for (name, rate), (_, marks) in runs.items():
         label = f"{WORDS.get(name, name)}, {rate:g}"
         gained[label] = [(float(step), gain) for step, gain, _ in curves[name, rate]]
         if len(marks) > 1:
-            means = [measures.figure(found[name, rate, mark]["empty"], metric)["mean"] for mark in marks]
+            means = [
+                measures.figure(found[name, rate, mark]["empty"], metric)["mean"] for mark in marks
+            ]
             fidelity[label] = list(zip(map(float, marks), means, strict=True))
     draw_chart([("hint gain", gained), (f"{metric}, no prompt", fidelity)], path, "step")
 
@@ -175,16 +230,26 @@ def draw(runs: dict, pairs: list[Pair], arguments: Any) -> None:
     last = min(SHOWN, len(pairs))
     rows: list = []
     for (name, rate), (recipe, marks) in runs.items():
-        made = [Image.open(Path(recipe.out) / f"made-{max(marks):05d}-empty-{i}.png") for i in range(last)]
+        made = [
+            Image.open(Path(recipe.out) / f"made-{max(marks):05d}-empty-{i}.png")
+            for i in range(last)
+        ]
         rows.append(
-            (f"{name} {rate:g}\n{max(marks)} steps", [p for i in range(last) for p in (pairs[i].hint, made[i])])
+            (
+                f"{name} {rate:g}\n{max(marks)} steps",
+                [p for i in range(last) for p in (pairs[i].hint, made[i])],
+            )
         )
     rows.append(("real", [p for i in range(last) for p in (None, pairs[i].image)]))
-    draw_sheet(rows, arguments.pictures / "fig08-lite.jpg", ["hint", "no prompt"] * last, label_width=92)
+    draw_sheet(
+        rows, arguments.pictures / "fig08-lite.jpg", ["hint", "no prompt"] * last, label_width=92
+    )
 
 
 def claims(found: Found, worth: Found, metric: str, steps: int) -> list[Claim]:
-    """The paper's sentence on lite, asked at every rate and at every length, and with each network at its best rate."""
+    """The paper's sentence on lite, asked at every rate and at every length, and with each network
+    at its best rate.
+    """
     rates = sorted({rate for name, rate, mark in found if name == "full" and mark == steps})
     lengths = sorted({mark for name, rate, mark in found if name == "full" and rate == CENTRE})
 
@@ -197,14 +262,21 @@ def claims(found: Found, worth: Found, metric: str, steps: int) -> list[Claim]:
 
     made = []
     for words, places in (
-        ("learning rate", [(f"{rate:g}", ("full", rate, steps), ("lite", rate, steps)) for rate in rates]),
-        ("length of training", [(f"{n} steps", ("full", CENTRE, n), ("lite", CENTRE, n)) for n in lengths]),
+        (
+            "learning rate",
+            [(f"{rate:g}", ("full", rate, steps), ("lite", rate, steps)) for rate in rates],
+        ),
+        (
+            "length of training",
+            [(f"{n} steps", ("full", CENTRE, n), ("lite", CENTRE, n)) for n in lengths],
+        ),
     ):
         for setting in PROMPTS:
             apart = {label: ahead(full, lite, setting) for label, full, lite in places}
             made.append(
                 Claim(
-                    f"(our question) {PHRASES[setting]} the full copy is ahead of ControlNet-lite at every {words}",
+                    f"(our question) {PHRASES[setting]} the full copy is ahead of ControlNet-lite "
+                    f"at every {words}",
                     f"{metric}: {'; '.join(f'{label}: {signed(it)}' for label, it in apart.items())}",
                     all(it["low"] > 0 for it in apart.values()),
                 )

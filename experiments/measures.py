@@ -1,4 +1,6 @@
-"""Figures of single pictures that several experiments ask for; `evaluation.metrics` makes intervals of them."""
+"""Figures of single pictures that several experiments ask for; `evaluation.metrics` makes intervals
+of them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from zeroconv.evaluation.reading import make_read
 SHOWN = 60  # pixels that must show of an object before it is asked for
 
 
-def fidelity(condition: str, pairs: Sequence[Pair], images: Sequence[Image.Image], metric: str) -> list[Any]:
+def fidelity(
+    condition: str, pairs: Sequence[Pair], images: Sequence[Image.Image], metric: str
+) -> list[Any]:
     """What each picture contributes to `metric`, read back as `zeroconv evaluate` does."""
     read, _ = make_read(condition)
     score = CONDITIONS[condition].score
@@ -39,19 +43,27 @@ def figure(stats: Sequence[Any], metric: str) -> dict[str, float]:
 
 
 def better_by(a: Sequence[Any], b: Sequence[Any], metric: str) -> dict[str, float]:
-    """By how much `a` is better than `b`, of the same pictures, resampled together; above 0 whichever way it runs."""
+    """By how much `a` is better than `b`, of the same pictures, resampled together; above 0
+    whichever way it runs.
+    """
     first, second = (a, b) if METRICS[metric].better == "higher" else (b, a)
     return paired_interval(list(first), list(second), METRICS[metric].kind)
 
 
 def scenes_of(pairs: Sequence[Pair]) -> list[playroom.Scene]:
     """The scenes behind pairs of the playroom, whose names hold their seeds."""
-    return [playroom.render(int(pair.name.removeprefix("scene-")), pair.image.width) for pair in pairs]
+    return [
+        playroom.render(int(pair.name.removeprefix("scene-")), pair.image.width) for pair in pairs
+    ]
 
 
-def kinds_right(images: Sequence[Image.Image], scenes: Sequence[playroom.Scene], only: str = "") -> list[ndarray]:
-    """For each picture (2, 1): how many of the scene's objects the reader takes for what they are, and how many there
-    are. An object counts if it shows enough pixels; the reader's majority over those pixels decides."""
+def kinds_right(
+    images: Sequence[Image.Image], scenes: Sequence[playroom.Scene], only: str = ""
+) -> list[ndarray]:
+    """For each picture (2, 1): how many of the scene's objects the reader takes for what they are,
+    and how many there are. An object counts if it shows enough pixels; the reader's majority over
+    those pixels decides.
+    """
     found = reader.read(images).segmentation
     stats = []
     for classes, scene in zip(found, scenes, strict=True):
@@ -61,13 +73,18 @@ def kinds_right(images: Sequence[Image.Image], scenes: Sequence[playroom.Scene],
             if mask.sum() < SHOWN or (only and thing.kind != only):
                 continue
             asked += 1
-            right += playroom.CLASSES[int(np.bincount(classes[mask], minlength=7).argmax())] == thing.kind
+            right += (
+                playroom.CLASSES[int(np.bincount(classes[mask], minlength=7).argmax())]
+                == thing.kind
+            )
         stats.append(np.array([[right], [asked]], np.float64))
     return stats
 
 
 def colours_right(images: Sequence[Image.Image], scenes: Sequence[playroom.Scene]) -> list[ndarray]:
-    """For each picture (2, 1): how many of the colours that the caption names are there, and how many it names."""
+    """For each picture (2, 1): how many of the colours that the caption names are there, and how
+    many it names.
+    """
     known = known_colours(images[0].width)
     stats = []
     for image, scene in zip(images, scenes, strict=True):
@@ -77,7 +94,9 @@ def colours_right(images: Sequence[Image.Image], scenes: Sequence[playroom.Scene
 
 
 def likeness(images: Sequence[Image.Image], real: Sequence[Image.Image]) -> dict[str, float]:
-    """KID in the reader's features, with its interval; NaN where there are too few pictures for one."""
+    """KID in the reader's features, with its interval; NaN where there are too few pictures for
+    one.
+    """
     if min(len(images), len(real)) < 4:
         return dict.fromkeys(("mean", "low", "high"), float("nan"))
     made, truth = (reader.read(part).features for part in (images, real))
@@ -85,8 +104,9 @@ def likeness(images: Sequence[Image.Image], real: Sequence[Image.Image]) -> dict
 
 
 def tones(image: Image.Image) -> dict[str, float]:
-    """contrast: spread of CIELAB lightness; saturation: mean CIELAB chroma; clipped: share of pixels with a channel at
-    its end (below 3 or above 252)."""
+    """contrast: spread of CIELAB lightness; saturation: mean CIELAB chroma; clipped: share of
+    pixels with a channel at its end (below 3 or above 252).
+    """
     pixels = np.asarray(image.convert("RGB"))
     lab = rgb_to_lab(pixels)
     clipped = ((pixels < 3) | (pixels > 252)).any(axis=-1)

@@ -1,7 +1,7 @@
 """`zeroconv.generate` that remembers: every picture is kept under the name of all that decides it.
 
-A run that is killed goes on at the batch it had reached, a larger --count adds to what is there, and two figures that
-ask for the same picture make it once.
+A run that is killed goes on at the batch it had reached, a larger --count adds to what is there,
+and two figures that ask for the same picture make it once.
 """
 
 from __future__ import annotations
@@ -52,18 +52,24 @@ class Maker:
     ) -> list[Image.Image]:
         """One picture a prompt; a control's hint is one picture for all or a list of one a prompt.
 
-        `settings` are those of `generate` (guidance, cfg, steps, scheduler, negative), by default those of
-        `zeroconv evaluate`. `seeds`: 0, 1, … by default.
+        `settings` are those of `generate` (guidance, cfg, steps, scheduler, negative), by default
+        those of `zeroconv evaluate`. `seeds`: 0, 1, … by default.
         """
         settings = {"guidance": GUIDANCE, "cfg": CFG, "steps": STEPS, **settings}
         seeds = list(range(len(prompts))) if seeds is None else list(seeds)
         rows = [_rows(control.hint, len(prompts)) for control in controls]
         paths = self._paths(list(prompts), list(controls), rows, seeds, settings)
         known = self.costs if self.fresh else ()
-        missing = [i for i, path in enumerate(paths) if path not in known and (self.fresh or not path.is_file())]
+        missing = [
+            i
+            for i, path in enumerate(paths)
+            if path not in known and (self.fresh or not path.is_file())
+        ]
         for first in range(0, len(missing), self.batch_size):
             part = missing[first : first + self.batch_size]
-            parted = [_with_hint(c, [row[i] for i in part]) for c, row in zip(controls, rows, strict=True)]
+            parted = [
+                _with_hint(c, [row[i] for i in part]) for c, row in zip(controls, rows, strict=True)
+            ]
             began = time.process_time()
             made = generate(
                 self.backbone, [prompts[i] for i in part], parted, seed=[seeds[i] for i in part],
@@ -74,14 +80,24 @@ class Maker:
                 _save(image, paths[i], share)
         return [self._open(path) for path in paths]
 
-    def _paths(self, prompts: list[str], controls: list[Control], rows: list, seeds: list, settings: dict) -> list:
+    def _paths(
+        self, prompts: list[str], controls: list[Control], rows: list, seeds: list, settings: dict
+    ) -> list:
         base: Any = self.backbone
         self._base = self._base or digest(base.unet, base.vae, *base.text_encoders)
         nets = [digest(control.net) for control in controls]
-        common = [zeroconv.__version__, self._base, settings, nets, [_options(control) for control in controls]]
+        common = [
+            zeroconv.__version__,
+            self._base,
+            settings,
+            nets,
+            [_options(control) for control in controls],
+        ]
         paths = []
         for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
-            key = json.dumps([*common, prompt, seed, [_hint_name(row[i]) for row in rows]], sort_keys=True)
+            key = json.dumps(
+                [*common, prompt, seed, [_hint_name(row[i]) for row in rows]], sort_keys=True
+            )
             name = hashlib.sha256(key.encode()).hexdigest()[:32]
             paths.append(self.folder / name[:2] / f"{name}.png")
         return paths
@@ -95,8 +111,9 @@ class Maker:
 
 @cache
 def weights_mark(*names: str) -> str:
-    """Names embedded models by the bytes of their weights, so that what was measured of older ones is not taken for
-    theirs; without names, all that are embedded."""
+    """Names embedded models by the bytes of their weights, so that what was measured of older ones
+    is not taken for theirs; without names, all that are embedded.
+    """
     sha = hashlib.sha256()
     for folder in [ASSETS / name for name in names] or [ASSETS]:
         for file in sorted(folder.rglob("*.safetensors")):
@@ -116,7 +133,9 @@ def digest(*modules: nn.Module) -> str:
 def _rows(hint: Any, count: int) -> list:
     rows = list(hint) if isinstance(hint, list | tuple) else [hint] * count
     if len(rows) != count:
-        raise UserError(f"{len(rows)} hints were given for {count} prompts; give one, or one a prompt.")
+        raise UserError(
+            f"{len(rows)} hints were given for {count} prompts; give one, or one a prompt."
+        )
     return rows
 
 
@@ -126,8 +145,12 @@ def _with_hint(control: Control, hint: list) -> Control:
 
 
 def _options(control: Control) -> dict[str, Any]:
-    """Everything of a control but its network and hint; what JSON cannot hold (a mask) is refused by json itself."""
-    return {f.name: getattr(control, f.name) for f in fields(control) if f.name not in ("net", "hint")}
+    """Everything of a control but its network and hint; what JSON cannot hold (a mask) is refused
+    by json itself.
+    """
+    return {
+        f.name: getattr(control, f.name) for f in fields(control) if f.name not in ("net", "hint")
+    }
 
 
 def _hint_name(hint: Any) -> str:

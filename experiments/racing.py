@@ -1,5 +1,7 @@
-"""How figure 9 trains: every network by one recipe, as a run in a process of its own, with its own best optimiser, for
-as many steps as ControlNet and for as many as take its time. What is there already stays."""
+"""How figure 9 trains: every network by one recipe, as a run in a process of its own, with its own
+best optimiser, for as many steps as ControlNet and for as many as take its time. What is there
+already stays.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,10 @@ from tools.reports import ROOT, read_json, write_json
 from zeroconv.files import atomic_folder
 
 WIDTHS = [8, 16, 48, 128]  # of hint encoders, as in the recipe
-CANDIDATES = (("muon", 1e-3), ("adamw", 1e-3))  # so short a race tells nothing of lower rates: they would lose it
-GAUGED = 40  # steps that tell a network's pace where no --gauge did; the fewest that any is trained for
+# so short a race tells nothing of lower rates: they would lose it
+CANDIDATES = (("muon", 1e-3), ("adamw", 1e-3))
+# steps that tell a network's pace where no --gauge did; the fewest that any is trained for
+GAUGED = 40
 LEVEL = 0.05  # paces that differ by less are as good as equal
 
 
@@ -42,13 +46,21 @@ ENTRIES = {
     "controlnet-gaussian": Entry(
         "ControlNet, Gaussian", "figure 8", {"hint_widths": WIDTHS, "connections": "gaussian"}
     ),
-    "controlnet-lite": Entry("ControlNet-lite", "figure 8", {"hint_widths": WIDTHS, "connections": "lite"}),
+    "controlnet-lite": Entry(
+        "ControlNet-lite", "figure 8", {"hint_widths": WIDTHS, "connections": "lite"}
+    ),
     "concat": rival("whole UNet, hint concatenated", "SD depth, InstructPix2Pix", "concat"),
     "lora": rival("LoRA, hint concatenated", "Hu 2021, FLUX.1 Canny LoRA", "lora", rank=16),
-    "control_lora": rival("Control-LoRA", "Stability AI 2023", "control_lora", rank=16, hint_widths=WIDTHS),
+    "control_lora": rival(
+        "Control-LoRA", "Stability AI 2023", "control_lora", rank=16, hint_widths=WIDTHS
+    ),
     "t2i_adapter": rival("T2I-Adapter", "Mou 2023", "t2i_adapter"),
-    "controlnet_xs": rival("ControlNet-XS", "Zavadski 2023", "controlnet_xs", ratio=0.25, hint_widths=WIDTHS),
-    "hypernetwork": rival("hypernetwork", "Ha 2017, Kurumuz 2022", "hypernetwork", hint_widths=WIDTHS),
+    "controlnet_xs": rival(
+        "ControlNet-XS", "Zavadski 2023", "controlnet_xs", ratio=0.25, hint_widths=WIDTHS
+    ),
+    "hypernetwork": rival(
+        "hypernetwork", "Ha 2017, Kurumuz 2022", "hypernetwork", hint_widths=WIDTHS
+    ),
     "side": rival("side network", "Zhang 2020, side-tuning", "side", ratio=0.5),
 }
 
@@ -80,7 +92,9 @@ def recipe_of(settings: dict[str, Any]) -> Any:
 def leg(
     folder: Path, arguments: argparse.Namespace, name: str, chosen: tuple[str, float], steps: int
 ) -> dict[str, Any]:
-    """Train in a process of its own, so that its peak memory is its own, or go on; returns the run's summary."""
+    """Train in a process of its own, so that its peak memory is its own, or go on; returns the
+    run's summary.
+    """
     settings = settings_of(folder, arguments, name, chosen, steps)
     command = [sys.executable, "-m", "experiments.fig09_rivals", "--worker", json.dumps(settings)]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
@@ -100,8 +114,10 @@ def train_leg(settings: dict[str, Any]) -> None:
 
 
 def gauge(runs: Path, names: Sequence[str], arguments: argparse.Namespace) -> None:
-    """Seconds a step of every network with each optimiser, kept in files. By turns in one process, so that whatever
-    slows the machine for a while slows all alike: medians of gradients, and of what each optimiser makes of them."""
+    """Seconds a step of every network with each optimiser, kept in files. By turns in one process,
+    so that whatever slows the machine for a while slows all alike: medians of gradients, and of
+    what each optimiser makes of them.
+    """
     from accelerate import Accelerator
 
     from zeroconv.layers.allocator import keep_pages
@@ -111,9 +127,14 @@ def gauge(runs: Path, names: Sequence[str], arguments: argparse.Namespace) -> No
     keep_pages()
     networks = {}
     for name in names:
-        recipe = recipe_of(settings_of(runs / "gauge", arguments, name, CANDIDATES[0], arguments.steps))
+        recipe = recipe_of(
+            settings_of(runs / "gauge", arguments, name, CANDIDATES[0], arguments.steps)
+        )
         trainer = assemble(recipe, Accelerator(cpu=True), lambda line: None)
-        kinds = {c: recipe.training.model_copy(update={"optimizer": c[0], "learning_rate": c[1]}) for c in CANDIDATES}
+        kinds = {
+            c: recipe.training.model_copy(update={"optimizer": c[0], "learning_rate": c[1]})
+            for c in CANDIDATES
+        }
         optimisers = {c: make_optimizer(trainer.control, kind) for c, kind in kinds.items()}
         networks[name] = trainer, trainer.plan.from_step(0), optimisers
     seconds: dict[tuple[str, Any], list[float]] = {}
@@ -130,11 +151,17 @@ def gauge(runs: Path, names: Sequence[str], arguments: argparse.Namespace) -> No
             trainer.step += 1
             for what, taken in told:
                 seconds.setdefault((name, what), []).append(taken)
-    middle = {key: statistics.median(values[1:]) for key, values in seconds.items()}  # the first one warms up
+    # the first one warms up
+    middle = {key: statistics.median(values[1:]) for key, values in seconds.items()}
     for name in names:
         for chosen in CANDIDATES:
-            write_json(pace_file(runs, name, chosen), middle[name, "gradients"] + middle[name, chosen])
-        print(f"{name}: {middle[name, 'gradients']:.2f} s", *(f"{c[0]} {middle[name, c]:.2f}" for c in CANDIDATES))
+            write_json(
+                pace_file(runs, name, chosen), middle[name, "gradients"] + middle[name, chosen]
+            )
+        print(
+            f"{name}: {middle[name, 'gradients']:.2f} s",
+            *(f"{c[0]} {middle[name, c]:.2f}" for c in CANDIDATES),
+        )
 
 
 def pace_file(runs: Path, name: str, chosen: tuple[str, float]) -> Path:
@@ -142,15 +169,18 @@ def pace_file(runs: Path, name: str, chosen: tuple[str, float]) -> Path:
 
 
 def choose(runs: Path, name: str, arguments: argparse.Namespace) -> tuple[str, float]:
-    """The optimiser and rate with the lowest validation loss after a few steps, kept in a file; the winner's run
-    becomes the network's."""
+    """The optimiser and rate with the lowest validation loss after a few steps, kept in a file; the
+    winner's run becomes the network's.
+    """
     if not arguments.tune:
         return CANDIDATES[0]
     path = runs / f"tune-{arguments.tune}" / f"{name}.json"
     if not path.is_file():
         losses = []
         for kind, rate in CANDIDATES:
-            summary = leg(path.parent / f"{name}-{kind}", arguments, name, (kind, rate), arguments.tune)
+            summary = leg(
+                path.parent / f"{name}-{kind}", arguments, name, (kind, rate), arguments.tune
+            )
             losses.append({"optimizer": kind, "rate": rate, **summary["validation"]})
         write_json(path, losses)
     best = min(read_json(path), key=lambda line: line["true"])
@@ -164,12 +194,18 @@ def choose(runs: Path, name: str, arguments: argparse.Namespace) -> tuple[str, f
 
 
 def train_both(
-    runs: Path, arguments: argparse.Namespace, name: str, chosen: tuple[str, float], pace_of_first: float | None
+    runs: Path,
+    arguments: argparse.Namespace,
+    name: str,
+    chosen: tuple[str, float],
+    pace_of_first: float | None,
 ) -> dict[str, Any]:
-    """Weights after `steps` steps and after as many as take ControlNet's time, in order; what is there stays.
+    """Weights after `steps` steps and after as many as take ControlNet's time, in order; what is
+    there stays.
 
-    Returns "steps" and "time", each with the run's summary there. `pace_of_first`: ControlNet's median seconds a step;
-    None: this is that run. Equal time is reckoned with medians, so that neither a pause nor another program counts.
+    Returns "steps" and "time", each with the run's summary there. `pace_of_first`: ControlNet's
+    median seconds a step; None: this is that run. Equal time is reckoned with medians, so that
+    neither a pause nor another program counts.
     """
     folder, gauged = runs / name, pace_file(runs, name, chosen)
     done = {which: folder / f"at-{which}.json" for which in ("steps", "time")}
@@ -183,9 +219,17 @@ def train_both(
         if pace_of_first is not None and abs(pace_of_first / own - 1) > LEVEL:
             equal = max(fewest, round(arguments.steps * pace_of_first / own))
         for steps in sorted({arguments.steps, equal}):
-            names = [which for which, wanted in (("steps", arguments.steps), ("time", equal)) if wanted == steps]
+            names = [
+                which
+                for which, wanted in (("steps", arguments.steps), ("time", equal))
+                if wanted == steps
+            ]
             if not all(done[which].is_file() for which in names):
-                keep(folder, {**leg(folder / "run", arguments, name, chosen, steps), "seconds_a_step": own}, names)
+                keep(
+                    folder,
+                    {**leg(folder / "run", arguments, name, chosen, steps), "seconds_a_step": own},
+                    names,
+                )
     return {which: read_json(path) for which, path in done.items()}
 
 

@@ -32,13 +32,16 @@ ORDER = (7, 5, 6, 11, 12, 4, 8, 10, 9)  # what ends soonest and shows most comes
 
 
 def module_of(number: int, folder: Path = HERE) -> str | None:
-    """The module of a figure, `experiments.fig07_no_prompt`, found by its file's name; None where there is none."""
+    """The module of a figure, `experiments.fig07_no_prompt`, found by its file's name; None where
+    there is none.
+    """
     found = sorted(folder.glob(f"fig{number:02d}_*.py"))
     return f"experiments.{found[0].stem}" if found else None
 
 
 def chosen(words: list[str]) -> list[int]:
-    """Figure numbers of words such as fig7, 8, fig11_ambiguous, shipped, all; in the order in which they run.
+    """Figure numbers of words such as fig7, 8, fig11_ambiguous, shipped, all; in the order in which
+    they run.
 
     Raises UserError for a word that names none.
     """
@@ -53,5 +56,7 @@ def chosen(words: list[str]) -> list[int]:
             wanted.add(int(match[1]))
         else:
             known = ", ".join(f"fig{number}" for number in FIGURES)
-            raise UserError(f"there is no figure {word!r} to reproduce; choose from {known}, shipped, or all.")
+            raise UserError(
+                f"there is no figure {word!r} to reproduce; choose from {known}, shipped, or all."
+            )
     return sorted(wanted, key=ORDER.index)

@@ -1,4 +1,6 @@
-"""Contact sheets with words: rows of equal pictures, a label before each row, a caption under a picture."""
+"""Contact sheets with words: rows of equal pictures, a label before each row, a caption under a
+picture.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,21 @@ def draw_sheet(
     label_width: int = 108,
     size: int = 128,
 ) -> Image.Image:
-    """Rows of (label, pictures) under column heads, as one JPEG; None leaves a place empty. `captions`: a row each."""
+    """Rows of (label, pictures) under column heads, as one JPEG; None leaves a place empty.
+    `captions`: a row each.
+    """
     columns = max(len(row[1]) for row in rows)
     head = 16 if heads else 0
     below = 14 if captions else 0
     step = size + below + GAP
-    canvas = Image.new("RGB", (label_width + columns * (size + GAP), head + len(rows) * step), "white")
-    draw, font, small = ImageDraw.Draw(canvas), ImageFont.load_default(12), ImageFont.load_default(10)
+    canvas = Image.new(
+        "RGB", (label_width + columns * (size + GAP), head + len(rows) * step), "white"
+    )
+    draw, font, small = (
+        ImageDraw.Draw(canvas),
+        ImageFont.load_default(12),
+        ImageFont.load_default(10),
+    )
     for x, text in enumerate(heads):
         draw.text((label_width + x * (size + GAP), 1), text, "black", small)
     for y, (label, pictures) in enumerate(rows):
@@ -39,7 +49,10 @@ def draw_sheet(
         for x, picture in enumerate(pictures):
             left = label_width + x * (size + GAP)
             if picture is not None:
-                canvas.paste(picture.convert("RGB").resize((size, size), Image.Resampling.LANCZOS), (left, top))
+                canvas.paste(
+                    picture.convert("RGB").resize((size, size), Image.Resampling.LANCZOS),
+                    (left, top),
+                )
             if captions and x < len(captions[y]):
                 draw.text((left, top + size), captions[y][x], "black", small)
     with atomic_write(path) as temporary:
@@ -61,8 +74,12 @@ _COLOURS = (
 )
 
 
-def draw_chart(panels: Sequence[tuple[str, dict[str, list[tuple[float, float]]]]], path: Path, across: str) -> None:
-    """Panels one below the other, each (title, name → points): lines over one common axis, as one PNG."""
+def draw_chart(
+    panels: Sequence[tuple[str, dict[str, list[tuple[float, float]]]]], path: Path, across: str
+) -> None:
+    """Panels one below the other, each (title, name → points): lines over one common axis, as one
+    PNG.
+    """
     width, height, left, right, foot = 760, 220, 60, 150, 34
     scale = 2  # drawn larger and shrunk, for smooth lines
     canvas = Image.new("RGB", (scale * width, scale * height * len(panels)), "white")
@@ -75,7 +92,9 @@ def draw_chart(panels: Sequence[tuple[str, dict[str, list[tuple[float, float]]]]
         y0, y1 = min(0.0, *values), max(values, default=1.0)
         y1 = y1 if y1 > y0 else y0 + 1
 
-        def place(x: float, y: float, top: int = top, y0: float = y0, y1: float = y1) -> tuple[float, float]:
+        def place(
+            x: float, y: float, top: int = top, y0: float = y0, y1: float = y1
+        ) -> tuple[float, float]:
             inner = height - foot - 24
             return (
                 scale * (left + (x - x0) / (x1 - x0) * (width - left - right)),
@@ -88,12 +107,28 @@ def draw_chart(panels: Sequence[tuple[str, dict[str, list[tuple[float, float]]]]
         for y in (y0, (y0 + y1) / 2, y1):
             draw.text((scale * 8, place(x0, y)[1] - 8 * scale), f"{y:.3g}", "black", font)
         for x in (x0, (x0 + x1) / 2, x1):
-            draw.text((place(x, y0)[0] - 10 * scale, scale * (top + height - foot + 4)), f"{x:g}", "black", font)
-        draw.text((place(x1, y0)[0] + 24 * scale, scale * (top + height - foot + 4)), across, "black", font)
+            draw.text(
+                (place(x, y0)[0] - 10 * scale, scale * (top + height - foot + 4)),
+                f"{x:g}",
+                "black",
+                font,
+            )
+        draw.text(
+            (place(x1, y0)[0] + 24 * scale, scale * (top + height - foot + 4)),
+            across,
+            "black",
+            font,
+        )
         if len(curves) > len(_COLOURS):
-            raise ValueError(f"{len(curves)} curves cannot be told apart by {len(_COLOURS)} colours")
-        for (name, points), colour, line in zip(curves.items(), _COLOURS, range(len(curves)), strict=False):
+            raise ValueError(
+                f"{len(curves)} curves cannot be told apart by {len(_COLOURS)} colours"
+            )
+        for (name, points), colour, line in zip(
+            curves.items(), _COLOURS, range(len(curves)), strict=False
+        ):
             draw.line([place(*point) for point in points], colour, 2 * scale, joint="curve")
-            draw.text((scale * (width - right + 10), scale * (top + 24 + 17 * line)), name, colour, font)
+            draw.text(
+                (scale * (width - right + 10), scale * (top + 24 + 17 * line)), name, colour, font
+            )
     with atomic_write(path) as temporary:
         canvas.resize((width, height * len(panels)), Image.Resampling.LANCZOS).save(temporary)

@@ -1,4 +1,6 @@
-"""Controls that an experiment trains: by one recipe, resumable, each under the name of all that decides it."""
+"""Controls that an experiment trains: by one recipe, resumable, each under the name of all that
+decides it.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +25,26 @@ from zeroconv.training.trainer import Trainer
 
 
 def prepare(figure: str, name: str, seed: int, steps: int, **settings: Any) -> Recipe:
-    """The recipe of a run in runs/paper/FIGURE/NAME-HASH: runs of other settings never meet in one folder."""
-    recipe = recipe_of(RUNS / figure / name, seed, steps, **{"training__sample_count": 0, **settings})
+    """The recipe of a run in runs/paper/FIGURE/NAME-HASH: runs of other settings never meet in one
+    folder.
+    """
+    recipe = recipe_of(
+        RUNS / figure / name, seed, steps, **{"training__sample_count": 0, **settings}
+    )
     told = f"{json.dumps(identity(recipe), sort_keys=True)} {steps} {weights_mark('playroom', recipe.base)}"
     mark = hashlib.sha256(told.encode()).hexdigest()[:8]
     return recipe.model_copy(update={"out": RUNS / figure / f"{name}-{mark}"})
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's, without what has its default: a setting that is new to the package makes no run another one."""
+    """The recipe's, without what has its default: a setting that is new to the package makes no run
+    another one.
+    """
     told = recipe.model_dump(mode="json", exclude_defaults=True)
     return {
-        part: {name: value for name, value in told[part].items() if name in kept} if isinstance(kept, dict) else kept
+        part: {name: value for name, value in told[part].items() if name in kept}
+        if isinstance(kept, dict)
+        else kept
         for part, kept in recipe.identity().items()
         if part in told
     }
@@ -56,10 +66,14 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def stages(recipe: Recipe, marks: Iterable[int], say: Callable[[str], None] = print) -> Iterator[tuple[int, Trainer]]:
-    """Train up to each of `marks` in turn and yield the trainer there; goes on from the last mark that was saved.
+def stages(
+    recipe: Recipe, marks: Iterable[int], say: Callable[[str], None] = print
+) -> Iterator[tuple[int, Trainer]]:
+    """Train up to each of `marks` in turn and yield the trainer there; goes on from the last mark
+    that was saved.
 
-    With a constant rate a run that pauses is the run that does not: batches and noise are functions of the step.
+    With a constant rate a run that pauses is the run that does not: batches and noise are functions
+    of the step.
     """
     open_run(recipe)
     trainer = assemble(recipe, Accelerator(cpu=True), say)
@@ -69,15 +83,18 @@ def stages(recipe: Recipe, marks: Iterable[int], say: Callable[[str], None] = pr
             continue
         trainer.settings = trainer.settings.model_copy(update={"steps": mark})
         if trainer.step < mark and trainer.run() == "interrupted":
-            raise SystemExit(f"{recipe.out} was interrupted at step {trainer.step}; the same command goes on")
+            raise SystemExit(
+                f"{recipe.out} was interrupted at step {trainer.step}; the same command goes on"
+            )
         yield mark, trainer
 
 
 def looks(
     recipe: Recipe, marks: list[int], look: Callable[[int, Trainer], dict[str, Any]]
 ) -> dict[int, dict[str, Any]]:
-    """Train to every mark and `look` at the control there, with averaged weights. What it tells is kept in the run's
-    folder: what is past cannot be looked at any more."""
+    """Train to every mark and `look` at the control there, with averaged weights. What it tells is
+    kept in the run's folder: what is past cannot be looked at any more.
+    """
     path = Path(recipe.out) / "looks.json"
     known = read_json(path) if path.is_file() else {}
     if all(str(mark) in known for mark in marks):
@@ -96,4 +113,7 @@ def looks(
 def gains(folder: Path) -> list[tuple[int, float, float]]:
     """(step, hint gain, its standard error) of a run's validations."""
     lines = [line for line in RunLog(Path(folder) / "log.jsonl").read() if "validation" in line]
-    return [(line["step"], line["validation"]["gain"], line["validation"]["gain_error"]) for line in lines]
+    return [
+        (line["step"], line["validation"]["gain"], line["validation"]["gain_error"])
+        for line in lines
+    ]

@@ -1,4 +1,6 @@
-"""Small files: any encoding of Unicode, nothing but regular files, nothing over a bound; JSON that ends."""
+"""Small files: any encoding of Unicode, nothing but regular files, nothing over a bound; JSON that
+ends.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def test_text_of_every_unicode_encoding_is_read(tmp_path: Path, encoding: str) -
 
 def test_text_of_another_encoding_names_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes("a: 1\nout: réuni\n".encode("cp1252"))
-    with pytest.raises(UserError, match=r"the recipe .*a.yaml is no text in UTF-8: line 2 holds the byte 0xe9"):
+    with pytest.raises(
+        UserError, match=r"the recipe .*a.yaml is no text in UTF-8: line 2 holds the byte 0xe9"
+    ):
         read_text(tmp_path / "a.yaml", 1000, "recipe")
 
 
@@ -32,7 +36,12 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("/dev/zero")
     (tmp_path / "big").write_bytes(b"x" * 1001)
-    for name, said in {"": "a folder", "pipe": "a pipe", "link": "a device", "big": "more than 1,000 bytes"}.items():
+    for name, said in {
+        "": "a folder",
+        "pipe": "a pipe",
+        "link": "a device",
+        "big": "more than 1,000 bytes",
+    }.items():
         with pytest.raises(UserError, match=f"the recipe .* {said}"):
             read_text(tmp_path / name, 1000, "recipe")
     with pytest.raises(FileNotFoundError):
@@ -50,7 +59,9 @@ def test_any_bytes_are_text_or_one_sentence(content: bytes) -> None:
     assert "\n" not in said
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "NaN", '{"a": -Infinity}', "9" * 5000, "", "{"])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a":' * 100_000, "NaN", '{"a": -Infinity}', "9" * 5000, "", "{"]
+)
 def test_json_that_is_none_is_a_value_error(text: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         parse_json(text)

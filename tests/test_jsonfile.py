@@ -59,12 +59,21 @@ def test_write_json_keeps_the_old_file_where_it_fails(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"a": object()})
     assert read_json(tmp_path / "a.json") == {"a": 1}
-    write_json(tmp_path / "a.json", {"name": "\udcff.png"})  # as os.listdir gives a name that is no UTF-8
+    # as os.listdir gives a name that is no UTF-8
+    write_json(tmp_path / "a.json", {"name": "\udcff.png"})
     assert read_json(tmp_path / "a.json") == {"name": "\udcff.png"}
 
 
 NEARLY = st.text(alphabet='[]{}",:0123456789eE+-.NaInfity \ufeff', max_size=60)
-HOSTILE = ["[" * 300 + "]" * 300, "[" * 100_000, '{"a":' * 100_000, "9" * 5000, b"\xff\xfe", b"\xed\xa0\x80", ""]
+HOSTILE = [
+    "[" * 300 + "]" * 300,
+    "[" * 100_000,
+    '{"a":' * 100_000,
+    "9" * 5000,
+    b"\xff\xfe",
+    b"\xed\xa0\x80",
+    "",
+]
 
 
 @given(st.binary(max_size=60) | NEARLY)

@@ -23,10 +23,14 @@ def test_peak_memory_is_in_bytes_on_every_system(monkeypatch: pytest.MonkeyPatch
     held = bytearray(64 * 2**20)
     assert len(held) < machine.peak_memory() < psutil.virtual_memory().total
     monkeypatch.setitem(
-        sys.modules, "resource", SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda _: SimpleNamespace(ru_maxrss=7))
+        sys.modules,
+        "resource",
+        SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda _: SimpleNamespace(ru_maxrss=7)),
     )
     monkeypatch.setattr(machine.sys, "platform", "darwin")
     assert machine.peak_memory() == 7
     monkeypatch.setitem(sys.modules, "resource", None)  # an import of it fails, as on Windows
-    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=9)))
+    monkeypatch.setattr(
+        psutil, "Process", lambda: SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=9))
+    )
     assert machine.peak_memory() == 9

@@ -1,4 +1,6 @@
-"""The project as a whole: public names, quick start-up, pinned dependencies, files of a readable size."""
+"""The project as a whole: public names, quick start-up, pinned dependencies, files of a readable
+size.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = zeroconv.nonsense
 
 
-@pytest.mark.parametrize("module", ["zeroconv", "zeroconv.cli", "zeroconv.conditions", "zeroconv.playroom"])
+@pytest.mark.parametrize(
+    "module", ["zeroconv", "zeroconv.cli", "zeroconv.conditions", "zeroconv.playroom"]
+)
 def test_import_stays_light(module: str) -> None:
     """`zeroconv --help` answers at once, and the hints and the world need no model library."""
     heavy = "{'torch', 'diffusers', 'transformers'}"
@@ -42,15 +46,27 @@ def test_the_version_is_said_once() -> None:
 
 def test_every_direct_dependency_is_pinned() -> None:
     project = _pyproject()["project"]
-    wanted = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
+    wanted = [
+        *project["dependencies"],
+        *(d for extra in project["optional-dependencies"].values() for d in extra),
+    ]
     names = {_normal(re.split(r"[<>=\[ ]", dependency)[0]) for dependency in wanted} - {"zeroconv"}
-    pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    pins = [
+        line
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
     assert names <= {_normal(pin.split("==")[0]) for pin in pins}
 
 
 # advisories that a floor keeps out: the first version without them
-LEAST = {"torch": "2.6", "transformers": "5.3", "pillow": "12.3", "opencv-python-headless": "4.8.1.78"}
+LEAST = {
+    "torch": "2.6",
+    "transformers": "5.3",
+    "pillow": "12.3",
+    "opencv-python-headless": "4.8.1.78",
+}
 
 
 def test_floors_keep_out_versions_with_advisories() -> None:
@@ -64,7 +80,10 @@ def test_floors_keep_out_versions_with_advisories() -> None:
 
 def test_every_pin_satisfies_its_floor() -> None:
     project = _pyproject()["project"]
-    wanted = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
+    wanted = [
+        *project["dependencies"],
+        *(d for extra in project["optional-dependencies"].values() for d in extra),
+    ]
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     pins = {_normal(name): version for name, version in pins.items()}
@@ -75,17 +94,21 @@ def test_every_pin_satisfies_its_floor() -> None:
 
 
 def test_nothing_from_a_hub_may_run_code() -> None:
-    """Every call that makes transformers or torch read a model says so; TorchScript and plain pickles are not read."""
+    """Every call that makes transformers or torch read a model says so; TorchScript and plain
+    pickles are not read.
+    """
     for path in sorted((ROOT / "zeroconv").rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         assert "jit.load" not in text and "trust_remote_code=True" not in text, path
-        assert not re.search(r"\bpickle\.loads?\(|transformers\.pipeline\(|weights_only=False", text), path
+        assert not re.search(
+            r"\bpickle\.loads?\(|transformers\.pipeline\(|weights_only=False", text
+        ), path
         for call in re.finditer(r"\.from_pretrained\(([^()]|\([^()]*\))*\)", text):
             assert "trust_remote_code=False" in call[0] or "**SAFE" in call[0], f"{path}: {call[0]}"
         for call in re.finditer(r"torch\.load\(([^()]|\([^()]*\))*\)", text):
-            assert "weights_only=True" in call[0] or call[0].endswith("`torch.load(weights_only=True)"), (
-                f"{path}: {call[0]}"
-            )
+            assert "weights_only=True" in call[0] or call[0].endswith(
+                "`torch.load(weights_only=True)"
+            ), f"{path}: {call[0]}"
 
 
 def test_no_file_outgrows_a_reader() -> None:
@@ -93,7 +116,8 @@ def test_no_file_outgrows_a_reader() -> None:
         str(path.relative_to(ROOT)): lines
         for folder in ("zeroconv", "benchmarks", "experiments", "tests")
         for path in sorted((ROOT / folder).rglob("*.py"))
-        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > (500 if folder == "tests" else 400)
+        if (lines := len(path.read_text(encoding="utf-8").splitlines()))
+        > (500 if folder == "tests" else 400)
     }
     assert not long
 

@@ -18,9 +18,13 @@ from typer.testing import CliRunner
 from zeroconv.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/quickstart.md")}
+PAGES = {
+    name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/quickstart.md")
+}
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-BLOCKS = [(name, language, text) for name, page in PAGES.items() for language, text in BLOCK.findall(page)]
+BLOCKS = [
+    (name, language, text) for name, page in PAGES.items() for language, text in BLOCK.findall(page)
+]
 ELSEWHERE = ("make", "pip", "git", "cd")  # installing is what .ci/run does with every new machine
 
 pytestmark = pytest.mark.skipif(
@@ -55,7 +59,9 @@ def bring(folder: Path) -> None:
     torch.save(state, folder / "control_v11p_sd15_canny.pth")
 
     playroom.render(0, size=64).image.save(folder / "photo.jpg")
-    recipe = re.search(r"^```yaml\n(.*?)^```", PAGES["docs/quickstart.md"], re.DOTALL | re.MULTILINE)
+    recipe = re.search(
+        r"^```yaml\n(.*?)^```", PAGES["docs/quickstart.md"], re.DOTALL | re.MULTILINE
+    )
     assert recipe
     (folder / "edges.yaml").write_text(recipe[1], encoding="utf-8")
 
@@ -153,7 +159,9 @@ def anchors(text: str) -> set[str]:
     """GitHub's names of a page's headings: small letters, no punctuation, hyphens for spaces."""
     outside = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     headings = re.findall(r"^#+ (.*)$", outside, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings
+    }
 
 
 WRAPPED = [page for page in DOCS if page.name not in ("paper.md", "design.md")]

@@ -77,7 +77,10 @@ def test_new_names_print_no_note(backbone, net) -> None:
         warnings.filterwarnings("error", message=".*is an old name")
         control = Control(net, torch.rand(3, 64, 64), scale=0.5, connection_scales="resolution")
         assert control.scale == 0.5
-        assert renamed_option("--weight", None, [0.5]) == [0.5] and renamed_option("--weight", None, None) == []
+        assert (
+            renamed_option("--weight", None, [0.5]) == [0.5]
+            and renamed_option("--weight", None, None) == []
+        )
         generate(backbone, "a", [control], steps=1, connection_scales=[1.0] * 13)
 
 

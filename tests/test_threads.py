@@ -22,13 +22,19 @@ def environment_after(code: str, **given: str) -> list[str | None]:
     return eval(done.stdout)
 
 
-@pytest.mark.parametrize("code", ["import zeroconv", "import zeroconv.cli", "import zeroconv.files"])
+@pytest.mark.parametrize(
+    "code", ["import zeroconv", "import zeroconv.cli", "import zeroconv.files"]
+)
 def test_waiting_threads_do_not_spin_for_long_whatever_is_imported_first(code: str) -> None:
     assert environment_after(code) in (["PASSIVE", "0", None], [None, None, "10000"])
 
 
-@pytest.mark.parametrize(("running", "asleep"), [(0, False), (1, True), (4, True)], ids=["idle", "one", "four"])
-def test_waiting_threads_sleep_at_once_beside_busy_processes(monkeypatch, running: int, asleep: bool) -> None:
+@pytest.mark.parametrize(
+    ("running", "asleep"), [(0, False), (1, True), (4, True)], ids=["idle", "one", "four"]
+)
+def test_waiting_threads_sleep_at_once_beside_busy_processes(
+    monkeypatch, running: int, asleep: bool
+) -> None:
     monkeypatch.setattr(os, "environ", dict[str, str]())
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     monkeypatch.setattr(threads, "cores", lambda: 2)

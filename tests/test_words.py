@@ -131,7 +131,9 @@ def test_a_lora_of_a_drive_has_no_weight_and_a_file_named_so_wins(here) -> None:
             parse_lora(text)
 
 
-@pytest.mark.parametrize("text", ["nan", "inf", "1_0", "0x1", "", " ", "1e999", "9" * 5000, "²", "--1"])
+@pytest.mark.parametrize(
+    "text", ["nan", "inf", "1_0", "0x1", "", " ", "1e999", "9" * 5000, "²", "--1"]
+)
 def test_what_is_no_number_is_none(text) -> None:
     assert number(text) is None
 

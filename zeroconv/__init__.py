@@ -1,6 +1,7 @@
 """zeroconv trains, measures and runs ControlNets.
 
-The public names are imported when they are first used, so that `import zeroconv` and `zeroconv --help` stay fast.
+The public names are imported when they are first used, so that `import zeroconv` and `zeroconv
+--help` stay fast.
 """
 
 from __future__ import annotations

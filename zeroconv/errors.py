@@ -5,10 +5,7 @@ from __future__ import annotations
 import re
 
 # what a data spec may say behind its ?; the value of any other name may be a signature or a token
-_PLAIN = (
-    "split|limit|views|seed|start|only|condition|style|hints|repeat|config|revision|image_column|caption_column"
-    "|conditioning_image_column"
-)
+_PLAIN = "split|limit|views|seed|start|only|condition|style|hints|repeat|config|revision|image_column|caption_column|conditioning_image_column"
 # user:password@, also with a / in the password; a port and a path with an @ in it are none
 _USER = re.compile(r"(?<=://)(?:[^/?#\s'\"]*|[^/:@\s'\"]*:(?!\d+/)[^@\s'\"]*)@")
 _ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>]*[?#][^\s'\"<>]*", re.IGNORECASE)
@@ -18,17 +15,21 @@ _VALUE = re.compile(rf"(?<=[?&;#])(?!(?:{_PLAIN})=)([^=&;#\s]*=)?[^&;#\s]+")
 class UserError(ValueError):
     """The user's mistake, in one sentence: what is wrong, where, and how to mend it.
 
-    The command line prints the sentence and exits with code 2; nothing is lost and no traceback is shown. Passwords
-    and signatures of addresses in it are replaced by ***.
+    The command line prints the sentence and exits with code 2; nothing is lost and no traceback is
+    shown. Passwords and signatures of addresses in it are replaced by ***.
     """
 
     def __init__(self, *sentence: object) -> None:
-        super().__init__(*(without_secrets(part) if isinstance(part, str) else part for part in sentence))
+        super().__init__(
+            *(without_secrets(part) if isinstance(part, str) else part for part in sentence)
+        )
 
 
 def without_secrets(text: str) -> str:
-    """The text with what only the owner of an address should see replaced: user and password before the host, and
-    what follows its question mark (signatures, tokens), but for the options of a data spec."""
+    """The text with what only the owner of an address should see replaced: user and password before
+    the host, and what follows its question mark (signatures, tokens), but for the options of a data
+    spec.
+    """
     if "://" not in text:
         return text
     return _ADDRESS.sub(lambda found: _VALUE.sub(_hidden, found[0]), _USER.sub(_anyone, text))

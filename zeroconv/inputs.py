@@ -17,7 +17,8 @@ from typing import Any, NoReturn
 from zeroconv.errors import UserError
 
 _DEEPEST = 100  # levels of lists and objects within each other
-MOST_JSON = 64 << 20  # bytes; a tokenizer's vocabulary has 4 MB, the index of a model in shards 10 MB
+# bytes; a tokenizer's vocabulary has 4 MB, the index of a model in shards 10 MB
+MOST_JSON = 64 << 20
 
 # UTF-32 stands before UTF-16, whose mark its own begins with
 _MARKS = {
@@ -32,8 +33,8 @@ _MARKS = {
 def read_bytes(path: str | os.PathLike, most: int, what: str = "file") -> bytes:
     """The content of a regular file of at most `most` bytes.
 
-    Raises UserError for a folder, a pipe, a device or a file over the bound; OSError (FileNotFoundError among
-    them) where it cannot be opened.
+    Raises UserError for a folder, a pipe, a device or a file over the bound; OSError
+    (FileNotFoundError among them) where it cannot be opened.
     """
     # a pipe without a writer would be waited for
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -50,7 +51,10 @@ def read_bytes(path: str | os.PathLike, most: int, what: str = "file") -> bytes:
         os.close(handle)
 
     if len(content) > most:
-        raise UserError(f"the {what} {path} has more than {most:,} bytes, the most that is read; is it the right file?")
+        raise UserError(
+            f"the {what} {path} has more than {most:,} bytes, the most that is read; is it the "
+            "right file?"
+        )
     return content
 
 
@@ -60,7 +64,9 @@ def read_text(path: str | os.PathLike, most: int, what: str = "file") -> str:
 
 
 def decode(content: bytes, name: str) -> str:
-    """UTF-8, or the UTF-16 or UTF-32 that its first bytes show. Raises UserError with the line at fault."""
+    """UTF-8, or the UTF-16 or UTF-32 that its first bytes show. Raises UserError with the line at
+    fault.
+    """
     for mark, encoding in _MARKS.items():
         if content.startswith(mark):
             return _decoded(content[len(mark) :], encoding, name)
@@ -78,8 +84,8 @@ def _decoded(content: bytes, encoding: str, name: str) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count("\n".encode(encoding)) + 1
         raise UserError(
-            f"{name} is no text in {encoding.upper()}: line {line} holds the byte {content[error.start]:#04x}; "
-            "save it as UTF-8."
+            f"{name} is no text in {encoding.upper()}: line {line} holds the byte "
+            f"{content[error.start]:#04x}; save it as UTF-8."
         ) from error
 
 
@@ -138,7 +144,9 @@ def _null(name: str) -> None:
 
 
 def at_home(path: str | os.PathLike) -> Path:
-    """The path, with a leading ~ or ~name replaced by that home folder. Raises UserError where there is none."""
+    """The path, with a leading ~ or ~name replaced by that home folder. Raises UserError where
+    there is none.
+    """
     text = os.fspath(path)
 
     if "\0" in text or not text.strip():
@@ -147,7 +155,9 @@ def at_home(path: str | os.PathLike) -> Path:
     found = os.path.expanduser(text)
 
     if found.startswith("~") and not os.path.lexists(found):
-        raise UserError(f"{text} names a home folder that is not there; write the whole path, or ./{text}.")
+        raise UserError(
+            f"{text} names a home folder that is not there; write the whole path, or ./{text}."
+        )
     return Path(found)
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 
 def cores() -> int:
-    """Processor cores that this process may run on; all there are, where the system keeps no such list."""
+    """Processor cores that this process may run on; all there are, where the system keeps no such
+    list.
+    """
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 

@@ -2,9 +2,10 @@
 
 GNU's OpenMP, which torch brings, lets a thread that waits spin for about a millisecond. On an idle
 machine that saves waking it up. Beside other busy processes it takes the core that the thread needs
-for which it waits. Measured by `benchmarks.speed.busy` on two cores, a pass of 0.13 s through a small
-UNet: alone 0.128 s as OpenMP has it, 0.129 s with 10,000 turns, 0.165 s without spinning; beside
-ten busy processes 3.5 s, 1.3 s and 0.31 s. What a wake-up costs does not grow with the model.
+for which it waits. Measured by `benchmarks.speed.busy` on two cores, a pass of 0.13 s through a
+small UNet: alone 0.128 s as OpenMP has it, 0.129 s with 10,000 turns, 0.165 s without spinning;
+beside ten busy processes 3.5 s, 1.3 s and 0.31 s. What a wake-up costs does not grow with the
+model.
 """
 
 from __future__ import annotations

@@ -76,12 +76,15 @@ def main() -> None:
     sheet(lines, arguments.sheets / f"{arguments.name}.jpg")
 
     note = (
-        f"{arguments.count} captions of the test split each, without control, {arguments.steps} steps of "
-        f"{arguments.scheduler}, cfg {arguments.cfg:g}. The reader tells kinds; a region counts from 40 pixels."
+        f"{arguments.count} captions of the test split each, without control, {arguments.steps} "
+        f"steps of {arguments.scheduler}, cfg {arguments.cfg:g}. The reader tells kinds; a region "
+        "counts from 40 pixels."
     )
     command = f"python -m benchmarks.quality.base2 --count {arguments.count}"
     columns = ["", "generated", "through the VAE", "real"]
-    write_result(arguments.name, columns, rows, command, note, arguments.results / f"{arguments.name}.json")
+    write_result(
+        arguments.name, columns, rows, command, note, arguments.results / f"{arguments.name}.json"
+    )
 
 
 def test_set(
@@ -97,7 +100,9 @@ def test_set(
     return specs, scenes, [pair.image for pair in pairs], [pair.caption for pair in pairs]
 
 
-def figures(specs: Sequence[playroom.SceneSpec], made: Pictures, coded: Pictures, real: Pictures) -> list[list[str]]:
+def figures(
+    specs: Sequence[playroom.SceneSpec], made: Pictures, coded: Pictures, real: Pictures
+) -> list[list[str]]:
     """One row a figure: made, through the VAE, real."""
     columns = [count_scenes(images, specs) for images in (made, coded, real)]
 

@@ -19,7 +19,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--none", type=int, default=50, help="pictures made without control")
     parser.add_argument("--guidance", default="cond")
-    parser.add_argument("--stickers", default="", help="folder of `zeroconv playroom stickers`; the sample otherwise")
+    parser.add_argument(
+        "--stickers",
+        default="",
+        help="folder of `zeroconv playroom stickers`; the sample otherwise",
+    )
     arguments = parser.parse_args()
     backbone, rows = load_backbone("playroom"), []
     for prompts in ("own", "empty"):
@@ -30,19 +34,34 @@ def main() -> None:
             guidance=arguments.guidance, varied=0, pictures=shown,
         )  # fmt: skip
         for metric, values in report["metrics"].items():
-            own, ceiling, shuffled = (values[name]["mean"] for name in ("own", "ceiling", "shuffled"))
+            own, ceiling, shuffled = (
+                values[name]["mean"] for name in ("own", "ceiling", "shuffled")
+            )
             name = f"{metric}, {'own caption' if prompts == 'own' else 'no prompt'}"
             rows.append(
-                [name, *(span(values[c]) for c in COLUMNS[:4]), f"{own / ceiling:.0%}", f"{own / shuffled:.1f}×"]
+                [
+                    name,
+                    *(span(values[c]) for c in COLUMNS[:4]),
+                    f"{own / ceiling:.0%}",
+                    f"{own / shuffled:.1f}×",
+                ]
             )
             print(rows[-1], flush=True)
         draw(report, shown[0], PICTURES / f"canny-stickers-{prompts}.png")
-    columns = ["", "own hint", "another's hint", "no control", "ceiling (VAE)", "of ceiling", "over another's"]
+    columns = [
+        "",
+        "own hint",
+        "another's hint",
+        "no control",
+        "ceiling (VAE)",
+        "of ceiling",
+        "over another's",
+    ]
     tail = " --stickers data/stickers" if arguments.stickers else ""
     command = f"python -m benchmarks.quality.control --count {arguments.count} --none {arguments.none}{tail}"
     note = (
-        f"Stickers of held-out concepts; n = {arguments.count} (no control: {arguments.none}), 12 UniPC steps, "
-        f"guidance `{arguments.guidance}`, cfg 4; 95% bootstrap intervals."
+        f"Stickers of held-out concepts; n = {arguments.count} (no control: {arguments.none}), 12 "
+        f"UniPC steps, guidance `{arguments.guidance}`, cfg 4; 95% bootstrap intervals."
     )
     write_result("canny", columns, rows, command, note)
 

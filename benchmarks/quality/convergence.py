@@ -25,7 +25,8 @@ OUT = Path("runs/convergence")
 
 
 def recipe_of(folder: Path, seed: int, steps: int, **more: Any) -> Recipe:
-    """recipes/playroom-canny.yaml on rendered scenes alone, at a constant rate; also what `experiments/` trains.
+    """recipes/playroom-canny.yaml on rendered scenes alone, at a constant rate; also what
+    `experiments/` trains.
 
     `more`: settings by their path, dots as two underscores: `training__batch_size=8`.
     """
@@ -36,7 +37,9 @@ def recipe_of(folder: Path, seed: int, steps: int, **more: Any) -> Recipe:
         "data.train": '["playroom:train:3072"]', "data.validation": '["playroom:val:64"]',
         **{name.replace("__", "."): value for name, value in more.items()},
     }  # fmt: skip
-    return load_recipe(ROOT / "recipes" / "playroom-canny.yaml", [f"{k}={v}" for k, v in settings.items()])
+    return load_recipe(
+        ROOT / "recipes" / "playroom-canny.yaml", [f"{k}={v}" for k, v in settings.items()]
+    )
 
 
 def run(name: str, seed: int, steps: int, shuffled: bool) -> dict[str, Any]:
@@ -46,7 +49,9 @@ def run(name: str, seed: int, steps: int, shuffled: bool) -> dict[str, Any]:
     action = {} if shuffled else {"training__on_convergence": "stop_after=20"}
     recipe = recipe_of(folder, seed, steps, **action)
     trainer = assemble(recipe, Accelerator(cpu=True), print)
-    if shuffled:  # every picture keeps another one's hint, the same one for ever: there is nothing to follow
+    # every picture keeps another one's hint, the same one for ever: there is nothing to
+    # follow
+    if shuffled:
         hints = trainer.data.hints[np.roll(np.arange(len(trainer.data)), 1)]
         trainer.data = replace(trainer.data, hints=Table([hints]))
         trainer.first_plan = replace(trainer.first_plan, examples=trainer.data)
@@ -54,7 +59,14 @@ def run(name: str, seed: int, steps: int, shuffled: bool) -> dict[str, Any]:
     trainer.run()
     seen = trainer.converged["seen"] if trainer.converged else None
     lines = trainer.log.read()
-    began = next((line["seconds"] for line in lines if seen and line.get("seconds") and line["step"] >= seen), None)
+    began = next(
+        (
+            line["seconds"]
+            for line in lines
+            if seen and line.get("seconds") and line["step"] >= seen
+        ),
+        None,
+    )
     history = [(int(line["step"]), line["gain"]) for line in trainer.history]
     return {
         "converged": trainer.converged,
@@ -81,7 +93,15 @@ def main() -> None:
         curves[f"seed {seed}"] = found["history"]
     blind = run("shuffled", 0, arguments.steps, shuffled=True)
     alarm = "none" if blind["converged"] is None else f"FALSE ALARM at {blind['converged']['seen']}"
-    rows.append([f"hints of other pictures, {blind['steps']} steps", alarm, "–", f"{blind['history'][-1][1]:.4f}", "–"])
+    rows.append(
+        [
+            f"hints of other pictures, {blind['steps']} steps",
+            alarm,
+            "–",
+            f"{blind['history'][-1][1]:.4f}",
+            "–",
+        ]
+    )
     curves["shuffled"] = blind["history"]
     sheets = sorted((OUT / "seed-0" / "samples").glob("*.png"))
     pictures = [Image.open(path).convert("RGB") for path in (sheets[0], sheets[-1])]

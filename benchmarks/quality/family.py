@@ -47,7 +47,10 @@ MAIN = {  # the figure a condition is judged by, and its target
 def data_of(condition: str) -> dict[str, list[str]]:
     """Training and validation specs of a condition's own part."""
     people = "&only=person" if condition == "pose" else ""
-    train, held = [f"playroom:train:1024?start=16384{people}"], [f"playroom:val:64?start=256{people}"]
+    train, held = (
+        [f"playroom:train:1024?start=16384{people}"],
+        [f"playroom:val:64?start=256{people}"],
+    )
     if condition in DRAWN:
         train.append(STICKERS.format("train") + "&limit=1024&start=5")
     return {"train": train, "validation": held}
@@ -76,7 +79,9 @@ def pack() -> None:
         facts = {key: summary[key] for key in ("steps", "samples", "minutes", "examples")}
         gain = (summary["validation"] or {}).get("gain")
         control.config["zeroconv"].update(
-            condition=None if name == "shared" else name, base="playroom", trained={**facts, "hint_gain": gain}
+            condition=None if name == "shared" else name,
+            base="playroom",
+            trained={**facts, "hint_gain": gain},
         )
         shared = None if name == "shared" else ASSETS / "playroom-shared"
         clear(ASSETS / f"playroom-{name}")
@@ -106,7 +111,10 @@ def measure(conditions: list[str], arguments: argparse.Namespace) -> None:
             reports.append(report)
             draw(report, shown[0], PICTURES / "family" / f"{condition}-{prompts}.jpg")
         write_json(RESULTS / "family" / f"{condition}.json", reports)
-        means = {m: {c: round(v["mean"], 3) for c, v in cs.items()} for m, cs in reports[0]["metrics"].items()}
+        means = {
+            m: {c: round(v["mean"], 3) for c, v in cs.items()}
+            for m, cs in reports[0]["metrics"].items()
+        }
         print(condition, json.dumps(means), flush=True)
 
 
@@ -139,13 +147,16 @@ def table() -> None:
             prompt = PROMPTED[report["prompts"]]
             share = f"{values['own']['mean'] / values['ceiling']['mean']:.0%}" if not sign else "–"
             cells = [span(values.get(column)) for column in COLUMNS]
-            rows.append([f"{condition}, {metric}{sign}, {prompt}", *cells, span(lift), share, target])
+            rows.append(
+                [f"{condition}, {metric}{sign}, {prompt}", *cells, span(lift), share, target]
+            )
     columns = ["", "own hint", "another's hint", "no control", "ceiling (VAE)", "real picture"]
     columns += ["lift over another's", "of ceiling", "target"]
     own, empty = counts["own"], counts.get("empty", {"own": 0})
     note = (
-        f"n = {own['own']} test scenes (no control: {own.get('none', 0)}; no prompt: {empty['own']}), 12 UniPC "
-        "steps, guidance `cond`, cfg 4, chosen on validation scenes; 95% intervals. ↓: lower is better."
+        f"n = {own['own']} test scenes (no control: {own.get('none', 0)}; no prompt: "
+        f"{empty['own']}), 12 UniPC steps, guidance `cond`, cfg 4, chosen on validation scenes; "
+        "95% intervals. ↓: lower is better."
     )
     program = "python -m benchmarks.quality.family"
     write_result("family", columns, rows, f"{program} measure && {program} table", note)
@@ -195,16 +206,25 @@ def figures(name: str) -> str:
     path = RESULTS / "family" / f"{name}.json"
     if not path.is_file():
         return ""
-    lines = ["| 95% intervals | own hint | another's hint | no control | ceiling (VAE) |", "|---|---|---|---|---|"]
+    lines = [
+        "| 95% intervals | own hint | another's hint | no control | ceiling (VAE) |",
+        "|---|---|---|---|---|",
+    ]
     for report in read_json(path):
         for metric, values in report["metrics"].items():
             cells = " | ".join(span(values.get(column)) for column in COLUMNS[:4])
             lines.append(f"| {METRICS[metric].meaning}, {PROMPTED[report['prompts']]} | {cells} |")
-    return "## Figures\n\n" + "\n".join(lines) + "\n\nMade by `python -m benchmarks.quality.family measure`.\n\n"
+    return (
+        "## Figures\n\n"
+        + "\n".join(lines)
+        + "\n\nMade by `python -m benchmarks.quality.family measure`.\n\n"
+    )
 
 
 def solo() -> None:
-    """A canny control with a copy of its own, on as many pictures as the shared copy and its own part saw edges of."""
+    """A canny control with a copy of its own, on as many pictures as the shared copy and its own
+    part saw edges of.
+    """
     from zeroconv.training import train_command
 
     data = {name: json.dumps(specs) for name, specs in data_of("canny").items()}
@@ -214,14 +234,26 @@ def solo() -> None:
         *(f"data.{name}={specs}" for name, specs in data.items()),
     ]
     train_command(ROOT / "recipes" / "playroom-canny.yaml", settings)
-    alone = evaluate(f"{RUNS}/solo-canny/control", count_none=0, guidance="cond", varied=0)["metrics"]
+    alone = evaluate(f"{RUNS}/solo-canny/control", count_none=0, guidance="cond", varied=0)[
+        "metrics"
+    ]
     shared = read_json(RESULTS / "family" / "canny.json")[0]["metrics"]
     rows = [
         [METRICS[metric].meaning, span(alone[metric]["own"]), span(shared[metric]["own"])]
         for metric in ("f1_1px", "f1")
     ]
-    rows.append(["pictures with edges seen in training", 240 * 32, round(1100 * 32 * 1536 / 13056) + 120 * 32])
-    columns = ["canny, 200 test scenes, own caption", "a copy of its own, 13 MB", "shared copy, 0.8 MB of its own"]
+    rows.append(
+        [
+            "pictures with edges seen in training",
+            240 * 32,
+            round(1100 * 32 * 1536 / 13056) + 120 * 32,
+        ]
+    )
+    columns = [
+        "canny, 200 test scenes, own caption",
+        "a copy of its own, 13 MB",
+        "shared copy, 0.8 MB of its own",
+    ]
     note = "Guidance `cond`, cfg 4, 12 steps."
     write_result("sharing", columns, rows, "python -m benchmarks.quality.family solo", note)
 
@@ -230,12 +262,16 @@ PROMPTED = {"own": "own caption", "empty": "no prompt"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["train", "pack", "measure", "table", "solo"])
     parser.add_argument("conditions", nargs="*")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--none", type=int, default=100, help="pictures made without control")
-    parser.add_argument("--few", type=int, default=100, help="pictures of every other prompt setting than own")
+    parser.add_argument(
+        "--few", type=int, default=100, help="pictures of every other prompt setting than own"
+    )
     parser.add_argument("--prompts", nargs="*", default=["own", "empty"])
     parser.add_argument("--guidance", default="cond")
     parser.add_argument("--data", default="playroom:test")

@@ -2,10 +2,11 @@
 
 python -m benchmarks.quality.fill50k [--data data] [--out runs/fill50k-playroom]
 
-Draws the circles, trains by recipes/fill50k-playroom-64.yaml and from there by recipes/fill50k-playroom.yaml (all go
-on where they stopped), and measures 200 circles that were never trained on, with the base whose decoder was trained
-too. A colour is right if it is within 20 in CIE Lab (ΔE 1976) of the named one: the least distance that the two colours
-of a picture have. Read are the median inside the outline, and the median well outside it. The circle that was painted
+Draws the circles, trains by recipes/fill50k-playroom-64.yaml and from there by
+recipes/fill50k-playroom.yaml (all go on where they stopped), and measures 200 circles that were
+never trained on, with the base whose decoder was trained too. A colour is right if it is within 20
+in CIE Lab (ΔE 1976) of the named one: the least distance that the two colours of a picture have.
+Read are the median inside the outline, and the median well outside it. The circle that was painted
 is told from its ground by two clusters in Lab, without knowing where it should be.
 """
 
@@ -29,14 +30,36 @@ from zeroconv.backbones import Backbone, load_backbone
 from zeroconv.control import ControlNet
 from zeroconv.data.cache.fill import to_images
 from zeroconv.generation import Control, generate
-from zeroconv.playroom.fill50k import CONTRAST, Circle, build_fill50k, disc, draw_circle, lab, rgb, sample_circle
+from zeroconv.playroom.fill50k import (
+    CONTRAST,
+    Circle,
+    build_fill50k,
+    disc,
+    draw_circle,
+    lab,
+    rgb,
+    sample_circle,
+)
 from zeroconv.training.reporting.samples import to_picture
 
 SIZE = 128
 TRAINED = 8192
 HELD_OUT = 1_000_000  # number of the first circle that is measured
-# Berlin and Kay's eleven basic colours, by their CSS values: what a person would call a colour without a chart
-BASIC = ("black", "white", "red", "green", "yellow", "blue", "brown", "orange", "pink", "purple", "gray")
+# Berlin and Kay's eleven basic colours, by their CSS values: what a person would call a colour
+# without a chart
+BASIC = (
+    "black",
+    "white",
+    "red",
+    "green",
+    "yellow",
+    "blue",
+    "brown",
+    "orange",
+    "pink",
+    "purple",
+    "gray",
+)
 
 
 def read_colours(pixels: ndarray, circle: Circle) -> tuple[ndarray, ndarray]:
@@ -48,7 +71,9 @@ def read_colours(pixels: ndarray, circle: Circle) -> tuple[ndarray, ndarray]:
 
 
 def painted(pixels: ndarray) -> ndarray:
-    """Which pixels (S, S) bool are not ground: of two clusters of colours, the one that touches the border less."""
+    """Which pixels (S, S) bool are not ground: of two clusters of colours, the one that touches the
+    border less.
+    """
     shown = lab(pixels).reshape(-1, 3)
     cv2.setRNGSeed(0)
     until = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 50, 0.1)
@@ -59,17 +84,27 @@ def painted(pixels: ndarray) -> ndarray:
 
 
 def measure(pictures: Sequence[Image.Image], circles: Sequence[Circle]) -> dict[str, ndarray]:
-    """A number a picture: distances of both colours from the named ones, whether their basic colours agree, and the
-    intersection over union of the painted circle with the one asked for."""
+    """A number a picture: distances of both colours from the named ones, whether their basic
+    colours agree, and the intersection over union of the painted circle with the one asked for.
+    """
     basic = lab(np.array([rgb(name) for name in BASIC]))
-    found: dict[str, list[float]] = {"circle": [], "ground": [], "circle group": [], "ground group": [], "iou": []}
+    found: dict[str, list[float]] = {
+        "circle": [],
+        "ground": [],
+        "circle group": [],
+        "ground group": [],
+        "iou": [],
+    }
     for picture, circle in zip(pictures, circles, strict=True):
         pixels, truth = np.asarray(picture.convert("RGB")), disc(circle, picture.width)
         seen = dict(zip(("circle", "ground"), read_colours(pixels, circle), strict=True))
         for name, wanted in (("circle", circle.colour), ("ground", circle.ground)):
             named = lab(np.array([rgb(wanted)]))[0]
             found[name].append(float(np.linalg.norm(seen[name] - named)))
-            groups = [int(np.linalg.norm(basic - colour, axis=1).argmin()) for colour in (seen[name], named)]
+            groups = [
+                int(np.linalg.norm(basic - colour, axis=1).argmin())
+                for colour in (seen[name], named)
+            ]
             found[f"{name} group"].append(float(groups[0] == groups[1]))
         mask = painted(pixels)
         found["iou"].append(float((mask & truth).sum() / (mask | truth).sum()))
@@ -102,23 +137,38 @@ def train(name: str, data: Path, size: int, out: Path, settings: Sequence[str]) 
     folder = data / f"fill50k-{size}"
     build_fill50k(folder, TRAINED, size)
     changes = [f"out={out}", f"data.train={folder}", *settings]
-    command = [sys.executable, "-m", "zeroconv.cli", "train", str(ROOT / "recipes" / f"{name}.yaml")]
-    subprocess.run([*command, *(word for change in changes for word in ("--set", change))], check=True)
+    command = [
+        sys.executable,
+        "-m",
+        "zeroconv.cli",
+        "train",
+        str(ROOT / "recipes" / f"{name}.yaml"),
+    ]
+    subprocess.run(
+        [*command, *(word for change in changes for word in ("--set", change))], check=True
+    )
     return read_json(out / "summary.json")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=ROOT / "data")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "fill50k-playroom")
     parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--first", type=int, default=HELD_OUT, help="first circle; others are printed, not written")
+    parser.add_argument(
+        "--first", type=int, default=HELD_OUT, help="first circle; others are printed, not written"
+    )
     parser.add_argument("--guidance", default="both")
     parser.add_argument("--cfg", type=float, default=1.0)
     parser.add_argument("--steps", type=int, default=20)
-    # by the base's own spacing the first step, 941, would still show a tenth of the colours: those of no picture
+    # by the base's own spacing the first step, 941, would still show a tenth of the colours:
+    # those of no picture
     parser.add_argument("--scheduler", default="unipc_trailing")
-    parser.add_argument("--set", action="append", default=[], help="changes of both recipes, for a shorter try")
+    parser.add_argument(
+        "--set", action="append", default=[], help="changes of both recipes, for a shorter try"
+    )
     arguments = parser.parse_args()
     small = arguments.out.with_name(f"{arguments.out.name}-64")
     runs = [train("fill50k-playroom-64", arguments.data, 64, small, arguments.set)]
@@ -145,18 +195,26 @@ def main() -> None:
         "measured": figures(measure(made, circles)),
         "by chance (another's prompt and place)": figures(measure(made, others)),
         "base without control": figures(measure(alone, circles)),
-        "ceiling (VAE)": figures(measure(through_vae(backbone, [picture for picture, _ in drawn]), circles)),
+        "ceiling (VAE)": figures(
+            measure(through_vae(backbone, [picture for picture, _ in drawn]), circles)
+        ),
     }
     digits = {name: 1 if name.startswith("median") else 3 for name in columns["measured"]}
-    rows: list[list] = [[name, *(f"{c[name]:.{d}f}" for c in columns.values())] for name, d in digits.items()]
-    rows.append(["minutes of training", f"{sum(run['minutes'] for run in runs):.0f}", "–", "–", "–"])
-    spent = [f"{run['steps']} steps at {side} px" for run, side in zip(runs, (64, SIZE), strict=True)]
+    rows: list[list] = [
+        [name, *(f"{c[name]:.{d}f}" for c in columns.values())] for name, d in digits.items()
+    ]
+    rows.append(
+        ["minutes of training", f"{sum(run['minutes'] for run in runs):.0f}", "–", "–", "–"]
+    )
+    spent = [
+        f"{run['steps']} steps at {side} px" for run, side in zip(runs, (64, SIZE), strict=True)
+    ]
     note = (
-        f"{' and '.join(spent)}, {sum(run['samples'] for run in runs):,} samples of {runs[1]['examples']:,} circles, "
-        "the decoder trained too (the tutorial's `sd_locked = False`); "
-        f"{arguments.count} held-out circles at {SIZE} px, {arguments.steps} steps of `{arguments.scheduler}`, "
-        f"guidance `{arguments.guidance}`, cfg {arguments.cfg:g}. A colour is right within {CONTRAST:g} of the "
-        "named one in CIE Lab (ΔE 1976); 140 CSS names."
+        f"{' and '.join(spent)}, {sum(run['samples'] for run in runs):,} samples of "
+        f"{runs[1]['examples']:,} circles, the decoder trained too (the tutorial's `sd_locked = "
+        f"False`); {arguments.count} held-out circles at {SIZE} px, {arguments.steps} steps of "
+        f"`{arguments.scheduler}`, guidance `{arguments.guidance}`, cfg {arguments.cfg:g}. A "
+        f"colour is right within {CONTRAST:g} of the named one in CIE Lab (ΔE 1976); 140 CSS names."
     )
     if arguments.first != HELD_OUT:
         for row in rows:
@@ -166,7 +224,9 @@ def main() -> None:
     write_result("fill50k", ["", *columns], rows, "python -m benchmarks.quality.fill50k", note)
     shown = range(min(10, len(made)))
     pictures = [Image.fromarray(picture) for picture, _ in drawn]
-    sheet([[column[i] for i in shown] for column in (hints, made, pictures)], PICTURES / "fill50k.jpg")
+    sheet(
+        [[column[i] for i in shown] for column in (hints, made, pictures)], PICTURES / "fill50k.jpg"
+    )
 
 
 if __name__ == "__main__":

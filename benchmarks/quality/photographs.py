@@ -18,12 +18,20 @@ SIDE = 192
 
 def main() -> None:
     astronaut = data.astronaut()
-    pictures = [astronaut, np.hstack([astronaut[:, :400]] * 2), data.chelsea(), data.coffee(), data.rocket()]
+    pictures = [
+        astronaut,
+        np.hstack([astronaut[:, :400]] * 2),
+        data.chelsea(),
+        data.coffee(),
+        data.rocket(),
+    ]
     rows = []
     for pixels in pictures:
         photo = ImageOps.fit(Image.fromarray(pixels), (384, 384))
         if pixels.shape[1] == 800:  # two people side by side
-            photo = Image.fromarray(pixels).resize((384, 246)).crop((0, 0, 384, 246)).resize((384, 384))
+            photo = (
+                Image.fromarray(pixels).resize((384, 246)).crop((0, 0, 384, 246)).resize((384, 384))
+            )
         hints = [photo]
         for condition in CONDITIONS.values():
             if condition.draw is not None:
@@ -33,8 +41,12 @@ def main() -> None:
             if condition.name == "pose":
                 skeletons = np.asarray(annotators.annotate("pose", photo))
                 dim = np.asarray(photo) // 4
-                hints.append(Image.fromarray(np.where(skeletons.any(-1, keepdims=True), skeletons, dim)))
-        rows.append([hint_of(hint).resize((SIDE, SIDE), Image.Resampling.LANCZOS) for hint in hints])
+                hints.append(
+                    Image.fromarray(np.where(skeletons.any(-1, keepdims=True), skeletons, dim))
+                )
+        rows.append(
+            [hint_of(hint).resize((SIDE, SIDE), Image.Resampling.LANCZOS) for hint in hints]
+        )
     sheet(rows, PICTURES / "photographs.jpg")
     print(PICTURES / "photographs.jpg")
 

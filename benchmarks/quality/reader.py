@@ -33,7 +33,9 @@ def truth_of(scene: playroom.Scene, condition: str) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train", type=Path, help="folder of the training run; about half an hour on one core")
+    parser.add_argument(
+        "--train", type=Path, help="folder of the training run; about half an hour on one core"
+    )
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--count", type=int, default=500)
     arguments = parser.parse_args()
@@ -45,12 +47,16 @@ def main() -> None:
     rows = []
     for condition in READ:
         only = "person" if condition == "pose" else None
-        scenes = [playroom.render(seed) for seed in open_scenes("test", arguments.count, 50_000, only).seeds]
+        scenes = [
+            playroom.render(seed)
+            for seed in open_scenes("test", arguments.count, 50_000, only).seeds
+        ]
         images = [scene.image for scene in scenes]
         for where, shown in (("real", images), ("through the VAE", through_vae(backbone, images))):
             found = getattr(read(shown), condition)
             scores = [
-                CONDITIONS[condition].score(truth_of(s, condition), r) for s, r in zip(scenes, found, strict=True)
+                CONDITIONS[condition].score(truth_of(s, condition), r)
+                for s, r in zip(scenes, found, strict=True)
             ]
             for metric in scores[0]:
                 value = summarise([s[metric] for s in scores], METRICS[metric].kind)
@@ -58,7 +64,8 @@ def main() -> None:
     draw(backbone)
     write_result(
         "reader", ["", "", "value"], rows, "python -m benchmarks.quality.reader",
-        f"n = {arguments.count} test scenes (poses: with a person in them); 95% bootstrap intervals.",
+        f"n = {arguments.count} test scenes (poses: with a person in them); 95% bootstrap "
+        "intervals.",
     )  # fmt: skip
 
 
@@ -69,8 +76,15 @@ def draw(backbone: Any) -> None:
     found = read(images)
     lines: list[list[Image.Image]] = [images]
     for condition in READ:
-        lines.append([as_picture(condition, truth_of(scene, condition), scene.image.size) for scene in scenes])
-        lines.append([as_picture(condition, r, scenes[0].image.size) for r in getattr(found, condition)])
+        lines.append(
+            [
+                as_picture(condition, truth_of(scene, condition), scene.image.size)
+                for scene in scenes
+            ]
+        )
+        lines.append(
+            [as_picture(condition, r, scenes[0].image.size) for r in getattr(found, condition)]
+        )
     sheet(lines, PICTURES / "reader.png")
     assert np.isfinite(found.depth).all()
 

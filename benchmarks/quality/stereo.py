@@ -2,8 +2,8 @@
 
 python -m benchmarks.quality.stereo --backend MODEL
 
-Disparity is inverse depth up to a scale, so ranks must agree. No depth network comes inside a package: give a folder or
-hub id, such as depth-anything/Depth-Anything-V2-Small-hf.
+Disparity is inverse depth up to a scale, so ranks must agree. No depth network comes inside a
+package: give a folder or hub id, such as depth-anything/Depth-Anything-V2-Small-hf.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ def main() -> None:
     left, _, disparity = data.stereo_motorcycle()
     found = depth(left, arguments.backend)
     known = np.isfinite(disparity)
-    print(f"rank correlation with the measured disparity: {spearmanr(found[known], disparity[known]).statistic:.3f}")
+    print(
+        "rank correlation with the measured disparity: "
+        f"{spearmanr(found[known], disparity[known]).statistic:.3f}"
+    )
     truth = relative_to_hint(np.where(known, disparity, disparity[known].min()))
     sheet(
         [[Image.fromarray(p).resize((480, 320)) for p in (left, truth, relative_to_hint(found))]],

@@ -34,31 +34,59 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe = str(ROOT / "recipes" / "stickers-canny.yaml")
     if not (arguments.out / "summary.json").exists():
-        command = [str(Path(sys.executable).with_name("zeroconv")), "train", recipe, "--set", f"out={arguments.out}"]
+        command = [
+            str(Path(sys.executable).with_name("zeroconv")),
+            "train",
+            recipe,
+            "--set",
+            f"out={arguments.out}",
+        ]
         subprocess.run(command, check=True)
     summary = read_json(arguments.out / "summary.json")
     backbone = load_backbone("playroom")
     before = ControlNet.from_backbone(backbone, condition="canny")
-    options: dict[str, Any] = {"data": "stickers", "base": backbone, "count": arguments.count, "steps": 12, "varied": 0}
+    options: dict[str, Any] = {
+        "data": "stickers",
+        "base": backbone,
+        "count": arguments.count,
+        "steps": 12,
+        "varied": 0,
+    }
     options["guidance"] = "resolution"
     untrained = evaluate(before, count_none=0, **options)["metrics"]["f1_1px"]
     shown: list[Shown] = []
-    trained = evaluate(str(arguments.out / "control"), count_none=0, pictures=shown, **options)["metrics"]["f1_1px"]
+    trained = evaluate(str(arguments.out / "control"), count_none=0, pictures=shown, **options)[
+        "metrics"
+    ]["f1_1px"]
     measured = gains(arguments.out / "log.jsonl")
     first, last = measured[0][1], measured[-1][1]
     rows = [
-        ["hint gain (validation loss, another's hint − its own)", f"{first['gain']:.4f}", f"{last['gain']:.4f}"],
+        [
+            "hint gain (validation loss, another's hint − its own)",
+            f"{first['gain']:.4f}",
+            f"{last['gain']:.4f}",
+        ],
         ["canny F1, 1 px, own hint", span(untrained["own"]), span(trained["own"])],
         ["canny F1, 1 px, another's hint", span(untrained["shuffled"]), span(trained["shuffled"])],
         ["ceiling (VAE)", "–", span(trained["ceiling"])],
     ]
     note = (
-        f"{summary['steps']} steps of 32 in {summary['minutes']:.1f} minutes from the command line; "
-        f"{arguments.count} compositions of the 60 stickers of held-out concepts, guidance `resolution`, cfg 4."
+        f"{summary['steps']} steps of 32 in {summary['minutes']:.1f} minutes from the command "
+        f"line; {arguments.count} compositions of the 60 stickers of held-out concepts, guidance "
+        "`resolution`, cfg 4."
     )
-    write_result("stickers-training", ["", "before", "after"], rows, "python -m benchmarks.quality.stickers", note)
+    write_result(
+        "stickers-training",
+        ["", "before", "after"],
+        rows,
+        "python -m benchmarks.quality.stickers",
+        note,
+    )
     pairs, made = shown[0].pairs[:10], shown[0].made[:10]
-    sheet([[p.hint for p in pairs], made, [p.image for p in pairs]], PICTURES / "stickers-training.png")
+    sheet(
+        [[p.hint for p in pairs], made, [p.image for p in pairs]],
+        PICTURES / "stickers-training.png",
+    )
     shutil.copy(arguments.out / "log.jsonl", RESULTS / "stickers-training.jsonl")
 
 

@@ -1,8 +1,10 @@
 """A run killed 20 times against one that was never stopped: the same bit for bit?
 
     python -m benchmarks.robustness.crash                     one process
-    python -m benchmarks.robustness.crash --processes 2       two (torchrun, gloo): both are killed, or one alone
-    python -m benchmarks.robustness.crash --unlock-decoder    one, with the base's decoder training too
+    python -m benchmarks.robustness.crash --processes 2       two (torchrun, gloo): both are killed,
+    or one alone
+    python -m benchmarks.robustness.crash --unlock-decoder    one, with the base's decoder training
+                                                              too
 
 Each writes its own column of benchmarks/results/crash.json.
 """
@@ -41,11 +43,16 @@ RECIPE: dict[str, Any] = {
         "checkpoint_every": 7, "keep": 2, "validate_every": 50, "sample_count": 0, "log_every": 5,
     },
 }  # fmt: skip
-COLUMNS = {(1, False): "one process", (2, False): "two processes", (1, True): "one, decoder unlocked"}
+COLUMNS = {
+    (1, False): "one process",
+    (2, False): "two processes",
+    (1, True): "one, decoder unlocked",
+}
 NOTE = (
-    "kill -9 at a random moment, one thread a process, {steps} steps. Of two processes (torchrun, gloo) both were "
-    "killed at once, or one alone, after which the other must end too. The tolerance is none in every column: a "
-    "gradient of two processes is the sum of two numbers, the same in either order."
+    "kill -9 at a random moment, one thread a process, {steps} steps. Of two processes (torchrun, "
+    "gloo) both were killed at once, or one alone, after which the other must end too. The "
+    "tolerance is none in every column: a gradient of two processes is the sum of two numbers, the "
+    "same in either order."
 )
 PATIENCE = 180  # seconds that a process whose partner is dead may live on
 TICK = 0.1
@@ -72,13 +79,24 @@ class Run:
         path.write_text(yaml.safe_dump(values))
         words = [sys.executable]
         if self.processes > 1:
-            launcher = "-m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node"
+            launcher = (
+                "-m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node"
+            )
             words += [*launcher.split(), str(self.processes)]
-        words += ["-m", "benchmarks.robustness.crash_worker", str(path), str(self.folder / f"{self.name}-taken")]
+        words += [
+            "-m",
+            "benchmarks.robustness.crash_worker",
+            str(path),
+            str(self.folder / f"{self.name}-taken"),
+        ]
         quiet = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONWARNINGS": "ignore"}
         with (self.folder / f"{self.name}.err").open("w") as errors:
             return subprocess.Popen(
-                words, cwd=ROOT, env={**os.environ, **quiet}, stdout=subprocess.DEVNULL, stderr=errors
+                words,
+                cwd=ROOT,
+                env={**os.environ, **quiet},
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
             )
 
     def finish(self, process: subprocess.Popen) -> None:
@@ -92,7 +110,9 @@ class Run:
         return step_of(found[0]) if found else 0
 
     def state(self) -> dict[str, Any]:
-        return torch.load(checkpoints(self.folder / self.name / "checkpoints")[0], weights_only=True)
+        return torch.load(
+            checkpoints(self.folder / self.name / "checkpoints")[0], weights_only=True
+        )
 
     def losses(self) -> list[tuple[int, float]]:
         lines = map(json.loads, (self.folder / self.name / "log.jsonl").read_text().splitlines())
@@ -114,14 +134,16 @@ class Kills:
     """What was done to a run."""
 
     rng: random.Random
-    fell_back: list[int] = field(default_factory=list)  # step of the checkpoint that it went on from
+    # step of the checkpoint that it went on from
+    fell_back: list[int] = field(default_factory=list)
     alone: int = 0  # kills of one process of two
     survived: float = 0.0  # most seconds that its partner lived on
 
     def kill(self, process: subprocess.Popen) -> None:
         """kill -9 of every process of a run, or now and then of one of two alone."""
         launcher = psutil.Process(process.pid)
-        workers = launcher.children()  # none of one process; torchrun gives each of two a session of its own
+        # none of one process; torchrun gives each of two a session of its own
+        workers = launcher.children()
         if len(workers) == 2 and self.rng.random() < 0.5:
             end(self.rng.choice(workers))
             lived = 0.0  # in ticks of our own: a machine that is stopped for a while stops both
@@ -165,7 +187,10 @@ def to_the_end_with_kills(run: Run, count: int, rng: random.Random) -> Kills:
             if process.poll() is None:
                 done.kill(process)
                 done.fell_back.append(run.reached())
-                print(f"killed {len(done.fell_back)} of {count}, at step {run.reached()} or later", flush=True)
+                print(
+                    f"killed {len(done.fell_back)} of {count}, at step {run.reached()} or later",
+                    flush=True,
+                )
                 continue
         run.finish(process)
         return done
@@ -219,7 +244,9 @@ def add_column(name: str, facts: dict[str, Any], steps: int) -> None:
     """Put a column into the result beside those of the other runs."""
     path = RESULTS / "crash.json"
     old = read_json(path) if path.is_file() else {"columns": [""], "rows": []}
-    columns = {c: {row[0]: row[i] for row in old["rows"]} for i, c in enumerate(old["columns"]) if i}
+    columns = {
+        c: {row[0]: row[i] for row in old["rows"]} for i, c in enumerate(old["columns"]) if i
+    }
     columns[name] = facts
     names = [c for c in COLUMNS.values() if c in columns]
     rows = [[fact, *(columns[c].get(fact) for c in names)] for fact in facts]
@@ -229,7 +256,9 @@ def add_column(name: str, facts: dict[str, Any], steps: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--processes", type=int, choices=(1, 2), default=1)

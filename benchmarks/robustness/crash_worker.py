@@ -23,7 +23,10 @@ def main(recipe: str, notes: str) -> None:
 
     def noted(self: Trainer, micro: list[Batch]) -> tuple[float, float]:
         with path.open("a") as file:
-            file.write(json.dumps([self.step, [i for batch in micro for i in batch.indices.tolist()]]) + "\n")
+            file.write(
+                json.dumps([self.step, [i for batch in micro for i in batch.indices.tolist()]])
+                + "\n"
+            )
         return step(self, micro)
 
     Trainer._train_step = noted  # type: ignore[method-assign]

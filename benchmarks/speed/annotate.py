@@ -23,7 +23,16 @@ from zeroconv.data.annotating.run import JOURNAL, read_journal
 
 def command(spec: str, out: Path, workers: int) -> list[str]:
     program = [sys.executable, "-c", "from zeroconv.cli import main; main()"]
-    return [*program, "annotate", ",".join(PAPER), spec, "--out", str(out), "--workers", str(workers)]
+    return [
+        *program,
+        "annotate",
+        ",".join(PAPER),
+        spec,
+        "--out",
+        str(out),
+        "--workers",
+        str(workers),
+    ]
 
 
 def tree(folder: Path) -> str:
@@ -46,7 +55,9 @@ def main() -> None:
     spec, folder = f"playroom:test:{arguments.count}", Path(tempfile.mkdtemp())
     one = timed(f"playroom:test:{max(20, arguments.count // 4)}", folder / "one", 1)
     two = timed(spec, folder / "two", 2)
-    process = subprocess.Popen(command(spec, folder / "killed", 2), stdout=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command(spec, folder / "killed", 2), stdout=subprocess.DEVNULL, start_new_session=True
+    )
     while len(read_journal(folder / "killed" / JOURNAL)) < arguments.count // 2:
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGKILL)

@@ -38,9 +38,19 @@ class Worker:
 
     def __init__(self, way: dict[str, str], width: int) -> None:
         kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
-        words = [sys.executable, "-W", "ignore", "-m", "benchmarks.speed.busy", "--worker", str(width)]
+        words = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "benchmarks.speed.busy",
+            "--worker",
+            str(width),
+        ]
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(words, cwd=ROOT, env={**kept, **way}, stdin=pipe, stdout=pipe, text=True)
+        self.process = subprocess.Popen(
+            words, cwd=ROOT, env={**kept, **way}, stdin=pipe, stdout=pipe, text=True
+        )
 
     def answer(self) -> str:
         line = cast(IO[str], self.process.stdout).readline()

@@ -37,7 +37,15 @@ from zeroconv.training.unlock import unlock_
 
 SIZES = {"playroom": (32, 128), "sd15": (2, 256)}  # pictures a batch, pixels
 KINDS = {"control": "a ControlNet", "decoder": "the decoder alone", "whole": "the whole UNet"}
-COLUMNS = ["what trains", "parameters, M", "steps", "a step, s", "25–75%", "peak memory, GiB", "TFLOP"]
+COLUMNS = [
+    "what trains",
+    "parameters, M",
+    "steps",
+    "a step, s",
+    "25–75%",
+    "peak memory, GiB",
+    "TFLOP",
+]
 RATIOS = ["ControlNet ÷ this: time", "memory", "TFLOP"]
 GIB = 2**30
 
@@ -53,7 +61,9 @@ def make_backbone(base: str) -> UNetBackbone:
     return UNetBackbone(unet, scheduler_config=DEFAULT_SCHEDULER, name="sd15")
 
 
-def make_step(kind: str, backbone: UNetBackbone, batch: int, size: int) -> tuple[list[torch.nn.Parameter], Any]:
+def make_step(
+    kind: str, backbone: UNetBackbone, batch: int, size: int
+) -> tuple[list[torch.nn.Parameter], Any]:
     """What trains, and a function that makes one step of it on a fixed batch of random numbers."""
     control, side = None, size // backbone.latent_scale
     if kind == "control":
@@ -61,14 +71,17 @@ def make_step(kind: str, backbone: UNetBackbone, batch: int, size: int) -> tuple
         trained = control.requires_grad_(True).parameters()
     elif kind == "decoder":
         trained = unlock_(backbone, control).parameters()  # type: ignore[arg-type]
-        # torch's group norm crashes in channels_last on a CPU where its weight wants a gradient and its input none, as
-        # in the decoder's first block; beside a control the input wants one. The middle's last bias costs nothing
+        # torch's group norm crashes in channels_last on a CPU where its weight wants a
+        # gradient and its input none, as in the decoder's first block; beside a control
+        # the input wants one. The middle's last bias costs nothing
         backbone.unet.mid_block.resnets[-1].conv2.bias.requires_grad_(True)
     else:
         trained = backbone.unet.requires_grad_(True).parameters()
     backbone.unet.to(memory_format=torch.channels_last)
     parameters, settings = list(trained), TrainingSettings(steps=1)
-    optimizer = torch.optim.AdamW(parameters, lr=1e-6, weight_decay=settings.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=1e-6, weight_decay=settings.weight_decay, fused=True
+    )
     loss = ControlledLoss(backbone, control)
     generator = torch.Generator().manual_seed(0)
     z, noise = torch.randn(2, batch, backbone.latent_channels, side, side, generator=generator)
@@ -87,8 +100,10 @@ def make_step(kind: str, backbone: UNetBackbone, batch: int, size: int) -> tuple
 
 
 def measure(kind: str, base: str, batch: int, size: int, steps: int) -> dict[str, Any]:
-    """In this process. The first step, which also makes the optimiser's state, is not timed; memory is the most that
-    the process held, less what its imports took; operations are counted in a last step, which is not timed either."""
+    """In this process. The first step, which also makes the optimiser's state, is not timed; memory
+    is the most that the process held, less what its imports took; operations are counted in a last
+    step, which is not timed either.
+    """
     import diffusers
     import transformers
 
@@ -106,23 +121,43 @@ def measure(kind: str, base: str, batch: int, size: int, steps: int) -> dict[str
     with FlopCounterMode(display=False) as counter:
         step()
     trained = sum(p.numel() for p in parameters)
-    return {"times": times[1:], "memory": memory, "flop": counter.get_total_flops(), "parameters": trained}
+    return {
+        "times": times[1:],
+        "memory": memory,
+        "flop": counter.get_total_flops(),
+        "parameters": trained,
+    }
 
 
 def _peak() -> int:
-    """Bytes, the most that this process has held. `ru_maxrss` would begin at what the process above holds."""
+    """Bytes, the most that this process has held. `ru_maxrss` would begin at what the process above
+    holds.
+    """
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 def measure_apart(kind: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """`measure` in a process of its own."""
-    words = [sys.executable, "-W", "ignore", "-m", "benchmarks.speed.cost", "--kind", kind, "--base", arguments.base]
+    words = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "benchmarks.speed.cost",
+        "--kind",
+        kind,
+        "--base",
+        arguments.base,
+    ]
     for name in ("batch", "size", "steps", "threads"):
         words += [f"--{name}", str(getattr(arguments, name))]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{KINDS[kind]}: the measuring process ended with {done.returncode} (−9: no memory is left)")
+        raise SystemExit(
+            f"{KINDS[kind]}: the measuring process ended with {done.returncode} (−9: no memory is "
+            "left)"
+        )
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -149,8 +184,17 @@ def table(where: str, found: dict[str, dict[str, float]]) -> list[list[Any]]:
     rows = []
     for kind, said in KINDS.items():
         one = found[kind]
-        row = [f"{where}: {said}", f"{one['parameters'] / 1e6:.1f}", str(one["steps"]), f"{one['seconds']:.3g}"]
-        row += [f"{one['low']:.3g}–{one['high']:.3g}", f"{one['memory'] / GIB:.2f}", f"{one['flop'] / 1e12:.3g}"]
+        row = [
+            f"{where}: {said}",
+            f"{one['parameters'] / 1e6:.1f}",
+            str(one["steps"]),
+            f"{one['seconds']:.3g}",
+        ]
+        row += [
+            f"{one['low']:.3g}–{one['high']:.3g}",
+            f"{one['memory'] / GIB:.2f}",
+            f"{one['flop'] / 1e12:.3g}",
+        ]
         for name in ("seconds", "memory", "flop"):
             row.append("" if kind == "control" else f"{found['control'][name] / one[name]:.2f}")
         rows.append(row)
@@ -165,7 +209,9 @@ def kept_rows(where: str) -> list[list[Any]]:
 
 
 def parse(words: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--base", default="playroom", help="playroom, sd15, or a base's folder")
     parser.add_argument("--batch", type=int, help="pictures a step")
     parser.add_argument("--size", type=int, help="pixels")
@@ -184,25 +230,36 @@ def main(words: list[str] | None = None) -> None:
     arguments = parse(words)
     torch.set_num_threads(arguments.threads)
     if arguments.kind:
-        print(json.dumps(measure(arguments.kind, arguments.base, arguments.batch, arguments.size, arguments.steps)))
+        print(
+            json.dumps(
+                measure(
+                    arguments.kind, arguments.base, arguments.batch, arguments.size, arguments.steps
+                )
+            )
+        )
         return
     runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for number in range(arguments.rounds):
         for kind in KINDS:
             runs[kind].append(measure_apart(kind, arguments))
-            print(f"round {number + 1}/{arguments.rounds} {kind}: {json.dumps(runs[kind][-1])}", flush=True)
+            print(
+                f"round {number + 1}/{arguments.rounds} {kind}: {json.dumps(runs[kind][-1])}",
+                flush=True,
+            )
     found = summarise(runs)
     if arguments.json:
         settings = {**vars(arguments), "json": str(arguments.json)}
-        write_json(arguments.json, {"settings": settings, "runs": runs, "summary": found}, indent=None)
+        write_json(
+            arguments.json, {"settings": settings, "runs": runs, "summary": found}, indent=None
+        )
     where = f"{arguments.base}, {arguments.batch} × {arguments.size} px"
     write_result(
         "cost",
         [*COLUMNS, *RATIOS],
         sorted([*kept_rows(where), *table(where, found)], key=lambda row: row[0].partition(":")[0]),
         "python -m benchmarks.speed.cost [--base sd15]",
-        "float32, AdamW, CPU; every kind in processes of its own, by turns. Memory is beyond what the imports took. "
-        "sd15: random weights of its size.",
+        "float32, AdamW, CPU; every kind in processes of its own, by turns. Memory is beyond what "
+        "the imports took. sd15: random weights of its size.",
     )
 
 

@@ -38,11 +38,17 @@ print(json.dumps({"load": loaded - began, "controlled": sorted(times[1:])[1], "p
 def main() -> None:
     from zeroconv import playroom
 
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", CHILD], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CHILD], capture_output=True, text=True, check=True
+    )
     values = json.loads(done.stdout.strip().splitlines()[-1])
     rows = [
         ["loading base and control, s", round(values["load"], 2), "≤ 6"],
-        ["one picture with control, 20 steps, cfg 7.5, s (median of 3)", round(values["controlled"], 2), "≤ 2"],
+        [
+            "one picture with control, 20 steps, cfg 7.5, s (median of 3)",
+            round(values["controlled"], 2),
+            "≤ 2",
+        ],
         ["one picture without control, s", round(values["plain"], 2), "–"],
         ["peak memory, GiB", round(values["peak"], 2), "≤ 1.5"],
     ]
@@ -51,7 +57,11 @@ def main() -> None:
         began = time.perf_counter()
         playroom.render_many(seeds, size)
         rows.append(
-            [f"scenes rendered a second at {size} px, all cores", round(256 / (time.perf_counter() - began), 1), target]
+            [
+                f"scenes rendered a second at {size} px, all cores",
+                round(256 / (time.perf_counter() - began), 1),
+                target,
+            ]
         )
     write_result(
         "speed",

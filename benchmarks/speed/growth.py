@@ -3,9 +3,10 @@
     python -m benchmarks.speed.growth [--sizes 1000,10000,100000] [--rendered 1000,10000]
                                       [--json FILE] [--scratch FOLDER]
 
-Folders of N pictures of 64 px with a metadata.jsonl and a caption each, and rendered scenes, under a Stable Diffusion
-a few channels wide: the model is as small as it can be because the data path is what is measured. Every figure is the
-median of runs of their own process on a cache that is filled already, with the files in the machine's page cache.
+Folders of N pictures of 64 px with a metadata.jsonl and a caption each, and rendered scenes, under
+a Stable Diffusion a few channels wide: the model is as small as it can be because the data path is
+what is measured. Every figure is the median of runs of their own process on a cache that is filled
+already, with the files in the machine's page cache.
 """
 
 from __future__ import annotations
@@ -38,13 +39,21 @@ COLUMNS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", default="1000,10000,100000", help="pictures in a folder; the first is compared with")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--sizes",
+        default="1000,10000,100000",
+        help="pictures in a folder; the first is compared with",
+    )
     parser.add_argument("--rendered", default="1000,10000", help="rendered scenes; nothing: none")
     parser.add_argument("--steps", type=int, default=220)
     parser.add_argument("--repeats", type=int, default=3, help="runs a size")
     parser.add_argument("--json", type=Path, default=RESULTS / "growth.json")
-    parser.add_argument("--scratch", type=Path, help="a folder for pictures and caches, kept; else a temporary one")
+    parser.add_argument(
+        "--scratch", type=Path, help="a folder for pictures and caches, kept; else a temporary one"
+    )
     options = parser.parse_args(arguments)
     words = sys.argv[1:] if arguments is None else arguments
     options.command = shlex.join(["python", "-m", "benchmarks.speed.growth", *words])
@@ -56,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             shutil.rmtree(scratch)
 
 
-def measure(scratch: Path, sizes: list[int], rendered: list[int], options: argparse.Namespace) -> dict[str, Any]:
+def measure(
+    scratch: Path, sizes: list[int], rendered: list[int], options: argparse.Namespace
+) -> dict[str, Any]:
     from tests.helpers.tiny_folder import save_backbone
 
     base = scratch / "base"
@@ -78,7 +89,11 @@ def measure(scratch: Path, sizes: list[int], rendered: list[int], options: argpa
         told[kind, n] = found
         rows.append(row(kind, n, found))
         print(" | ".join(rows[-1]), flush=True)
-    note = " ".join(verdict(kind, told) for kind in ("folder", "rendered") if sum(k == kind for k, _ in told) > 1)
+    note = " ".join(
+        verdict(kind, told)
+        for kind in ("folder", "rendered")
+        if sum(k == kind for k, _ in told) > 1
+    )
     write_result("growth", COLUMNS, rows, options.command, note, options.json)
     return {"rows": rows, "note": note}
 
@@ -104,8 +119,9 @@ def verdict(kind: str, told: dict[tuple[str, int], dict[str, float]]) -> str:
     more = high - low
     return (
         f"{'Rendered' if kind == 'rendered' else 'Folders'}, {low:,} → {high:,}: a step's CPU time "
-        f"× {many['step_cpu'] / few['step_cpu']:.2f}, start + {1e6 * (many['data'] - few['data']) / more:.1f} µs "
-        f"and memory + {2**20 * (many['memory'] - few['memory']) / more:.0f} bytes a picture."
+        f"× {many['step_cpu'] / few['step_cpu']:.2f}, start + "
+        f"{1e6 * (many['data'] - few['data']) / more:.1f} µs and memory + "
+        f"{2**20 * (many['memory'] - few['memory']) / more:.0f} bytes a picture."
     )
 
 
@@ -119,7 +135,9 @@ def draw_pictures(folder: Path, count: int) -> None:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             blocks = np.random.default_rng(i).integers(0, 256, (4, 4, 3), np.uint8)
-            Image.fromarray(np.kron(blocks, np.ones((SIZE // 4, SIZE // 4, 1), np.uint8))).save(path)
+            Image.fromarray(np.kron(blocks, np.ones((SIZE // 4, SIZE // 4, 1), np.uint8))).save(
+                path
+            )
 
 
 def list_pictures(folder: Path, count: int) -> Path:
@@ -128,7 +146,10 @@ def list_pictures(folder: Path, count: int) -> Path:
     with (folder / "metadata.jsonl").open("w") as lines:
         for i in range(count):
             name = f"../pictures/{i // 1000:03d}/{i:06d}.jpg"
-            lines.write(json.dumps({"file_name": name, "text": f"sixteen coloured squares, number {i}"}) + "\n")
+            lines.write(
+                json.dumps({"file_name": name, "text": f"sixteen coloured squares, number {i}"})
+                + "\n"
+            )
     return folder
 
 
@@ -148,7 +169,9 @@ def run(recipe: dict[str, Any], out: Path, steps: int) -> dict[str, float]:
     path = out.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(values))
     code = f"from benchmarks.speed.growth import child; child({str(path)!r}, {time.time()})"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, cwd=ROOT, check=True
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -204,7 +227,9 @@ def timed(function: Callable, seconds: dict[str, float]) -> Callable:
 
 
 def own_memory() -> int:
-    """Bytes that are this process's own; pages of mapped files, which the system takes back when it likes, are not."""
+    """Bytes that are this process's own; pages of mapped files, which the system takes back when it
+    likes, are not.
+    """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024

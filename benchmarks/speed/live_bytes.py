@@ -1,4 +1,6 @@
-"""Counts the memory of a computation's tensors as they come and go; of fake tensors too, which have none."""
+"""Counts the memory of a computation's tensors as they come and go; of fake tensors too, which have
+none.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,10 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """`now`: bytes of the storages that operations have made within it and that are still alive; `most`: the most there
-    were. What an allocator rounds up, keeps for itself or lends to a kernel is not seen."""
+    """`now`: bytes of the storages that operations have made within it and that are still alive;
+    `most`: the most there were. What an allocator rounds up, keeps for itself or lends to a kernel
+    is not seen.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,7 +24,9 @@ class LiveBytes(TorchDispatchMode):
         self.known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        given = {
+            x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)
+        }
         output = func(*args, **(kwargs or {}))
         for x in tree_leaves(output):
             if isinstance(x, Tensor) and x.untyped_storage()._cdata not in given:

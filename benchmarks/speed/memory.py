@@ -1,10 +1,12 @@
 """Memory of every recipe for Stable Diffusion, computed without weights and without a card.
 
-python -m benchmarks.speed.memory        the table of docs/scale.md, the first line of recipes/sd*.yaml
+python -m benchmarks.speed.memory        the table of docs/scale.md, the first line of
+                                         recipes/sd*.yaml
 python -m benchmarks.speed.memory real   beside what processes take (full size: 8 GB, some minutes)
 
-One whole micro-batch runs on fake tensors at full size, forwards and backwards, under the recipe's precision, frozen
-weights and checkpointing; every tensor is counted while it lives. Norms give float32, as CUDA's autocast has it.
+One whole micro-batch runs on fake tensors at full size, forwards and backwards, under the recipe's
+precision, frozen weights and checkpointing; every tensor is counted while it lives. Norms give
+float32, as CUDA's autocast has it.
 """
 
 from __future__ import annotations
@@ -50,8 +52,18 @@ UNETS: dict[str, dict[str, Any]] = {
     },
 }
 TEXTS: dict[str, dict[str, int]] = {  # width, inner width, layers, heads
-    SD15: {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
-    SD21: {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16},
+    SD15: {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+    },
+    SD21: {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 23,
+        "num_attention_heads": 16,
+    },
 }
 
 
@@ -85,7 +97,9 @@ def cards_autocast() -> Iterator[None]:
         return call
 
     names = ("group_norm", "layer_norm")
-    with patch.multiple(nn.functional, **{name: in_float32(getattr(nn.functional, name)) for name in names}):
+    with patch.multiple(
+        nn.functional, **{name: in_float32(getattr(nn.functional, name)) for name in names}
+    ):
         yield
 
 
@@ -94,7 +108,9 @@ def reckon(recipe: Recipe) -> Need:
     with torch.device("meta"):
         unet, vae, text = build(recipe.base)
     backbone = UNetBackbone(unet, vae, [text], [None], DEFAULT_SCHEDULER, name=recipe.base)
-    told = recipe.control.model_dump(include={"hint_encoder", "hint_widths", "connections", "only_mid_control"})
+    told = recipe.control.model_dump(
+        include={"hint_encoder", "hint_widths", "connections", "only_mid_control"}
+    )
     with torch.device("meta"):
         control = ControlNet.from_backbone(backbone, **told)
     to_train_(control, recipe.control.frozen_copy)
@@ -104,7 +120,9 @@ def reckon(recipe: Recipe) -> Need:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     for module in (unet, control):
         make_fake_(module, mode)
-    loss = ControlledLoss(backbone, control, torch.bfloat16 if settings.precision == "bf16" else None)
+    loss = ControlledLoss(
+        backbone, control, torch.bfloat16 if settings.precision == "bf16" else None
+    )
     side = (recipe.data.size or 8 * unet.config.sample_size) // 8
     trained = [p for p in control.parameters() if p.requires_grad]
     gradients = sum(map(size_of, trained))
@@ -124,13 +142,18 @@ def build(base: str) -> tuple[Any, nn.Module, nn.Module]:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    ends = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
+    ends = {
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+    }
     vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, **ends)
     return UNet2DConditionModel(**UNETS[base]), vae, CLIPTextModel(CLIPTextConfig(**TEXTS[base]))
 
 
 def peak(loss: ControlledLoss, recipe: Recipe, size: tuple[int, int], mode: FakeTensorMode) -> int:
-    """The most that is alive at once of a micro-batch, beside weights and the gradients of the one before."""
+    """The most that is alive at once of a micro-batch, beside weights and the gradients of the one
+    before.
+    """
     n, settings = recipe.training.batch_size, recipe.training
     width = UNETS[recipe.base]["cross_attention_dim"] if recipe.base in UNETS else 0
     with cards_autocast(), mode:
@@ -147,12 +170,18 @@ def peak(loss: ControlledLoss, recipe: Recipe, size: tuple[int, int], mode: Fake
 
 def optimizer_state(control: ControlNet, recipe: Recipe, mode: FakeTensorMode) -> int:
     """Bytes an optimiser keeps after a step."""
-    with mode, patch("zeroconv.optim.adamw8bit.can_compile", lambda device: False):  # fake numbers are not compiled
+    # fake numbers are not compiled
+    with mode, patch("zeroconv.optim.adamw8bit.can_compile", lambda device: False):
         optimizer = make_optimizer(control, recipe.training)
         for parameter in control.parameters():
             parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
         optimizer.step()
-    kept = sum(size_of(x) for state in optimizer.state.values() for x in state.values() if isinstance(x, Tensor))
+    kept = sum(
+        size_of(x)
+        for state in optimizer.state.values()
+        for x in state.values()
+        if isinstance(x, Tensor)
+    )
     optimizer.zero_grad(set_to_none=True)
     return kept
 
@@ -166,7 +195,9 @@ def make_fake_(module: nn.Module, mode: FakeTensorMode) -> None:
     for part in module.modules():
         for name, weight in part._parameters.items():
             if weight is not None:
-                part._parameters[name] = nn.Parameter(fake(weight.detach()), requires_grad=weight.requires_grad)
+                part._parameters[name] = nn.Parameter(
+                    fake(weight.detach()), requires_grad=weight.requires_grad
+                )
         for name, value in part._buffers.items():
             part._buffers[name] = None if value is None else fake(value)
 
@@ -183,7 +214,10 @@ def held_by(module: nn.Module) -> int:
 
 
 def recipes() -> list[Path]:
-    return sorted((ROOT / "recipes").glob("sd*-*gb.yaml"), key=lambda path: (path.stem.split("-")[0], card_of(path)))
+    return sorted(
+        (ROOT / "recipes").glob("sd*-*gb.yaml"),
+        key=lambda path: (path.stem.split("-")[0], card_of(path)),
+    )
 
 
 def card_of(path: Path) -> int:
@@ -200,7 +234,11 @@ def comment(need: Need) -> str:
 
 
 def row(path: Path, need: Need) -> list[Any]:
-    return [path.stem, *(f"{getattr(need, f.name) / 1e9:.2f}" for f in fields(need)), f"{need.total / 1e9:.1f}"]
+    return [
+        path.stem,
+        *(f"{getattr(need, f.name) / 1e9:.2f}" for f in fields(need)),
+        f"{need.total / 1e9:.1f}",
+    ]
 
 
 def main() -> None:
@@ -208,13 +246,18 @@ def main() -> None:
     for path in recipes():
         need = reckon(load_recipe(path))
         rows.append(row(path, need))
-        lines = [line for line in path.read_text().splitlines() if not line.startswith("# Expected:")]
+        lines = [
+            line for line in path.read_text().splitlines() if not line.startswith("# Expected:")
+        ]
         with atomic_write(path) as temporary:
             temporary.write_text("\n".join([lines[0], comment(need), *lines[1:]]) + "\n")
-    columns = "recipe, frozen UNet, control, gradients, optimiser, average, VAE and text, micro-batch, GB".split(", ")
+    columns = "recipe, frozen UNet, control, gradients, optimiser, average, VAE and text, micro-batch, GB".split(
+        ", "
+    )
     note = (
-        "GB are 10⁹ bytes; a card of 8 has 8.6 of them. Micro-batch: the most that is alive of one. Not seen: the "
-        "driver's context (0.3 to 0.6 GB), workspaces of kernels, and what the allocator leaves in pieces."
+        "GB are 10⁹ bytes; a card of 8 has 8.6 of them. Micro-batch: the most that is alive of "
+        "one. Not seen: the driver's context (0.3 to 0.6 GB), workspaces of kernels, and what the "
+        "allocator leaves in pieces."
     )
     write_result("memory", columns, rows, "python -m benchmarks.speed.memory", note)
     page = ROOT / "docs" / "scale.md"

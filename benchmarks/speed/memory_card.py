@@ -2,9 +2,10 @@
 
 python -m benchmarks.speed.memory_card [--recipes 8,12,16,24,80] [--name memory_card]
 
-A few steps of each recipe's own trainer, random weights of full size, on cached latents and text states that are random
-too; every one in a process of its own. The autoencoder and the text encoder, which pictures on the way would need, are
-not there, so that they are left out of what is reckoned as well.
+A few steps of each recipe's own trainer, random weights of full size, on cached latents and text
+states that are random too; every one in a process of its own. The autoencoder and the text encoder,
+which pictures on the way would need, are not there, so that they are left out of what is reckoned
+as well.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ STEPS = 3
 
 
 def measure(card: str) -> dict[str, Any]:
-    """In this process: seconds of a step, and bytes that torch gave out and took from the card at the most."""
+    """In this process: seconds of a step, and bytes that torch gave out and took from the card at
+    the most.
+    """
     from benchmarks.speed.step_workers import Ours
     from zeroconv.training.recipes.recipe import load_recipe
 
@@ -41,7 +44,10 @@ def measure(card: str) -> dict[str, Any]:
         loss, _ = trainer._train_step([next(worker.batches) for _ in range(training.accumulation)])
         trainer.step += 1
         torch.cuda.synchronize()
-    taken = {"allocated": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved()}
+    taken = {
+        "allocated": torch.cuda.max_memory_allocated(),
+        "reserved": torch.cuda.max_memory_reserved(),
+    }
     pictures = training.batch_size * training.accumulation
     return {"seconds": time.perf_counter() - began, "pictures": pictures, "loss": loss, **taken}
 
@@ -57,7 +63,9 @@ def row(card: str, found: dict[str, Any], one: dict[str, str]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--recipes", default="8,12,16,24,80", help="the cards they are for, GB")
     parser.add_argument("--name", default="memory_card", help="of the file in benchmarks/results")
     parser.add_argument("--one", help="measure this one here and print it")
@@ -66,22 +74,46 @@ def main() -> None:
         print(json.dumps(measure(arguments.one)))
         return
     if not torch.cuda.is_available():
-        sys.exit("zeroconv: there is no graphics card here; benchmarks.speed.memory reckons without one.")
+        sys.exit(
+            "zeroconv: there is no graphics card here; benchmarks.speed.memory reckons without one."
+        )
     known = read_json(RESULTS / "memory.json")
     reckoned = {row[0]: dict(zip(known["columns"], row, strict=True)) for row in known["rows"]}
     rows = []
     for card in arguments.recipes.split(","):
-        words = [sys.executable, "-W", "ignore", "-m", "benchmarks.speed.memory_card", "--one", card]
+        words = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "benchmarks.speed.memory_card",
+            "--one",
+            card,
+        ]
         done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
         if done.returncode:
             rows.append([f"sd15-{card}gb", *["failed"] * 5])
         else:
-            rows.append(row(card, json.loads(done.stdout.strip().splitlines()[-1]), reckoned[f"sd15-{card}gb"]))
-        columns = ["recipe", "reckoned, GB", "allocated, GB", "reserved, GB", "s a step", "pictures a second"]
+            rows.append(
+                row(
+                    card,
+                    json.loads(done.stdout.strip().splitlines()[-1]),
+                    reckoned[f"sd15-{card}gb"],
+                )
+            )
+        columns = [
+            "recipe",
+            "reckoned, GB",
+            "allocated, GB",
+            "reserved, GB",
+            "s a step",
+            "pictures a second",
+        ]
         command = shlex.join(["python", "-m", "benchmarks.speed.memory_card", *sys.argv[1:]])
         note = (
-            f"{torch.cuda.get_device_name()}, 512 px, random weights; without autoencoder and text encoder; the last "
-            f"of {STEPS} steps. Reserved: what torch took from the card, with what lies in pieces."
+            f"{torch.cuda.get_device_name()}, 512 px, random weights; without autoencoder and text "
+            f"encoder; the last of {STEPS} steps. Reserved: what torch took from the card, with "
+            "what lies in pieces."
         )
         write_result(arguments.name, columns, rows, command, note)
 

@@ -1,7 +1,7 @@
 """The estimate of `benchmarks.speed.memory` beside what a process takes, for its word `real`.
 
-Peak resident memory of one step in float32 on the CPU, less what the process held before: the playroom at 128 px and
-Stable Diffusion 1.5 at full size, random weights, 256 px.
+Peak resident memory of one step in float32 on the CPU, less what the process held before: the
+playroom at 128 px and Stable Diffusion 1.5 at full size, random weights, 256 px.
 """
 
 from __future__ import annotations
@@ -26,13 +26,22 @@ from zeroconv.layers.checkpointing import recompute_
 from zeroconv.training.execution.memory import activations, chosen, micro_batch
 from zeroconv.training.objective import ControlledLoss
 
-CASES = [("playroom", 16, 16, "none"), ("playroom", 16, 16, "full"), (SD15, 1, 32, "none"), (SD15, 1, 32, "full")]
+CASES = [
+    ("playroom", 16, 16, "none"),
+    ("playroom", 16, 16, "full"),
+    (SD15, 1, 32, "none"),
+    (SD15, 1, 32, "full"),
+]
 
 
 def backbone_of(base: str) -> UNetBackbone:
     from diffusers import UNet2DConditionModel
 
-    return load_backbone(base) if base not in UNETS else UNetBackbone(UNet2DConditionModel(**UNETS[base]), name=base)
+    return (
+        load_backbone(base)
+        if base not in UNETS
+        else UNetBackbone(UNet2DConditionModel(**UNETS[base]), name=base)
+    )
 
 
 def resident(most: bool = False) -> int:
@@ -43,7 +52,9 @@ def resident(most: bool = False) -> int:
 
 
 def step(base: str, n: int, side: int, setting: str, fake: bool) -> int:
-    """Bytes that weights, gradients and one micro-batch of n latents of side × side take at their highest."""
+    """Bytes that weights, gradients and one micro-batch of n latents of side × side take at their
+    highest.
+    """
     before = resident()
     with torch.device("meta" if fake and base in UNETS else "cpu"):
         backbone = backbone_of(base)
@@ -79,7 +90,11 @@ def text(backbone: Any, n: int) -> TextStates:
 def measured(case: tuple[str, int, int, str]) -> int:
     """In a process of its own."""
     command = [sys.executable, "-m", "benchmarks.speed.memory_real", json.dumps(case)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.split()[-1])
+    return int(
+        subprocess.run(
+            command, check=True, capture_output=True, text=True, cwd=ROOT
+        ).stdout.split()[-1]
+    )
 
 
 def main() -> None:
@@ -87,17 +102,24 @@ def main() -> None:
     for base, n, side, setting in CASES:
         reckoned, real = step(base, n, side, setting, fake=True), measured((base, n, side, setting))
         what = f"{base.rpartition('/')[2]}, batch {n}, latents {side} × {side}, checkpointing {setting}"
-        rows.append([what, f"{reckoned / 1e9:.2f}", f"{real / 1e9:.2f}", f"{real / reckoned - 1:+.0%}"])
+        rows.append(
+            [what, f"{reckoned / 1e9:.2f}", f"{real / 1e9:.2f}", f"{real / reckoned - 1:+.0%}"]
+        )
         print(*rows[-1], flush=True)
     note = "Weights, gradients and one step without an optimiser, float32, CPU; the process's peak above its start."
     write_result(
-        "memory_real", ["", "reckoned, GB", "taken, GB", "more"], rows, "python -m benchmarks.speed.memory real", note
+        "memory_real",
+        ["", "reckoned, GB", "taken, GB", "more"],
+        rows,
+        "python -m benchmarks.speed.memory real",
+        note,
     )
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 2:
-        step("playroom", 1, 4, "none", fake=False)  # what libraries take for themselves is there before
+        # what libraries take for themselves is there before
+        step("playroom", 1, 4, "none", fake=False)
         gc.collect()
         Path("/proc/self/clear_refs").write_text("5")  # sets the peak back
         print(step(*json.loads(sys.argv[1]), fake=False))

@@ -1,7 +1,8 @@
 """The two trainers of `benchmarks.speed.train_step`: ours, and diffusers' script.
 
-Each lives in a process of its own and does what it is told on its standard input, one word a line: `loss` on fixed
-latents, noise and timesteps, `step`, `flops`, `end`. It answers with a line of JSON.
+Each lives in a process of its own and does what it is told on its standard input, one word a line:
+`loss` on fixed latents, noise and timesteps, `step`, `flops`, `end`. It answers with a line of
+JSON.
 """
 
 from __future__ import annotations
@@ -27,21 +28,26 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def unet_of(model: str, device: torch.device) -> Any:
-    """The UNet of Stable Diffusion 1.5 (REFERENCE: 859.5 M parameters), or one of its shape and few channels; random
-    weights, the same in every process, drawn where they will be."""
+    """The UNet of Stable Diffusion 1.5 (REFERENCE: 859.5 M parameters), or one of its shape and few
+    channels; random weights, the same in every process, drawn where they will be.
+    """
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
     with device:
         if model == "sd15":
-            return UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+            return UNet2DConditionModel(
+                sample_size=64, cross_attention_dim=768, attention_head_dim=8
+            )
         small: Any = {"cross_attention_dim": 32, "block_out_channels": (32, 64, 64, 64)}
         return UNet2DConditionModel(sample_size=64, attention_head_dim=8, **small)
 
 
 @torch.no_grad()
 def fill_(state: dict[str, Tensor]) -> None:
-    """Give the hint encoder and the zero convolutions weights by their names, so that the control says something."""
+    """Give the hint encoder and the zero convolutions weights by their names, so that the control
+    says something.
+    """
     for name, tensor in state.items():
         if name.startswith("controlnet_"):
             generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
@@ -56,7 +62,9 @@ def fixed_inputs(model: str, batch: int, size: int) -> dict[str, Tensor]:
         "z": torch.randn(latent, generator=generator),
         "noise": torch.randn(latent, generator=generator),
         "t": torch.linspace(100, 900, batch).long(),
-        "hint": torch.randint(0, 256, (batch, 3, size, size), generator=generator, dtype=torch.uint8),
+        "hint": torch.randint(
+            0, 256, (batch, 3, size, size), generator=generator, dtype=torch.uint8
+        ),
         "text": torch.randn(batch, *TEXT[model], generator=generator),
     }
 
@@ -80,10 +88,14 @@ class Clock:
 
 
 class Theirs:
-    """The usual script's step: the same calls in the same order as examples/controlnet/train_controlnet.py (diffusers
-    0.35 to 0.38), with its defaults: AdamW, gradients set to zero in place, clipping at 1."""
+    """The usual script's step: the same calls in the same order as
+    examples/controlnet/train_controlnet.py (diffusers 0.35 to 0.38), with its defaults: AdamW,
+    gradients set to zero in place, clipping at 1.
+    """
 
-    def __init__(self, model: str, precision: str, batch: int, size: int, device: torch.device) -> None:
+    def __init__(
+        self, model: str, precision: str, batch: int, size: int, device: torch.device
+    ) -> None:
         from accelerate import Accelerator
         from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler
         from diffusers.optimization import get_scheduler
@@ -115,7 +127,9 @@ class Theirs:
         for frozen in (self.vae, self.unet, self.text_encoder):
             frozen.requires_grad_(False)
         controlnet.train()
-        optimizer = torch.optim.AdamW(controlnet.parameters(), lr=5e-6, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
+        optimizer = torch.optim.AdamW(
+            controlnet.parameters(), lr=5e-6, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8
+        )
         generator = torch.Generator().manual_seed(2)
         data = [
             {
@@ -126,7 +140,9 @@ class Theirs:
             for _ in range(PICTURES)
         ]
         loader = torch.utils.data.DataLoader(data, shuffle=True, batch_size=batch)  # type: ignore[arg-type]
-        schedule = get_scheduler("constant", optimizer=optimizer, num_warmup_steps=500, num_training_steps=10_000)
+        schedule = get_scheduler(
+            "constant", optimizer=optimizer, num_warmup_steps=500, num_training_steps=10_000
+        )
         self.controlnet, self.optimizer, self.loader, self.schedule = self.accelerator.prepare(
             controlnet, optimizer, loader, schedule
         )
@@ -141,9 +157,15 @@ class Theirs:
             batch = next(self.batches)
         return batch
 
-    def _predict(self, noisy: Tensor, t: Tensor, hidden: Tensor, image: Tensor, clock: Clock | None = None) -> Tensor:
+    def _predict(
+        self, noisy: Tensor, t: Tensor, hidden: Tensor, image: Tensor, clock: Clock | None = None
+    ) -> Tensor:
         down, mid = self.controlnet(
-            noisy, t, encoder_hidden_states=hidden, controlnet_cond=image.to(dtype=self.dtype), return_dict=False
+            noisy,
+            t,
+            encoder_hidden_states=hidden,
+            controlnet_cond=image.to(dtype=self.dtype),
+            return_dict=False,
         )
         if clock:
             clock("ControlNet")
@@ -157,12 +179,16 @@ class Theirs:
         batch, accelerator = self._batch(), self.accelerator
         clock = Clock(self.device)
         with accelerator.accumulate(self.controlnet):
-            latents = self.vae.encode(batch["pixel_values"].to(dtype=self.dtype)).latent_dist.sample()
+            latents = self.vae.encode(
+                batch["pixel_values"].to(dtype=self.dtype)
+            ).latent_dist.sample()
             latents = latents * self.vae.config.scaling_factor
             clock("autoencoder")
             noise = torch.randn_like(latents)
             t = torch.randint(0, 1000, (len(latents),), device=latents.device).long()
-            noisy = self.noise_scheduler.add_noise(latents.float(), noise.float(), t).to(dtype=self.dtype)
+            noisy = self.noise_scheduler.add_noise(latents.float(), noise.float(), t).to(
+                dtype=self.dtype
+            )
             hidden = self.text_encoder(batch["input_ids"], return_dict=False)[0]
             clock("text encoder")
             predicted = self._predict(noisy, t, hidden, batch["conditioning_pixel_values"], clock)
@@ -189,8 +215,9 @@ class Theirs:
 
 
 class Ours:
-    """zeroconv's trainer on what its cache would hold: moments and text states. `rung`: how much of it, 0 to 3; see
-    `benchmarks.speed.train_step.RUNGS`."""
+    """zeroconv's trainer on what its cache would hold: moments and text states. `rung`: how much of
+    it, 0 to 3; see `benchmarks.speed.train_step.RUNGS`.
+    """
 
     def __init__(
         self,
@@ -231,7 +258,11 @@ class Ours:
             "cuda_graphs": graphs, **(others or {}),
         }  # fmt: skip
         recipe = parse_recipe(
-            {"out": tempfile.mkdtemp(), "data": {"train": "x", "condition": "canny"}, "training": settings}
+            {
+                "out": tempfile.mkdtemp(),
+                "data": {"train": "x", "condition": "canny"},
+                "training": settings,
+            }
         )
         rng = np.random.default_rng(2)
         moments = rng.standard_normal((PICTURES, 8, size // 8, size // 8), np.float32)
@@ -240,7 +271,9 @@ class Ours:
         shard: Any = type("Shard", (), {"arrays": {"hidden": hidden}})
         table = TextTable([shard], {str(i): i for i in range(len(hidden))})
         captions = [(i + 1,) for i in range(PICTURES)]
-        data = Examples(Table([moments]), None, Table([hints]), captions, np.zeros(PICTURES, bool), table)
+        data = Examples(
+            Table([moments]), None, Table([hints]), captions, np.zeros(PICTURES, bool), table
+        )
         backbone._vae = latents_only()
         self.device = device
         backbone.to(device)
@@ -254,9 +287,13 @@ class Ours:
         batch = next(self.batches)
         clock, trainer = Clock(self.device), self.trainer
         if trainer.graphs is not None:
-            mark = between(trainer.graphs, "add_gradients", lambda: None, lambda: clock("both passes"))
+            mark = between(
+                trainer.graphs, "add_gradients", lambda: None, lambda: clock("both passes")
+            )
         else:
-            mark = between(trainer.accelerator, "backward", lambda: clock("forward"), lambda: clock("backward"))
+            mark = between(
+                trainer.accelerator, "backward", lambda: clock("forward"), lambda: clock("backward")
+            )
         with mark:
             trainer._train_step([batch])
         clock("optimiser")
@@ -303,7 +340,9 @@ def peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status").read_text()
-    return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+    return 1024 * int(
+        next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]
+    )
 
 
 def reserved(device: torch.device) -> int:

@@ -1,12 +1,15 @@
 """A training step of ours beside one of diffusers' own train_controlnet.py: time and memory.
 
-python -m benchmarks.speed.train_step [--model sd15] [--precision fp32,bf16] [--size 256] [--batch 2]
+python -m benchmarks.speed.train_step [--model sd15] [--precision fp32,bf16] [--size 256] [--batch
+2]
                                       [--repeats 5] [--device auto] [--no-ladder] [--json FILE]
-python -m benchmarks.speed.train_step --from-log FILE --batch N   a table of what a stopped run printed
+python -m benchmarks.speed.train_step --from-log FILE --batch N   a table of what a stopped run
+printed
 
-Random weights of full size, the same ones on both sides. The two take turns in one run, a step each, every one in a
-process of its own; medians and extremes of the repeats. Before that both compute the loss of the same latents, noise
-and timesteps. After it, more processes do without parts of ours, to tell what each is worth.
+Random weights of full size, the same ones on both sides. The two take turns in one run, a step
+each, every one in a process of its own; medians and extremes of the repeats. Before that both
+compute the loss of the same latents, noise and timesteps. After it, more processes do without parts
+of ours, to tell what each is worth.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ from benchmarks.common import write_result
 from benchmarks.speed.step_workers import DTYPES
 from tools.reports import ROOT, write_json
 
-# what is added to ours one after another: (how much of it, see `benchmarks.speed.step_workers.Ours`, its name)
+# what is added to ours one after another: (how much of it, see
+# `benchmarks.speed.step_workers.Ours`, its name)
 RUNGS = {
     "fp32": (
         (0, "everything cached, no graph of the encoder"), (1, "memory kept"), (2, "CPU layers"), (3, "8-bit AdamW"),
@@ -52,12 +56,21 @@ WARM = {"cpu": 1, "cuda": 3}  # steps before the clock counts
 class Worker:
     """A process of `benchmarks.speed.step_workers`, which answers one word at a time."""
 
-    def __init__(self, who: str, arguments: argparse.Namespace, precision: str, rung: int = 3) -> None:
+    def __init__(
+        self, who: str, arguments: argparse.Namespace, precision: str, rung: int = 3
+    ) -> None:
         job = {
             "who": who, "precision": precision, "rung": rung, "model": arguments.model, "batch": arguments.batch,
             "size": arguments.size, "device": arguments.device,
         }  # fmt: skip
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.speed.step_workers", json.dumps(job)]
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "benchmarks.speed.step_workers",
+            json.dumps(job),
+        ]
         pipe, self.ready = subprocess.PIPE, False
         self.process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
         if arguments.device == "cpu":
@@ -80,7 +93,10 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            sys.exit("zeroconv: a worker of the benchmark died; is there memory for both? See --batch and --size.")
+            sys.exit(
+                "zeroconv: a worker of the benchmark died; is there memory for both? See --batch "
+                "and --size."
+            )
         return json.loads(line)
 
     def end(self) -> None:
@@ -117,19 +133,33 @@ def compare(arguments: argparse.Namespace, precision: str) -> dict[str, Any]:
     return found
 
 
-def ladder(arguments: argparse.Namespace, precision: str, found: dict[str, Any]) -> list[dict[str, Any]]:
+def ladder(
+    arguments: argparse.Namespace, precision: str, found: dict[str, Any]
+) -> list[dict[str, Any]]:
     """Seconds and memory as the parts of ours are added one by one, each in a process of its own."""
     rungs, warm = [], WARM[arguments.device]
     if arguments.no_ladder:
         return []
     wanted = (RUNGS if arguments.device == "cpu" else CARD_RUNGS)[precision]
-    early = {} if arguments.device == "cpu" else {r: Worker("ours", arguments, precision, r) for r, _ in wanted[:-1]}
+    early = (
+        {}
+        if arguments.device == "cpu"
+        else {r: Worker("ours", arguments, precision, r) for r, _ in wanted[:-1]}
+    )
     for rung, name in wanted:
         if rung == 3:
-            rungs.append({"name": name, "seconds": found["ours"]["seconds"], "peak_gib": found["ours"]["peak_gib"]})
+            rungs.append(
+                {
+                    "name": name,
+                    "seconds": found["ours"]["seconds"],
+                    "peak_gib": found["ours"]["peak_gib"],
+                }
+            )
             continue
         worker = early.get(rung) or Worker("ours", arguments, precision, rung)
-        answers = [worker.ask("step") for _ in range(warm + min(3 if not early else 10, arguments.repeats))]
+        answers = [
+            worker.ask("step") for _ in range(warm + min(3 if not early else 10, arguments.repeats))
+        ]
         worker.end()
         seconds = statistics.median(answer["seconds"] for answer in answers[warm:])
         rungs.append({"name": name, "seconds": seconds, "peak_gib": answers[-1]["peak"] / 2**30})
@@ -137,14 +167,19 @@ def ladder(arguments: argparse.Namespace, precision: str, found: dict[str, Any])
 
 
 def machine_peak(device: str, precisions: Sequence[str]) -> dict[str, float]:
-    """GFLOP/s of a large matrix product and a large convolution in float32 and the precisions asked for (a processor
-    without bfloat16 takes minutes for one such product): the best of several."""
+    """GFLOP/s of a large matrix product and a large convolution in float32 and the precisions asked
+    for (a processor without bfloat16 takes minutes for one such product): the best of several.
+    """
     found = {}
     for name in dict.fromkeys(("fp32", *precisions)):
         dtype = DTYPES[name]
         a = torch.randn(4096, 4096, device=device, dtype=dtype)
-        x = torch.randn(8, 320, 64, 64, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        w = torch.randn(320, 320, 3, 3, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        x = torch.randn(8, 320, 64, 64, device=device, dtype=dtype).contiguous(
+            memory_format=torch.channels_last
+        )
+        w = torch.randn(320, 320, 3, 3, device=device, dtype=dtype).contiguous(
+            memory_format=torch.channels_last
+        )
         jobs = {
             f"matrix product {name}": (lambda a=a: a @ a, 2 * 4096**3),
             f"convolution {name}": (
@@ -164,7 +199,13 @@ def machine_peak(device: str, precisions: Sequence[str]) -> dict[str, float]:
 
 
 def told(seconds: float) -> str:
-    return f"{seconds:.2f}" if seconds >= 1 else f"{seconds:.2g}" if seconds < 0.01 else f"{seconds:.3f}"
+    return (
+        f"{seconds:.2f}"
+        if seconds >= 1
+        else f"{seconds:.2g}"
+        if seconds < 0.01
+        else f"{seconds:.3f}"
+    )
 
 
 def rows_of(results: list[dict[str, Any]], peak: float, on_cpu: bool = True) -> list[list[Any]]:
@@ -173,7 +214,10 @@ def rows_of(results: list[dict[str, Any]], peak: float, on_cpu: bool = True) -> 
         theirs, ours = found["theirs"], found["ours"]
         share = found["flops"] / ours["seconds"] / 1e9 / peak
         for who, name in (("theirs", "diffusers' script"), ("ours", "zeroconv")):
-            one, reserved = found[who], "" if on_cpu else f" ({found[who]['reserved_gib']:.2f} reserved)"
+            one, reserved = (
+                found[who],
+                "" if on_cpu else f" ({found[who]['reserved_gib']:.2f} reserved)",
+            )
             rows.append([
                 f"{found['precision']}, {name}", f"{told(one['seconds'])} [{told(one['least'])}, {told(one['most'])}]",
                 f"{one['samples_per_second']:.3f}", f"{one['peak_gib']:.2f}{reserved}", f"{one['loss']:.5f}",
@@ -185,7 +229,13 @@ def rows_of(results: list[dict[str, Any]], peak: float, on_cpu: bool = True) -> 
             f"differs by {found['loss_difference']:.0e}", f"{share:.0%} of the machine's best product",
         ])  # fmt: skip
         cached = theirs["parts"]["autoencoder"] + theirs["parts"]["text encoder"]
-        rows.append([f"{found['precision']}, theirs without its encoders", told(theirs["seconds"] - cached), *[""] * 4])
+        rows.append(
+            [
+                f"{found['precision']}, theirs without its encoders",
+                told(theirs["seconds"] - cached),
+                *[""] * 4,
+            ]
+        )
         for rung in found["ladder"]:
             rows.append([
                 f"{found['precision']}, ours with {rung['name']}", told(rung["seconds"]), "",
@@ -195,7 +245,9 @@ def rows_of(results: list[dict[str, Any]], peak: float, on_cpu: bool = True) -> 
 
 
 def tell_log(arguments: argparse.Namespace) -> None:
-    """The table of the steps in a log; of a file that begins with lines of "# ", which say where that was."""
+    """The table of the steps in a log; of a file that begins with lines of "# ", which say where
+    that was.
+    """
     lines = arguments.from_log.read_text(encoding="utf-8").splitlines()
     where = " ".join(line[2:] for line in lines if line.startswith("# "))
     seconds: dict[tuple[str, str], list[float]] = {}
@@ -212,20 +264,26 @@ def tell_log(arguments: argparse.Namespace) -> None:
                 f"{precision}, {name}", f"{medians[who]:.3f} [{min(mine):.3f}, {max(mine):.3f}]",
                 f"{arguments.batch / medians[who]:.1f}",
             ])  # fmt: skip
-        rows.append([f"{precision}, ratio", f"{medians['theirs'] / medians['ours']:.2f}× as fast", ""])
+        rows.append(
+            [f"{precision}, ratio", f"{medians['theirs'] / medians['ours']:.2f}× as fast", ""]
+        )
     command = shlex.join(["python", "-m", "benchmarks.speed.train_step", *sys.argv[1:]])
     write_result(arguments.name, ["", "s a step", "samples a second"], rows, command, where)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", choices=("sd15", "tiny"), default="sd15")
     parser.add_argument("--precision", default="fp32,bf16")
     parser.add_argument("--size", type=int, default=None, help="pixels (256; 512 on a GPU)")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--no-ladder", action="store_true", help="without what each part of ours is worth")
+    parser.add_argument(
+        "--no-ladder", action="store_true", help="without what each part of ours is worth"
+    )
     parser.add_argument("--json", type=Path, default=None, help="the figures as a file")
     parser.add_argument("--name", default="train_step", help="of the file in benchmarks/results")
     parser.add_argument("--from-log", type=Path, help="what an earlier run printed")
@@ -246,17 +304,20 @@ def main() -> None:
         tell(arguments, peaks, results)
 
 
-def tell(arguments: argparse.Namespace, peaks: dict[str, float], results: list[dict[str, Any]]) -> None:
+def tell(
+    arguments: argparse.Namespace, peaks: dict[str, float], results: list[dict[str, Any]]
+) -> None:
     """Print and keep what is measured so far."""
     if arguments.json:
         write_json(arguments.json, {"machine": peaks, "configurations": results})
     best, on_cpu = max(peaks.values()), arguments.device == "cpu"
     place = f"cpu ({torch.get_num_threads()} threads)" if on_cpu else torch.cuda.get_device_name()
     note = (
-        f"{arguments.model}, random weights, {arguments.size} px, batch {arguments.batch}, {arguments.repeats} steps "
-        f"each in turns on {place}; median [least, most]. Best product "
-        f"of this machine: {best:.0f} GFLOP/s; a step of ours is {results[0]['flops'] / 1e12:.2f} TFLOP. Ours without "
-        "averaged weights, which the script has none of either; its latents and text states come from the cache."
+        f"{arguments.model}, random weights, {arguments.size} px, batch {arguments.batch}, "
+        f"{arguments.repeats} steps each in turns on {place}; median [least, most]. Best product "
+        f"of this machine: {best:.0f} GFLOP/s; a step of ours is {results[0]['flops'] / 1e12:.2f} "
+        "TFLOP. Ours without averaged weights, which the script has none of either; its latents "
+        "and text states come from the cache."
     )
     columns = ["", "s a step", "samples a second", "peak GiB", "loss of the same batch", "parts, s"]
     command = shlex.join(["python", "-m", "benchmarks.speed.train_step", *sys.argv[1:]])

@@ -31,7 +31,10 @@ def write(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
             rng.normal(0, 1, (1, 1, width, 1)),
             rng.normal(0, 1, 1),
         )
-    arrays["fuse/vars/0"], arrays["fuse/vars/1"] = rng.normal(0, 1, (1, 1, 5, 1)), rng.normal(0, 1, 1)
+    arrays["fuse/vars/0"], arrays["fuse/vars/1"] = (
+        rng.normal(0, 1, (1, 1, 5, 1)),
+        rng.normal(0, 1, 1),
+    )
     with h5py.File(path, "w") as file:
         for name, array in arrays.items():
             file[name] = array.astype(np.float32)
@@ -51,7 +54,9 @@ def convolve(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("side", [1, 2, 3])
 def test_a_side_output_is_the_one_written_out(tmp_path: Path, side: int) -> None:
-    """On odd sides: pooling keeps the last row and column, enlarging takes pixels for areas (as OpenCV does)."""
+    """On odd sides: pooling keeps the last row and column, enlarging takes pixels for areas (as
+    OpenCV does).
+    """
     arrays = write(tmp_path / "hed.h5")
     with h5py.File(tmp_path / "hed.h5", "a") as file:  # of the five, one alone
         file["fuse/vars/0"][...] = np.eye(5)[side - 1].reshape(1, 1, 5, 1)
@@ -59,7 +64,9 @@ def test_a_side_output_is_the_one_written_out(tmp_path: Path, side: int) -> None
     x = image[..., ::-1] - np.array(MEANS)
     for block in range(1, side + 1):
         if block > 1:
-            odd = np.pad(x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2), (0, 0)), constant_values=-np.inf)
+            odd = np.pad(
+                x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2), (0, 0)), constant_values=-np.inf
+            )
             x = np.maximum.reduce([odd[i::2, j::2] for i in (0, 1) for j in (0, 1)])
         for number in ("", "_1", "_2")[: CONVOLUTIONS[block - 1]]:
             name = f"block{block}/layers/conv2d{number}/vars"
@@ -91,7 +98,9 @@ def test_a_large_picture_is_read_small_and_comes_back_in_its_size(
 ) -> None:
     write(tmp_path / "large.h5", 5)
     smooth = cv2.resize(np.random.default_rng(2).integers(0, 256, (6, 9, 3), np.uint8), (90, 60))
-    small = softedge(cv2.resize(smooth, (45, 30), interpolation=cv2.INTER_AREA), tmp_path / "large.h5")
+    small = softedge(
+        cv2.resize(smooth, (45, 30), interpolation=cv2.INTER_AREA), tmp_path / "large.h5"
+    )
     asked: list[torch.Size] = []
 
     def watched(x: torch.Tensor, state: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -1,5 +1,6 @@
-"""The families of `transformers` models that give depth, classes and normals: tiny ones with random weights, saved to a
-folder, against the model and its processor called by hand."""
+"""The families of `transformers` models that give depth, classes and normals: tiny ones with random
+weights, saved to a folder, against the model and its processor called by hand.
+"""
 
 from __future__ import annotations
 
@@ -43,16 +44,26 @@ def by_hand(folder: str, kind: Any, pixels: np.ndarray) -> torch.Tensor:
     """Raw depth, bicubically in the picture's size."""
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
     with torch.no_grad():
-        raw = kind.from_pretrained(folder).eval()(**processor(images=Image.fromarray(pixels), return_tensors="pt"))
+        raw = kind.from_pretrained(folder).eval()(
+            **processor(images=Image.fromarray(pixels), return_tensors="pt")
+        )
     size = pixels.shape[:2]
-    return torch.nn.functional.interpolate(raw.predicted_depth[None], size, mode="bicubic", align_corners=False)[0, 0]
+    return torch.nn.functional.interpolate(
+        raw.predicted_depth[None], size, mode="bicubic", align_corners=False
+    )[0, 0]
 
 
 def glpn(folder: Path) -> str:
     config = transformers.GLPNConfig(
-        depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4, mlp_ratios=[2] * 4, decoder_hidden_size=8
+        depths=[1] * 4,
+        hidden_sizes=[8] * 4,
+        num_attention_heads=[1] * 4,
+        mlp_ratios=[2] * 4,
+        decoder_hidden_size=8,
     )
-    return save(folder, transformers.GLPNForDepthEstimation(config), transformers.GLPNImageProcessor())
+    return save(
+        folder, transformers.GLPNForDepthEstimation(config), transformers.GLPNImageProcessor()
+    )
 
 
 def dpt(folder: Path, backbone: str) -> str:
@@ -68,7 +79,11 @@ def dpt(folder: Path, backbone: str) -> str:
         backbone_config=made, neck_hidden_sizes=[8] * 4, fusion_hidden_size=8, image_size=64, num_hidden_layers=4,
         hidden_size=16,
     )  # fmt: skip
-    return save(folder, transformers.DPTForDepthEstimation(config), transformers.DPTImageProcessor(size=SIZE))
+    return save(
+        folder,
+        transformers.DPTForDepthEstimation(config),
+        transformers.DPTImageProcessor(size=SIZE),
+    )
 
 
 def test_metres_are_turned_into_inverse_depth(tmp_path: Path, pixels: np.ndarray) -> None:
@@ -77,7 +92,8 @@ def test_metres_are_turned_into_inverse_depth(tmp_path: Path, pixels: np.ndarray
     assert metres.std() > 0
     assert np.allclose(hub.depth(pixels, folder), 1 / metres, rtol=1e-4)
     hint = np.asarray(annotators.annotate("depth", Image.fromarray(pixels), folder))[..., 0]
-    assert hint.flat[int(metres.argmin())] == 255 and hint.flat[int(metres.argmax())] == 0  # the nearest is white
+    # the nearest is white
+    assert hint.flat[int(metres.argmin())] == 255 and hint.flat[int(metres.argmax())] == 0
 
 
 @pytest.mark.parametrize(("backbone", "metric"), [("dinov2", True), ("beit", False)])
@@ -99,7 +115,12 @@ def test_the_setting_of_depth_anything_counts() -> None:
 
 def swin() -> transformers.SwinConfig:
     return transformers.SwinConfig(
-        image_size=64, embed_dim=8, depths=[1] * 4, num_heads=[1, 1, 2, 2], window_size=4, out_features=STAGES
+        image_size=64,
+        embed_dim=8,
+        depths=[1] * 4,
+        num_heads=[1, 1, 2, 2],
+        window_size=4,
+        out_features=STAGES,
     )
 
 
@@ -110,13 +131,17 @@ SMALL = {
 
 
 def mask2former(folder: Path) -> str:
-    config = transformers.Mask2FormerConfig(backbone_config=swin(), feature_size=32, mask_feature_size=32, **SMALL)
+    config = transformers.Mask2FormerConfig(
+        backbone_config=swin(), feature_size=32, mask_feature_size=32, **SMALL
+    )
     net = transformers.Mask2FormerForUniversalSegmentation(config)
     return save(folder, net, transformers.Mask2FormerImageProcessor(size=SIZE))
 
 
 def upernet(folder: Path) -> str:
-    backbone = transformers.ConvNextConfig(hidden_sizes=[8] * 4, depths=[1] * 4, out_features=STAGES)
+    backbone = transformers.ConvNextConfig(
+        hidden_sizes=[8] * 4, depths=[1] * 4, out_features=STAGES
+    )
     config = transformers.UperNetConfig(
         backbone_config=backbone, hidden_size=8, pool_scales=[1, 2], num_labels=5, auxiliary_in_channels=8,
         auxiliary_channels=8,
@@ -131,7 +156,9 @@ def oneformer(folder: Path) -> str:
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    (folder / "info.json").write_text(json.dumps({str(i): {"name": f"class {i}", "isthing": 0} for i in range(5)}))
+    (folder / "info.json").write_text(
+        json.dumps({str(i): {"name": f"class {i}", "isthing": 0} for i in range(5)})
+    )
     tokenizer = transformers.CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
     pictures = transformers.OneFormerImageProcessor(
         size=SIZE, repo_path=str(folder), class_info_file="info.json", num_text=6, num_labels=5
@@ -157,7 +184,9 @@ def test_classes_of_every_family(make, kind: str, tmp_path: Path, pixels: np.nda
     classes, names = hub.segmentation(pixels, folder)
     assert classes.shape == (40, 60) and classes.dtype == np.uint8 and classes.max() < 5
     assert names == [f"LABEL_{i}" for i in range(5)]
-    net, _ = hub._load(folder, "AutoModelForSemanticSegmentation", "AutoModelForUniversalSegmentation")
+    net, _ = hub._load(
+        folder, "AutoModelForSemanticSegmentation", "AutoModelForUniversalSegmentation"
+    )
     assert type(net).__name__ == kind
     with pytest.warns(UserWarning, match="5 classes, not ADE20K's 150"):
         annotators.annotate("segmentation", Image.fromarray(pixels), folder)
@@ -172,7 +201,9 @@ def test_more_classes_than_colours_are_told(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_model_of_another_kind_is_told(tmp_path: Path, pixels: np.ndarray) -> None:
     folder = glpn(tmp_path)
-    with pytest.raises(UserError, match="glpn model of another kind than SemanticSegmentation or Universal"):
+    with pytest.raises(
+        UserError, match="glpn model of another kind than SemanticSegmentation or Universal"
+    ):
         hub.segmentation(pixels, folder)
     (tmp_path / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(UserError, match="no annotator that can be loaded"):
@@ -183,12 +214,16 @@ def test_a_family_of_many_heads_is_asked_which_it_has(tmp_path: Path, pixels: np
     """A DPT that knows classes must not be read as depth through a head of random weights."""
     folder = dpt(tmp_path, "beit")
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["DPTForSemanticSegmentation"]}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({**config, "architectures": ["DPTForSemanticSegmentation"]})
+    )
     with pytest.raises(UserError, match="dpt model of another kind than DepthEstimation"):
         hub.depth(pixels, folder)
 
 
-def test_a_normal_models_axes_are_brought_to_ours(pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_normal_models_axes_are_brought_to_ours(
+    pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A floor and a wall on the left, in computer vision's axes: y down, z away from the camera."""
     seen = np.zeros((40, 60, 3), np.float32)
     seen[:20] = np.array([1, 0, -1]) / 2**0.5  # the wall faces right and us
@@ -208,9 +243,13 @@ def test_a_normal_models_axes_are_brought_to_ours(pixels: np.ndarray, monkeypatc
         def __call__(self, images: Image.Image, return_tensors: str) -> dict[str, torch.Tensor]:
             return {"pixel_values": torch.from_numpy(3 * seen).permute(2, 0, 1)[None, :, ::2, ::2]}
 
-        def post_process_normal_estimation(self, out, source_sizes=None, target_sizes=None) -> list[dict]:
+        def post_process_normal_estimation(
+            self, out, source_sizes=None, target_sizes=None
+        ) -> list[dict]:
             assert source_sizes == target_sizes == [(40, 60)]
             return [{"normals": torch.nn.functional.interpolate(out, target_sizes[0])[0]}]
 
-    monkeypatch.setattr(hub, "_load", lambda model, *kinds: (TinyForNormalEstimation(), Processor()))
+    monkeypatch.setattr(
+        hub, "_load", lambda model, *kinds: (TinyForNormalEstimation(), Processor())
+    )
     assert np.allclose(hub.normal(pixels, "tiny"), ours, atol=1e-6)

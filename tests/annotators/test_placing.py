@@ -17,7 +17,9 @@ from zeroconv.errors import UserError
 def where() -> tuple[str, str, str]:
     """Device and dtype of a network and its inputs, and of what is no number with a fraction."""
     net = nn.Linear(2, 2)
-    inputs = placed(net, {"pixels": torch.ones(1, 2), "ids": torch.ones(1, dtype=torch.long), "n": 3})
+    inputs = placed(
+        net, {"pixels": torch.ones(1, 2), "ids": torch.ones(1, dtype=torch.long), "n": 3}
+    )
     assert inputs["pixels"].dtype == net.weight.dtype
     assert inputs["n"] == 3
     return str(net.weight.device), str(net.weight.dtype), str(inputs["ids"].dtype)
@@ -35,7 +37,10 @@ def test_networks_read_where_they_are_told() -> None:
 
 
 def test_processes_that_are_started_know_it_too() -> None:
-    with reading_on("cpu", "bfloat16"), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with (
+        reading_on("cpu", "bfloat16"),
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
+    ):
         assert pool.submit(where).result() == ("cpu", "torch.bfloat16", "torch.int64")
 
 

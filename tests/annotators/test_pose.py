@@ -12,7 +12,16 @@ from PIL import Image
 from skimage import data
 
 from zeroconv.annotators import read
-from zeroconv.annotators.pose import CHAIN, OPENPOSE, PARTS, STRIDE, _convolve, decode, load_graph, people
+from zeroconv.annotators.pose import (
+    CHAIN,
+    OPENPOSE,
+    PARTS,
+    STRIDE,
+    _convolve,
+    decode,
+    load_graph,
+    people,
+)
 from zeroconv.annotators.weights import home
 from zeroconv.errors import UserError
 from zeroconv.playroom import KEYPOINTS
@@ -28,7 +37,9 @@ def maps_of(persons: list[np.ndarray], rows: int = 20, columns: int = 24) -> dic
         for joint, (py, px) in enumerate(person):
             apart = np.maximum(abs(y - py), abs(x - px))
             near = apart <= STRIDE
-            heat[joint] = np.maximum(heat[joint], np.where(near, 0.95 - 0.05 * number - apart / 100, 0))
+            heat[joint] = np.maximum(
+                heat[joint], np.where(near, 0.95 - 0.05 * number - apart / 100, 0)
+            )
             offset[0, joint][near], offset[1, joint][near] = (py - y)[near], (px - x)[near]
         for edge, (a, b) in enumerate(CHAIN):
             for field, source, target in ((forward, a, b), (back, b, a)):
@@ -48,7 +59,9 @@ def figure(left: float, top: float) -> np.ndarray:
     for name in PARTS:
         side, _, part = name.rpartition(" ")
         y, dx = at[part]
-        joints.append((top + y, left + (40 if not side else 40 + dx if side == "left" else 40 - dx)))
+        joints.append(
+            (top + y, left + (40 if not side else 40 + dx if side == "left" else 40 - dx))
+        )
     return np.array(joints, float)
 
 
@@ -83,7 +96,9 @@ def test_convolutions_pad_as_tensorflow_does():
     def node(op: str, stride: int) -> dict:
         relu = base64.b64encode(b"Relu6").decode()
         lists = {"strides": [1, stride, stride, 1], "dilations": [1, 1, 1, 1]}
-        attributes = {name: {"list": {"i": [str(v) for v in values]}} for name, values in lists.items()}
+        attributes = {
+            name: {"list": {"i": [str(v) for v in values]}} for name, values in lists.items()
+        }
         return {"op": op, "attr": {**attributes, "fused_ops": {"list": {"s": [relu]}}}}
 
     ones = torch.ones(3, 3, 1, 1)
@@ -94,7 +109,9 @@ def test_convolutions_pad_as_tensorflow_does():
     half = _convolve(torch.ones(1, 1, 4, 4), ones, torch.zeros(1), node("_FusedConv2D", 2))[0, 0]
     assert half.tolist() == [[6, 6], [6, 4]]
     two = torch.stack([torch.ones(5, 5), 0.1 * torch.ones(5, 5)])[None]
-    depthwise = _convolve(two, torch.ones(3, 3, 2, 1), torch.tensor([0.0, 1.0]), node("FusedDepthwiseConv2dNative", 1))
+    depthwise = _convolve(
+        two, torch.ones(3, 3, 2, 1), torch.tensor([0.0, 1.0]), node("FusedDepthwiseConv2dNative", 1)
+    )
     assert depthwise[0, :, 2, 2].tolist() == pytest.approx([6, 1.9])
 
 
@@ -108,10 +125,15 @@ def test_a_graph_is_read_and_run_from_its_files(tmp_path):
         "fused_ops": {"list": {"s": []}},
     }  # fmt: skip
     nodes: list[dict] = [{"name": "image", "op": "Placeholder"}]
-    nodes.append({"name": "stem", "op": "_FusedConv2D", "input": ["image", "k", "b"], "attr": attributes})
+    nodes.append(
+        {"name": "stem", "op": "_FusedConv2D", "input": ["image", "k", "b"], "attr": attributes}
+    )
     one = {**attributes, "strides": {"list": {"i": ["1"] * 4}}}
     for name, channels in heads.items():
-        arrays[f"{name}k"], arrays[f"{name}b"] = np.zeros((1, 1, 8, channels)), np.full(channels, -9.0)
+        arrays[f"{name}k"], arrays[f"{name}b"] = (
+            np.zeros((1, 1, 8, channels)),
+            np.full(channels, -9.0),
+        )
         nodes.append(
             {
                 "name": f"net/{name}/BiasAdd",
@@ -121,9 +143,14 @@ def test_a_graph_is_read_and_run_from_its_files(tmp_path):
             }
         )
     weights = [{"name": n, "shape": list(a.shape), "dtype": "float32"} for n, a in arrays.items()]
-    model = {"modelTopology": {"node": nodes}, "weightsManifest": [{"paths": ["w.bin"], "weights": weights}]}
+    model = {
+        "modelTopology": {"node": nodes},
+        "weightsManifest": [{"paths": ["w.bin"], "weights": weights}],
+    }
     (tmp_path / "g.json").write_text(json.dumps(model))
-    (tmp_path / "w.bin").write_bytes(b"".join(a.astype(np.float32).tobytes() for a in arrays.values()))
+    (tmp_path / "w.bin").write_bytes(
+        b"".join(a.astype(np.float32).tobytes() for a in arrays.values())
+    )
     image = rng.integers(0, 256, (50, 70, 3), np.uint8)
     assert people(image, tmp_path / "g.json", tmp_path / "w.bin") == []
     (tmp_path / "w.bin").write_bytes(b"short")
@@ -133,7 +160,9 @@ def test_a_graph_is_read_and_run_from_its_files(tmp_path):
 
 
 def test_two_astronauts_are_two_people_where_the_weights_are():
-    """The real network, on scikit-image's astronaut twice side by side; the rest of this file needs no weights."""
+    """The real network, on scikit-image's astronaut twice side by side; the rest of this file needs
+    no weights.
+    """
     if not all((home() / "posenet" / f"posenet.{end}").is_file() for end in ("json", "bin")):
         pytest.skip("PoseNet has not been fetched; its graph and decoding are tested above")
     astronaut = data.astronaut()[:, :400]

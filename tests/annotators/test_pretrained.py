@@ -20,7 +20,12 @@ from zeroconv.evaluation.likeness import clip_scores, make_features
 
 CODE = "from pathlib import Path\nPath({target!r}).write_text('ran')\nclass Net: pass\nclass Config: pass\n"
 PIXELS = np.zeros((16, 16, 3), np.uint8)
-CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
+CONFIGS = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer_config.json",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +40,13 @@ def folder_with_code(folder: Path, name: str) -> Path:
 
     Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2).save_pretrained(folder)
     (folder / "code.py").write_text(CODE.format(target=str(folder / "ran")))
-    kinds = ("AutoConfig", "AutoModel", "AutoModelForDepthEstimation", "AutoImageProcessor", "AutoProcessor")
+    kinds = (
+        "AutoConfig",
+        "AutoModel",
+        "AutoModelForDepthEstimation",
+        "AutoImageProcessor",
+        "AutoProcessor",
+    )
     path = folder / name
     config = json.loads(path.read_text()) if path.is_file() else {}
     config |= {"auto_map": dict.fromkeys(kinds, "code.Net"), "model_type": "own-kind"}
@@ -62,7 +73,9 @@ def test_a_folder_that_brings_code_is_refused(tmp_path, reader, name):
 
 
 @pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("content", ["[]", "{", '{"model_type": 3}', '{"model_type": "dinov2", "hidden_size": "wide"}'])
+@pytest.mark.parametrize(
+    "content", ["[]", "{", '{"model_type": 3}', '{"model_type": "dinov2", "hidden_size": "wide"}']
+)
 def test_a_folder_of_a_broken_config_is_one_sentence(tmp_path, reader, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError) as caught:
@@ -74,7 +87,9 @@ def test_a_folder_of_a_broken_config_is_one_sentence(tmp_path, reader, content):
 def dino(tmp_path) -> Path:
     from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
-    config = Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
+    config = Dinov2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )
     Dinov2Model(config).save_pretrained(tmp_path / "dino")
     size = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
     BitImageProcessor(**size).save_pretrained(tmp_path / "dino")
@@ -93,10 +108,18 @@ def test_nan_and_missing_weights_of_transformers_are_told(dino):
     make_features(str(dino))
     state = load_file(dino / "model.safetensors")
     key = sorted(state)[0]
-    save_file({**state, key: state[key] * float("nan")}, dino / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {**state, key: state[key] * float("nan")},
+        dino / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     with pytest.raises(UserError, match="no numbers"):
         make_features(str(dino))
-    save_file({k: v for k, v in state.items() if k != key}, dino / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {k: v for k, v in state.items() if k != key},
+        dino / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     with pytest.raises(UserError, match="lack"):
         make_features(str(dino))
 

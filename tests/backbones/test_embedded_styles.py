@@ -1,4 +1,6 @@
-"""The two embedded community models: small, what diffusers makes of their files, in their style, and controllable."""
+"""The two embedded community models: small, what diffusers makes of their files, in their style,
+and controllable.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from zeroconv.generation import Control
 STYLES = ("playroom-pencil", "playroom-night")
 SEEDS = range(9_000_000, 9_000_004)
 
-pytestmark = pytest.mark.skipif(not (ASSETS / "playroom").is_dir(), reason="the embedded base model is not there yet")
+pytestmark = pytest.mark.skipif(
+    not (ASSETS / "playroom").is_dir(), reason="the embedded base model is not there yet"
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +56,9 @@ def test_they_are_small_and_name_their_base(name):
 def test_their_weights_are_those_that_diffusers_fuses(name, bases):
     from diffusers import StableDiffusionPipeline
 
-    pipe = StableDiffusionPipeline.from_pretrained(ASSETS / "playroom", safety_checker=None, torch_dtype=torch.float32)
+    pipe = StableDiffusionPipeline.from_pretrained(
+        ASSETS / "playroom", safety_checker=None, torch_dtype=torch.float32
+    )
     pipe.load_lora_weights(ASSETS / name, weight_name=FILE)
     pipe.fuse_lora()
     pipe.unload_lora_weights()
@@ -61,7 +67,9 @@ def test_their_weights_are_those_that_diffusers_fuses(name, bases):
         torch.testing.assert_close(value, theirs[key], rtol=0, atol=1e-5)
         differ += not torch.equal(value, plain[key])
     assert differ > 100
-    for mine, its in zip(bases[name].vae.parameters(), bases["playroom"].vae.parameters(), strict=True):
+    for mine, its in zip(
+        bases[name].vae.parameters(), bases["playroom"].vae.parameters(), strict=True
+    ):
         assert torch.equal(mine, its)
 
 
@@ -79,7 +87,10 @@ def test_a_pencil_has_no_colour_and_a_night_is_dark(made):
     _, pictures = made
     assert chroma(pictures["playroom-pencil"]) < 0.5 * chroma(pictures["playroom"])
     light = {name: lab(images)[..., 0].mean() for name, images in pictures.items()}
-    assert light["playroom-night"] < 0.75 * light["playroom"] and light["playroom-pencil"] > light["playroom-night"]
+    assert (
+        light["playroom-night"] < 0.75 * light["playroom"]
+        and light["playroom-pencil"] > light["playroom-night"]
+    )
 
 
 def test_the_playrooms_own_controls_are_followed_there(made):
@@ -88,5 +99,7 @@ def test_the_playrooms_own_controls_are_followed_there(made):
         read = [np.asarray(annotate("canny", picture))[..., 0] for picture in pictures[name]]
         truth = [np.asarray(hint)[..., 0] for hint in hints]
         own = np.mean([score_edges(t, r)["f1_1px"] for t, r in zip(truth, read, strict=True)])
-        other = np.mean([score_edges(t, r)["f1_1px"] for t, r in zip(truth[1:] + truth[:1], read, strict=True)])
+        other = np.mean(
+            [score_edges(t, r)["f1_1px"] for t, r in zip(truth[1:] + truth[:1], read, strict=True)]
+        )
         assert own > 1.5 * other, name

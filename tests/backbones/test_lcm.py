@@ -18,7 +18,9 @@ from zeroconv.generation import Control, generate
 def backbone():
     made = tiny_backbone(unet=tiny_unet(time_cond_proj_dim=12))
     with torch.no_grad():  # it begins at zero
-        made.unet.time_embedding.cond_proj.weight.normal_(generator=torch.Generator().manual_seed(1))
+        made.unet.time_embedding.cond_proj.weight.normal_(
+            generator=torch.Generator().manual_seed(1)
+        )
     return made
 
 
@@ -37,12 +39,16 @@ def test_a_distilled_unet_gives_what_diffusers_gives(backbone, cfg):
 
     z, _, t, text = inputs(backbone)
     text.guidance = torch.full((2,), cfg)
-    cond = LatentConsistencyModelPipeline.get_guidance_scale_embedding(None, torch.full((2,), cfg - 1), 12)
+    cond = LatentConsistencyModelPipeline.get_guidance_scale_embedding(
+        None, torch.full((2,), cfg - 1), 12
+    )
     theirs = backbone.unet(z, t, text.hidden, timestep_cond=cond).sample
     ours = backbone.decode(backbone.encode(z, t, text), t, text)
     assert torch.allclose(ours, theirs, atol=1e-5)
     text.guidance = None
-    assert not torch.allclose(backbone.decode(backbone.encode(z, t, text), t, text), theirs, atol=1e-3)
+    assert not torch.allclose(
+        backbone.decode(backbone.encode(z, t, text), t, text), theirs, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("controlled", [False, True])
@@ -68,9 +74,17 @@ def test_pictures_of_a_distilled_model_are_those_of_diffusers(backbone, controll
     control = randomise_(ControlNet.from_backbone(backbone))
     hint = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(5))
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    common = {"prompt": "x", "num_inference_steps": 1, "guidance_scale": 6.0, "latents": noise, "output_type": "pt"}
+    common = {
+        "prompt": "x",
+        "num_inference_steps": 1,
+        "guidance_scale": 6.0,
+        "latents": noise,
+        "output_type": "pt",
+    }
     if controlled:
-        theirs_control = ControlNetModel(**{k: v for k, v in control.config.items() if k != "zeroconv"})
+        theirs_control = ControlNetModel(
+            **{k: v for k, v in control.config.items() if k != "zeroconv"}
+        )
         from zeroconv.control.files import diffusers_state
 
         theirs_control.load_state_dict(diffusers_state(control))
@@ -82,7 +96,14 @@ def test_pictures_of_a_distilled_model_are_those_of_diffusers(backbone, controll
         pipe.set_progress_bar_config(disable=True)
         theirs = pipe(original_inference_steps=50, **common).images
     controls = [Control(control, hint)] if controlled else []
-    options = {"guidance": "both", "cfg": 6.0, "steps": 1, "scheduler": "lcm", "latents": noise, "output": "tensor"}
+    options = {
+        "guidance": "both",
+        "cfg": 6.0,
+        "steps": 1,
+        "scheduler": "lcm",
+        "latents": noise,
+        "output": "tensor",
+    }
     ours = generate(backbone, "x", controls, **options)
     assert torch.allclose(ours[0], theirs[0].float(), atol=2e-3)
 
@@ -112,7 +133,9 @@ def test_latents_that_are_nan_are_refused_when_decoded_and_encoded():
     backbone = tiny_backbone()
     z = torch.zeros(3, 4, 8, 8)
     z[1, 0, 0, 0] = float("nan")
-    with pytest.raises(UserError, match=r"latents that tiny has made .*1 of 3 in the batch, first 2"):
+    with pytest.raises(
+        UserError, match=r"latents that tiny has made .*1 of 3 in the batch, first 2"
+    ):
         backbone.decode_latents(z)
     with pytest.raises(UserError, match="the VAE of tiny makes of pictures are no numbers"):
         backbone.encode_image(torch.full((1, 3, 64, 64), float("inf")))

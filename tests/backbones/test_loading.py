@@ -28,13 +28,15 @@ def folder(saved, tmp_path):
 
 
 def assert_same(ours, theirs):
-    for module in (theirs.unet, theirs.vae):  # as what is loaded: the layout decides the last bits, not the weights
+    # as what is loaded: the layout decides the last bits, not the weights
+    for module in (theirs.unet, theirs.vae):
         channels_last_(module)
     z, hint, t, text = inputs(theirs)
     again = ours.embed_text(["picture 0", "picture 1"])
     assert torch.equal(again.hidden, text.hidden)
     assert torch.equal(
-        ours.decode(ours.encode(z, t, again), t, again), theirs.decode(theirs.encode(z, t, text), t, text)
+        ours.decode(ours.encode(z, t, again), t, again),
+        theirs.decode(theirs.encode(z, t, text), t, text),
     )
     assert torch.equal(ours.encode_image(hint), theirs.encode_image(hint))
     assert torch.equal(ours.decode_latents(z), theirs.decode_latents(z))
@@ -79,9 +81,13 @@ def test_weights_in_half_precision_are_read_as_asked(folder):
 
 @pytest.mark.parametrize("prefix", ["text_model.", ""])
 def test_text_encoders_of_any_transformers_version(saved, folder, prefix):
-    """Version 5 dropped a prefix that every folder on the hub has; older ones also hold a position counter."""
+    """Version 5 dropped a prefix that every folder on the hub has; older ones also hold a position
+    counter.
+    """
     path = folder / "text_encoder" / "model.safetensors"
-    state = {prefix + key.removeprefix("text_model."): value for key, value in load_file(path).items()}
+    state = {
+        prefix + key.removeprefix("text_model."): value for key, value in load_file(path).items()
+    }
     state[f"{prefix}embeddings.position_ids"] = torch.arange(16)[None]
     save_file(state, path)
     assert_same(load_backbone(folder), saved[1])
@@ -113,7 +119,9 @@ def test_shards_are_joined(saved, folder):
     for i, name in enumerate(names):
         save_file({key: state[key] for key in keys[i::2]}, folder / "unet" / name)
     index = {"weight_map": {key: names[i % 2] for i, key in enumerate(keys)}}
-    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(
+        json.dumps(index)
+    )
     assert_same(load_backbone(folder), saved[1])
 
 
@@ -125,15 +133,23 @@ def test_one_file_in_the_original_layout(tmp_path, open_clip):
     backbone = tiny_backbone()
     if open_clip:
         text, tokenizer = tiny_text(hidden_act="gelu")
-        backbone = UNetBackbone(backbone.unet, backbone.vae, [text], [tokenizer], backbone.scheduler_config, "gelu")
+        backbone = UNetBackbone(
+            backbone.unet, backbone.vae, [text], [tokenizer], backbone.scheduler_config, "gelu"
+        )
     path = save_single_file(tmp_path / "sd.safetensors", backbone, open_clip)
     assert_same(load_backbone(path), backbone)
 
 
 def test_what_one_file_of_sd2_predicts(tmp_path):
     backbone = tiny_backbone()
-    for name, expected in [("v2-1_768-ema.safetensors", "v_prediction"), ("v2-1_512-base.safetensors", "epsilon")]:
-        assert load_backbone(save_single_file(tmp_path / name, backbone, True)).prediction_type == expected
+    for name, expected in [
+        ("v2-1_768-ema.safetensors", "v_prediction"),
+        ("v2-1_512-base.safetensors", "epsilon"),
+    ]:
+        assert (
+            load_backbone(save_single_file(tmp_path / name, backbone, True)).prediction_type
+            == expected
+        )
     path = tmp_path / "v2-1_768-ema.safetensors"
     assert load_backbone(path, prediction_type="epsilon").prediction_type == "epsilon"
     path.with_suffix(".yaml").write_text("model:\n  params:\n    linear_start: 0.00085\n")
@@ -157,7 +173,10 @@ def test_one_file_marked_as_predicting_v(tmp_path, names):
 def test_one_file_without_a_tokenizer_says_where_to_put_it(tmp_path, monkeypatch):
     monkeypatch.setattr("zeroconv.backbones.locate._download", refuse)
     path = save_single_file(tmp_path / "sd.safetensors", tiny_backbone(), tokenizer=False)
-    with pytest.raises(UserError, match=r"openai/clip-vit-large-patch14 .* put its tokenizer files into .*tokenizer"):
+    with pytest.raises(
+        UserError,
+        match=r"openai/clip-vit-large-patch14 .* put its tokenizer files into .*tokenizer",
+    ):
         load_backbone(path)
 
 
@@ -191,7 +210,9 @@ def test_a_hub_id_without_a_network(monkeypatch):
         raise ConnectionError("Name or service not known")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    assert "cannot be fetched from the hub (Name or service not known)" in sentence("nobody/nothing")
+    assert "cannot be fetched from the hub (Name or service not known)" in sentence(
+        "nobody/nothing"
+    )
 
 
 def test_a_folder_that_is_no_model(tmp_path):
@@ -217,7 +238,9 @@ def test_a_part_without_weights_or_config(folder):
 
 def test_a_config_that_describes_nothing(folder):
     path = folder / "unet" / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "down_block_types": ["Nonsense"] * 4}))
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "down_block_types": ["Nonsense"] * 4})
+    )
     assert "its config describes no module" in sentence(folder)
 
 
@@ -226,7 +249,9 @@ def test_a_tensor_of_another_shape(folder):
     state = load_file(path)
     state["conv_in.weight"] = torch.zeros(16, 9, 3, 3)
     save_file(state, path)
-    assert "tensor conv_in.weight has shape [16, 9, 3, 3], expected [16, 4, 3, 3]" in sentence(folder)
+    assert "tensor conv_in.weight has shape [16, 9, 3, 3], expected [16, 4, 3, 3]" in sentence(
+        folder
+    )
 
 
 def test_missing_and_unknown_tensors(folder):

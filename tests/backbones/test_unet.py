@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from tests.helpers.stable_diffusion import SD15, SD21, meta_backbone
-from tests.helpers.tiny import inputs, tiny_backbone, tiny_backbone_xl, tiny_text, tiny_unet, tiny_vae
+from tests.helpers.tiny import (
+    inputs,
+    tiny_backbone,
+    tiny_backbone_xl,
+    tiny_text,
+    tiny_unet,
+    tiny_vae,
+)
 from zeroconv.backbones import Backbone, TextStates, UNetBackbone
 from zeroconv.errors import UserError
 
@@ -16,7 +23,9 @@ def backbone():
 
 def whole(backbone, z, t, text):
     """diffusers' own forward pass."""
-    added = {"text_embeds": text.pooled, "time_ids": text.time_ids} if text.pooled is not None else None
+    added = (
+        {"text_embeds": text.pooled, "time_ids": text.time_ids} if text.pooled is not None else None
+    )
     return backbone.unet(z, t, text.hidden, added_cond_kwargs=added).sample
 
 
@@ -48,7 +57,9 @@ def test_connections_are_the_papers(backbone):
     sd = meta_backbone(SD15)
     channels = [320] * 4 + [640] * 3 + [1280] * 6
     scales = [1, 1, 1, 2, 2, 2, 4, 4, 4, 8, 8, 8, 8]
-    assert [(c.channels, c.scale) for c in sd.connections] == list(zip(channels, scales, strict=True))
+    assert [(c.channels, c.scale) for c in sd.connections] == list(
+        zip(channels, scales, strict=True)
+    )
     assert [c.name for c in sd.connections] == [*(f"down.{i}" for i in range(12)), "mid"]
     z, _, t, text = inputs(backbone)
     shapes = [(2, c.channels, 8 // c.scale, 8 // c.scale) for c in backbone.connections]
@@ -81,7 +92,10 @@ def test_the_copy_is_deep_and_trains(backbone):
     copy = backbone.copy_encoder()
     assert all(p.requires_grad for p in copy.parameters())
     z, _, t, text = inputs(backbone)
-    assert all(torch.equal(a, b) for a, b in zip(copy(z, t, text), backbone.encode(z, t, text), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(copy(z, t, text), backbone.encode(z, t, text), strict=True)
+    )
     with torch.no_grad():
         copy.conv_in.weight.add_(1)
     assert not torch.equal(copy.conv_in.weight, backbone.unet.conv_in.weight)
@@ -104,7 +118,11 @@ def pipeline(backbone):
     parts = {"vae": backbone.vae, "unet": backbone.unet, "scheduler": DDIMScheduler()}
     parts |= {"text_encoder": backbone.text_encoders[0], "tokenizer": backbone.tokenizers[0]}
     if len(backbone.text_encoders) == 1:
-        nothing = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        nothing = {
+            "safety_checker": None,
+            "feature_extractor": None,
+            "requires_safety_checker": False,
+        }
         return StableDiffusionPipeline(**parts, **nothing)
     more = {"text_encoder_2": backbone.text_encoders[1], "tokenizer_2": backbone.tokenizers[1]}
     return StableDiffusionXLPipeline(**parts, **more)
@@ -124,7 +142,9 @@ def test_text_states_are_those_of_diffusers_pipeline(backbone):
 def test_sdxl_text_states_are_those_of_diffusers_pipeline():
     backbone = tiny_backbone_xl()
     states = backbone.embed_text(PROMPTS, size=(64, 96))
-    hidden, _, pooled, _ = pipeline(backbone).encode_prompt(PROMPTS, device="cpu", do_classifier_free_guidance=False)
+    hidden, _, pooled, _ = pipeline(backbone).encode_prompt(
+        PROMPTS, device="cpu", do_classifier_free_guidance=False
+    )
     assert torch.equal(states.hidden, hidden)
     assert torch.equal(states.pooled, pooled)
     assert states.time_ids.tolist() == [[64, 96, 0, 0, 64, 96]] * 3
@@ -161,7 +181,9 @@ def test_moments_and_latents_are_those_of_the_vae(backbone):
     factor = backbone.vae.config.scaling_factor
     sampled = backbone.latents_from_moments(moments, torch.Generator().manual_seed(5))
     assert torch.equal(sampled, posterior.sample(torch.Generator().manual_seed(5)) * factor)
-    assert torch.equal(backbone.latents_from_moments(moments, sample=False), posterior.mode() * factor)
+    assert torch.equal(
+        backbone.latents_from_moments(moments, sample=False), posterior.mode() * factor
+    )
 
 
 def test_decoded_images_are_in_range_and_the_same_in_chunks(backbone, monkeypatch):
@@ -183,7 +205,9 @@ def test_decoded_images_are_in_range_and_the_same_in_chunks(backbone, monkeypatc
 def test_the_noise_schedule_is_stable_diffusions(backbone):
     from diffusers import DDIMScheduler
 
-    assert torch.equal(backbone.alphas_cumprod, DDIMScheduler.from_config(backbone.scheduler_config).alphas_cumprod)
+    assert torch.equal(
+        backbone.alphas_cumprod, DDIMScheduler.from_config(backbone.scheduler_config).alphas_cumprod
+    )
     assert backbone.alphas_cumprod.shape == (1000,)
     assert backbone.prediction_type == "epsilon"
     assert tiny_backbone("v_prediction").prediction_type == "v_prediction"
@@ -198,7 +222,10 @@ def test_a_partial_backbone_says_what_it_lacks():
     text, tokenizer = tiny_text()
     no_unet = UNetBackbone(None, tiny_vae(), [text], [tokenizer], name="blind")
     assert no_unet.embed_text(["a"]).hidden.shape == (1, 16, 32)
-    for use in (no_unet.copy_encoder, lambda: no_unet.encode(torch.zeros(1, 4, 8, 8), 0, no_unet.embed_text(["a"]))):
+    for use in (
+        no_unet.copy_encoder,
+        lambda: no_unet.encode(torch.zeros(1, 4, 8, 8), 0, no_unet.embed_text(["a"])),
+    ):
         with pytest.raises(UserError, match="blind has no UNet"):
             use()
 
@@ -222,4 +249,6 @@ def test_half_precision(backbone):
     ours = half.decode(half.encode(z, t, text), t, text)
     assert torch.equal(ours, whole(half, z, t, text))
     assert half.decode_latents(z).dtype == torch.float32
-    assert {p.dtype for p in tiny_backbone_xl().to(dtype=torch.float16).vae.parameters()} == {torch.float32}
+    assert {p.dtype for p in tiny_backbone_xl().to(dtype=torch.float16).vae.parameters()} == {
+        torch.float32
+    }

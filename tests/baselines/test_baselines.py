@@ -1,4 +1,6 @@
-"""What is promised of every rival: where it starts, what it changes, that it learns, and how it is kept."""
+"""What is promised of every rival: where it starts, what it changes, that it learns, and how it is
+kept.
+"""
 
 from __future__ import annotations
 
@@ -59,12 +61,16 @@ def test_only_the_adapter_does_not_start_at_the_frozen_model() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_learns_what_the_hint_says_and_leaves_the_backbone_alone(kind: str) -> None:
-    """The answer is the frozen output plus a pattern that only the hint tells. Another's hint must then be worse."""
+    """The answer is the frozen output plus a pattern that only the hint tells. Another's hint must
+    then be worse.
+    """
     backbone = tiny_backbone()
     z, hint, t, text = inputs(backbone, n=4)
     hint = hint.round() * torch.tensor([0.0, 1.0, 0.0, 1.0])[:, None, None, None]
     before = {key: value.clone() for key, value in backbone.unet.state_dict().items()}
-    wanted = frozen(backbone, z, t, text) + 0.5 * nn.functional.avg_pool2d(hint, 8).mean(1, keepdim=True)
+    wanted = frozen(backbone, z, t, text) + 0.5 * nn.functional.avg_pool2d(hint, 8).mean(
+        1, keepdim=True
+    )
     rival = small(kind, backbone)
     optimizer = torch.optim.Adam(rival.parameters(), lr=1e-2)
 
@@ -89,7 +95,9 @@ def test_it_learns_what_the_hint_says_and_leaves_the_backbone_alone(kind: str) -
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_parameters_are_what_it_trains(kind: str) -> None:
-    """The frozen model is no part of it: not of its parameters, not of its state, and not of what it moves."""
+    """The frozen model is no part of it: not of its parameters, not of its state, and not of what
+    it moves.
+    """
     backbone = tiny_backbone()
     theirs = {p.data_ptr() for p in backbone.unet.parameters()}
     rival = small(kind, backbone)
@@ -134,7 +142,9 @@ def test_a_side_network_may_start_from_a_scale_of_zero() -> None:
     output = rival.predict(backbone, z, hint, t, text)
     assert torch.equal(output, frozen(backbone, z, t, text))
     output.square().mean().backward()
-    assert [name for name, p in rival.named_parameters() if p.grad is not None and p.grad.any()] == ["blend"]
+    assert [
+        name for name, p in rival.named_parameters() if p.grad is not None and p.grad.any()
+    ] == ["blend"]
 
 
 def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
@@ -207,7 +217,9 @@ def test_the_page_says_how_many_numbers_each_trains() -> None:
     for kind in KINDS:
         row = next(line for line in page.splitlines() if line.startswith(f"| `{kind}` |"))
         millions = make_rival(kind, backbone).trained_parameters / 1e6
-        assert row.endswith(f"| {millions:.1f} M |" if millions > 10 else f"| {millions:.2f} M |"), (kind, millions)
+        assert row.endswith(
+            f"| {millions:.1f} M |" if millions > 10 else f"| {millions:.2f} M |"
+        ), (kind, millions)
 
 
 def test_a_folder_of_something_else_is_said(tmp_path: Path) -> None:
@@ -223,16 +235,29 @@ def test_a_folder_of_something_else_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="it belongs to"):
         load_rival(tmp_path / "rival", wide)
     weights = tmp_path / "rival" / "diffusion_pytorch_model.safetensors"
-    save_file({key: value for key, value in load_file(weights).items() if key != "network.conv_out.bias"}, weights)
+    save_file(
+        {key: value for key, value in load_file(weights).items() if key != "network.conv_out.bias"},
+        weights,
+    )
     with pytest.raises(UserError, match=r"lacks network\.conv_out\.bias"):
         load_rival(tmp_path / "rival", backbone)
 
 
-BROKEN_OPTIONS = [{"rank": 10**9}, {"rank": "many"}, {"rank": None}, {"rank": [1]}, {"rank": 1e300}, [1], "x"]
+BROKEN_OPTIONS = [
+    {"rank": 10**9},
+    {"rank": "many"},
+    {"rank": None},
+    {"rank": [1]},
+    {"rank": 1e300},
+    [1],
+    "x",
+]
 
 
 @pytest.mark.parametrize("options", BROKEN_OPTIONS, ids=str)
-def test_a_rival_whose_config_makes_no_sense_is_one_sentence(tmp_path: Path, options: object) -> None:
+def test_a_rival_whose_config_makes_no_sense_is_one_sentence(
+    tmp_path: Path, options: object
+) -> None:
     import json
 
     backbone = tiny_backbone()

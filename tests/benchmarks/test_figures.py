@@ -33,7 +33,9 @@ def test_plain_objects_become_tables_too() -> None:
 def test_rewriting_touches_the_marked_tables_only(tmp_path: Path) -> None:
     (tmp_path / "speed.json").write_text(json.dumps({"seconds": 1.5}))
     block = "<!-- figures:{} -->\n{}<!-- /figures -->\n"
-    text = "before\n" + block.format("speed", "old\n") + "mid\n" + block.format("other", "") + "end\n"
+    text = (
+        "before\n" + block.format("speed", "old\n") + "mid\n" + block.format("other", "") + "end\n"
+    )
     new = figures.rewrite(text, tmp_path)
     assert "old" not in new
     assert "| seconds | 1.5 |" in new
@@ -61,18 +63,25 @@ def test_summary_has_five_rows_from_the_results(tmp_path: Path) -> None:
         "train_step_h100": step,
         "parity": {"rows": [["SD 1.5", "0", "2e-06", "1e-05"]]},
         "crash": {"rows": [["kills", 7], ["weights bit for bit the same", "no"]]},
-        "family": {"rows": [["canny, f1_1px, own caption", "0.7 [0, 1]", "0.1 [0, 1]", "–", "0.9"]]},
+        "family": {
+            "rows": [["canny, f1_1px, own caption", "0.7 [0, 1]", "0.1 [0, 1]", "–", "0.9"]]
+        },
     }
     for name, result in results.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(result))
 
     text = figures.rewrite("<!-- figures:summary -->\n<!-- /figures -->\n", tmp_path)
     assert len(text.splitlines()) == 2 + 2 + 5
-    assert "| 2.00 s on an H100, 2.00 s on 2 CPU cores | diffusers' script: 4.00 s and 4.00 s |" in text
+    assert (
+        "| 2.00 s on an H100, 2.00 s on 2 CPU cores | diffusers' script: 4.00 s and 4.00 s |"
+        in text
+    )
     assert "| 6.5 GiB | diffusers' script: 9.5 GiB |" in text
     assert "largest relative error 2e-06, 1 bases" in text
     assert "weights after 7 kills (CPU) | not the same |" in text
-    assert "| 0.7 on the playroom base | wrong hint: 0.1; real pictures after the VAE: 0.9 |" in text
+    assert (
+        "| 0.7 on the playroom base | wrong hint: 0.1; real pictures after the VAE: 0.9 |" in text
+    )
 
 
 def test_figures_are_not_summed_up_where_a_result_is_missing(tmp_path: Path) -> None:

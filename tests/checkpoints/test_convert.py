@@ -32,7 +32,9 @@ def test_there_and_back_is_exact_and_keeps_the_config(backbone, folder, tmp_path
     back = convert(one, tmp_path / "back", "diffusers")
     before, after = load_file(folder / WEIGHTS), load_file(back / WEIGHTS)
     assert before.keys() == after.keys()
-    assert all(torch.equal(before[key], after[key]) and after[key].dtype == torch.float16 for key in before)
+    assert all(
+        torch.equal(before[key], after[key]) and after[key].dtype == torch.float16 for key in before
+    )
     batch = inputs(backbone)
     expected = ControlNet.load(folder)
     for path in (one, back):
@@ -49,10 +51,14 @@ def test_a_converted_pth_loads_in_diffusers(tmp_path):
     control.save(tmp_path / "c")
     state = load_file(convert(tmp_path / "c", tmp_path / "c.safetensors", "original"))
     torch.save(state, tmp_path / "c.pth")
-    theirs = ControlNetModel.from_pretrained(convert(tmp_path / "c.pth", tmp_path / "out", "diffusers"))
+    theirs = ControlNetModel.from_pretrained(
+        convert(tmp_path / "c.pth", tmp_path / "out", "diffusers")
+    )
     z, hint, t, text = inputs(backbone)
     down, mid = theirs(z, t, text.hidden, hint, return_dict=False)
-    assert all(torch.equal(a, b) for a, b in zip(control(z, hint, t, text), [*down, mid], strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(control(z, hint, t, text), [*down, mid], strict=True)
+    )
 
 
 def test_mistakes(backbone, folder, tmp_path):

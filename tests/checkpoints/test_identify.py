@@ -33,7 +33,12 @@ def _xs() -> list[str]:
     return list(diffusers.ControlNetXSAdapter.from_unet(tiny_unet(), size_ratio=0.5).state_dict())
 
 
-_DIT = {"num_layers": 1, "attention_head_dim": 8, "num_attention_heads": 2, "joint_attention_dim": 16}
+_DIT = {
+    "num_layers": 1,
+    "attention_head_dim": 8,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 16,
+}
 _FLUX = {**_DIT, "num_single_layers": 1, "pooled_projection_dim": 8, "axes_dims_rope": [2, 2, 4]}
 _SD3 = {**_DIT, "sample_size": 8, "caption_projection_dim": 16, "pooled_projection_dim": 8}
 _UNION = {
@@ -51,22 +56,43 @@ _UNION = {
 
 NAMES = {
     "union": lambda: made("ControlNetUnionModel", **_UNION),
-    "t2i_adapter": lambda: made("T2IAdapter", channels=[16, 32], num_res_blocks=1, adapter_type="full_adapter"),
-    "t2i_adapter of SDXL": lambda: made("T2IAdapter", channels=[16, 32, 32, 32], adapter_type="full_adapter_xl"),
-    "t2i_adapter light": lambda: made("T2IAdapter", channels=[16, 32, 32, 32], adapter_type="light_adapter"),
-    "t2i_adapter original": lambda: ["conv_in.weight", "body.0.block1.weight", "body.0.block2.bias"],
+    "t2i_adapter": lambda: made(
+        "T2IAdapter", channels=[16, 32], num_res_blocks=1, adapter_type="full_adapter"
+    ),
+    "t2i_adapter of SDXL": lambda: made(
+        "T2IAdapter", channels=[16, 32, 32, 32], adapter_type="full_adapter_xl"
+    ),
+    "t2i_adapter light": lambda: made(
+        "T2IAdapter", channels=[16, 32, 32, 32], adapter_type="light_adapter"
+    ),
+    "t2i_adapter original": lambda: [
+        "conv_in.weight",
+        "body.0.block1.weight",
+        "body.0.block2.bias",
+    ],
     "t2i_adapter original, light": lambda: ["body.0.in_conv.weight", "body.0.body.0.block1.weight"],
     "controlnet_xs": _xs,
     "flux_control": lambda: made("FluxControlNetModel", **_FLUX),
-    "flux_control of XLabs": lambda: ["input_hint_block.0.weight", "double_blocks.0.img_attn.qkv.weight"],
+    "flux_control of XLabs": lambda: [
+        "input_hint_block.0.weight",
+        "double_blocks.0.img_attn.qkv.weight",
+    ],
     "sd3_control": lambda: made("SD3ControlNetModel", **_SD3),
     "qwen_control": lambda: made("QwenImageControlNetModel", **_DIT, axes_dims_rope=(2, 2, 4)),
-    "z_image_control": lambda: ["control_all_x_embedder.2-1.weight", "control_layers.0.attention.to_q.weight"],
+    "z_image_control": lambda: [
+        "control_all_x_embedder.2-1.weight",
+        "control_layers.0.attention.to_q.weight",
+    ],
     "control_lora": lambda: ["lora_controlnet", "input_hint_block.0.weight", "input_blocks.0.0.up"],
-    "lllite": lambda: ["lllite_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.down.0.weight"],
+    "lllite": lambda: [
+        "lllite_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.down.0.weight"
+    ],
     "ip_adapter": lambda: ["image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"],
     "ip_adapter of faces": lambda: ["image_proj.norm.bias", "ip_adapter.0.to_q_lora.down.weight"],
-    "lora of kohya": lambda: ["lora_unet_mid_block_attn.lora_down.weight", "lora_te_text_model.alpha"],
+    "lora of kohya": lambda: [
+        "lora_unet_mid_block_attn.lora_down.weight",
+        "lora_te_text_model.alpha",
+    ],
     "lora of peft": lambda: ["base_model.model.down_blocks.0.to_q.lora_A.weight"],
     "lora of diffusers": lambda: ["unet.mid_block.to_q.lora.up.weight"],
     "lora as LoHa": lambda: ["lora_unet_x.hada_w1_a"],
@@ -74,16 +100,33 @@ NAMES = {
     "embedding of SDXL": lambda: ["clip_g", "clip_l"],
     "embedding of diffusers": lambda: ["<cat-toy>"],
     "vae": lambda: list(tiny_vae().state_dict()),
-    "vae original": lambda: ["first_stage_model.encoder.conv_in.weight", "first_stage_model.quant_conv.bias"],
+    "vae original": lambda: [
+        "first_stage_model.encoder.conv_in.weight",
+        "first_stage_model.quant_conv.bias",
+    ],
     "unet": lambda: list(tiny_unet().state_dict()),
     "text_encoder": lambda: list(tiny_text()[0].state_dict()),
     "text_encoder T5": lambda: ["shared.weight", "encoder.block.0.layer.0.SelfAttention.q.weight"],
-    "sdxl": lambda: ["conditioner.embedders.0.x", "model.diffusion_model.out.0.weight", "first_stage_model.x"],
-    "base": lambda: ["model.diffusion_model.out.0.weight", "first_stage_model.x", "cond_stage_model.x"],
+    "sdxl": lambda: [
+        "conditioner.embedders.0.x",
+        "model.diffusion_model.out.0.weight",
+        "first_stage_model.x",
+    ],
+    "base": lambda: [
+        "model.diffusion_model.out.0.weight",
+        "first_stage_model.x",
+        "cond_stage_model.x",
+    ],
     "flux": lambda: ["double_blocks.0.img_attn.qkv.weight", "single_blocks.0.linear1.weight"],
     "flux in ComfyUI's": lambda: ["model.diffusion_model.double_blocks.0.img_attn.qkv.weight"],
-    "flux of diffusers": lambda: ["transformer_blocks.0.x", "single_transformer_blocks.0.attn.to_q.weight"],
-    "sd3": lambda: ["model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", "first_stage_model.x"],
+    "flux of diffusers": lambda: [
+        "transformer_blocks.0.x",
+        "single_transformer_blocks.0.attn.to_q.weight",
+    ],
+    "sd3": lambda: [
+        "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight",
+        "first_stage_model.x",
+    ],
     "qwen": lambda: ["transformer_blocks.0.attn.to_q.weight", "txt_norm.weight"],
     "z_image": lambda: ["all_x_embedder.2-1.weight", "noise_refiner.0.attention.to_q.weight"],
     "motion": lambda: ["down_blocks.0.motion_modules.0.norm.weight"],
@@ -130,7 +173,11 @@ CLASSES = {
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_folder_of_another_class_is_named(zeroconv_info, tmp_path, name):
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": name}))
-    for load in (ControlNet.load, lambda p: convert(p, tmp_path / "out", "diffusers"), zeroconv_info):
+    for load in (
+        ControlNet.load,
+        lambda p: convert(p, tmp_path / "out", "diffusers"),
+        zeroconv_info,
+    ):
         with pytest.raises(UserError, match=CLASSES[name]):
             load(tmp_path)
     with pytest.raises(UserError, match="not a whole model"):
@@ -145,7 +192,9 @@ def zeroconv_info():
 
 
 def test_a_folder_of_transformers_is_no_control(tmp_path):
-    (tmp_path / "config.json").write_text('{"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"}')
+    (tmp_path / "config.json").write_text(
+        '{"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"}'
+    )
     with pytest.raises(UserError, match="text encoder"):
         ControlNet.load(tmp_path)
 
@@ -171,7 +220,15 @@ def test_what_nothing_tells_is_unknown():
 
 # ---------------------------------------------------------------- controls behind prefixes
 
-WRAPPED = ("module.", "controlnet.", "_orig_mod.", "model.", "module.controlnet.", "_orig_mod.module.", "net.")
+WRAPPED = (
+    "module.",
+    "controlnet.",
+    "_orig_mod.",
+    "model.",
+    "module.controlnet.",
+    "_orig_mod.module.",
+    "net.",
+)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +242,9 @@ def test_a_control_behind_a_wrappers_prefix_loads(control, tmp_path, prefix, lay
     state = diffusers_state(control)
     if layout != "diffusers":
         state = diffusers_to_original(state, prefix="" if "bare" in layout else "control_model.")
-    torch.save({"state_dict": {prefix + key: value for key, value in state.items()}}, tmp_path / "c.ckpt")
+    torch.save(
+        {"state_dict": {prefix + key: value for key, value in state.items()}}, tmp_path / "c.ckpt"
+    )
     assert identify(tmp_path / "c.ckpt") is CONTROL
     loaded = ControlNet.load(tmp_path / "c.ckpt").state_dict()
     assert all(torch.equal(value, loaded[key]) for key, value in control.state_dict().items())
@@ -200,7 +259,11 @@ def test_a_control_inside_a_pipeline_loads(control, tmp_path):
 
 
 def test_no_prefix_is_guessed():
-    for names in (["module.a", "b"], ["controlnetwork.a"], ["model.diffusion_model.a", "model.diffusion_model.b"]):
+    for names in (
+        ["module.a", "b"],
+        ["controlnetwork.a"],
+        ["model.diffusion_model.a", "model.diffusion_model.b"],
+    ):
         assert plain_names(names) == {name: name for name in names}
 
 

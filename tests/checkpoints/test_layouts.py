@@ -6,11 +6,24 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders import single_file_utils
 
 from tests.helpers.stable_diffusion import SD15, SD21, meta_backbone
-from tests.helpers.tiny import randomise_, tiny_backbone, tiny_backbone_xl, tiny_text, tiny_unet, tiny_unet_xl, tiny_vae
+from tests.helpers.tiny import (
+    randomise_,
+    tiny_backbone,
+    tiny_backbone_xl,
+    tiny_text,
+    tiny_unet,
+    tiny_unet_xl,
+    tiny_vae,
+)
 from zeroconv.checkpoints import diffusers_to_original, infer_config, original_to_diffusers
 from zeroconv.checkpoints.infer import infer_text_config, infer_unet_config, infer_vae_config
 from zeroconv.checkpoints.names import Topology, inverse, rename, unet_names
-from zeroconv.checkpoints.stable_diffusion import StableDiffusion, bare_text, from_single_file, to_single_file
+from zeroconv.checkpoints.stable_diffusion import (
+    StableDiffusion,
+    bare_text,
+    from_single_file,
+    to_single_file,
+)
 from zeroconv.control import ControlNet
 from zeroconv.control.files import diffusers_state
 from zeroconv.errors import UserError
@@ -41,7 +54,9 @@ def test_there_and_back_is_exact(make, prefix):
 def test_the_original_layout_is_the_one_diffusers_reads(make):
     backbone = make()
     state = diffusers_state(tiny_control(make))
-    theirs = single_file_utils.convert_controlnet_checkpoint(diffusers_to_original(state), backbone.unet.config)
+    theirs = single_file_utils.convert_controlnet_checkpoint(
+        diffusers_to_original(state), backbone.unet.config
+    )
     theirs = {key: value for key, value in theirs.items() if value is not None}
     shared = {
         key: value for key, value in state.items() if not key.startswith("add_embedding")
@@ -53,7 +68,9 @@ def test_names_of_sd15():
     state = diffusers_state(ControlNet.from_backbone(meta_backbone(SD15)))
     original = diffusers_to_original(state)
     assert len(original) == 340
-    shapes = {key.removeprefix("control_model."): tuple(value.shape) for key, value in original.items()}
+    shapes = {
+        key.removeprefix("control_model."): tuple(value.shape) for key, value in original.items()
+    }
     assert shapes["time_embed.0.weight"] == (1280, 320)
     assert shapes["input_blocks.0.0.weight"] == (320, 4, 3, 3)
     assert shapes["input_blocks.3.0.op.weight"] == (320, 320, 3, 3)
@@ -95,10 +112,18 @@ def test_the_config_of_a_tiny_one_and_of_other_hints():
 
 def test_missing_and_unknown_tensors_are_named():
     original = diffusers_to_original(diffusers_state(tiny_control()))
-    short = {key: value for key, value in original.items() if "zero_convs.3" not in key and "time_embed.2" not in key}
+    short = {
+        key: value
+        for key, value in original.items()
+        if "zero_convs.3" not in key and "time_embed.2" not in key
+    }
     with pytest.raises(UserError, match=r"lacks time_embed\.2\.weight, zero_convs\.3\.0\.weight"):
         original_to_diffusers(short, "x.pth")
-    more = {**original, "control_model.zero_convs.12.0.weight": torch.zeros(1), "control_model.extra": torch.zeros(1)}
+    more = {
+        **original,
+        "control_model.zero_convs.12.0.weight": torch.zeros(1),
+        "control_model.extra": torch.zeros(1),
+    }
     with pytest.raises(UserError, match=r"x\.pth has the unknown zero_convs\.12\.0\.weight, extra"):
         original_to_diffusers(more, "x.pth")
     with pytest.raises(UserError, match="no ControlNet in the original layout"):
@@ -120,7 +145,9 @@ def test_the_unet_is_renamed_as_diffusers_does(make):
     state = unet.state_dict()
     names = unet_names(Topology.of_diffusers(state))
     original = rename(state, names, "UNet")
-    assert equal(rename(original, inverse(unet_names(Topology.of_original(original))), "UNet"), state)
+    assert equal(
+        rename(original, inverse(unet_names(Topology.of_original(original))), "UNet"), state
+    )
     prefixed = {"model.diffusion_model." + key: value for key, value in original.items()}
     assert equal(single_file_utils.convert_ldm_unet_checkpoint(prefixed, unet.config), state)
 
@@ -129,7 +156,9 @@ def test_the_unet_is_renamed_as_diffusers_does(make):
 def test_the_autoencoder_is_renamed_as_diffusers_does(layers):
     vae = tiny_vae(layers_per_block=layers)
     text, _ = tiny_text()
-    whole = to_single_file(StableDiffusion(tiny_unet().state_dict(), vae.state_dict(), text.state_dict(), False))
+    whole = to_single_file(
+        StableDiffusion(tiny_unet().state_dict(), vae.state_dict(), text.state_dict(), False)
+    )
     assert equal(single_file_utils.convert_ldm_vae_checkpoint(whole, vae.config), vae.state_dict())
     assert equal(from_single_file(whole).vae, vae.state_dict())
 
@@ -138,24 +167,36 @@ def test_the_autoencoder_is_renamed_as_diffusers_does(layers):
 def test_text_there_and_back(open_clip):
     text, _ = tiny_text()
     state = bare_text(text.state_dict())
-    whole = to_single_file(StableDiffusion(tiny_unet().state_dict(), tiny_vae().state_dict(), state, open_clip))
+    whole = to_single_file(
+        StableDiffusion(tiny_unet().state_dict(), tiny_vae().state_dict(), state, open_clip)
+    )
     # what every full checkpoint also holds
-    whole |= {"betas": torch.zeros(1000), "model_ema.decay": torch.zeros(1), "first_stage_model.loss.x": torch.zeros(1)}
+    whole |= {
+        "betas": torch.zeros(1000),
+        "model_ema.decay": torch.zeros(1),
+        "first_stage_model.loss.x": torch.zeros(1),
+    }
     parts = from_single_file(whole)
     assert parts.open_clip == open_clip
     assert equal(parts.text, state)
     if open_clip:
         prefix = "cond_stage_model.model.transformer.resblocks"
-        assert f"{prefix}.2.ln_1.weight" in whole, "OpenCLIP's last layer, which Stable Diffusion 2 does not read"
+        assert f"{prefix}.2.ln_1.weight" in whole, (
+            "OpenCLIP's last layer, which Stable Diffusion 2 does not read"
+        )
         assert whole[f"{prefix}.0.attn.in_proj_weight"].shape == (96, 32)
         theirs = single_file_utils.convert_open_clip_checkpoint(text, whole)
         theirs = bare_text(theirs)
-        layers = {key: value for key, value in theirs.items() if key in state and "embeddings" not in key}
+        layers = {
+            key: value for key, value in theirs.items() if key in state and "embeddings" not in key
+        }
         assert len(layers) > 20
         assert equal(layers, {key: state[key] for key in layers})
 
 
-@pytest.mark.parametrize(("config", "open_clip"), [(SD15, False), (SD21, True)], ids=["sd15", "sd21"])
+@pytest.mark.parametrize(
+    ("config", "open_clip"), [(SD15, False), (SD21, True)], ids=["sd15", "sd21"]
+)
 def test_names_and_configs_at_full_size(config, open_clip):
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -176,11 +217,17 @@ def test_names_and_configs_at_full_size(config, open_clip):
     with torch.device("meta"):
         unet, vae = UNet2DConditionModel(**config), AutoencoderKL(**vae_config)
         text = CLIPTextModel(CLIPTextConfig(**text_config))
-    states = StableDiffusion(unet.state_dict(), vae.state_dict(), bare_text(text.state_dict()), open_clip)
+    states = StableDiffusion(
+        unet.state_dict(), vae.state_dict(), bare_text(text.state_dict()), open_clip
+    )
     whole = to_single_file(states)
     prefixes = {".".join(key.split(".")[:2]) for key in whole}
     assert "model.diffusion_model" in prefixes
-    assert "cond_stage_model.model" in prefixes if open_clip else "cond_stage_model.transformer" in prefixes
+    assert (
+        "cond_stage_model.model" in prefixes
+        if open_clip
+        else "cond_stage_model.transformer" in prefixes
+    )
     assert whole["model.diffusion_model.output_blocks.11.1.proj_out.weight"].shape[0] == 320
     assert whole["model.diffusion_model.output_blocks.5.2.conv.weight"].shape == (1280, 1280, 3, 3)
     assert whole["first_stage_model.decoder.up.3.block.2.conv1.weight"].shape == (512, 512, 3, 3)
@@ -195,7 +242,9 @@ def test_names_and_configs_at_full_size(config, open_clip):
     assert built(UNet2DConditionModel, infer_unet_config(parts.unet, size)) == shapes(unet)
     assert built(AutoencoderKL, infer_vae_config(parts.vae)) == shapes(vae)
     inferred = infer_text_config(parts.text, "gelu")
-    assert all(inferred[key] == value for key, value in text_config.items() if key != "projection_dim")
+    assert all(
+        inferred[key] == value for key, value in text_config.items() if key != "projection_dim"
+    )
 
 
 def shapes(module) -> dict:

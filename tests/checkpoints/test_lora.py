@@ -15,13 +15,24 @@ from zeroconv.checkpoints.lora import BASE, FILE, merge, parse_lora, read_lora
 from zeroconv.checkpoints.names import Topology, unet_names
 from zeroconv.errors import UserError
 
-TARGETS = ["to_q", "to_out.0", "proj_in", "ff.net.2", "conv1", "conv_shortcut", "time_emb_proj", "downsamplers.0.conv"]
+TARGETS = [
+    "to_q",
+    "to_out.0",
+    "proj_in",
+    "ff.net.2",
+    "conv1",
+    "conv_shortcut",
+    "time_emb_proj",
+    "downsamplers.0.conv",
+]
 RANK = 4
 
 
 @pytest.fixture(scope="module")
 def adapter() -> dict[str, torch.Tensor]:
-    """Matrices that are not zero, for attention, linear layers and convolutions, under peft's names."""
+    """Matrices that are not zero, for attention, linear layers and convolutions, under peft's
+    names.
+    """
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
@@ -29,7 +40,9 @@ def adapter() -> dict[str, torch.Tensor]:
     unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS))
     generator = torch.Generator().manual_seed(5)
     state = get_peft_model_state_dict(unet)
-    return {name: 0.1 * torch.randn(value.shape, generator=generator) for name, value in state.items()}
+    return {
+        name: 0.1 * torch.randn(value.shape, generator=generator) for name, value in state.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +100,8 @@ def test_diffusers_layout_is_diffusers_own_fusing(adapter, folder, tmp_path, wei
     ours = load_backbone(folder, lora=[(file, weight)])
     assert_equal_weights(ours.unet, fused(tiny_unet(), adapter, weight))
     assert changed(ours.unet, tiny_unet()) == len(adapter) // 2
-    again = load_backbone(folder, lora=f"{tmp_path}:{weight}")  # its folder, and the command line's way to say it
+    # its folder, and the command line's way to say it
+    again = load_backbone(folder, lora=f"{tmp_path}:{weight}")
     assert_equal_weights(again.unet, ours.unet)
 
 
@@ -98,11 +112,14 @@ def test_merged_weights_predict_what_the_adapter_predicts(adapter, folder, tmp_p
     z, _, t, text = inputs(ours)
     with torch.no_grad():
         theirs = unet(z, t, text.hidden).sample
-        torch.testing.assert_close(ours.decode(ours.encode(z, t, text), t, text), theirs, rtol=0, atol=2e-5)
+        torch.testing.assert_close(
+            ours.decode(ours.encode(z, t, text), t, text), theirs, rtol=0, atol=2e-5
+        )
 
 
 def test_kohyas_layout_is_what_diffusers_makes_of_it(adapter, folder, tmp_path):
-    attention = {name: value for name, value in adapter.items() if "attn" in name}  # all that diffusers' reader takes
+    # all that diffusers' reader takes
+    attention = {name: value for name, value in adapter.items() if "attn" in name}
     state = kohya(attention)
     save_file(state, tmp_path / "style.safetensors")
     ours = load_backbone(folder, lora=f"{tmp_path / 'style.safetensors'}:0.8")
@@ -118,12 +135,16 @@ def test_a_text_encoder_is_changed_as_peft_does(folder, tmp_path):
     from peft import LoraConfig, get_peft_model
 
     text = load_backbone(folder).text_encoders[0]
-    model = get_peft_model(text, LoraConfig(r=RANK, lora_alpha=3.0, target_modules=["q_proj", "fc1"]))
+    model = get_peft_model(
+        text, LoraConfig(r=RANK, lora_alpha=3.0, target_modules=["q_proj", "fc1"])
+    )
     generator, state = torch.Generator().manual_seed(6), {}
     for name, value in model.named_parameters():
         if ".lora_" in name:
             value.data = 0.1 * torch.randn(value.shape, generator=generator)
-            state[name.removeprefix("base_model.model.").replace(".default", "")] = value.detach().clone()
+            state[name.removeprefix("base_model.model.").replace(".default", "")] = (
+                value.detach().clone()
+            )
     assert len(state) == 8
     theirs = model.merge_and_unload()
     with_prefix = {f"text_model.{name}": value for name, value in state.items()}
@@ -138,7 +159,11 @@ def test_kohyas_layout_under_both_families_of_names(adapter, folder, tmp_path):
     original = unet_names(Topology.of_diffusers(tiny_unet().state_dict()))
 
     def theirs(module: str) -> str:
-        owner = next(o for o in sorted(original, key=len, reverse=True) if module == o or module.startswith(f"{o}."))
+        owner = next(
+            o
+            for o in sorted(original, key=len, reverse=True)
+            if module == o or module.startswith(f"{o}.")
+        )
         return original[owner] + module[len(owner) :]
 
     for name, names in (("diffusers", lambda module: module), ("original", theirs)):
@@ -163,7 +188,10 @@ def test_peft_and_older_diffusers_spellings(adapter, tmp_path):
         },
     }  # fmt: skip
     for name, spelled in spellings.items():
-        save_file({key: value.contiguous() for key, value in spelled.items()}, tmp_path / f"{name}.safetensors")
+        save_file(
+            {key: value.contiguous() for key, value in spelled.items()},
+            tmp_path / f"{name}.safetensors",
+        )
         merged = merge(state, read_lora(tmp_path / f"{name}.safetensors"), "unet")
         for key, value in merged.items():
             if name != "oldest" or "attn1.to_" in key:
@@ -175,19 +203,28 @@ def test_peft_and_older_diffusers_spellings(adapter, tmp_path):
 def test_alpha_of_a_header_and_of_a_peft_folder(adapter, tmp_path):
     state, wanted = tiny_unet().state_dict(), fused(tiny_unet(), adapter, 0.5).state_dict()
     one = next(name for name in adapter).rpartition(".lora_")[0]
-    header = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": RANK / 2, "unet.alpha_pattern": {one: RANK}})}
+    header = {
+        "lora_adapter_metadata": json.dumps(
+            {"unet.lora_alpha": RANK / 2, "unet.alpha_pattern": {one: RANK}}
+        )
+    }
     tensors = {f"unet.{name}": value.contiguous() for name, value in adapter.items()}
     save_file(tensors, tmp_path / FILE, metadata=header)
     merged = merge(state, read_lora(tmp_path / FILE), "unet")
     full = fused(tiny_unet(), adapter, 1.0).state_dict()
     for key, value in merged.items():
-        torch.testing.assert_close(value, (full if key == f"{one}.weight" else wanted)[key], rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            value, (full if key == f"{one}.weight" else wanted)[key], rtol=0, atol=1e-5
+        )
     folder = tmp_path / "peft"
     folder.mkdir()
     save_file(
-        {f"base_model.model.{n}": v.contiguous() for n, v in adapter.items()}, folder / "adapter_model.safetensors"
+        {f"base_model.model.{n}": v.contiguous() for n, v in adapter.items()},
+        folder / "adapter_model.safetensors",
     )
-    (folder / "adapter_config.json").write_text(json.dumps({"r": RANK, "lora_alpha": 1.0, "use_rslora": True}))
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"r": RANK, "lora_alpha": 1.0, "use_rslora": True})
+    )
     merged = merge(state, read_lora(folder), "unet")  # rank-stabilised: α/√r = 1/2
     for key, value in merged.items():
         torch.testing.assert_close(value, wanted[key], rtol=0, atol=1e-5)
@@ -241,10 +278,16 @@ def test_what_cannot_be_merged_is_said(adapter, folder, tmp_path):
     refused({first: value}, "has down alone")
     refused({first.replace("lora_A.weight", "hada_w1_a"): value}, "LoHa, LoKr, DoRA")
     up = torch.zeros(4, value.shape[0], 1, 1)
-    refused({"down_blocks.9.x.lora_A.weight": value, "down_blocks.9.x.lora_B.weight": up}, "changes down_blocks.9.x")
+    refused(
+        {"down_blocks.9.x.lora_A.weight": value, "down_blocks.9.x.lora_B.weight": up},
+        "changes down_blocks.9.x",
+    )
     wrong = {**adapter, first: torch.zeros(RANK, 7, 3, 3)}
     refused(wrong, "its weight is .* another size")
-    refused({"lora_te2_a.lora_down.weight": value, "lora_te2_a.lora_up.weight": up}, "text_encoder_2, which this")
+    refused(
+        {"lora_te2_a.lora_down.weight": value, "lora_te2_a.lora_up.weight": up},
+        "text_encoder_2, which this",
+    )
     with pytest.raises(UserError, match="has the weight 'much'"):
         load_backbone(folder, lora="x.safetensors:much")
     with pytest.raises(UserError, match="no LoRA"):
@@ -265,7 +308,10 @@ MALFORMED = {
     "two ranks": ({DOWN: torch.zeros(2, 8), UP: torch.zeros(8, 3)}, "different ranks"),
     "vectors": ({DOWN: torch.zeros(8), UP: torch.zeros(8)}, "no two matrices"),
     "numbers": ({DOWN: torch.tensor(1.0), UP: torch.tensor(1.0)}, "no two matrices"),
-    "whole numbers": ({DOWN: torch.zeros(2, 8).int(), UP: torch.zeros(8, 2).int()}, "no two matrices"),
+    "whole numbers": (
+        {DOWN: torch.zeros(2, 8).int(), UP: torch.zeros(8, 2).int()},
+        "no two matrices",
+    ),
     "one matrix": ({DOWN: torch.zeros(2, 8)}, "needs both matrices"),
     "alpha alone": ({ALPHA: torch.tensor(1.0)}, "no LoRA|needs both matrices"),
     "alpha NaN": ({**GOOD, ALPHA: torch.tensor(float("nan"))}, "no numbers"),
@@ -326,7 +372,9 @@ SPELLINGS = {  # (what one finds in a file, the part that it changes)
 
 
 def spelled(name: str, down: torch.Tensor, up: torch.Tensor) -> dict[str, torch.Tensor]:
-    ends = ("down", "up") if "to_q_lora" in name or name.startswith(("lora", "clip")) else ("A", "B")
+    ends = (
+        ("down", "up") if "to_q_lora" in name or name.startswith(("lora", "clip")) else ("A", "B")
+    )
     return dict(zip([name.format(end) for end in ends], (down, up), strict=True))
 
 
@@ -353,7 +401,10 @@ def test_lora_spellings_of_other_trainers(tmp_path, name, suffix):
 def test_lora_with_two_adapters_is_refused_and_words_in_it_are_noted(tmp_path):
     down, up = torch.randn(2, 16), torch.randn(16, 2)
     names = [f"unet.{UNET_MODULE}.lora_{{}}.{adapter}.weight" for adapter in ("one", "two")]
-    save_file({**spelled(names[0], down, up), **spelled(names[1], down + 0, up + 0)}, tmp_path / "two.safetensors")
+    save_file(
+        {**spelled(names[0], down, up), **spelled(names[1], down + 0, up + 0)},
+        tmp_path / "two.safetensors",
+    )
     with pytest.raises(UserError, match="several adapters"):
         read_lora(tmp_path / "two.safetensors")
 
@@ -366,6 +417,9 @@ def test_lora_with_two_adapters_is_refused_and_words_in_it_are_noted(tmp_path):
 @pytest.mark.parametrize("weight", [1e38, float("inf"), float("nan")])
 def test_lora_whose_sum_overflows_is_named(tmp_path, weight):
     path = tmp_path / "style.safetensors"
-    save_file(spelled(f"unet.{UNET_MODULE}.lora_{{}}.weight", torch.ones(2, 16), 1e3 * torch.ones(16, 2)), path)
+    save_file(
+        spelled(f"unet.{UNET_MODULE}.lora_{{}}.weight", torch.ones(2, 16), 1e3 * torch.ones(16, 2)),
+        path,
+    )
     with pytest.raises(UserError, match=r"style\.safetensors.*overflows with the weight"):
         merge(tiny_unet().state_dict(), read_lora(path), "unet", weight)

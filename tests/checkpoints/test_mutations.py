@@ -1,4 +1,6 @@
-"""Files that lie: headers, indices and configs changed anywhere give one sentence, never a traceback or a hang."""
+"""Files that lie: headers, indices and configs changed anywhere give one sentence, never a
+traceback or a hang.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,15 @@ from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-SETTINGS = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+SETTINGS = settings(
+    max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**6), 10**18) | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -75,7 +81,9 @@ def plain_header() -> dict:
 
 
 FIELDS = st.sampled_from(["dtype", "shape", "data_offsets"])
-DTYPES = st.sampled_from(["F32", "F64", "BF16", "F8_E4M3", "F4", "F6_E2M3", "C64", "U64", "BOOL", "I8", "X"])
+DTYPES = st.sampled_from(
+    ["F32", "F64", "BF16", "F8_E4M3", "F4", "F6_E2M3", "C64", "U64", "BOOL", "I8", "X"]
+)
 LENGTHS = st.none() | st.integers(0, 2**64 - 1)
 SHAPES = st.lists(st.integers(-1, 2**63), max_size=4)
 
@@ -111,7 +119,11 @@ def test_a_safetensors_file_with_flipped_bytes_is_one_sentence(folder, data):
 def test_a_header_of_nonsense_metadata_is_one_sentence(folder, text):
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "x.safetensors"
-        save_file(load_file(folder / WEIGHTS), path, metadata={"zeroconv": text, "lora_adapter_metadata": text})
+        save_file(
+            load_file(folder / WEIGHTS),
+            path,
+            metadata={"zeroconv": text, "lora_adapter_metadata": text},
+        )
         loads_or_tells(ControlNet.load, path)
         loads_or_tells(convert, path, Path(scratch) / "out", "diffusers")
 
@@ -174,7 +186,9 @@ BAD_JSON = {
 def test_a_config_that_is_no_json_is_one_sentence(folder, tmp_path, name):
     content = BAD_JSON[name]
     (tmp_path / WEIGHTS).symlink_to(folder / WEIGHTS)
-    (tmp_path / "config.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    (tmp_path / "config.json").write_bytes(
+        content if isinstance(content, bytes) else content.encode()
+    )
     with pytest.raises(UserError) as caught:
         ControlNet.load(tmp_path)
     assert "\n" not in str(caught.value)
@@ -208,7 +222,9 @@ def test_an_index_that_lies_is_one_sentence(folder, tmp_path, name):
         save_file({"conv_in.weight": torch.zeros(1)}, inside / WEIGHTS.replace("model", "model-1"))
         table = {key: WEIGHTS.replace("model", "model-1") for key in MAPS[name]}  # type: ignore[union-attr]
         (inside / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": table}))
-    with pytest.raises(UserError, match=r"weight_map|names the shard|lacks the shard|which .* names"):
+    with pytest.raises(
+        UserError, match=r"weight_map|names the shard|lacks the shard|which .* names"
+    ):
         ControlNet.load(inside)
 
 

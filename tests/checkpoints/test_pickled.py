@@ -27,8 +27,12 @@ def sentence(tmp_path, content) -> str:
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_weights_are_taken_out_of_a_trainers_dicts(tmp_path, wrapper):
-    assert torch.equal(read(tmp_path, {wrapper: {"a": T}, "epoch": 3, "optimizer": {"state": {0: T}}})["a"], T)
-    assert torch.equal(read(tmp_path, {"state_dict": {wrapper: {"a": torch.nn.Parameter(T)}}})["a"], T)
+    assert torch.equal(
+        read(tmp_path, {wrapper: {"a": T}, "epoch": 3, "optimizer": {"state": {0: T}}})["a"], T
+    )
+    assert torch.equal(
+        read(tmp_path, {"state_dict": {wrapper: {"a": torch.nn.Parameter(T)}}})["a"], T
+    )
 
 
 def test_a_tensor_called_like_a_wrapper_stays(tmp_path):

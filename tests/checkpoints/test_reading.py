@@ -26,7 +26,10 @@ def test_every_kind_of_file(tmp_path, suffix, nested):
         torch.save({"state_dict": STATE, "epoch": 3} if nested else STATE, path)
     state = read_state_dict(path)
     assert state.keys() == STATE.keys()
-    assert all(torch.equal(state[key], STATE[key]) and state[key].dtype == STATE[key].dtype for key in STATE)
+    assert all(
+        torch.equal(state[key], STATE[key]) and state[key].dtype == STATE[key].dtype
+        for key in STATE
+    )
 
 
 class Code:

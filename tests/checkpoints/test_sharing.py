@@ -16,7 +16,9 @@ from zeroconv.errors import UserError
 
 @pytest.fixture
 def folders(tmp_path):
-    """A whole control in `shared`, and in `own` one that differs from it in hint encoder and connections."""
+    """A whole control in `shared`, and in `own` one that differs from it in hint encoder and
+    connections.
+    """
     torch.manual_seed(0)
     control = ControlNet.from_backbone(tiny_backbone(), condition="canny")
     with torch.no_grad():
@@ -33,7 +35,10 @@ def folders(tmp_path):
 
 
 def test_only_the_difference_is_written_and_the_whole_is_read(folders):
-    sizes = {n: (folders / n / "diffusion_pytorch_model.safetensors").stat().st_size for n in ("own", "whole")}
+    sizes = {
+        n: (folders / n / "diffusion_pytorch_model.safetensors").stat().st_size
+        for n in ("own", "whole")
+    }
     assert sizes["own"] < 0.7 * sizes["whole"]
     own, whole = ControlNet.load(folders / "own"), ControlNet.load(folders / "whole")
     theirs = diffusers_state(whole)

@@ -86,7 +86,9 @@ def test_a_foreign_file_of_another_suffix_is_named_too(tmp_path, what, suffix):
     path = tmp_path / f"model{suffix}"
     path.write_bytes(FOREIGN.get(what, b"PK\x03\x04"))
     for reader in READERS.values():
-        with pytest.raises(UserError, match="zeroconv reads|is no model" if what == "zip" else what):
+        with pytest.raises(
+            UserError, match="zeroconv reads|is no model" if what == "zip" else what
+        ):
             reader(path)
 
 
@@ -145,7 +147,9 @@ def test_an_archive_that_lies_about_a_tensor_is_one_sentence(tmp_path):
     torch.save({"a": torch.ones(4)}, path)
     rewrite(
         path,
-        lambda name, content: content.replace(b"K\x04t", b"J\0\0\0\x10t").replace(b"K\x04\x85", b"J\0\0\0\x10\x85"),
+        lambda name, content: content.replace(b"K\x04t", b"J\0\0\0\x10t").replace(
+            b"K\x04\x85", b"J\0\0\0\x10\x85"
+        ),
     )
     with pytest.raises(UserError, match="damaged or no checkpoint"):
         read_state_dict(path)

@@ -75,8 +75,9 @@ def control(backbone):
 
 
 KEYS = (
-    "attention_head_dim downsample_padding freq_shift mid_block_scale_factor norm_eps norm_num_groups "
-    "layers_per_block in_channels flip_sin_to_cos act_fn use_linear_projection only_cross_attention"
+    "attention_head_dim downsample_padding freq_shift mid_block_scale_factor norm_eps "
+    "norm_num_groups layers_per_block in_channels flip_sin_to_cos act_fn use_linear_projection "
+    "only_cross_attention"
 ).split()
 
 

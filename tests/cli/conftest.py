@@ -16,7 +16,9 @@ from zeroconv.cli import app
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with base/, a pipeline of 64-pixel pictures, and canny/ and depth/, controls that are not zero."""
+    """A folder with base/, a pipeline of 64-pixel pictures, and canny/ and depth/, controls that
+    are not zero.
+    """
     from zeroconv.control import ControlNet
 
     folder = tmp_path_factory.mktemp("models")
@@ -28,7 +30,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def zeroconv() -> Callable[..., object]:
-    """Run the command line in this process: `zeroconv("info", folder)` → result with exit_code, stdout, stderr."""
+    """Run the command line in this process: `zeroconv("info", folder)` → result with exit_code,
+    stdout, stderr.
+    """
 
     def run(*words: object):
         return CliRunner().invoke(app, [str(word) for word in words])

@@ -1,4 +1,6 @@
-"""`zeroconv annotate`: a picture, a folder, a data set; parameters, formats, broken pictures, bad input."""
+"""`zeroconv annotate`: a picture, a folder, a data set; parameters, formats, broken pictures, bad
+input.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,15 @@ from zeroconv.data import open_dataset
 
 def test_one_picture(zeroconv, photo: Path, tmp_path: Path) -> None:
     result = zeroconv(
-        "annotate", "canny", photo, "--out", tmp_path / "edges.png", "--set", "low=50", "--set", "high=90"
+        "annotate",
+        "canny",
+        photo,
+        "--out",
+        tmp_path / "edges.png",
+        "--set",
+        "low=50",
+        "--set",
+        "high=90",
     )
     assert result.exit_code == 0, result.output
     drawn = np.asarray(Image.open(tmp_path / "edges.png"))
@@ -38,7 +48,9 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_a_folder_becomes_a_training_set(zeroconv, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
-    report = json.loads(zeroconv("annotate", "canny,softedge", pictures, "--out", out, "--json").stdout)
+    report = json.loads(
+        zeroconv("annotate", "canny,softedge", pictures, "--out", out, "--json").stdout
+    )
     assert (report["drawn"], report["kept"], report["broken"]) == (12, 0, {})
     assert (out / "images/deep/03.jpg").read_bytes() == (pictures / "deep/03.jpg").read_bytes()
     for condition in ("canny", "softedge"):
@@ -46,23 +58,35 @@ def test_a_folder_becomes_a_training_set(zeroconv, pictures: Path, tmp_path: Pat
         assert example.text == ("caption 6",) and example.key == "images/06.jpg"
         assert example.hint.tobytes() == annotate(condition, example.image).tobytes()
 
-    again = json.loads(zeroconv("annotate", "canny,softedge", pictures, "--out", out, "--json").stdout)
+    again = json.loads(
+        zeroconv("annotate", "canny,softedge", pictures, "--out", out, "--json").stdout
+    )
     assert (again["drawn"], again["kept"]) == (0, 12)
     (out / "canny/04.png").unlink()
     Image.new("RGB", (40, 30), "red").save(pictures / "06.jpg")
-    third = json.loads(zeroconv("annotate", "canny,softedge", pictures, "--out", out, "--json").stdout)
+    third = json.loads(
+        zeroconv("annotate", "canny,softedge", pictures, "--out", out, "--json").stdout
+    )
     assert (third["drawn"], third["kept"]) == (2, 10)
-    assert (out / "canny/04.png").is_file() and not np.asarray(Image.open(out / "canny/06.png")).any()
+    assert (out / "canny/04.png").is_file() and not np.asarray(
+        Image.open(out / "canny/06.png")
+    ).any()
 
 
 def test_other_parameters_draw_anew(zeroconv, pictures: Path, tmp_path: Path) -> None:
     arguments = ("annotate", "canny", pictures, "--out", tmp_path / "set", "--json", "--workers", 1)
     assert json.loads(zeroconv(*arguments).stdout)["drawn"] == 12
-    assert json.loads(zeroconv(*arguments, "--set", "low=1", "--set", "high=2").stdout)["drawn"] == 12
-    assert json.loads(zeroconv(*arguments, "--set", "low=1", "--set", "high=2").stdout)["drawn"] == 0
+    assert (
+        json.loads(zeroconv(*arguments, "--set", "low=1", "--set", "high=2").stdout)["drawn"] == 12
+    )
+    assert (
+        json.loads(zeroconv(*arguments, "--set", "low=1", "--set", "high=2").stdout)["drawn"] == 0
+    )
 
 
-def test_a_broken_picture_is_listed_and_the_rest_is_done(zeroconv, pictures: Path, tmp_path: Path) -> None:
+def test_a_broken_picture_is_listed_and_the_rest_is_done(
+    zeroconv, pictures: Path, tmp_path: Path
+) -> None:
     (pictures / "05b.png").write_bytes(b"this is no picture")
     result = zeroconv("annotate", "canny", pictures, "--out", tmp_path / "set")
     assert result.exit_code == 3 and "05b.png" in result.stderr
@@ -100,7 +124,12 @@ def test_scenes_bring_exact_maps_and_joints(zeroconv, tmp_path: Path) -> None:
         mine, theirs = (open_dataset(s, condition=condition, size=64)[1] for s in (str(out), spec))
         assert mine.hint.tobytes() == theirs.hint.tobytes() and mine.caption == theirs.caption
     people = open_dataset(out, condition="pose")[1].people
-    assert np.abs(people[0][:, :2] - open_dataset(spec, condition="pose", size=64)[1].people[0][:, :2]).max() < 0.01
+    assert (
+        np.abs(
+            people[0][:, :2] - open_dataset(spec, condition="pose", size=64)[1].people[0][:, :2]
+        ).max()
+        < 0.01
+    )
 
 
 def test_two_pictures_for_one_hint_are_refused(zeroconv, tmp_path: Path) -> None:
@@ -129,7 +158,9 @@ def test_bad_input_gets_one_sentence(zeroconv, tmp_path: Path, arguments, said: 
     assert result.exit_code == 2 and said in result.stderr and len(result.stderr.splitlines()) == 1
 
 
-def test_what_no_network_reads_is_told_with_the_way_to_mend_it(zeroconv, photo: Path, tmp_path: Path) -> None:
+def test_what_no_network_reads_is_told_with_the_way_to_mend_it(
+    zeroconv, photo: Path, tmp_path: Path
+) -> None:
     result = zeroconv("annotate", "depth", photo, "--out", tmp_path / "d.png")
     assert result.exit_code == 2 and "--backend" in result.stderr and "Apache-2.0" in result.stderr
     listed = json.loads(zeroconv("annotators", "--json").stdout)

@@ -72,7 +72,9 @@ def state(folder: Path) -> dict[str, object]:
         ("canny .eslintrc.json --out out.png", "no picture, or damaged"),
     ],
 )
-def test_annotate_refuses_and_changes_nothing(zeroconv, room: Path, monkeypatch, words: str, said: str) -> None:
+def test_annotate_refuses_and_changes_nothing(
+    zeroconv, room: Path, monkeypatch, words: str, said: str
+) -> None:
     monkeypatch.chdir(room)
     before = state(room)
     result = zeroconv("annotate", *words.split())
@@ -92,7 +94,9 @@ def test_annotate_draws_its_own_file_again(zeroconv, room: Path, name: str) -> N
 
 def test_annotate_keeps_the_shards_that_it_reads(zeroconv, room: Path) -> None:
     out = room / "one"
-    assert zeroconv("annotate", "canny", room / "pics", "--out", out, "--format", "tar").exit_code == 0
+    assert (
+        zeroconv("annotate", "canny", room / "pics", "--out", out, "--format", "tar").exit_code == 0
+    )
     before = state(room)
     for target in (out, out / "data"):
         result = zeroconv("annotate", "tile", out / "data", "--out", target, "--format", "tar")
@@ -122,7 +126,9 @@ def test_annotate_tells_what_it_passes_over(zeroconv, room: Path) -> None:
     result = zeroconv("annotate", "canny", room / "pics", "--out", room / "out")
     assert result.exit_code == 0
     assert (
-        "note: passed over" in result.stderr and "1 .heic" in result.stderr and "d.png (a pipe (FIFO))" in result.stderr
+        "note: passed over" in result.stderr
+        and "1 .heic" in result.stderr
+        and "d.png (a pipe (FIFO))" in result.stderr
     )
 
 
@@ -137,4 +143,6 @@ def test_annotate_writes_nothing_outside_for_a_tar_of_evil_names(zeroconv, room:
     result = zeroconv("annotate", "canny", room / "evil.tar", "--out", room / "out" / "set")
     assert result.exit_code == 0, result.stderr
     assert before.items() <= state(room).items()
-    assert {path for path in state(room) if path not in before and not path.startswith("out")} == set()
+    assert {
+        path for path in state(room) if path not in before and not path.startswith("out")
+    } == set()

@@ -1,4 +1,6 @@
-"""The user's mistakes: one clear sentence on stderr and exit code 2, no traceback, no file left behind."""
+"""The user's mistakes: one clear sentence on stderr and exit code 2, no traceback, no file left
+behind.
+"""
 
 from __future__ import annotations
 
@@ -45,13 +47,17 @@ def generate(refused, models: Path, tmp_path: Path):
 
 
 def test_a_missing_picture(generate, models: Path) -> None:
-    assert "there is no picture at nowhere.png" in generate("--control", f"{models / 'canny'}=nowhere.png")
+    assert "there is no picture at nowhere.png" in generate(
+        "--control", f"{models / 'canny'}=nowhere.png"
+    )
 
 
 @pytest.mark.parametrize("broken", [b"no picture at all", b""])
 def test_a_broken_picture(generate, models: Path, tmp_path: Path, broken: bytes) -> None:
     (tmp_path / "hint.png").write_bytes(broken)
-    assert "cannot be read as a picture" in generate("--control", f"{models / 'canny'}={tmp_path / 'hint.png'}")
+    assert "cannot be read as a picture" in generate(
+        "--control", f"{models / 'canny'}={tmp_path / 'hint.png'}"
+    )
 
 
 def test_a_picture_cut_short(generate, models: Path, photo: Path) -> None:
@@ -94,14 +100,23 @@ class Bomb:
 
 @pytest.mark.parametrize("suffix", [".pth", ".ckpt", ".bin"])
 @pytest.mark.parametrize("role", ["base", "control", "info", "convert"])
-def test_a_pickle_with_code_in_it_is_never_run(refused, models, photo, tmp_path: Path, suffix: str, role: str) -> None:
+def test_a_pickle_with_code_in_it_is_never_run(
+    refused, models, photo, tmp_path: Path, suffix: str, role: str
+) -> None:
     bomb = tmp_path / f"bomb{suffix}"
     bomb.write_bytes(pickle.dumps({"state_dict": Bomb(tmp_path / "boom.txt")}))
     torch.save({"state_dict": Bomb(tmp_path / "boom.txt")}, tmp_path / f"zip{suffix}")
     for path in (bomb, tmp_path / f"zip{suffix}"):
         words = {
             "base": ("generate", "a ball", "--base", path),
-            "control": ("generate", "a ball", "--base", models / "base", "--control", f"{path}={photo}"),
+            "control": (
+                "generate",
+                "a ball",
+                "--base",
+                models / "base",
+                "--control",
+                f"{path}={photo}",
+            ),
             "info": ("info", path),
             "convert": ("convert", path, tmp_path / "converted"),
         }[role]
@@ -121,7 +136,9 @@ def test_a_folder_that_is_no_model(refused, tmp_path: Path, content: str | None)
     assert "is no model" in refused("info", folder)
 
 
-def test_a_control_given_as_base_and_the_reverse(refused, generate, models: Path, photo: Path) -> None:
+def test_a_control_given_as_base_and_the_reverse(
+    refused, generate, models: Path, photo: Path
+) -> None:
     assert "not a whole model" in refused("generate", "a ball", "--base", models / "canny")
     assert str(models / "base") in generate("--control", f"{models / 'base'}={photo}")
 
@@ -160,7 +177,9 @@ def test_numbers_that_make_no_sense(generate, option: str, value: object) -> Non
     assert str(value) in generate(option, value)
 
 
-@pytest.mark.parametrize(("option", "value"), [("--start", 0.9), ("--end", -0.1), ("--scale", "nan")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("--start", 0.9), ("--end", -0.1), ("--scale", "nan")]
+)
 def test_windows_and_weights_that_make_no_sense(
     generate, models: Path, photo: Path, option: str, value: object
 ) -> None:
@@ -184,7 +203,9 @@ def test_bad_input_of_annotate(refused, photo: Path, tmp_path: Path) -> None:
     assert "sparkle" in refused("annotate", "canny", photo, "--out", out, "--set", "sparkle=3")
     assert "JPEG" in refused("annotate", "canny", photo, "--out", tmp_path / "edges.jpg")
     (tmp_path / "empty").mkdir()
-    assert "holds no pictures" in refused("annotate", "canny", tmp_path / "empty", "--out", tmp_path / "hints")
+    assert "holds no pictures" in refused(
+        "annotate", "canny", tmp_path / "empty", "--out", tmp_path / "hints"
+    )
 
 
 def test_bad_input_of_playroom(refused, tmp_path: Path) -> None:
@@ -192,14 +213,29 @@ def test_bad_input_of_playroom(refused, tmp_path: Path) -> None:
     assert "unknown split 'exam'" in refused("playroom", "render", out, "--split", "exam")
     assert "no map 'smell'" in refused("playroom", "render", out, "--maps", "smell")
     assert "100" in refused("playroom", "render", out, "--size", 100)
-    assert "coffee" in refused("playroom", "train-base", out, "--stickers", tmp_path, "--stage", "coffee")
+    assert "coffee" in refused(
+        "playroom", "train-base", out, "--stickers", tmp_path, "--stage", "coffee"
+    )
 
 
-def test_a_hint_of_another_size_is_resized_and_said_so(zeroconv, models: Path, tmp_path: Path) -> None:
+def test_a_hint_of_another_size_is_resized_and_said_so(
+    zeroconv, models: Path, tmp_path: Path
+) -> None:
     Image.new("RGB", (50, 40), "white").save(tmp_path / "small.png")
     out = tmp_path / "ball.png"
     control = f"{models / 'canny'}={tmp_path / 'small.png'}"
-    result = zeroconv("generate", "a ball", "--base", models / "base", "--steps", 2, "--control", control, "--out", out)
+    result = zeroconv(
+        "generate",
+        "a ball",
+        "--base",
+        models / "base",
+        "--steps",
+        2,
+        "--control",
+        control,
+        "--out",
+        out,
+    )
     assert result.exit_code == 0, result.output
     assert out.is_file()
     assert result.stderr.startswith("note: ")

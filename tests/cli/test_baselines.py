@@ -1,4 +1,6 @@
-"""A saved rival on the command line: drawn with, described, refused where it cannot do what is asked."""
+"""A saved rival on the command line: drawn with, described, refused where it cannot do what is
+asked.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +23,22 @@ def side(models: Path, tmp_path: Path) -> Path:
     return tmp_path / "side"
 
 
-def test_it_draws_like_a_control(zeroconv, models: Path, photo: Path, side: Path, tmp_path: Path) -> None:
+def test_it_draws_like_a_control(
+    zeroconv, models: Path, photo: Path, side: Path, tmp_path: Path
+) -> None:
     words = ("generate", "a ball", "--base", models / "base", "--steps", 2, "--guidance", "cond")
     for name, control in (("with", ("--control", f"{side}:{photo}")), ("without", ())):
-        result = zeroconv(*words, *control, "--width", 64, "--height", 64, "--out", tmp_path / f"{name}.png")
+        result = zeroconv(
+            *words, *control, "--width", 64, "--height", 64, "--out", tmp_path / f"{name}.png"
+        )
         assert result.exit_code == 0, result.output
     made, plain = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("with", "without"))
     assert (made != plain).any()
 
 
-def test_what_it_cannot_do_is_one_line(zeroconv, models: Path, photo: Path, side: Path, tmp_path: Path) -> None:
+def test_what_it_cannot_do_is_one_line(
+    zeroconv, models: Path, photo: Path, side: Path, tmp_path: Path
+) -> None:
     words = (
         "generate",
         "a ball",

@@ -125,7 +125,11 @@ CASES = [
     for words, command, param in parameters()
     for kind in [kind_of(command, param.name)]
     if kind is not bool
-    for value in ({int: WHOLE, float: NUMBER}.get(kind) or VALUES[words[-1]].get(param.name, ["untabled"]) or [])
+    for value in (
+        {int: WHOLE, float: NUMBER}.get(kind)
+        or VALUES[words[-1]].get(param.name, ["untabled"])
+        or []
+    )
 ]
 
 
@@ -141,7 +145,12 @@ def test_every_option_is_in_the_table_and_every_number_has_bounds() -> None:
 @pytest.fixture
 def sound(models: Path, photo: Path, tmp_path: Path) -> dict[str, dict[str, object]]:
     """Words with which each command would work, by the parameter's name."""
-    recipe = {"out": str(tmp_path / "run"), "base": str(models / "base"), "data": {}, "training": {}}
+    recipe = {
+        "out": str(tmp_path / "run"),
+        "base": str(models / "base"),
+        "data": {},
+        "training": {},
+    }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     few = {"base": models / "base", "steps": 1}
     return {

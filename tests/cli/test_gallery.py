@@ -21,8 +21,18 @@ def rows(models: Path) -> list[gallery.Row]:
     backbone = load_backbone(models / "base")
     rows = [*gallery.scene_rows(64), *gallery.sticker_rows(64, 2), *gallery.photo_rows(64)]
     control = ControlNet.load(models / "canny", backbone=backbone)
-    controls = {row.condition: control for row in rows}  # one network for all: what it draws does not matter here
-    gallery.draw(rows, backbone, controls, steps=1, cfg=4.0, guidance="cond", seeds=range(2), say=lambda line: None)
+    # one network for all: what it draws does not matter here
+    controls = {row.condition: control for row in rows}
+    gallery.draw(
+        rows,
+        backbone,
+        controls,
+        steps=1,
+        cfg=4.0,
+        guidance="cond",
+        seeds=range(2),
+        say=lambda line: None,
+    )
     return rows
 
 
@@ -34,13 +44,17 @@ def test_every_section_is_there_and_every_row_is_full(rows: list[gallery.Row]) -
         assert row.hint.size == row.original.size == (64, 64)
         assert np.asarray(row.hint).any(), "a hint that shows nothing"
         assert (np.asarray(row.images[0]) != np.asarray(row.images[1])).any()
-        assert (np.asarray(row.images[0]) != np.asarray(row.without)).any(), "control changes nothing"
+        assert (np.asarray(row.images[0]) != np.asarray(row.without)).any(), (
+            "control changes nothing"
+        )
 
 
 def test_stickers_are_of_held_out_concepts(rows: list[gallery.Row]) -> None:
     from zeroconv.playroom import stickers
 
-    trained = {record.concept for record in stickers.load_stickers(stickers.sample_folder(), "train")}
+    trained = {
+        record.concept for record in stickers.load_stickers(stickers.sample_folder(), "train")
+    }
     tested = stickers.load_stickers(stickers.sample_folder(), "test")
     assert not trained & {record.concept for record in tested}
     prompts = {record.text for record in tested}
@@ -66,7 +80,9 @@ def test_the_page_shows_every_picture_and_prompt(rows: list[gallery.Row], tmp_pa
     assert len(re.findall("<img", again.read_text())) == 5
 
 
-def test_a_folder_with_something_else_in_it_is_left_alone(rows: list[gallery.Row], tmp_path: Path) -> None:
+def test_a_folder_with_something_else_in_it_is_left_alone(
+    rows: list[gallery.Row], tmp_path: Path
+) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match=r"holds thesis\.txt"):
         gallery.write(rows, tmp_path, "")

@@ -32,7 +32,9 @@ def refused(result, *parts: str) -> None:
 
 @pytest.mark.parametrize("role", ["hint", "drawn", "mask"])
 @pytest.mark.parametrize("way", ["itself", "link", "numbered"])
-def test_generate_refuses_to_write_over_its_input(generate, models, photo, tmp_path, role, way) -> None:
+def test_generate_refuses_to_write_over_its_input(
+    generate, models, photo, tmp_path, role, way
+) -> None:
     out = tmp_path / "photo.png"
     if way == "link":
         (tmp_path / "link.png").symlink_to(photo)
@@ -70,7 +72,9 @@ def test_generate_replaces_its_own_pictures_and_nobody_else_s(generate, tmp_path
         ("x" * 300 + ".png", "the name is too long"),
     ],
 )
-def test_generate_tries_its_output_before_any_work(generate, tmp_path, where, sentence, monkeypatch) -> None:
+def test_generate_tries_its_output_before_any_work(
+    generate, tmp_path, where, sentence, monkeypatch
+) -> None:
     (tmp_path / "file.txt").write_text("x")
     (tmp_path / "no" / "such").mkdir(parents=True)
     (tmp_path / "no" / "such" / "file.txt").write_text("x")
@@ -78,7 +82,9 @@ def test_generate_tries_its_output_before_any_work(generate, tmp_path, where, se
     refused(generate("a ball", "--out", tmp_path / where), sentence)
 
 
-def test_what_is_done_is_saved_and_told_when_the_rest_fails(generate, tmp_path, monkeypatch) -> None:
+def test_what_is_done_is_saved_and_told_when_the_rest_fails(
+    generate, tmp_path, monkeypatch
+) -> None:
     from zeroconv.generation import metadata
 
     save, saved = metadata.save_picture, []
@@ -107,7 +113,9 @@ def test_what_is_done_is_saved_and_told_when_the_rest_fails(generate, tmp_path, 
 def test_generate_keeps_what_is_done_when_it_is_stopped(models, tmp_path, number, code) -> None:
     words = ["--base", models / "base", "--steps", 1, "--count", 5000, "--out", tmp_path / "many"]
     command = [sys.executable, "-m", "zeroconv.cli", "generate", "a ball", *map(str, words)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ})
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}
+    )
     first = process.stdout.readline().decode().strip()
     assert read_info(first)["prompt"] == "a ball"  # written when it was done, not at the end
     process.send_signal(number)
@@ -116,7 +124,9 @@ def test_generate_keeps_what_is_done_when_it_is_stopped(models, tmp_path, number
     assert process.returncode == code
     assert "Traceback" not in err.decode()
     assert f"note: {len(told)} of 5000 pictures are done" in err.decode()
-    assert sorted(path.name for path in (tmp_path / "many").iterdir()) == [Path(path).name for path in told]
+    assert sorted(path.name for path in (tmp_path / "many").iterdir()) == [
+        Path(path).name for path in told
+    ]
 
 
 def test_a_prompt_that_is_cut_is_told(generate, tmp_path) -> None:
@@ -133,12 +143,21 @@ def test_a_prompt_that_is_no_text_is_refused(generate, tmp_path, prompt) -> None
 
 
 def test_what_belongs_to_a_control_is_refused_without_one(generate, tmp_path) -> None:
-    for option, value in (("--scale", 0.5), ("--start", 0.1), ("--mode", "prompt"), ("--mask", "x.png")):
+    for option, value in (
+        ("--scale", 0.5),
+        ("--start", 0.1),
+        ("--mode", "prompt"),
+        ("--mask", "x.png"),
+    ):
         refused(generate("a ball", option, value, "--out", tmp_path / "a.png"), option, "--control")
 
 
-def test_hints_too_large_to_be_kept_are_told(generate, models, photo, tmp_path, monkeypatch) -> None:
+def test_hints_too_large_to_be_kept_are_told(
+    generate, models, photo, tmp_path, monkeypatch
+) -> None:
     monkeypatch.setattr("zeroconv.generation.metadata.MOST_TEXT", 10)
-    result = generate("a ball", "--control", f"{models / 'canny'}:{photo}", "--out", tmp_path / "a.png")
+    result = generate(
+        "a ball", "--control", f"{models / 'canny'}:{photo}", "--out", tmp_path / "a.png"
+    )
     assert "too large to be kept" in result.stderr
     assert read_info(tmp_path / "a.png")["hints"] == []

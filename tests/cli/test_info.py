@@ -7,7 +7,9 @@ from zeroconv.cli.info import _licence
 
 
 def test_a_control_says_what_it_is(zeroconv, models: Path) -> None:
-    (models / "canny" / "README.md").write_text("# A tiny control\n\nLicence: MIT, made for tests.\n")
+    (models / "canny" / "README.md").write_text(
+        "# A tiny control\n\nLicence: MIT, made for tests.\n"
+    )
     report = json.loads(zeroconv("info", models / "canny", "--json").stdout)
     assert report["kind"] == "control"
     assert report["condition"] == "canny"
@@ -21,7 +23,10 @@ def test_a_control_says_what_it_is(zeroconv, models: Path) -> None:
 def test_the_licence_is_read_off_a_card_as_people_write_them() -> None:
     assert _licence("# X\n- **Licence:** MIT\n") == "MIT"
     assert _licence("license: apache-2.0\n") == "apache-2.0"
-    assert _licence("# X\n\n## Licences\n\nMIT, of\nthis project.\n\nArt: CC-BY.\n") == "MIT, of this project."
+    assert (
+        _licence("# X\n\n## Licences\n\nMIT, of\nthis project.\n\nArt: CC-BY.\n")
+        == "MIT, of this project."
+    )
     assert _licence("# X\nno word of it") is None
 
 
@@ -44,7 +49,12 @@ def test_a_person_gets_a_table(zeroconv, models: Path) -> None:
 def test_conversion_there_and_back_is_exact(zeroconv, models: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    assert zeroconv("convert", models / "canny", tmp_path / "one.safetensors", "--to", "original").exit_code == 0
+    assert (
+        zeroconv(
+            "convert", models / "canny", tmp_path / "one.safetensors", "--to", "original"
+        ).exit_code
+        == 0
+    )
     assert zeroconv("convert", tmp_path / "one.safetensors", tmp_path / "back").exit_code == 0
     name = "diffusion_pytorch_model.safetensors"
     before, after = load_file(models / "canny" / name), load_file(tmp_path / "back" / name)
@@ -56,7 +66,11 @@ def test_conversion_there_and_back_is_exact(zeroconv, models: Path, tmp_path: Pa
 
 def test_a_condition_says_what_it_is_and_under_which_licence(zeroconv) -> None:
     report = json.loads(zeroconv("info", "softedge_hed", "--json").stdout)
-    assert (report["name"], report["kind"], report["without_weights"]) == ("softedge", "condition", True)
+    assert (report["name"], report["kind"], report["without_weights"]) == (
+        "softedge",
+        "condition",
+        True,
+    )
     assert "MIT" in report["networks"]["hed"]
     assert json.loads(zeroconv("info", "posenet", "--json").stdout)["name"] == "pose"
     shown = zeroconv("info", "depth")

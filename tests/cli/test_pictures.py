@@ -54,7 +54,9 @@ def test_hints_on_the_command_line_have_their_alpha(sampled, tmp_path: Path) -> 
         _, hint, said = sampled("canny", tmp_path / "line.png")
         assert np.array_equal(np.asarray(hint.convert("L")) > 127, LINE)
         assert ("dark lines on transparent ground" in said) == (colour == BLACK)
-    holed = np.dstack([np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3)), 255 * ~LINE]).astype(np.uint8)
+    holed = np.dstack(
+        [np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3)), 255 * ~LINE]
+    ).astype(np.uint8)
     Image.fromarray(holed).save(tmp_path / "holed.png")
     _, hint, _ = sampled("inpaint", tmp_path / "holed.png")
     assert hint.mode == "RGBA" and np.array_equal(np.asarray(hint)[..., 3] == 0, LINE)
@@ -71,7 +73,11 @@ def test_a_depth_map_on_the_command_line_keeps_16_bits(sampled, tmp_path: Path) 
 
 def test_a_painted_mask_on_the_command_line(sampled, tmp_path: Path) -> None:
     Image.new("L", (SIZE, SIZE)).save(tmp_path / "hint.png")
-    for mask in (Image.fromarray(layer(LINE, BLACK)), Image.fromarray(layer(LINE, WHITE)), Image.fromarray(LINE)):
+    for mask in (
+        Image.fromarray(layer(LINE, BLACK)),
+        Image.fromarray(layer(LINE, WHITE)),
+        Image.fromarray(LINE),
+    ):
         mask.save(tmp_path / "mask.png")
         control, _, _ = sampled("canny", tmp_path / "hint.png", "--mask", tmp_path / "mask.png")
         assert np.array_equal(mask_tensor(control.mask, (SIZE, SIZE))[0, 0].numpy(), LINE)
@@ -80,7 +86,11 @@ def test_a_painted_mask_on_the_command_line(sampled, tmp_path: Path) -> None:
 def test_a_bomb_is_too_large_and_not_damaged(zeroconv, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(bomb(20_000, 20_000))
     result = zeroconv("annotate", "canny", tmp_path / "a.png", "--out", tmp_path / "b.png")
-    assert result.exit_code == 2 and "too large" in result.stderr and "ZEROCONV_MAX_PIXELS" in result.stderr
+    assert (
+        result.exit_code == 2
+        and "too large" in result.stderr
+        and "ZEROCONV_MAX_PIXELS" in result.stderr
+    )
     assert len(result.stderr.strip().splitlines()) == 1 and not (tmp_path / "b.png").exists()
 
 
@@ -89,7 +99,9 @@ def test_notes_of_a_folder_are_said_once(zeroconv, tmp_path: Path) -> None:
     for i in range(5):
         frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
         frames[0].save(tmp_path / "in" / f"{i}.webp", save_all=True, append_images=frames[1:])
-    result = zeroconv("annotate", "blur", tmp_path / "in", "--out", tmp_path / "out", "--workers", 1)
+    result = zeroconv(
+        "annotate", "blur", tmp_path / "in", "--out", tmp_path / "out", "--workers", 1
+    )
     assert result.exit_code == 0, result.output
     assert result.stderr.count("animation") <= 1
 
@@ -103,4 +115,6 @@ def test_hints_of_any_mode_are_stored_and_read_again(mode: str, tmp_path: Path) 
     }.get(mode) or Image.fromarray((grey * 255).astype(np.uint8)).convert(mode)
     save_picture(Image.new("RGB", (8, 8)), tmp_path / "a.png", {"prompt": "x"}, [image])
     (found,) = read_info(tmp_path / "a.png")["hints"]
-    assert np.array_equal(np.asarray(open_hint(found, "tile")), np.asarray(open_hint(image, "tile")))
+    assert np.array_equal(
+        np.asarray(open_hint(found, "tile")), np.asarray(open_hint(image, "tile"))
+    )

@@ -15,15 +15,31 @@ from zeroconv.data import open_dataset
 
 def test_scenes_become_an_imagefolder_with_exact_maps(zeroconv, tmp_path: Path) -> None:
     kinds = "depth,normal,segmentation,instances,outline,keypoints"
-    words = ("playroom", "render", tmp_path, "--count", 2, "--split", "test", "--first", 3, "--size", 64)
+    words = (
+        "playroom",
+        "render",
+        tmp_path,
+        "--count",
+        2,
+        "--split",
+        "test",
+        "--first",
+        3,
+        "--size",
+        64,
+    )
     result = zeroconv(*words, "--maps", kinds)
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text().splitlines()]
     scene = playroom.render(playroom.split_seeds("test", 1, start=3)[0], size=64)
     assert lines[0]["text"] == scene.caption
     assert lines[0]["seed"] == scene.seed
-    opened = {kind: np.asarray(Image.open(tmp_path / lines[0][kind])) for kind in kinds.split(",")[:-1]}
-    assert (np.asarray(Image.open(tmp_path / lines[0]["file_name"])) == np.asarray(scene.image)).all()
+    opened = {
+        kind: np.asarray(Image.open(tmp_path / lines[0][kind])) for kind in kinds.split(",")[:-1]
+    }
+    assert (
+        np.asarray(Image.open(tmp_path / lines[0]["file_name"])) == np.asarray(scene.image)
+    ).all()
     assert (opened["depth"] == maps.depth_to_hint(scene.depth)).all()
     assert (opened["segmentation"] == scene.segmentation).all()
     assert (opened["instances"] == scene.instances).all()
@@ -36,7 +52,12 @@ def test_scenes_become_an_imagefolder_with_exact_maps(zeroconv, tmp_path: Path) 
 
 
 def test_such_a_folder_can_be_trained_on(zeroconv, tmp_path: Path) -> None:
-    assert zeroconv("playroom", "render", tmp_path, "--count", 3, "--size", 64, "--maps", "none").exit_code == 0
+    assert (
+        zeroconv(
+            "playroom", "render", tmp_path, "--count", 3, "--size", 64, "--maps", "none"
+        ).exit_code
+        == 0
+    )
     examples = open_dataset(str(tmp_path), condition="canny")
     assert len(examples) == 3
     assert examples[0].image.size == (64, 64)
@@ -45,7 +66,17 @@ def test_such_a_folder_can_be_trained_on(zeroconv, tmp_path: Path) -> None:
 
 def test_help_and_version_name_every_command(zeroconv) -> None:
     text = zeroconv("--help").stdout
-    for command in ("generate", "annotate", "train", "cache", "evaluate", "info", "convert", "demo", "playroom"):
+    for command in (
+        "generate",
+        "annotate",
+        "train",
+        "cache",
+        "evaluate",
+        "info",
+        "convert",
+        "demo",
+        "playroom",
+    ):
         assert command in text
     text = zeroconv("playroom", "--help").stdout
     for command in ("render", "stickers", "fill50k", "train-base"):
@@ -66,7 +97,11 @@ def test_circles_become_the_tutorials_folder(zeroconv, tmp_path: Path) -> None:
 
 
 def test_launchers_of_many_processes_find_the_commands() -> None:
-    done = subprocess.run([sys.executable, "-m", "zeroconv.cli", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "zeroconv.cli", "--help"], capture_output=True, text=True, check=True
+    )
     assert "train" in done.stdout
-    wrong = subprocess.run([sys.executable, "-m", "zeroconv.cli", "train", "nowhere.yaml"], capture_output=True)
+    wrong = subprocess.run(
+        [sys.executable, "-m", "zeroconv.cli", "train", "nowhere.yaml"], capture_output=True
+    )
     assert wrong.returncode == 2

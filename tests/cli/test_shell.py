@@ -105,7 +105,9 @@ def ended(process: subprocess.Popen) -> tuple[int, str, str]:
     return process.returncode, (out or b"").decode(errors="surrogateescape"), err.decode()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_stopped_command_clears_away_and_says_so_by_its_code(start, number, code) -> None:
     process = start("wait")
     assert process.stdout.readline() == b"ready\n"
@@ -154,7 +156,9 @@ def test_closed_streams_harm_nobody(start, tmp_path) -> None:
     assert (tmp_path / "done").read_text() == "done"  # what was printed is not in the file
 
 
-@pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}])
+@pytest.mark.parametrize(
+    "locale", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}]
+)
 def test_no_locale_makes_a_traceback(start, locale) -> None:
     code, out, err = ended(start("speak", "größer ≤ 日本", **locale))
     assert (code, err) == (0, "")
@@ -253,7 +257,11 @@ def test_ctrl_c_at_the_terminal_gives_one_line_though_processes_work(tmp_path) -
 
 
 def test_a_dash_is_no_path(start) -> None:
-    for words in (("where", "--path", "-"), ("where", "--path=-"), ("where", "--path=x", "--more=-")):
+    for words in (
+        ("where", "--path", "-"),
+        ("where", "--path=-"),
+        ("where", "--path=x", "--more=-"),
+    ):
         code, out, err = ended(start(*words))
         assert (code, out) == (2, "")
         assert "stands for no file here" in err and len(err.splitlines()) == 1

@@ -18,19 +18,35 @@ def recipe(models: Path, tmp_path: Path) -> Path:
         "out": str(tmp_path / "run"),
         "device": "cpu",
         "control": {"hint_widths": [4, 8, 8, 16]},
-        "data": {"train": "stickers?limit=24", "condition": "canny", "workers": 1, "cache": str(tmp_path / "cache")},
+        "data": {
+            "train": "stickers?limit=24",
+            "condition": "canny",
+            "workers": 1,
+            "cache": str(tmp_path / "cache"),
+        },
         "training": {"steps": 2, "batch_size": 2, "validate_every": 0, "sample_count": 0},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
     return tmp_path / "recipe.yaml"
 
 
-def test_a_trained_control_makes_pictures(zeroconv, recipe: Path, models: Path, photo: Path, tmp_path: Path) -> None:
+def test_a_trained_control_makes_pictures(
+    zeroconv, recipe: Path, models: Path, photo: Path, tmp_path: Path
+) -> None:
     result = zeroconv("train", recipe, "--set", "training.steps=1")
     assert result.exit_code == 0, result.output
     control = tmp_path / "run" / "control"
     assert (control / "config.json").is_file()
-    words = ("generate", "a cat", "--base", models / "base", "--steps", 1, "--control", f"{control}:{photo}")
+    words = (
+        "generate",
+        "a cat",
+        "--base",
+        models / "base",
+        "--steps",
+        1,
+        "--control",
+        f"{control}:{photo}",
+    )
     result = zeroconv(*words, "--out", tmp_path / "cat.png")
     assert result.exit_code == 0, result.output
     result = zeroconv("train", recipe, "--no-resume")
@@ -38,16 +54,30 @@ def test_a_trained_control_makes_pictures(zeroconv, recipe: Path, models: Path, 
     assert "holds a run already" in result.stderr
 
 
-def test_a_full_disk_is_one_line_and_nothing_is_lost(zeroconv, recipe: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_nothing_is_lost(
+    zeroconv, recipe: Path, tmp_path: Path
+) -> None:
     out, weights = tmp_path / "run", "control/diffusion_pytorch_model.safetensors"
-    words = ("train", recipe, "--set", "training.checkpoint_every=1", "--set", "training.threads=1", "--set")
+    words = (
+        "train",
+        recipe,
+        "--set",
+        "training.checkpoint_every=1",
+        "--set",
+        "training.threads=1",
+        "--set",
+    )
     assert zeroconv(*words, f"out={tmp_path / 'straight'}").exit_code == 0
 
     def stops(place: str) -> str:
         result = zeroconv(*words, f"out={out}")
         assert result.exit_code == 2, result.output
         (line,) = (line for line in result.stderr.splitlines() if not line.startswith("note:"))
-        assert line.startswith("zeroconv: ") and "No space left on device" in line and "make room" in line, place
+        assert (
+            line.startswith("zeroconv: ")
+            and "No space left on device" in line
+            and "make room" in line
+        ), place
         return line
 
     with full_disk("writing.pt"):
@@ -70,13 +100,26 @@ def test_a_base_with_a_trained_decoder_is_used_like_any(
 ) -> None:
     """Trained, drawn with and measured, all by words; the control alone does not draw the same."""
     changes = ["control.unlock_decoder=true", "training.learning_rate=1e-3", "training.ema_decay=0"]
-    changes += [] if base == "tiny" else ["base=playroom", "data.size=64", "control.hint_widths=[8, 16, 48, 128]"]
+    changes += (
+        []
+        if base == "tiny"
+        else ["base=playroom", "data.size=64", "control.hint_widths=[8, 16, 48, 128]"]
+    )
     result = zeroconv("train", recipe, *(word for change in changes for word in ("--set", change)))
     assert result.exit_code == 0, result.output
     run = tmp_path / "run"
     locked = yaml.safe_load(recipe.read_text())["base"] if base == "tiny" else "playroom"
     for name, model in (("new.png", run / "base"), ("old.png", locked)):
-        words = ("generate", "a cat", "--base", model, "--steps", 2, "--control", f"{run / 'control'}:{photo}")
+        words = (
+            "generate",
+            "a cat",
+            "--base",
+            model,
+            "--steps",
+            2,
+            "--control",
+            f"{run / 'control'}:{photo}",
+        )
         result = zeroconv(*words, "--out", tmp_path / name)
         assert result.exit_code == 0, result.output
     new, old = (np.asarray(Image.open(tmp_path / name)) for name in ("new.png", "old.png"))
@@ -85,11 +128,17 @@ def test_a_base_with_a_trained_decoder_is_used_like_any(
     result = zeroconv(*measure, "--json", tmp_path / "report.json")
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "report.json").read_text())
-    assert 0 <= report["metrics"]["f1_1px"]["own"]["mean"] <= 1 and str(run / "base") in json.dumps(report)
-    assert json.loads(zeroconv("info", run / "control", "--json").stdout)["base"] == str(run / "base")
+    assert 0 <= report["metrics"]["f1_1px"]["own"]["mean"] <= 1 and str(run / "base") in json.dumps(
+        report
+    )
+    assert json.loads(zeroconv("info", run / "control", "--json").stdout)["base"] == str(
+        run / "base"
+    )
 
 
-def test_a_cache_is_filled_ahead_in_parts(zeroconv, recipe: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_cache_is_filled_ahead_in_parts(
+    zeroconv, recipe: Path, tmp_path: Path, monkeypatch
+) -> None:
     from zeroconv.data.cache import fill as cache
 
     monkeypatch.setattr(cache, "SHARD", 4)
@@ -100,8 +149,11 @@ def test_a_cache_is_filled_ahead_in_parts(zeroconv, recipe: Path, tmp_path: Path
 
     hints = cached("--part", "2/2", "--hints-only")
     parts = [cached("--part", part) for part in ("1/2", "2/2")]
-    assert sum(parts) == 24 and parts[1] == hints and min(parts) > 0  # 22 to train on, in shards of 4, and 2 held out
-    monkeypatch.setattr(cache, "draw_shards", lambda dataset, shards, workers: iter(()) if not shards else None)
+    # 22 to train on, in shards of 4, and 2 held out
+    assert sum(parts) == 24 and parts[1] == hints and min(parts) > 0
+    monkeypatch.setattr(
+        cache, "draw_shards", lambda dataset, shards, workers: iter(()) if not shards else None
+    )
     assert zeroconv("train", recipe).exit_code == 0
     for part in ("0/2", "3/2", "2", "a/b"):
         result = zeroconv("cache", recipe, "--part", part)
@@ -137,7 +189,12 @@ def test_the_report_has_its_columns(zeroconv, models: Path, tmp_path: Path) -> N
 
 def test_mistakes_of_evaluate(zeroconv, models: Path) -> None:
     words = ("evaluate", models / "canny", "--base", models / "base", "--limit", 2)
-    for more in (("--data", "moon"), ("--prompts", "poem"), ("--guidance", "magic"), ("--data", "playroom:exam")):
+    for more in (
+        ("--data", "moon"),
+        ("--prompts", "poem"),
+        ("--guidance", "magic"),
+        ("--data", "playroom:exam"),
+    ):
         result = zeroconv(*words, *more)
         assert result.exit_code == 2, result.output
         assert more[1].removeprefix("playroom:") in result.stderr

@@ -58,7 +58,10 @@ def test_shrinking_keeps_a_line_of_one_pixel(column):
 def test_nearest_invents_no_class_and_area_averages():
     pixels = np.zeros((8, 8, 3), np.uint8)
     pixels[:, 3:] = 200
-    assert set(np.unique(np.asarray(resize_hint(Image.fromarray(pixels), (4, 4), "nearest")))) <= {0, 200}
+    assert set(np.unique(np.asarray(resize_hint(Image.fromarray(pixels), (4, 4), "nearest")))) <= {
+        0,
+        200,
+    }
     assert 100 in np.unique(np.asarray(resize_hint(Image.fromarray(pixels), (4, 4), "area")))
 
 
@@ -90,7 +93,9 @@ def test_drawings_have_the_declared_form_and_depend_on_the_picture(condition):
         assert 0.002 < (pixels[..., 0] > 0).mean() < 0.5  # white on black, never black on white
 
 
-@pytest.mark.parametrize("condition", [c for c in DRAWN if c.resize != "nearest"], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "condition", [c for c in DRAWN if c.resize != "nearest"], ids=lambda c: c.name
+)
 def test_a_flat_picture_has_no_lines(condition):
     flat = Image.new("RGB", (64, 64), (200, 150, 90))
     if condition.name in ("canny", "lines", "softedge", "scribble", "lineart"):
@@ -111,7 +116,9 @@ def test_strokes_of_a_user_become_white_on_black():
     paper = np.full((64, 64, 3), 250, np.uint8)
     paper[30:33, 5:60] = (20, 30, 90)
     dark_on_light = np.asarray(annotate("scribble", Image.fromarray(paper), strokes=1))[..., 0]
-    light_on_dark = np.asarray(annotate("scribble", Image.fromarray(255 - paper), strokes=1))[..., 0]
+    light_on_dark = np.asarray(annotate("scribble", Image.fromarray(255 - paper), strokes=1))[
+        ..., 0
+    ]
     assert (dark_on_light == light_on_dark).all() and (dark_on_light[31, 5:60] == 255).all()
     assert (dark_on_light > 0).sum() == 3 * 55
     assert np.asarray(annotate("scribble", Image.new("RGB", (8, 8), "white"), strokes=1)).max() == 0
@@ -134,7 +141,10 @@ def test_what_keeps_colours_keeps_them():
         assert hint.std() < pixels.std()
     assert len(np.unique(np.asarray(annotate("palette", image)).reshape(-1, 3), axis=0)) <= 64
     shuffled = np.asarray(annotate("shuffle", image))
-    same, other = (CONDITIONS["shuffle"].score(shuffled, np.asarray(p))["histogram"] for p in (image, picture(5)))
+    same, other = (
+        CONDITIONS["shuffle"].score(shuffled, np.asarray(p))["histogram"]
+        for p in (image, picture(5))
+    )
     assert same > 0.7 > other
     assert (np.asarray(annotate("shuffle", image, seed=1)) != shuffled).any()
 
@@ -147,7 +157,11 @@ def test_an_inpaint_hint_has_a_hole_of_the_asked_size():
     mask[:, :64] = 1
     pixels = np.asarray(picture())
     hint = CONDITIONS["inpaint"].draw(pixels, mask=mask)
-    assert (hint[:, :64, 3] == 0).all() and (hint[:, 64:, 3] == 255).all() and (hint[..., :3] == pixels).all()
+    assert (
+        (hint[:, :64, 3] == 0).all()
+        and (hint[:, 64:, 3] == 255).all()
+        and (hint[..., :3] == pixels).all()
+    )
     filled = pixels.copy()
     filled[:, :64] = 0
     assert CONDITIONS["inpaint"].score(hint, filled)["rmse"] == 0

@@ -24,7 +24,9 @@ def test_depth_there_and_back(scene):
     assert np.abs(back / scene.depth - 1)[near].max() < 0.02
     assert maps.depth_to_hint(np.float32([[1, 2, 4, 8, 20]])).tolist() == [[255, 255, 85, 0, 0]]
     relative = maps.relative_to_hint(np.float32([[0.1, 0.3, 0.5]]))
-    assert relative.tolist() == [[0, 128, 255]] and maps.relative_to_hint(np.ones((2, 2))).max() == 0
+    assert (
+        relative.tolist() == [[0, 128, 255]] and maps.relative_to_hint(np.ones((2, 2))).max() == 0
+    )
 
 
 def test_normals_there_and_back_and_their_colours(scene):
@@ -67,12 +69,16 @@ def test_a_mirrored_pose_exchanges_left_and_right(scene):
     assert turned[0][left, 0] == pytest.approx(128 - scene.keypoints[0][right, 0])
     there = CONDITIONS["pose"].mirror(pose.draw_people(scene.keypoints, (128, 128)))
     back = pose.draw_people(turned, (128, 128))
-    # the same colours in all but the pixels where one limb covers another, or a circle rounds to one side
+    # the same colours in all but the pixels where one limb covers another, or a circle rounds
+    # to one side
     assert (there != back).any(-1).sum() < 0.35 * (back > 0).any(-1).sum()
     assert (pose.mirror_hint(there) == pose.draw_people(scene.keypoints, (128, 128))).all()
     for a, b in enumerate(pose.MIRRORED):
         assert pose.MIRRORED[b] == a
-        assert KEYPOINTS[a].replace("left", "X").replace("right", "left").replace("X", "right") == KEYPOINTS[b]
+        assert (
+            KEYPOINTS[a].replace("left", "X").replace("right", "left").replace("X", "right")
+            == KEYPOINTS[b]
+        )
 
 
 def test_openpose_json_there_and_back(scene):
@@ -82,7 +88,9 @@ def test_openpose_json_there_and_back(scene):
     known = scene.keypoints[0][:, 2] > 0
     assert np.abs(people[0] - scene.keypoints[0])[known].max() < 0.001
     shares = [p / np.float32([128, 128, 1]) for p in people]
-    again, _ = pose.from_openpose({**value, "people": [{"pose_keypoints_2d": s.ravel().tolist()} for s in shares]})
+    again, _ = pose.from_openpose(
+        {**value, "people": [{"pose_keypoints_2d": s.ravel().tolist()} for s in shares]}
+    )
     assert np.abs(again[0] - people[0])[known].max() < 0.01
     with pytest.raises(UserError, match="OpenPose"):
         pose.from_openpose({"people": [{"pose_keypoints_2d": [1, 2, 3]}]})

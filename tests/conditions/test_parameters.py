@@ -34,8 +34,18 @@ def test_every_parameter_has_a_range_that_its_default_is_in(condition: str, name
 
 @pytest.mark.parametrize(("condition", "name"), PARAMETERS)
 def test_a_parameter_out_of_range_is_one_sentence(condition: str, name: str) -> None:
-    for value in (1e9 if name != "seed" else 1e30, -1e9, 10**400, 1e300, float("nan"), float("inf"), -float("inf")):
-        with pytest.raises(UserError, match=f"{condition} needs {name} as .*number from .* to .*, not "):
+    for value in (
+        1e9 if name != "seed" else 1e30,
+        -1e9,
+        10**400,
+        1e300,
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+    ):
+        with pytest.raises(
+            UserError, match=f"{condition} needs {name} as .*number from .* to .*, not "
+        ):
             conditions.annotate(condition, PICTURE, **{name: value})
         with pytest.raises(UserError, match=f"{condition} needs {name}"):
             parse_conditions(condition, {name: value})
@@ -49,7 +59,10 @@ def test_a_parameter_at_its_ends_draws_at_once(condition: str, name: str) -> Non
     entry = conditions.CONDITIONS[condition]
     allowed, whole = ranges_of(entry.draw)[name], isinstance(entry.defaults[name], int)
     big = Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 1536, 3), np.uint8))
-    for end, open_end, inside in ((allowed.least, allowed.above, 1e-6), (allowed.most, allowed.below, -1e-6)):
+    for end, open_end, inside in (
+        (allowed.least, allowed.above, 1e-6),
+        (allowed.most, allowed.below, -1e-6),
+    ):
         value = end + inside if open_end else end
         params = {name: int(value) if whole else value}
         if (condition, name) == ("canny", "low"):
@@ -62,13 +75,18 @@ def test_a_parameter_at_its_ends_draws_at_once(condition: str, name: str) -> Non
 
 
 def test_whole_numbers_are_not_cut() -> None:
-    with pytest.raises(UserError, match=r"lines needs width as a whole number from 1 to 100, not 2\.5"):
+    with pytest.raises(
+        UserError, match=r"lines needs width as a whole number from 1 to 100, not 2\.5"
+    ):
         conditions.annotate("lines", PICTURE, width=2.5)
     assert conditions.annotate("lines", PICTURE, width=2.0).size == PICTURE.size
 
 
 @settings(max_examples=150, deadline=5000)
-@given(st.sampled_from(PARAMETERS), st.one_of(st.floats(), st.integers(), st.text("0123456789-+.eE_xnaif", max_size=8)))
+@given(
+    st.sampled_from(PARAMETERS),
+    st.one_of(st.floats(), st.integers(), st.text("0123456789-+.eE_xnaif", max_size=8)),
+)
 def test_any_value_is_a_hint_or_one_sentence(parameter: tuple[str, str], value: object) -> None:
     condition, name = parameter
     said = ""
@@ -82,14 +100,20 @@ def test_any_value_is_a_hint_or_one_sentence(parameter: tuple[str, str], value: 
 
 
 def test_a_broad_blur_is_that_of_the_small_picture() -> None:
-    picture = Image.fromarray(np.kron(np.array([[0, 255]], np.uint8), np.ones((64, 700), np.uint8))).convert("RGB")
-    just, more = (np.asarray(conditions.annotate("blur", picture, sigma=s), float) for s in (0.1828, 0.1829))
+    picture = Image.fromarray(
+        np.kron(np.array([[0, 255]], np.uint8), np.ones((64, 700), np.uint8))
+    ).convert("RGB")
+    just, more = (
+        np.asarray(conditions.annotate("blur", picture, sigma=s), float) for s in (0.1828, 0.1829)
+    )
     assert np.abs(just - more).max() < 6  # of 255, where the two ways meet
 
 
 @pytest.mark.parametrize("condition", [name for name, one in CONDITIONS.items() if one.draw])
 @pytest.mark.parametrize("shape", [(24, 60_000, 3), (60_000, 24, 3)])
-def test_a_long_strip_is_drawn_in_seconds_or_refused(condition: str, shape: tuple[int, ...]) -> None:
+def test_a_long_strip_is_drawn_in_seconds_or_refused(
+    condition: str, shape: tuple[int, ...]
+) -> None:
     picture = np.zeros(shape, np.uint8)
     picture[:20, :20] = np.random.default_rng(0).integers(0, 255, (20, 20, 3))
     draw = CONDITIONS[condition].draw

@@ -26,14 +26,18 @@ def test_edge_f1_by_closed_forms():
     assert edge_f1(line(5), line(6), 0) == 0 and edge_f1(line(5), line(6), 1) == 1
     assert edge_f1(line(5), line(7), 1) == 0
     both = np.maximum(line(5), line(20))
-    # all that was asked for is there (recall 1), half of what is there was asked for (precision 1/2): F1 = 2/3
+    # all that was asked for is there (recall 1), half of what is there was asked for
+    # (precision 1/2): F1 = 2/3
     assert edge_f1(line(5), both, 0) == pytest.approx(2 / 3)
     assert edge_f1(both, line(5), 0) == pytest.approx(2 / 3)
     empty = np.zeros((32, 32), np.uint8)
-    assert edge_f1(empty, empty) == 1 and edge_f1(line(5), empty) == 0 and edge_f1(empty, line(5)) == 0
+    assert (
+        edge_f1(empty, empty) == 1 and edge_f1(line(5), empty) == 0 and edge_f1(empty, line(5)) == 0
+    )
     with pytest.raises(ValueError, match="alike"):
         edge_f1(empty, empty[:16])
-    for small in (line(5) // 255, line(5) > 0, line(5) / 255):  # all below the threshold: they would agree, empty
+    # all below the threshold: they would agree, empty
+    for small in (line(5) // 255, line(5) > 0, line(5) / 255):
         with pytest.raises(ValueError, match=r"not 0 and 1|uint8"):
             edge_f1(small, line(9) // 255)
     with pytest.raises(ValueError, match="nothing to compare"):
@@ -41,7 +45,9 @@ def test_edge_f1_by_closed_forms():
 
 
 def test_f1_of_a_box_shifted_by_one_pixel():
-    """An outline of 10 × 10 (36 pixels) against itself one to the right: 18 of them coincide, all are within one."""
+    """An outline of 10 × 10 (36 pixels) against itself one to the right: 18 of them coincide, all
+    are within one.
+    """
     box = np.zeros((32, 32), np.uint8)
     box[5:15, 5:15] = 255
     box[6:14, 6:14] = 0
@@ -57,14 +63,22 @@ def noisy(size: int = 200) -> tuple[np.ndarray, np.ndarray]:
 
 def test_soft_scores_agree_with_scikit_image_and_torchmetrics():
     a, b = noisy()
-    assert scores.score_soft(a, b)["psnr"] == pytest.approx(peak_signal_noise_ratio(a, b, data_range=255))
+    assert scores.score_soft(a, b)["psnr"] == pytest.approx(
+        peak_signal_noise_ratio(a, b, data_range=255)
+    )
     luminance, contrast = scores._ssim_terms(a.astype(float), b.astype(float))
-    theirs = structural_similarity(a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    theirs = structural_similarity(
+        a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
     assert float((luminance * contrast).mean()) == pytest.approx(theirs, abs=2e-3)
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as torch_ms_ssim
+    from torchmetrics.functional.image import (
+        multiscale_structural_similarity_index_measure as torch_ms_ssim,
+    )
 
     x, y = (torch.from_numpy(m.astype(np.float32))[None, None] for m in (a, b))
-    assert scores.ms_ssim(a, b) == pytest.approx(float(torch_ms_ssim(x, y, data_range=255.0)), abs=5e-3)
+    assert scores.ms_ssim(a, b) == pytest.approx(
+        float(torch_ms_ssim(x, y, data_range=255.0)), abs=5e-3
+    )
 
 
 def test_soft_scores_at_their_ends():
@@ -72,8 +86,11 @@ def test_soft_scores_at_their_ends():
     assert scores.score_soft(a, a) == {"ms_ssim": pytest.approx(1.0), "psnr": 60.0}
     assert scores.ms_ssim(a, b) < 0.95 and scores.ms_ssim(a, 255 - a) < 0.1
     flat = np.zeros((40, 40), np.uint8)
-    assert scores.ms_ssim(flat, flat) == pytest.approx(1.0) and scores.ms_ssim(flat, flat + 255) < 0.01
-    assert scores.score_soft(flat, flat + 255)["psnr"] == pytest.approx(0.0)  # 0 − 255 does not wrap round to 1
+    assert (
+        scores.ms_ssim(flat, flat) == pytest.approx(1.0) and scores.ms_ssim(flat, flat + 255) < 0.01
+    )
+    # 0 − 255 does not wrap round to 1
+    assert scores.score_soft(flat, flat + 255)["psnr"] == pytest.approx(0.0)
     assert scores.score_soft(flat + 1, flat)["psnr"] == scores.score_soft(flat, flat + 1)["psnr"]
     assert scores.ms_ssim(a[:9, :9], b[:9, :9]) < 1  # smaller than the window
     with pytest.raises(ValueError, match="uint8"):
@@ -92,7 +109,8 @@ def test_depth_scores_by_closed_forms():
     )
     half = depth.copy()
     half[:8] *= np.e
-    assert scores.score_depth(depth, half)["si_rmse"] == pytest.approx(0.5)  # logs differ by 0 and 1, half each
+    # logs differ by 0 and 1, half each
+    assert scores.score_depth(depth, half)["si_rmse"] == pytest.approx(0.5)
     with pytest.raises(ValueError, match="above 0"):
         scores.score_depth(depth, 0 * depth)
     with pytest.raises(ValueError, match="no numbers"):
@@ -100,7 +118,9 @@ def test_depth_scores_by_closed_forms():
 
 
 def test_a_prediction_is_never_brought_to_the_labels_range():
-    """A published protocol scales labels by their minimum and maximum and predictions by their maximum alone."""
+    """A published protocol scales labels by their minimum and maximum and predictions by their
+    maximum alone.
+    """
     truth = np.linspace(4, 8, 64).reshape(8, 8)
     shifted = truth - 3  # the same order, other depths: wrong, and it must stay wrong
     assert scores.score_depth(truth, shifted)["delta1"] == 0
@@ -114,8 +134,11 @@ def test_inverse_depth_by_closed_forms():
     hint = np.arange(256, dtype=np.uint8).reshape(16, 16)
     assert scores.score_inverse_depth(hint, hint) == {"rmse": 0}
     assert scores.score_inverse_depth(hint // 2, hint // 2 + 51)["rmse"] == pytest.approx(0.2)
-    assert scores.score_inverse_depth(hint, 255 - hint) == scores.score_inverse_depth(255 - hint, hint)
-    # label by minimum and maximum, prediction by its maximum alone: half the range stays between them, as it must
+    assert scores.score_inverse_depth(hint, 255 - hint) == scores.score_inverse_depth(
+        255 - hint, hint
+    )
+    # label by minimum and maximum, prediction by its maximum alone: half the range stays
+    # between them, as it must
     label, prediction = np.linspace(0, 1, 64).reshape(8, 8), np.linspace(0.5, 1, 64).reshape(8, 8)
     assert scores.score_inverse_depth(label, prediction)["rmse"] == pytest.approx(
         float(np.sqrt(np.mean((np.linspace(0.5, 0, 64)) ** 2)))
@@ -138,9 +161,12 @@ def test_turned_normals_are_off_by_the_angle_they_were_turned(degrees):
     found = scores.score_normals(normals, normals @ rotation(degrees).T)
     assert found["angle"] == pytest.approx(degrees, abs=1e-6)
     assert found["within_11"] == float(degrees < 11.25)
-    assert scores.score_normals(normals, 0 * normals) == {"angle": 180, "within_11": 0}  # to read none gains nothing
+    # to read none gains nothing
+    assert scores.score_normals(normals, 0 * normals) == {"angle": 180, "within_11": 0}
     normals[0] = 0  # no normal there: not scored
-    assert scores.score_normals(normals, np.ones((6, 5, 3)))["angle"] == pytest.approx(np.degrees(np.arccos(3**-0.5)))
+    assert scores.score_normals(normals, np.ones((6, 5, 3)))["angle"] == pytest.approx(
+        np.degrees(np.arccos(3**-0.5))
+    )
 
 
 def test_segmentation_by_a_confusion_matrix_made_by_hand():
@@ -190,10 +216,13 @@ def test_poses_by_closed_forms(person):
     assert pck(nobody) == 0 and scores.average_precision(nobody["oks_ap"]) == 0
     empty = scores.score_pose([], [])
     unread = read_as(person)
-    unread[2:, 2] = 0  # two joints were read; the others' place holders happen to lie where they should
+    # two joints were read; the others' place holders happen to lie where they should
+    unread[2:, 2] = 0
     visible = person[:, 2] == 2
     assert pck(scores.score_pose([person], [unread])) == visible[:2].sum() / visible.sum()
-    assert scores.oks(person, unread) == pytest.approx((person[:2, 2] > 0).sum() / (person[:, 2] > 0).sum())
+    assert scores.oks(person, unread) == pytest.approx(
+        (person[:2, 2] > 0).sum() / (person[:, 2] > 0).sum()
+    )
     with pytest.raises(ValueError, match="OpenPose"):
         scores.score_pose([person], [person[:17]])
     with pytest.raises(ValueError, match="no number"):
@@ -202,11 +231,24 @@ def test_poses_by_closed_forms(person):
 
 
 def test_object_keypoint_similarity_by_hand():
-    """One joint of eighteen off by d, in a box of 30 × 80: (17 + exp(−d² / (2 · 30 · 80 · (2σ)²))) / 18, COCO's σ."""
+    """One joint of eighteen off by d, in a box of 30 × 80: (17 + exp(−d² / (2 · 30 · 80 · (2σ)²)))
+    / 18, COCO's σ.
+    """
     person = np.zeros((18, 3))
     person[:, 2] = 2
     person[:, 0], person[:, 1] = np.linspace(0, 30, 18), np.linspace(0, 80, 18)
-    sigmas = {0: 0.026, 1: 0.079, 2: 0.079, 6: 0.072, 7: 0.062, 8: 0.107, 12: 0.087, 13: 0.089, 15: 0.025, 17: 0.035}
+    sigmas = {
+        0: 0.026,
+        1: 0.079,
+        2: 0.079,
+        6: 0.072,
+        7: 0.062,
+        8: 0.107,
+        12: 0.087,
+        13: 0.089,
+        15: 0.025,
+        17: 0.035,
+    }
     for joint, sigma in sigmas.items():
         moved = read_as(person)
         moved[joint, 1] += 3
@@ -220,7 +262,9 @@ def test_object_keypoint_similarity_by_hand():
 
 
 def test_a_mirrored_pose_is_a_wrong_one(person):
-    """Left and right exchanged at the same places: joints near the middle stay right, arms and legs do not."""
+    """Left and right exchanged at the same places: joints near the middle stay right, arms and legs
+    do not.
+    """
     swapped = read_as(person[list(pose.MIRRORED)])
     assert pck(scores.score_pose([person], [swapped])) < 0.7
     assert scores.oks(person, swapped) < 0.6
@@ -231,23 +275,30 @@ def test_people_are_matched_once_each(person):
     both = scores.score_pose([person, other], [read_as(other, 0.8), read_as(person, 0.9)])
     assert pck(both) == 1 and scores.average_precision(both["oks_ap"]) == pytest.approx(1)
     twice = scores.score_pose([person], [read_as(person, 0.9), read_as(person, 0.8)])
-    # the false second one comes after full recall, so the average precision does not fall; before it, it does
+    # the false second one comes after full recall, so the average precision does not fall;
+    # before it, it does
     assert scores.average_precision(twice["oks_ap"]) == pytest.approx(1)
     false_first = scores.score_pose([person], [read_as(other, 0.95), read_as(person, 0.9)])
     assert scores.average_precision(false_first["oks_ap"]) == pytest.approx(0.5)
     one_of_two = scores.score_pose([person, other], [read_as(person)])
-    assert pck(one_of_two) == pytest.approx(0.5) and scores.average_precision(one_of_two["oks_ap"]) == pytest.approx(
-        51 / 101
-    )
+    assert pck(one_of_two) == pytest.approx(0.5) and scores.average_precision(
+        one_of_two["oks_ap"]
+    ) == pytest.approx(51 / 101)
 
 
 def test_colour_scores_do_not_wrap_around():
     black, white = np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)
-    assert scores.score_pixels(black, white)["rmse"] == scores.score_pixels(white, black)["rmse"] == 1
+    assert (
+        scores.score_pixels(black, white)["rmse"] == scores.score_pixels(white, black)["rmse"] == 1
+    )
     assert scores.score_pixels(black, white)["lab"] == pytest.approx(100, abs=0.1)
     assert scores.score_pixels(white, white) == {"rmse": 0, "lab": 0}
     a, b = np.full((4, 4, 3), 10, np.uint8), np.full((4, 4, 3), 30, np.uint8)
-    assert scores.score_pixels(a, b)["rmse"] == pytest.approx(20 / 255) == scores.score_pixels(b, a)["rmse"]
+    assert (
+        scores.score_pixels(a, b)["rmse"]
+        == pytest.approx(20 / 255)
+        == scores.score_pixels(b, a)["rmse"]
+    )
 
 
 def test_every_figure_is_explained():

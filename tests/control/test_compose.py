@@ -49,7 +49,9 @@ def test_residuals_are_scaled(backbone):
 
 
 def pictures(backbone, net, hint, **options):
-    chosen = {"steps": 3, "seed": 5, "guidance": "both", "output": "tensor"} | options.pop("run", {})
+    chosen = {"steps": 3, "seed": 5, "guidance": "both", "output": "tensor"} | options.pop(
+        "run", {}
+    )
     return torch.stack(generate(backbone, ["a", "b"], [Control(net, hint, **options)], **chosen))
 
 
@@ -65,10 +67,14 @@ def test_a_scale_a_picture_is_that_scale_alone(backbone, net, hint):
 
 def test_a_mask_everywhere_is_none_and_nowhere_is_no_control(backbone, net, hint):
     full = pictures(backbone, net, hint)
-    assert torch.allclose(pictures(backbone, net, hint, mask=Image.new("L", (9, 9), 255)), full, atol=1e-5)
+    assert torch.allclose(
+        pictures(backbone, net, hint, mask=Image.new("L", (9, 9), 255)), full, atol=1e-5
+    )
     plain = torch.stack(generate(backbone, ["a", "b"], steps=3, seed=5, output="tensor"))
     assert torch.allclose(pictures(backbone, net, hint, mask=torch.zeros(64, 64)), plain, atol=1e-5)
-    assert not torch.allclose(pictures(backbone, net, hint, mask=torch.full((64, 64), 0.5)), full, atol=1e-3)
+    assert not torch.allclose(
+        pictures(backbone, net, hint, mask=torch.full((64, 64), 0.5)), full, atol=1e-3
+    )
     with pytest.raises(UserError, match="from 0 to 1"):
         pictures(backbone, net, hint, mask=torch.full((64, 64), 2.0))
 
@@ -80,9 +86,12 @@ def test_two_controls_add_up_in_any_order(backbone, net, hint):
     one, two = (generate(backbone, "x", order, **options)[0] for order in ([a, b], [b, a]))
     assert torch.allclose(one, two, atol=1e-5)
     assert not torch.allclose(one, generate(backbone, "x", [a], **options)[0], atol=1e-3)
-    half = [Control(net, hint, scale=0.5)] * 2  # the same twice at half weight is once at full weight
+    # the same twice at half weight is once at full weight
+    half = [Control(net, hint, scale=0.5)] * 2
     assert torch.allclose(
-        generate(backbone, "x", half, **options)[0], generate(backbone, "x", [a], **options)[0], atol=1e-4
+        generate(backbone, "x", half, **options)[0],
+        generate(backbone, "x", [a], **options)[0],
+        atol=1e-4,
     )
 
 
@@ -99,8 +108,12 @@ def test_modes_and_halves_do_what_the_guidances_do(backbone, net, hint):
 def test_a_curve_at_zero_costs_nothing(backbone, net, hint, monkeypatch):
     calls = []
     original = ControlNet.forward_embedded
-    monkeypatch.setattr(ControlNet, "forward_embedded", lambda self, *a: (calls.append(1), original(self, *a))[1])
+    monkeypatch.setattr(
+        ControlNet, "forward_embedded", lambda self, *a: (calls.append(1), original(self, *a))[1]
+    )
     pictures(backbone, net, hint, curve=[(0.0, 1.0), (0.5, 0.0), (1.0, 0.0)], run={"steps": 5})
     assert len(calls) == 2  # of five steps, at fractions 0, 1/4, 1/2, 3/4, 1
     guide = Guide(net, None, [1.0], 0, 1, True, "linear_down")
-    assert [guide.factor(i, 5) for i in range(5)] == [1, 0.75, 0.5, 0.25, 0] and not guide.acts(4, 5)
+    assert [guide.factor(i, 5) for i in range(5)] == [1, 0.75, 0.5, 0.25, 0] and not guide.acts(
+        4, 5
+    )

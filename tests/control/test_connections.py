@@ -47,11 +47,16 @@ def test_lite_sees_the_hint_and_nothing_else():
     reference = control(z, hint, t, text)
     assert torch.equal(control(other_z, hint, other_t, text[[1, 0]])[-1], reference[-1])
     # an embedding of unit size, as a trained hint encoder gives, is still heard at the middle
-    embeddings = torch.randn(2, *control.embed_hint(hint).shape, generator=torch.Generator().manual_seed(0))
+    embeddings = torch.randn(
+        2, *control.embed_hint(hint).shape, generator=torch.Generator().manual_seed(0)
+    )
     one, two = (control.forward_embedded(z, embedding, t, text) for embedding in embeddings)
     assert all((a - b).std() > 0.03 for a, b in zip(one, two, strict=True))
     full = ControlNet.from_backbone(backbone)
-    assert sum(p.numel() for p in control.copy.parameters()) < sum(p.numel() for p in full.copy.parameters()) / 2
+    assert (
+        sum(p.numel() for p in control.copy.parameters())
+        < sum(p.numel() for p in full.copy.parameters()) / 2
+    )
 
 
 def test_lite_learns_from_step_0_on():
@@ -63,6 +68,8 @@ def test_lite_learns_from_step_0_on():
     for _ in range(4):
         optimiser.zero_grad()
         residuals = control(z, hint, t, text)
-        backbone.decode([s + r for s, r in zip(skips, residuals, strict=True)], t, text).square().mean().backward()
+        backbone.decode(
+            [s + r for s, r in zip(skips, residuals, strict=True)], t, text
+        ).square().mean().backward()
         optimiser.step()
     assert all(p.grad.any() for p in control.parameters())

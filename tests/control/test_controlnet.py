@@ -63,15 +63,21 @@ def test_after_steps_the_copy_and_then_the_hint_encoder_learn_and_the_backbone_s
     for _ in range(3):
         optimiser.zero_grad()
         controlled(backbone, control, *inputs(backbone)).square().mean().backward()
-        learned.append({k for k, p in control.named_parameters() if p.grad is not None and p.grad.any()})
+        learned.append(
+            {k for k, p in control.named_parameters() if p.grad is not None and p.grad.any()}
+        )
         optimiser.step()
     copy = {name for name, _ in control.named_parameters() if name.startswith("copy.")}
-    # the last convolution of the first level's text states is read by everything after it; keys whose bias cancels in
-    # the softmax never learn, so ask for nearly all
+    # the last convolution of the first level's text states is read by everything after it;
+    # keys whose bias cancels in the softmax never learn, so ask for nearly all
     assert len(copy & learned[1]) > 0.95 * len(copy)
     assert {"hint_encoder.conv_out.weight", "hint_encoder.conv_out.bias"} <= learned[1]
     assert "hint_encoder.conv_in.weight" not in learned[1]  # still behind its own zero convolution
-    assert all(name in learned[2] for name, _ in control.named_parameters() if name.startswith("hint_encoder."))
+    assert all(
+        name in learned[2]
+        for name, _ in control.named_parameters()
+        if name.startswith("hint_encoder.")
+    )
     assert all(torch.equal(value, before[key]) for key, value in backbone.unet.state_dict().items())
     assert all(p.grad is None for p in backbone.unet.parameters())
 
@@ -94,7 +100,12 @@ def test_residuals_answer_to_hint_latent_step_and_text(backbone):
     z, hint, t, text = inputs(backbone)
     other = inputs(backbone, seed=9)
     reference = control(z, hint, t, text)
-    changes = [(other[0], hint, t, text), (z, other[1], t, text), (z, hint, t + 1, text), (z, hint, t, text[[1, 0]])]
+    changes = [
+        (other[0], hint, t, text),
+        (z, other[1], t, text),
+        (z, hint, t + 1, text),
+        (z, hint, t, text[[1, 0]]),
+    ]
     for change in changes:
         assert not torch.allclose(control(*change)[-1], reference[-1], atol=1e-5)
 
@@ -150,7 +161,9 @@ def test_a_bgr_hint_is_turned(backbone):
 
 
 def test_the_hint_may_have_other_channels_and_widths(backbone):
-    control = randomise_(ControlNet.from_backbone(backbone, hint_channels=5, hint_widths=(4, 8, 8, 12)))
+    control = randomise_(
+        ControlNet.from_backbone(backbone, hint_channels=5, hint_widths=(4, 8, 8, 12))
+    )
     z, _, t, text = inputs(backbone)
     assert control(z, torch.rand(2, 5, 64, 64), t, text)[0].shape == (2, 16, 8, 8)
     assert control.config["conditioning_embedding_out_channels"] == [4, 8, 8, 12]

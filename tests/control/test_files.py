@@ -69,7 +69,9 @@ def test_what_it_was_made_for_is_written_down(backbone, tmp_path):
 
 
 @pytest.mark.parametrize("make", [tiny_backbone, tiny_backbone_xl])
-@pytest.mark.parametrize("options", [{}, {"global_average_pooling": True}, {"connections": "gaussian"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"global_average_pooling": True}, {"connections": "gaussian"}], ids=str
+)
 def test_ours_loads_in_diffusers(make, options, tmp_path):
     from diffusers import ControlNetModel
 
@@ -78,9 +80,13 @@ def test_ours_loads_in_diffusers(make, options, tmp_path):
     control.save(tmp_path / "c")
     theirs = ControlNetModel.from_pretrained(tmp_path / "c")
     z, hint, t, text = inputs(backbone)
-    added = {"text_embeds": text.pooled, "time_ids": text.time_ids} if text.pooled is not None else None
+    added = (
+        {"text_embeds": text.pooled, "time_ids": text.time_ids} if text.pooled is not None else None
+    )
     down, mid = theirs(z, t, text.hidden, hint, added_cond_kwargs=added, return_dict=False)
-    assert all(torch.equal(a, b) for a, b in zip(control(z, hint, t, text), [*down, mid], strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(control(z, hint, t, text), [*down, mid], strict=True)
+    )
 
 
 @pytest.mark.parametrize("make", [tiny_backbone, tiny_backbone_xl])
@@ -93,13 +99,19 @@ def test_diffusers_loads_in_ours(make, tmp_path):
     control = ControlNet.load(tmp_path / "c", backbone=backbone)
     channels_last_(theirs)
     z, hint, t, text = inputs(backbone)
-    added = {"text_embeds": text.pooled, "time_ids": text.time_ids} if text.pooled is not None else None
+    added = (
+        {"text_embeds": text.pooled, "time_ids": text.time_ids} if text.pooled is not None else None
+    )
     down, mid = theirs(z, t, text.hidden, hint, added_cond_kwargs=added, return_dict=False)
-    assert all(torch.equal(a, b) for a, b in zip(control(z, hint, t, text), [*down, mid], strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(control(z, hint, t, text), [*down, mid], strict=True)
+    )
     assert mid.any()
 
 
-@pytest.mark.parametrize("layout", ["diffusers", "original", "original without prefix", "inside a full model"])
+@pytest.mark.parametrize(
+    "layout", ["diffusers", "original", "original without prefix", "inside a full model"]
+)
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".ckpt"])
 def test_one_file_of_any_layout(backbone, tmp_path, layout, suffix):
     control = randomise_(ControlNet.from_backbone(backbone))
@@ -122,7 +134,9 @@ def test_one_file_takes_heads_and_groups_from_the_backbone(tmp_path):
     backbone = tiny_backbone(unet=tiny_unet(attention_head_dim=2, norm_num_groups=4))
     control = randomise_(ControlNet.from_backbone(backbone))
     save_file(diffusers_to_original(diffusers_state(control)), tmp_path / "c.safetensors")
-    assert same(ControlNet.load(tmp_path / "c.safetensors", backbone=backbone), control, inputs(backbone))
+    assert same(
+        ControlNet.load(tmp_path / "c.safetensors", backbone=backbone), control, inputs(backbone)
+    )
     assert not same(ControlNet.load(tmp_path / "c.safetensors"), control, inputs(backbone))
 
 
@@ -177,7 +191,9 @@ def test_nothing_there_or_something_else(tmp_path, capsys):
     assert "holds a UNet2DConditionModel, not a ControlNet" in sentence(tmp_path)
     sd = {f"{part}.x": torch.zeros(1) for part in ("model.diffusion_model", "first_stage_model")}
     save_file(sd, tmp_path / "sd.safetensors")
-    assert "a whole Stable Diffusion (load it as a backbone)" in sentence(tmp_path / "sd.safetensors")
+    assert "a whole Stable Diffusion (load it as a backbone)" in sentence(
+        tmp_path / "sd.safetensors"
+    )
     save_file({"lora_unet.up.weight": torch.zeros(1)}, tmp_path / "lora.safetensors")
     assert "but a LoRA" in sentence(tmp_path / "lora.safetensors")
     (tmp_path / "evil.pth").write_bytes(pickle.dumps(Code(), protocol=2))
@@ -195,9 +211,15 @@ def test_weights_that_are_missing_broken_or_of_another_shape(folder):
     path = folder / WEIGHTS
     state = load_file(path)
     save_file({**state, "conv_in.weight": torch.zeros(16, 8, 3, 3)}, path)
-    assert "tensor conv_in.weight has shape [16, 8, 3, 3], expected [16, 4, 3, 3]" in sentence(folder)
-    save_file({k: v for k, v in state.items() if not k.startswith("controlnet_down_blocks.1")}, path)
-    assert "lacks controlnet_down_blocks.1.weight, controlnet_down_blocks.1.bias" in sentence(folder)
+    assert "tensor conv_in.weight has shape [16, 8, 3, 3], expected [16, 4, 3, 3]" in sentence(
+        folder
+    )
+    save_file(
+        {k: v for k, v in state.items() if not k.startswith("controlnet_down_blocks.1")}, path
+    )
+    assert "lacks controlnet_down_blocks.1.weight, controlnet_down_blocks.1.bias" in sentence(
+        folder
+    )
     path.write_bytes(path.read_bytes()[:500])
     assert "is damaged" in sentence(folder)
     path.unlink()

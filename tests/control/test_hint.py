@@ -61,7 +61,13 @@ def test_the_hint_is_heard_from_the_first_step_on():
 
 def test_paper_is_the_texts():
     encoder = PaperHintEncoder(320)
-    assert shapes(encoder) == [(3, 16, 4, 2), (16, 32, 4, 2), (32, 64, 4, 2), (64, 128, 4, 1), (128, 320, 1, 1)]
+    assert shapes(encoder) == [
+        (3, 16, 4, 2),
+        (16, 32, 4, 2),
+        (32, 64, 4, 2),
+        (64, 128, 4, 1),
+        (128, 320, 1, 1),
+    ]
     assert encoder(torch.rand(1, 3, 64, 48)).shape == (1, 320, 8, 6)
     assert not encoder(torch.rand(1, 3, 64, 64)).any()
     assert randomise_(encoder)(torch.rand(1, 3, 64, 64)).any()

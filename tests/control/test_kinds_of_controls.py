@@ -1,4 +1,6 @@
-"""Controls that are not simply a whole copy: differences, pooled ones, small ones, other hints, damaged ones."""
+"""Controls that are not simply a whole copy: differences, pooled ones, small ones, other hints,
+damaged ones.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def control(backbone):
 
 
 def difference_file(control, backbone, path, layout: str, mark: str):
-    """What kohya's tool writes: control − base for the copy's tensors, the rest as it is, and a mark."""
+    """What kohya's tool writes: control − base for the copy's tensors, the rest as it is, and a
+    mark.
+    """
     base = backbone.encoder.state_dict()
     state = {k: v - base[k] if k in base else v for k, v in diffusers_state(control).items()}
     if layout != "diffusers":
@@ -52,7 +56,9 @@ def difference_file(control, backbone, path, layout: str, mark: str):
 def test_a_difference_control_gets_its_bases_weights(backbone, control, tmp_path, layout, mark):
     if layout == "bare" and mark != "difference":
         pytest.skip("a bare file has no prefix")
-    path = difference_file(control, backbone, tmp_path / "diff_control_sd15.safetensors", layout, mark)
+    path = difference_file(
+        control, backbone, tmp_path / "diff_control_sd15.safetensors", layout, mark
+    )
     with pytest.warns(UserWarning, match="the weights of tiny were added"):
         loaded = ControlNet.load(path, backbone=backbone)
     for key, value in control.state_dict().items():
@@ -114,7 +120,10 @@ def test_a_control_called_shuffle_is_pooled_and_says_so(backbone, control, tmp_p
     assert report["global_average_pooling"] and "shuffle" in report["notes"]
     with pytest.warns(UserWarning, match="shuffle"):
         convert(path, tmp_path / "folder", "diffusers")
-    assert json.loads((tmp_path / "folder" / "config.json").read_text())["global_pool_conditions"] is True
+    assert (
+        json.loads((tmp_path / "folder" / "config.json").read_text())["global_pool_conditions"]
+        is True
+    )
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -171,7 +180,9 @@ def test_smaller_controls_of_sdxl_load_and_run_as_in_diffusers(tmp_path, size, l
     z, hint, t, text = inputs(backbone)
     added = {"text_embeds": text.pooled, "time_ids": text.time_ids}
     down, mid = theirs(z, t, text.hidden, hint, added_cond_kwargs=added, return_dict=False)
-    assert all(torch.equal(a, b) for a, b in zip(control(z, hint, t, text), [*down, mid], strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(control(z, hint, t, text), [*down, mid], strict=True)
+    )
     assert mid.any()
 
     generate(backbone, "x", [Control(control, Image.new("RGB", (64, 64)))], steps=1)
@@ -214,8 +225,14 @@ def test_a_control_with_nan_is_refused_naming_the_tensor(control, tmp_path, valu
     state = load_file(tmp_path / "c" / WEIGHTS)
     state[key].view(-1)[-1] = value
     save_file(state, tmp_path / "c" / WEIGHTS)
-    for load in (ControlNet.load, lambda p: convert(p, tmp_path / "o.safetensors", "original"), describe):
-        with pytest.raises(UserError, match=f"tensor {key} holds 1 values that are no numbers") as caught:
+    for load in (
+        ControlNet.load,
+        lambda p: convert(p, tmp_path / "o.safetensors", "original"),
+        describe,
+    ):
+        with pytest.raises(
+            UserError, match=f"tensor {key} holds 1 values that are no numbers"
+        ) as caught:
             load(str(tmp_path / "c"))
         assert str(tmp_path / "c") in str(caught.value)
 
@@ -234,6 +251,9 @@ def test_a_control_too_large_for_float16_is_refused_and_loads_in_bfloat16(contro
 def test_a_control_of_whole_numbers_is_refused(control, tmp_path):
     control.save(tmp_path / "c")
     state = load_file(tmp_path / "c" / WEIGHTS)
-    save_file({**state, "conv_in.weight": state["conv_in.weight"].to(torch.int8)}, tmp_path / "c" / WEIGHTS)
+    save_file(
+        {**state, "conv_in.weight": state["conv_in.weight"].to(torch.int8)},
+        tmp_path / "c" / WEIGHTS,
+    )
     with pytest.raises(UserError, match=r"conv_in\.weight holds int8 numbers, not floats"):
         ControlNet.load(tmp_path / "c")

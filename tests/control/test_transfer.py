@@ -1,4 +1,6 @@
-"""Transfer to another base: nothing to another's like, everything where the copy still is the base's, refusals."""
+"""Transfer to another base: nothing to another's like, everything where the copy still is the
+base's, refusals.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def test_difference_key_by_key(control, old, new):
 
 def test_unchanged_is_the_same_weights_and_names_its_new_base(control, old, new):
     moved = transfer(control, old, new, "unchanged")
-    assert all(torch.equal(moved.state_dict()[name], value) for name, value in control.state_dict().items())
+    assert all(
+        torch.equal(moved.state_dict()[name], value) for name, value in control.state_dict().items()
+    )
     new.name, name = "style", new.name
     try:
         assert transfer(control, old, new).config["zeroconv"]["base"] == "style"
@@ -87,7 +91,9 @@ def test_half_precision_stays_half(control, old, new):
 def test_other_shapes_are_one_sentence_that_names_a_tensor(control, old):
     wider = tiny_backbone(unet=tiny_unet(cross_attention_dim=48))
     for pair in ((old, wider), (wider, old)):
-        with pytest.raises(UserError, match=r"attn2\.to_k\.weight is \[16, 32\] in its copy but \[16, 48\]") as caught:
+        with pytest.raises(
+            UserError, match=r"attn2\.to_k\.weight is \[16, 32\] in its copy but \[16, 48\]"
+        ) as caught:
             transfer(control, *pair)
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="in its copy but"):

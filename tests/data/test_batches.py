@@ -1,4 +1,6 @@
-"""Batches are a function of (seed, step): every example once a pass, prompts dropped anew, hint with picture."""
+"""Batches are a function of (seed, step): every example once a pass, prompts dropped anew, hint
+with picture.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def test_a_pass_takes_every_example_once(examples: Examples) -> None:
 
 
 def test_processes_share_a_pass_without_overlap(examples: Examples) -> None:
-    parts = [BatchPlan(examples, batch_size=5, seed=1, rank=rank, world=2).order(0) for rank in range(2)]
+    parts = [
+        BatchPlan(examples, batch_size=5, seed=1, rank=rank, world=2).order(0) for rank in range(2)
+    ]
     assert sorted(np.concatenate(parts)) == list(range(10))
 
 

@@ -1,4 +1,6 @@
-"""Aspect-ratio buckets: shapes, hints that stay with their pictures, and batches of one shape that lose nothing."""
+"""Aspect-ratio buckets: shapes, hints that stay with their pictures, and batches of one shape that
+lose nothing.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +31,23 @@ SHAPES = [(96, 96)] * 5 + [(160, 80)] * 7 + [(70, 140)] * 4 + [(200, 60)] * 1 + 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Pictures of several shapes. A hint is its picture with fewer colours, so that any shift between them shows."""
+    """Pictures of several shapes. A hint is its picture with fewer colours, so that any shift
+    between them shows.
+    """
     rng, lines = np.random.default_rng(0), []
     for i, (width, height) in enumerate(SHAPES):
-        place = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1) - rng.uniform(20, 50, 2)
+        place = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1) - rng.uniform(
+            20, 50, 2
+        )
         inside = np.hypot(*np.moveaxis(place, -1, 0)) < 18
-        Image.fromarray((inside * 200 + 20).astype(np.uint8)).convert("RGB").save(tmp_path / f"{i}.png")
+        Image.fromarray((inside * 200 + 20).astype(np.uint8)).convert("RGB").save(
+            tmp_path / f"{i}.png"
+        )
         colours = np.array(PLAYROOM_COLOURS, np.uint8)[inside * 3]
         Image.fromarray(colours).save(tmp_path / f"{i}-hint.png")
-        lines.append({"file_name": f"{i}.png", "text": f"{i}", "conditioning_image": f"{i}-hint.png"})
+        lines.append(
+            {"file_name": f"{i}.png", "text": f"{i}", "conditioning_image": f"{i}-hint.png"}
+        )
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return tmp_path
 
@@ -58,7 +68,9 @@ def test_shapes_have_about_one_area_and_little_is_cut_off(size: int, share: floa
         assert 0.75 * size**2 <= width * height <= size**2
         assert (height, width) in buckets.frames
     for ratio in np.exp(np.linspace(-math.log(4), math.log(4), 301)):
-        width, height = buckets.frame(round(4000 * math.sqrt(ratio)), round(4000 / math.sqrt(ratio)))
+        width, height = buckets.frame(
+            round(4000 * math.sqrt(ratio)), round(4000 / math.sqrt(ratio))
+        )
         kept = min(ratio / (width / height), width / height / ratio)
         assert kept > share
 
@@ -79,9 +91,12 @@ def test_a_picture_keeps_its_shape_and_its_hint_its_place(folder: Path) -> None:
         seen.add(example.image.size)
         disc = np.asarray(example.image)[..., 0] > 120
         hint = np.asarray(example.hint)
-        assert {tuple(c) for c in hint.reshape(-1, 3)} <= {tuple(c) for c in np.array(PLAYROOM_COLOURS)[[0, 3]]}
+        assert {tuple(c) for c in hint.reshape(-1, 3)} <= {
+            tuple(c) for c in np.array(PLAYROOM_COLOURS)[[0, 3]]
+        }
         shown = (hint == PLAYROOM_COLOURS[3]).all(-1)
-        assert (disc & shown).sum() / (disc | shown).sum() > 0.93  # nearest neighbour moves an edge by half a pixel
+        # nearest neighbour moves an edge by half a pixel
+        assert (disc & shown).sum() / (disc | shown).sum() > 0.93
     assert len(seen) == 4
     assert opened(folder, step=8, upscale=True).frame(19) == (64, 64)
 
@@ -124,7 +139,9 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CacheSettings:
     return CacheSettings(tmp_path / "cache", workers=1, flip=True)
 
 
-def test_the_cache_holds_every_shape(folder: Path, settings: CacheSettings, backbone, monkeypatch) -> None:
+def test_the_cache_holds_every_shape(
+    folder: Path, settings: CacheSettings, backbone, monkeypatch
+) -> None:
     dataset = opened(folder, step=8)
     data = cache_examples(dataset, backbone, settings)
     assert len(data) == len(SHAPES)
@@ -136,7 +153,11 @@ def test_the_cache_holds_every_shape(folder: Path, settings: CacheSettings, back
         live = backbone.encode_image(to_images(np.asarray(dataset[i].image)[None]))
         torch.testing.assert_close(torch.from_numpy(data.moments[row]), live, rtol=1e-3, atol=2e-4)
         assert np.array_equal(data.hints[row][0], np.asarray(dataset[i].hint))
-    monkeypatch.setattr(cache_module, "draw_shards", lambda dataset, shards, workers: iter(()) if not shards else None)
+    monkeypatch.setattr(
+        cache_module,
+        "draw_shards",
+        lambda dataset, shards, workers: iter(()) if not shards else None,
+    )
     monkeypatch.setattr(backbone, "encode_image", None)
     again = cache_examples(dataset, backbone, settings)
     assert all(np.array_equal(a, b) for a, b in zip(again.buckets, data.buckets, strict=True))
@@ -187,7 +208,8 @@ def test_a_batch_has_one_shape_and_no_picture_is_lost_or_favoured(data: Examples
     for indices in order:
         assert len(indices) == 3
         assert len({bucket_of[i] for i in indices}) == 1
-    for number in range(1, passes + 1):  # by the end of each pass every bucket lacks at most what fills no batch
+    # by the end of each pass every bucket lacks at most what fills no batch
+    for number in range(1, passes + 1):
         until = sum(number * len(b) // 3 for b in data.buckets)
         seen.update(i for indices in order[steps:until] for i in indices)
         steps = until
@@ -196,16 +218,21 @@ def test_a_batch_has_one_shape_and_no_picture_is_lost_or_favoured(data: Examples
             assert max(counts) - min(counts) <= 1
             assert number * len(bucket) - sum(counts) < 3
             assert max(counts) <= number
-    assert [seen[int(i)] for i in range(len(data))] == [30] * len(data)  # 3 divides 30 times any number
-    assert len({tuple(bucket_of[i[0]] for i in order[k : k + 6]) for k in range(0, 210, 7)}) > 10  # shuffled
+    # 3 divides 30 times any number
+    assert [seen[int(i)] for i in range(len(data))] == [30] * len(data)
+    # shuffled
+    assert len({tuple(bucket_of[i[0]] for i in order[k : k + 6]) for k in range(0, 210, 7)}) > 10
 
 
 def test_processes_share_a_batch_of_one_shape(data: Examples) -> None:
-    parts = [tell(BatchPlan(data, batch_size=2, seed=4, rank=rank, world=2), 40) for rank in range(2)]
+    parts = [
+        tell(BatchPlan(data, batch_size=2, seed=4, rank=rank, world=2), 40) for rank in range(2)
+    ]
     bucket_of = {int(i): number for number, bucket in enumerate(data.buckets) for i in bucket}
     for mine, yours in zip(*parts, strict=True):
         assert len({bucket_of[i] for i in mine + yours}) == 1
-        if len(data.buckets[bucket_of[mine[0]]]) % 4 == 0:  # else a batch may reach over the end of a pass
+        # else a batch may reach over the end of a pass
+        if len(data.buckets[bucket_of[mine[0]]]) % 4 == 0:
             assert not set(mine) & set(yours)
     together = Counter(i for part in parts for indices in part for i in indices)
     assert max(together.values()) - min(together.values()) <= 2
@@ -237,7 +264,9 @@ def test_batches_hold_what_belongs_together(data: Examples) -> None:
         assert batch.hints.shape[-2:] == tuple(8 * side for side in batch.moments.shape[-2:])
         plain, mirrored = data.moments[batch.indices], data.mirrored[batch.indices]
         for row in range(3):
-            assert np.array_equal(batch.moments[row], plain[row]) or np.array_equal(batch.moments[row], mirrored[row])
+            assert np.array_equal(batch.moments[row], plain[row]) or np.array_equal(
+                batch.moments[row], mirrored[row]
+            )
 
 
 def test_a_base_that_wants_to_know_the_size_is_told(folder: Path, settings: CacheSettings) -> None:

@@ -1,4 +1,6 @@
-"""Specs, folders, scenes and stickers: what they name, and what a user is told when they name nothing."""
+"""Specs, folders, scenes and stickers: what they name, and what a user is told when they name
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from zeroconv.data.fitting import BrokenExample
 from zeroconv.errors import UserError
 
 
-def folder(path: Path, lines: list[dict], size: tuple[int, int] = (48, 32), name: str = "metadata.jsonl") -> Path:
+def folder(
+    path: Path, lines: list[dict], size: tuple[int, int] = (48, 32), name: str = "metadata.jsonl"
+) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     for number, line in enumerate(lines):
         for column in ("file_name", "conditioning_image", "source", "target"):
@@ -66,15 +70,25 @@ def test_views_of_a_sticker_differ_and_stay_the_same() -> None:
 
 def test_stickers_of_two_splits_share_no_concept() -> None:
     concepts = [
-        {r.concept for r in open_dataset(f"stickers?split={split}").sources[0].records} for split in ("train", "test")
+        {r.concept for r in open_dataset(f"stickers?split={split}").sources[0].records}
+        for split in ("train", "test")
     ]
     assert all(concepts)
     assert not concepts[0] & concepts[1]
 
 
 def test_an_imagefolder_brings_its_hints(tmp_path: Path) -> None:
-    lines = [{"file_name": "a.png", "text": ["one", "two"], "conditioning_image": "h.png", "split": "train"}]
-    lines += [{"file_name": "b.png", "text": "left", "conditioning_image": "h2.png", "split": "test"}]
+    lines = [
+        {
+            "file_name": "a.png",
+            "text": ["one", "two"],
+            "conditioning_image": "h.png",
+            "split": "train",
+        }
+    ]
+    lines += [
+        {"file_name": "b.png", "text": "left", "conditioning_image": "h2.png", "split": "test"}
+    ]
     dataset = open_dataset(folder(tmp_path, lines), split="train", size=16)
     assert len(dataset) == 1
     assert dataset[0].text == ("one", "two")
@@ -120,7 +134,9 @@ def test_a_broken_picture_says_which(tmp_path: Path) -> None:
 
 
 def test_a_storage_that_fails_sets_no_picture_aside(tmp_path: Path, monkeypatch) -> None:
-    """Tried again, and refused in one sentence; a picture that is at fault itself is not tried again."""
+    """Tried again, and refused in one sentence; a picture that is at fault itself is not tried
+    again.
+    """
     folder(tmp_path, [{"file_name": "a.png", "text": ""}])
     dataset, tries, real = open_dataset(tmp_path), [], Image.open
     monkeypatch.setattr("zeroconv.data.fitting.PAUSES", (0.0, 0.0))
@@ -175,7 +191,10 @@ def test_a_wrong_folder_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").write_text("")
     with pytest.raises(UserError, match="is empty"):
         open_dataset(tmp_path)
-    lines = [{"file_name": "a.png", "text": "", "conditioning_image": "h.png"}, {"file_name": "b.png", "text": ""}]
+    lines = [
+        {"file_name": "a.png", "text": "", "conditioning_image": "h.png"},
+        {"file_name": "b.png", "text": ""},
+    ]
     with pytest.raises(UserError, match="a hint for 1 of 2 pictures"):
         open_dataset(folder(tmp_path, lines))
 
@@ -195,16 +214,22 @@ def test_a_wrong_folder_is_one_sentence(tmp_path: Path) -> None:
         ("hub:a/b?links=true", "links"),
     ],
 )
-def test_an_option_that_a_source_does_not_have_is_refused(tmp_path: Path, spec: str, option: str) -> None:
+def test_an_option_that_a_source_does_not_have_is_refused(
+    tmp_path: Path, spec: str, option: str
+) -> None:
     folder(tmp_path, [{"file_name": "a.png", "text": ""}])
     with pytest.raises(UserError, match=rf"(gives|names) {option}="):
         open_dataset(spec.format(tmp_path))
 
 
 def test_joined_sets_with_and_without_hints_are_told(tmp_path: Path) -> None:
-    one = folder(tmp_path / "one", [{"file_name": "a.png", "text": "", "conditioning_image": "h.png"}])
+    one = folder(
+        tmp_path / "one", [{"file_name": "a.png", "text": "", "conditioning_image": "h.png"}]
+    )
     two = folder(tmp_path / "two", [{"file_name": "a.png", "text": ""}])
-    with pytest.warns(UserWarning, match="1 of the joined data sets bring hints, and those of 1 are drawn"):
+    with pytest.warns(
+        UserWarning, match="1 of the joined data sets bring hints, and those of 1 are drawn"
+    ):
         open_dataset(f"{one} + {two}")
 
 

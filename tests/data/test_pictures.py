@@ -1,4 +1,6 @@
-"""What reading a picture must get right: holes of hints, turned cameras, rows that are damaged, columns by name."""
+"""What reading a picture must get right: holes of hints, turned cameras, rows that are damaged,
+columns by name.
+"""
 
 from __future__ import annotations
 
@@ -46,16 +48,25 @@ def test_a_stored_hole_stays_a_hole(tmp_path: Path, kind: str | None) -> None:
         folder = tmp_path / kind
     stored, drawn = open_dataset(folder, condition="inpaint", size=64), np.asarray(hint)
     assert np.array_equal(draw(stored, 0).hint, drawn) and (drawn[..., 3] == 0).any()
-    plain = draw(open_dataset(folder, condition="canny", size=64), 0).hint  # of lines the ground is black
+    # of lines the ground is black
+    plain = draw(open_dataset(folder, condition="canny", size=64), 0).hint
     assert plain.shape == (64, 64, 3) and (plain[drawn[..., 3] == 0] == 0).all()
     tile = draw(open_dataset(folder, condition="tile", size=64), 0).hint  # of pictures it is white
     assert tile.shape == (64, 64, 3) and (tile[drawn[..., 3] == 0] == 255).all()
 
 
 def test_hints_of_one_batch_have_as_many_channels() -> None:
-    grey, colours, holed = np.zeros((4, 4), np.uint8), np.ones((4, 4, 3), np.uint8), np.zeros((4, 4, 4), np.uint8)
+    grey, colours, holed = (
+        np.zeros((4, 4), np.uint8),
+        np.ones((4, 4, 3), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+    )
     found = alike([grey, colours, holed])
-    assert {hint.shape for hint in found} == {(4, 4, 4)} and (found[1][..., 3] == 255).all() and not found[2].any()
+    assert (
+        {hint.shape for hint in found} == {(4, 4, 4)}
+        and (found[1][..., 3] == 255).all()
+        and not found[2].any()
+    )
     assert [hint.shape for hint in alike([grey, grey])] == [(4, 4)] * 2
     assert [hint.shape for hint in alike([grey, colours])] == [(4, 4, 3)] * 2
 
@@ -85,7 +96,9 @@ def png(image: Image.Image) -> bytes:
 
 def test_a_damaged_row_is_set_aside(tmp_path: Path) -> None:
     good = png(scene())
-    path = rows(tmp_path / "set", image=[good, good, b"no picture", None], text=["a", None, "c", "d"])
+    path = rows(
+        tmp_path / "set", image=[good, good, b"no picture", None], text=["a", None, "c", "d"]
+    )
     dataset = open_dataset(path, condition="canny", size=64)
     assert draw(dataset, 0).broken is None
     for i in (1, 2, 3):
@@ -99,13 +112,21 @@ def test_a_damaged_row_is_set_aside(tmp_path: Path) -> None:
 def test_other_columns_are_other_examples(tmp_path: Path) -> None:
     path = rows(tmp_path / "set", image=[png(scene())], short=["a"], long=["a red ball"])
     short, long = (
-        open_dataset(f"{path}?caption_column={name}", condition="canny", size=64) for name in ("short", "long")
+        open_dataset(f"{path}?caption_column={name}", condition="canny", size=64)
+        for name in ("short", "long")
     )
-    assert (short[0].caption, long[0].caption) == ("a", "a red ball") and short.key(0) != long.key(0)
+    assert (short[0].caption, long[0].caption) == ("a", "a red ball") and short.key(0) != long.key(
+        0
+    )
 
 
 def test_shards_hold_one_hint_a_picture(tmp_path: Path) -> None:
     image = scene()
-    folder = folder_of(tmp_path / "set", image, canny=annotate("canny", image), softedge=annotate("softedge", image))
+    folder = folder_of(
+        tmp_path / "set",
+        image,
+        canny=annotate("canny", image),
+        softedge=annotate("softedge", image),
+    )
     with pytest.raises(UserError, match="hints of canny, softedge"):
         pack(folder, tmp_path / "out", "parquet")

@@ -7,7 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from zeroconv.evaluation.distribution import bootstrap, clean_resize, diversity, frechet_distance, kernel_distance
+from zeroconv.evaluation.distribution import (
+    bootstrap,
+    clean_resize,
+    diversity,
+    frechet_distance,
+    kernel_distance,
+)
 
 
 def gaussian(mean: np.ndarray, covariance: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
@@ -24,18 +30,24 @@ def test_the_frechet_distance_of_known_gaussians():
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
     assert frechet_distance(a, gaussian(np.array([1.0, 2.0, 2.0]), one, 80, 1)) == pytest.approx(9)
     # commuting covariances: Σ (σa − σb)²
-    assert frechet_distance(a, gaussian(zero, np.diag([4.0, 4.0, 1.0]), 60, 2)) == pytest.approx(1 + 0 + 4)
+    assert frechet_distance(a, gaussian(zero, np.diag([4.0, 4.0, 1.0]), 60, 2)) == pytest.approx(
+        1 + 0 + 4
+    )
     b = gaussian(zero, np.array([[2.0, 0.5, 0.1], [0.5, 1.0, 0.2], [0.1, 0.2, 3.0]]), 60, 3)
     import scipy.linalg
 
     ca, cb = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     expected = np.trace(ca + cb - 2 * scipy.linalg.sqrtm(ca @ cb).real)
-    assert frechet_distance(a, b) == pytest.approx(expected) == pytest.approx(frechet_distance(b, a))
+    assert (
+        frechet_distance(a, b) == pytest.approx(expected) == pytest.approx(frechet_distance(b, a))
+    )
 
 
 def test_the_frechet_distance_with_fewer_samples_than_dimensions():
     a, b = np.random.default_rng(0).normal(size=(2, 20, 64))
-    assert np.isfinite(frechet_distance(a, b)) and frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+    assert np.isfinite(frechet_distance(a, b)) and frechet_distance(a, a) == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_the_kernel_distance_is_unbiased_and_is_torchmetrics():
@@ -53,12 +65,16 @@ def test_intervals_hold_the_value_and_repeat():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(100, 4)), rng.normal(1, 1, size=(100, 4))
     found = bootstrap(kernel_distance, a, b)
-    assert found == bootstrap(kernel_distance, a, b) and found["low"] < found["mean"] < found["high"]
+    assert (
+        found == bootstrap(kernel_distance, a, b) and found["low"] < found["mean"] < found["high"]
+    )
     assert found["low"] > 0
 
 
 def test_an_interval_covers_as_often_as_it_says():
-    """Of a difference of means, whose truth is known: halves drawn without replacement need no rescaling."""
+    """Of a difference of means, whose truth is known: halves drawn without replacement need no
+    rescaling.
+    """
 
     def shift(a: np.ndarray, b: np.ndarray) -> float:
         return float(a.mean() - b.mean())
@@ -71,8 +87,8 @@ def test_an_interval_covers_as_often_as_it_says():
         width.append(found["high"] - found["low"])
     assert 0.90 <= hits / 200 <= 0.99
     assert np.mean(width) == pytest.approx(2 * 1.96 * (2 / 60) ** 0.5, rel=0.05)
-    # three samples −1, 0, 1: pairs have means −½, 0, ½; √2 brings their spread to the standard error of the whole,
-    # and the limits to ∓√½, but for the draws' own mean
+    # three samples −1, 0, 1: pairs have means −½, 0, ½; √2 brings their spread to the
+    # standard error of the whole, and the limits to ∓√½, but for the draws' own mean
     three = bootstrap(shift, np.array([[-1.0], [0.0], [1.0]]), np.zeros((8, 1)), draws=400)
     assert [three["low"], three["high"]] == pytest.approx([-(0.5**0.5), 0.5**0.5], abs=0.08)
     assert np.isnan(bootstrap(shift, np.zeros((2, 1)), np.zeros((9, 1)))["low"])
@@ -81,8 +97,11 @@ def test_an_interval_covers_as_often_as_it_says():
 def test_kernel_distance_over_subsets():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(60, 8)), rng.normal(0.5, 1, size=(80, 8))
-    assert kernel_distance(a, b, subsets=2, size=80) == pytest.approx(kernel_distance(a, b))  # each holds the whole
-    assert kernel_distance(a, b, subsets=200, size=30) == pytest.approx(kernel_distance(a, b), rel=0.05)
+    # each holds the whole
+    assert kernel_distance(a, b, subsets=2, size=80) == pytest.approx(kernel_distance(a, b))
+    assert kernel_distance(a, b, subsets=200, size=30) == pytest.approx(
+        kernel_distance(a, b), rel=0.05
+    )
     assert kernel_distance(a, b, subsets=3, size=30) == kernel_distance(a, b, subsets=3, size=30)
 
 
@@ -98,7 +117,8 @@ def test_resizing_keeps_the_mean_and_does_not_alias():
     stripes[:, ::2] = 255
     small = clean_resize([Image.fromarray(stripes)], 16)
     assert small.shape == (1, 16, 16, 3) and small.dtype == np.float32
-    assert np.abs(small - 127.5).max() < 12  # nearest or plain bilinear sampling would give black or white
+    # nearest or plain bilinear sampling would give black or white
+    assert np.abs(small - 127.5).max() < 12
 
 
 def test_bad_features_are_told():

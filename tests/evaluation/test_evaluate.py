@@ -1,4 +1,6 @@
-"""The whole of `evaluate` on the embedded models, a few pictures: a report's form, its repeatability, its order."""
+"""The whole of `evaluate` on the embedded models, a few pictures: a report's form, its
+repeatability, its order.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,16 @@ def test_a_trained_control_beats_chance_and_the_report_repeats(canny):
     assert report == evaluate("playroom-canny", **options)
     f1 = report["metrics"]["f1_1px"]
     assert tuple(f1) == COLUMNS and list(f1["own"]) == ["mean", "low", "high"]
-    assert f1["own"]["mean"] > 1.5 * f1["shuffled"]["mean"] and f1["real"]["mean"] == 1 > f1["ceiling"]["mean"] > 0.7
+    assert (
+        f1["own"]["mean"] > 1.5 * f1["shuffled"]["mean"]
+        and f1["real"]["mean"] == 1 > f1["ceiling"]["mean"] > 0.7
+    )
     assert report["n"] == {"own": 6, "shuffled": 6, "none": 3, "ceiling": 6, "real": 6}
     lift = report["lift"]["f1_1px"]["over shuffled"]
-    assert lift["mean"] == pytest.approx(f1["own"]["mean"] - f1["shuffled"]["mean"]) and lift["low"] > 0
+    assert (
+        lift["mean"] == pytest.approx(f1["own"]["mean"] - f1["shuffled"]["mean"])
+        and lift["low"] > 0
+    )
     assert set(report["pictures"]) == {"features", "fid", "kid", "diversity"}
     assert report["pictures"]["fid"]["ceiling"]["mean"] < report["pictures"]["fid"]["own"]["mean"]
     assert report["caption"]["wall"]["real"]["mean"] == 1
@@ -51,7 +59,8 @@ def test_what_the_control_does_not_touch_is_made_once_for_several_calls(canny, m
     common: dict = {}
     assert evaluate("playroom-canny", common=common, **options) == report
     assert {key[0] for key in common} == {"pairs", "none", "ceiling"}
-    monkeypatch.setattr("zeroconv.evaluation.fidelity.through_vae", None)  # it would end here if it were called
+    # it would end here if it were called
+    monkeypatch.setattr("zeroconv.evaluation.fidelity.through_vae", None)
     assert evaluate("playroom-canny", common=common, **options) == report
     with pytest.raises(TypeError):
         evaluate("playroom-canny", common=common, **{**options, "count": 5})  # other pictures
@@ -64,9 +73,13 @@ def test_a_page_stands_alone_and_shows_every_figure(canny):
     assert f"{report['metrics']['f1_1px']['own']['mean']:.3f}" in page and "Worst" in page
 
 
-@pytest.mark.parametrize(("condition", "metric"), [("depth", "delta1"), ("pose", "pck"), ("segmentation", "miou")])
+@pytest.mark.parametrize(
+    ("condition", "metric"), [("depth", "delta1"), ("pose", "pck"), ("segmentation", "miou")]
+)
 def test_what_a_network_reads_lifts_above_chance(backbone, condition, metric):
-    report = evaluate(f"playroom-{condition}", base=backbone, count=6, count_none=0, steps=6, varied=0)
+    report = evaluate(
+        f"playroom-{condition}", base=backbone, count=6, count_none=0, steps=6, varied=0
+    )
     values = report["metrics"][metric]
     assert values["own"]["mean"] > values["shuffled"]["mean"] and values["real"]["mean"] > 0.8
     assert report["judge"] == "playroom reader" and "none" not in values
@@ -96,7 +109,8 @@ def test_pairs_of_every_condition_bring_what_their_score_needs():
         read, asked = make_read(condition)
         found = read([pair.image])[0]
         assert as_picture(condition, found, pair.image.size).size == (64, 64) and asked
-    assert len(load_pairs("stickers", "canny", 30, 64)) == 30  # more than there are: on several backgrounds
+    # more than there are: on several backgrounds
+    assert len(load_pairs("stickers", "canny", 30, 64)) == 30
     with pytest.raises(UserError, match="no more"):
         load_pairs("playroom:test:3", "canny", 5, 64)
 
@@ -127,26 +141,42 @@ def test_features_of_other_networks(tmp_path: Path):
     from zeroconv.backbones.locate import ASSETS
 
     pictures = [pair.image for pair in load_pairs("playroom:test", "canny", 3, 64)]
-    config = Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
-    Dinov2Model(config).save_pretrained(tmp_path / "dino")
-    BitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(
-        tmp_path / "dino"
+    config = Dinov2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
     )
+    Dinov2Model(config).save_pretrained(tmp_path / "dino")
+    BitImageProcessor(
+        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
+    ).save_pretrained(tmp_path / "dino")
     extract, named = make_features(str(tmp_path / "dino"))
     assert extract(pictures).shape == (3, 16) and named.endswith("dino")
 
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    small = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     text = {**small, "vocab_size": 4096, "max_position_embeddings": 48}
-    clip = CLIPConfig(text_config=text, vision_config={**small, "image_size": 28, "patch_size": 14}, projection_dim=8)
+    clip = CLIPConfig(
+        text_config=text,
+        vision_config={**small, "image_size": 28, "patch_size": 14},
+        projection_dim=8,
+    )
     CLIPModel(clip).save_pretrained(tmp_path / "clip")
     from transformers import CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(ASSETS / "playroom" / "tokenizer")
-    processor = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    processor = CLIPImageProcessor(
+        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
+    )
     CLIPProcessor(processor, tokenizer).save_pretrained(tmp_path / "clip")
     found = clip_scores(str(tmp_path / "clip"), ["a red ball", "grass", ""], {"own": pictures})
     assert 0 <= found["own"]["mean"] <= 100
-    for name, call in (("features", lambda: make_features("/no/folder")), ("file", lambda: make_features("/no.pt"))):
+    for name, call in (
+        ("features", lambda: make_features("/no/folder")),
+        ("file", lambda: make_features("/no.pt")),
+    ):
         with pytest.raises(UserError, match=r"no (vision model|feature network)"):
             call()
         assert name

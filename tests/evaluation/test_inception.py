@@ -1,4 +1,6 @@
-"""FID's Inception: the architecture by values that torch-fidelity 0.4.0 gave for the same random weights."""
+"""FID's Inception: the architecture by values that torch-fidelity 0.4.0 gave for the same random
+weights.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from zeroconv.evaluation.inception import Inception, load_inception
 from zeroconv.evaluation.likeness import make_features
 from zeroconv.evaluation.metrics import known_numbers
 
-# features 0, 500, 1000, 1500, 2000 of `picture()` with the weights of `state()`, by torch-fidelity 0.4.0
+# features 0, 500, 1000, 1500, 2000 of `picture()` with the weights of `state()`, by
+# torch-fidelity 0.4.0
 THEIRS = [0.0, 4.5863, 5.7019, 0.7721, 0.2354]
 
 
@@ -42,7 +45,11 @@ def picture() -> torch.Tensor:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("inception") / "inception.safetensors"
-    published = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008), "AuxLogits.x": torch.zeros(1)}
+    published = {
+        "fc.weight": torch.zeros(1008, 2048),
+        "fc.bias": torch.zeros(1008),
+        "AuxLogits.x": torch.zeros(1),
+    }
     save_file({**state(), **published}, path)
     return path
 
@@ -63,7 +70,10 @@ def test_inception_gives_what_torch_fidelity_gives(file):
 def test_inception_measures_pictures(file):
     extract, named = make_features(str(file))
     assert named == str(file)
-    assert extract([Image.new("RGB", (20, 30)), Image.new("RGB", (64, 64), "red")]).shape == (2, 2048)
+    assert extract([Image.new("RGB", (20, 30)), Image.new("RGB", (64, 64), "red")]).shape == (
+        2,
+        2048,
+    )
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt"])
@@ -84,6 +94,18 @@ def test_features_of_another_network_are_refused(tmp_path):
 def test_a_report_holds_no_nan():
     import json
 
-    report = {"a": float("nan"), "b": [1.0, float("inf"), {"c": -float("inf")}], "d": 2, "e": "nan", "f": (0.5,)}
+    report = {
+        "a": float("nan"),
+        "b": [1.0, float("inf"), {"c": -float("inf")}],
+        "d": 2,
+        "e": "nan",
+        "f": (0.5,),
+    }
     text = json.dumps(known_numbers(report), allow_nan=False)
-    assert json.loads(text) == {"a": None, "b": [1.0, None, {"c": None}], "d": 2, "e": "nan", "f": [0.5]}
+    assert json.loads(text) == {
+        "a": None,
+        "b": [1.0, None, {"c": None}],
+        "d": 2,
+        "e": "nan",
+        "f": [0.5],
+    }

@@ -14,7 +14,10 @@ def test_interval_is_seeded_and_covers_a_known_mean():
     assert found == interval(values)
     assert found["low"] < found["mean"] < found["high"]
     # the standard error is 1 / 20, so the interval is about 4 × 1 / 20 wide
-    assert found["high"] - found["low"] == pytest.approx(0.2, rel=0.15) and abs(found["mean"] - 3) < 0.15
+    assert (
+        found["high"] - found["low"] == pytest.approx(0.2, rel=0.15)
+        and abs(found["mean"] - 3) < 0.15
+    )
     assert interval([2.0, 2.0]) == {"mean": 2.0, "low": 2.0, "high": 2.0}
     with pytest.raises(ValueError, match="at least one"):
         interval([])
@@ -24,7 +27,9 @@ def test_rmse_and_psnr_do_not_wrap_around():
     black, grey = np.zeros((4, 4), np.uint8), np.full((4, 4), 255, np.uint8)
     assert rmse(black, grey) == rmse(grey, black) == 255
     assert psnr(black, grey) == pytest.approx(0.0) and psnr(grey, grey) == float("inf")
-    assert psnr(np.full((4, 4), 100, np.uint8), np.full((4, 4), 110, np.uint8)) == pytest.approx(20 * np.log10(25.5))
+    assert psnr(np.full((4, 4), 100, np.uint8), np.full((4, 4), 110, np.uint8)) == pytest.approx(
+        20 * np.log10(25.5)
+    )
 
 
 def test_lab_of_known_colours():
@@ -35,12 +40,16 @@ def test_lab_of_known_colours():
 
 def test_figures_of_many_pictures_by_hand():
     assert summarise([1.0, 3.0])["mean"] == 2
-    # shares of sums, not means of shares: class 0: (1 + 3) / (2 + 4), class 1: (0 + 5) / (0 + 5), class 2 never there
+    # shares of sums, not means of shares: class 0: (1 + 3) / (2 + 4), class 1: (0 + 5) / (0 +
+    # 5), class 2 never there
     stats = [np.array([[1, 0, 0], [2, 0, 0]]), np.array([[3, 5, 0], [4, 5, 0]])]
     assert summarise(stats, "ratio")["mean"] == pytest.approx((4 / 6 + 1) / 2)
     nothing = [np.zeros((2, 3))] * 3
     assert np.isnan(summarise(nothing, "ratio")["mean"])
-    rows = [np.array([[0.9, 0, *[1] * 10], [-1, 1, *[0] * 10]]), np.array([[0.5, 0, *[0] * 10], [-1, 1, *[0] * 10]])]
+    rows = [
+        np.array([[0.9, 0, *[1] * 10], [-1, 1, *[0] * 10]]),
+        np.array([[0.5, 0, *[0] * 10], [-1, 1, *[0] * 10]]),
+    ]
     assert summarise(rows, "ap")["mean"] == pytest.approx(51 / 101)
     with pytest.raises(ValueError, match="at least one"):
         summarise([])
@@ -63,7 +72,8 @@ def test_intervals_are_seeded_and_cover():
 
 
 def test_a_difference_of_pairs_is_sharper_than_the_two_apart():
-    hard = np.random.default_rng(0).normal(0, 1, 200)  # some pictures are harder than others, for both alike
+    # some pictures are harder than others, for both alike
+    hard = np.random.default_rng(0).normal(0, 1, 200)
     noise = np.random.default_rng(1).normal(0, 0.05, 200)
     found = paired_interval((hard + 0.1).tolist(), (hard + noise).tolist())
     assert found["low"] > 0.08 and found["high"] < 0.12

@@ -31,7 +31,9 @@ def test_it_reads_real_scenes_well(scenes, found):
     def mean(condition, metric):
         truths = [s.keypoints if condition == "pose" else getattr(s, condition) for s in scenes]
         reads = getattr(found, condition)
-        stats = [CONDITIONS[condition].score(t, r)[metric] for t, r in zip(truths, reads, strict=True)]
+        stats = [
+            CONDITIONS[condition].score(t, r)[metric] for t, r in zip(truths, reads, strict=True)
+        ]
         return summarise(stats, {"miou": "ratio", "pck": "ratio"}.get(metric, "mean"))["mean"]
 
     assert mean("depth", "delta1") > 0.97 and mean("normal", "angle") < 8
@@ -55,8 +57,14 @@ def test_the_same_pictures_are_read_once(scenes, found, monkeypatch):
 
 def test_another_scene_is_read_as_another(scenes, found):
     score = CONDITIONS["segmentation"].score
-    own = [score(s.segmentation, r)["accuracy"] for s, r in zip(scenes, found.segmentation, strict=True)]
-    other = [score(s.segmentation, r)["accuracy"] for s, r in zip(scenes[1:], found.segmentation[:-1], strict=True)]
+    own = [
+        score(s.segmentation, r)["accuracy"]
+        for s, r in zip(scenes, found.segmentation, strict=True)
+    ]
+    other = [
+        score(s.segmentation, r)["accuracy"]
+        for s, r in zip(scenes[1:], found.segmentation[:-1], strict=True)
+    ]
     assert min(own) > max(0.9, np.mean(other))
 
 
@@ -100,7 +108,11 @@ def test_losses_are_least_at_the_truth():
     }  # fmt: skip
     batch = draw_batch(data, np.random.default_rng(0), ReaderConfig(batch_size=2))
     maps = load_reader()(batch["image"])
-    maps.inverse_depth, maps.normal, maps.joints = batch["inverse_depth"], batch["normal"], batch["joints"]
+    maps.inverse_depth, maps.normal, maps.joints = (
+        batch["inverse_depth"],
+        batch["normal"],
+        batch["joints"],
+    )
     maps.classes = 20 * torch.nn.functional.one_hot(batch["classes"], 7).permute(0, 3, 1, 2).float()
     perfect = losses_of(maps, batch)
     assert all(perfect[name] < 0.01 for name in ("depth", "normal", "classes", "joints"))

@@ -1,4 +1,6 @@
-"""Figure 8: a sentence for each rival that was trained, and a paper's finding agrees only where intervals are apart."""
+"""Figure 8: a sentence for each rival that was trained, and a paper's finding agrees only where
+intervals are apart.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +15,30 @@ from experiments.fig08_ablation import PROMPTS, claims, networks
 def found(levels: dict[str, float]) -> dict:
     noise = np.random.default_rng(0).normal(0, 0.01, 50)
     kinds = [np.array([[3.0], [4.0]])] * 50
-    stats = {name: {"fidelity": list(level + noise), "another's": list(0.1 + noise)} for name, level in levels.items()}
-    return {(0, name, setting): {**stats[name], "kinds": kinds} for name in levels for setting in PROMPTS}
+    stats = {
+        name: {"fidelity": list(level + noise), "another's": list(0.1 + noise)}
+        for name, level in levels.items()
+    }
+    return {
+        (0, name, setting): {**stats[name], "kinds": kinds}
+        for name in levels
+        for setting in PROMPTS
+    }
 
 
 def test_only_trained_rivals_are_spoken_of() -> None:
     followed, behind, weak = claims(found({"full": 0.7, "lite": 0.5}), MAIN["canny"], 1)
     assert followed.agrees and behind.agrees and weak.agrees and "lite" in behind.ours
-    _, behind, weak, worse, level = claims(found({"full": 0.7, "lite": 0.7, "gaussian": 0.5}), MAIN["canny"], 1)
+    _, behind, weak, worse, level = claims(
+        found({"full": 0.7, "lite": 0.7, "gaussian": 0.5}), MAIN["canny"], 1
+    )
     assert not behind.agrees and not weak.agrees and worse.agrees and not level.agrees
 
 
 def test_being_behind_by_little_is_not_being_too_weak() -> None:
-    _, behind, weak, worse, level = claims(found({"full": 0.7, "lite": 0.68, "gaussian": 0.67}), MAIN["canny"], 1)
+    _, behind, weak, worse, level = claims(
+        found({"full": 0.7, "lite": 0.68, "gaussian": 0.67}), MAIN["canny"], 1
+    )
     assert behind.agrees and not weak.agrees and "3%" in weak.ours
     assert worse.agrees and level.agrees
 
@@ -41,6 +54,9 @@ def test_sketches_have_runs_of_their_own(monkeypatch) -> None:
 
     canny, scribble = runs("canny"), runs("scribble")
     assert list(canny) == list(scribble) == [(0, "full"), (0, "lite")]
-    assert canny[0, "full"].data.condition == "canny" and scribble[0, "full"].data.condition == "scribble"
+    assert (
+        canny[0, "full"].data.condition == "canny"
+        and scribble[0, "full"].data.condition == "scribble"
+    )
     assert scribble[0, "lite"].control.connections == "lite"
     assert canny[0, "full"].out != scribble[0, "full"].out

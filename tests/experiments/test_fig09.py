@@ -30,7 +30,9 @@ def test_no_rival_is_left_out() -> None:
 
 
 def found(**scores: float) -> dict[str, Any]:
-    """Results in which every picture of a network has the score given, and its FID is 10 less that, within 0.01."""
+    """Results in which every picture of a network has the score given, and its FID is 10 less that,
+    within 0.01.
+    """
 
     def report(score: float) -> dict[str, Any]:
         fid = {"own": {"mean": 10 - score, "low": 9.99 - score, "high": 10.01 - score}}
@@ -41,7 +43,9 @@ def found(**scores: float) -> dict[str, Any]:
 
 
 def test_ahead_of_all_agrees() -> None:
-    assert [c.agrees for c in claims(found(controlnet=0.7, controlnet_lite=0.5, lora=0.6, side=0.2))] == [True] * 4
+    assert [
+        c.agrees for c in claims(found(controlnet=0.7, controlnet_lite=0.5, lora=0.6, side=0.2))
+    ] == [True] * 4
 
 
 def test_one_rival_ahead_does_not() -> None:
@@ -57,7 +61,10 @@ def test_level_with_all_does_not() -> None:
 
 
 def test_pace_is_that_of_the_steps_between_lines(tmp_path) -> None:
-    lines = [{"step": 0, "validation": {}}, *({"step": 10 * i, "seconds": 20.0 * i} for i in range(1, 5))]
+    lines = [
+        {"step": 0, "validation": {}},
+        *({"step": 10 * i, "seconds": 20.0 * i} for i in range(1, 5)),
+    ]
     (tmp_path / "log.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     assert pace(tmp_path / "log.jsonl") == 2.0
 
@@ -76,8 +83,12 @@ def fake_leg(trained: list, seconds: float = 1.0, losses: dict | None = None):
     return leg
 
 
-@pytest.mark.parametrize(("seconds", "wanted"), [(1.0, [40, 100, 200]), (4.0, [40, 50, 100]), (8.0, [40, 40, 100])])
-def test_a_slower_network_gets_fewer_steps_in_equal_time(tmp_path, monkeypatch, seconds: float, wanted: list) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "wanted"), [(1.0, [40, 100, 200]), (4.0, [40, 50, 100]), (8.0, [40, 40, 100])]
+)
+def test_a_slower_network_gets_fewer_steps_in_equal_time(
+    tmp_path, monkeypatch, seconds: float, wanted: list
+) -> None:
     trained: list = []
     monkeypatch.setattr(racing, "leg", fake_leg(trained, seconds))
     arguments = argparse.Namespace(steps=100, tune=0)

@@ -1,4 +1,6 @@
-"""Figure 12 at its smallest: every case measured once, resumed, told in a table; verdicts that can go either way."""
+"""Figure 12 at its smallest: every case measured once, resumed, told in a table; verdicts that can
+go either way.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from PIL import Image
 from experiments import fig12_transfer as fig12
 from zeroconv.backbones.locate import ASSETS
 
-pytestmark = pytest.mark.skipif(not (ASSETS / "playroom").is_dir(), reason="the embedded base model is not there yet")
+pytestmark = pytest.mark.skipif(
+    not (ASSETS / "playroom").is_dir(), reason="the embedded base model is not there yet"
+)
 
 
 @pytest.mark.slow
@@ -19,7 +23,17 @@ def test_it_runs_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fig12, "RUNS", tmp_path)
     monkeypatch.setattr(fig12, "STEPS", 1)
     monkeypatch.setattr(fig12, "CONDITIONS", {"canny": "f1_1px"})
-    words = ["fig12", "--count", "3", "--none", "2", "--out", str(tmp_path), "--pictures", str(tmp_path)]
+    words = [
+        "fig12",
+        "--count",
+        "3",
+        "--none",
+        "2",
+        "--out",
+        str(tmp_path),
+        "--pictures",
+        str(tmp_path),
+    ]
     monkeypatch.setattr(sys, "argv", words)
     real, calls = fig12.evaluate, []
 
@@ -40,7 +54,9 @@ def test_it_runs_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
         "playroom:test:3?style=night", "playroom:test:3?style=night",
     ]  # fmt: skip
     result = json.loads((tmp_path / "fig12.json").read_text())
-    assert len(result["rows"]) == 5 and {len(row) for row in result["rows"]} == {len(result["columns"])}
+    assert len(result["rows"]) == 5 and {len(row) for row in result["rows"]} == {
+        len(result["columns"])
+    }
     assert len(result["claims"]) == 2 and result["claims"][0]["ours"] in capsys.readouterr().out
     assert Image.open(tmp_path / "fig12.jpg").size == (4 + 6 * 132, 16 + 2 * 132)
 
@@ -49,7 +65,9 @@ def span(mean: float) -> dict[str, float]:
     return {"mean": mean, "low": mean - 0.05, "high": mean + 0.05}
 
 
-@pytest.mark.parametrize(("plain", "moved", "verdicts"), [(0.6, 0.6, (True, False)), (0.22, 0.5, (False, True))])
+@pytest.mark.parametrize(
+    ("plain", "moved", "verdicts"), [(0.6, 0.6, (True, False)), (0.22, 0.5, (False, True))]
+)
 def test_the_verdicts_follow_the_figures(plain, moved, verdicts):
     own = {"unchanged": plain, "difference": moved}
     measured = {
@@ -61,7 +79,19 @@ def test_the_verdicts_follow_the_figures(plain, moved, verdicts):
 
 def test_a_control_of_its_own_is_measured_beside_those_that_were_moved(tmp_path, monkeypatch):
     monkeypatch.setattr(fig12, "RUNS", tmp_path)
-    words = ["fig12", "--count", "3", "--none", "2", "--anew", "7", "--out", str(tmp_path), "--pictures", str(tmp_path)]
+    words = [
+        "fig12",
+        "--count",
+        "3",
+        "--none",
+        "2",
+        "--anew",
+        "7",
+        "--out",
+        str(tmp_path),
+        "--pictures",
+        str(tmp_path),
+    ]
     monkeypatch.setattr(sys, "argv", words)
     (tmp_path / f"fig12-3-2-{fig12.weights_mark()}.json").write_text(
         json.dumps({"canny playroom-night unchanged": measured_at(0.5)})
@@ -75,7 +105,11 @@ def test_a_control_of_its_own_is_measured_beside_those_that_were_moved(tmp_path,
     monkeypatch.setattr(fig12, "measure", measure)
     monkeypatch.setattr(fig12, "draw", lambda *args: None)
     fig12.main()
-    assert ("playroom-night", "unchanged") not in seen and ("playroom-night", fig12.ANEW) in seen and len(seen) == 6
+    assert (
+        ("playroom-night", "unchanged") not in seen
+        and ("playroom-night", fig12.ANEW) in seen
+        and len(seen) == 6
+    )
     result = json.loads((tmp_path / "fig12-anew.json").read_text())
     assert [row[2] for row in result["rows"]] == ["unchanged", "difference", fig12.ANEW] * 2
     (claim,) = result["claims"]
@@ -83,9 +117,21 @@ def test_a_control_of_its_own_is_measured_beside_those_that_were_moved(tmp_path,
 
 
 def measured_at(own: float) -> dict:
-    values = {"own": span(own), "shuffled": span(0.15), "none": span(0.2), "ceiling": span(0.8), "real": span(0.9)}
+    values = {
+        "own": span(own),
+        "shuffled": span(0.15),
+        "none": span(0.2),
+        "ceiling": span(0.8),
+        "real": span(0.9),
+    }
     tones = {"made": {"lightness": 50, "chroma": 20}, "style": {"lightness": 50, "chroma": 20}}
-    return {"metric": "f1_1px", "values": values, "lift": {"over shuffled": span(own - 0.15)}, "tones": tones, "n": 3}
+    return {
+        "metric": "f1_1px",
+        "values": values,
+        "lift": {"over shuffled": span(own - 0.15)},
+        "tones": tones,
+        "n": 3,
+    }
 
 
 def test_what_trains_on_a_community_base_is_a_run_of_its_own():

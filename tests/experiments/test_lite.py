@@ -1,4 +1,6 @@
-"""Why lite is close: every run is looked at where it should be; sentences agree only where intervals are apart."""
+"""Why lite is close: every run is looked at where it should be; sentences agree only where
+intervals are apart.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def arguments(**changed) -> SimpleNamespace:
 
 
 def found(lead: dict[tuple[float, int], float]) -> tuple[dict, dict]:
-    """Full at 0.7 and lite behind it by `lead`, at every rate and step; what another's hint would give."""
+    """Full at 0.7 and lite behind it by `lead`, at every rate and step; what another's hint would
+    give.
+    """
     noise = np.random.default_rng(0).normal(0, 0.01, 50)
     own, other = {}, {}
     for (rate, step), behind in lead.items():
@@ -46,13 +50,32 @@ EVERYWHERE = [(3e-4, STEPS), (CENTRE, STEPS // 2), (CENTRE, STEPS), (CENTRE, 2 *
 
 def test_being_ahead_must_hold_at_every_rate_and_length() -> None:
     assert verdicts(dict.fromkeys(EVERYWHERE, 0.1)) == [True] * 5
-    assert verdicts({**dict.fromkeys(EVERYWHERE, 0.1), (CENTRE, 2 * STEPS): 0.0}) == [True, True, False, False, True]
-    assert verdicts({**dict.fromkeys(EVERYWHERE, 0.1), (3e-4, STEPS): -0.1}) == [False, False, True, True, False]
+    assert verdicts({**dict.fromkeys(EVERYWHERE, 0.1), (CENTRE, 2 * STEPS): 0.0}) == [
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert verdicts({**dict.fromkeys(EVERYWHERE, 0.1), (3e-4, STEPS): -0.1}) == [
+        False,
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_each_is_taken_at_its_own_best_rate() -> None:
-    said = claims(*found({**dict.fromkeys(EVERYWHERE, 0.2), (3e-4, STEPS): 0.06}), MAIN["canny"], STEPS)[-1]
-    assert said.agrees and "lite at 0.0003" in said.ours and "+0.060" in said.ours and "10% of what" in said.ours
+    said = claims(
+        *found({**dict.fromkeys(EVERYWHERE, 0.2), (3e-4, STEPS): 0.06}), MAIN["canny"], STEPS
+    )[-1]
+    assert (
+        said.agrees
+        and "lite at 0.0003" in said.ours
+        and "+0.060" in said.ours
+        and "10% of what" in said.ours
+    )
 
 
 def test_only_the_centre_is_trained_for_several_lengths() -> None:
@@ -63,8 +86,14 @@ def test_only_the_centre_is_trained_for_several_lengths() -> None:
         ("xs-0.25", CENTRE): [8],
     }  # fmt: skip
     recipes = {name: recipe for name, (recipe, _) in runs.items()}
-    assert recipes["lite", 3e-4].control.connections == "lite" and recipes["lite", 3e-4].training.learning_rate == 3e-4
-    assert recipes["xs-0.25", CENTRE].control.kind == "controlnet_xs" and len({r.out for r in recipes.values()}) == 5
+    assert (
+        recipes["lite", 3e-4].control.connections == "lite"
+        and recipes["lite", 3e-4].training.learning_rate == 3e-4
+    )
+    assert (
+        recipes["xs-0.25", CENTRE].control.kind == "controlnet_xs"
+        and len({r.out for r in recipes.values()}) == 5
+    )
     assert recipes["full", CENTRE].out != runs_of(arguments(count=5))["full", CENTRE][0].out
 
 
@@ -80,5 +109,8 @@ def test_a_run_is_measured_at_its_stops_and_only_once(tmp_path, monkeypatch) -> 
     recipe, _ = runs_of(arguments(steps=2, scenes=16))["lite", CENTRE]
     known = follow(recipe, [1, 2], pairs, make)
     assert set(known) == {1, 2} and known[1]["parameters"] > 1e6
-    assert set(stats_of(known[2])) == set(PROMPTS) and (recipe.out / "made-00002-empty-0.png").is_file()
+    assert (
+        set(stats_of(known[2])) == set(PROMPTS)
+        and (recipe.out / "made-00002-empty-0.png").is_file()
+    )
     assert follow(recipe, [1, 2], pairs, None) == known  # a maker would be asked for pictures

@@ -1,4 +1,6 @@
-"""The figures that experiments add to the package's own: they must tell real pictures from wrong ones."""
+"""The figures that experiments add to the package's own: they must tell real pictures from wrong
+ones.
+"""
 
 from __future__ import annotations
 
@@ -45,13 +47,16 @@ def test_fidelity_of_the_picture_itself_is_one_and_anothers_hint_is_not(pairs) -
     other = measures.fidelity("canny", measures.shuffled(pairs), real, "f1_1px")
     assert measures.figure(own, "f1_1px")["mean"] == 1
     assert measures.better_by(own, other, "f1_1px")["low"] > 0.3
-    assert measures.better_by([5.0, 6.0], [9.0, 9.0], "angle")["mean"] == pytest.approx(3.5)  # lower is better
+    # lower is better
+    assert measures.better_by([5.0, 6.0], [9.0, 9.0], "angle")["mean"] == pytest.approx(3.5)
 
 
 def test_tones_go_where_the_picture_goes(pairs) -> None:
     image = pairs[0].image
     for tone, enhancer in (("saturation", ImageEnhance.Color), ("contrast", ImageEnhance.Contrast)):
-        weak, strong = (measures.tones(enhancer(image).enhance(factor))[tone] for factor in (0.5, 1.5))
+        weak, strong = (
+            measures.tones(enhancer(image).enhance(factor))[tone] for factor in (0.5, 1.5)
+        )
         assert weak < measures.tones(image)[tone] < strong
     assert measures.tones(Image.new("RGB", (8, 8), (255, 10, 10)))["clipped"] == 1
     assert measures.tones(Image.new("RGB", (8, 8), "grey"))["clipped"] == 0
@@ -59,7 +64,10 @@ def test_tones_go_where_the_picture_goes(pairs) -> None:
 
 def test_pictures_of_the_same_kind_are_nearer(pairs) -> None:
     real = [pair.image for pair in pairs]
-    noise = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (128, 128, 3), np.uint8)) for i in range(12)]
+    noise = [
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (128, 128, 3), np.uint8))
+        for i in range(12)
+    ]
     assert measures.likeness(noise, real)["mean"] > measures.likeness(real[:6], real[6:])["mean"]
     assert np.isnan(measures.likeness(real[:3], real)["mean"])
 
@@ -77,7 +85,8 @@ def test_a_drawn_shape_lies_in_the_picture_and_its_strokes_around_it(shape: str)
     assert hint.size == (128, 128) and 0.02 < mask.mean() < 0.25
     assert not (mask[0] | mask[-1] | mask[:, 0] | mask[:, -1]).any()
     ring = strokes & ~mask
-    assert ring.any() and (strokes & mask).sum() < 0.35 * mask.sum()  # nothing drawn inside would tell what it is
+    # nothing drawn inside would tell what it is
+    assert ring.any() and (strokes & mask).sum() < 0.35 * mask.sum()
     again, _ = fig11_ambiguous.draw_hint(shape, 3)
     other, _ = fig11_ambiguous.draw_hint(shape, 4)
     assert hint.tobytes() == again.tobytes() != other.tobytes()
@@ -88,12 +97,20 @@ def test_how_answers_spread() -> None:
     assert fig11_ambiguous.entropy(["ball", "cube"] * 4) == 1
     assert fig11_ambiguous.undecided(["ball"] * 4 + ["ball", "cube", "ball", "ball"]) == 0.5
     assert "person in" in fig11_ambiguous.prompt_of("person", 0)
-    assert fig11_ambiguous.prompt_of("ball", 1).replace("ball", "cube") == fig11_ambiguous.prompt_of("cube", 1)
+    assert fig11_ambiguous.prompt_of("ball", 1).replace(
+        "ball", "cube"
+    ) == fig11_ambiguous.prompt_of("cube", 1)
 
 
 def test_the_rise_of_a_curve_is_between_a_fifth_and_four_fifths() -> None:
-    assert fig04_convergence.rise([(0, 0.1), (15, 0.1), (30, 0.12), (45, 0.7), (60, 0.75)]) == (30, 45)
-    assert fig04_convergence.rise([(0, 0.0), (10, 0.25), (20, 0.5), (30, 0.75), (40, 1.0)]) == (0, 40)
+    assert fig04_convergence.rise([(0, 0.1), (15, 0.1), (30, 0.12), (45, 0.7), (60, 0.75)]) == (
+        30,
+        45,
+    )
+    assert fig04_convergence.rise([(0, 0.0), (10, 0.25), (20, 0.5), (30, 0.75), (40, 1.0)]) == (
+        0,
+        40,
+    )
     flat = [(step, 0.3 + 0.02 * (-1) ** step) for step in range(20)]
     fell = [(step, value - (0.2 if step > 10 else 0)) for step, value in flat]
     assert fig04_convergence.hidden(run(flat)) and not fig04_convergence.hidden(run(fell))
@@ -107,11 +124,15 @@ def run(loss: list) -> dict:
 
 
 def test_a_hint_that_is_lost_to_the_other_is_told() -> None:
-    """Scores near 0.9 with the own hint, near 0.2 without it; together, once both stay and once the first is lost."""
+    """Scores near 0.9 with the own hint, near 0.2 without it; together, once both stay and once the
+    first is lost.
+    """
     rng = np.random.default_rng(0)
 
     def scores(first: float, second: float) -> dict:
-        return {"fidelity": [list(rng.normal(first, 0.02, 40)), [near(second, rng) for _ in range(40)]]}
+        return {
+            "fidelity": [list(rng.normal(first, 0.02, 40)), [near(second, rng) for _ in range(40)]]
+        }
 
     for lost in (False, True):
         both = scores(0.4 if lost else 0.88, 0.88)

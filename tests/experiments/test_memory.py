@@ -48,16 +48,28 @@ def pixels(images: list[Image.Image]) -> list[bytes]:
     return [image.tobytes() for image in images]
 
 
-def test_pictures_are_made_once_and_are_what_generate_makes(backbone, net, calls, tmp_path: Path) -> None:
+def test_pictures_are_made_once_and_are_what_generate_makes(
+    backbone, net, calls, tmp_path: Path
+) -> None:
     make = Maker(backbone, tmp_path, batch_size=2)
     prompts, drawn = ["a", "b", "c"], hints(3)
     first = make(prompts, [Control(net, drawn)], steps=2)
-    assert calls == [2, 1] and len(make.costs) == 3 and all(cost > 0 for cost in make.costs.values())
-    plain = generate(backbone, prompts, [Control(net, drawn)], guidance="cond", cfg=4.0, steps=2, seed=[0, 1, 2])
-    difference = np.abs(np.stack([np.asarray(a, int) - np.asarray(b, int) for a, b in zip(first, plain, strict=True)]))
+    assert (
+        calls == [2, 1] and len(make.costs) == 3 and all(cost > 0 for cost in make.costs.values())
+    )
+    plain = generate(
+        backbone, prompts, [Control(net, drawn)], guidance="cond", cfg=4.0, steps=2, seed=[0, 1, 2]
+    )
+    difference = np.abs(
+        np.stack(
+            [np.asarray(a, int) - np.asarray(b, int) for a, b in zip(first, plain, strict=True)]
+        )
+    )
     assert difference.max() <= 1  # batches of another size add up in another order
     again = Maker(backbone, tmp_path)
-    assert pixels(again(prompts, [Control(net, drawn)], steps=2)) == pixels(first) and len(calls) == 2
+    assert (
+        pixels(again(prompts, [Control(net, drawn)], steps=2)) == pixels(first) and len(calls) == 2
+    )
     assert again.costs == make.costs
     more = again([*prompts, "d"], [Control(net, [*drawn, drawn[0]])], steps=2)
     assert calls == [2, 1, 1] and pixels(more)[:3] == pixels(first)

@@ -14,7 +14,10 @@ BLOCK = "<!-- paper:{} -->\n{}<!-- /paper -->\n"
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    claims = [Claim("zero is best", "by 0.1 | 0.2", True), Claim("all the same", "not at all", False)]
+    claims = [
+        Claim("zero is best", "by 0.1 | 0.2", True),
+        Claim("all the same", "not at all", False),
+    ]
     write_result(
         "fig08", ["", "f1"], [["full", 0.75]], claims, note="n = 3.", pictures=["fig08.jpg: three networks"],
         command="zeroconv reproduce fig8", folder=tmp_path,
@@ -38,7 +41,10 @@ def test_the_summary_counts_every_figure(results: Path) -> None:
     (results / "fig08-scribble.json").write_text(json.dumps(more))
     text = page.summary(results)
     assert "| 8, scribble | of sketches too | **does not agree** |" in text
-    assert "| 8 | zero is best | agrees |" in text and "| 8 | all the same | **does not agree** |" in text
+    assert (
+        "| 8 | zero is best | agrees |" in text
+        and "| 8 | all the same | **does not agree** |" in text
+    )
     assert "| 9 | rivals that read the same hints | see below |" in text
     assert "| 10 | how many pictures training needs | not measured |" in text
 
@@ -46,10 +52,18 @@ def test_the_summary_counts_every_figure(results: Path) -> None:
 def test_figures_that_ran_together_say_what_they_used(tmp_path: Path) -> None:
     for number, minutes in ((5, 20.0), (7, 10.5), (4, 99.0)):  # the last is trained first
         (tmp_path / f"fig{number:02d}.json").write_text(json.dumps({"call_cpu_minutes": minutes}))
-    result = {"columns": ["figure", "minutes"], "rows": [["all", 18.0]], "command": "c", "note": "On 2 cores."}
+    result = {
+        "columns": ["figure", "minutes"],
+        "rows": [["all", 18.0]],
+        "command": "c",
+        "note": "On 2 cores.",
+    }
     (tmp_path / "shipped.json").write_text(json.dumps(result))
     text = page.rewrite(BLOCK.format("shipped", ""), tmp_path)
-    assert "On 2 cores. The figures' own processes took 30 CPU minutes." in text and "| all | 18 |" in text
+    assert (
+        "On 2 cores. The figures' own processes took 30 CPU minutes." in text
+        and "| all | 18 |" in text
+    )
 
 
 def test_a_figure_without_claims_is_a_table(results: Path) -> None:
@@ -68,13 +82,19 @@ def test_the_page_has_every_figure_and_every_picture_is_there() -> None:
     assert {f"fig{number:02d}" for number in page.FIGURES} <= blocks
     for path in page.RESULTS.glob("fig*.json"):
         for picture in json.loads(path.read_text()).get("pictures") or []:
-            assert (page.ROOT / "docs" / "pictures" / "paper" / picture.partition(": ")[0]).is_file()
+            assert (
+                page.ROOT / "docs" / "pictures" / "paper" / picture.partition(": ")[0]
+            ).is_file()
 
 
-def test_a_result_keeps_what_its_verdict_was_made_of(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_keeps_what_its_verdict_was_made_of(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     kept = json.loads((results / "fig08.json").read_text())
     assert kept["claims"][1] == {"paper": "all the same", "ours": "not at all", "agrees": False}
-    write_result("fig08", ["", "f1"], [["full", 1]], [Claim("p", "o", False)], note="", folder=results)
+    write_result(
+        "fig08", ["", "f1"], [["full", 1]], [Claim("p", "o", False)], note="", folder=results
+    )
     said = capsys.readouterr().out
     assert "paper: p" in said and "DOES NOT AGREE" in said
 
@@ -82,10 +102,14 @@ def test_a_result_keeps_what_its_verdict_was_made_of(results: Path, capsys: pyte
 def test_a_call_that_finds_all_kept_does_not_hide_what_it_took(results: Path, monkeypatch) -> None:
     def written(minutes: float, command: str) -> float:
         monkeypatch.setattr("experiments.common.call_minutes", lambda: minutes)
-        path = write_result("fig08", ["", "f1"], [["full", 1]], [], note="n.", command=command, folder=results)
+        path = write_result(
+            "fig08", ["", "f1"], [["full", 1]], [], note="n.", command=command, folder=results
+        )
         return json.loads(path.read_text())["call_cpu_minutes"]
 
     assert [written(*call) for call in ((40.0, "a"), (0.5, "a"), (2.0, "b"))] == [40.0, 40.0, 2.0]
-    assert "n. The whole command: 2 CPU minutes." in page.section(json.loads((results / "fig08.json").read_text()))
+    assert "n. The whole command: 2 CPU minutes." in page.section(
+        json.loads((results / "fig08.json").read_text())
+    )
     written(0.5, "c")  # all was there already: that is not what the command takes
     assert "whole command" not in page.section(json.loads((results / "fig08.json").read_text()))

@@ -1,4 +1,6 @@
-"""Runs of an experiment: each in a folder of its own, resumable, and the same whether they pause or not."""
+"""Runs of an experiment: each in a folder of its own, resumable, and the same whether they pause or
+not.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,10 @@ def recipe(tiny: Path, out: Path, steps: int) -> Recipe:
 
 def test_a_run_is_named_by_what_its_recipe_says(tiny: Path, tmp_path: Path) -> None:
     one = recipe(tiny, tmp_path, 4)
-    assert identity(one)["training"] == {"batch_size": 2, "learning_rate": 1e-3, "ema_decay": 0.5}  # no defaults,
-    assert identity(one)["data"]["size"] == 64 and "cache" not in identity(one)["data"]  # nothing that may change
+    # no defaults,
+    assert identity(one)["training"] == {"batch_size": 2, "learning_rate": 1e-3, "ema_decay": 0.5}
+    # nothing that may change
+    assert identity(one)["data"]["size"] == 64 and "cache" not in identity(one)["data"]
     other = one.model_copy(update={"training": one.training.model_copy(update={"seed": 1})})
     assert identity(other) != identity(one)
 
@@ -47,7 +51,9 @@ def weights(trainer) -> list[torch.Tensor]:
 
 
 def test_a_run_that_pauses_and_is_cut_is_the_run_that_does_not(tiny: Path, tmp_path: Path) -> None:
-    whole = {mark: weights(trainer) for mark, trainer in stages(recipe(tiny, tmp_path / "a", 6), [6])}
+    whole = {
+        mark: weights(trainer) for mark, trainer in stages(recipe(tiny, tmp_path / "a", 6), [6])
+    }
     cut = recipe(tiny, tmp_path / "b", 6)
     for mark, _ in stages(cut, [0, 2, 4, 6]):
         if mark == 4:
@@ -58,12 +64,17 @@ def test_a_run_that_pauses_and_is_cut_is_the_run_that_does_not(tiny: Path, tmp_p
     assert [step for step, _, _ in gains(cut.out)] == [0, 2, 4, 6]
 
 
-def test_what_is_trained_is_not_trained_again(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_trained_is_not_trained_again(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
     monkeypatch.setattr("experiments.training.train", lambda r: (asked.append(r.out), train(r)))
     one = recipe(tiny, tmp_path / "one", 2)
     folder = trained(one)
-    assert read_summary(one.out)["steps"] == 2 and ControlNet.load(folder).config["zeroconv"]["condition"] == "depth"
+    assert (
+        read_summary(one.out)["steps"] == 2
+        and ControlNet.load(folder).config["zeroconv"]["condition"] == "depth"
+    )
     assert trained(one) == folder and asked == [one.out]
 
 

@@ -10,8 +10,15 @@ from zeroconv.playroom import KINDS
 
 
 def run(batch: int, start: int, rise: tuple[int, int], steps: int = 120) -> dict:
-    loss = [(s, 0.25 + 0.01 * (s // 5 % 2)) for s in range(5, steps + 1, 5)]  # scatters, and does not fall
-    return {"start": SimpleNamespace(step=start), "rise": rise, "batch": batch, "loss": loss, "steps": steps}
+    # scatters, and does not fall
+    loss = [(s, 0.25 + 0.01 * (s // 5 % 2)) for s in range(5, steps + 1, 5)]
+    return {
+        "start": SimpleNamespace(step=start),
+        "rise": rise,
+        "batch": batch,
+        "loss": loss,
+        "steps": steps,
+    }
 
 
 def test_sudden_is_told_by_the_quiet_before_it_and_not_by_the_runs_length() -> None:

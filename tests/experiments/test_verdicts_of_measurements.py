@@ -1,4 +1,6 @@
-"""The rules of figures 5, 7 and 10, on measurements made up so that they hold, and so that they do not."""
+"""The rules of figures 5, 7 and 10, on measurements made up so that they hold, and so that they do
+not.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ def values(mean: float) -> list[float]:
 
 
 def guided(saturation: dict[str, float], fidelity: dict[str, float] | None = None) -> dict:
-    """What every way of guidance measured, by its saturation (and clipped pixels, a hundredth of it)."""
+    """What every way of guidance measured, by its saturation (and clipped pixels, a hundredth of
+    it).
+    """
     found = {}
     for key in fig05.settings():
         name = f"{key[0]} {key[1]}"
@@ -31,14 +35,21 @@ def guided(saturation: dict[str, float], fidelity: dict[str, float] | None = Non
 def pictures(differ: int = 0) -> dict:
     grey = [Image.new("RGB", (8, 8), (100, 100, 100))] * N
     other = [Image.new("RGB", (8, 8), (100, 100 + differ, 100))] * N
-    return {key: other if key[:2] == ("empty", "both") and key[2] > 1 else grey for key in fig05.settings()}
+    return {
+        key: other if key[:2] == ("empty", "both") and key[2] > 1 else grey
+        for key in fig05.settings()
+    }
 
 
 WILD = {"cond": 60.0, "both": 20.0, "resolution": 40.0, fig05.DIVIDED: 40.0, "guess": 40.0}
 
 
-def verdicts(saturation: dict[str, float], fidelity: dict[str, float] | None = None, differ: int = 0) -> list[bool]:
-    return [c.agrees for c in fig05.claims(pictures(differ), guided(saturation, fidelity), "f1_1px")]
+def verdicts(
+    saturation: dict[str, float], fidelity: dict[str, float] | None = None, differ: int = 0
+) -> list[bool]:
+    return [
+        c.agrees for c in fig05.claims(pictures(differ), guided(saturation, fidelity), "f1_1px")
+    ]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -46,7 +57,12 @@ def test_guidance_is_judged_by_the_tone_of_the_pictures() -> None:
     assert verdicts(WILD) == [True] * 7
     assert verdicts(WILD, differ=3)[0] is False
     assert verdicts({**WILD, "empty cond": 20.0})[1] is False  # no stronger than in both halves
-    for place, mode in ((2, "empty resolution"), (3, "own resolution"), (4, fig05.DIVIDED), (5, "guess")):
+    for place, mode in (
+        (2, "empty resolution"),
+        (3, "own resolution"),
+        (4, fig05.DIVIDED),
+        (5, "guess"),
+    ):
         told = verdicts({**WILD, mode: 60.0})  # as strong as with weights of 1
         assert told[place] is False and sum(told) == 6
     assert verdicts(WILD, {"resolution": 0.8})[6] is False  # the hint is lost
@@ -66,8 +82,10 @@ def conditions(lift: float, own: float, without: float = 0.2) -> dict:
 
 def test_every_condition_must_be_followed() -> None:
     assert [c.agrees for c in fig07.claims(conditions(0.2, 0.6))] == [True, True]
-    assert [c.agrees for c in fig07.claims(conditions(0.04, 0.6))] == [False, True]  # the interval holds 0
-    assert [c.agrees for c in fig07.claims(conditions(0.2, 0.28))] == [True, False]  # the intervals overlap
+    # the interval holds 0
+    assert [c.agrees for c in fig07.claims(conditions(0.04, 0.6))] == [False, True]
+    # the intervals overlap
+    assert [c.agrees for c in fig07.claims(conditions(0.2, 0.28))] == [True, False]
 
 
 def sizes(small: float, large: float, least: float = 0.4, other: float = 0.2) -> dict:

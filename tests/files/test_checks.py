@@ -209,7 +209,9 @@ def test_an_output_that_is_an_input_is_refused_by_any_name(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("out", ["s3://bucket/a.png", "https://x/a", "file:///tmp/a", "hf://me/a"])
-def test_an_address_is_no_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, kind: str) -> None:
+def test_an_address_is_no_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, kind: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     for path in (out, Path(out)):  # Path leaves one of the two strokes
         with pytest.raises(WriteError, match="is an address"):
@@ -222,7 +224,9 @@ def test_an_address_is_no_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("out", ["s3:", "C:/a.png", "a:b/c.png", "here:/a.png"])
-def test_a_name_with_a_colon_is_an_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
+def test_a_name_with_a_colon_is_an_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here:").mkdir()
     check_output(out, "file")

@@ -25,13 +25,54 @@ def net(backbone):
 
 nan, inf = float("nan"), float("inf")
 GENERATOR = torch.Generator()
-NO_TEXT = [None, 3, b"a ball", np.zeros(3), {"a": 1}, [], ["a", None], [b"a"], "\ud800", "a\0b", "x" * 200_000]
-NO_WHOLE = [None, True, 1.5, "3", b"3", nan, inf, [3], GENERATOR, torch.ones(2), np.zeros(2), 10**30, 0, -1]
+NO_TEXT = [
+    None,
+    3,
+    b"a ball",
+    np.zeros(3),
+    {"a": 1},
+    [],
+    ["a", None],
+    [b"a"],
+    "\ud800",
+    "a\0b",
+    "x" * 200_000,
+]
+NO_WHOLE = [
+    None,
+    True,
+    1.5,
+    "3",
+    b"3",
+    nan,
+    inf,
+    [3],
+    GENERATOR,
+    torch.ones(2),
+    np.zeros(2),
+    10**30,
+    0,
+    -1,
+]
 NO_NUMBER = [None, True, "3", b"3", nan, -inf, [3.0], GENERATOR, torch.ones(2), 1e9, 1j]
 NO_NAME = [None, 3, b"euler", ["euler"], "no such name", ""]
 NO_SIZE = [*[v for v in NO_WHOLE if v is not None], 63, 10**9]
-NO_PICTURE = [None, 3, "no such.png", b"no picture", {"a": 1}, [], torch.ones(1, 8, 8) * nan, torch.ones(8)]
-NO_PICTURE += [torch.ones(2, 64, 64), torch.full((3, 64, 64), 200.0), torch.ones(0, 3, 4), np.ones((2, 2, 7))]
+NO_PICTURE = [
+    None,
+    3,
+    "no such.png",
+    b"no picture",
+    {"a": 1},
+    [],
+    torch.ones(1, 8, 8) * nan,
+    torch.ones(8),
+]
+NO_PICTURE += [
+    torch.ones(2, 64, 64),
+    torch.full((3, 64, 64), 200.0),
+    torch.ones(0, 3, 4),
+    np.ones((2, 2, 7)),
+]
 
 ARGUMENTS = {
     "prompt": NO_TEXT,
@@ -39,18 +80,48 @@ ARGUMENTS = {
     "guidance": NO_NAME,
     "cfg": NO_NUMBER,
     "steps": [*NO_WHOLE, 1001],
-    "seed": [None, True, 1.5, "3", b"3", nan, GENERATOR, np.zeros(2), 10**30, [1, 2], [None], [1.5], [GENERATOR]],
+    "seed": [
+        None,
+        True,
+        1.5,
+        "3",
+        b"3",
+        nan,
+        GENERATOR,
+        np.zeros(2),
+        10**30,
+        [1, 2],
+        [None],
+        [1.5],
+        [GENERATOR],
+    ],
     "scheduler": NO_NAME,
     "height": NO_SIZE,
     "width": NO_SIZE,
-    "latents": [3, "x", np.zeros(4), torch.zeros(4), torch.full((1, 4, 8, 8), nan), torch.zeros(1, 4, 8, 8).int()],
+    "latents": [
+        3,
+        "x",
+        np.zeros(4),
+        torch.zeros(4),
+        torch.full((1, 4, 8, 8), nan),
+        torch.zeros(1, 4, 8, 8).int(),
+    ],
     "count": NO_WHOLE,
     "batch_size": NO_WHOLE,
     "connection_scales": [3, b"x", "no such rule", [1.0], [nan] * 13, ["1"] * 13, GENERATOR],
     "callback": [3, "x"],
     "finished": [3, "x"],
     "output": [*NO_NAME, "np"],
-    "controls": [None, 3, "canny", {"net": 1}, [3], [None], [{"net": 1, "hint": 2}], Image.new("RGB", (8, 8))],
+    "controls": [
+        None,
+        3,
+        "canny",
+        {"net": 1},
+        [3],
+        [None],
+        [{"net": 1, "hint": 2}],
+        Image.new("RGB", (8, 8)),
+    ],
 }
 CONTROL = {
     "net": [None, "canny", 3, torch.nn.Linear(2, 2)],
@@ -72,7 +143,9 @@ def cases(table: dict) -> list:
         for name, values in table.items()
         for value in values
         # NumPy's numbers and lists of one scale a picture are no mistakes; None is the base's own
-        if not ((name == "scale" and value == [3.0]) or (name in ("guidance", "cfg") and value is None))
+        if not (
+            (name == "scale" and value == [3.0]) or (name in ("guidance", "cfg") and value is None)
+        )
     ]
 
 

@@ -1,4 +1,6 @@
-"""Rivals in `generate`: the hint reaches the picture, in one half or both; what needs residuals is refused."""
+"""Rivals in `generate`: the hint reaches the picture, in one half or both; what needs residuals is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,11 @@ def test_the_picture_answers_to_the_hint(backbone, kind):
     shake_(rival)
 
     def make(h, guidance):
-        return pixels(generate(backbone, ["a", "b"], [Control(rival, hint(h))], steps=2, cfg=3.0, guidance=guidance))
+        return pixels(
+            generate(
+                backbone, ["a", "b"], [Control(rival, hint(h))], steps=2, cfg=3.0, guidance=guidance
+            )
+        )
 
     cond, both = make(0, "cond"), make(0, "both")
     assert np.abs(cond - make(1, "cond")).mean() > 0.05
@@ -39,24 +45,33 @@ def test_a_new_one_changes_nothing(backbone, guidance):
     options = {"steps": 3, "guidance": guidance, "output": "tensor"}
     without = generate(backbone, ["one", "two"], **options)
     for kind in ("lora", "side", "controlnet_xs"):
-        with_it = generate(backbone, ["one", "two"], [Control(small(kind, backbone), hint())], **options)
+        with_it = generate(
+            backbone, ["one", "two"], [Control(small(kind, backbone), hint())], **options
+        )
         assert (without[0] - with_it[0]).abs().max() < 1e-5
 
 
 def test_control_lora_is_guided_as_the_controlnet_it_equals(backbone):
-    """Its low-rank updates merged into the copy of a ControlNet: the same pictures by the other way."""
+    """Its low-rank updates merged into the copy of a ControlNet: the same pictures by the other
+    way.
+    """
     rival = small("control_lora", backbone, condition="canny")
     shake_(rival)
     control = ControlNet.from_backbone(backbone, hint_widths=(4, 8, 8, 8), condition="canny")
     control.load_state_dict(merged(rival._net))
     for guidance in ("both", "cond"):
         options = {"steps": 2, "cfg": 3.0, "guidance": guidance, "output": "tensor"}
-        pictures = [generate(backbone, "a", [Control(net, hint())], **options)[0] for net in (rival, control)]
+        pictures = [
+            generate(backbone, "a", [Control(net, hint())], **options)[0]
+            for net in (rival, control)
+        ]
         assert (pictures[0] - pictures[1]).abs().max() < 1e-4
 
 
 def merged(net) -> dict[str, torch.Tensor]:
-    """W + B A under the names of a network without updates; convolutions multiply as matrices of their flat filters."""
+    """W + B A under the names of a network without updates; convolutions multiply as matrices of
+    their flat filters.
+    """
     state, out = net.state_dict(), {}
     for name, value in state.items():
         if ".lora_" in name:
@@ -92,8 +107,12 @@ def test_conditional_only_leaves_the_other_half_alone(backbone):
     rival = small("side", backbone)
     shake_(rival)
     options = {"steps": 2, "output": "tensor"}
-    asked = generate(backbone, "a", [Control(rival, hint(), conditional_only=True)], guidance="both", **options)
-    assert torch.equal(asked[0], generate(backbone, "a", [Control(rival, hint())], guidance="cond", **options)[0])
+    asked = generate(
+        backbone, "a", [Control(rival, hint(), conditional_only=True)], guidance="both", **options
+    )
+    assert torch.equal(
+        asked[0], generate(backbone, "a", [Control(rival, hint())], guidance="cond", **options)[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,7 +124,11 @@ def test_conditional_only_leaves_the_other_half_alone(backbone):
         ({"curve": "linear_down"}, {"guidance": "cond"}, "curve is about residuals"),
         ({"mask": torch.ones(64, 64)}, {"guidance": "cond"}, "mask is about residuals"),
         ({"mode": "prompt"}, {"guidance": "cond"}, "mode is about residuals"),
-        ({}, {"guidance": "cond", "connection_scales": [1.0] * 13}, "connection_scales is about residuals"),
+        (
+            {},
+            {"guidance": "cond", "connection_scales": [1.0] * 13},
+            "connection_scales is about residuals",
+        ),
     ],
 )
 def test_what_needs_residuals_is_refused(backbone, changes, options, says):
@@ -117,4 +140,9 @@ def test_what_needs_residuals_is_refused(backbone, changes, options, says):
 def test_beside_another_control_it_is_refused(backbone):
     control = randomise_(ControlNet.from_backbone(backbone))
     with pytest.raises(UserError, match="give it alone"):
-        generate(backbone, "a", [Control(control, hint()), Control(small("side", backbone), hint())], guidance="cond")
+        generate(
+            backbone,
+            "a",
+            [Control(control, hint()), Control(small("side", backbone), hint())],
+            guidance="cond",
+        )

@@ -27,7 +27,9 @@ def test_defaults_of_the_playroom_are_those_of_its_figures(name) -> None:
     assert load_backbone(name).defaults == PLAYROOM == Defaults("cond", 4.0)
 
 
-def test_defaults_of_a_base_that_was_trained_on_from_the_playroom_are_the_playrooms(tmp_path) -> None:
+def test_defaults_of_a_base_that_was_trained_on_from_the_playroom_are_the_playrooms(
+    tmp_path,
+) -> None:
     for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
         (tmp_path / part).symlink_to(ASSETS / "playroom" / part)
     assert load_backbone(tmp_path).defaults == PLAYROOM
@@ -52,9 +54,13 @@ def test_generate_uses_the_defaults_of_its_backbone(defaults) -> None:
         return generate(backbone, "a", [Control(net, HINT)], **few, **options)[0].numpy()
 
     expected = make(guidance=defaults.guidance, cfg=defaults.cfg)
-    assert np.array_equal(make(), expected) and np.array_equal(make(guidance=None, cfg=None), expected)
+    assert np.array_equal(make(), expected) and np.array_equal(
+        make(guidance=None, cfg=None), expected
+    )
     assert np.array_equal(make(cfg=3.0), make(guidance=defaults.guidance, cfg=3.0))
-    assert np.array_equal(make(guidance="resolution"), make(guidance="resolution", cfg=defaults.cfg))
+    assert np.array_equal(
+        make(guidance="resolution"), make(guidance="resolution", cfg=defaults.cfg)
+    )
     assert settled(backbone, None, 0.0) == (defaults.guidance, 0.0)
 
 

@@ -1,4 +1,6 @@
-"""A whole generation against diffusers' StableDiffusionControlNetPipeline: the same parts, latents and settings."""
+"""A whole generation against diffusers' StableDiffusionControlNetPipeline: the same parts, latents
+and settings.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def pictures(seed: int) -> list[Image.Image]:
 
 @pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
 def pair(request, tmp_path_factory):
-    """Our backbone and control (random, not zero), and a maker of diffusers' pipeline on the same weights."""
+    """Our backbone and control (random, not zero), and a maker of diffusers' pipeline on the same
+    weights.
+    """
     from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 
     backbone = tiny_backbone(prediction_type=request.param)
@@ -55,7 +59,12 @@ def compare(pair, scheduler: str, theirs: dict, ours: dict, control_options: dic
     backbone, control, pipeline = pair
     hints, noise = pictures(1), torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     expected = pipeline(scheduler)(
-        PROMPTS, image=hints, latents=noise.clone(), num_inference_steps=20, output_type="np", **theirs
+        PROMPTS,
+        image=hints,
+        latents=noise.clone(),
+        num_inference_steps=20,
+        output_type="np",
+        **theirs,
     ).images
     made = generate(
         backbone, PROMPTS, [Control(control, hints, **control_options)], latents=noise, steps=20,
@@ -67,9 +76,19 @@ def compare(pair, scheduler: str, theirs: dict, ours: dict, control_options: dic
 
 @pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpm++2m_karras", "unipc", "ddim_trailing"])
 def test_both_equals_diffusers(pair, scheduler):
-    theirs = {"guidance_scale": 5.0, "controlnet_conditioning_scale": 0.7, "negative_prompt": ["blur", "dark"]}
+    theirs = {
+        "guidance_scale": 5.0,
+        "controlnet_conditioning_scale": 0.7,
+        "negative_prompt": ["blur", "dark"],
+    }
     assert (
-        compare(pair, scheduler, theirs, {"guidance": "both", "cfg": 5.0, "negative": ["blur", "dark"]}, {"scale": 0.7})
+        compare(
+            pair,
+            scheduler,
+            theirs,
+            {"guidance": "both", "cfg": 5.0, "negative": ["blur", "dark"]},
+            {"scale": 0.7},
+        )
         < 1e-3
     )
 
@@ -78,9 +97,18 @@ def test_both_equals_diffusers(pair, scheduler):
 def test_the_window_equals_diffusers(pair, window):
     start, end = window
     theirs = {"guidance_scale": 5.0, "control_guidance_start": start, "control_guidance_end": end}
-    assert compare(pair, "ddim", theirs, {"guidance": "both", "cfg": 5.0}, {"start": start, "end": end}) < 1e-3
+    assert (
+        compare(
+            pair, "ddim", theirs, {"guidance": "both", "cfg": 5.0}, {"start": start, "end": end}
+        )
+        < 1e-3
+    )
 
 
 def test_guess_equals_diffusers_with_its_own_weights(pair):
-    ours = {"guidance": "guess", "cfg": 5.0, "connection_scales": torch.logspace(-1, 0, 13).tolist()}
+    ours = {
+        "guidance": "guess",
+        "cfg": 5.0,
+        "connection_scales": torch.logspace(-1, 0, 13).tolist(),
+    }
     assert compare(pair, "ddim", {"guidance_scale": 5.0, "guess_mode": True}, ours, {}) < 1e-3

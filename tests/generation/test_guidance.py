@@ -9,9 +9,10 @@ from zeroconv.backbones import Connection
 from zeroconv.errors import UserError
 from zeroconv.generation import MODES, RULES, combine, connection_scales, controls_uncond, guidance
 
-SD = tuple(Connection(f"down.{i}", 320, scale) for i, scale in enumerate((1, 1, 1, 2, 2, 2, 4, 4, 4, 8, 8, 8))) + (
-    Connection("mid", 1280, 8),
-)
+SD = tuple(
+    Connection(f"down.{i}", 320, scale)
+    for i, scale in enumerate((1, 1, 1, 2, 2, 2, 4, 4, 4, 8, 8, 8))
+) + (Connection("mid", 1280, 8),)
 
 
 def test_resolution_scales_are_64_over_the_blocks_size():
@@ -46,9 +47,15 @@ def test_unknown_mode_is_told():
 def test_curves_by_hand():
     assert [guidance.factor_at("linear_down", f) for f in (0, 0.25, 1)] == [1, 0.75, 0]
     assert [guidance.factor_at("linear_up", f) for f in (0, 0.25, 1)] == [0, 0.25, 1]
-    assert guidance.factor_at("cosine_down", 0.5) == pytest.approx(0.5) == guidance.factor_at("cosine_up", 0.5)
+    assert (
+        guidance.factor_at("cosine_down", 0.5)
+        == pytest.approx(0.5)
+        == guidance.factor_at("cosine_up", 0.5)
+    )
     points = [(0.2, 1.0), (0.6, 0.0), (0.8, 2.0)]
-    assert [guidance.factor_at(points, f) for f in (0, 0.2, 0.4, 0.7, 1)] == pytest.approx([1, 1, 0.5, 1, 2])
+    assert [guidance.factor_at(points, f) for f in (0, 0.2, 0.4, 0.7, 1)] == pytest.approx(
+        [1, 1, 0.5, 1, 2]
+    )
     for bad in ("wavy", [(0.5, 1), (0.1, 1)], [(0, float("nan"))], [(0, 1), (2, 1)], []):
         with pytest.raises(UserError, match="curve"):
             guidance.check_curve(bad)
@@ -57,8 +64,15 @@ def test_curves_by_hand():
 def test_a1111s_modes():
     assert guidance.CONTROL_MODES == ("balanced", "prompt", "control")
     assert connection_scales("balanced", SD) == [1.0] * 13
-    assert connection_scales("prompt", SD) == connection_scales("control", SD) == connection_scales("guess", SD)
-    assert [mode for mode in guidance.CONTROL_MODES if controls_uncond(mode)] == ["balanced", "prompt"]
+    assert (
+        connection_scales("prompt", SD)
+        == connection_scales("control", SD)
+        == connection_scales("guess", SD)
+    )
+    assert [mode for mode in guidance.CONTROL_MODES if controls_uncond(mode)] == [
+        "balanced",
+        "prompt",
+    ]
     with pytest.raises(UserError, match="balanced"):
         guidance.check_control_mode("mine")
 
@@ -66,9 +80,13 @@ def test_a1111s_modes():
 def test_a_controls_own_scales_come_before_those_for_all_and_those_before_the_modes():
     own, common = [0.5] * 13, [2.0] * 13
     assert guidance.chosen_scales(own, common, "prompt", "both", SD) == own
-    assert guidance.chosen_scales("resolution", common, None, "both", SD) == connection_scales("resolution", SD)
+    assert guidance.chosen_scales("resolution", common, None, "both", SD) == connection_scales(
+        "resolution", SD
+    )
     assert guidance.chosen_scales(None, common, "prompt", "both", SD) == common
-    assert guidance.chosen_scales(None, None, "prompt", "both", SD) == connection_scales("guess", SD)
+    assert guidance.chosen_scales(None, None, "prompt", "both", SD) == connection_scales(
+        "guess", SD
+    )
     assert guidance.chosen_scales(None, None, None, "guess", SD) == connection_scales("guess", SD)
     with pytest.raises(UserError, match="12 connection_scales were given, but there are 13"):
         guidance.chosen_scales(own[:12], None, None, "both", SD)

@@ -35,7 +35,9 @@ def test_what_is_stored_comes_back_with_the_hint(tmp_path):
         assert np.array_equal(np.asarray(opened), np.asarray(picture))
     assert text.splitlines()[1] == "Negative prompt: blur"
     assert "Steps: 20, Sampler: unipc, CFG scale: 7.5, Seed: 3, Size: 64x64" in text
-    assert 'ControlNet 0: "Model: canny, Weight: 0.8, Guidance Start: 0.0, Guidance End: 0.6"' in text
+    assert (
+        'ControlNet 0: "Model: canny, Weight: 0.8, Guidance Start: 0.0, Guidance End: 0.6"' in text
+    )
 
 
 def test_a_picture_of_somebody_else_says_nothing(tmp_path):

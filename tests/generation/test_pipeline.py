@@ -1,4 +1,6 @@
-"""`generate` on tiny Stable Diffusions with random weights: what must hold whatever the weights are."""
+"""`generate` on tiny Stable Diffusions with random weights: what must hold whatever the weights
+are.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def test_a_seed_gives_the_same_picture_in_any_batch(backbone, trained, scheduler
         parts = generate(backbone, "a", [control], batch_size=batch_size, **options)
         assert max((a - b).abs().max() for a, b in zip(whole, parts, strict=True)) < 1e-4
     assert (whole[0] - whole[1]).abs().max() > 0.01  # other seeds are other pictures
-    alone = generate(backbone, "a", [control], seed=13, steps=3, scheduler=scheduler, output="tensor")
+    alone = generate(
+        backbone, "a", [control], seed=13, steps=3, scheduler=scheduler, output="tensor"
+    )
     assert (alone[0] - whole[2]).abs().max() < 1e-4
 
 
@@ -97,7 +101,16 @@ def test_the_picture_answers_to_hint_prompt_and_negative(backbone, trained):
 @pytest.mark.parametrize("guidance", MODES)
 def test_guidance_modes_differ_and_follow_the_weight(backbone, trained, guidance):
     def make(mode, weight):
-        return pixels(generate(backbone, "a", [Control(trained, hint(), scale=weight)], steps=2, guidance=mode, cfg=3))
+        return pixels(
+            generate(
+                backbone,
+                "a",
+                [Control(trained, hint(), scale=weight)],
+                steps=2,
+                guidance=mode,
+                cfg=3,
+            )
+        )
 
     assert not np.array_equal(make(guidance, 1.0), make(guidance, 0.5))
     others = [make(mode, 1.0) for mode in MODES if mode != guidance]
@@ -123,8 +136,12 @@ class Counting:
         monkeypatch.setattr(net, "embed_hint", counted_embed)
 
 
-@pytest.mark.parametrize(("options", "calls"), [({}, 10), ({"start": 0.5}, 5), ({"end": 0.3}, 3), ({"scale": 0.0}, 0)])
-def test_a_control_outside_its_window_or_without_weight_does_not_run(backbone, trained, monkeypatch, options, calls):
+@pytest.mark.parametrize(
+    ("options", "calls"), [({}, 10), ({"start": 0.5}, 5), ({"end": 0.3}, 3), ({"scale": 0.0}, 0)]
+)
+def test_a_control_outside_its_window_or_without_weight_does_not_run(
+    backbone, trained, monkeypatch, options, calls
+):
     counting = Counting(trained, monkeypatch)
     generate(backbone, "a", [Control(trained, hint(), **options)], steps=10, scheduler="ddim")
     assert counting.calls == calls
@@ -140,7 +157,9 @@ def test_several_controls_add_up(backbone, trained):
 
 
 def test_one_hint_a_prompt(backbone, trained):
-    both = generate(backbone, ["a", "b"], [Control(trained, [hint(0), hint(1)])], steps=2, output="tensor")
+    both = generate(
+        backbone, ["a", "b"], [Control(trained, [hint(0), hint(1)])], steps=2, output="tensor"
+    )
     second = generate(backbone, "b", [Control(trained, hint(1))], steps=2, seed=1, output="tensor")
     assert (both[1] - second[0]).abs().max() < 1e-4
 
@@ -151,30 +170,56 @@ def test_another_size_of_hint_is_resized_and_said(backbone, trained):
     assert image.size == (64, 64)
     with pytest.warns(UserWarning, match="resized"):
         (wide,) = generate(backbone, "a", [Control(trained, hint().resize((256, 64)))], steps=1)
-    assert wide.size == (128, 64)  # the hint's shape, as far as the sizes the encoder halves evenly allow
+    # the hint's shape, as far as the sizes the encoder halves evenly allow
+    assert wide.size == (128, 64)
 
 
 def test_callback_hears_every_step_and_cfg_1_takes_no_second_half(backbone, monkeypatch):
     heard, sizes = [], []
     encode = backbone.encode
-    monkeypatch.setattr(backbone, "encode", lambda z, t, text: sizes.append(len(z)) or encode(z, t, text))
-    generate(backbone, ["a", "b"], steps=3, cfg=1, scheduler="ddim", callback=lambda i, n, z: heard.append((i, n)))
+    monkeypatch.setattr(
+        backbone, "encode", lambda z, t, text: sizes.append(len(z)) or encode(z, t, text)
+    )
+    generate(
+        backbone,
+        ["a", "b"],
+        steps=3,
+        cfg=1,
+        scheduler="ddim",
+        callback=lambda i, n, z: heard.append((i, n)),
+    )
     assert heard == [(1, 3), (2, 3), (3, 3)] and set(sizes) == {2}
 
 
 @pytest.mark.parametrize(
-    ("halves", "encoded", "decoded"), [([], 2, 2), ([True], 2, 2), ([False], 2, 4), ([True, False], 2, 4)]
+    ("halves", "encoded", "decoded"),
+    [([], 2, 2), ([True], 2, 2), ([False], 2, 4), ([True, False], 2, 4)],
 )
-def test_a_prompt_that_is_the_negative_one_costs_once(backbone, trained, monkeypatch, halves, encoded, decoded):
-    """What both halves of guidance share is computed once, and it is what two halves would have given."""
+def test_a_prompt_that_is_the_negative_one_costs_once(
+    backbone, trained, monkeypatch, halves, encoded, decoded
+):
+    """What both halves of guidance share is computed once, and it is what two halves would have
+    given.
+    """
     z, embedding = torch.randn(2, 4, 8, 8), trained.embed_hint(torch.rand(2, 3, 64, 64))
-    guides = [Guide(trained, embedding, [1.0] * len(trained.connections), 0.0, 1.0, uncond) for uncond in halves]
-    t, cond, again = torch.tensor(500), backbone.embed_text(["", "a"]), backbone.embed_text(["", "a"])
+    guides = [
+        Guide(trained, embedding, [1.0] * len(trained.connections), 0.0, 1.0, uncond)
+        for uncond in halves
+    ]
+    t, cond, again = (
+        torch.tensor(500),
+        backbone.embed_text(["", "a"]),
+        backbone.embed_text(["", "a"]),
+    )
     with torch.no_grad():
         twice = predict(backbone, z, t, cond, again, guides, 5.0)
         encode, decode, rows = backbone.encode, backbone.decode, []
-        monkeypatch.setattr(backbone, "encode", lambda z, t, text: rows.append(len(z)) or encode(z, t, text))
-        monkeypatch.setattr(backbone, "decode", lambda s, t, text: rows.append(len(s[0])) or decode(s, t, text))
+        monkeypatch.setattr(
+            backbone, "encode", lambda z, t, text: rows.append(len(z)) or encode(z, t, text)
+        )
+        monkeypatch.setattr(
+            backbone, "decode", lambda s, t, text: rows.append(len(s[0])) or decode(s, t, text)
+        )
         once = predict(backbone, z, t, cond, cond, guides, 5.0)
     assert rows == [encoded, decoded]
     assert (once - twice).abs().max() < 1e-4 * twice.abs().max()
@@ -186,7 +231,9 @@ def test_a_prompt_that_is_the_negative_one_costs_once(backbone, trained, monkeyp
 def test_empty_prompts_take_no_second_half(backbone, monkeypatch, prompts, rows):
     sizes = set()
     encode = backbone.encode
-    monkeypatch.setattr(backbone, "encode", lambda z, t, text: sizes.add(len(z)) or encode(z, t, text))
+    monkeypatch.setattr(
+        backbone, "encode", lambda z, t, text: sizes.add(len(z)) or encode(z, t, text)
+    )
     generate(backbone, prompts, steps=2, cfg=4, scheduler="ddim")
     assert sizes == rows
 

@@ -1,4 +1,5 @@
-"""A disk without room, as the kernel says it: what Python and torch write through `atomic_write` goes to /dev/full.
+"""A disk without room, as the kernel says it: what Python and torch write through `atomic_write`
+goes to /dev/full.
 
 Not what safetensors writes: it puts a file of its own in the place of what it is given.
 """

@@ -35,4 +35,6 @@ def meta_backbone(config: dict, prediction_type: str = "epsilon") -> UNetBackbon
 
     with torch.device("meta"):
         unet = UNet2DConditionModel(**config)
-    return UNetBackbone(unet, scheduler_config={**DEFAULT_SCHEDULER, "prediction_type": prediction_type}, name="sd")
+    return UNetBackbone(
+        unet, scheduler_config={**DEFAULT_SCHEDULER, "prediction_type": prediction_type}, name="sd"
+    )

@@ -33,7 +33,8 @@ def seeded(function):
 def tiny_unet(**options):
     """SD's topology (12 skips and the middle), 8 heads, output layers that are not zero.
 
-    Heads and groups are what `checkpoints.infer` reads off these widths, as they cannot be seen in the weights.
+    Heads and groups are what `checkpoints.infer` reads off these widths, as they cannot be seen in
+    the weights.
     """
     from diffusers import UNet2DConditionModel
 
@@ -50,7 +51,9 @@ def tiny_unet(**options):
 
 @seeded
 def tiny_unet_xl(**options):
-    """SDXL's topology: three levels, text and time added to the step, two text encoders' states side by side."""
+    """SDXL's topology: three levels, text and time added to the step, two text encoders' states
+    side by side.
+    """
     from diffusers import UNet2DConditionModel
 
     config = {
@@ -94,17 +97,25 @@ def tiny_tokenizer():
     from transformers import CLIPTokenizer
 
     letters = sorted(ByteLevel.alphabet())
-    symbols = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    symbols = [
+        *letters,
+        *(f"{letter}</w>" for letter in letters),
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
     vocab = {symbol: i for i, symbol in enumerate(symbols)}
     tokenizer = CLIPTokenizer(vocab=vocab, merges=[], model_max_length=TEXT_LENGTH)
-    with tempfile.TemporaryDirectory() as folder:  # as it comes back from a folder, which is how users meet it
+    # as it comes back from a folder, which is how users meet it
+    with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         return CLIPTokenizer.from_pretrained(folder)
 
 
 @seeded
 def tiny_text(projection: bool = False, **options):
-    """A CLIPTextModel and its tokenizer; with `projection`, the CLIPTextModelWithProjection of SDXL."""
+    """A CLIPTextModel and its tokenizer; with `projection`, the CLIPTextModelWithProjection of
+    SDXL.
+    """
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     tokenizer = tiny_tokenizer()
@@ -153,13 +164,17 @@ def inputs(backbone, n: int = 2, size: int = 8, seed: int = 3):
     """z, hint, t and text for a batch of n."""
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(n, backbone.latent_channels, size, size, generator=generator)
-    hint = torch.rand(n, 3, size * backbone.latent_scale, size * backbone.latent_scale, generator=generator)
+    hint = torch.rand(
+        n, 3, size * backbone.latent_scale, size * backbone.latent_scale, generator=generator
+    )
     t = torch.randint(0, 1000, (n,), generator=generator)
     text = backbone.embed_text([f"picture {i}" for i in range(n)])
     return z, hint, t, text
 
 
 def sees_one_position(name: str) -> bool:
-    """Whether a parameter may be without a gradient: of the middle's self-attention, which has one position to look at
-    in the tiny pictures, so that queries and keys decide nothing. What gradient they have elsewhere is rounding."""
+    """Whether a parameter may be without a gradient: of the middle's self-attention, which has one
+    position to look at in the tiny pictures, so that queries and keys decide nothing. What gradient
+    they have elsewhere is rounding.
+    """
     return "mid" in name and "attn1" in name and ("to_q" in name or "to_k" in name)

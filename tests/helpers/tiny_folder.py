@@ -1,4 +1,6 @@
-"""A tiny backbone written to disk, in diffusers' folder layout and as one file in the original layout."""
+"""A tiny backbone written to disk, in diffusers' folder layout and as one file in the original
+layout.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,11 @@ def save_backbone(folder: Path, backbone=None):
         "tokenizer": backbone.tokenizers[0],
     }
     if len(backbone.text_encoders) == 1:
-        nothing = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        nothing = {
+            "safety_checker": None,
+            "feature_extractor": None,
+            "requires_safety_checker": False,
+        }
         StableDiffusionPipeline(**parts, **nothing).save_pretrained(folder)
     else:
         more = {"text_encoder_2": backbone.text_encoders[1], "tokenizer_2": backbone.tokenizers[1]}

@@ -1,4 +1,6 @@
-"""Computing again what is not kept: the same numbers, bit for bit, and as little memory as was asked for."""
+"""Computing again what is not kept: the same numbers, bit for bit, and as little memory as was
+asked for.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def make(base: str, autocast: torch.dtype | None = None) -> tuple[ControlledLoss
 def gradients(loss: ControlledLoss, text: Any) -> list[Tensor]:
     generator, scale = torch.Generator().manual_seed(5), loss.backbone.latent_scale
     z, noise = torch.randn(2, N, loss.backbone.latent_channels, *SIZE, generator=generator)
-    hints = torch.randint(0, 255, (N, 3, SIZE[0] * scale, SIZE[1] * scale), generator=generator).to(torch.uint8)
+    hints = torch.randint(0, 255, (N, 3, SIZE[0] * scale, SIZE[1] * scale), generator=generator).to(
+        torch.uint8
+    )
     errors = loss.errors(z, noise, torch.tensor([300, 700]), hints, text)
     errors.mean().backward()
     taken = [errors.detach(), *(p.grad for p in loss.parameters() if p.grad is not None)]
@@ -105,7 +109,8 @@ def test_the_cheapest_recomputation_is_chosen() -> None:
     assert choose(ledger, 350) == []
     assert choose(ledger, 300) == [1]
     assert choose(ledger, 170) == [0, 1]
-    # computing the last again too frees nothing: it is whole once more when the backward pass begins
+    # computing the last again too frees nothing: it is whole once more when the backward pass
+    # begins
     assert ledger.kept([0, 1, 2]) == 80 and ledger.peak([0, 1, 2]) == 170
     with pytest.raises(UserError, match="even if everything is computed again"):
         choose(ledger, 169)
@@ -120,7 +125,8 @@ def test_a_storage_that_another_part_needs_is_not_saved() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("2GB", 2 * 10**9), ("1.5 GB", 15 * 10**8), ("800MB", 8 * 10**8), ("1GiB", 2**30)]
+    ("text", "size"),
+    [("2GB", 2 * 10**9), ("1.5 GB", 15 * 10**8), ("800MB", 8 * 10**8), ("1GiB", 2**30)],
 )
 def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size

@@ -1,4 +1,6 @@
-"""Layers that are fast on a CPU compute what torch's compute, forwards and backwards, and keep less."""
+"""Layers that are fast on a CPU compute what torch's compute, forwards and backwards, and keep
+less.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,15 @@ from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 
 from zeroconv.layers import allocator
-from zeroconv.layers.cpu import CpuConv2d, CpuGEGLU, CpuLinear, fold, keep_gradients_, patches, use_cpu_layers_
+from zeroconv.layers.cpu import (
+    CpuConv2d,
+    CpuGEGLU,
+    CpuLinear,
+    fold,
+    keep_gradients_,
+    patches,
+    use_cpu_layers_,
+)
 
 
 def both(layer: nn.Module, x: Tensor, frozen: bool = False) -> tuple[list[Tensor], list[Tensor]]:
@@ -23,18 +33,25 @@ def both(layer: nn.Module, x: Tensor, frozen: bool = False) -> tuple[list[Tensor
             assert isinstance(one, CpuLinear | CpuConv2d | CpuGEGLU)
         y = one(inputs)
         (y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum().backward()
-        found.append([y.detach(), inputs.grad, *(p.grad for p in one.parameters() if p.grad is not None)])
+        found.append(
+            [y.detach(), inputs.grad, *(p.grad for p in one.parameters() if p.grad is not None)]
+        )
     assert len(found[0]) == len(found[1]) == 2 + (0 if frozen else len(list(layer.parameters())))
     return found[0], found[1]
 
 
 def alike(a: list[Tensor], b: list[Tensor]) -> bool:
-    return all(torch.allclose(x, y, rtol=1e-4, atol=1e-4 * float(x.abs().max())) for x, y in zip(a, b, strict=True))
+    return all(
+        torch.allclose(x, y, rtol=1e-4, atol=1e-4 * float(x.abs().max()))
+        for x, y in zip(a, b, strict=True)
+    )
 
 
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("side", [4, 24])  # as patches and as torch's convolution
-@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (1, 1, 0), (4, 2, 1), (3, 1, 0)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (1, 1, 0), (4, 2, 1), (3, 1, 0)]
+)
 def test_a_convolution(kernel: int, stride: int, padding: int, side: int, frozen: bool) -> None:
     torch.manual_seed(0)
     layer = nn.Conv2d(5, 7, kernel, stride, padding).to(memory_format=torch.channels_last)
@@ -46,7 +63,9 @@ def test_a_convolution(kernel: int, stride: int, padding: int, side: int, frozen
 def test_a_weights_gradient_either_way(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zeroconv.layers.cpu.PATCH_BYTES", most)
     layer = nn.Conv2d(5, 7, 3, 2, 1).to(memory_format=torch.channels_last)
-    assert alike(*both(layer, torch.randn(2, 5, 48, 40).contiguous(memory_format=torch.channels_last)))
+    assert alike(
+        *both(layer, torch.randn(2, 5, 48, 40).contiguous(memory_format=torch.channels_last))
+    )
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -64,7 +83,10 @@ def test_a_gated_unit() -> None:
 def test_bfloat16_weights_beside_float32_activations() -> None:
     """Cast a part at a time, and the weights' gradients come as bfloat16."""
     torch.manual_seed(0)
-    for layer, x in ((nn.Linear(70, 90), torch.randn(4, 70)), (nn.Conv2d(4, 6, 3, 1, 1), torch.randn(1, 4, 8, 8))):
+    for layer, x in (
+        (nn.Linear(70, 90), torch.randn(4, 70)),
+        (nn.Conv2d(4, 6, 3, 1, 1), torch.randn(1, 4, 8, 8)),
+    ):
         layer.weight.data = layer.weight.data.bfloat16()
         wide = copy.deepcopy(layer).float()
         use_cpu_layers_(nn.ModuleList([layer]))
@@ -76,8 +98,12 @@ def test_bfloat16_weights_beside_float32_activations() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_large_gradient_has_the_same_memory_at_every_step(dtype: torch.dtype, monkeypatch) -> None:
-    monkeypatch.setattr(allocator, "MAPPED", 4 * 6 * 8 * torch.empty((), dtype=dtype).element_size())
+def test_a_large_gradient_has_the_same_memory_at_every_step(
+    dtype: torch.dtype, monkeypatch
+) -> None:
+    monkeypatch.setattr(
+        allocator, "MAPPED", 4 * 6 * 8 * torch.empty((), dtype=dtype).element_size()
+    )
     torch.manual_seed(0)
     layers = nn.ModuleList([nn.Conv2d(8, 6, 3, 1, 1), nn.Linear(32, 6), nn.Linear(4, 6)]).to(dtype)
     layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -100,7 +126,12 @@ def test_a_large_gradient_has_the_same_memory_at_every_step(dtype: torch.dtype, 
         places.append([layer.weight.grad.data_ptr() for layer in layers[:2]])
         layers.zero_grad()
         plain.zero_grad()
-    assert places[0] == places[1] == places[2] == [layer.weight.kept_gradient[0].data_ptr() for layer in layers[:2]]
+    assert (
+        places[0]
+        == places[1]
+        == places[2]
+        == [layer.weight.kept_gradient[0].data_ptr() for layer in layers[:2]]
+    )
 
 
 def test_a_layer_that_is_called_twice_adds_its_gradients_up(monkeypatch) -> None:
@@ -111,7 +142,9 @@ def test_a_layer_that_is_called_twice_adds_its_gradients_up(monkeypatch) -> None
     keep_gradients_(layers)
     assert [hasattr(layer.weight, "kept_gradient") for layer in layers] == [True, True, False]
     for _ in range(2):
-        for ours, theirs, x in zip(layers, plain, (torch.randn(3, 6), *torch.randn(2, 1, 4, 5, 5)), strict=True):
+        for ours, theirs, x in zip(
+            layers, plain, (torch.randn(3, 6), *torch.randn(2, 1, 4, 5, 5)), strict=True
+        ):
             for layer in (ours, theirs):
                 layer.zero_grad()
                 layer(layer(x)).square().sum().backward()
@@ -138,7 +171,11 @@ def test_fold_is_the_transpose_of_patches(stride: int) -> None:
 
 def test_other_layers_and_names_stay() -> None:
     net = nn.ModuleDict(
-        {"a": nn.Conv2d(4, 4, 3, groups=2), "b": nn.Conv2d(4, 4, 3, padding="same"), "c": nn.LayerNorm(4)}
+        {
+            "a": nn.Conv2d(4, 4, 3, groups=2),
+            "b": nn.Conv2d(4, 4, 3, padding="same"),
+            "c": nn.LayerNorm(4),
+        }
     )
     net["d"] = nn.Linear(4, 4)
     before = list(net.state_dict())

@@ -1,4 +1,6 @@
-"""Kernels for graphics cards: on a card where there is one, else by Triton's interpreter (make kernel-test)."""
+"""Kernels for graphics cards: on a card where there is one, else by Triton's interpreter (make
+kernel-test).
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,9 @@ def test_adamw8bit_in_one_kernel_goes_where_the_plain_one_goes(narrow: bool) -> 
         assert (x - y).norm() < 0.05 * (x - before).norm()
     for p, q in zip(a, b, strict=True):
         for name in {"mean_scales", "deviation_scales", "mean", "square"} & set(plain.state[p]):
-            assert torch.allclose(plain.state[p][name], kernels.state[q][name], rtol=0.05, atol=1e-5), name
+            assert torch.allclose(
+                plain.state[p][name], kernels.state[q][name], rtol=0.05, atol=1e-5
+            ), name
 
 
 def test_the_kernel_s_rounding_is_a_function_of_the_step() -> None:
@@ -112,7 +116,10 @@ def test_group_norm_is_torch_s(shape: tuple[int, ...], silu: bool) -> None:
     wanted = nn.functional.group_norm(exact[0], 32, *exact[1:], 1e-5)
     wanted = nn.functional.silu(wanted) if silu else wanted
     wanted.backward(dy.double())
-    for found, right in ((y, wanted), *((p.grad, e.grad) for p, e in zip((x, weight, bias), exact, strict=True))):
+    for found, right in (
+        (y, wanted),
+        *((p.grad, e.grad) for p, e in zip((x, weight, bias), exact, strict=True)),
+    ):
         assert (found.double() - right).norm() < 1e-5 * right.norm()
 
 
@@ -136,13 +143,22 @@ def test_a_step_on_a_card_s_layers_is_the_same_step() -> None:
         loss = ControlledLoss(backbone, control)
         noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
         hints = (hint * 255).byte().to(DEVICE)
-        error = loss.errors(z.to(DEVICE), noise, t, hints, text.to(DEVICE), dtype=torch.float32).mean()
+        error = loss.errors(
+            z.to(DEVICE), noise, t, hints, text.to(DEVICE), dtype=torch.float32
+        ).mean()
         error.backward()
-        sides.append((error.detach(), {n: p.grad for n, p in control.named_parameters() if p.grad is not None}))
+        sides.append(
+            (
+                error.detach(),
+                {n: p.grad for n, p in control.named_parameters() if p.grad is not None},
+            )
+        )
     (before, old), (after, new) = sides
     assert torch.allclose(before, after, rtol=1e-5)
     largest = max(grad.abs().max() for grad in old.values())
-    assert old.keys() == new.keys() and all((old[n] - new[n]).abs().max() < 1e-4 * largest for n in old)
+    assert old.keys() == new.keys() and all(
+        (old[n] - new[n]).abs().max() < 1e-4 * largest for n in old
+    )
 
 
 def test_all_weights_in_two_halves_and_no_autocast() -> None:

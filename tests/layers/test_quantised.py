@@ -1,4 +1,6 @@
-"""Frozen layers in fewer bits: near their model, exact in their gradients, and only where they may be."""
+"""Frozen layers in fewer bits: near their model, exact in their gradients, and only where they may
+be.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from tests.helpers.tiny import inputs, randomise_, sees_one_position, tiny_backbone, tiny_backbone_xl
+from tests.helpers.tiny import (
+    inputs,
+    randomise_,
+    sees_one_position,
+    tiny_backbone,
+    tiny_backbone_xl,
+)
 from zeroconv.control import ControlNet
 from zeroconv.layers.quantised import QuantisedLayer, quantise_, whole_weight
 
@@ -28,12 +36,18 @@ def layer(kind: str) -> nn.Linear | nn.Conv2d:
 @pytest.mark.parametrize("bits", ["bf16", "fp16", "int8", "fp8"])
 @pytest.mark.parametrize("kind", LAYERS)
 def test_a_layer_computes_with_the_weight_it_holds(kind: str, bits) -> None:
-    """Output and gradient are those of an ordinary layer with the rounded weight, which is as near as bits allow."""
+    """Output and gradient are those of an ordinary layer with the rounded weight, which is as near
+    as bits allow.
+    """
     plain, x = layer(kind), torch.randn(LAYERS[kind][1])
     small = QuantisedLayer(plain, bits)
     rounded = whole_weight(small.weight, small.scale, torch.float32)
     largest = plain.weight.abs().amax(dim=tuple(range(1, plain.weight.dim())), keepdim=True)
-    bound = largest / 254 if bits == "int8" else (plain.weight.abs() * ERROR[bits]).clamp_min(largest * 2**-18)
+    bound = (
+        largest / 254
+        if bits == "int8"
+        else (plain.weight.abs() * ERROR[bits]).clamp_min(largest * 2**-18)
+    )
     assert ((rounded - plain.weight).abs() <= bound * 1.001).all()
     assert not torch.equal(rounded, plain.weight)
     plain.weight.copy_(rounded)
@@ -63,10 +77,18 @@ def test_nothing_whole_is_kept_for_the_backward_pass() -> None:
 def test_weights_do_not_follow_the_models_dtype(bits) -> None:
     small = QuantisedLayer(layer("3 × 3"), bits)
     before = small.weight.clone(), small.scale.clone()
-    model = nn.Sequential(small, nn.GroupNorm(8, 40)).to(torch.bfloat16).to(memory_format=torch.channels_last)
+    model = (
+        nn.Sequential(small, nn.GroupNorm(8, 40))
+        .to(torch.bfloat16)
+        .to(memory_format=torch.channels_last)
+    )
     assert model[1].weight.dtype == torch.bfloat16
-    assert small.weight.dtype == before[0].dtype and small.weight.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(small.weight.float(), before[0].float()) and torch.equal(small.scale, before[1])
+    assert small.weight.dtype == before[0].dtype and small.weight.is_contiguous(
+        memory_format=torch.channels_last
+    )
+    assert torch.equal(small.weight.float(), before[0].float()) and torch.equal(
+        small.scale, before[1]
+    )
     assert model(torch.randn(2, 24, 9, 9, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
@@ -81,14 +103,19 @@ def test_autocast_decides_the_dtype() -> None:
 
 
 @pytest.mark.parametrize("make", [tiny_backbone, tiny_backbone_xl])
-@pytest.mark.parametrize(("bits", "error"), [("bf16", 0.01), ("fp16", 0.002), ("int8", 0.03), ("fp8", 0.12)])
+@pytest.mark.parametrize(
+    ("bits", "error"), [("bf16", 0.01), ("fp16", 0.002), ("int8", 0.03), ("fp8", 0.12)]
+)
 def test_a_whole_unet(make, bits, error: float) -> None:
     backbone = make()
     control = randomise_(ControlNet.from_backbone(backbone), 0.3)
     z, hint, t, text = inputs(backbone)
 
     def run() -> torch.Tensor:
-        skips = [s + r for s, r in zip(backbone.encode(z, t, text), control(z, hint, t, text), strict=True)]
+        skips = [
+            s + r
+            for s, r in zip(backbone.encode(z, t, text), control(z, hint, t, text), strict=True)
+        ]
         return backbone.decode(skips, t, text)
 
     plain, copied = run().detach(), {k: v.clone() for k, v in control.state_dict().items()}
@@ -98,6 +125,15 @@ def test_a_whole_unet(make, bits, error: float) -> None:
     changed.square().mean().backward()
     assert all(p.grad is not None for p in control.parameters())
     assert all(p.grad.any() or sees_one_position(name) for name, p in control.named_parameters())
-    assert all(torch.equal(copied[k], v) and v.dtype == torch.float32 for k, v in control.state_dict().items())
-    kinds = {name: type(m) for name, m in backbone.unet.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
-    assert kinds and all(name.split(".")[0].startswith(("conv_", "time_", "add_")) for name in kinds)
+    assert all(
+        torch.equal(copied[k], v) and v.dtype == torch.float32
+        for k, v in control.state_dict().items()
+    )
+    kinds = {
+        name: type(m)
+        for name, m in backbone.unet.named_modules()
+        if isinstance(m, (nn.Conv2d, nn.Linear))
+    }
+    assert kinds and all(
+        name.split(".")[0].startswith(("conv_", "time_", "add_")) for name in kinds
+    )

@@ -1,4 +1,6 @@
-"""Sampling computes less: the text once a picture, group norms the faster way; and nothing else changes."""
+"""Sampling computes less: the text once a picture, group norms the faster way; and nothing else
+changes.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,20 @@ STEPS = 4
 
 
 def projections(*modules: nn.Module) -> list[nn.Module]:
-    found = [m for module in modules for m in module.modules() if isinstance(m, Attention) and m.is_cross_attention]
+    found = [
+        m
+        for module in modules
+        for m in module.modules()
+        if isinstance(m, Attention) and m.is_cross_attention
+    ]
     return [layer for attention in found for layer in (attention.to_k, attention.to_v)]
 
 
 @pytest.mark.parametrize("guidance", ["both", "cond", "guess"])
 @pytest.mark.parametrize("prompt", ["a red ball", ""])
-def test_pictures_stay_and_the_text_is_projected_once(guidance: str, prompt: str, monkeypatch) -> None:
+def test_pictures_stay_and_the_text_is_projected_once(
+    guidance: str, prompt: str, monkeypatch
+) -> None:
     backbone = tiny_backbone()
     net = channels_last_(randomise_(ControlNet.from_backbone(backbone)))
     channels_last_(backbone.unet)
@@ -44,7 +53,14 @@ def test_pictures_stay_and_the_text_is_projected_once(guidance: str, prompt: str
         return plain_linear(x, weight, bias)
 
     monkeypatch.setattr(nn.functional, "linear", counted)
-    options = {"guidance": guidance, "cfg": 4.0, "steps": STEPS, "seed": 3, "count": 2, "output": "tensor"}
+    options = {
+        "guidance": guidance,
+        "cfg": 4.0,
+        "steps": STEPS,
+        "seed": 3,
+        "count": 2,
+        "output": "tensor",
+    }
     made = generate(backbone, prompt, [control], **options)  # type: ignore[arg-type]
     once = len(calls)
     assert once == len(layers)  # of one batch; both halves of guidance go together

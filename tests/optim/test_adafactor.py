@@ -17,7 +17,9 @@ def test_on_matrices_and_vectors_it_is_torchs() -> None:
     theirs = [nn.Parameter(p.detach().clone()) for p in ours]
     mine = Adafactor(ours, lr=1e-3, weight_decay=0.1)
     # ε₁ enters torch's as a floor; ε₂ = 1 makes max(ε₂, size of the weight) a constant
-    other = torch.optim.Adafactor(theirs, lr=1e-3, weight_decay=0.1, eps=(1e-12, 1.0), beta2_decay=-0.8)
+    other = torch.optim.Adafactor(
+        theirs, lr=1e-3, weight_decay=0.1, eps=(1e-12, 1.0), beta2_decay=-0.8
+    )
     for step in range(20):
         for a, b in zip(ours, theirs, strict=True):
             a.grad = (1 + step) * torch.randn(a.shape)
@@ -39,7 +41,10 @@ def test_filters_are_matrices() -> None:
         a.step()
         b.step()
     assert torch.equal(filters.flatten(1), matrix)
-    assert sum(value.numel() for value in a.state[filters].values() if isinstance(value, torch.Tensor)) == 6 + 4 * 3 * 3
+    assert (
+        sum(value.numel() for value in a.state[filters].values() if isinstance(value, torch.Tensor))
+        == 6 + 4 * 3 * 3
+    )
 
 
 def test_no_gradient_no_step_and_no_nan() -> None:
@@ -60,5 +65,7 @@ def test_its_state_is_small() -> None:
     parameters = list(control.parameters())
     numbers = sum(p.shape[0] + p[0].numel() if p.dim() > 1 else p.numel() for p in parameters)
     assert 4 * numbers < 0.01e9
-    last_two = sum(p.numel() / p.shape[-1] + p.numel() / p.shape[-2] for p in parameters if p.dim() > 1)
+    last_two = sum(
+        p.numel() / p.shape[-1] + p.numel() / p.shape[-2] for p in parameters if p.dim() > 1
+    )
     assert 4 * last_two > 0.7e9  # what factoring the last two axes would keep

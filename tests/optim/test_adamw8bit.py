@@ -1,4 +1,6 @@
-"""AdamW with moments in bytes: near the exact one, exact to resume, and right with weights in two halves."""
+"""AdamW with moments in bytes: near the exact one, exact to resume, and right with weights in two
+halves.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def test_it_resumes_bit_for_bit() -> None:
     second = nn.ParameterList(weights)
     again = AdamW8bit(second, lr=1.0, compiled=False)
     again.load_state_dict(state)
-    assert all(torch.equal(x, y) for x, y in zip(through, train(again, second, 7, first=5), strict=True))
+    assert all(
+        torch.equal(x, y) for x, y in zip(through, train(again, second, 7, first=5), strict=True)
+    )
 
 
 def test_a_state_saved_with_bytes_in_order_goes_on() -> None:
@@ -85,7 +89,9 @@ def test_a_state_saved_with_bytes_in_order_goes_on() -> None:
         words = state["state"][0].pop(f"{name}_words")
         in_order = words.view(torch.uint8).view(-1, 64, 4).transpose(1, 2).reshape(-1, 256)
         state["state"][0][f"{name}_codes"] = in_order.view(dtype)
-    assert (state["state"][0]["mean_codes"] < 0).any() and (state["state"][0]["square_codes"] > 127).any()
+    assert (state["state"][0]["mean_codes"] < 0).any() and (
+        state["state"][0]["square_codes"] > 127
+    ).any()
     again = AdamW8bit(other, lr=1e-2, compiled=False)
     again.load_state_dict(state)
     assert "mean_codes" not in again.state[other[0]]
@@ -94,7 +100,9 @@ def test_a_state_saved_with_bytes_in_order_goes_on() -> None:
 
 
 def test_how_much_is_updated_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A graphics card takes larger pieces than a core's cache holds; 24 blocks here, the last piece a part."""
+    """A graphics card takes larger pieces than a core's cache holds; 24 blocks here, the last piece
+    a part.
+    """
     ends = []
     for piece in (1, 5, adamw8bit.LARGE_PIECE):
         monkeypatch.setattr(adamw8bit, "PIECE", piece)
@@ -107,7 +115,11 @@ def test_how_much_is_updated_at_a_time_changes_nothing(monkeypatch: pytest.Monke
 def test_moments_take_two_bytes_a_number() -> None:
     parameter = nn.Parameter(torch.zeros(1024, 256))
     optimizer = AdamW8bit([parameter], compiled=False)
-    held = sum(v.numel() * v.element_size() for v in optimizer.state[parameter].values() if torch.is_tensor(v))
+    held = sum(
+        v.numel() * v.element_size()
+        for v in optimizer.state[parameter].values()
+        if torch.is_tensor(v)
+    )
     assert held / parameter.numel() < 2.05
 
 
@@ -115,7 +127,8 @@ def test_clipping_happens_in_the_update() -> None:
     ends = []
     for clip in (False, True):
         parameters = problem()
-        optimizer = AdamW8bit(parameters, lr=1e-2, eps=1.0, compiled=False)  # ε that lets the size of gradients matter
+        # ε that lets the size of gradients matter
+        optimizer = AdamW8bit(parameters, lr=1e-2, eps=1.0, compiled=False)
         for parameter in parameters:
             parameter.grad = torch.full_like(parameter, 3.0)
         norm = float(torch.stack([p.grad.norm() for p in parameters]).norm())
@@ -133,7 +146,9 @@ def test_halves_hold_what_a_bfloat16_cannot() -> None:
     weight = torch.randn(1000) * torch.logspace(-4, 1, 1000)
     high, low = split(weight)
     assert high.dtype == torch.bfloat16 and low.dtype == torch.float16
-    assert ((join(high, low) - weight).abs() <= torch.clamp(weight.abs() * 2**-20, min=3.1e-8)).all()
+    assert (
+        (join(high, low) - weight).abs() <= torch.clamp(weight.abs() * 2**-20, min=3.1e-8)
+    ).all()
 
 
 def test_small_updates_add_up_in_two_halves() -> None:
@@ -141,13 +156,19 @@ def test_small_updates_add_up_in_two_halves() -> None:
     layer = nn.Linear(256, 256)
     layer.weight.data.fill_(1.0)
     lows = narrow_(layer)
-    assert set(lows) == {layer.weight} and layer.bias.dtype == torch.float32 and layer.weight.numel() >= LEAST
+    assert (
+        set(lows) == {layer.weight}
+        and layer.bias.dtype == torch.float32
+        and layer.weight.numel() >= LEAST
+    )
     optimizer = AdamW8bit([layer.weight], lr=1e-5, weight_decay=0.0, lows=lows, compiled=False)
     for _ in range(100):
         layer.weight.grad = torch.ones_like(layer.weight)
         optimizer.step()
     assert layer.weight.dtype == torch.bfloat16
-    assert torch.allclose(optimizer.master(layer.weight), torch.full((256, 256), 1 - 1e-3), atol=2e-5)
+    assert torch.allclose(
+        optimizer.master(layer.weight), torch.full((256, 256), 1 - 1e-3), atol=2e-5
+    )
 
 
 def test_the_average_is_of_both_halves() -> None:
@@ -165,7 +186,9 @@ def test_the_average_is_of_both_halves() -> None:
 
 @pytest.mark.parametrize("was_narrow", [True, False])
 def test_a_state_goes_over_to_a_device_that_keeps_weights_otherwise(was_narrow: bool) -> None:
-    """In two halves on a card, small ones in one on a processor: not a bit of float16's is lost on the way."""
+    """In two halves on a card, small ones in one on a processor: not a bit of float16's is lost on
+    the way.
+    """
     torch.manual_seed(0)
     sides = []
     for narrow in (was_narrow, not was_narrow):

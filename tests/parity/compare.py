@@ -1,4 +1,6 @@
-"""Our backbone and ControlNet beside diffusers' UNet2DConditionModel and ControlNetModel, on the same weights."""
+"""Our backbone and ControlNet beside diffusers' UNet2DConditionModel and ControlNetModel, on the
+same weights.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 @torch.no_grad()
 def compare(backbone, control, theirs, z, hint, t, text, scale: float = 0.7) -> dict[str, float]:
     """Relative error at every connection and at the output, control at strength `scale`."""
-    added = {"text_embeds": text.pooled, "time_ids": text.time_ids} if text.pooled is not None else None
+    added = (
+        {"text_embeds": text.pooled, "time_ids": text.time_ids} if text.pooled is not None else None
+    )
     down, mid = theirs(z, t, text.hidden, hint, scale, added_cond_kwargs=added, return_dict=False)
     expected = backbone.unet(
         z,

@@ -1,7 +1,8 @@
-"""At the size of Stable Diffusion 1.5, 2.1 and XL, random weights, connections that are not zero (`make parity`).
+"""At the size of Stable Diffusion 1.5, 2.1 and XL, random weights, connections that are not zero
+(`make parity`).
 
-One model at a time, about 7 GB in float32, XL 18 GB. PARITY_JSON names the file of the README's table, if it is to be
-written.
+One model at a time, about 7 GB in float32, XL 18 GB. PARITY_JSON names the file of the README's
+table, if it is to be written.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ MODELS = {
     "Stable Diffusion XL": (SDXL, 1_251_014_160),
 }
 NOTE = (
-    "Against diffusers' UNet2DConditionModel and ControlNetModel at 256 pixels. Whole generations of 20 steps against "
-    "StableDiffusionControlNetPipeline (`both`, windows, `guess`; DDIM, Euler, DPM++ 2M Karras, UniPC; ε and v) agree "
-    "to 1e-3 a pixel in `make test`, at tiny width."
+    "Against diffusers' UNet2DConditionModel and ControlNetModel at 256 pixels. Whole generations "
+    "of 20 steps against StableDiffusionControlNetPipeline (`both`, windows, `guess`; DDIM, Euler, "
+    "DPM++ 2M Karras, UniPC; ε and v) agree to 1e-3 a pixel in `make test`, at tiny width."
 )
 
 
@@ -50,11 +51,14 @@ def test_residuals_and_output_equal_diffusers(name: str) -> None:
     with torch.device("meta"):
         theirs = ControlNetModel.from_unet(backbone.unet, load_weights_from_unet=False)
     assert sum(p.numel() for p in theirs.parameters()) == size
-    theirs.load_state_dict(diffusers_state(control), assign=True)  # the same memory: nothing is copied
+    # the same memory: nothing is copied
+    theirs.load_state_dict(diffusers_state(control), assign=True)
     z, hint = torch.randn(1, 4, 32, 32), torch.rand(1, 3, 256, 256)
     text = TextStates(torch.randn(1, 77, config["cross_attention_dim"]))
     if config is SDXL:  # the summary of its second text encoder, and sizes and places of crops
-        text = TextStates(text.hidden, torch.randn(1, 1280), torch.tensor([[256.0, 256, 0, 0, 256, 256]]))
+        text = TextStates(
+            text.hidden, torch.randn(1, 1280), torch.tensor([[256.0, 256, 0, 0, 256, 256]])
+        )
     errors = compare(backbone, control, theirs.eval(), z, hint, torch.tensor([601]), text)
     print({name: f"{error:.1e}" for name, error in errors.items()})
     assert len(errors) == len(backbone.connections) + 1
@@ -75,16 +79,28 @@ def record(name: str, size: int, errors: dict[str, float]) -> None:
     """Put the largest errors into the table's row of this model."""
     if not (path := os.environ.get("PARITY_JSON")):
         return
-    known = json.loads(Path(path).read_text(encoding="utf-8"))["rows"] if Path(path).is_file() else []
+    known = (
+        json.loads(Path(path).read_text(encoding="utf-8"))["rows"] if Path(path).is_file() else []
+    )
     rows = {row[0]: row for row in known}
     connections = max(error for place, error in errors.items() if place != "output")
     title = f"{name}, full size ({size:,} parameters of the ControlNet)"
-    rows[title] = [title, *(f"{error:.0e}" if error else "0" for error in (connections, errors["output"], TOLERANCE))]
+    rows[title] = [
+        title,
+        *(f"{error:.0e}" if error else "0" for error in (connections, errors["output"], TOLERANCE)),
+    ]
     result = {
-        "columns": ["largest relative error, float32, random non-zero connections", "residuals", "output", "allowed"],
+        "columns": [
+            "largest relative error, float32, random non-zero connections",
+            "residuals",
+            "output",
+            "allowed",
+        ],
         "rows": [rows[title] for title in sorted(rows)],
         "command": "PARITY_JSON=benchmarks/results/parity.json make parity",
         "note": NOTE,
     }
     with atomic_write(Path(path)) as temporary:
-        temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )

@@ -10,7 +10,9 @@ from zeroconv.control.files import diffusers_state
 
 def linear():
     """SD 2.x's way: linear projections, heads by level, v-prediction."""
-    unet = tiny_unet(use_linear_projection=True, attention_head_dim=(1, 2, 2, 4), upcast_attention=True)
+    unet = tiny_unet(
+        use_linear_projection=True, attention_head_dim=(1, 2, 2, 4), upcast_attention=True
+    )
     return tiny_backbone("v_prediction", unet=unet)
 
 
@@ -27,7 +29,9 @@ def test_residuals_and_output_equal_diffusers(make, pooling, tmp_path):
     from diffusers import ControlNetModel
 
     backbone = make()
-    control = randomise_(ControlNet.from_backbone(backbone, global_average_pooling=pooling), scale=0.3)
+    control = randomise_(
+        ControlNet.from_backbone(backbone, global_average_pooling=pooling), scale=0.3
+    )
     theirs = ControlNetModel.from_unet(backbone.unet)
     theirs.register_to_config(global_pool_conditions=pooling)
     theirs.load_state_dict(diffusers_state(control))

@@ -1,4 +1,6 @@
-"""What a file may do to whoever opens it: nothing. One sentence says what is wrong, and how to go on."""
+"""What a file may do to whoever opens it: nothing. One sentence says what is wrong, and how to go
+on.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def attempt(read, *args) -> None:
     assert "\n" not in said
 
 
-@pytest.mark.parametrize("kind", ["EPS", "PDF", "PSD", "ICO", "TGA", "JPEG2000", "SGI", "PCX", "DDS", "ICNS", "SVG"])
+@pytest.mark.parametrize(
+    "kind", ["EPS", "PDF", "PSD", "ICO", "TGA", "JPEG2000", "SGI", "PCX", "DDS", "ICNS", "SVG"]
+)
 def test_other_formats_are_not_opened(tmp_path: Path, kind: str, monkeypatch) -> None:
     def run(*args, **options):
         raise AssertionError("a program was started")
@@ -46,7 +50,9 @@ def test_other_formats_are_not_opened(tmp_path: Path, kind: str, monkeypatch) ->
     monkeypatch.setattr(subprocess, "Popen", run)
     path = tmp_path / "a.png"
     if kind == "PSD":
-        path.write_bytes(b"8BPS\x00\x01" + bytes(6) + struct.pack(">HIIHH", 3, 4, 4, 8, 3) + bytes(100))
+        path.write_bytes(
+            b"8BPS\x00\x01" + bytes(6) + struct.pack(">HIIHH", 3, 4, 4, 8, 3) + bytes(100)
+        )
     elif kind == "SVG":
         path.write_bytes(b'<svg xmlns="http://www.w3.org/2000/svg"/>')
     else:
@@ -65,7 +71,9 @@ def test_other_formats_are_not_opened(tmp_path: Path, kind: str, monkeypatch) ->
 @pytest.mark.parametrize("kind", FORMATS)
 def test_suffixes_are_of_the_formats(kind: str) -> None:
     Image.init()
-    assert {suffix for suffix, known in Image.registered_extensions().items() if known == kind} <= PICTURE_SUFFIXES
+    assert {
+        suffix for suffix, known in Image.registered_extensions().items() if known == kind
+    } <= PICTURE_SUFFIXES
     assert open_picture(FILES[kind]).size == SMALL.size
 
 
@@ -79,7 +87,9 @@ def test_too_many_pixels_are_refused_before_decoding(monkeypatch) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             for read in (open_picture, picture_size, load):
-                with pytest.raises(UserError, match=rf"too large.*ZEROCONV_MAX_PIXELS={width * height}") as caught:
+                with pytest.raises(
+                    UserError, match=rf"too large.*ZEROCONV_MAX_PIXELS={width * height}"
+                ) as caught:
                     read(bomb(width, height), "a.png")
         assert "damaged" not in str(caught.value) and time.perf_counter() - began < 1
 
@@ -137,8 +147,17 @@ def packed(name: str, content: bytes) -> bytes:
 
 
 def huge_tile() -> bytes:
-    page = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1)]
-    return tiff([*page, (322, 4, 1, 65520), (323, 4, 1, 65520), (324, 4, 1, 8), (325, 4, 1, 64)], bytes(64))
+    page = [
+        (256, 4, 1, 8),
+        (257, 4, 1, 8),
+        (258, 3, 1, 8),
+        (259, 3, 1, 1),
+        (262, 3, 1, 1),
+        (277, 3, 1, 1),
+    ]
+    return tiff(
+        [*page, (322, 4, 1, 65520), (323, 4, 1, 65520), (324, 4, 1, 8), (325, 4, 1, 64)], bytes(64)
+    )
 
 
 HEAVY = {
@@ -172,7 +191,12 @@ def test_what_unpacks_takes_no_memory(name: str, tmp_path: Path) -> None:
         "    except ValueError as error: print(type(error).__name__, error)\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) // 1024)\n"
     )
-    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", code, path], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert ran.returncode == 0, ran.stderr
     *said, megabytes = ran.stdout.splitlines()
     assert int(megabytes) < 100, ran.stdout
@@ -198,24 +222,56 @@ def test_a_cut_file_is_one_sentence(kind: str) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    kind=st.sampled_from(FORMATS), changes=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=8)
+    kind=st.sampled_from(FORMATS),
+    changes=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=8),
 )
 def test_damaged_files_are_one_sentence_or_a_picture(kind, changes) -> None:
     content = bytearray(FILES[kind])
     for place, value in changes:
         content[place % len(content)] = value
-    for read in (open_picture, open_mask, lambda c: open_hint(c, "depth"), lambda c: open_hint(c, "seg"), picture_size):
+    for read in (
+        open_picture,
+        open_mask,
+        lambda c: open_hint(c, "depth"),
+        lambda c: open_hint(c, "seg"),
+        picture_size,
+    ):
         attempt(read, bytes(content))
 
 
 @settings(max_examples=200, deadline=None)
 @given(
     name=st.sampled_from(
-        [b"tRNS", b"PLTE", b"eXIf", b"iCCP", b"zTXt", b"tEXt", b"iTXt", b"gAMA", b"acTL", b"cHRM", b"pHYs"]
+        [
+            b"tRNS",
+            b"PLTE",
+            b"eXIf",
+            b"iCCP",
+            b"zTXt",
+            b"tEXt",
+            b"iTXt",
+            b"gAMA",
+            b"acTL",
+            b"cHRM",
+            b"pHYs",
+        ]
     ),
     content=st.binary(max_size=60),
     bits=st.sampled_from(
-        [(1, 0), (4, 0), (8, 0), (16, 0), (8, 2), (16, 2), (2, 3), (8, 3), (8, 4), (16, 4), (8, 6), (16, 6)]
+        [
+            (1, 0),
+            (4, 0),
+            (8, 0),
+            (16, 0),
+            (8, 2),
+            (16, 2),
+            (2, 3),
+            (8, 3),
+            (8, 4),
+            (16, 4),
+            (8, 6),
+            (16, 6),
+        ]
     ),
 )
 def test_pngs_with_bad_chunks_and_right_checksums(name, content, bits) -> None:
@@ -223,7 +279,13 @@ def test_pngs_with_bad_chunks_and_right_checksums(name, content, bits) -> None:
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
     numbers = np.random.default_rng(1).integers(0, 1 << depth, (5, 7, channels))
     file = png(numbers, depth, colour, **{name.decode(): content})
-    for read in (open_picture, open_mask, lambda c: open_hint(c, "canny"), lambda c: open_hint(c, "seg"), picture_size):
+    for read in (
+        open_picture,
+        open_mask,
+        lambda c: open_hint(c, "canny"),
+        lambda c: open_hint(c, "seg"),
+        picture_size,
+    ):
         attempt(read, file)
 
 
@@ -265,7 +327,9 @@ def test_files_of_another_kind_are_named() -> None:
 @pytest.mark.parametrize(("kind", "said"), [("GIF", "animation"), ("WEBP", "animation"), ("PNG", "animation"),
                                             ("AVIF", "animation"), ("TIFF", "pages")])  # fmt: skip
 def test_the_first_frame_is_taken_and_that_is_noted(kind: str, said: str) -> None:
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ((250, 0, 0), (0, 250, 0), (0, 0, 250))]
+    frames = [
+        Image.new("RGB", (16, 16), colour) for colour in ((250, 0, 0), (0, 250, 0), (0, 0, 250))
+    ]
     options = {"quality": 100} if kind == "AVIF" else {"lossless": True} if kind == "WEBP" else {}
     content = saved(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     for source in (content, Image.open(io.BytesIO(content))):
@@ -289,7 +353,12 @@ def test_cameras_that_were_turned(kind: str, orientation: int) -> None:
     wanted = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
     for source in (content, Image.open(io.BytesIO(content))):
         found = open_picture(source)
-        assert found.size == wanted.size == picture_size(content) == ((24, 40) if orientation > 4 else (40, 24))
+        assert (
+            found.size
+            == wanted.size
+            == picture_size(content)
+            == ((24, 40) if orientation > 4 else (40, 24))
+        )
         assert np.array_equal(np.asarray(found), np.asarray(wanted.convert("RGB")))
 
 

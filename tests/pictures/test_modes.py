@@ -48,15 +48,18 @@ GREY_FILES = {
         np.dstack([ramp(65536)] * 3 + [ramp(1) + 65535]), 16, 6
     ),
     "TIFF of 16 bits, little end first": lambda: grey_tiff(ramp(65536).astype(np.uint16), 16),
-    "TIFF of 16 bits, big end first": lambda: grey_tiff(ramp(65536).astype(np.uint16), 16, order=">"),
+    "TIFF of 16 bits, big end "
+    "first": lambda: grey_tiff(ramp(65536).astype(np.uint16), 16, order=">"),
     "TIFF of floats": lambda: grey_tiff((ramp(65536) / 65535).astype(np.float32), 32, 3),
     "TIFF of floats, big end first": lambda: grey_tiff((ramp(65536) / 65535).astype(np.float32), 32, 3, order=">"),
     "TIFF of floats to 255": lambda: grey_tiff((ramp(65536) / 257).astype(np.float32), 32, 3),
     "TIFF of 32 bits": lambda: grey_tiff((ramp(65536) * 65536).astype(np.uint32), 32),
     "TIFF of 32 bits with 16-bit numbers": lambda: grey_tiff(ramp(65536).astype(np.uint32), 32),
-    "TIFF of 32 signed bits": lambda: grey_tiff((ramp(65536) * 1000 - 9000).astype(np.int32), 32, 2),
+    "TIFF of 32 signed "
+    "bits": lambda: grey_tiff((ramp(65536) * 1000 - 9000).astype(np.int32), 32, 2),
     "TIFF of 16 signed bits": lambda: grey_tiff((ramp(65536) - 32768).astype(np.int16), 16, 2),
-    "TIFF of 16 bits, white is zero": lambda: grey_tiff((65535 - ramp(65536)).astype(np.uint16), 16, 1, 0),
+    "TIFF of 16 bits, white "
+    "is zero": lambda: grey_tiff((65535 - ramp(65536)).astype(np.uint16), 16, 1, 0),
     "TIFF of 8 bits, white is zero": lambda: grey_tiff((255 - ramp(256)).astype(np.uint8), 8, 1, 0),
     "PGM of 16 bits": lambda: saved(Image.fromarray(ramp(65536).astype(np.uint16)), "PPM"),
     "PGM of 10 bits": lambda: b"P5 64 64 1023\n" + ramp(1024).astype(">u2").tobytes(),
@@ -67,7 +70,11 @@ GREY_FILES = {
     "GIF": lambda: saved(Image.fromarray(ramp(256).astype(np.uint8)), "GIF"),
     "BMP": lambda: saved(Image.fromarray(ramp(256).astype(np.uint8)), "BMP"),
 }  # fmt: skip
-DEEP = [name for name in GREY_FILES if "16 bits" in name and "alpha" not in name and "colours" not in name]
+DEEP = [
+    name
+    for name in GREY_FILES
+    if "16 bits" in name and "alpha" not in name and "colours" not in name
+]
 DEEP += ["TIFF of floats", "PFM"]
 
 
@@ -79,7 +86,12 @@ def test_pictures_of_every_depth_have_their_whole_range(name: str) -> None:
         truth = np.rint(truth)
     steps = {"PNG of 1 bits": 1, "PNG of 2 bits": 3, "PNG of 4 bits": 15}.get(name, 255)
     near = 0.51 / steps + (0.02 if name in ("JPEG", "AVIF") else 1 / 255)
-    for read in (open_picture, open_mask, lambda c: open_hint(c, "canny"), lambda c: open_hint(c, "tile")):
+    for read in (
+        open_picture,
+        open_mask,
+        lambda c: open_hint(c, "canny"),
+        lambda c: open_hint(c, "tile"),
+    ):
         picture, _ = quiet(read, content)
         found = to_numbers(picture)[0] if picture.mode == "I;16" else share(picture)
         assert np.abs(found - truth).max() < near, read
@@ -96,7 +108,22 @@ def test_a_depth_hint_keeps_16_bits(name: str) -> None:
     assert np.abs(numbers - np.linspace(0, 1, 64 * 64).reshape(64, 64)).max() < 1e-4
 
 
-MODES = ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"]
+MODES = [
+    "1",
+    "L",
+    "LA",
+    "La",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBa",
+    "RGBX",
+    "CMYK",
+    "YCbCr",
+    "LAB",
+    "HSV",
+]
 MODES += ["I", "F", "I;16", "I;16B", "I;16L", "I;16N"]
 
 
@@ -115,7 +142,9 @@ def of_mode(mode: str, rgb: np.ndarray) -> Image.Image:
         from PIL import ImageCms
 
         profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
-        return ImageCms.applyTransform(Image.fromarray(rgb), ImageCms.buildTransform(*profiles, "RGB", "LAB"))
+        return ImageCms.applyTransform(
+            Image.fromarray(rgb), ImageCms.buildTransform(*profiles, "RGB", "LAB")
+        )
     way = {"La": "LA", "RGBa": "RGBA"}.get(mode)
     image = Image.fromarray(rgb)
     return image.convert(way).convert(mode) if way else image.convert(mode)
@@ -138,7 +167,9 @@ def test_pictures_of_every_mode_keep_what_they_show(mode, size, role, seed) -> N
     image = of_mode(mode, rgb)
     if role == "segmentation" and mode not in ("L", "RGB", "RGBA"):
         return
-    read = {"picture": open_picture, "mask": open_mask}.get(role, lambda source: open_hint(source, role))
+    read = {"picture": open_picture, "mask": open_mask}.get(
+        role, lambda source: open_hint(source, role)
+    )
     found, _ = quiet(read, image)
     assert found.size == image.size
     assert found.mode in {"picture": ("RGB",), "mask": ("L",)}.get(role, ("RGB", "RGBA", "I;16"))
@@ -177,8 +208,12 @@ def test_metres_become_a_range_and_what_is_no_number_the_farthest() -> None:
     numbers[0, 0], numbers[0, 1] = np.nan, np.inf
     hint, notes = quiet(open_hint, grey_tiff(numbers, 32, 3), "depth")
     found = to_numbers(hint)[0]
-    assert (found.min() == 0 and found.max() == 1 and (found[0, :2] == found[0, 2:].min()).all()) or found[0, 0] == 0
-    assert any("2 numbers that are NaN" in note for note in notes) and any("larger is nearer" in n for n in notes)
+    assert (
+        found.min() == 0 and found.max() == 1 and (found[0, :2] == found[0, 2:].min()).all()
+    ) or found[0, 0] == 0
+    assert any("2 numbers that are NaN" in note for note in notes) and any(
+        "larger is nearer" in n for n in notes
+    )
 
 
 def test_zeros_and_ones_are_off_and_on() -> None:

@@ -60,7 +60,9 @@ def layers(rgba: np.ndarray) -> dict[str, bytes]:
         found["LA PNG"] = saved(image.convert("LA"), "PNG")
         found["L PNG with a key"] = png(numbers, 8, 0, tRNS=bytes((0, 64)))
         found["I;16 PNG with a key"] = png(numbers * 257, 16, 0, tRNS=bytes((64, 64)))
-        found["L PNG of 4 bits with a key"] = png(np.where(shown, level // 17, 5), 4, 0, tRNS=bytes((0, 5)))
+        found["L PNG of 4 bits with a key"] = png(
+            np.where(shown, level // 17, 5), 4, 0, tRNS=bytes((0, 5))
+        )
     return found
 
 
@@ -101,13 +103,19 @@ def test_a_painted_mask_acts_where_it_is_painted(colour, below) -> None:
 
 def test_an_opaque_mask_acts_by_its_luminance() -> None:
     grey = np.linspace(0, 255, SIZE * SIZE).astype(np.uint8).reshape(SIZE, SIZE)
-    for image in (Image.fromarray(grey), Image.fromarray(grey).convert("RGBA"), Image.fromarray(grey).convert("CMYK")):
+    for image in (
+        Image.fromarray(grey),
+        Image.fromarray(grey).convert("RGBA"),
+        Image.fromarray(grey).convert("CMYK"),
+    ):
         assert np.abs(np.asarray(open_mask(image)).astype(int) - grey).max() <= 1
     green = open_mask(Image.new("RGB", (4, 4), (0, 255, 0)))
     assert np.asarray(green)[0, 0] == 150  # 0.587 · 255
 
 
-@pytest.mark.parametrize("image", [Image.new("L", (4, 4)), Image.new("RGBA", (4, 4)), np.zeros((4, 4))])
+@pytest.mark.parametrize(
+    "image", [Image.new("L", (4, 4)), Image.new("RGBA", (4, 4)), np.zeros((4, 4))]
+)
 def test_a_mask_that_acts_nowhere_is_noted(image) -> None:
     assert "acts nowhere" in quiet(open_mask, image)[1][0]
 
@@ -127,7 +135,9 @@ def test_half_transparent_pixels_are_mixed() -> None:
 
 
 def test_alpha_that_hides_nothing_is_none() -> None:
-    rgba = np.dstack([np.random.default_rng(0).integers(0, 256, (8, 8, 3)), np.full((8, 8), 255)]).astype(np.uint8)
+    rgba = np.dstack(
+        [np.random.default_rng(0).integers(0, 256, (8, 8, 3)), np.full((8, 8), 255)]
+    ).astype(np.uint8)
     for read in (open_picture, lambda s: open_hint(s, "canny"), lambda s: open_hint(s, None)):
         found, notes = quiet(read, rgba)
         assert np.array_equal(np.asarray(found), rgba[..., :3]) and not notes
@@ -141,7 +151,9 @@ def test_an_unknown_control_takes_what_looks_like_a_hole_or_a_drawing() -> None:
         pixels = np.asarray(hint.convert("RGB"))
         assert (pixels[~LINE] == ground).all() and (pixels[LINE] == colour).all()
         assert "ground of a drawing" in notes[0]
-    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8))
+    photo = Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
+    )
     hint, notes = quiet(open_hint, annotate("inpaint", photo), None)
     assert hint.mode == "RGBA" and "hole to fill" in notes[0]
 
@@ -160,7 +172,9 @@ def test_a_finished_map_with_a_transparent_border_is_no_drawing() -> None:
 
 
 def test_a_mask_that_is_nearly_opaque_acts_by_its_luminance() -> None:
-    rgba = np.dstack([np.where(LINE[..., None], 255, np.zeros(3)), np.full(LINE.shape, 250)]).astype(np.uint8)
+    rgba = np.dstack(
+        [np.where(LINE[..., None], 255, np.zeros(3)), np.full(LINE.shape, 250)]
+    ).astype(np.uint8)
     assert np.array_equal(np.asarray(open_mask(rgba)) > 127, LINE)
 
 
@@ -236,7 +250,11 @@ def test_no_class_is_black_and_unknown_ones_are_refused() -> None:
 def test_class_maps_that_are_not_exact_are_refused() -> None:
     ids = np.repeat(np.repeat(np.arange(100, dtype=np.uint8).reshape(10, 10), 8, 0), 8, 1)
     exact = Image.fromarray(maps.ade20k_colours()[ids])
-    for kind, options in (("JPEG", {"quality": 95}), ("WEBP", {"quality": 80}), ("AVIF", {"quality": 60})):
+    for kind, options in (
+        ("JPEG", {"quality": 95}),
+        ("WEBP", {"quality": 80}),
+        ("AVIF", {"quality": 60}),
+    ):
         with pytest.raises(UserError, match="PNG"):
             open_hint(saved(exact, kind, **options), "seg")
     lossless = open_hint(saved(exact, "WEBP", lossless=True), "seg")
@@ -261,7 +279,14 @@ def test_hints_are_the_same_from_every_side(tmp_path: Path, condition: str, colo
         warnings.simplefilter("ignore")
         sides = [
             hint_tensor(source, (SIZE, SIZE), condition)
-            for source in (path, str(path), path.read_bytes(), Image.open(path), Image.fromarray(rgba), rgba)
+            for source in (
+                path,
+                str(path),
+                path.read_bytes(),
+                Image.open(path),
+                Image.fromarray(rgba),
+                rgba,
+            )
         ]
         with open(path, "rb") as file:
             sides.append(hint_tensor(file, (SIZE, SIZE), condition))
@@ -307,7 +332,8 @@ def test_colours_of_0_and_1_are_told_to_be_nearly_black(mode: str) -> None:
 
 
 def test_class_map_ignores_what_is_transparent() -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 4), np.uint8)  # hundreds of colours, unseen
+    # hundreds of colours, unseen
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 4), np.uint8)
     noise[..., 3] = 0
     noise[:8] = (120, 120, 120, 255)
     noise[8:12] = (180, 120, 120, 255)

@@ -1,4 +1,6 @@
-"""Paths, bytes, files, PIL pictures, arrays and tensors are accepted wherever a picture is; others are refused."""
+"""Paths, bytes, files, PIL pictures, arrays and tensors are accepted wherever a picture is; others
+are refused.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,10 @@ def test_every_source_gives_the_same_picture(kind: str, tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(annotate("canny", source())), wanted)
     assert np.array_equal(np.asarray(annotators.annotate("canny", source())), wanted)
     hint = hint_tensor(source(), (56, 40), "tile")
-    assert hint.shape == (3, 40, 56) and np.abs(hint.numpy() - RGB.transpose(2, 0, 1) / 255).max() < 1e-6
+    assert (
+        hint.shape == (3, 40, 56)
+        and np.abs(hint.numpy() - RGB.transpose(2, 0, 1) / 255).max() < 1e-6
+    )
     if kind != "tensor of floats":  # a mask of floats is (H, W)
         mask = mask_tensor(source(), (56, 40))
         assert np.abs(mask[0, 0].numpy() * 255 - np.asarray(open_mask(source()))).max() < 0.01
@@ -114,7 +119,13 @@ def test_grey_arrays_are_hints_and_masks(array) -> None:
     ],
 )
 def test_other_things_are_refused_by_name(source, sentence: str) -> None:
-    for read in (open_picture, open_mask, lambda s: open_hint(s, "canny"), picture_size, lambda s: annotate("blur", s)):
+    for read in (
+        open_picture,
+        open_mask,
+        lambda s: open_hint(s, "canny"),
+        picture_size,
+        lambda s: annotate("blur", s),
+    ):
         if isinstance(source, io.StringIO):
             source.seek(0)
         with pytest.raises(UserError, match=sentence):
@@ -155,13 +166,23 @@ def test_streams_are_read_up_to_a_limit(monkeypatch) -> None:
 @settings(max_examples=200, deadline=None)
 @given(
     hn.arrays(
-        dtype=st.one_of(hn.scalar_dtypes(), hn.boolean_dtypes(), hn.unsigned_integer_dtypes(), hn.floating_dtypes()),
+        dtype=st.one_of(
+            hn.scalar_dtypes(),
+            hn.boolean_dtypes(),
+            hn.unsigned_integer_dtypes(),
+            hn.floating_dtypes(),
+        ),
         shape=hn.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=6),
     )
 )
 def test_any_array_is_a_picture_or_one_sentence(array) -> None:
     said = ""
-    for read in (open_picture, open_mask, lambda s: open_hint(s, "depth"), lambda s: open_hint(s, "segmentation")):
+    for read in (
+        open_picture,
+        open_mask,
+        lambda s: open_hint(s, "depth"),
+        lambda s: open_hint(s, "segmentation"),
+    ):
         try:
             picture, _ = quiet(read, array)
             assert picture.size == (array.shape[1], array.shape[0])
@@ -177,7 +198,14 @@ def test_hint_tensors_are_checked() -> None:
     assert torch.equal(hint_tensor(good[:1], (8, 8), "canny"), good[:1].expand(3, -1, -1))
     holed = torch.where(good > 0.5, -1.0, good)
     assert torch.equal(hint_tensor(holed, (8, 8), "inpaint"), holed)
-    for wrong in (good * 255, good * torch.nan, good[:, :4], good[:2], torch.rand(2, 3, 8, 8), torch.rand(8, 8)[0]):
+    for wrong in (
+        good * 255,
+        good * torch.nan,
+        good[:, :4],
+        good[:2],
+        torch.rand(2, 3, 8, 8),
+        torch.rand(8, 8)[0],
+    ):
         with pytest.raises(UserError, match="hint tensor"):
             hint_tensor(wrong, (8, 8), "canny")
 
@@ -195,7 +223,9 @@ def test_an_inpaint_mask_may_be_any_picture(tmp_path: Path) -> None:
         annotate("inpaint", RGB, mask=3)
 
 
-@pytest.mark.parametrize("condition", [name for name, c in CONDITIONS.items() if c.draw is not None])
+@pytest.mark.parametrize(
+    "condition", [name for name, c in CONDITIONS.items() if c.draw is not None]
+)
 def test_every_condition_is_drawn_from_any_mode(condition: str) -> None:
     for array in (RGB, RGB[..., 0], RGB.astype(np.uint16) * 257, RGB / 255, RGB[..., 0] > 99):
         assert quiet(annotate, condition, array)[0].size == (56, 40)

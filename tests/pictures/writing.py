@@ -10,15 +10,24 @@ from numpy import ndarray
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )
 
 
 def png(numbers: ndarray, bits: int, colour: int, **chunks: bytes) -> bytes:
-    """A PNG of any depth and colour type. numbers: (H, W) or (H, W, channels), as they stand in the file."""
+    """A PNG of any depth and colour type. numbers: (H, W) or (H, W, channels), as they stand in the
+    file.
+    """
     height, width = numbers.shape[:2]
     flat = numbers.reshape(height, -1).astype(np.uint16)
     shifts = np.arange(bits - 1, -1, -1, dtype=np.uint16)
-    lines = np.packbits(((flat[..., None] >> shifts) & 1).reshape(height, -1).astype(np.uint8), axis=1)
+    lines = np.packbits(
+        ((flat[..., None] >> shifts) & 1).reshape(height, -1).astype(np.uint8), axis=1
+    )
     raw = b"".join(b"\x00" + line.tobytes() for line in lines)
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     between = b"".join(chunk(name.encode(), content) for name, content in chunks.items())
@@ -55,8 +64,12 @@ def tiff(entries: list[tuple[int, int, int, int]], content: bytes = b"", order: 
     return head + content + struct.pack(f"{order}H", len(entries)) + body + bytes(4)
 
 
-def grey_tiff(numbers: ndarray, bits: int, kind: int = 1, photometric: int = 1, order: str = "<") -> bytes:
-    """An uncompressed grey TIFF (H, W). kind: 1 unsigned, 2 signed, 3 floats. photometric 0: white is zero."""
+def grey_tiff(
+    numbers: ndarray, bits: int, kind: int = 1, photometric: int = 1, order: str = "<"
+) -> bytes:
+    """An uncompressed grey TIFF (H, W). kind: 1 unsigned, 2 signed, 3 floats. photometric 0: white
+    is zero.
+    """
     content = numbers.astype(numbers.dtype.newbyteorder(order)).tobytes()
     entries = [
         (256, 4, 1, numbers.shape[1]),

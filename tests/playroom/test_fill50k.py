@@ -1,4 +1,6 @@
-"""The circles of the training tutorial: right colours in the right place, whole after any interruption."""
+"""The circles of the training tutorial: right colours in the right place, whole after any
+interruption.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,12 @@ def test_the_picture_shows_what_the_prompt_says_and_the_hint_is_its_outline(size
         filled = np.abs(target - ground).sum() / size**2 / np.abs(colour - ground).sum()
         areas.append(filled / (np.pi * circle.radius**2))
         assert (source[np.abs(away) > 3.5 / size] == 0).all()
-        assert 0.9 < (source[..., 0] > 100).sum() / (2 * np.pi * circle.radius * size * max(1, size // 256)) < 2.6
+        assert (
+            0.9
+            < (source[..., 0] > 100).sum()
+            / (2 * np.pi * circle.radius * size * max(1, size // 256))
+            < 2.6
+        )
         assert not inside[0].any()
         assert not inside[-1].any()
         assert not inside[:, 0].any()
@@ -59,11 +66,15 @@ def test_the_colours_of_a_picture_can_be_told_apart():
         circle = sample_circle(number)
         apart = lab(np.array([rgb(circle.colour)])) - lab(np.array([rgb(circle.ground)]))
         assert np.linalg.norm(apart) >= CONTRAST
-    assert np.allclose(lab(np.array([[255, 255, 255], [0, 0, 0]])), [[100, 0, 0], [0, 0, 0]], atol=0.1)
+    assert np.allclose(
+        lab(np.array([[255, 255, 255], [0, 0, 0]])), [[100, 0, 0], [0, 0, 0]], atol=0.1
+    )
 
 
 def files(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 def test_the_folder_is_the_same_whoever_draws_it_and_however_often_it_was_killed(tmp_path):

@@ -1,4 +1,6 @@
-"""The sticker art: offline, on the sample in the package and on a tiny hand-made folder of npm packages."""
+"""The sticker art: offline, on the sample in the package and on a tiny hand-made folder of npm
+packages.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,12 @@ def packages(tmp_path: Path) -> Path:
 
 
 def build(out: Path, packages: Path, **kwargs) -> stickers.BuildSummary:
-    options = {"sources": ["noto", "twemoji"], "size": 32, "packages": packages, "workers": 1} | kwargs
+    options = {
+        "sources": ["noto", "twemoji"],
+        "size": 32,
+        "packages": packages,
+        "workers": 1,
+    } | kwargs
     return stickers.build_stickers(out, **options)
 
 
@@ -53,7 +60,8 @@ def test_pictures_are_tight_centred_rgba(tmp_path: Path, packages: Path) -> None
     assert alpha[0, 0] == 0
     assert alpha[16, 16] == 255
     ys, xs = np.nonzero(alpha > 127)
-    # drawn at (10, 9) with radius 6 of 32: cropped, it fills the frame but for the margin, and stands in its middle
+    # drawn at (10, 9) with radius 6 of 32: cropped, it fills the frame but for the margin,
+    # and stands in its middle
     assert min(np.ptp(xs), np.ptp(ys)) >= 28
     assert abs((xs.min() + xs.max()) / 2 - 15.5) <= 1
     assert abs((ys.min() + ys.max()) / 2 - 15.5) <= 1
@@ -63,7 +71,13 @@ def test_pictures_are_tight_centred_rgba(tmp_path: Path, packages: Path) -> None
 def test_card_and_licences(tmp_path: Path, packages: Path) -> None:
     build(tmp_path / "out", packages)
     card = (tmp_path / "out" / "README.md").read_text()
-    for word in ("Apache-2.0", "CC-BY-4.0", "noto 9.9.9", "github.com/jdecked/twemoji", "Twitter, Inc."):
+    for word in (
+        "Apache-2.0",
+        "CC-BY-4.0",
+        "noto 9.9.9",
+        "github.com/jdecked/twemoji",
+        "Twitter, Inc.",
+    ):
         assert word in card
     licences = tmp_path / "out" / "licences"
     assert "TERMS AND CONDITIONS FOR USE" in (licences / "noto.txt").read_text()
@@ -87,20 +101,32 @@ def test_second_run_touches_nothing(tmp_path: Path, packages: Path) -> None:
     assert lost.is_file()
 
 
-def test_parallel_equals_serial(tmp_path: Path, packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parallel_equals_serial(
+    tmp_path: Path, packages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heard: list[tuple[int, int]] = []
     build(tmp_path / "one", packages)
     monkeypatch.setattr(stickers, "_JOBS_A_WORKER", 1)
-    build(tmp_path / "two", packages, workers=2, progress=lambda done, total: heard.append((done, total)))
+    build(
+        tmp_path / "two",
+        packages,
+        workers=2,
+        progress=lambda done, total: heard.append((done, total)),
+    )
     assert heard[-1] == (6, 6)
     for path in (tmp_path / "one" / "images").rglob("*.png"):
-        assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+        assert (
+            path.read_bytes()
+            == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+        )
 
 
 def test_limit_keeps_the_same_concepts_in_every_source(tmp_path: Path, packages: Path) -> None:
     build(tmp_path / "out", packages, limit=2)
     records = stickers.load_stickers(tmp_path / "out")
-    kept = {source: {r.concept for r in records if r.source == source} for source in ("noto", "twemoji")}
+    kept = {
+        source: {r.concept for r in records if r.source == source} for source in ("noto", "twemoji")
+    }
     assert kept["noto"] == kept["twemoji"]
     assert len(kept["noto"]) == 2
 
@@ -125,7 +151,9 @@ def test_aliases_are_drawn_mirrored(tmp_path: Path, packages: Path) -> None:
     data["aliases"] = {"waving-hand": {"parent": "minus", "hFlip": True}}
     write(path, data)
     build(tmp_path / "out", packages, sources=["noto"])
-    alpha = {r.concept: r.rgba()[..., 3].astype(int) for r in stickers.load_stickers(tmp_path / "out")}
+    alpha = {
+        r.concept: r.rgba()[..., 3].astype(int) for r in stickers.load_stickers(tmp_path / "out")
+    }
     assert np.abs(alpha["waving-hand"] - alpha["minus"][:, ::-1]).max() <= 2
     assert np.abs(alpha["waving-hand"] - alpha["minus"]).max() > 200
 
@@ -150,7 +178,9 @@ def lose_package(modules: Path) -> None:
     (modules / "@iconify-json" / "noto" / "package.json").unlink()
 
 
-@pytest.mark.parametrize("damage", [break_json, break_layout, break_names, lose_icons, lose_package])
+@pytest.mark.parametrize(
+    "damage", [break_json, break_layout, break_names, lose_icons, lose_package]
+)
 def test_broken_packages_are_a_user_error(tmp_path: Path, packages: Path, damage) -> None:
     damage(packages / "node_modules")
     with pytest.raises(UserError, match=r"icons\.json|data-by-emoji\.json|@iconify-json/noto"):
@@ -166,7 +196,9 @@ def test_broken_packages_are_a_user_error(tmp_path: Path, packages: Path, damage
         ({"limit": 0}, "limit is 0"),
     ],
 )
-def test_wrong_options_are_a_user_error(tmp_path: Path, packages: Path, options: dict, sentence: str) -> None:
+def test_wrong_options_are_a_user_error(
+    tmp_path: Path, packages: Path, options: dict, sentence: str
+) -> None:
     with pytest.raises(UserError, match=sentence):
         build(tmp_path / "out", packages, **options)
 
@@ -175,7 +207,9 @@ def test_one_folder_holds_one_size_and_one_version(tmp_path: Path, packages: Pat
     build(tmp_path / "out", packages)
     with pytest.raises(UserError, match="32 pixels, not 64"):
         build(tmp_path / "out", packages, size=64)
-    write(packages / "node_modules" / "@iconify-json" / "noto" / "package.json", {"version": "10.0.0"})
+    write(
+        packages / "node_modules" / "@iconify-json" / "noto" / "package.json", {"version": "10.0.0"}
+    )
     with pytest.raises(UserError, match=r"noto 9\.9\.9, the packages have 10\.0\.0"):
         build(tmp_path / "out", packages)
     (tmp_path / "file").write_text("")
@@ -183,7 +217,9 @@ def test_one_folder_holds_one_size_and_one_version(tmp_path: Path, packages: Pat
         build(tmp_path / "file", packages)
 
 
-def test_npm_missing_or_failing_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_npm_missing_or_failing_is_a_user_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(UserError, match="npm is not installed"):
@@ -201,7 +237,13 @@ def test_split_is_by_concept_and_stable(tmp_path: Path, packages: Path) -> None:
     for record in stickers.load_stickers(tmp_path / "out"):
         assert record.split == stickers.split_of(record.concept)
     # frozen: a change of the hash would put test pictures of shipped weights into train
-    frozen = {"red-apple": "train", "lemon": "test", "lion": "test", "tiger": "val", "light-bulb": "val"}
+    frozen = {
+        "red-apple": "train",
+        "lemon": "test",
+        "lion": "test",
+        "tiger": "val",
+        "light-bulb": "val",
+    }
     assert {concept: stickers.split_of(concept) for concept in frozen} == frozen
     shares = [stickers.split_of(f"concept-{n}") for n in range(4000)]
     assert 0.88 < shares.count("train") / 4000 < 0.92
@@ -209,7 +251,12 @@ def test_split_is_by_concept_and_stable(tmp_path: Path, packages: Path) -> None:
 
 
 def test_look_alikes_share_a_split() -> None:
-    assert family("woman-firefighter") == family("man-firefighter") == family("firefighter") == "firefighter"
+    assert (
+        family("woman-firefighter")
+        == family("man-firefighter")
+        == family("firefighter")
+        == "firefighter"
+    )
     assert family("man-walking-facing-right") == family("person-walking")
     assert family("two-thirty") == family("ten-o-clock")
     assert family("woman") == "woman"
@@ -280,10 +327,13 @@ BLUE = Background("blue", (0.0, 0.0, 255.0), (0.0, 0.0, 255.0))
 @pytest.mark.parametrize("size", [64, 128, 256])
 def test_composition_has_no_fringes(hidden: int, size: int) -> None:
     for seed in range(5):
-        picture = stickers.compose_sticker(disc(hidden=hidden), np.random.default_rng(seed), size, BLUE)
+        picture = stickers.compose_sticker(
+            disc(hidden=hidden), np.random.default_rng(seed), size, BLUE
+        )
         assert picture.shape == (size, size, 3)
         assert picture.dtype == np.uint8
-        # every pixel is a mixture of red and blue: red + blue = 255, no green, so none is darker or lighter than both
+        # every pixel is a mixture of red and blue: red + blue = 255, no green, so none is
+        # darker or lighter than both
         red, green, blue = np.moveaxis(picture.astype(int), -1, 0)
         assert green.max() == 0
         assert np.abs(red + blue - 255).max() <= 2
@@ -294,12 +344,16 @@ def test_composition_is_deterministic_placed_inside_and_scaled() -> None:
     sides = []
     for seed in range(60):
         picture = stickers.compose_sticker(disc(), np.random.default_rng(seed), 100, BLUE)
-        assert (picture == stickers.compose_sticker(disc(), np.random.default_rng(seed), 100, BLUE)).all()
+        assert (
+            picture == stickers.compose_sticker(disc(), np.random.default_rng(seed), 100, BLUE)
+        ).all()
         _, xs = np.nonzero(picture[..., 0] > 127)
         sides.append((np.ptp(xs) + 1) / 0.96)
     assert 43 <= min(sides) < 55
     assert 85 < max(sides) <= 97
-    one, two = (stickers.compose_sticker(disc(), np.random.default_rng(seed), 100) for seed in (1, 2))
+    one, two = (
+        stickers.compose_sticker(disc(), np.random.default_rng(seed), 100) for seed in (1, 2)
+    )
     assert (one != two).any()
 
 
@@ -309,7 +363,9 @@ def test_mirroring_happens_only_where_asked() -> None:
     seen = {False: set(), True: set()}
     for mirror, found in seen.items():
         for seed in range(20):
-            picture = stickers.compose_sticker(half, np.random.default_rng(seed), 64, BLUE, mirror, scale=(1.0, 1.0))
+            picture = stickers.compose_sticker(
+                half, np.random.default_rng(seed), 64, BLUE, mirror, scale=(1.0, 1.0)
+            )
             found.add("left" if picture[32, 16, 0] > 127 else "right")
     assert seen == {False: {"left"}, True: {"left", "right"}}
 
@@ -318,7 +374,13 @@ def test_what_may_be_mirrored() -> None:
     records = {r.concept: r for r in stickers.load_stickers(stickers.sample_folder())}
     assert stickers.mirrorable(records["horse"])
     assert stickers.mirrorable(records["lemon"])
-    for concept in ("eleven-o-clock", "magnifying-glass-tilted-left", "zzz", "yen-banknote", "rightwards-hand"):
+    for concept in (
+        "eleven-o-clock",
+        "magnifying-glass-tilted-left",
+        "zzz",
+        "yen-banknote",
+        "rightwards-hand",
+    ):
         assert not stickers.mirrorable(records[concept])
 
 
@@ -346,7 +408,8 @@ def test_backgrounds_have_the_colour_they_are_named_after() -> None:
             assert shade.max() <= 255
             nearest = min(centres, key=lambda n: float(np.linalg.norm(shade - centres[n])))
             right += nearest == name
-    assert right / (50 * len(centres)) > 0.75  # dark and pastel shades are nearer to black or white in RGB
+    # dark and pastel shades are nearer to black or white in RGB
+    assert right / (50 * len(centres)) > 0.75
     names = {stickers.sample_background(rng).name for _ in range(400)}
     assert set(centres) <= names
     assert any(" and " in name for name in names)

@@ -1,4 +1,6 @@
-"""The rendered world: the same for a seed, exact where geometry says what must be seen, described in full."""
+"""The rendered world: the same for a seed, exact where geometry says what must be seen, described
+in full.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +25,26 @@ def scenes():
 
 
 def empty_room(*objects: ObjectSpec) -> SceneSpec:
-    return SceneSpec(0, objects, "wooden", "grey", (0.5, 0.8, -0.33), (0.0, 1.5, 0.0), 0.0, 0.0, 6.0)
+    return SceneSpec(
+        0, objects, "wooden", "grey", (0.5, 0.8, -0.33), (0.0, 1.5, 0.0), 0.0, 0.0, 6.0
+    )
 
 
 def test_a_seed_is_a_scene_in_any_process():
     code = "from zeroconv import playroom, playroom as p; import hashlib; s = p.render(42, 64); "
     code += "print(hashlib.sha256(s.image.tobytes() + s.depth.tobytes() + s.caption.encode()).hexdigest())"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    other = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
     import hashlib
 
     scene = playroom.render(42, 64)
-    assert hashlib.sha256(scene.image.tobytes() + scene.depth.tobytes() + scene.caption.encode()).hexdigest() == other
+    assert (
+        hashlib.sha256(
+            scene.image.tobytes() + scene.depth.tobytes() + scene.caption.encode()
+        ).hexdigest()
+        == other
+    )
     assert playroom.render(43, 64).image.tobytes() != scene.image.tobytes()
 
 
@@ -46,16 +57,22 @@ def test_the_fast_path_and_the_pool_give_the_same_pictures():
 
 def test_depth_of_the_empty_room_is_its_closed_form():
     scene = playroom.render_spec(empty_room(), 64)
-    down = -((np.arange(64) + 0.5) / 64 - 0.5) / 1.08  # slope of a row's rays: the camera looks straight ahead
+    # slope of a row's rays: the camera looks straight ahead
+    down = -((np.arange(64) + 0.5) / 64 - 0.5) / 1.08
     expected = np.where(down < -1.5 / 6.0, 1.5 / np.maximum(-down, 1e-9), 6.0)
     assert np.allclose(scene.depth, expected[:, None], rtol=1e-4)
-    assert np.array_equal(scene.segmentation == 1, np.broadcast_to((down < -1.5 / 6.0)[:, None], (64, 64)))
-    assert np.allclose(scene.normal[-1, 0], (0, 1, 0)) and np.allclose(scene.normal[0, 0], (0, 0, 1))
+    assert np.array_equal(
+        scene.segmentation == 1, np.broadcast_to((down < -1.5 / 6.0)[:, None], (64, 64))
+    )
+    assert np.allclose(scene.normal[-1, 0], (0, 1, 0)) and np.allclose(
+        scene.normal[0, 0], (0, 0, 1)
+    )
 
 
 def test_the_outline_of_the_rooms_corner_ends_at_a_thing():
     cube = ObjectSpec("cube", "red", "large", x=0.0, z=4.0, height=1.1, radius=0.7, yaw=0.0)
-    scene = playroom.render_spec(empty_room(cube), 128)  # seen from the front: one face, and its top
+    # seen from the front: one face, and its top
+    scene = playroom.render_spec(empty_room(cube), 128)
     (corner,) = np.flatnonzero(np.diff(scene.segmentation[:, 2].astype(int)))
     row, inside = scene.outline[corner], scene.instances[corner] == 1
     assert row[~inside].mean() > 250 and inside.sum() > 20
@@ -69,7 +86,9 @@ def test_a_ball_stands_where_it_projects_and_is_as_deep_as_it_is_far():
     x, y, depth = Camera.of(spec).project(np.float32([0.5, 0.5, 4.0]))
     rows, columns = np.nonzero(scene.instances == 1)
     assert abs(columns.mean() + 0.5 - x * 128) < 1 and abs(rows.mean() + 0.5 - y * 128) < 1
-    assert depth == pytest.approx(4.0) and scene.depth[scene.instances == 1].min() == pytest.approx(3.5, abs=0.02)
+    assert depth == pytest.approx(4.0) and scene.depth[scene.instances == 1].min() == pytest.approx(
+        3.5, abs=0.02
+    )
     radius = np.sqrt((scene.instances == 1).sum() / np.pi)
     assert radius == pytest.approx(0.5 * 1.08 * 128 / 4.0, rel=0.05)
 
@@ -86,11 +105,22 @@ def test_shadow_falls_away_from_the_light():
 
 def test_maps_agree_with_each_other(scenes):
     for scene in scenes:
-        assert scene.depth.shape == scene.segmentation.shape == scene.instances.shape == scene.outline.shape == (64, 64)
+        assert (
+            scene.depth.shape
+            == scene.segmentation.shape
+            == scene.instances.shape
+            == scene.outline.shape
+            == (64, 64)
+        )
         assert np.allclose(np.linalg.norm(scene.normal, axis=-1), 1, atol=1e-3)
         grid = ((np.arange(64) + 0.5) / 64 - 0.5) / 1.08
         rays = np.stack(
-            [np.broadcast_to(grid, (64, 64)), np.broadcast_to(-grid[:, None], (64, 64)), -np.ones((64, 64))], -1
+            [
+                np.broadcast_to(grid, (64, 64)),
+                np.broadcast_to(-grid[:, None], (64, 64)),
+                -np.ones((64, 64)),
+            ],
+            -1,
         )
         assert ((scene.normal * rays).sum(-1) < 1e-3).all()  # nothing is seen from behind
         for number, thing in enumerate(scene.objects, start=1):
@@ -101,7 +131,9 @@ def test_maps_agree_with_each_other(scenes):
 
 
 def test_every_thing_can_be_seen(scenes):
-    seen = [(scene.instances == i).sum() for scene in scenes for i in range(1, len(scene.objects) + 1)]
+    seen = [
+        (scene.instances == i).sum() for scene in scenes for i in range(1, len(scene.objects) + 1)
+    ]
     assert min(seen) > 0 and np.median(seen) > 100  # of 4096 pixels
 
 
@@ -116,7 +148,8 @@ def test_key_points_lie_on_their_person_and_sides_are_the_persons_own():
             x, y = seen[:, 0].astype(int), seen[:, 1].astype(int)
             inside, total = inside + (scene.instances[y, x] == number).sum(), total + len(seen)
             if scene.objects[number - 1].action == "standing":
-                mirrored.append(points[2, 0] < points[5, 0])  # facing us, the right shoulder is on the left
+                # facing us, the right shoulder is on the left
+                mirrored.append(points[2, 0] < points[5, 0])
     assert total > 200 and inside / total > 0.98
     assert len(mirrored) > 3 and all(mirrored)
 
@@ -143,11 +176,13 @@ def test_the_world_is_varied():
     specs = [playroom.sample_scene(seed) for seed in range(400)]
     things = [thing for spec in specs for thing in spec.objects]
     assert {len(spec.objects) for spec in specs} == {1, 2, 3, 4}
-    assert {t.kind for t in things} == set(playroom.KINDS) and {t.colour for t in things} == set(playroom.COLOURS)
-    assert {t.action for t in things if t.kind == "person"} == set(playroom.ACTIONS)
-    assert {spec.floor for spec in specs} == set(playroom.FLOORS) and {spec.wall for spec in specs} == set(
-        playroom.WALLS
+    assert {t.kind for t in things} == set(playroom.KINDS) and {t.colour for t in things} == set(
+        playroom.COLOURS
     )
+    assert {t.action for t in things if t.kind == "person"} == set(playroom.ACTIONS)
+    assert {spec.floor for spec in specs} == set(playroom.FLOORS) and {
+        spec.wall for spec in specs
+    } == set(playroom.WALLS)
     for spec in specs:
         for a, b in zip(spec.objects, spec.objects[1:], strict=False):
             assert np.hypot(a.x - b.x, a.z - b.z) > a.radius + b.radius
@@ -155,7 +190,11 @@ def test_the_world_is_varied():
 
 def test_splits_never_overlap():
     seeds = {name: set(playroom.split_seeds(name, 1000)) for name in playroom.SPLITS}
-    assert not seeds["train"] & seeds["val"] and not seeds["val"] & seeds["test"] and not seeds["train"] & seeds["test"]
+    assert (
+        not seeds["train"] & seeds["val"]
+        and not seeds["val"] & seeds["test"]
+        and not seeds["train"] & seeds["test"]
+    )
     assert playroom.split_seeds("test", 2, start=5) == [9_000_005, 9_000_006]
     with pytest.raises(ValueError, match="has 1000000 scenes"):
         playroom.split_seeds("val", 2, start=999_999)

@@ -1,4 +1,6 @@
-"""A tiny base model in a folder, a data folder whose pictures are decided by their hints, and recipes for them."""
+"""A tiny base model in a folder, a data folder whose pictures are decided by their hints, and
+recipes for them.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text_encoder=backbone.text_encoders[0],
         tokenizer=backbone.tokenizers[0],
         unet=backbone.unet,
-        scheduler=DDIMScheduler(**{k: v for k, v in backbone.scheduler_config.items() if not k.startswith("_")}),
+        scheduler=DDIMScheduler(
+            **{k: v for k, v in backbone.scheduler_config.items() if not k.startswith("_")}
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -39,18 +43,26 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An imagefolder of 60 pictures, bright where their hint is bright. The caption says nothing of it."""
+    """An imagefolder of 60 pictures, bright where their hint is bright. The caption says nothing of
+    it.
+    """
     return make_pictures(tmp_path_factory.mktemp("pictures"), 60)
 
 
 def make_pictures(folder: Path, count: int, size: int = SIZE) -> Path:
     rng, lines = np.random.default_rng(0), []
     for i in range(count):
-        hint = np.kron(rng.integers(0, 2, (2, 2), np.uint8) * 255, np.ones((size // 2, size // 2), np.uint8))
+        hint = np.kron(
+            rng.integers(0, 2, (2, 2), np.uint8) * 255, np.ones((size // 2, size // 2), np.uint8)
+        )
         shade = np.stack([hint, 255 - hint, hint // 2], axis=-1)
         Image.fromarray(shade).save(folder / f"{i}.png")
         Image.fromarray(hint).save(folder / f"{i}-hint.png")
-        line = {"file_name": f"{i}.png", "text": f"picture number {i}", "conditioning_image": f"{i}-hint.png"}
+        line = {
+            "file_name": f"{i}.png",
+            "text": f"picture number {i}",
+            "conditioning_image": f"{i}-hint.png",
+        }
         lines.append(json.dumps(line))
     (folder / "metadata.jsonl").write_text("\n".join(lines))
     return folder
@@ -70,11 +82,26 @@ def recipes(base: Path, pictures: Path, folder: Path) -> Callable[..., Recipe]:
             "base": str(base),
             "device": "cpu",
             "control": {"hint_widths": [4, 8, 8, 8]},
-            "data": {"train": [str(pictures)], "condition": "depth", "size": SIZE, "cache": str(folder / "cache")},
-            "training": {"steps": 6, "batch_size": 2, "learning_rate": 1e-3, "validate_every": 0, "sample_count": 0},
+            "data": {
+                "train": [str(pictures)],
+                "condition": "depth",
+                "size": SIZE,
+                "cache": str(folder / "cache"),
+            },
+            "training": {
+                "steps": 6,
+                "batch_size": 2,
+                "learning_rate": 1e-3,
+                "validate_every": 0,
+                "sample_count": 0,
+            },
         }
         for name, value in changes.items():
-            *path, last = name.split(".") if "." in name or name in ("out", "base", "control") else ("training", name)
+            *path, last = (
+                name.split(".")
+                if "." in name or name in ("out", "base", "control")
+                else ("training", name)
+            )
             place = values
             for step in path:
                 place = place.setdefault(step, {})

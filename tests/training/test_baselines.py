@@ -1,4 +1,6 @@
-"""Every rival through the whole of a run: from its recipe to its folder, stopped and gone on with, in bf16."""
+"""Every rival through the whole of a run: from its recipe to its folder, stopped and gone on with,
+in bf16.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,11 @@ def quiet(line: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_resuming_is_never_having_stopped(recipe: Make, kind: str, tmp_path: Path) -> None:
     control = {"kind": kind, "options": OPTIONS[kind]}
-    settings = {"control": control, "checkpoint_every": 2, "optimizer": "muon" if kind == "lora" else "adamw"}
+    settings = {
+        "control": control,
+        "checkpoint_every": 2,
+        "optimizer": "muon" if kind == "lora" else "adamw",
+    }
     straight = train(recipe(out=str(tmp_path / "straight"), steps=4, **settings), say=quiet)
     said: list[str] = []
     for steps in (2, 4):
@@ -48,7 +54,13 @@ def test_resuming_is_never_having_stopped(recipe: Make, kind: str, tmp_path: Pat
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_in_bf16_with_pictures_and_validation(recipe: Make, kind: str) -> None:
     control = {"kind": kind, "options": OPTIONS[kind]}
-    settings = {"precision": "bf16", "sample_count": 2, "sample_steps": 2, "validate_every": 2, "log_every": 1}
+    settings = {
+        "precision": "bf16",
+        "sample_count": 2,
+        "sample_steps": 2,
+        "validate_every": 2,
+        "log_every": 1,
+    }
     out = train(recipe(control=control, steps=2, **settings), say=quiet)
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
@@ -56,7 +68,9 @@ def test_a_run_in_bf16_with_pictures_and_validation(recipe: Make, kind: str) -> 
     first = next(line["validation"] for line in lines if "validation" in line)
     assert (abs(first["true"] - first["none"]) < 1e-4) == RIVALS[kind].exact_start
     assert (out / "samples" / "step-00000002.png").is_file()
-    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in weights(out).values())
+    assert all(
+        value.dtype == torch.float32 and value.isfinite().all() for value in weights(out).values()
+    )
 
 
 def test_going_on_from_a_saved_rival(recipe: Make, tmp_path: Path) -> None:
@@ -73,8 +87,13 @@ def test_an_option_that_is_not_there_is_one_sentence(recipe: Make) -> None:
 
 
 def test_computing_again_is_not_for_rivals(recipe: Make) -> None:
-    with pytest.raises(UserError, match=r"training.checkpointing works for a ControlNet or a LoRA of the base"):
-        train(recipe(control={"kind": "side", "options": OPTIONS["side"]}, checkpointing="full"), say=quiet)
+    with pytest.raises(
+        UserError, match=r"training.checkpointing works for a ControlNet or a LoRA of the base"
+    ):
+        train(
+            recipe(control={"kind": "side", "options": OPTIONS["side"]}, checkpointing="full"),
+            say=quiet,
+        )
 
 
 def test_recipes_know_every_rival() -> None:
@@ -85,7 +104,10 @@ def test_recipes_know_every_rival() -> None:
 @pytest.mark.parametrize(
     ("control", "sentence"),
     [
-        ({"kind": "lora", "hint_widths": [4, 8, 8, 8]}, "control.hint_widths is ControlNet's; a lora takes"),
+        (
+            {"kind": "lora", "hint_widths": [4, 8, 8, 8]},
+            "control.hint_widths is ControlNet's; a lora takes",
+        ),
         ({"kind": "side", "frozen_copy": True}, "control.frozen_copy is ControlNet's"),
         ({"options": {"rank": 3}}, "control.options are a rival's"),
         ({"kind": "side", "init": "somewhere"}, "brings its own network, so control.kind"),

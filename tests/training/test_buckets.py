@@ -1,4 +1,6 @@
-"""Training on pictures of several shapes: exact resume, every shape measured, sheets that show them."""
+"""Training on pictures of several shapes: exact resume, every shape measured, sheets that show
+them.
+"""
 
 from __future__ import annotations
 
@@ -40,30 +42,53 @@ def folder(tmp_path: Path) -> Path:
 
 
 def bucketed(recipe: Make, folder: Path, **changes) -> Recipe:
-    options = {"data.train": [str(folder)], "data.buckets": True, "validate_every": 4, "sample_count": 3}
+    options = {
+        "data.train": [str(folder)],
+        "data.buckets": True,
+        "validate_every": 4,
+        "sample_count": 3,
+    }
     return recipe(**{**options, "sample_steps": 1, "log_every": 1, **changes})
 
 
 @pytest.mark.slow
-def test_stopping_and_going_on_is_never_having_stopped(recipe: Make, folder: Path, tmp_path: Path) -> None:
+def test_stopping_and_going_on_is_never_having_stopped(
+    recipe: Make, folder: Path, tmp_path: Path
+) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        options = {"steps": 9, "warmup": 2, "accumulation": 2, "data.validation": [f"{folder}?limit=9"]}
-        whole = train(bucketed(recipe, folder, out=str(tmp_path / "whole"), **options), say=lambda line: None)
+        options = {
+            "steps": 9,
+            "warmup": 2,
+            "accumulation": 2,
+            "data.validation": [f"{folder}?limit=9"],
+        }
+        whole = train(
+            bucketed(recipe, folder, out=str(tmp_path / "whole"), **options), say=lambda line: None
+        )
         parts = str(tmp_path / "parts")
         for steps in (4, 7, 9):
-            out = train(bucketed(recipe, folder, out=parts, **{**options, "steps": steps}), say=lambda line: None)
+            out = train(
+                bucketed(recipe, folder, out=parts, **{**options, "steps": steps}),
+                say=lambda line: None,
+            )
     finally:
         torch.set_num_threads(threads)
-    a, b = (load_file(run / "control" / "diffusion_pytorch_model.safetensors") for run in (whole, out))
+    a, b = (
+        load_file(run / "control" / "diffusion_pytorch_model.safetensors") for run in (whole, out)
+    )
     assert all(torch.equal(a[name], b[name]) for name in a)
-    logs = [[json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] for run in (whole, out)]
+    logs = [
+        [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        for run in (whole, out)
+    ]
     losses = [{line["step"]: line["loss"] for line in log if "loss" in line} for log in logs]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 9
     with Image.open(out / "samples" / "step-00000009.png") as sheet:
-        assert sheet.size == (4 * 90 - 2, 3 * 90 - 2)  # 88 pixels is the longest side, of wide ones and of tall ones
+        # 88 pixels is the longest side, of wide ones and of tall ones
+        assert sheet.size == (4 * 90 - 2, 3 * 90 - 2)
 
 
 def test_every_held_out_picture_is_measured_in_its_own_shape(folder: Path, tmp_path: Path) -> None:
@@ -72,7 +97,9 @@ def test_every_held_out_picture_is_measured_in_its_own_shape(folder: Path, tmp_p
     dataset = open_dataset(folder, condition="depth", size=64, buckets=Buckets.of(64))
     data = cache_examples(dataset, backbone, CacheSettings(tmp_path / "cache", workers=1))
     assert sorted(map(len, data.buckets))[0] == 1
-    control = randomise_(ControlNet.from_backbone(backbone, condition="depth", hint_widths=(4, 8, 8, 8)))
+    control = randomise_(
+        ControlNet.from_backbone(backbone, condition="depth", hint_widths=(4, 8, 8, 8))
+    )
     validator = Validator(ControlledLoss(backbone, control), data, 100, 8, seed=0)
     measured = validator.measure()
     assert measured == validator.measure()
@@ -102,4 +129,7 @@ def test_a_run_of_before_a_setting_existed_goes_on(recipe: Make, folder: Path) -
     (out / "recipe.json").write_text(json.dumps(note))
     train(recipe(steps=2, **{"data.train": [str(folder)]}), say=lambda line: None)
     with pytest.raises(UserError, match=r"another recipe \(data.buckets"):
-        train(recipe(steps=3, **{"data.train": [str(folder)], "data.buckets": True}), say=lambda line: None)
+        train(
+            recipe(steps=3, **{"data.train": [str(folder)], "data.buckets": True}),
+            say=lambda line: None,
+        )

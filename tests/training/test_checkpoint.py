@@ -44,7 +44,9 @@ def draw() -> tuple:
 def test_a_state_comes_back_with_its_random_generators(tmp_path: Path) -> None:
     draw()
     weights = torch.randn(4, 3)
-    save_checkpoint(tmp_path, 7, {"weights": weights, "best": {"step": 3, "true": 0.5}, "last": None}, keep=2)
+    save_checkpoint(
+        tmp_path, 7, {"weights": weights, "best": {"step": 3, "true": 0.5}, "last": None}, keep=2
+    )
     expected = draw()
     draw()
     state = load_checkpoint(tmp_path)
@@ -124,7 +126,9 @@ def test_where_all_checkpoints_are_damaged_nothing_begins_anew(tmp_path: Path, d
     for path in checkpoints(tmp_path):
         damage(path)
     left = sorted(tmp_path.iterdir())
-    with pytest.raises(UserError, match=r"all checkpoints in .* are damaged .*begin anew: name anot"):
+    with pytest.raises(
+        UserError, match=r"all checkpoints in .* are damaged .*begin anew: name anot"
+    ):
         load_checkpoint(tmp_path)
     assert sorted(tmp_path.iterdir()) == left
 
@@ -177,7 +181,9 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 5, {"weights": torch.ones(100)}, keep=1)
     with (
         full_disk(),
-        pytest.raises(UserError, match=r"step 10 cannot be written to .*No space left on device.*; make room"),
+        pytest.raises(
+            UserError, match=r"step 10 cannot be written to .*No space left on device.*; make room"
+        ),
     ):
         save_checkpoint(tmp_path, 10, {"weights": torch.zeros(100_000)}, keep=1)
     assert [path.name[:13] for path in tmp_path.iterdir()] == ["step-00000005"]

@@ -1,4 +1,6 @@
-"""Two processes (gloo) train one control: no example twice, the same weights on both, exact after a kill."""
+"""Two processes (gloo) train one control: no example twice, the same weights on both, exact after a
+kill.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ sys.exit(code)
 """
 
 
-def launch(recipe: Recipe, folder: Path, name: str, code: str = CODE, **wishes: str) -> list[subprocess.Popen]:
+def launch(
+    recipe: Recipe, folder: Path, name: str, code: str = CODE, **wishes: str
+) -> list[subprocess.Popen]:
     """Two processes that run `code`; `wishes`: what a launcher would say in their environment."""
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(json.loads(recipe.model_dump_json())))
@@ -62,7 +66,12 @@ def launch(recipe: Recipe, folder: Path, name: str, code: str = CODE, **wishes: 
         port = free.getsockname()[1]
     processes = []
     for rank in range(2):
-        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        place = {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+        }
         where = {
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
@@ -95,24 +104,38 @@ def told(folder: Path, name: str) -> list[dict]:
 
 @pytest.fixture
 def settings() -> dict:
-    return {"steps": 12, "checkpoint_every": 3, "validate_every": 6, "threads": 1, "data.condition": "canny"}
+    return {
+        "steps": 12,
+        "checkpoint_every": 3,
+        "validate_every": 6,
+        "threads": 1,
+        "data.condition": "canny",
+    }
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_gradients_of_an_unlocked_decoder(recipe: Make, tmp_path: Path) -> None:
-    """Their examples and noises differ, so only gradients that are shared give both the same weights."""
+def test_two_processes_share_the_gradients_of_an_unlocked_decoder(
+    recipe: Make, tmp_path: Path
+) -> None:
+    """Their examples and noises differ, so only gradients that are shared give both the same
+    weights.
+    """
     more = {"validate_every": 0, "ema_decay": 0.0, "steps": 3, "control.unlock_decoder": True}
     both = recipe(out=str(tmp_path / "both"), threads=1, **more)
     finish(launch(both, tmp_path, "both"))
     first, second = told(tmp_path, "both")
     assert first["weights"] == second["weights"]
-    after = torch.load(checkpoints(tmp_path / "both" / "checkpoints")[0], weights_only=True)["decoder"]
+    after = torch.load(checkpoints(tmp_path / "both" / "checkpoints")[0], weights_only=True)[
+        "decoder"
+    ]
     before = load_backbone(both.base).unet.state_dict()
     assert not any(torch.equal(value, before[name]) for name, value in after.items())
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_work_and_survive_a_kill(recipe: Make, tmp_path: Path, settings: dict) -> None:
+def test_two_processes_share_the_work_and_survive_a_kill(
+    recipe: Make, tmp_path: Path, settings: dict
+) -> None:
     straight = recipe(out=str(tmp_path / "straight"), **settings)
     finish(launch(straight, tmp_path, "straight"))
     first, second = told(tmp_path, "straight")
@@ -122,16 +145,22 @@ def test_two_processes_share_the_work_and_survive_a_kill(recipe: Make, tmp_path:
     epoch = [i for taken in (first, second) for _, part in taken["taken"][:12] for i in part]
     assert len(set(epoch)) == len(epoch) == 48  # of 54 examples, none twice in the first pass
 
-    rounds = {"evaluate_every": 4, "evaluate_count": 2, "sample_steps": 1}  # one process makes pictures, both go on
+    # one process makes pictures, both go on
+    rounds = {"evaluate_every": 4, "evaluate_count": 2, "sample_steps": 1}
     killed = recipe(out=str(tmp_path / "killed"), **settings, **rounds)
     processes = launch(killed, tmp_path, "killed")
     kill(processes, tmp_path / "killed")
     finish(launch(killed, tmp_path, "killed"))
     again = told(tmp_path, "killed")
     assert again[0]["weights"] == again[1]["weights"]
-    lines = [json.loads(line) for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()
+    ]
     assert [line["step"] for line in lines if "evaluation" in line] == [0, 4, 8, 12]
-    a, b = (torch.load(checkpoints(tmp_path / n / "checkpoints")[0], weights_only=True) for n in ("straight", "killed"))
+    a, b = (
+        torch.load(checkpoints(tmp_path / n / "checkpoints")[0], weights_only=True)
+        for n in ("straight", "killed")
+    )
     assert a["micro"] == b["micro"] == 12
     for name, value in a["control"].items():
         # gloo adds two numbers, in either order the same: the tolerance is for other builds
@@ -139,8 +168,12 @@ def test_two_processes_share_the_work_and_survive_a_kill(recipe: Make, tmp_path:
 
 
 def test_what_one_process_is_told_both_do(recipe: Make, tmp_path: Path, settings: dict) -> None:
-    """A launcher's SIGTERM does not reach all in the same step: who saves alone waits for the other for ever."""
-    stopped = recipe(out=str(tmp_path / "stopped"), **{**settings, "steps": 500, "checkpoint_every": 2})
+    """A launcher's SIGTERM does not reach all in the same step: who saves alone waits for the other
+    for ever.
+    """
+    stopped = recipe(
+        out=str(tmp_path / "stopped"), **{**settings, "steps": 500, "checkpoint_every": 2}
+    )
     processes = launch(stopped, tmp_path, "stopped")
     end = time.monotonic() + 200
     while not checkpoints(tmp_path / "stopped" / "checkpoints") and time.monotonic() < end:
@@ -167,7 +200,9 @@ def test_torchrun_without_a_card_is_one_run(recipe: Make, tmp_path: Path) -> Non
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     words += ["-m", "zeroconv.cli", "train", str(path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, *words], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     summary = json.loads((made.out / "summary.json").read_text())
     assert summary["samples"] == 3 * 2 * 2  # steps, a process's batch, processes

@@ -1,4 +1,6 @@
-"""What a run does when something happens: the hints are followed, the loss breaks down, the best weights pass by."""
+"""What a run does when something happens: the hints are followed, the loss breaks down, the best
+weights pass by.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,13 @@ from zeroconv.training.recipes.recipe import parse_recipe
 
 __all__ = ["trainer"]
 
-LEARNS = {"steps": 60, "batch_size": 8, "validate_every": 6, "ema_decay": 0.9, "checkpoint_every": 6}
+LEARNS = {
+    "steps": 60,
+    "batch_size": 8,
+    "validate_every": 6,
+    "ema_decay": 0.9,
+    "checkpoint_every": 6,
+}
 
 
 def test_convergence_is_noticed_and_may_end_the_run(trainer) -> None:
@@ -76,7 +84,10 @@ def test_a_loss_that_breaks_down_returns_to_a_checkpoint(trainer) -> None:
     break_down(run, set(range(5, 10)), times=1)
     taken = []
     original = run._train_step
-    run._train_step = lambda micro: (taken.append((run.step, micro[0].indices.tolist())), original(micro))[1]
+    run._train_step = lambda micro: (
+        taken.append((run.step, micro[0].indices.tolist())),
+        original(micro),
+    )[1]
     assert run.run() == "finished" and run.step == 14 and run.rollbacks == 1
     assert run.learning_rate() == pytest.approx(3e-3 / 2)
     events = [line for line in run.log.read() if line.get("event") == "rolled back"]

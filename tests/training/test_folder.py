@@ -50,7 +50,9 @@ def test_a_folder_in_which_another_run_works_is_refused(recipe: Make) -> None:
         "    print('held', flush=True)\n    sys.stdin.read()"
     )
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True
+    ) as other:
         assert other.stdout.readline() == "held\n"  # type: ignore[union-attr]
         before = sorted(made.out.iterdir())
         with pytest.raises(UserError, match=rf"another process \({other.pid}, training\) works in"):
@@ -78,7 +80,9 @@ def no_work(*words: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["recipe.json", "log.jsonl", "summary.json", "report.html"])
-def test_a_folder_in_the_place_of_a_file_is_told_before_any_work(recipe: Make, monkeypatch, name: str) -> None:
+def test_a_folder_in_the_place_of_a_file_is_told_before_any_work(
+    recipe: Make, monkeypatch, name: str
+) -> None:
     monkeypatch.setattr("zeroconv.training.run.assemble", no_work)
     out = begun(recipe())
     (out / name).unlink(missing_ok=True)
@@ -88,7 +92,9 @@ def test_a_folder_in_the_place_of_a_file_is_told_before_any_work(recipe: Make, m
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "samples", "control", "best", "tensorboard"])
-def test_a_file_in_the_place_of_a_folder_is_told_before_any_work(recipe: Make, monkeypatch, name: str) -> None:
+def test_a_file_in_the_place_of_a_folder_is_told_before_any_work(
+    recipe: Make, monkeypatch, name: str
+) -> None:
     monkeypatch.setattr("zeroconv.training.run.assemble", no_work)
     out = Path(recipe().out)
     open_run(recipe())
@@ -109,7 +115,9 @@ def test_a_pipe_in_the_place_of_a_file_is_told_and_does_not_hang(recipe: Make, n
 
 
 @pytest.mark.parametrize("name", ["log.jsonl", "report.html", "samples/step-00000006.png"])
-def test_a_link_to_nowhere_is_told_and_not_written_through(recipe: Make, tmp_path: Path, name: str) -> None:
+def test_a_link_to_nowhere_is_told_and_not_written_through(
+    recipe: Make, tmp_path: Path, name: str
+) -> None:
     path = begun(recipe()) / name
     path.parent.mkdir(exist_ok=True)
     path.symlink_to(tmp_path / "elsewhere")
@@ -118,7 +126,9 @@ def test_a_link_to_nowhere_is_told_and_not_written_through(recipe: Make, tmp_pat
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_result_that_somebody_put_a_file_into_is_told_before_any_work(recipe: Make, monkeypatch) -> None:
+def test_a_result_that_somebody_put_a_file_into_is_told_before_any_work(
+    recipe: Make, monkeypatch
+) -> None:
     out = train(recipe(steps=1), say=quiet)
     (out / "control" / "notes.txt").write_text("mine")
     monkeypatch.setattr("zeroconv.training.run.assemble", no_work)
@@ -159,7 +169,9 @@ def test_a_changed_setting_is_told_with_what_can_be_done(recipe: Make, changes: 
     sentence = str(caught.value)
     assert f"control.init={out / 'control'}" in sentence and "training.steps=6 ends it" in sentence
     (out / "control").mkdir()
-    with pytest.raises(UserError, match=r"control.init=\S*control, which begins with .* learned\.$"):
+    with pytest.raises(
+        UserError, match=r"control.init=\S*control, which begins with .* learned\.$"
+    ):
         open_run(recipe(**changes))
 
 
@@ -173,13 +185,17 @@ def test_another_shape_or_base_cannot_begin_with_what_was_learned(recipe: Make) 
 
 def test_several_changed_settings_are_all_named(recipe: Make) -> None:
     begun(recipe())
-    with pytest.raises(UserError, match=r"training.batch_size was 2, is 1; training.seed was 0, is 1"):
+    with pytest.raises(
+        UserError, match=r"training.batch_size was 2, is 1; training.seed was 0, is 1"
+    ):
         open_run(recipe(batch_size=1, seed=1))
 
 
 def test_fewer_steps_than_were_made_are_refused(recipe: Make) -> None:
     begun(recipe(), step=6)
-    with pytest.raises(UserError, match=r"6 steps already, and training.steps is 3; training.steps=6"):
+    with pytest.raises(
+        UserError, match=r"6 steps already, and training.steps is 3; training.steps=6"
+    ):
         open_run(recipe(steps=3))
     open_run(recipe(steps=6))
 
@@ -224,7 +240,9 @@ def test_a_damaged_recipe_is_told_with_a_way_out(recipe: Make, content: bytes) -
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory, base: Path, pictures: Path) -> Callable[[Path], Recipe]:
+def ended(
+    tmp_path_factory: pytest.TempPathFactory, base: Path, pictures: Path
+) -> Callable[[Path], Recipe]:
     """Copies of a run of 4 steps, with 6 to make."""
     import shutil
 
@@ -244,7 +262,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory, base: Path, pictures: Path) 
 
 @pytest.mark.parametrize("name", ["log.jsonl", "summary.json"])
 @pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
-def test_a_run_goes_on_whatever_its_files_hold(ended, tmp_path: Path, monkeypatch, name: str, content: bytes) -> None:
+def test_a_run_goes_on_whatever_its_files_hold(
+    ended, tmp_path: Path, monkeypatch, name: str, content: bytes
+) -> None:
     """The steps themselves are left out, which is some seconds a case."""
     from zeroconv.training.loop import Loop
 
@@ -299,7 +319,9 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
         elif kind == 1:
             del data[at : at + rng.randrange(40)]
         elif kind == 2:
-            data[at:at] = rng.choice([b"NaN", b"null", b"1e999", b"{}", b"[", b'"', b"\n", b"\xff", b"-"])
+            data[at:at] = rng.choice(
+                [b"NaN", b"null", b"1e999", b"{}", b"[", b'"', b"\n", b"\xff", b"-"]
+            )
         else:
             data[at : at + 3] = rng.choice([b"{}", b"[]", b'"a"', b"-1", b"true"])
     return bytes(data)

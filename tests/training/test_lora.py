@@ -1,4 +1,6 @@
-"""Fine-tuning a base: it learns, the base's own weights stay, and a run that was cut goes on as if it had not been."""
+"""Fine-tuning a base: it learns, the base's own weights stay, and a run that was cut goes on as if
+it had not been.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,19 @@ def make(base: Path, pictures: Path, tmp_path: Path):
             "base": str(base),
             "device": "cpu",
             "lora": {"rank": 4},
-            "data": {"train": str(pictures), "size": 64, "cache": str(tmp_path / "cache"), "validation_count": 6},
-            "training": {"steps": 6, "batch_size": 2, "learning_rate": 1e-3, "validate_every": 0, "sample_count": 0}
+            "data": {
+                "train": str(pictures),
+                "size": 64,
+                "cache": str(tmp_path / "cache"),
+                "validation_count": 6,
+            },
+            "training": {
+                "steps": 6,
+                "batch_size": 2,
+                "learning_rate": 1e-3,
+                "validate_every": 0,
+                "sample_count": 0,
+            }
             | {"ema_decay": 0.5, "export": "float32"}
             | training,
         }
@@ -55,7 +68,9 @@ def test_it_learns_and_says_so(make, tmp_path):
     assert history[-1]["loss"] < 0.95 * history[0]["loss"]
     assert (folder / "samples" / "step-00000060.png").is_file() and said[-1].startswith("finished")
     backbone = load_backbone(folder / "lora")  # the folder names its base
-    assert not torch.equal(backbone.unet.mid_block.resnets[0].conv1.weight, plain_middle(recipe.base))
+    assert not torch.equal(
+        backbone.unet.mid_block.resnets[0].conv1.weight, plain_middle(recipe.base)
+    )
     assert all(name.startswith("unet.") and ".lora_" in name for name in weights(folder))
 
 
@@ -78,7 +93,9 @@ def test_a_run_that_was_cut_goes_on_bit_for_bit(make, monkeypatch, precision):
     said = []
     resumed = weights(train_lora(make("cut", **settings), say=said.append))
     assert "going on from step 3 of 6" in said
-    assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert whole.keys() == resumed.keys() and all(
+        torch.equal(whole[name], resumed[name]) for name in whole
+    )
 
 
 @pytest.mark.slow
@@ -86,7 +103,9 @@ def test_broken_pictures_are_listed(make, pictures, tmp_path):
     folder = shutil.copytree(pictures, tmp_path / "copy")
     (folder / "3.png").write_bytes(b"oops")
     recipe = make(steps=1)
-    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"train": (str(folder),)})})
+    recipe = recipe.model_copy(
+        update={"data": recipe.data.model_copy(update={"train": (str(folder),)})}
+    )
     out = train_lora(recipe)
     assert list(json.loads((out / "broken.json").read_text())) == ["3.png"]
     assert json.loads((out / "summary.json").read_text())["broken"] == 1
@@ -99,12 +118,17 @@ def test_the_bases_own_weights_stay_and_the_adapter_begins_as_nothing(base):
     frozen = {name: value.clone() for name, value in backbone.unet.state_dict().items()}
     add_adapter(backbone, LoraSettings(rank=4))
     after = backbone.decode(backbone.encode(z, t, text), t, text)
-    torch.testing.assert_close(before, after, rtol=1e-5, atol=1e-6)  # zeros are added, in another memory layout
+    # zeros are added, in another memory layout
+    torch.testing.assert_close(before, after, rtol=1e-5, atol=1e-6)
     for name, value in backbone.unet.state_dict().items():
         if "lora_" not in name:
             assert torch.equal(value, frozen[name.replace(".base_layer", "")])
     trained = {name for name, p in backbone.unet.named_parameters() if p.requires_grad}
-    assert trained and all("lora_" in name for name in trained) and len(trained) == len(lora_state(backbone))
+    assert (
+        trained
+        and all("lora_" in name for name in trained)
+        and len(trained) == len(lora_state(backbone))
+    )
 
 
 def test_layers_are_chosen_by_kind(base):
@@ -119,7 +143,9 @@ def test_a_loss_that_breaks_down_returns_to_a_checkpoint(make, monkeypatch):
     gradients = LoraTrainer._gradients
 
     def breaks(self, micro):
-        return float("nan") if self.rollbacks == 0 and 4 <= self.step < 9 else gradients(self, micro)
+        return (
+            float("nan") if self.rollbacks == 0 and 4 <= self.step < 9 else gradients(self, micro)
+        )
 
     monkeypatch.setattr(LoraTrainer, "_gradients", breaks)
     said = []
@@ -147,14 +173,20 @@ def test_the_train_command_tells_the_two_kinds_apart(make, tmp_path):
         check_recipe(LoraRecipe, read_recipe(path, ["lora.rang=3"]), "test")
     with pytest.raises(UserError, match="a LoRA has none"):
         check_recipe(
-            LoraRecipe, read_recipe(path, ["training.on_convergence=stop_after=3", "training.validate_every=1"]), "test"
+            LoraRecipe,
+            read_recipe(
+                path, ["training.on_convergence=stop_after=3", "training.validate_every=1"]
+            ),
+            "test",
         )
 
 
 @pytest.mark.slow
 def test_computing_again_changes_nothing(make) -> None:
     said: list[str] = []
-    plain, again = (train_lora(make(name, checkpointing=name), say=said.append) for name in ("none", "full"))
+    plain, again = (
+        train_lora(make(name, checkpointing=name), say=said.append) for name in ("none", "full")
+    )
     assert sum("parts are computed again" in line for line in said) == 1
     a, b = weights(plain), weights(again)
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)

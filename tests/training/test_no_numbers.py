@@ -54,13 +54,17 @@ def test_a_loss_that_is_never_a_number_ends_the_run_with_its_step(
     run = trainer(steps=steps, log_every=1, checkpoint_every=1)
     before = weights(run)
     spoil(monkeypatch, value)
-    with pytest.raises(UserError, match=r"^the loss is no number .*step.* 1 .*: base, control.init"):
+    with pytest.raises(
+        UserError, match=r"^the loss is no number .*step.* 1 .*: base, control.init"
+    ):
         run.run()
     assert equal(before, weights(run))
     strict(run.log.path)
 
 
-def test_the_command_says_no_number_and_never_finished(recipe: Make, tmp_path: Path, monkeypatch) -> None:
+def test_the_command_says_no_number_and_never_finished(
+    recipe: Make, tmp_path: Path, monkeypatch
+) -> None:
     spoil(monkeypatch, math.nan)
     made = recipe(steps=3, validate_every=1, log_every=1)
     done = CliRunner().invoke(app, ["train", written(made, tmp_path)])
@@ -68,7 +72,9 @@ def test_the_command_says_no_number_and_never_finished(recipe: Make, tmp_path: P
     assert "the loss is no number in steps 1 to 3" in done.stderr and "Traceback" not in done.output
     assert "finished" not in done.output and not (made.out / "control").exists()
     assert not (made.out / "summary.json").exists()
-    assert any(line.get("validation", {}).get("gain", 0) is None for line in strict(made.out / "log.jsonl"))
+    assert any(
+        line.get("validation", {}).get("gain", 0) is None for line in strict(made.out / "log.jsonl")
+    )
     assert "<table>" in (made.out / "report.html").read_text()
 
 

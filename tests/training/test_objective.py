@@ -1,4 +1,6 @@
-"""The loss: what is predicted, that only the control learns, and that the noise is a function of the step."""
+"""The loss: what is predicted, that only the control learns, and that the noise is a function of
+the step.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,11 @@ from zeroconv.training.trainer import to_train_
 
 def test_noise_and_targets_agree() -> None:
     """From z_t and what is predicted, ε or v, the latent can be computed back."""
-    z, noise, alpha = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2), torch.tensor([0.9, 0.5, 0.01])
+    z, noise, alpha = (
+        torch.randn(3, 4, 2, 2),
+        torch.randn(3, 4, 2, 2),
+        torch.tensor([0.9, 0.5, 0.01]),
+    )
     noisy, a = add_noise(z, noise, alpha), alpha[:, None, None, None]
     epsilon, v = target("epsilon", z, noise, alpha), target("v_prediction", z, noise, alpha)
     assert torch.allclose((noisy - (1 - a).sqrt() * epsilon) / a.sqrt(), z, atol=1e-5)
@@ -32,7 +38,9 @@ def batch(backbone, n: int = 2) -> Batch:
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_the_loss_is_the_mean_squared_error_of_the_controlled_backbone(prediction_type: str) -> None:
+def test_the_loss_is_the_mean_squared_error_of_the_controlled_backbone(
+    prediction_type: str,
+) -> None:
     backbone = tiny_backbone(prediction_type)
     control = randomise_(ControlNet.from_backbone(backbone))
     one = batch(backbone)
@@ -67,10 +75,14 @@ def test_no_control_is_the_backbone_alone() -> None:
 
 
 def test_streams_are_functions_of_their_numbers() -> None:
-    a, again, other = (torch.rand(4, generator=stream("cpu", *n)) for n in ((0, 4, 1), (0, 4, 1), (0, 4, 2)))
+    a, again, other = (
+        torch.rand(4, generator=stream("cpu", *n)) for n in ((0, 4, 1), (0, 4, 1), (0, 4, 2))
+    )
     assert torch.equal(a, again)
     assert not torch.equal(a, other)
-    starts = {stream("cpu", seed, 4, step).initial_seed() for seed in range(50) for step in range(50)}
+    starts = {
+        stream("cpu", seed, 4, step).initial_seed() for seed in range(50) for step in range(50)
+    }
     assert len(starts) == 2500
 
 
@@ -103,7 +115,12 @@ def test_schedules_are_those_of_diffusers(name: str, ours: dict) -> None:
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     theirs = get_scheduler(
-        name, optimizer, num_warmup_steps=0, num_training_steps=50, num_cycles=ours.get("cycles", 1), power=3.0
+        name,
+        optimizer,
+        num_warmup_steps=0,
+        num_training_steps=50,
+        num_cycles=ours.get("cycles", 1),
+        power=3.0,
     )
     settings, rates = TrainingSettings(steps=50, learning_rate=1.0, **ours), []
     for _ in range(51):
@@ -115,7 +132,9 @@ def test_schedules_are_those_of_diffusers(name: str, ours: dict) -> None:
 
 
 def test_a_setting_of_another_schedule_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"training\.cycles is of the cosine schedule; this one is linear"):
+    with pytest.raises(
+        ValueError, match=r"training\.cycles is of the cosine schedule; this one is linear"
+    ):
         TrainingSettings(steps=10, schedule="linear", cycles=2)
 
 
@@ -137,16 +156,26 @@ def test_min_snr_weights_by_hand():
     from zeroconv.training.objective import snr_weights
 
     alpha = torch.tensor([0.5, 0.9, 0.99])  # SNR 1, 9, 99
-    assert snr_weights("epsilon", alpha, 5.0).tolist() == pytest.approx([1, 5 / 9, 5 / 99], rel=1e-4)
-    assert snr_weights("v_prediction", alpha, 5.0).tolist() == pytest.approx([1 / 2, 5 / 10, 5 / 100], rel=1e-4)
+    assert snr_weights("epsilon", alpha, 5.0).tolist() == pytest.approx(
+        [1, 5 / 9, 5 / 99], rel=1e-4
+    )
+    assert snr_weights("v_prediction", alpha, 5.0).tolist() == pytest.approx(
+        [1 / 2, 5 / 10, 5 / 100], rel=1e-4
+    )
 
 
 @pytest.mark.parametrize(("timesteps", "share"), [("uniform", 0.1), ("cubic", 0.464)])
-def test_cubic_timesteps_are_mostly_noise(timesteps: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cubic_timesteps_are_mostly_noise(
+    timesteps: str, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """t = (1 − u³) T: t > 0.9 T has probability 0.1^(1/3)."""
     backbone, seen = tiny_backbone(), []
     loss = ControlledLoss(backbone, ControlNet.from_backbone(backbone), timesteps=timesteps)
-    monkeypatch.setattr(loss, "errors", lambda z, noise, t, hints, text, dtype: seen.append(t) or torch.zeros(len(z)))
+    monkeypatch.setattr(
+        loss,
+        "errors",
+        lambda z, noise, t, hints, text, dtype: seen.append(t) or torch.zeros(len(z)),
+    )
     for step in range(40):
         loss(batch(backbone, 64), stream("cpu", step))
     t = torch.cat(seen)
@@ -158,7 +187,9 @@ def test_cubic_timesteps_are_mostly_noise(timesteps: str, share: float, monkeypa
 def test_memory_goes_back_between_decoder_and_copy_where_gradients_are_large(monkeypatch) -> None:
     backbone = tiny_backbone()
     control, seen = randomise_(ControlNet.from_backbone(backbone)), []
-    monkeypatch.setattr(allocator, "_trim", lambda gradient: seen.append([p.grad for p in control.parameters()]))
+    monkeypatch.setattr(
+        allocator, "_trim", lambda gradient: seen.append([p.grad for p in control.parameters()])
+    )
     one = batch(backbone)
     ControlledLoss(backbone, control)(one, stream("cpu", 1)).backward()  # type: ignore[arg-type]
     assert not seen  # gradients that fill the gaps themselves
@@ -169,7 +200,8 @@ def test_memory_goes_back_between_decoder_and_copy_where_gradients_are_large(mon
     for times in (1, 2):
         control.zero_grad()
         loss(one, stream("cpu", 1)).backward()
-        assert len(seen) == times and all(grad is None for grad in seen[-1])  # before the first of the copy's
+        # before the first of the copy's
+        assert len(seen) == times and all(grad is None for grad in seen[-1])
     for p, grad in zip(control.parameters(), plain, strict=True):
         assert p.grad is grad or torch.equal(p.grad, grad)
     use_cpu_layers_(control)

@@ -1,4 +1,6 @@
-"""Rounds of pictures in a run: scored as `zeroconv evaluate` scores, without a trace in what is trained."""
+"""Rounds of pictures in a run: scored as `zeroconv evaluate` scores, without a trace in what is
+trained.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def log_of(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def test_a_run_is_the_same_with_and_without_rounds(recipe: Make, tmp_path: Path, monkeypatch) -> None:
+def test_a_run_is_the_same_with_and_without_rounds(
+    recipe: Make, tmp_path: Path, monkeypatch
+) -> None:
     def draws(read):
         def drawn(images):
             random.random(), np.random.rand(), torch.rand(1)
@@ -57,11 +61,15 @@ def test_a_run_is_the_same_with_and_without_rounds(recipe: Make, tmp_path: Path,
     assert a is not None and b is not None
     for name, value in a["control"].items():
         assert torch.equal(value, b["control"][name]), name
-    assert all(torch.equal(x, y) for x, y in zip(a["ema"]["average"], b["ema"]["average"], strict=True))
+    assert all(
+        torch.equal(x, y) for x, y in zip(a["ema"]["average"], b["ema"]["average"], strict=True)
+    )
     assert a["losses"] == b["losses"]
 
 
-def test_a_round_is_what_evaluate_says_of_the_same_pictures(recipe: Make, pictures: Path, base: Path) -> None:
+def test_a_round_is_what_evaluate_says_of_the_same_pictures(
+    recipe: Make, pictures: Path, base: Path
+) -> None:
     held = f"{pictures}?limit=8"
     said: list[str] = []
     settings = {**ROUNDS, "evaluate_count": 8, "sample_cfg": 3.0}
@@ -78,11 +86,14 @@ def test_a_round_is_what_evaluate_says_of_the_same_pictures(recipe: Make, pictur
         cfg=3.0,
         varied=0,
     )
-    # a run computes with layers of its own (layers/cpu.py): here and there a pixel rounds to another value
+    # a run computes with layers of its own (layers/cpu.py): here and there a pixel rounds to
+    # another value
     for metric, columns in report["metrics"].items():
         for column in ("own", "shuffled", "ceiling"):
             assert summary["metrics"][metric][column] == pytest.approx(columns[column], abs=1e-3)
-        assert summary["metrics"][metric]["lift"] == pytest.approx(report["lift"][metric]["over shuffled"], abs=1e-3)
+        assert summary["metrics"][metric]["lift"] == pytest.approx(
+            report["lift"][metric]["over shuffled"], abs=1e-3
+        )
     (line,) = [line for line in said if line.startswith("step 6/6  f1")]
     assert "of 8 pictures (another's hint" in line
     with Image.open(out / "samples" / "evaluation-00000006.png") as sheet:
@@ -97,13 +108,21 @@ def test_a_run_may_go_on_with_other_rounds(recipe: Make) -> None:
     assert [line["step"] for line in log_of(out) if "evaluation" in line] == [0, 2, 4, 6]
 
 
-def test_what_cannot_be_read_back_is_told_before_anything_is_trained(recipe: Make, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"evaluate_every needs a condition to read back: .*'warmth'.* to 0"):
+def test_what_cannot_be_read_back_is_told_before_anything_is_trained(
+    recipe: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UserError, match=r"evaluate_every needs a condition to read back: .*'warmth'.* to 0"
+    ):
         train(recipe(**{**ROUNDS, "data.condition": "warmth"}))
     assert not (tmp_path / "cache").exists()
-    with pytest.raises(UserError, match=r"evaluate_every: no network reads depth hints .* to 0, and use"):
+    with pytest.raises(
+        UserError, match=r"evaluate_every: no network reads depth hints .* to 0, and use"
+    ):
         train(recipe(**{**ROUNDS, "data.condition": "depth"}), say=lambda line: None)
-    with pytest.raises(UserError, match=r"a pose is scored joint by joint.*or set training.evaluate_every to 0"):
+    with pytest.raises(
+        UserError, match=r"a pose is scored joint by joint.*or set training.evaluate_every to 0"
+    ):
         train(recipe(**{**ROUNDS, "data.condition": "pose"}), say=lambda line: None)
     assert not (tmp_path / "run" / "log.jsonl").exists()
     with pytest.raises(ValueError, match="a LoRA has none"):
@@ -114,7 +133,9 @@ def test_poses_are_asked_of_scenes_with_people_and_each_condition_of_its_own() -
     scenes = open_dataset("playroom:val:16", condition="pose", size=64)
     pairs = choose(scenes, "pose", 3)
     assert [seed for seed, _ in pairs] == [0, 1, 2] and all(pair.truth for _, pair in pairs)
-    mixed = open_dataset("playroom:val:4 + playroom:test:4?condition=depth", condition="canny", size=64)
+    mixed = open_dataset(
+        "playroom:val:4 + playroom:test:4?condition=depth", condition="canny", size=64
+    )
     assert [pair.name for _, pair in choose(mixed, "canny", 9)] == [mixed.name(i) for i in range(4)]
     with pytest.raises(UserError, match="0 of the held-out pictures can be read back as normal"):
         choose(mixed, "normal", 4)
@@ -125,7 +146,10 @@ def test_broken_pictures_are_left_out_and_shapes_kept_apart(tmp_path: Path) -> N
     (folder / "2.png").write_bytes(b"no picture")
     pairs = choose(open_dataset(folder, condition="canny", size=64), "canny", 6)
     assert [pair.name for _, pair in pairs] == ["0.png", "1.png", "3.png", "4.png", "5.png"]
-    wide = [(seed, type(pair)(pair.hint, pair.image.resize((96, 64)), "", None)) for seed, pair in pairs[:2]]
+    wide = [
+        (seed, type(pair)(pair.hint, pair.image.resize((96, 64)), "", None))
+        for seed, pair in pairs[:2]
+    ]
     tall = [(9, type(pairs[0][1])(pairs[0][1].hint, pairs[0][1].image.resize((64, 96)), "", None))]
     assert [len(group) for group in by_shape([*pairs, *wide, *tall])] == [5, 2]
     with pytest.raises(UserError, match="no two"):
@@ -134,5 +158,7 @@ def test_broken_pictures_are_left_out_and_shapes_kept_apart(tmp_path: Path) -> N
 
 def test_trackers_hear_of_a_round() -> None:
     interval = {"mean": 0.5, "low": 0.4, "high": 0.6}
-    told = scalars({"evaluation": {"n": 4, "metrics": {"f1": {"own": interval, "ceiling": interval}}}})
+    told = scalars(
+        {"evaluation": {"n": 4, "metrics": {"f1": {"own": interval, "ceiling": interval}}}}
+    )
     assert told == {"evaluation/f1_own": 0.5, "evaluation/f1_ceiling": 0.5}

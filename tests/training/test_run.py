@@ -1,4 +1,6 @@
-"""A run from its recipe to its folder, killed and gone on with in real processes, and what a user is told."""
+"""A run from its recipe to its folder, killed and gone on with in real processes, and what a user
+is told.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ Make = Callable[..., Recipe]
 
 def test_a_run_leaves_all_it_promises(recipe: Make) -> None:
     said: list[str] = []
-    out = train(recipe(validate_every=3, sample_count=2, sample_steps=2, log_every=2), say=said.append)
+    out = train(
+        recipe(validate_every=3, sample_count=2, sample_steps=2, log_every=2), say=said.append
+    )
     control = ControlNet.load(out / "control")
     assert control.config["zeroconv"]["condition"] == "depth"
     assert any(conv.weight.any() for conv in control.zero_convs)  # type: ignore[union-attr]
@@ -74,7 +78,9 @@ def test_another_recipe_keeps_out(recipe: Make) -> None:
 
 
 def test_a_control_that_cannot_be_made_costs_no_caching(recipe: Make, monkeypatch) -> None:
-    monkeypatch.setattr("zeroconv.data.cache.fill.cache_examples", lambda *words: pytest.fail("too late"))
+    monkeypatch.setattr(
+        "zeroconv.data.cache.fill.cache_examples", lambda *words: pytest.fail("too late")
+    )
     for control in ({"init": "nowhere"}, {"kind": "lora", "options": {"size": 3}}):
         with pytest.raises(UserError):
             train(recipe(control=control), say=lambda line: None)
@@ -88,7 +94,11 @@ def test_a_batch_larger_than_all_memory_is_refused(recipe: Make, monkeypatch) ->
 
 @pytest.mark.parametrize(
     "error",
-    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: no")],
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: no"),
+    ],
 )
 def test_memory_that_runs_out_is_told(recipe: Make, monkeypatch, error: Exception) -> None:
     def step(self, micro):
@@ -99,7 +109,9 @@ def test_memory_that_runs_out_is_told(recipe: Make, monkeypatch, error: Exceptio
         train(recipe(), say=lambda line: None)
 
 
-def test_captions_longer_than_the_encoder_are_told_once(recipe: Make, pictures: Path, tmp_path: Path) -> None:
+def test_captions_longer_than_the_encoder_are_told_once(
+    recipe: Make, pictures: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(pictures, tmp_path / "copy")
     text = (folder / "metadata.jsonl").read_text()
     (folder / "metadata.jsonl").write_text(text.replace("picture number 3", "word " * 40))
@@ -126,7 +138,9 @@ def test_a_folder_of_something_else_is_not_touched(recipe: Make, tmp_path: Path)
 def test_going_on_from_a_control(recipe: Make, tmp_path: Path) -> None:
     first = train(recipe(), say=lambda line: None)
     control = ControlNet.load(first / "control")
-    changed = recipe(out=str(tmp_path / "second"), steps=1, control={"init": str(first / "control")})
+    changed = recipe(
+        out=str(tmp_path / "second"), steps=1, control={"init": str(first / "control")}
+    )
     second = ControlNet.load(train(changed, say=lambda line: None) / "control")
     old, new = control.hint_encoder.conv_in.weight, second.hint_encoder.conv_in.weight
     assert torch.allclose(old, new, atol=3e-3)
@@ -150,7 +164,9 @@ def test_what_is_wrong_is_one_sentence(recipe: Make, changes: dict, sentence: st
     assert "\n" not in str(caught.value)
 
 
-def test_broken_pictures_are_listed_and_counted(recipe: Make, pictures: Path, tmp_path: Path) -> None:
+def test_broken_pictures_are_listed_and_counted(
+    recipe: Make, pictures: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(pictures, tmp_path / "copy")
     (folder / "3.png").write_bytes(b"oops")
     said: list[str] = []
@@ -160,7 +176,9 @@ def test_broken_pictures_are_listed_and_counted(recipe: Make, pictures: Path, tm
     assert any("1 pictures were set aside" in line for line in said)
 
 
-def test_a_run_that_goes_on_with_other_pictures_says_so(recipe: Make, pictures: Path, tmp_path: Path) -> None:
+def test_a_run_that_goes_on_with_other_pictures_says_so(
+    recipe: Make, pictures: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(pictures, tmp_path / "copy")
     settings = {"data.train": [str(folder)]}
 
@@ -219,8 +237,12 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_killed_and_interrupted_equals_never_stopped(recipe: Make, tmp_path: Path, one_thread: None) -> None:
-    """kill -9 at a random moment, then SIGTERM, then to the end: the weights of a run that was never stopped."""
+def test_killed_and_interrupted_equals_never_stopped(
+    recipe: Make, tmp_path: Path, one_thread: None
+) -> None:
+    """kill -9 at a random moment, then SIGTERM, then to the end: the weights of a run that was
+    never stopped.
+    """
     settings = {"steps": 40, "checkpoint_every": 5, "keep": 1, "threads": 1}
     straight = train(recipe(out=str(tmp_path / "straight"), **settings), say=lambda line: None)
     stopped = recipe(out=str(tmp_path / "stopped"), **settings)
@@ -231,7 +253,12 @@ def test_killed_and_interrupted_equals_never_stopped(recipe: Make, tmp_path: Pat
         first.kill()
     before = checkpoints(folder)[0].name
     with process(stopped, tmp_path / "recipe.yaml") as second:
-        wait_for(lambda: any(path.name != before for path in checkpoints(folder)) or second.poll() is not None)
+        wait_for(
+            lambda: (
+                any(path.name != before for path in checkpoints(folder))
+                or second.poll() is not None
+            )
+        )
         second.send_signal(signal.SIGTERM)
         words = second.communicate(timeout=300)[0]
     assert (second.returncode, "finished" in words) in ((128 + signal.SIGTERM, False), (0, True))
@@ -245,7 +272,12 @@ def test_killed_and_interrupted_equals_never_stopped(recipe: Make, tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_pictures_on_the_way_of_a_base_in_fewer_bits(recipe, precision: str) -> None:
-    settings = {"frozen": "int8", "checkpointing": "full", "optimizer": "adafactor", "validate_every": 2}
+    settings = {
+        "frozen": "int8",
+        "checkpointing": "full",
+        "optimizer": "adafactor",
+        "validate_every": 2,
+    }
     out = train(recipe(steps=2, sample_count=2, sample_steps=2, precision=precision, **settings))
     assert (out / "samples" / "step-00000002.png").is_file()
     state = load_file(out / "control" / "diffusion_pytorch_model.safetensors")

@@ -88,7 +88,9 @@ def test_a_signal_while_data_is_prepared_exits_with_its_own_code(
     assert "interrupted; the same command goes on" in done.stderr
 
 
-def test_a_signal_in_the_last_step_is_no_interruption(recipe: Make, tmp_path: Path, monkeypatch) -> None:
+def test_a_signal_in_the_last_step_is_no_interruption(
+    recipe: Make, tmp_path: Path, monkeypatch
+) -> None:
     signal_at(5, signal.SIGTERM, monkeypatch)
     done = CliRunner().invoke(app, ["train", written(recipe(), tmp_path)])
     assert done.exit_code == 0

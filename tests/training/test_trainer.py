@@ -33,14 +33,18 @@ def blocks(backbone, n: int, seed: int, folder: Path, blind: bool = False) -> Ex
     bits = rng.integers(0, 2, (n, 2, 2)).astype(np.float32)
     z = np.kron(2 * bits - 1, np.ones((4, 4), np.float32))[:, None].repeat(4, axis=1)
     moments = np.concatenate([z / backbone.vae.config.scaling_factor, np.full_like(z, -30)], axis=1)
-    hints = (np.kron(rng.integers(0, 2, (n, 2, 2)) if blind else bits, np.ones((32, 32))) * 255).astype(np.uint8)
+    hints = (
+        np.kron(rng.integers(0, 2, (n, 2, 2)) if blind else bits, np.ones((32, 32))) * 255
+    ).astype(np.uint8)
     table = cache_text(backbone, [("a", "b")], folder)
     return Examples(Table([moments]), None, Table([hints]), [(1, 2)] * n, np.zeros(n, bool), table)
 
 
 @pytest.fixture
 def trainer(tmp_path: Path) -> Callable[..., Trainer]:
-    """`trainer(steps=20)`: training settings by name. Every call builds everything anew, as a new process would."""
+    """`trainer(steps=20)`: training settings by name. Every call builds everything anew, as a new
+    process would.
+    """
 
     def make(out: str = "run", blind: bool = False, **settings) -> Trainer:
         values = {
@@ -52,7 +56,11 @@ def trainer(tmp_path: Path) -> Callable[..., Trainer]:
             **settings,
         }
         recipe = parse_recipe(
-            {"out": str(tmp_path / out), "data": {"train": "x", "condition": "depth"}, "training": values}
+            {
+                "out": str(tmp_path / out),
+                "data": {"train": "x", "condition": "depth"},
+                "training": values,
+            }
         )
         torch.manual_seed(0)
         backbone = tiny_backbone("v_prediction")
@@ -67,7 +75,10 @@ def weights(trainer: Trainer) -> list[Tensor]:
     """Everything that a step changes: weights, average, both moments of the optimiser."""
     state = trainer.optimizer.state_dict()["state"]
     moments = [state[i][name] for i in sorted(state) for name in ("exp_avg", "exp_avg_sq", "step")]
-    return [t.detach().clone() for t in (*trainer.control.state_dict().values(), *trainer.ema.average, *moments)]
+    return [
+        t.detach().clone()
+        for t in (*trainer.control.state_dict().values(), *trainer.ema.average, *moments)
+    ]
 
 
 def equal(a: list[Tensor], b: list[Tensor]) -> bool:
@@ -97,8 +108,16 @@ def test_a_hint_that_says_nothing_gains_nothing(trainer) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_resuming_is_never_having_stopped(trainer, precision: str) -> None:
-    """Stopped between two checkpoints, twice; with accumulation, so that the place in the data matters."""
-    settings = {"steps": 7, "accumulation": 2, "warmup": 3, "schedule": "cosine", "checkpoint_every": 2}
+    """Stopped between two checkpoints, twice; with accumulation, so that the place in the data
+    matters.
+    """
+    settings = {
+        "steps": 7,
+        "accumulation": 2,
+        "warmup": 3,
+        "schedule": "cosine",
+        "checkpoint_every": 2,
+    }
     settings["precision"] = precision
     straight = trainer("straight", **settings)
     orders = record(straight)
@@ -118,7 +137,10 @@ def test_resuming_is_never_having_stopped(trainer, precision: str) -> None:
     assert seen == orders
     assert losses(straight) == losses(part)
     if straight.scaler is not None:
-        assert straight.scaler.state_dict() == part.scaler.state_dict() and part.scaler._growth_tracker == 7
+        assert (
+            straight.scaler.state_dict() == part.scaler.state_dict()
+            and part.scaler._growth_tracker == 7
+        )
 
 
 def losses(run: Trainer) -> list:
@@ -171,11 +193,15 @@ def test_a_signal_saves_and_ends(trainer, number: signal.Signals) -> None:
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
 
 
-def test_a_loss_that_is_no_number_leaves_the_weights(trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_no_number_leaves_the_weights(
+    trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = trainer(steps=20)
     before = weights(run)
     monkeypatch.setattr(
-        ControlledLoss, "errors", lambda self, z, *rest, **options: z.mean(dim=(1, 2, 3)) * float("nan") * sum_(self)
+        ControlledLoss,
+        "errors",
+        lambda self, z, *rest, **options: z.mean(dim=(1, 2, 3)) * float("nan") * sum_(self),
     )
     with pytest.raises(UserError, match="no number for 5 steps"):
         run.run()
@@ -200,17 +226,26 @@ def test_accumulation_is_a_larger_batch(trainer, monkeypatch: pytest.MonkeyPatch
     one = trainer("one", steps=1, batch_size=8, prompt_dropping=1)
     for run in (one, two):
         run.run()
-    assert all(torch.allclose(a, b, atol=2e-5) for a, b in zip(one.ema.average, two.ema.average, strict=True))
+    assert all(
+        torch.allclose(a, b, atol=2e-5)
+        for a, b in zip(one.ema.average, two.ema.average, strict=True)
+    )
 
 
 @pytest.mark.parametrize("settings", [{}, {"accumulation": 2}, {"checkpointing": "full"}])
-def test_gradients_that_keep_their_memory_change_no_weight(trainer, settings: dict, monkeypatch) -> None:
-    """Step after step, added up, and after a loss that is no number; not where memory is to be spared."""
+def test_gradients_that_keep_their_memory_change_no_weight(
+    trainer, settings: dict, monkeypatch
+) -> None:
+    """Step after step, added up, and after a loss that is no number; not where memory is to be
+    spared.
+    """
     spoilt, original = [False], ControlledLoss.errors
     monkeypatch.setattr(
         ControlledLoss,
         "errors",
-        lambda self, *words, **options: original(self, *words, **options) * (float("nan") if spoilt[0] else 1),
+        lambda self, *words, **options: (
+            original(self, *words, **options) * (float("nan") if spoilt[0] else 1)
+        ),
     )
     found = []
     for mapped in (2**25, 2**10):
@@ -232,7 +267,9 @@ def test_gradients_that_keep_their_memory_change_no_weight(trainer, settings: di
     assert equal(*found)
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
 def test_sixteen_bits_follow_float32(trainer, precision: str, dtype: torch.dtype) -> None:
     runs = [trainer(name, steps=4, log_every=1, precision=name) for name in ("fp32", precision)]
     for run in runs:
@@ -249,10 +286,12 @@ def test_gradients_that_overflow_float16_halve_the_scale_and_leave_the_weights(t
     before = [p.clone() for p in run.control.parameters()]
     run.run()
     told = [line["scale"] for line in run.log.read() if line.get("event") == "overflow"]
-    assert told == [2.0**n for n in range(100, 92, -1)]  # more in a row than losses that are no numbers may be
+    # more in a row than losses that are no numbers may be
+    assert told == [2.0**n for n in range(100, 92, -1)]
     assert run.scaler.get_scale() == 2.0**92 and run.skipped == run.rollbacks == 0
     assert equal(before, list(run.control.parameters())) and not run.optimizer.state
-    run.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)  # it cannot be the scale's doing any more
+    # it cannot be the scale's doing any more
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
     run.parameters[0].register_hook(lambda gradient: gradient * float("inf"))
     run._train_step([next(run.plan.from_step(0))])
     assert run.skipped == 1
@@ -285,7 +324,10 @@ def narrow_weights(monkeypatch) -> dict:
 
 
 def test_bfloat16_weights_follow_float32(trainer, narrow_weights) -> None:
-    runs = [trainer("fp32", steps=6, log_every=1), trainer("narrow", steps=6, log_every=1, **narrow_weights)]
+    runs = [
+        trainer("fp32", steps=6, log_every=1),
+        trainer("narrow", steps=6, log_every=1, **narrow_weights),
+    ]
     for run in runs:
         run.run()
     for model in (runs[1].control, runs[1].backbone.unet):
@@ -313,11 +355,15 @@ def test_a_run_with_bfloat16_weights_goes_on_bit_for_bit(trainer, narrow_weights
     for name in ("control", "ema", "optimizer"):
         a, b = (torch.utils._pytree.tree_leaves(one[name]) for one in (left, right))
         assert len(a) == len(b) > 20
-        assert all(torch.equal(x, y) if torch.is_tensor(x) else x == y for x, y in zip(a, b, strict=True)), name
+        assert all(
+            torch.equal(x, y) if torch.is_tensor(x) else x == y for x, y in zip(a, b, strict=True)
+        ), name
 
 
 def test_pictures_with_bfloat16_weights(trainer, narrow_weights) -> None:
-    run = trainer("pictures", steps=1, sample_count=2, sample_steps=2, validate_every=1, **narrow_weights)
+    run = trainer(
+        "pictures", steps=1, sample_count=2, sample_steps=2, validate_every=1, **narrow_weights
+    )
     assert run.run() == "finished"
     assert list((run.folder / "samples").glob("*.png"))
 
@@ -371,21 +417,28 @@ def test_resuming_with_less_memory(trainer, setting: dict) -> None:
     again = trainer("parts", **setting)
     assert again.resume() and again.step == 3
     again.run()
-    assert equal(list(straight.control.state_dict().values()), list(again.control.state_dict().values()))
+    assert equal(
+        list(straight.control.state_dict().values()), list(again.control.state_dict().values())
+    )
     assert equal(straight.ema.average, again.ema.average)
 
 
 @pytest.mark.slow
 def test_a_base_in_fewer_bits_teaches_the_same(trainer, tmp_path: Path) -> None:
     """The control follows its hints nearly as well, and is exported in full precision."""
-    runs = [trainer(name, steps=24, validate_every=24, ema_decay=0.9, frozen=name) for name in ("same", "int8")]
+    runs = [
+        trainer(name, steps=24, validate_every=24, ema_decay=0.9, frozen=name)
+        for name in ("same", "int8")
+    ]
     for run in runs:
         run.run()
     plain, small = (run.last["gain"] for run in runs)
     assert plain > 0.1 and small == pytest.approx(plain, rel=0.1) and small != plain
     runs[1].export(tmp_path / "control")
     control = ControlNet.load(tmp_path / "control", backbone=tiny_backbone("v_prediction"))
-    assert all(torch.equal(a, b) for a, b in zip(control.parameters(), runs[1].ema.average, strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(control.parameters(), runs[1].ema.average, strict=True)
+    )
     kinds = [type(m).__name__ for m in runs[1].backbone.unet.modules()]
     assert kinds.count("QuantisedLayer") > 100 and not any(
         isinstance(m, QuantisedLayer) for m in runs[1].control.modules()
@@ -393,5 +446,7 @@ def test_a_base_in_fewer_bits_teaches_the_same(trainer, tmp_path: Path) -> None:
 
 
 def test_too_small_a_budget_is_one_sentence(trainer) -> None:
-    with pytest.raises(UserError, match=r"allows 0.00 GB, but a micro-batch takes 0.\d\d GB even if everything"):
+    with pytest.raises(
+        UserError, match=r"allows 0.00 GB, but a micro-batch takes 0.\d\d GB even if everything"
+    ):
         trainer(checkpointing="1MB")

@@ -1,4 +1,6 @@
-"""The unlocked decoder: what trains and how fast, that nothing of it is lost in a stop, and the base that comes out."""
+"""The unlocked decoder: what trains and how fast, that nothing of it is lost in a stop, and the
+base that comes out.
+"""
 
 from __future__ import annotations
 
@@ -57,13 +59,18 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Trainer]:
 def test_the_decoder_trains_and_nothing_else_of_the_base(recipe: Make) -> None:
     said = recipe(**SOON)
     folder = train(said, say=silent)
-    before, after = load_backbone(said.base).unet.state_dict(), load_backbone(folder / "base").unet.state_dict()
+    before, after = (
+        load_backbone(said.base).unet.state_dict(),
+        load_backbone(folder / "base").unet.state_dict(),
+    )
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if is_decoder(name)}
 
 
 def test_what_comes_out_is_a_whole_base(recipe: Make, trained: list[Trainer]) -> None:
-    """Read back, base and control predict what the run's own did; everything but the decoder is the recipe's base."""
+    """Read back, base and control predict what the run's own did; everything but the decoder is the
+    recipe's base.
+    """
     said = recipe(**SOON)
     folder = train(said, say=silent)
     old, new = load_backbone(said.base), load_backbone(folder / "base")
@@ -74,14 +81,20 @@ def test_what_comes_out_is_a_whole_base(recipe: Make, trained: list[Trainer]) ->
 
     def predicted(backbone: UNetBackbone, control) -> torch.Tensor:
         skips = backbone.encode(z, t, text)
-        return backbone.decode([s + r for s, r in zip(skips, control(z, hint, t, text), strict=True)], t, text)
+        return backbone.decode(
+            [s + r for s, r in zip(skips, control(z, hint, t, text), strict=True)], t, text
+        )
 
     with torch.no_grad():
-        assert torch.allclose(predicted(new, control), predicted(trained[0].backbone, trained[0].control), atol=1e-6)
+        assert torch.allclose(
+            predicted(new, control), predicted(trained[0].backbone, trained[0].control), atol=1e-6
+        )
         assert not torch.allclose(predicted(new, control), predicted(old, control), atol=1e-3)
     assert torch.equal(old.embed_text(["a"]).hidden, new.embed_text(["a"]).hidden)
     assert old.scheduler_config == new.scheduler_config
-    for mine, theirs in zip(old.vae.state_dict().values(), new.vae.state_dict().values(), strict=True):
+    for mine, theirs in zip(
+        old.vae.state_dict().values(), new.vae.state_dict().values(), strict=True
+    ):
         assert torch.equal(mine, theirs)
 
 
@@ -111,7 +124,9 @@ def test_the_file_that_the_base_came_from_stays(recipe: Make, base: Path) -> Non
 def test_groups_keep_their_own_rates(
     optimizer: str, recipe: Make, trained: list[Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through warm-up, cosine, and what the recipe does after convergence; every parameter in one group."""
+    """Through warm-up, cosine, and what the recipe does after convergence; every parameter in one
+    group.
+    """
     rates: list[tuple[float, ...]] = []
     step = Loop._train_step
 
@@ -119,26 +134,42 @@ def test_groups_keep_their_own_rates(
         if self.step == 4:
             self.converged = {"seen": 4}
         result = step(self, micro)
-        rates.append((self.learning_rate(), *(group["lr"] for group in self.optimizer.param_groups)))
+        rates.append(
+            (self.learning_rate(), *(group["lr"] for group in self.optimizer.param_groups))
+        )
         return result
 
     monkeypatch.setattr(Loop, "_train_step", record)
-    changes = {"optimizer": optimizer, "schedule": "cosine", "warmup": 2, "on_convergence": "lower_lr=0.5", **UNLOCKED}
+    changes = {
+        "optimizer": optimizer,
+        "schedule": "cosine",
+        "warmup": 2,
+        "on_convergence": "lower_lr=0.5",
+        **UNLOCKED,
+    }
     changes["validate_every"] = 100  # what acts on convergence needs measurements
     train(recipe(decoder_learning_rate=2e-4, **changes), say=silent)  # the control's is 1e-3
     run, half = trained[0], len(rates[0]) // 2
-    assert len(rates) == 6 and len({rate[0] for rate in rates}) == 6 and rates[4][0] < 0.6 * rates[3][0]
+    assert (
+        len(rates) == 6
+        and len({rate[0] for rate in rates}) == 6
+        and rates[4][0] < 0.6 * rates[3][0]
+    )
     for rate, *groups in rates:
         assert groups[:half] == [rate] * half
         assert groups[half:] == pytest.approx([0.2 * rate] * half)
     grouped = [p for group in run.optimizer.param_groups for p in group["params"]]
-    assert len(grouped) == len(run.parameters) and {id(p) for p in grouped} == {id(p) for p in run.parameters}
+    assert len(grouped) == len(run.parameters) and {id(p) for p in grouped} == {
+        id(p) for p in run.parameters
+    }
     assert {id(p) for p in run.decoder.parameters()} <= {id(p) for p in run.ema.parameters}
 
 
 def test_a_tenth_is_the_default(recipe: Make, trained: list[Trainer]) -> None:
     train(recipe(steps=1, **UNLOCKED), say=silent)
-    assert [group["lr"] for group in trained[0].optimizer.param_groups] == pytest.approx([1e-3, 1e-4])
+    assert [group["lr"] for group in trained[0].optimizer.param_groups] == pytest.approx(
+        [1e-3, 1e-4]
+    )
 
 
 @pytest.mark.slow
@@ -146,7 +177,13 @@ def test_a_tenth_is_the_default(recipe: Make, trained: list[Trainer]) -> None:
 def test_a_run_that_was_cut_goes_on_bit_for_bit(
     optimizer: str, recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"steps": 7, "checkpoint_every": 2, "optimizer": optimizer, "accumulation": 2, **UNLOCKED}
+    settings = {
+        "steps": 7,
+        "checkpoint_every": 2,
+        "optimizer": optimizer,
+        "accumulation": 2,
+        **UNLOCKED,
+    }
     straight = train(recipe(out=str(tmp_path / "straight"), **settings), say=silent)
     step = Trainer._train_step
 
@@ -162,12 +199,19 @@ def test_a_run_that_was_cut_goes_on_bit_for_bit(
     cut = train(recipe(out=str(tmp_path / "cut"), **settings), say=said.append)
     assert "going on from step 4 of 7" in said
     for part in ("control", "base/unet"):
-        a, b = (load_file(run / part / "diffusion_pytorch_model.safetensors") for run in (straight, cut))
+        a, b = (
+            load_file(run / part / "diffusion_pytorch_model.safetensors") for run in (straight, cut)
+        )
         assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a), part
-    a, b = (torch.load(checkpoints(run / "checkpoints")[0], weights_only=True) for run in (straight, cut))
+    a, b = (
+        torch.load(checkpoints(run / "checkpoints")[0], weights_only=True)
+        for run in (straight, cut)
+    )
     for part in ("control", "decoder"):
         assert all(torch.equal(a[part][name], b[part][name]) for name in a[part]), part
-    for mine, theirs in zip(a["optimizer"]["state"].values(), b["optimizer"]["state"].values(), strict=True):
+    for mine, theirs in zip(
+        a["optimizer"]["state"].values(), b["optimizer"]["state"].values(), strict=True
+    ):
         assert all(torch.equal(torch.as_tensor(mine[k]), torch.as_tensor(theirs[k])) for k in mine)
 
 
@@ -176,8 +220,12 @@ def test_bfloat16_leaves_what_trains_in_float32(recipe: Make, trained: list[Trai
     folder = train(said, say=silent)
     for name, parameter in trained[0].backbone.unet.named_parameters():
         assert parameter.dtype == (torch.float32 if is_decoder(name) else torch.bfloat16), name
-    before, after = load_backbone(said.base).unet.state_dict(), load_backbone(folder / "base").unet.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before if not is_decoder(name))  # not rounded
+    before, after = (
+        load_backbone(said.base).unet.state_dict(),
+        load_backbone(folder / "base").unet.state_dict(),
+    )
+    # not rounded
+    assert all(torch.equal(before[name], after[name]) for name in before if not is_decoder(name))
     moved = after["conv_out.weight"] - before["conv_out.weight"]
     assert 0 < moved.abs().max() < 1e-2
     assert not torch.equal(after["conv_out.weight"], after["conv_out.weight"].bfloat16().float())
@@ -225,14 +273,18 @@ def test_measures_and_sheets_see_the_averaged_decoder(
     assert len(seen) == 4 and all(seen)
 
 
-def test_the_best_checkpoint_has_its_own_base(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_checkpoint_has_its_own_base(
+    recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The loss is made to be lowest in the middle."""
     measure = Validator.measure
     falls = iter([3.0, 2.0, 1.0, 4.0])
 
     monkeypatch.setattr(Validator, "measure", lambda self: replace(measure(self), true=next(falls)))
     folder = train(recipe(validate_every=2, checkpoint_every=2, **SOON), say=silent)
-    best = torch.load(next((folder / "checkpoints").glob("step-00000004-*")), weights_only=True)["decoder"]
+    best = torch.load(next((folder / "checkpoints").glob("step-00000004-*")), weights_only=True)[
+        "decoder"
+    ]
     state = load_backbone(folder / "best-base").unet.state_dict()
     last = load_backbone(folder / "base").unet.state_dict()
     for name, value in best.items():
@@ -241,7 +293,9 @@ def test_the_best_checkpoint_has_its_own_base(recipe: Make, monkeypatch: pytest.
     assert ControlNet.load(folder / "best").config["zeroconv"]["base"] == str(folder / "best-base")
 
 
-def test_going_on_unlocked_from_a_control_that_was_trained_locked(recipe: Make, tmp_path: Path) -> None:
+def test_going_on_unlocked_from_a_control_that_was_trained_locked(
+    recipe: Make, tmp_path: Path
+) -> None:
     """As the released code advises: the last steps of a long training."""
     first = train(recipe(), say=silent)
     control = {"init": str(first / "control"), "unlock_decoder": True}
@@ -252,9 +306,15 @@ def test_going_on_unlocked_from_a_control_that_was_trained_locked(recipe: Make, 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"control": {"kind": "t2i_adapter", "unlock_decoder": True}}, "a t2i_adapter is measured around a base that"),
+        (
+            {"control": {"kind": "t2i_adapter", "unlock_decoder": True}},
+            "a t2i_adapter is measured around a base that",
+        ),
         ({"training": {"steps": 3, "decoder_learning_rate": 1e-6}}, "needs control.unlock_decoder"),
-        ({"training": {"steps": 3, "decoder_learning_rate": 0}}, "training.decoder_learning_rate is 0"),
+        (
+            {"training": {"steps": 3, "decoder_learning_rate": 0}},
+            "training.decoder_learning_rate is 0",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_one_sentence(changes: dict, sentence: str) -> None:

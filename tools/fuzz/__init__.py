@@ -1,1 +1,3 @@
-"""Fuzzing: mutated inputs in, and either a result or one sentence out. Run `python -m tools.fuzz --help`."""
+"""Fuzzing: mutated inputs in, and either a result or one sentence out. Run `python -m tools.fuzz
+--help`.
+"""

@@ -1,4 +1,6 @@
-"""`python -m tools.fuzz [TARGET …] --count 10000 --seed 0`: print a line a target, exit 1 on any fault."""
+"""`python -m tools.fuzz [TARGET …] --count 10000 --seed 0`: print a line a target, exit 1 on any
+fault.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--minutes", type=float, help="stop a target after so many minutes")
-    parser.add_argument("--out", type=Path, default=Path("build/fuzz"), help="where faults are kept")
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/fuzz"), help="where faults are kept"
+    )
     options = parser.parse_args()
 
     unknown = sorted(set(options.targets) - set(TARGETS))

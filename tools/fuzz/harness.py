@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 45.0  # seconds without a word from a worker; a case that takes over 20 is a fault already
+# seconds without a word from a worker; a case that takes over 20 is a fault already
+PATIENCE = 45.0
 LIMIT_SECONDS = 20.0
 ROOT = Path(__file__).parent.parent.parent
 
@@ -80,7 +81,9 @@ def run_target(
 
 
 def _cases(name: str, seed: int, share: range, ends: float | None, out: Path):
-    """Results of a share. A worker that dies or hangs is a fault of its case; a new one goes on behind it."""
+    """Results of a share. A worker that dies or hangs is a fault of its case; a new one goes on
+    behind it.
+    """
     while len(share) and (ends is None or time.monotonic() < ends):
         done = 0
         for result in _worker(name, seed, share, ends, out):
@@ -94,7 +97,15 @@ def _cases(name: str, seed: int, share: range, ends: float | None, out: Path):
 def _worker(name: str, seed: int, share: range, ends: float | None, out: Path):
     """Results until the share is done, the time is up, or a case ends the process."""
     folder = Path(tempfile.mkdtemp(prefix="zeroconv-fuzz-"))
-    words = [name, str(seed), str(share.start), str(share.stop), str(share.step), str(folder), str(out)]
+    words = [
+        name,
+        str(seed),
+        str(share.start),
+        str(share.stop),
+        str(share.step),
+        str(folder),
+        str(out),
+    ]
     errors = open(folder / "stderr.txt", "w+")  # noqa: SIM115 - closed below
     process = subprocess.Popen(
         [sys.executable, "-m", "tools.fuzz.worker", *words],

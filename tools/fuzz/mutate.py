@@ -88,7 +88,9 @@ def tree(rng: Random, data: Any, times: int | None = None) -> Any:
         elif kind == 3:
             holder[key] = [holder[key]]
         elif kind == 4 and isinstance(holder[key], int | float):
-            holder[key] = rng.choice((*NUMBERS, holder[key] + 1, -holder[key], float(holder[key]), str(holder[key])))
+            holder[key] = rng.choice(
+                (*NUMBERS, holder[key] + 1, -holder[key], float(holder[key]), str(holder[key]))
+            )
         else:
             holder[key] = value(rng)
     return data
@@ -108,7 +110,9 @@ def _places(data: Any):
 
 
 def raw(rng: Random, data: bytes, times: int | None = None) -> bytes:
-    """A copy of some bytes with bits flipped, pieces cut out, doubled, overwritten, or its end missing."""
+    """A copy of some bytes with bits flipped, pieces cut out, doubled, overwritten, or its end
+    missing.
+    """
     body = bytearray(data)
     for _ in range(times or rng.choice((1, 1, 2, 4, 16))):
         if not body:
@@ -149,7 +153,11 @@ def png(rng: Random, data: bytes) -> bytes:
             chunks[i] = (name, _header(rng, body))
         elif kind == 1:
             chunks.insert(
-                i, (rng.choice((b"tRNS", b"PLTE", b"gAMA", b"eXIf", b"acTL", b"iCCP", b"tEXt")), rng.randbytes(12))
+                i,
+                (
+                    rng.choice((b"tRNS", b"PLTE", b"gAMA", b"eXIf", b"acTL", b"iCCP", b"tEXt")),
+                    rng.randbytes(12),
+                ),
             )
         elif kind == 2:
             bomb = b"note\0\0" + zlib.compress(b"\0" * rng.choice((1 << 10, 1 << 22)))
@@ -185,7 +193,9 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 
 def encoded(rng: Random, text: str) -> bytes:
     """Text in some encoding, now and then a wrong one."""
-    name = rng.choice(("utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252", "utf-32"))
+    name = rng.choice(
+        ("utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252", "utf-32")
+    )
     return (
         text.encode(name, errors=rng.choice(("ignore", "replace")))
         if name != "utf-8"

@@ -1,7 +1,8 @@
-"""One process of fuzzing: prepare a target, run its cases one after the other, print a JSON line for each.
+"""One process of fuzzing: prepare a target, run its cases one after the other, print a JSON line
+for each.
 
-A case fails where its call ends otherwise than by a result or a `UserError`, takes over 20 seconds or 2 GB, leaves
-another file than those below its output folder changed, or alters its own input.
+A case fails where its call ends otherwise than by a result or a `UserError`, takes over 20 seconds
+or 2 GB, leaves another file than those below its output folder changed, or alters its own input.
 """
 
 from __future__ import annotations
@@ -108,7 +109,14 @@ def _sentence_fault(sentence: str) -> str | None:
 
 def _bystanders(work: Path) -> None:
     """Files that nobody asked to be touched, hidden ones and links among them."""
-    for name in (".hidden.json", ".cover.png", "notes.txt", "out/.eslintrc.json", "out/keep.txt", "out/nested/.x.png"):
+    for name in (
+        ".hidden.json",
+        ".cover.png",
+        "notes.txt",
+        "out/.eslintrc.json",
+        "out/keep.txt",
+        "out/nested/.x.png",
+    ):
         (work / name).write_text(f"{name} is the user's\n")
     (work / "link.png").symlink_to("notes.txt")
 
@@ -119,12 +127,18 @@ def _snapshot(work: Path) -> dict[str, Any]:
     for place in (work, work.parent / "home"):
         for path in sorted(place.rglob("*")):
             state = path.lstat()
-            found[str(path)] = (state.st_mode, state.st_size, state.st_mtime_ns if not path.is_dir() else 0)
+            found[str(path)] = (
+                state.st_mode,
+                state.st_size,
+                state.st_mtime_ns if not path.is_dir() else 0,
+            )
     return found
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any], owns: tuple[str, ...]) -> str | None:
-    """What happened to files that were there; what lies below a folder that the target `owns` may change."""
+    """What happened to files that were there; what lies below a folder that the target `owns` may
+    change.
+    """
     for path, state in before.items():
         if any(f"/work/{place}/" in path for place in owns):
             continue

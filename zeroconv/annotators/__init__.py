@@ -20,11 +20,12 @@ __all__ = ["LEARNED", "LearnedAnnotator", "annotate", "draw_pose", "fetch", "fin
 
 
 def read(condition: str, image: Source, backend: str | None = None) -> Any:
-    """What a network reads: softedge (H, W) uint8; pose a list of `Person`; depth (H, W) inverse, of unknown scale;
-    normal (H, W, 3) unit vectors; segmentation (H, W) class ids.
+    """What a network reads: softedge (H, W) uint8; pose a list of `Person`; depth (H, W) inverse,
+    of unknown scale; normal (H, W, 3) unit vectors; segmentation (H, W) class ids.
 
-    backend: None is the one that works offline, HED for softedge and PoseNet for pose; else a folder or hub id. Raises
-    UserError where a condition has none, or its weights have not been fetched.
+    backend: None is the one that works offline, HED for softedge and PoseNet for pose; else a
+    folder or hub id. Raises UserError where a condition has none, or its weights have not been
+    fetched.
     """
     name, pixels = conditions.find(condition).name, np.asarray(open_picture(image))
     if name == "softedge" and backend in (None, "hed"):
@@ -38,7 +39,11 @@ def read(condition: str, image: Source, backend: str | None = None) -> Any:
         return people(pixels, graph, weights)
     if name not in ("depth", "normal", "segmentation") or backend is None:
         known = [a for a in LEARNED.values() if a.condition == name]
-        how = f"give --backend: {known[0].source} (licence: {known[0].licence})" if known else "it needs no network"
+        how = (
+            f"give --backend: {known[0].source} (licence: {known[0].licence})"
+            if known
+            else "it needs no network"
+        )
         raise UserError(f"no network reads {name} hints with the backend {backend!r}; {how}.")
     from zeroconv.annotators import hub
 
@@ -47,8 +52,11 @@ def read(condition: str, image: Source, backend: str | None = None) -> Any:
     return {"depth": hub.depth, "normal": hub.normal}[name](pixels, backend)
 
 
-def annotate(condition: str, image: Source, backend: str | None = None, **params: Any) -> Image.Image:
-    """The hint of a picture, RGB PIL of the same size (RGBA for inpaint, whose hole is transparent).
+def annotate(
+    condition: str, image: Source, backend: str | None = None, **params: Any
+) -> Image.Image:
+    """The hint of a picture, RGB PIL of the same size (RGBA for inpaint, whose hole is
+    transparent).
 
     It is drawn without a network where that is possible and no backend is named, else read by one.
     image: a path, PIL picture, array or tensor, see `pictures.load`. backend: see `read`. params:
@@ -64,7 +72,9 @@ def annotate(condition: str, image: Source, backend: str | None = None, **params
     found = read(entry.name, image, backend)
     if entry.name == "pose":
         return draw_pose([person.keypoints for person in found], image.size)
-    drawn = {"depth": maps.relative_to_hint, "normal": maps.normal_to_hint}.get(entry.name, lambda hint: hint)(found)
+    drawn = {"depth": maps.relative_to_hint, "normal": maps.normal_to_hint}.get(
+        entry.name, lambda hint: hint
+    )(found)
     return conditions.as_picture(drawn)
 
 
@@ -74,11 +84,14 @@ def _draw_classes(pixels: np.ndarray, backend: str) -> np.ndarray:
     classes, names = hub.segmentation(pixels, backend)
     colours = maps.ade20k_colours()
     if len(names) > len(colours):
-        raise UserError(f"{backend} knows {len(names)} classes; class maps have colours for ADE20K's {len(colours)}.")
+        raise UserError(
+            f"{backend} knows {len(names)} classes; class maps have colours for ADE20K's "
+            f"{len(colours)}."
+        )
     if len(names) < len(colours):
         warnings.warn(
-            f"{backend} knows {len(names)} classes, not ADE20K's {len(colours)}: its colours mean other things than in "
-            "hints of published ControlNets.",
+            f"{backend} knows {len(names)} classes, not ADE20K's {len(colours)}: its colours mean "
+            "other things than in hints of published ControlNets.",
             stacklevel=3,
         )
     return maps.classes_to_hint(classes, colours)

@@ -1,4 +1,6 @@
-"""Depth, normals and classes of photographs by `transformers` models, from a folder or a hub id, loaded when used."""
+"""Depth, normals and classes of photographs by `transformers` models, from a folder or a hub id,
+loaded when used.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,14 @@ from zeroconv.annotators.placing import placed
 from zeroconv.annotators.pretrained import load_part, load_pretrained
 from zeroconv.errors import UserError
 
-# these give metres and no setting says so; the other depth models of `transformers` give inverse depth, or say
+# these give metres and no setting says so; the other depth models of `transformers` give inverse
+# depth, or say
 METRES = ("depth_pro", "glpn", "tipsv2_dpt", "zoedepth")
 
 
 def depth(image: ndarray, model: str) -> ndarray:
-    """Picture (H, W, 3) uint8 RGB → inverse depth (H, W) float32 of unknown scale, larger is nearer.
+    """Picture (H, W, 3) uint8 RGB → inverse depth (H, W) float32 of unknown scale, larger is
+    nearer.
 
     Metres of a metric model are inverted. Raises UserError for what is no depth model.
     """
@@ -39,7 +43,9 @@ def _read(image: ndarray, net: Any, processor: Any, task: str) -> dict[str, Any]
     from transformers.utils import is_torchvision_available
 
     if net.config.model_type == "zoedepth" and not is_torchvision_available():
-        raise UserError("ZoeDepth's output cannot be read without torchvision; pip install torchvision.")
+        raise UserError(
+            "ZoeDepth's output cannot be read without torchvision; pip install torchvision."
+        )
     out = net(**placed(net, processor(images=Image.fromarray(image), return_tensors="pt")))
     finish, size = getattr(processor, f"post_process_{task}"), [image.shape[:2]]
     # a processor that pads pictures takes its border off again, where it is told their size
@@ -49,16 +55,20 @@ def _read(image: ndarray, net: Any, processor: Any, task: str) -> dict[str, Any]
 
 def _gives_metres(config: Any) -> bool:
     """Whether a depth model's larger values are farther."""
-    # DPT on MiDaS' backbones gives inverse depth; on DINOv2's it was trained for metres (NYU, KITTI)
+    # DPT on MiDaS' backbones gives inverse depth; on DINOv2's it was trained for metres (NYU,
+    # KITTI)
     backbone = getattr(getattr(config, "backbone_config", None), "model_type", "")
     said = getattr(config, "depth_estimation_type", "relative") == "metric"
-    return said or config.model_type in METRES or (config.model_type == "dpt" and backbone == "dinov2")
+    return (
+        said or config.model_type in METRES or (config.model_type == "dpt" and backbone == "dinov2")
+    )
 
 
 def normal(image: ndarray, model: str, relief: float = 1.0) -> ndarray:
     """Picture (H, W, 3) uint8 RGB → unit normals (H, W, 3) float32, x right, y up, z to the viewer.
 
-    By a normal model (`facing_viewer`), else from a depth model (`normals_of`). Raises UserError where it is neither.
+    By a normal model (`facing_viewer`), else from a depth model (`normals_of`). Raises UserError
+    where it is neither.
     """
     net, processor = _load(model, "AutoModelForNormalEstimation", "AutoModelForDepthEstimation")
     if "Normal" not in type(net).__name__:
@@ -70,18 +80,21 @@ def normal(image: ndarray, model: str, relief: float = 1.0) -> ndarray:
 def facing_viewer(vectors: ndarray) -> ndarray:
     """Normals (H, W, 3) in a camera's axes → unit vectors, x right, y up, z to the viewer.
 
-    What is seen faces the camera. If z is negative on average, the axes are computer vision's, y down and z away,
-    and both are turned round; else they are taken as they are.
+    What is seen faces the camera. If z is negative on average, the axes are computer vision's, y
+    down and z away, and both are turned round; else they are taken as they are.
     """
     turned = vectors * ((1, -1, -1) if vectors[..., 2].mean() < 0 else (1, 1, 1))
-    return (turned / np.maximum(np.linalg.norm(turned, axis=-1, keepdims=True), 1e-9)).astype(np.float32)
+    return (turned / np.maximum(np.linalg.norm(turned, axis=-1, keepdims=True), 1e-9)).astype(
+        np.float32
+    )
 
 
 def normals_of(inverse_depth: ndarray, relief: float = 1.0) -> ndarray:
-    """Normals of the surface z = relief · (inverse depth in shares of its range), picture's longer side = 1.
+    """Normals of the surface z = relief · (inverse depth in shares of its range), picture's longer
+    side = 1.
 
-    n = (−∂z/∂x, −∂z/∂y, 1), normalised, with y up, by central differences. Inverse depth has no unit, so neither have
-    these slopes: `relief` chooses how steep they look.
+    n = (−∂z/∂x, −∂z/∂y, 1), normalised, with y up, by central differences. Inverse depth has no
+    unit, so neither have these slopes: `relief` chooses how steep they look.
     """
     d = inverse_depth.astype(np.float64)
     d = relief * (d - d.min()) / max(float(d.max() - d.min()), 1e-9)
@@ -92,11 +105,14 @@ def normals_of(inverse_depth: ndarray, relief: float = 1.0) -> ndarray:
 
 @torch.no_grad()
 def segmentation(image: ndarray, model: str) -> tuple[ndarray, list[str]]:
-    """Picture (H, W, 3) uint8 RGB → class ids (H, W), uint8 or above 256 classes uint16, and the classes' names.
+    """Picture (H, W, 3) uint8 RGB → class ids (H, W), uint8 or above 256 classes uint16, and the
+    classes' names.
 
     By a semantic or a universal segmentation model. Raises UserError where it is neither.
     """
-    net, processor = _load(model, "AutoModelForSemanticSegmentation", "AutoModelForUniversalSegmentation")
+    net, processor = _load(
+        model, "AutoModelForSemanticSegmentation", "AutoModelForUniversalSegmentation"
+    )
     options = {"task_inputs": ["semantic"]} if net.config.model_type == "oneformer" else {}
     inputs = processor(images=Image.fromarray(image), return_tensors="pt", **options)
     out = net(**placed(net, inputs))
@@ -118,7 +134,10 @@ def _load(model: str, *kinds: str) -> tuple[Any, Any]:
         if _is_a(config, getattr(transformers, kind, None)):
             return load_pretrained(getattr(transformers, kind), model, "annotator"), processor
     wanted = " or ".join(kind.removeprefix("AutoModelFor") for kind in kinds)
-    raise UserError(f"{model} is a {config.model_type} model of another kind than {wanted}; name one of that kind.")
+    raise UserError(
+        f"{model} is a {config.model_type} model of another kind than {wanted}; name one of that "
+        "kind."
+    )
 
 
 def _is_a(config: Any, kind: Any) -> bool:

@@ -1,6 +1,8 @@
-"""Several people's joints by PoseNet (Papandreou et al. 2018, PersonLab): heat maps, offsets, displacements.
+"""Several people's joints by PoseNet (Papandreou et al. 2018, PersonLab): heat maps, offsets,
+displacements.
 
-The network is the graph of a TensorFlow.js file, of two kinds of nodes; it is run here node by node.
+The network is the graph of a TensorFlow.js file, of two kinds of nodes; it is run here node by
+node.
 """
 
 from __future__ import annotations
@@ -31,22 +33,33 @@ CHAIN = (
     (0, 1), (1, 3), (0, 2), (2, 4), (0, 5), (5, 7), (7, 9), (5, 11), (11, 13), (13, 15), (0, 6), (6, 8), (8, 10),
     (6, 12), (12, 14), (14, 16),
 )  # fmt: skip
-OPENPOSE = (0, None, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)  # PARTS in OpenPose's order; None: the neck
-LONG_SIDE = 513  # pixels: pictures are scaled to it, then cut to a multiple of the stride and one more
+# PARTS in OpenPose's order; None: the neck
+OPENPOSE = (0, None, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
+# pixels: pictures are scaled to it, then cut to a multiple of the stride and one more
+LONG_SIDE = 513
 
 
 @dataclass(frozen=True)
 class Person:
-    keypoints: ndarray  # (18, 3) float32 in OpenPose's order: x, y in pixels, confidence; 0 where not seen
+    # (18, 3) float32 in OpenPose's order: x, y in pixels, confidence; 0 where not seen
+    keypoints: ndarray
     score: float
 
 
-def people(image: ndarray, graph: Path, weights: Path, threshold: float = 0.25, most: int = 20) -> list[Person]:
+def people(
+    image: ndarray, graph: Path, weights: Path, threshold: float = 0.25, most: int = 20
+) -> list[Person]:
     """Picture (H, W, 3) uint8 RGB → its people, the surest first."""
     height, width = image.shape[:2]
     scale = LONG_SIDE / max(height, width)
-    size = tuple(max(STRIDE + 1, round(side * scale / STRIDE) * STRIDE + 1) for side in (width, height))
-    pixels = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR), np.float32) / 127.5 - 1
+    size = tuple(
+        max(STRIDE + 1, round(side * scale / STRIDE) * STRIDE + 1) for side in (width, height)
+    )
+    pixels = (
+        np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR), np.float32)
+        / 127.5
+        - 1
+    )
     maps = run_graph(torch.from_numpy(pixels).permute(2, 0, 1)[None], *load_graph(graph, weights))
     back = np.array([width / size[0], height / size[1]], np.float32)
     return [_openpose(joints, score, back) for joints, score in decode(maps, threshold, most)]
@@ -64,34 +77,48 @@ def load_graph(path: Path, weights: Path) -> tuple[list[dict], dict[str, Tensor]
                 values = np.frombuffer(raw, np.float32, count, start).reshape(entry["shape"])
                 constants[entry["name"]] = torch.from_numpy(values.copy())
                 start += 4 * count
-        nodes = [node for node in model["modelTopology"]["node"] if node["op"] not in ("Const", "Placeholder")]
+        nodes = [
+            node
+            for node in model["modelTopology"]["node"]
+            if node["op"] not in ("Const", "Placeholder")
+        ]
     except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is not PoseNet's graph with its weights ({error}); fetch it again.") from error
+        raise UserError(
+            f"{path} is not PoseNet's graph with its weights ({error}); fetch it again."
+        ) from error
     return nodes, constants
 
 
 @torch.no_grad()
 def run_graph(x: Tensor, nodes: list[dict], constants: dict[str, Tensor]) -> dict[str, ndarray]:
-    """x (1, 3, H, W) in [−1, 1] → "heat" (17, h, w), "offset" (2, 17, h, w), "forward" and "back" (2, 16, h, w).
+    """x (1, 3, H, W) in [−1, 1] → "heat" (17, h, w), "offset" (2, 17, h, w), "forward" and "back"
+    (2, 16, h, w).
 
     Offsets and displacements are (y, x) in pixels.
     """
     values: dict[str, Tensor] = {}
     for node in nodes:
         source, kernel, bias = node["input"][:3]
-        values[node["name"]] = _convolve(values.get(source, x), constants[kernel], constants[bias], node)
+        values[node["name"]] = _convolve(
+            values.get(source, x), constants[kernel], constants[bias], node
+        )
     named = {name: value[0].numpy() for name, value in values.items()}
 
     def pick(part: str) -> ndarray:
         return next(value for name, value in named.items() if part in name)
 
     heat = 1 / (1 + np.exp(-pick("heatmap")))
-    pairs = {name: pick(part) for name, part in (("offset", "offset_"), ("forward", "_fwd"), ("back", "_bwd"))}
+    pairs = {
+        name: pick(part)
+        for name, part in (("offset", "offset_"), ("forward", "_fwd"), ("back", "_bwd"))
+    }
     return {"heat": heat, **{name: v.reshape(2, -1, *v.shape[1:]) for name, v in pairs.items()}}
 
 
 def _convolve(x: Tensor, kernel: Tensor, bias: Tensor, node: dict) -> Tensor:
-    """A convolution with TensorFlow's SAME padding; kernels lie as (H, W, in, out), depthwise ones as (H, W, C, 1)."""
+    """A convolution with TensorFlow's SAME padding; kernels lie as (H, W, in, out), depthwise ones
+    as (H, W, C, 1).
+    """
     attributes = node["attr"]
     stride, dilation = (int(attributes[name]["list"]["i"][1]) for name in ("strides", "dilations"))
     depthwise = "Depthwise" in node["op"]
@@ -103,7 +130,9 @@ def _convolve(x: Tensor, kernel: Tensor, bias: Tensor, node: dict) -> Tensor:
         pads += [total // 2, total - total // 2]
     x = nn.functional.pad(x, pads)
     groups = x.shape[1] if depthwise else 1
-    x = nn.functional.conv2d(x, weight.contiguous(), bias, stride=stride, dilation=dilation, groups=groups)
+    x = nn.functional.conv2d(
+        x, weight.contiguous(), bias, stride=stride, dilation=dilation, groups=groups
+    )
     fused = [base64.b64decode(name) for name in attributes["fused_ops"]["list"]["s"]]
     return x.clamp(0, 6) if b"Relu6" in fused else x
 
@@ -116,8 +145,8 @@ def decode(
 ) -> list[tuple[ndarray, float]]:
     """Joints (17, 3), y, x, confidence in the maps' pixels, and score, of each person.
 
-    From the surest joint on, each becomes a person by following the displacements from joint to joint, unless it lies
-    within `near` pixels of that joint of a person found before.
+    From the surest joint on, each becomes a person by following the displacements from joint to
+    joint, unless it lies within `near` pixels of that joint of a person found before.
     """
     found: list[tuple[ndarray, float]] = []
     for joint, row, column in _peaks(maps["heat"]):
@@ -158,7 +187,9 @@ def _follow(joint: int, root: ndarray, maps: dict[str, ndarray]) -> ndarray:
     for edge, source, target, kind in steps:
         if source not in done or target in done:
             continue
-        place = person[source, :2] + maps[kind][(slice(None), edge, *_cell(person[source, :2], heat))]
+        place = (
+            person[source, :2] + maps[kind][(slice(None), edge, *_cell(person[source, :2], heat))]
+        )
         for _ in range(2):  # to the cell it points at, whose own offset says more exactly where
             cell = _cell(place, heat)
             place = np.array(cell) * STRIDE + maps["offset"][(slice(None), target, *cell)]
@@ -173,7 +204,9 @@ def _cell(place: ndarray, heat: ndarray) -> tuple[int, int]:
 
 
 def _openpose(joints: ndarray, score: float, back: ndarray, seen: float = 0.2) -> Person:
-    """COCO's points (17, 3), y, x → OpenPose's (18, 3), x, y, the neck between the shoulders; unsure ones are 0."""
+    """COCO's points (17, 3), y, x → OpenPose's (18, 3), x, y, the neck between the shoulders;
+    unsure ones are 0.
+    """
     points = np.zeros((18, 3), np.float32)
     for i, part in enumerate(OPENPOSE):
         if part is not None:

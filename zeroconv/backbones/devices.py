@@ -25,7 +25,8 @@ def pick_device(name: str = "auto") -> str:
     except (RuntimeError, AssertionError) as error:
         there = ", ".join(kind for kind in _KINDS if _has(kind))
         raise UserError(
-            f"this machine has no device {name!r}: it has {there}; leave --device out to take the best of them"
+            f"this machine has no device {name!r}: it has {there}; leave --device out to take the "
+            "best of them"
         ) from error
     return name
 
@@ -47,7 +48,10 @@ def pick_dtype(name: str = "auto", device: str = "cpu") -> torch.dtype:
     if name not in DTYPES:
         raise UserError(f"there is no dtype {name!r}: choose auto, {', '.join(DTYPES)}")
     if name == "float16" and device.startswith("cpu"):
-        raise UserError("float16 is for graphics cards: on a processor choose bfloat16, which is faster, or float32")
+        raise UserError(
+            "float16 is for graphics cards: on a processor choose bfloat16, which is faster, or "
+            "float32"
+        )
     return DTYPES[name]
 
 

@@ -53,16 +53,22 @@ class UNetEncoder(nn.Module):
         """Build it from a diffusers ControlNet config, with freshly initialised weights."""
         from diffusers import ControlNetModel
 
-        check_config({key: value for key, value in config.items() if key != "zeroconv"}, "the ControlNet")
+        check_config(
+            {key: value for key, value in config.items() if key != "zeroconv"}, "the ControlNet"
+        )
         check_supported(config)
         try:
             return cls(ControlNetModel(**controlnet_config(config)))
         except UserError:
             raise
         except Exception as error:  # diffusers raises many kinds for what makes no sense
-            raise UserError(f"the ControlNet's config.json describes no network that can be built: {error}.") from error
+            raise UserError(
+                f"the ControlNet's config.json describes no network that can be built: {error}."
+            ) from error
 
-    def forward(self, z: Tensor, t: Tensor | int, text: TextStates, added: Tensor | None = None) -> list[Tensor]:
+    def forward(
+        self, z: Tensor, t: Tensor | int, text: TextStates, added: Tensor | None = None
+    ) -> list[Tensor]:
         emb = self.embed_time(z.shape[0], t, text)  # (N, 4·C0)
         x = self.conv_in(z)  # (N, C0, H, W)
         if added is not None:
@@ -83,7 +89,10 @@ class UNetEncoder(nn.Module):
         if not hasattr(self, "add_embedding"):
             return emb
         if text.pooled is None or text.time_ids is None:
-            raise UserError("this backbone (SDXL) needs pooled text states and time ids: make them with embed_text.")
+            raise UserError(
+                "this backbone (SDXL) needs pooled text states and time ids: make them with "
+                "embed_text."
+            )
         sizes = self.add_time_proj(text.time_ids.flatten()).reshape(n, -1)
         return emb + self.add_embedding(torch.cat([text.pooled, sizes], dim=-1).to(emb.dtype))
 
@@ -160,8 +169,8 @@ def check_latents(config: Mapping[str, Any], where: object) -> None:
         return
     made = _MORE_CHANNELS.get(reads, "made for something else than pictures from noise alone")
     raise UserError(
-        f"{where} reads latents of {reads} channels and gives {gives}: it is {made}, which zeroconv does not run yet; "
-        "give the base it was made from."
+        f"{where} reads latents of {reads} channels and gives {gives}: it is {made}, which "
+        "zeroconv does not run yet; give the base it was made from."
     )
 
 
@@ -173,4 +182,7 @@ def check_supported(config: dict) -> None:
     if config.get("mid_block_type", "") is None:
         wrong.append("mid_block_type")
     if wrong:
-        raise UserError(f"this UNet sets {', '.join(wrong)}, which zeroconv does not support; use SD 1.x, 2.x or XL.")
+        raise UserError(
+            f"this UNet sets {', '.join(wrong)}, which zeroconv does not support; use SD 1.x, 2.x "
+            "or XL."
+        )

@@ -1,5 +1,6 @@
-"""`load_backbone`: "playroom", a diffusers folder, a hub id, or one weights file of Stable Diffusion 1.x or 2.x; with
-LoRAs merged in."""
+"""`load_backbone`: "playroom", a diffusers folder, a hub id, or one weights file of Stable
+Diffusion 1.x or 2.x; with LoRAs merged in.
+"""
 
 from __future__ import annotations
 
@@ -42,15 +43,18 @@ def load_backbone(
 ) -> UNetBackbone:
     """Load a frozen Stable Diffusion; float32 on the CPU unless asked otherwise.
 
-    x: "playroom" (embedded), a folder in diffusers' pipeline layout, a hub id `owner/name`, one weights file in the
-    original layout, or a folder with a LoRA and a lora.json that names its base ("playroom-pencil" is one).
-    lora: files, folders or hub ids to merge into the weights, in diffusers', peft's or kohya's layout; each with ":0.8"
-    behind it, or as a pair (file, 0.8), for another weight than 1.
-    Nothing is ever unpickled but tensors. `prediction_type` overrides what the model's files say; one file of SD 2.x
-    says nothing, see `single_file_scheduler`. Raises UserError, one sentence, for whatever is wrong.
+    x: "playroom" (embedded), a folder in diffusers' pipeline layout, a hub id `owner/name`, one
+    weights file in the original layout, or a folder with a LoRA and a lora.json that names its base
+    ("playroom-pencil" is one). lora: files, folders or hub ids to merge into the weights, in
+    diffusers', peft's or kohya's layout; each with ":0.8" behind it, or as a pair (file, 0.8), for
+    another weight than 1. Nothing is ever unpickled but tensors. `prediction_type` overrides what
+    the model's files say; one file of SD 2.x says nothing, see `single_file_scheduler`. Raises
+    UserError, one sentence, for whatever is wrong.
     """
     if x is None or not str(x):
-        raise UserError("no backbone was named; give 'playroom', a folder, a hub id or a .safetensors file.")
+        raise UserError(
+            "no backbone was named; give 'playroom', a folder, a hub id or a .safetensors file."
+        )
     path, own = _own_lora(locate(os.fspath(x), "backbone", _PATTERNS))
     dtype, loras = dtype or torch.float32, Loras([*own, *_given(lora)])
     load = _load_folder if path.is_dir() else _load_file
@@ -62,7 +66,9 @@ class Loras:
     """Changes to be merged into a base's parts while it is read, each with its weight."""
 
     def __init__(self, given: Sequence[tuple[str | os.PathLike, float]]) -> None:
-        self.given: list[tuple[Lora, float]] = [(read_lora(locate(str(x), "LoRA")), weight) for x, weight in given]
+        self.given: list[tuple[Lora, float]] = [
+            (read_lora(locate(str(x), "LoRA")), weight) for x, weight in given
+        ]
 
     def merged(self, state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
         """The weights of one of the base's parts, changed."""
@@ -76,7 +82,8 @@ class Loras:
         for lora, _ in self.given:
             if missing := [part for part in lora.parts if part not in LORA_PARTS[: 1 + texts]]:
                 raise UserError(
-                    f"{lora.where} changes {missing[0]}, which this base lacks; it belongs to another base."
+                    f"{lora.where} changes {missing[0]}, which this base lacks; it belongs to "
+                    "another base."
                 )
 
 
@@ -86,17 +93,22 @@ def _given(lora: Any) -> list[tuple[str | os.PathLike, float]]:
 
 
 def _own_lora(path: Path, above: tuple[Path, ...] = ()) -> tuple[Path, list[tuple[Path, float]]]:
-    """A folder that is a LoRA and names its base → the base's path and that LoRA; any other path as it is."""
+    """A folder that is a LoRA and names its base → the base's path and that LoRA; any other path as
+    it is.
+    """
     if not (path / BASE).is_file():
         return path, []
     if path.resolve() in above:
         raise UserError(
-            f"{path / BASE} names, in the end, itself as its base; write the base it was trained on into it."
+            f"{path / BASE} names, in the end, itself as its base; write the base it was trained "
+            "on into it."
         )
     note = read_config(path, BASE)
     base, weight = note.get("base"), note.get("weight", 1.0)
     if not isinstance(base, str) or not base or not isinstance(weight, int | float):
-        raise UserError(f'{path / BASE} names no base; write {{"base": "playroom", "weight": 1.0}} into it.')
+        raise UserError(
+            f'{path / BASE} names no base; write {{"base": "playroom", "weight": 1.0}} into it.'
+        )
     beside = path.parent / base  # as embedded models stand, or a base's folder beside its LoRA's
     found = beside if beside.exists() else locate(base, "backbone", _PATTERNS)
     found, below = _own_lora(found, (*above, path.resolve()))
@@ -118,7 +130,12 @@ def _load_folder(
     return UNetBackbone(
         build_unet(unet_config, loras.merged(read_weights(unet), "unet"), unet, dtype),
         build_vae(read_config(vae), read_weights(vae), vae, dtype),
-        [build_text_encoder(read_config(sub), loras.merged(read_weights(sub), sub.name), sub, dtype) for sub in texts],
+        [
+            build_text_encoder(
+                read_config(sub), loras.merged(read_weights(sub), sub.name), sub, dtype
+            )
+            for sub in texts
+        ],
         [load_tokenizer(folder / sub.name.replace("text_encoder", "tokenizer")) for sub in texts],
         scheduler,
         name=name,
@@ -135,10 +152,14 @@ def check_schedule(config: dict, where: Path) -> None:
 
     spacing, betas = config.get("timestep_spacing", "leading"), config.get("trained_betas")
     if spacing not in ("linspace", "leading", "trailing"):
-        raise UserError(f"{where}: timestep_spacing is {str(spacing)[:80]!r}; it is linspace, leading or trailing.")
+        raise UserError(
+            f"{where}: timestep_spacing is {str(spacing)[:80]!r}; it is linspace, leading or "
+            "trailing."
+        )
     if betas is not None and len(betas) != config.get("num_train_timesteps", 1000):
         raise UserError(
-            f"{where}: trained_betas has {len(betas):,} entries, but it needs one for each of the num_train_timesteps."
+            f"{where}: trained_betas has {len(betas):,} entries, but it needs one for each of the "
+            "num_train_timesteps."
         )
 
 
@@ -168,23 +189,29 @@ def _check_folder(folder: Path) -> None:
         config = read_config(folder)
         kind, named = kind_of_config(config), config.get("_class_name") or config.get("model_type")
         raise UserError(
-            f"{folder} holds {f'a {named}' if named else kind.what}, not a whole model ({kind.what}); give the folder "
-            "with unet/, vae/, text_encoder/."
+            f"{folder} holds {f'a {named}' if named else kind.what}, not a whole model "
+            f"({kind.what}); give the folder with unet/, vae/, text_encoder/."
         )
     if (folder / "model_index.json").is_file():
         _check_pipeline(folder)
     if len(missing) == len(PARTS):
-        raise UserError(f"{folder} is no model folder: it has none of {', '.join(f'{p}/' for p in PARTS)}.")
-    raise UserError(f"the model in {folder} is incomplete: it lacks {', '.join(f'{p}/' for p in missing)}.")
+        raise UserError(
+            f"{folder} is no model folder: it has none of {', '.join(f'{p}/' for p in PARTS)}."
+        )
+    raise UserError(
+        f"the model in {folder} is incomplete: it lacks {', '.join(f'{p}/' for p in missing)}."
+    )
 
 
 def _check_pipeline(folder: Path) -> None:
     """Raise UserError for a whole model of another family than Stable Diffusion 1, 2 and XL."""
     named = str(read_config(folder, "model_index.json").get("_class_name") or "")
-    if (folder / "transformer").is_dir() or (named and not named.startswith(("StableDiffusion", "LatentConsistency"))):
+    if (folder / "transformer").is_dir() or (
+        named and not named.startswith(("StableDiffusion", "LatentConsistency"))
+    ):
         raise UserError(
-            f"{folder} holds a {named or 'model with a transformer'}, which zeroconv does not run yet; it runs Stable "
-            "Diffusion 1.x, 2.x and XL."
+            f"{folder} holds a {named or 'model with a transformer'}, which zeroconv does not run "
+            "yet; it runs Stable Diffusion 1.x, 2.x and XL."
         )
 
 
@@ -192,13 +219,19 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import CLIPTokenizer
 
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers raises OSError, TypeError and others for what is missing or broken
+        tokenizer = CLIPTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    # transformers raises OSError, TypeError and others for what is missing or broken
+    except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"the tokenizer in {folder} cannot be read ({reason}); copy the model's again.") from error
+        raise UserError(
+            f"the tokenizer in {folder} cannot be read ({reason}); copy the model's again."
+        ) from error
     if tokenizer.vocab_size < 3:  # transformers makes an empty one of a folder without a vocabulary
         raise UserError(
-            f"the tokenizer in {folder} has no words (vocab.json or tokenizer.json); copy the model's again."
+            f"the tokenizer in {folder} has no words (vocab.json or tokenizer.json); copy the "
+            "model's again."
         )
     return tokenizer
 
@@ -206,7 +239,9 @@ def load_tokenizer(folder: Path) -> Any:
 # ---------------------------------------------------------------- one file
 
 
-def _load_file(path: Path, name: str, dtype: torch.dtype, prediction_type: str | None, loras: Loras) -> UNetBackbone:
+def _load_file(
+    path: Path, name: str, dtype: torch.dtype, prediction_type: str | None, loras: Loras
+) -> UNetBackbone:
     if path.suffix not in WEIGHT_FILES:
         what = foreign(path) if path.is_file() else "no file"
         raise UserError(
@@ -233,13 +268,16 @@ def _load_file(path: Path, name: str, dtype: torch.dtype, prediction_type: str |
     )
 
 
-def single_file_scheduler(path: Path, sd2: bool, prediction_type: str | None, names: Container[str] = ()) -> dict:
-    """The schedule of SD 1.x and 2.x, which is one; what the model predicts cannot be seen in its weights.
+def single_file_scheduler(
+    path: Path, sd2: bool, prediction_type: str | None, names: Container[str] = ()
+) -> dict:
+    """The schedule of SD 1.x and 2.x, which is one; what the model predicts cannot be seen in its
+    weights.
 
-    names: of the file's tensors. One called `v_pred` marks a model that predicts v, one called `ztsnr` a schedule
-    that ends in pure noise.
-    SD 1.x predicts ε. For SD 2.x, in this order: `prediction_type`; a .yaml beside the file, as is the custom, with
-    `parameterization: "v"`; ε where the file's name says it is a base model ("base", "512"); else v.
+    names: of the file's tensors. One called `v_pred` marks a model that predicts v, one called
+    `ztsnr` a schedule that ends in pure noise. SD 1.x predicts ε. For SD 2.x, in this order:
+    `prediction_type`; a .yaml beside the file, as is the custom, with `parameterization: "v"`; ε
+    where the file's name says it is a base model ("base", "512"); else v.
     """
     if prediction_type is None and "v_pred" in names:
         prediction_type = "v_prediction"
@@ -256,17 +294,23 @@ def single_file_scheduler(path: Path, sd2: bool, prediction_type: str | None, na
 
 
 def _tokenizer_for(path: Path, sd2: bool) -> Any:
-    """A tokenizer/ folder beside the file, else the one of the same family in the hub's cache, else from the hub."""
+    """A tokenizer/ folder beside the file, else the one of the same family in the hub's cache, else
+    from the hub.
+    """
     beside = path.parent / "tokenizer"
     if beside.is_dir():
         return load_tokenizer(beside)
     name = "stabilityai/stable-diffusion-2" if sd2 else "openai/clip-vit-large-patch14"
-    files = ("tokenizer/*",) if sd2 else ("tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json")
+    files = (
+        ("tokenizer/*",)
+        if sd2
+        else ("tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json")
+    )
     try:
         folder = locate(name, "tokenizer", files)
     except UserError as error:
         raise UserError(
-            f"{path} holds no tokenizer, and {name} is not in the hub's cache and cannot be fetched; "
-            f"put its tokenizer files into {beside}."
+            f"{path} holds no tokenizer, and {name} is not in the hub's cache and cannot be "
+            f"fetched; put its tokenizer files into {beside}."
         ) from error
     return load_tokenizer(folder / "tokenizer" if sd2 else folder)

@@ -24,5 +24,6 @@ def check_numbers(found: Tensor, what: str, dtype: torch.dtype) -> None:
     if dtype == torch.float16:
         why = "in float16, numbers above 65504 overflow: use bfloat16 or float32"
     raise UserError(
-        f"{what} are no numbers (NaN or infinite; {int(bad.sum())} of {len(bad)} in the batch, first {numbers}); {why}."
+        f"{what} are no numbers (NaN or infinite; {int(bad.sum())} of {len(bad)} in the batch, "
+        f"first {numbers}); {why}."
     )

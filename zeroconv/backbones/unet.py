@@ -1,4 +1,6 @@
-"""Stable Diffusion 1.x, 2.x and XL as a backbone, driving diffusers' own UNet modules in two halves."""
+"""Stable Diffusion 1.x, 2.x and XL as a backbone, driving diffusers' own UNet modules in two
+halves.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ from zeroconv.errors import UserError
 class UNetBackbone:
     """A frozen Stable Diffusion. See `zeroconv.backbones.Backbone` for the shapes.
 
-    Nothing here trains: every parameter has requires_grad False and every module is in eval mode. Any component may
-    be None in a partial backbone; using it then raises UserError.
+    Nothing here trains: every parameter has requires_grad False and every module is in eval mode.
+    Any component may be None in a partial backbone; using it then raises UserError.
     """
 
     def __init__(
@@ -50,18 +52,27 @@ class UNetBackbone:
     # ---------------------------------------------------------------- the UNet, in two halves
 
     def encode(self, z: Tensor, t: Tensor | int, text: TextStates) -> list[Tensor]:
-        """z (N, C, H, W), t (N,) or scalar → 12 skips and the middle, (N, C_i, H / scale_i, W / scale_i)."""
+        """z (N, C, H, W), t (N,) or scalar → 12 skips and the middle, (N, C_i, H / scale_i, W /
+        scale_i).
+        """
         return self.encoder(z, t, text)
 
     def decode(self, skips: Sequence[Tensor], t: Tensor | int, text: TextStates) -> Tensor:
-        """The tensors of `encode`, residuals added → ε or v, (N, C, H, W). Differentiable in the skips."""
+        """The tensors of `encode`, residuals added → ε or v, (N, C, H, W). Differentiable in the
+        skips.
+        """
         unet = self.unet
         *rest, x = skips  # the middle, (N, C, H / 8, W / 8)
         emb = self.encoder.embed_time(x.shape[0], t, text)
         for block in unet.up_blocks:
             rest, own = rest[: -len(block.resnets)], rest[-len(block.resnets) :]
-            size = rest[-1].shape[2:] if rest else None  # sizes that do not halve evenly come back as they were
-            kwargs = {"encoder_hidden_states": text.hidden} if getattr(block, "has_cross_attention", False) else {}
+            # sizes that do not halve evenly come back as they were
+            size = rest[-1].shape[2:] if rest else None
+            kwargs = (
+                {"encoder_hidden_states": text.hidden}
+                if getattr(block, "has_cross_attention", False)
+                else {}
+            )
             x = block(x, res_hidden_states_tuple=tuple(own), temb=emb, upsample_size=size, **kwargs)
         if unet.conv_norm_out is not None:
             x = unet.conv_act(unet.conv_norm_out(x))
@@ -78,30 +89,56 @@ class UNetBackbone:
 
     @torch.no_grad()
     def embed_text(self, prompts: Sequence[str], size: tuple[int, int] | None = None) -> TextStates:
-        """Prompts → text states; cut at the tokenizer's length. `size` (height, width) is read by SDXL only."""
+        """Prompts → text states; cut at the tokenizer's length. `size` (height, width) is read by
+        SDXL only.
+        """
         if not self.text_encoders:
-            raise UserError(f"{self.name} has no text encoder, so it cannot read a prompt; load a complete model.")
+            raise UserError(
+                f"{self.name} has no text encoder, so it cannot read a prompt; load a complete "
+                "model."
+            )
         if not prompts:
-            raise UserError("there is no prompt to embed; give at least one, the empty string if need be.")
-        chunks = [self._embed_chunk(list(prompts[i : i + 64]), size) for i in range(0, len(prompts), 64)]
+            raise UserError(
+                "there is no prompt to embed; give at least one, the empty string if need be."
+            )
+        chunks = [
+            self._embed_chunk(list(prompts[i : i + 64]), size) for i in range(0, len(prompts), 64)
+        ]
         return TextStates.cat(chunks)
 
     def _embed_chunk(self, prompts: list[str], size: tuple[int, int] | None) -> TextStates:
-        xl = hasattr(self.encoder, "add_embedding") if self._unet is not None else len(self.text_encoders) > 1
+        xl = (
+            hasattr(self.encoder, "add_embedding")
+            if self._unet is not None
+            else len(self.text_encoders) > 1
+        )
         hidden, pooled = [], None
         for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True):
-            length = min(tokenizer.model_max_length, cast(Any, encoder).config.max_position_embeddings)
-            tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+            length = min(
+                tokenizer.model_max_length, cast(Any, encoder).config.max_position_embeddings
+            )
+            tokens = tokenizer(
+                prompts,
+                padding="max_length",
+                max_length=length,
+                truncation=True,
+                return_tensors="pt",
+            )
             out = encoder(tokens.input_ids.to(self.device), output_hidden_states=xl)
-            # SDXL reads the states before the last layer, and the projected summary of its last encoder
+            # SDXL reads the states before the last layer, and the projected summary
+            # of its last encoder
             hidden.append(out.hidden_states[-2] if xl else out.last_hidden_state)
             pooled = getattr(out, "text_embeds", None) if xl else None
         if not xl:
             return TextStates(hidden[0].to(self.dtype))
         height, width = size or (self.default_size, self.default_size)
-        ids = torch.tensor([height, width, 0, 0, height, width], device=self.device, dtype=self.dtype)
+        ids = torch.tensor(
+            [height, width, 0, 0, height, width], device=self.device, dtype=self.dtype
+        )
         pooled = None if pooled is None else pooled.to(self.dtype)
-        return TextStates(torch.cat(hidden, dim=-1).to(self.dtype), pooled, ids.repeat(len(prompts), 1))
+        return TextStates(
+            torch.cat(hidden, dim=-1).to(self.dtype), pooled, ids.repeat(len(prompts), 1)
+        )
 
     # ---------------------------------------------------------------- pictures and latents
 
@@ -110,24 +147,34 @@ class UNetBackbone:
         """Images (N, 3, H, W) in [−1, 1] → moments (N, 2C, h, w): mean ‖ log-variance, not scaled."""
         vae = self.vae
         images = images.to(vae.device, vae.dtype)
-        found = torch.cat([vae.encode(part).latent_dist.parameters for part in _in_chunks(images, images.shape)])
-        check_numbers(found, f"the latents that the VAE of {self.name} makes of pictures", vae.dtype)
+        found = torch.cat(
+            [vae.encode(part).latent_dist.parameters for part in _in_chunks(images, images.shape)]
+        )
+        check_numbers(
+            found, f"the latents that the VAE of {self.name} makes of pictures", vae.dtype
+        )
         return found
 
     def latents_from_moments(
         self, moments: Tensor, generator: torch.Generator | None = None, sample: bool = True
     ) -> Tensor:
-        """Moments (N, 2C, h, w) → latents (N, C, h, w): a sample of the posterior, or its mean; scaled to unit size."""
+        """Moments (N, 2C, h, w) → latents (N, C, h, w): a sample of the posterior, or its mean;
+        scaled to unit size.
+        """
         mean, logvar = moments.chunk(2, dim=1)
         if sample:
             device = generator.device if generator is not None else mean.device
-            noise = torch.randn(mean.shape, generator=generator, device=device, dtype=mean.dtype).to(mean.device)
+            noise = torch.randn(
+                mean.shape, generator=generator, device=device, dtype=mean.dtype
+            ).to(mean.device)
             mean = mean + noise * torch.exp(0.5 * logvar.clamp(-30, 20))
         return mean * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode_latents(self, z: Tensor) -> Tensor:
-        """Latents (N, C, h, w) → images (N, 3, H, W), float32 in [0, 1]; a few at a time to bound the memory."""
+        """Latents (N, C, h, w) → images (N, 3, H, W), float32 in [0, 1]; a few at a time to bound
+        the memory.
+        """
         vae = self.vae
         check_numbers(z, f"the latents that {self.name} has made", self.dtype)
         z = (z / vae.config.scaling_factor).to(vae.device, vae.dtype)
@@ -163,7 +210,10 @@ class UNetBackbone:
     @property
     def vae(self) -> Any:
         if self._vae is None:
-            raise UserError(f"{self.name} has no VAE, so it cannot read or write pictures; load a complete model.")
+            raise UserError(
+                f"{self.name} has no VAE, so it cannot read or write pictures; load a complete "
+                "model."
+            )
         return self._vae
 
     @property
@@ -186,9 +236,12 @@ class UNetBackbone:
     def dtype(self) -> torch.dtype:
         return next(self._modules()[0].parameters()).dtype
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
         for module in self._modules():
-            nn.Module.to(module, device=device, dtype=dtype)  # diffusers' own .to warns of every dtype
+            # diffusers' own .to warns of every dtype
+            nn.Module.to(module, device=device, dtype=dtype)
         if dtype == torch.float16 and self._vae is not None and self._overflows_in_half():
             self._vae.to(dtype=torch.float32)
         return self
@@ -227,10 +280,15 @@ def _alphas_cumprod(config: dict, name: str) -> Tensor:
 
     known = inspect.signature(DDPMScheduler.__init__).parameters
     try:
-        scheduler = DDPMScheduler(**{k: v for k, v in config.items() if k in known and k != "variance_type"})
+        scheduler = DDPMScheduler(
+            **{k: v for k, v in config.items() if k in known and k != "variance_type"}
+        )
         alphas = scheduler.alphas_cumprod.float()
-    except Exception as error:  # numpy, torch and diffusers raise many kinds for what makes no sense
-        raise UserError(f"the scheduler's config of {name} describes no noise schedule ({error}).") from error
+    # numpy, torch and diffusers raise many kinds for what makes no sense
+    except Exception as error:
+        raise UserError(
+            f"the scheduler's config of {name} describes no noise schedule ({error})."
+        ) from error
     if not bool(torch.isfinite(alphas).all()):
         raise UserError(f"the scheduler's config of {name} gives noise levels that are no numbers.")
     return alphas
@@ -241,7 +299,10 @@ CHUNK_PIXELS = 4 * 512 * 512  # what the autoencoder holds in one pass
 
 def _no_float16(device_type: str) -> AbstractContextManager[Any]:
     """Within: no autocast to float16, whose largest number activations of SDXL's decoder exceed."""
-    half = torch.is_autocast_enabled(device_type) and torch.get_autocast_dtype(device_type) == torch.float16
+    half = (
+        torch.is_autocast_enabled(device_type)
+        and torch.get_autocast_dtype(device_type) == torch.float16
+    )
     return torch.autocast(device_type, enabled=False) if half else nullcontext()
 
 

@@ -1,4 +1,6 @@
-"""Rivals of ControlNet behind one call, so that they can be trained, measured and run like it and compared fairly."""
+"""Rivals of ControlNet behind one call, so that they can be trained, measured and run like it and
+compared fairly.
+"""
 
 from __future__ import annotations
 
@@ -26,35 +28,55 @@ from zeroconv.control import ControlNet
 from zeroconv.control.naming import control_name
 from zeroconv.errors import UserError
 
-__all__ = ["HINT_FORMS", "RIVALS", "Net", "Rival", "is_rival", "load_net", "load_rival", "make_rival"]
+__all__ = [
+    "HINT_FORMS",
+    "RIVALS",
+    "Net",
+    "Rival",
+    "is_rival",
+    "load_net",
+    "load_rival",
+    "make_rival",
+]
 
 RIVALS: dict[str, type[Rival]] = {
-    rival.kind: rival for rival in (Concat, Lora, ControlLora, T2IAdapter, ControlNetXS, Hypernetwork, Side)
+    rival.kind: rival
+    for rival in (Concat, Lora, ControlLora, T2IAdapter, ControlNetXS, Hypernetwork, Side)
 }
 
 Net = ControlNet | Rival  # whatever may be trained, measured and run
 
 
-def make_rival(kind: str, backbone: UNetBackbone, *, condition: str | None = None, **options: Any) -> Rival:
+def make_rival(
+    kind: str, backbone: UNetBackbone, *, condition: str | None = None, **options: Any
+) -> Rival:
     """A new rival around a frozen backbone, with its dtype and on its device.
 
-    kind: a name of `RIVALS`; options: those of its class; condition: what the hint shows, such as "canny". Raises
-    UserError for an unknown name or option.
+    kind: a name of `RIVALS`; options: those of its class; condition: what the hint shows, such as
+    "canny". Raises UserError for an unknown name or option.
     """
     if kind not in RIVALS:
         raise UserError(f"there is no rival {kind!r}; choose one of {', '.join(RIVALS)}.")
-    known = {n: p.default for n, p in inspect.signature(RIVALS[kind]).parameters.items() if n != "backbone"}
+    known = {
+        n: p.default
+        for n, p in inspect.signature(RIVALS[kind]).parameters.items()
+        if n != "backbone"
+    }
     for name in options:
         if name not in known:
             raise UserError(f"{kind} has no option {name!r}; it has {', '.join(known)}.")
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    options = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
+    }
     rival = RIVALS[kind](backbone, **options)
     ours = {"condition": condition, "base": backbone.name}
     rival.config = {"kind": kind, "options": {**known, **options}, "zeroconv": ours}
     return rival.to(backbone.device, backbone.dtype)
 
 
-def load_rival(folder: str | os.PathLike, backbone: UNetBackbone, dtype: torch.dtype | None = None) -> Rival:
+def load_rival(
+    folder: str | os.PathLike, backbone: UNetBackbone, dtype: torch.dtype | None = None
+) -> Rival:
     """Read what `Rival.save` wrote, around the backbone that it was trained on. Raises UserError."""
     folder = Path(folder)
     config = read_config(folder)
@@ -62,10 +84,15 @@ def load_rival(folder: str | os.PathLike, backbone: UNetBackbone, dtype: torch.d
         raise UserError(f"{folder} holds a {config.get('_class_name')}, not a rival of ControlNet.")
     ours, options = config.get("zeroconv") or {}, config.get("options") or {}
     if not isinstance(ours, dict) or not isinstance(options, dict):
-        raise UserError(f"{folder}: options and zeroconv in its config.json are no JSON objects; it is damaged.")
+        raise UserError(
+            f"{folder}: options and zeroconv in its config.json are no JSON objects; it is damaged."
+        )
     check_config(options, folder)
-    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced: nobody's random numbers move
-        rival = _from_options(str(config.get("kind")), backbone, ours.get("condition"), options, folder)
+    # the weights drawn here are replaced: nobody's random numbers move
+    with torch.random.fork_rng(devices=[]):
+        rival = _from_options(
+            str(config.get("kind")), backbone, ours.get("condition"), options, folder
+        )
     state = read_state_dict(folder / WEIGHTS)
     check_strict(rival.state_dict(), state, folder)
     rival.load_state_dict(state)
@@ -73,14 +100,18 @@ def load_rival(folder: str | os.PathLike, backbone: UNetBackbone, dtype: torch.d
     return rival.to(dtype=dtype or backbone.dtype)
 
 
-def _from_options(kind: str, backbone: UNetBackbone, condition: Any, options: dict, where: Path) -> Rival:
+def _from_options(
+    kind: str, backbone: UNetBackbone, condition: Any, options: dict, where: Path
+) -> Rival:
     """`make_rival` of what a file says, which may be of wrong types."""
     try:
         return make_rival(kind, backbone, condition=condition, **options)
     except UserError:
         raise
     except Exception as error:  # torch, peft and diffusers raise many kinds for what makes no sense
-        raise UserError(f"{where}: its options describe no network that can be built ({error}).") from error
+        raise UserError(
+            f"{where}: its options describe no network that can be built ({error})."
+        ) from error
 
 
 def is_rival(path: Path) -> bool:
@@ -90,7 +121,11 @@ def is_rival(path: Path) -> bool:
 
 def load_net(x: str | os.PathLike, backbone: Backbone, dtype: torch.dtype | None = None) -> Net:
     """A ControlNet by all that `ControlNet.load` takes, or a rival by its folder; whichever it is."""
-    path = locate(control_name(os.fspath(x), backbone.name), "ControlNet", ("config.json", "diffusion_pytorch_model*"))
+    path = locate(
+        control_name(os.fspath(x), backbone.name),
+        "ControlNet",
+        ("config.json", "diffusion_pytorch_model*"),
+    )
     if is_rival(path):
         return load_rival(path, cast(UNetBackbone, backbone), dtype)
     return ControlNet.load(x, backbone=backbone, dtype=dtype)

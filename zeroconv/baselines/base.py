@@ -1,4 +1,6 @@
-"""What every rival of ControlNet has in common: one call, its own parameters only, a folder on disk."""
+"""What every rival of ControlNet has in common: one call, its own parameters only, a folder on
+disk.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder
 from zeroconv.jsonfile import to_json
 
-Embedding = tuple[Tensor, ...]  # what a rival makes of a hint, once a picture; each tensor has a row a picture
+# what a rival makes of a hint, once a picture; each tensor has a row a picture
+Embedding = tuple[Tensor, ...]
 HINT_FORMS = ("unshuffle", "downsample")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 CLASS_NAME = "ZeroconvRival"
@@ -27,24 +30,35 @@ M = TypeVar("M", bound=nn.Module)
 class Rival(nn.Module):
     """A way to make a frozen text-to-image model follow a hint that is not ControlNet's.
 
-    Its parameters are what it trains and nothing else; the backbone it was made around is neither changed nor held as a
-    submodule. Build one with `make_rival`, read one with `load_rival`.
+    Its parameters are what it trains and nothing else; the backbone it was made around is neither
+    changed nor held as a submodule. Build one with `make_rival`, read one with `load_rival`.
     """
 
     kind: ClassVar[str]
     exact_start: ClassVar[bool] = True  # whether a new one gives exactly the frozen model's output
     config: dict[str, Any]  # {"kind": …, "options": …, "zeroconv": {"condition": …, "base": …}}
 
-    def predict(self, backbone: UNetBackbone, z: Tensor, hint: Tensor, t: Tensor | int, text: TextStates) -> Tensor:
-        """z (N, C, H, W), hint (N, 3, 8H, 8W) in [0, 1], t (N,) or scalar → the output, ε or v, (N, C, H, W)."""
+    def predict(
+        self, backbone: UNetBackbone, z: Tensor, hint: Tensor, t: Tensor | int, text: TextStates
+    ) -> Tensor:
+        """z (N, C, H, W), hint (N, 3, 8H, 8W) in [0, 1], t (N,) or scalar → the output, ε or v, (N,
+        C, H, W).
+        """
         return self.predict_embedded(backbone, z, self.embed_hint(hint.to(self.dtype)), t, text)
 
     def embed_hint(self, hint: Tensor) -> Embedding:
-        """What of the hint does not depend on the step, so that a picture needs it once; here the hint itself."""
+        """What of the hint does not depend on the step, so that a picture needs it once; here the
+        hint itself.
+        """
         return (hint,)
 
     def predict_embedded(
-        self, backbone: UNetBackbone, z: Tensor, embedding: Embedding, t: Tensor | int, text: TextStates
+        self,
+        backbone: UNetBackbone,
+        z: Tensor,
+        embedding: Embedding,
+        t: Tensor | int,
+        text: TextStates,
     ) -> Tensor:
         """`predict` from `embed_hint` on."""
         raise NotImplementedError
@@ -54,7 +68,10 @@ class Rival(nn.Module):
 
         The folder may hold nothing but what zeroconv wrote there; raises UserError otherwise.
         """
-        state = {key: value.detach().to("cpu", dtype).contiguous() for key, value in self.state_dict().items()}
+        state = {
+            key: value.detach().to("cpu", dtype).contiguous()
+            for key, value in self.state_dict().items()
+        }
         config = {"_class_name": CLASS_NAME, **self.config}
         with atomic_folder(folder) as temporary:
             text = to_json(config, indent=2, sort_keys=True) + "\n"
@@ -76,7 +93,10 @@ class Rival(nn.Module):
 
     def networks(self) -> list[nn.Module]:
         """Itself, and the networks of frozen weights that it runs but does not hold as submodules."""
-        kept = [value.unet if isinstance(value, UNetBackbone) else value for value in vars(self).values()]
+        kept = [
+            value.unet if isinstance(value, UNetBackbone) else value
+            for value in vars(self).values()
+        ]
         return [self, *(value for value in kept if isinstance(value, nn.Module))]
 
     def _hide(self, name: str, value: Any) -> None:
@@ -85,13 +105,18 @@ class Rival(nn.Module):
 
 
 def share(module: M) -> M:
-    """Modules of their own around the very same parameters: changing which modules there are leaves `module` alone, and
-    no weight is held twice."""
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
+    """Modules of their own around the very same parameters: changing which modules there are leaves
+    `module` alone, and no weight is held twice.
+    """
+    return copy.deepcopy(
+        module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    )
 
 
 def adopt_trained(rival: Rival, network: nn.Module) -> None:
-    """Make those parameters of `network` that train parameters of the rival, under their names there."""
+    """Make those parameters of `network` that train parameters of the rival, under their names
+    there.
+    """
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             *path, last = name.split(".")
@@ -104,19 +129,23 @@ def adopt_trained(rival: Rival, network: nn.Module) -> None:
 
 
 class HintChannels(nn.Module):
-    """The hint as further input channels of a UNet: those columns of conv_in that read them, zero at first.
+    """The hint as further input channels of a UNet: those columns of conv_in that read them, zero
+    at first.
 
-    A convolution of concatenated channels is the sum of two convolutions; this is the second one, so that the frozen
-    first one stays as it is. hint (N, 3, 8H, 8W) → (N, C0, H, W), to be added after conv_in. How a picture becomes
-    channels at the latent's size, with no autoencoder: "unshuffle" makes a channel of every pixel of a latent's square
-    (3·8², as in T2I-Adapter's first layer), so nothing is lost; "downsample" takes the square's mean (as Stable
-    Diffusion's depth and inpainting models do with their maps).
+    A convolution of concatenated channels is the sum of two convolutions; this is the second one,
+    so that the frozen first one stays as it is. hint (N, 3, 8H, 8W) → (N, C0, H, W), to be added
+    after conv_in. How a picture becomes channels at the latent's size, with no autoencoder:
+    "unshuffle" makes a channel of every pixel of a latent's square (3·8², as in T2I-Adapter's first
+    layer), so nothing is lost; "downsample" takes the square's mean (as Stable Diffusion's depth
+    and inpainting models do with their maps).
     """
 
     def __init__(self, out_channels: int, latent_scale: int, form: str = "unshuffle") -> None:
         super().__init__()
         if form not in HINT_FORMS:
-            raise UserError(f"there is no hint form {form!r}; choose one of {', '.join(HINT_FORMS)}.")
+            raise UserError(
+                f"there is no hint form {form!r}; choose one of {', '.join(HINT_FORMS)}."
+            )
         self.scale, self.form = latent_scale, form
         channels = 3 * latent_scale**2 if form == "unshuffle" else 3
         self.conv = nn.Conv2d(channels, out_channels, 3, padding=1, bias=False)

@@ -1,4 +1,6 @@
-"""The hint concatenated to the UNet's input; and the UNet fine-tuned whole, which came before adapters."""
+"""The hint concatenated to the UNet's input; and the UNet fine-tuned whole, which came before
+adapters.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +14,32 @@ from zeroconv.baselines.base import Embedding, HintChannels, Rival
 
 
 class Concatenated(Rival):
-    """A UNet of the rival's own whose first convolution reads the hint as well, with weights that start at zero."""
+    """A UNet of the rival's own whose first convolution reads the hint as well, with weights that
+    start at zero.
+    """
 
     _whole: UNetBackbone
 
     def _reads_hints(self, unet: nn.Module, backbone: UNetBackbone, hint_form: str) -> None:
         """Take `unet` in the frozen one's place, and the hint beside its input."""
-        self._hide("_whole", UNetBackbone(unet, scheduler_config=backbone.scheduler_config, name=backbone.name))
-        self.hint_in = HintChannels(backbone.connections[0].channels, backbone.latent_scale, hint_form)
+        self._hide(
+            "_whole",
+            UNetBackbone(unet, scheduler_config=backbone.scheduler_config, name=backbone.name),
+        )
+        self.hint_in = HintChannels(
+            backbone.connections[0].channels, backbone.latent_scale, hint_form
+        )
 
     def embed_hint(self, hint: Tensor) -> Embedding:
         return (self.hint_in(hint),)
 
     def predict_embedded(
-        self, backbone: UNetBackbone, z: Tensor, embedding: Embedding, t: Tensor | int, text: TextStates
+        self,
+        backbone: UNetBackbone,
+        z: Tensor,
+        embedding: Embedding,
+        t: Tensor | int,
+        text: TextStates,
     ) -> Tensor:
         return self._whole.decode(self._whole.encoder(z, t, text, added=embedding[0]), t, text)
 
@@ -33,9 +47,9 @@ class Concatenated(Rival):
 class Concat(Concatenated):
     """A copy of the whole UNet, all of it trained.
 
-    The practice of Stable Diffusion's depth-to-image and inpainting models and of InstructPix2Pix (Brooks et al. 2023).
-    `hint_form`: see `HintChannels`; "downsample" is those models' form, "unshuffle", the default, keeps lines that are
-    thinner than a latent.
+    The practice of Stable Diffusion's depth-to-image and inpainting models and of InstructPix2Pix
+    (Brooks et al. 2023). `hint_form`: see `HintChannels`; "downsample" is those models' form,
+    "unshuffle", the default, keeps lines that are thinner than a latent.
     """
 
     kind = "concat"

@@ -15,7 +15,9 @@ GRID = 4  # the hint is seen as GRID × GRID cells
 
 
 class Modulated(nn.Module):
-    """A frozen projection whose weight is another for every picture: W + U diag(s) D, with s (N, rank) from outside."""
+    """A frozen projection whose weight is another for every picture: W + U diag(s) D, with s (N,
+    rank) from outside.
+    """
 
     def __init__(self, frozen: nn.Linear, rank: int) -> None:
         super().__init__()
@@ -32,14 +34,14 @@ class Modulated(nn.Module):
 
 
 class Hypernetwork(Rival):
-    """After HyperNetworks (Ha et al. 2017), in the place where those for Stable Diffusion act (Kurumuz 2022): the keys
-    and values of every attention. They change style there, one network for all pictures; here the weights are a
-    function of the hint.
+    """After HyperNetworks (Ha et al. 2017), in the place where those for Stable Diffusion act
+    (Kurumuz 2022): the keys and values of every attention. They change style there, one network for
+    all pictures; here the weights are a function of the hint.
 
-    The hint goes through a hint encoder and the means of 4×4 cells into one vector; two linear layers turn it into
-    `rank` numbers a projection, which scale a trained low-rank update. The last layer starts at zero, so training
-    starts from the frozen model. Weights are the same at all places of a picture: what is where can only be said
-    roundabout.
+    The hint goes through a hint encoder and the means of 4×4 cells into one vector; two linear
+    layers turn it into `rank` numbers a projection, which scale a trained low-rank update. The last
+    layer starts at zero, so training starts from the frozen model. Weights are the same at all
+    places of a picture: what is where can only be said roundabout.
     """
 
     kind = "hypernetwork"
@@ -58,10 +60,15 @@ class Hypernetwork(Rival):
         if rank < 1 or hidden < 1:
             raise UserError(f"rank is {rank} and hidden {hidden}; both must be at least 1.")
         unet = cast(nn.Module, share(backbone.unet))
-        self._hide("_whole", UNetBackbone(unet, scheduler_config=backbone.scheduler_config, name=backbone.name))
+        self._hide(
+            "_whole",
+            UNetBackbone(unet, scheduler_config=backbone.scheduler_config, name=backbone.name),
+        )
         self._hide("_layers", modulate(unet, rank))
         adopt_trained(self, unet)
-        self.hint_encoder = ReleasedHintEncoder(32, backbone.latent_scale, hint_widths, connection="gaussian")
+        self.hint_encoder = ReleasedHintEncoder(
+            32, backbone.latent_scale, hint_widths, connection="gaussian"
+        )
         self.hint_encoder.keep_contrast_()
         self.head = nn.Sequential(
             nn.Linear(32 * GRID**2, hidden), nn.SiLU(), nn.Linear(hidden, rank * len(self._layers))
@@ -75,9 +82,16 @@ class Hypernetwork(Rival):
         return (self.head(cells.flatten(1)),)
 
     def predict_embedded(
-        self, backbone: UNetBackbone, z: Tensor, embedding: Embedding, t: Tensor | int, text: TextStates
+        self,
+        backbone: UNetBackbone,
+        z: Tensor,
+        embedding: Embedding,
+        t: Tensor | int,
+        text: TextStates,
     ) -> Tensor:
-        for layer, scales in zip(self._layers, embedding[0].chunk(len(self._layers), dim=1), strict=True):
+        for layer, scales in zip(
+            self._layers, embedding[0].chunk(len(self._layers), dim=1), strict=True
+        ):
             layer.scales = scales
         try:
             return self._whole.decode(self._whole.encode(z, t, text), t, text)
@@ -95,5 +109,7 @@ def modulate(unet: nn.Module, rank: int) -> list[Modulated]:
         layers.append(Modulated(cast(nn.Linear, projection), rank))
         setattr(unet.get_submodule(parent), last, layers[-1])
     if not layers:
-        raise UserError("this backbone has no attention, so a hypernetwork has no keys and values to change.")
+        raise UserError(
+            "this backbone has no attention, so a hypernetwork has no keys and values to change."
+        )
     return layers

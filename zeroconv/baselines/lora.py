@@ -16,25 +16,34 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 def add_low_rank(network: nn.Module, targets: Sequence[str], rank: int) -> None:
-    """Give the named layers of `network` (linear or convolution) low-rank updates W + B A that begin at zero and are
-    all that trains (Hu et al. 2021); by peft. `targets`: whole names or their ends. Raises UserError."""
+    """Give the named layers of `network` (linear or convolution) low-rank updates W + B A that
+    begin at zero and are all that trains (Hu et al. 2021); by peft. `targets`: whole names or their
+    ends. Raises UserError.
+    """
     from peft import LoraConfig, inject_adapter_in_model
 
     if rank < 1:
-        raise UserError(f"rank is {rank}; a low-rank update has a rank of at least 1, usually 4 to 128.")
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets)), network)
+        raise UserError(
+            f"rank is {rank}; a low-rank update has a rank of at least 1, usually 4 to 128."
+        )
+    inject_adapter_in_model(
+        LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets)), network
+    )
 
 
 class Lora(Concatenated):
-    """Low-rank updates of all attention projections, and input channels for the hint, as in `Concat`.
+    """Low-rank updates of all attention projections, and input channels for the hint, as in
+    `Concat`.
 
-    The form of Black Forest Labs' FLUX.1 Canny and Depth LoRAs (2024): a conditioned model's concatenated input,
-    learned with an adapter's few parameters. The scale α / r is 1.
+    The form of Black Forest Labs' FLUX.1 Canny and Depth LoRAs (2024): a conditioned model's
+    concatenated input, learned with an adapter's few parameters. The scale α / r is 1.
     """
 
     kind = "lora"
 
-    def __init__(self, backbone: UNetBackbone, *, rank: int = 16, hint_form: str = "unshuffle") -> None:
+    def __init__(
+        self, backbone: UNetBackbone, *, rank: int = 16, hint_form: str = "unshuffle"
+    ) -> None:
         super().__init__()
         unet = cast(nn.Module, share(backbone.unet))
         self._reads_hints(unet, backbone, hint_form)

@@ -1,4 +1,6 @@
-"""T2I-Adapter (Mou et al. 2023): features of the hint alone, added at each level of the frozen encoder."""
+"""T2I-Adapter (Mou et al. 2023): features of the hint alone, added at each level of the frozen
+encoder.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,12 @@ from zeroconv.baselines.base import Embedding, Rival
 
 
 class T2IAdapter(Rival):
-    """diffusers' own `T2IAdapter` ("full_adapter"): pixel unshuffle, then residual blocks, one group a level.
+    """diffusers' own `T2IAdapter` ("full_adapter"): pixel unshuffle, then residual blocks, one
+    group a level.
 
-    It sees neither latent, step nor prompt, so it runs once a picture. As published it has no layer that starts at
-    zero: a new one already changes the picture. The published training draws timesteps towards the noisy end; here the
-    recipe decides, as for every other network.
+    It sees neither latent, step nor prompt, so it runs once a picture. As published it has no layer
+    that starts at zero: a new one already changes the picture. The published training draws
+    timesteps towards the noisy end; here the recipe decides, as for every other network.
     """
 
     kind = "t2i_adapter"
@@ -37,7 +40,12 @@ class T2IAdapter(Rival):
         return tuple(self.adapter(hint))
 
     def predict_embedded(
-        self, backbone: UNetBackbone, z: Tensor, embedding: Embedding, t: Tensor | int, text: TextStates
+        self,
+        backbone: UNetBackbone,
+        z: Tensor,
+        embedding: Embedding,
+        t: Tensor | int,
+        text: TextStates,
     ) -> Tensor:
         return backbone.decode(encode_with(backbone.encoder, z, t, text, embedding), t, text)
 
@@ -45,18 +53,21 @@ class T2IAdapter(Rival):
 def encode_with(
     encoder: UNetEncoder, z: Tensor, t: Tensor | int, text: TextStates, features: Sequence[Tensor]
 ) -> list[Tensor]:
-    """The frozen encoder with one feature added at the end of each level, before its halving: the sum goes on to the
-    next level and to the decoder. The result is that of `UNetEncoder.forward`.
+    """The frozen encoder with one feature added at the end of each level, before its halving: the
+    sum goes on to the next level and to the decoder. The result is that of `UNetEncoder.forward`.
 
-    diffusers' UNet does so where a level has cross-attention, as all but the last of Stable Diffusion have. A level
-    without, and with a halving (the playroom's first, SDXL's first), is driven by hand here to the same effect.
+    diffusers' UNet does so where a level has cross-attention, as all but the last of Stable
+    Diffusion have. A level without, and with a halving (the playroom's first, SDXL's first), is
+    driven by hand here to the same effect.
     """
     emb = encoder.embed_time(z.shape[0], t, text)
     x = encoder.conv_in(z)
     skips = [x]
     for block, feature in zip(encoder.down_blocks, features, strict=True):
         if getattr(block, "has_cross_attention", False):
-            x, outputs = block(x, emb, encoder_hidden_states=text.hidden, additional_residuals=feature)
+            x, outputs = block(
+                x, emb, encoder_hidden_states=text.hidden, additional_residuals=feature
+            )
             skips += outputs
             continue
         for resnet in block.resnets:

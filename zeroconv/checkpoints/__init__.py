@@ -1,4 +1,5 @@
-"""Layouts of weights: reading them safely, renaming them exactly, and telling a config from the shapes.
+"""Layouts of weights: reading them safely, renaming them exactly, and telling a config from the
+shapes.
 
 This floor knows files and names, no model: backbones and controls read their weights through it.
 """

@@ -25,20 +25,35 @@ COUNTS = {
     "res_blocks": 64,
     "steps_offset": 10,  # added to timesteps, which have to stay in the schedule
 }
-LEVELS = ("block_out_channels", "down_block_types", "up_block_types", "conditioning_embedding_out_channels")
+LEVELS = (
+    "block_out_channels",
+    "down_block_types",
+    "up_block_types",
+    "conditioning_embedding_out_channels",
+)
 MOST_LEVELS = 12
-SIZES = {"rank": 4096, "num_train_timesteps": 100_000, "max_position_embeddings": 2**16, "sample_size": 2**16}
+SIZES = {
+    "rank": 4096,
+    "num_train_timesteps": 100_000,
+    "max_position_embeddings": 2**16,
+    "sample_size": 2**16,
+}
 
 
 def check_config(config: Mapping[str, Any], where: object) -> None:
     """Raise UserError, naming the entry, for a number, list or depth that no such model has."""
     for name, value in config.items():
         if not isinstance(name, str):
-            raise UserError(f"{where}: its config names an entry {str(name)[:60]!r}, which is no text.")
+            raise UserError(
+                f"{where}: its config names an entry {str(name)[:60]!r}, which is no text."
+            )
         limit = COUNTS.get(name, SIZES.get(name, LARGEST))
         least = 0 if name in COUNTS else 1 if name in SIZES else -LARGEST
         if name in LEVELS and isinstance(value, list | tuple) and len(value) > MOST_LEVELS:
-            raise UserError(f"{where}: {name} has {len(value):,} entries, but a base has at most {MOST_LEVELS} levels.")
+            raise UserError(
+                f"{where}: {name} has {len(value):,} entries, but a base has at most {MOST_LEVELS} "
+                "levels."
+            )
         _check(value, name, where, (least, limit), 0)
 
 
@@ -50,7 +65,9 @@ def _check(value: Any, name: str, where: object, limits: tuple[int, int], depth:
             _check(inner, name, where, limits, depth + 1)
     elif isinstance(value, list | tuple):
         if len(value) > LONGEST:
-            raise UserError(f"{where}: {name[:80]} has {len(value):,} entries; at most {LONGEST} make sense.")
+            raise UserError(
+                f"{where}: {name[:80]} has {len(value):,} entries; at most {LONGEST} make sense."
+            )
         for inner in value:
             _check(inner, name, where, limits, depth + 1)
     elif isinstance(value, float) and not math.isfinite(value):

@@ -18,7 +18,12 @@ from zeroconv.checkpoints.controlnet import PREFIX, layout_of, original_to_diffu
 from zeroconv.checkpoints.identify import kind_of_config, plain_state, refuse_folder
 from zeroconv.checkpoints.infer import VISIBLE, infer_config
 from zeroconv.checkpoints.kinds import CONTROL
-from zeroconv.checkpoints.reading import read_config, read_metadata, read_state_dict, read_text_table
+from zeroconv.checkpoints.reading import (
+    read_config,
+    read_metadata,
+    read_state_dict,
+    read_text_table,
+)
 from zeroconv.checkpoints.sharing import read_shared
 from zeroconv.errors import UserError
 
@@ -36,15 +41,23 @@ class ControlFile:
     where: Path
     inferred: bool = False  # the config is read off the shapes
     difference: bool = False  # the tensors of the copy are the control's less its base's
-    pooled_by_name: bool = False  # `global_pool_conditions` is on because the file's name says shuffle
+    # `global_pool_conditions` is on because the file's name says shuffle
+    pooled_by_name: bool = False
 
     def with_base_config(self, base: Mapping) -> dict:
         """The config, with what leaves no trace in shapes (heads, groups) from a base of the
         same widths.
         """
-        if not self.inferred or list(base.get("block_out_channels", ())) != self.config["block_out_channels"]:
+        if (
+            not self.inferred
+            or list(base.get("block_out_channels", ())) != self.config["block_out_channels"]
+        ):
             return self.config
-        unseen = {k: v for k, v in base.items() if k not in VISIBLE and not k.startswith("condition") and k != POOLED}
+        unseen = {
+            k: v
+            for k, v in base.items()
+            if k not in VISIBLE and not k.startswith("condition") and k != POOLED
+        }
         return {**self.config, **unseen}
 
     def whole(self, base: Mapping[str, Tensor] | None, name: str = "") -> dict[str, Tensor]:
@@ -55,15 +68,19 @@ class ControlFile:
             return self.state
         if base is None:
             raise UserError(
-                f"{self.where} holds only the difference to its base, so it is no whole ControlNet: load it together "
-                "with that base, or make it whole: zeroconv transfer FILE --method unchanged --from BASE --to BASE "
-                "--out FOLDER."
+                f"{self.where} holds only the difference to its base, so it is no whole "
+                "ControlNet: load it together with that base, or make it whole: zeroconv transfer "
+                "FILE --method unchanged --from BASE --to BASE --out FOLDER."
             )
         warnings.warn(
-            f"{self.where} holds a difference to the base that it was made from; the weights of {name} were added.",
+            f"{self.where} holds a difference to the base that it was made from; the weights of "
+            f"{name} were added.",
             stacklevel=2,
         )
-        return {key: _added(value, base.get(key), key, self.where, name) for key, value in self.state.items()}
+        return {
+            key: _added(value, base.get(key), key, self.where, name)
+            for key, value in self.state.items()
+        }
 
 
 def _added(value: Tensor, base: Tensor | None, key: str, where: Path, name: str) -> Tensor:
@@ -71,7 +88,8 @@ def _added(value: Tensor, base: Tensor | None, key: str, where: Path, name: str)
         return value
     if base.shape != value.shape:
         raise UserError(
-            f"{where} was made from another base: {key} is {list(value.shape)} in it, {list(base.shape)} in {name}."
+            f"{where} was made from another base: {key} is {list(value.shape)} in it, "
+            f"{list(base.shape)} in {name}."
         )
     return (value.float() + base.float().to(value.device)).to(torch.float32)
 
@@ -94,9 +112,10 @@ def note_pooling(found: ControlFile) -> None:
     """A note that a file's name decided how it is run."""
     if found.pooled_by_name:
         warnings.warn(
-            f"{found.where} is called shuffle, so its residuals are averaged over the picture, as the published "
-            f"shuffle control's are; to have them as they are, convert it and write {POOLED}: false into its "
-            "config.json, or load it in Python with global_average_pooling=False.",
+            f"{found.where} is called shuffle, so its residuals are averaged over the picture, as "
+            "the published shuffle control's are; to have them as they are, convert it and write "
+            f"{POOLED}: false into its config.json, or load it in Python with "
+            "global_average_pooling=False.",
             stacklevel=2,
         )
 
@@ -123,7 +142,9 @@ def _of_file(path: Path) -> ControlFile:
         state = original_to_diffusers(state, path)
     found = ControlFile({}, state, path, difference=difference)
     if "zeroconv" in (metadata := read_metadata(path)):
-        found.config = read_text_table(metadata["zeroconv"], f"{path}: what its header says under zeroconv")
+        found.config = read_text_table(
+            metadata["zeroconv"], f"{path}: what its header says under zeroconv"
+        )
     else:
         try:
             found.config, found.inferred = infer_config(state), True

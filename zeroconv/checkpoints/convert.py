@@ -20,13 +20,13 @@ from zeroconv.jsonfile import to_json
 
 
 def convert(source: str | os.PathLike, out: str | os.PathLike, to: str) -> Path:
-    """Read a ControlNet (one file of either layout, or a diffusers folder) and write it in the other layout.
+    """Read a ControlNet (one file of either layout, or a diffusers folder) and write it in the
+    other layout.
 
-    to "diffusers": a folder with config.json and diffusion_pytorch_model.safetensors. to "original": one .safetensors
-    file, its names under `control_model.`. The tensors keep their values and dtype; config and names are checked
-    against a network built from them. `out` is tried first; it may be absent, or what zeroconv
-    wrote there before.
-    Returns `out`. Raises UserError.
+    to "diffusers": a folder with config.json and diffusion_pytorch_model.safetensors. to
+    "original": one .safetensors file, its names under `control_model.`. The tensors keep their
+    values and dtype; config and names are checked against a network built from them. `out` is tried
+    first; it may be absent, or what zeroconv wrote there before. Returns `out`. Raises UserError.
     """
     source, out = Path(source), Path(out)
     check_target(source, out, to)  # before the slow part
@@ -38,7 +38,9 @@ def convert(source: str | os.PathLike, out: str | os.PathLike, to: str) -> Path:
             config = {"_class_name": "ControlNetModel", **config}
             text = to_json(config, indent=2, sort_keys=True) + "\n"
             (folder / "config.json").write_text(text, encoding="utf-8")
-            save_file(state, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+            save_file(
+                state, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"}
+            )
     else:
         original = diffusers_to_original(state, source)
         with atomic_write(out) as file:
@@ -71,7 +73,9 @@ def _beside(source: Path) -> list[Path]:
 
 
 def read_controlnet(source: Path) -> tuple[dict, dict[str, Tensor]]:
-    """Config and weights, both in diffusers' terms; of a whole control, as a difference needs its base."""
+    """Config and weights, both in diffusers' terms; of a whole control, as a difference needs its
+    base.
+    """
     found = read_control(source)
     note_pooling(found)
     return found.config, found.whole(None)
@@ -83,12 +87,18 @@ def check_controlnet(config: dict, state: dict[str, Tensor], where: object) -> N
 
     ours = config.get("zeroconv") or {}
     if ours.get("connections") == "lite" or ours.get("hint_encoder", "released") != "released":
-        raise UserError(f"{where} has parts that no other tool knows: lite connections or the paper's hint encoder.")
+        raise UserError(
+            f"{where} has parts that no other tool knows: lite connections or the paper's hint "
+            "encoder."
+        )
     plain = {k: v for k, v in config.items() if k != "zeroconv"}
     check_types(plain, ControlNetModel, where)
     try:
         with torch.device("meta"):
             model = ControlNetModel.from_config(plain)
-    except Exception as error:  # diffusers and torch raise many kinds for a config that makes no sense
-        raise UserError(f"{where}: its config describes no ControlNet that can be built ({error}).") from error
+    # diffusers and torch raise many kinds for a config that makes no sense
+    except Exception as error:
+        raise UserError(
+            f"{where}: its config describes no ControlNet that can be built ({error})."
+        ) from error
     check_strict(model.state_dict(), state, where)

@@ -53,7 +53,9 @@ def kind_of_config(config: Mapping) -> Kind:
     diffusers' are.
     """
     architectures = config.get("architectures")
-    named = config.get("_class_name") or (architectures[0] if isinstance(architectures, list) and architectures else "")
+    named = config.get("_class_name") or (
+        architectures[0] if isinstance(architectures, list) and architectures else ""
+    )
     if not named and (config.get("model_type") or config.get("_name_or_path")):
         named = str(config.get("model_type") or "model of transformers")
     return kind_of_class(str(named)) if named else CONTROL
@@ -66,7 +68,9 @@ def plain_names(names: Iterable[str]) -> dict[str, str]:
     are kept.
     """
     renamed = {name: name for name in names}
-    part = {name: name.removeprefix("controlnet.") for name in renamed if name.startswith("controlnet.")}
+    part = {
+        name: name.removeprefix("controlnet.") for name in renamed if name.startswith("controlnet.")
+    }
     others = {name.split(".")[0] for name in renamed if name not in part}
     if part and others and others <= {"unet", "vae", "text_encoder", "text_encoder_2"}:
         renamed = part
@@ -90,12 +94,15 @@ def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {new: state[old] for old, new in plain_names(state).items()}
 
 
-def refuse_other_kind(kind: Kind, wanted: str, where: object, names: Iterable[str] = ()) -> UserError:
+def refuse_other_kind(
+    kind: Kind, wanted: str, where: object, names: Iterable[str] = ()
+) -> UserError:
     """The sentence for what is of another kind than `wanted` ("ControlNet", "LoRA")."""
     if kind is UNKNOWN:
         first = ", ".join(name[:60] for name in sorted(names)[:3])
         return UserError(
-            f"{where} is no {wanted}, nor anything else that zeroconv knows; it holds {first or 'nothing'}."
+            f"{where} is no {wanted}, nor anything else that zeroconv knows; it holds "
+            f"{first or 'nothing'}."
         )
     return UserError(f"{where} is no {wanted} but {kind}.")
 

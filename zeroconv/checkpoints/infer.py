@@ -44,7 +44,8 @@ def infer_encoder_config(state: State) -> dict:
     levels = range(len(topology.attention))
     if not levels:
         raise UserError(
-            "the weights lack down_blocks.0.resnets.0.conv1.weight, so they are no Stable Diffusion UNet or ControlNet."
+            "the weights lack down_blocks.0.resnets.0.conv1.weight, so they are no Stable "
+            "Diffusion UNet or ControlNet."
         )
     widths = [_size(state, f"down_blocks.{i}.resnets.0.conv1.weight", 4)[0] for i in levels]
     attentions = [f"down_blocks.{i}.attentions.0" for i in levels if topology.attention[i]]
@@ -58,19 +59,24 @@ def infer_encoder_config(state: State) -> dict:
     config = {
         "in_channels": _size(state, "conv_in.weight", 4)[1],
         "block_out_channels": widths,
-        "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in topology.attention],
+        "down_block_types": [
+            "CrossAttnDownBlock2D" if a else "DownBlock2D" for a in topology.attention
+        ],
         "mid_block_type": "UNetMidBlock2DCrossAttn" if topology.middle else "UNetMidBlock2D",
         "layers_per_block": topology.layers,
         "cross_attention_dim": context,
         "transformer_layers_per_block": _depths(state, topology),
         "use_linear_projection": linear,
-        "attention_head_dim": [max(1, width // 64) for width in widths] if wide else 8,  # diffusers: number of heads
+        # diffusers: number of heads
+        "attention_head_dim": [max(1, width // 64) for width in widths] if wide else 8,
         "norm_num_groups": math.gcd(32, *widths),
         "upcast_attention": wide and context == 1024,  # SD 2.x overflows in float16 otherwise
     }
     if xl:
         config |= {"addition_embed_type": "text_time", "addition_time_embed_dim": 256}
-        config["projection_class_embeddings_input_dim"] = _size(state, "add_embedding.linear_1.weight", 2)[1]
+        config["projection_class_embeddings_input_dim"] = _size(
+            state, "add_embedding.linear_1.weight", 2
+        )[1]
     return config
 
 
@@ -79,31 +85,44 @@ def _depths(state: State, topology: Topology) -> int | list[int]:
     attention.
     """
     depths = [
-        _depth(state, f"down_blocks.{i}.attentions.0") if attends else 1 for i, attends in enumerate(topology.attention)
+        _depth(state, f"down_blocks.{i}.attentions.0") if attends else 1
+        for i, attends in enumerate(topology.attention)
     ]
     if topology.middle:
-        depths[-1] = _depth(state, "mid_block.attentions.0")  # the middle block takes the last level's
+        # the middle block takes the last level's
+        depths[-1] = _depth(state, "mid_block.attentions.0")
     return depths[0] if len(set(depths)) == 1 else depths
 
 
 def _size(state: State, key: str, ndim: int | None = None) -> tuple[int, ...]:
     """A tensor's shape. UserError where it is missing or has another number of axes."""
     if key not in state:
-        raise UserError(f"the weights lack {key}, so they are no Stable Diffusion UNet or ControlNet.")
+        raise UserError(
+            f"the weights lack {key}, so they are no Stable Diffusion UNet or ControlNet."
+        )
     shape = tuple(state[key].shape)
     if 0 in shape or not shape or (ndim is not None and len(shape) != ndim):
-        raise UserError(f"the tensor {key} has shape {list(shape)}, which it has in no Stable Diffusion.")
+        raise UserError(
+            f"the tensor {key} has shape {list(shape)}, which it has in no Stable Diffusion."
+        )
     return shape
 
 
 def infer_config(state: State) -> dict:
     """The config of a ControlNet, in diffusers' keys, from weights in diffusers' layout."""
-    hint = [key for key in state if key.startswith("controlnet_cond_embedding.") and key.endswith(".weight")]
+    hint = [
+        key
+        for key in state
+        if key.startswith("controlnet_cond_embedding.") and key.endswith(".weight")
+    ]
     blocks = sum(".blocks." in key for key in hint)
     if "controlnet_cond_embedding.conv_in.weight" not in state or blocks % 2:
         raise UserError("the weights hold no ControlNet's hint encoder, so they are no ControlNet.")
     first = _size(state, "controlnet_cond_embedding.conv_in.weight", 4)
-    wider = [_size(state, f"controlnet_cond_embedding.blocks.{i}.weight", 4)[0] for i in range(1, blocks, 2)]
+    wider = [
+        _size(state, f"controlnet_cond_embedding.blocks.{i}.weight", 4)[0]
+        for i in range(1, blocks, 2)
+    ]
     return {
         **infer_encoder_config(state),
         "conditioning_channels": first[1],
@@ -124,9 +143,16 @@ def infer_unet_config(state: State, sample_size: int = 64) -> dict:
 
 def infer_vae_config(state: State) -> dict:
     """SD 1.x and 2.x share their autoencoder and its scale, 0.18215."""
-    levels = [key for key in state if key.startswith("encoder.down_blocks.") and key.endswith("resnets.0.conv1.weight")]
+    levels = [
+        key
+        for key in state
+        if key.startswith("encoder.down_blocks.") and key.endswith("resnets.0.conv1.weight")
+    ]
     layers = sum(f"encoder.down_blocks.0.resnets.{j}.conv1.weight" in state for j in range(16))
-    widths = [_size(state, f"encoder.down_blocks.{i}.resnets.0.conv1.weight", 4)[0] for i in range(len(levels))]
+    widths = [
+        _size(state, f"encoder.down_blocks.{i}.resnets.0.conv1.weight", 4)[0]
+        for i in range(len(levels))
+    ]
     return {
         "block_out_channels": widths,
         "down_block_types": ["DownEncoderBlock2D"] * len(widths),

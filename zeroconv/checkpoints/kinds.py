@@ -136,4 +136,8 @@ def kind_of_class(name: str) -> Kind:
         return DIT_CONTROL
     if "TextModel" in name or "EncoderModel" in name:
         return TEXT
-    return Kind("other", f"a {name[:80]}", "it is one part of another model" if "Transformer" in name else "")
+    return Kind(
+        "other",
+        f"a {name[:80]}",
+        "it is one part of another model" if "Transformer" in name else "",
+    )

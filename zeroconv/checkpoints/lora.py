@@ -1,8 +1,10 @@
-"""LoRA files: low-rank changes of a base's weights, W + s·(α/r)·B·A (Hu et al. 2021), read in any usual layout.
+"""LoRA files: low-rank changes of a base's weights, W + s·(α/r)·B·A (Hu et al. 2021), read in any
+usual layout.
 
-Two families of names. diffusers and peft write a module's own name with dots, `unet.mid_block…to_q.lora_A.weight`;
-kohya's scripts, and with them A1111 and ComfyUI, write it with underscores, `lora_unet_mid_block_…q.lora_down.weight`,
-after diffusers' names or the original ones. A file becomes `{part: {module: LowRank}}`, to be merged into state dicts.
+Two families of names. diffusers and peft write a module's own name with dots,
+`unet.mid_block…to_q.lora_A.weight`; kohya's scripts, and with them A1111 and ComfyUI, write it with
+underscores, `lora_unet_mid_block_…q.lora_down.weight`, after diffusers' names or the original ones.
+A file becomes `{part: {module: LowRank}}`, to be merged into state dicts.
 """
 
 from __future__ import annotations
@@ -21,14 +23,20 @@ from torch import Tensor
 from zeroconv.checkpoints.identify import identify, refuse_folder, refuse_other_kind
 from zeroconv.checkpoints.kinds import LORA, UNKNOWN
 from zeroconv.checkpoints.names import Topology, unet_names
-from zeroconv.checkpoints.reading import read_config, read_metadata, read_state_dict, read_text_table
+from zeroconv.checkpoints.reading import (
+    read_config,
+    read_metadata,
+    read_state_dict,
+    read_text_table,
+)
 from zeroconv.checkpoints.strict import check_finite
 from zeroconv.errors import UserError
 from zeroconv.inputs import at_home
 from zeroconv.words import exists, number_behind
 
 FILE = "pytorch_lora_weights.safetensors"  # where diffusers looks in a folder
-BASE = "lora.json"  # beside it: {"base": what it was trained on, "weight": 1.0}; the folder is then a base by itself
+# beside it: {"base": what it was trained on, "weight": 1.0}; the folder is then a base by itself
+BASE = "lora.json"
 
 # what else such folders hold: diffusers' older file, and peft's
 _PEFT = ("adapter_model.safetensors", "adapter_model.bin")
@@ -46,7 +54,9 @@ _MATRICES = {
 }
 
 # a module's name, which matrix, and in peft's own files the adapter's name
-_KEY = re.compile(rf"(?P<module>.+)\.(?P<matrix>{'|'.join(map(re.escape, _MATRICES))})(\.(?P<adapter>\w+))?\.weight")
+_KEY = re.compile(
+    rf"(?P<module>.+)\.(?P<matrix>{'|'.join(map(re.escape, _MATRICES))})(\.(?P<adapter>\w+))?\.weight"
+)
 
 # attention processors of diffusers before 0.17, of the UNet and of the text encoder
 _OLD_UNET = re.compile(r"(.*)\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight")
@@ -79,7 +89,9 @@ PARTS = ("unet", "text_encoder", "text_encoder_2")
 
 @dataclass(frozen=True)
 class LowRank:
-    """One module's change: `up` (out, r) or (out, r, 1, 1), `down` (r, in) or (r, in, k, k), `scale` = α/r."""
+    """One module's change: `up` (out, r) or (out, r, 1, 1), `down` (r, in) or (r, in, k, k),
+    `scale` = α/r.
+    """
 
     down: Tensor
     up: Tensor
@@ -87,12 +99,16 @@ class LowRank:
 
     def delta(self, shape: Sequence[int]) -> Tensor:
         """scale · up · down in float32, in the weight's own shape."""
-        return self.scale * (self.up.float().flatten(1) @ self.down.float().flatten(1)).reshape(*shape)
+        return self.scale * (self.up.float().flatten(1) @ self.down.float().flatten(1)).reshape(
+            *shape
+        )
 
     def fits(self, shape: Sequence[int]) -> bool:
         inner = math.prod(shape[1:])
         return (
-            self.up.shape[0] == shape[0] and self.down[0].numel() == inner and self.up[0].numel() == self.down.shape[0]
+            self.up.shape[0] == shape[0]
+            and self.down[0].numel() == inner
+            and self.up[0].numel() == self.down.shape[0]
         )
 
 
@@ -115,8 +131,8 @@ def parse_lora(text: str | os.PathLike) -> tuple[str, float]:
     if two_ways:
         other, _, number = text.rpartition(":")
         warnings.warn(
-            f"{text!r} is taken as the name of a file, not as {other!r} with a weight; for that write "
-            f"'{other}:{float(number):+}'.",
+            f"{text!r} is taken as the name of a file, not as {other!r} with a weight; for that "
+            f"write '{other}:{float(number):+}'.",
             stacklevel=2,
         )
     if weight is not None or exists(text):
@@ -130,8 +146,8 @@ def parse_lora(text: str | os.PathLike) -> tuple[str, float]:
 def read_lora(path: str | os.PathLike) -> Lora:
     """Read a LoRA file, or a folder of diffusers or peft that holds one.
 
-    Raises UserError for a missing or foreign file, a matrix without its partner, and for kinds of change that are not
-    low-rank sums (LoHa, LoKr, DoRA).
+    Raises UserError for a missing or foreign file, a matrix without its partner, and for kinds of
+    change that are not low-rank sums (LoHa, LoKr, DoRA).
     """
     path = at_home(path)
     config: dict = {}
@@ -152,16 +168,22 @@ def read_lora(path: str | os.PathLike) -> Lora:
     for key, value in _without_words(state, path).items():
         module, kind = _split(key, path)
         if kind in modules.setdefault(module, {}):
-            raise UserError(f"{path} changes {module[:100]} twice: it holds several adapters; save one a file.")
+            raise UserError(
+                f"{path} changes {module[:100]} twice: it holds several adapters; save one a file."
+            )
         modules[module][kind] = value
     config = config or read_text_table(
-        read_metadata(path).get("lora_adapter_metadata", "{}"), f"{path}: what its header says of the adapter"
+        read_metadata(path).get("lora_adapter_metadata", "{}"),
+        f"{path}: what its header says of the adapter",
     )
     parts: dict[str, dict[str, LowRank]] = {}
     for module, found_in in modules.items():
         if not {"down", "up"} <= found_in.keys():
             have = next(iter(found_in))
-            raise UserError(f"{path}: {module} has {have} alone; a LoRA needs both matrices, so the file is damaged.")
+            raise UserError(
+                f"{path}: {module} has {have} alone; a LoRA needs both matrices, so the file is "
+                "damaged."
+            )
         _check_matrices(found_in["down"], found_in["up"], module, path)
         prefix = next(p for p in _PREFIXES if module.startswith(p))
         name, part = module.removeprefix(prefix), _PREFIXES[prefix]
@@ -200,35 +222,53 @@ def _split(key: str, where: Path) -> tuple[str, str]:
     if key.endswith(".alpha"):
         return key.removesuffix(".alpha"), "alpha"
     raise UserError(
-        f"{where} has {key[:200]}, which is no part of a LoRA; LoHa, LoKr, DoRA and lora_mid are not supported."
+        f"{where} has {key[:200]}, which is no part of a LoRA; LoHa, LoKr, DoRA and lora_mid are "
+        "not supported."
     )
 
 
 def _check_matrices(down: Tensor, up: Tensor, module: str, where: Path) -> None:
-    """Raise UserError unless `down` (r, in, …) and `up` (out, r, …) are float matrices of one rank, at least 1."""
+    """Raise UserError unless `down` (r, in, …) and `up` (out, r, …) are float matrices of one rank,
+    at least 1.
+    """
     shapes = f"{list(up.shape)} × {list(down.shape)}"
     if down.ndim < 2 or up.ndim < 2 or not (down.is_floating_point() and up.is_floating_point()):
-        raise UserError(f"{where}: {module[:100]} holds {shapes}, which are no two matrices of floats; it is damaged.")
+        raise UserError(
+            f"{where}: {module[:100]} holds {shapes}, which are no two matrices of floats; it is "
+            "damaged."
+        )
     if not down.shape[0] or not down.numel() or not up.numel():
-        raise UserError(f"{where}: {module[:100]} has rank 0 ({shapes}), so it changes nothing; it is damaged.")
+        raise UserError(
+            f"{where}: {module[:100]} has rank 0 ({shapes}), so it changes nothing; it is damaged."
+        )
     if up[0].numel() != down.shape[0]:
         raise UserError(
-            f"{where}: the matrices of {module[:100]}, {shapes}, have different ranks; the file is damaged."
+            f"{where}: the matrices of {module[:100]}, {shapes}, have different ranks; the file is "
+            "damaged."
         )
 
 
-def _checked_scale(matrices: Mapping[str, Tensor], module: str, part: str, config: Mapping, where: Path) -> float:
+def _checked_scale(
+    matrices: Mapping[str, Tensor], module: str, part: str, config: Mapping, where: Path
+) -> float:
     try:
         scale = _scale(matrices, module, part, config)
     except (TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
-        raise UserError(f"{where}: the alpha of {module[:100]} is no number ({error}); the file is damaged.") from error
+        raise UserError(
+            f"{where}: the alpha of {module[:100]} is no number ({error}); the file is damaged."
+        ) from error
     if not math.isfinite(scale):
-        raise UserError(f"{where}: the alpha of {module[:100]} is {scale}, no finite number; the file is damaged.")
+        raise UserError(
+            f"{where}: the alpha of {module[:100]} is {scale}, no finite number; the file is "
+            "damaged."
+        )
     return scale
 
 
 def _scale(matrices: Mapping[str, Tensor], module: str, part: str, config: Mapping) -> float:
-    """α/r. α stands beside the matrices (kohya), in a header or adapter_config.json (peft), or is r (diffusers)."""
+    """α/r. α stands beside the matrices (kohya), in a header or adapter_config.json (peft), or is r
+    (diffusers).
+    """
     rank = matrices["down"].shape[0]
     if "alpha" in matrices:
         return float(matrices["alpha"]) / rank
@@ -237,20 +277,30 @@ def _scale(matrices: Mapping[str, Tensor], module: str, part: str, config: Mappi
         return config.get(f"{part}.{name}", config.get(name, default))
 
     patterns = said("alpha_pattern", None) or {}
-    alpha = next((a for p, a in patterns.items() if module == p or module.endswith(f".{p}")), said("lora_alpha", rank))  # type: ignore[attr-defined]
+    alpha = next(
+        (a for p, a in patterns.items() if module == p or module.endswith(f".{p}")),
+        said("lora_alpha", rank),
+    )  # type: ignore[attr-defined]
     return float(alpha) / (rank**0.5 if said("use_rslora", False) else rank)  # type: ignore[arg-type]
 
 
-def merge(state: Mapping[str, Tensor], lora: Lora, part: str, weight: float = 1.0) -> dict[str, Tensor]:
-    """A part's state dict (diffusers' and transformers' names) with the change added; what changes is float32.
+def merge(
+    state: Mapping[str, Tensor], lora: Lora, part: str, weight: float = 1.0
+) -> dict[str, Tensor]:
+    """A part's state dict (diffusers' and transformers' names) with the change added; what changes
+    is float32.
 
-    part: one of `PARTS`. Raises UserError, naming the first, for a module that the part lacks or of another size.
+    part: one of `PARTS`. Raises UserError, naming the first, for a module that the part lacks or of
+    another size.
     """
     merged, names = dict(state), _names(state, part)
     for module, change in lora.parts.get(part, {}).items():
         key = names.get(module.replace(".", "_"))
         if key is None:
-            raise UserError(f"{lora.where} changes {module}, which this {part} lacks; it belongs to another base.")
+            raise UserError(
+                f"{lora.where} changes {module}, which this {part} lacks; it belongs to another "
+                "base."
+            )
         old = merged[key]
         if not change.fits(old.shape):
             found = f"{list(change.up.shape)} × {list(change.down.shape)}"
@@ -267,7 +317,10 @@ def _sum(old: Tensor, weight: float, change: LowRank, name: str) -> Tensor:
     changed = old.float() + weight * change.delta(old.shape)
 
     if changed.numel() and not _finite(changed) and _finite(old):  # else the base is damaged
-        raise UserError(f"{name} overflows with the weight {weight:g}; give a smaller one, or the file is damaged.")
+        raise UserError(
+            f"{name} overflows with the weight {weight:g}; give a smaller one, or the file is "
+            "damaged."
+        )
     return changed
 
 
@@ -279,7 +332,8 @@ def _names(state: Mapping[str, Tensor], part: str) -> dict[str, str]:
     """A module's name with underscores for dots, as kohya writes it → the key of its weight."""
     modules = [key.removesuffix(".weight") for key in state if key.endswith(".weight")]
     names = {module.replace(".", "_"): f"{module}.weight" for module in modules}
-    if part != "unet":  # transformers before 5 wrote `text_model.` before every name, and files do still
+    # transformers before 5 wrote `text_model.` before every name, and files do still
+    if part != "unet":
         bare = {name.removeprefix("text_model_"): key for name, key in names.items()}
         return bare | {f"text_model_{name}": key for name, key in bare.items()}
     original = unet_names(Topology.of_diffusers(state))

@@ -16,7 +16,16 @@ from zeroconv.errors import UserError
 
 # names under which trainers keep the weights of a network, in the order in which they are looked
 # for
-WRAPPERS = ("state_dict", "model_state_dict", "module", "model", "controlnet", "control_model", "net", "params")
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "module",
+    "model",
+    "controlnet",
+    "control_model",
+    "net",
+    "params",
+)
 _EMBEDDING = "string_to_param"
 # how torch's reader says that a pickle wants something made that is no tensor
 _CODE = ("GLOBAL", "Can only create", "Can only build", "Trying to call reduce")
@@ -42,20 +51,26 @@ def _load(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's words about its own types
-            with open(path, "rb") as file:  # by its name, torch takes it for the format of its suffix
+            # by its name, torch takes it for the format of its suffix
+            with open(path, "rb") as file:
                 return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if not is_new_pickle(path) and not any(words in str(error) for words in _CODE):
-            raise UserError(f"{path} is damaged or no checkpoint; download or write it again.") from error
+            raise UserError(
+                f"{path} is damaged or no checkpoint; download or write it again."
+            ) from error
         raise UserError(
             f"{path} holds more than tensors, and unpickling it could run code, so it is refused; "
             "ask for a .safetensors file, or convert it where you trust it."
         ) from error
     except MemoryError as error:
-        raise UserError(f"{path} asks for more memory than there is; is it the right file?") from error
+        raise UserError(
+            f"{path} asks for more memory than there is; is it the right file?"
+        ) from error
     except Exception as error:  # a broken zip, an unknown storage: torch raises half a dozen kinds
         raise UserError(
-            f"{path} is damaged or no checkpoint ({_first_line(error)}); download or write it again."
+            f"{path} is damaged or no checkpoint ({_first_line(error)}); download or write it "
+            "again."
         ) from error
 
 
@@ -77,7 +92,9 @@ def unwrapped(found: Any, where: Path) -> dict[str, Tensor]:
     for _ in range(6):
         if not isinstance(found, Mapping):
             kind = "nothing (null)" if found is None else f"a {type(found).__name__}"
-            raise UserError(f"{where} holds no tensors under names but {kind}; is it the right file?")
+            raise UserError(
+                f"{where} holds no tensors under names but {kind}; is it the right file?"
+            )
         if _EMBEDDING in found:
             return {_EMBEDDING: torch.zeros(1)}  # a textual inversion: its name tells its kind
         inner = next((name for name in WRAPPERS if _wraps(found, name)), None)
@@ -85,7 +102,9 @@ def unwrapped(found: Any, where: Path) -> dict[str, Tensor]:
             return _tensors(found, where)
         _note_averages(found, inner, where)
         found = found[inner]
-    raise UserError(f"{where} keeps its tensors in more than six dicts in each other; is it the right file?")
+    raise UserError(
+        f"{where} keeps its tensors in more than six dicts in each other; is it the right file?"
+    )
 
 
 def _wraps(found: Mapping, name: str) -> bool:
@@ -100,12 +119,14 @@ def _wraps(found: Mapping, name: str) -> bool:
 
 
 def _note_averages(found: Mapping, taken: str, where: Path) -> None:
-    averages = [name for name in found if isinstance(name, str) and name != taken and "ema" in name.lower()]
+    averages = [
+        name for name in found if isinstance(name, str) and name != taken and "ema" in name.lower()
+    ]
     averages = [name for name in averages if isinstance(found[name], Mapping)]
     if averages:
         warnings.warn(
-            f"{where} holds weights under {taken!r}, which are read, and averaged ones under {averages[0]!r}, which "
-            "are not; to use those, save them alone.",
+            f"{where} holds weights under {taken!r}, which are read, and averaged ones under "
+            f"{averages[0]!r}, which are not; to use those, save them alone.",
             stacklevel=2,
         )
 
@@ -117,8 +138,8 @@ def _tensors(found: Mapping, where: Path) -> dict[str, Tensor]:
             continue  # the epoch, the step, a version
         if not isinstance(name, str):
             raise UserError(
-                f"{where} names a tensor {str(name)[:60]!r}, which is no text: it is an optimizer's state or another "
-                "file without names of layers, not weights."
+                f"{where} names a tensor {str(name)[:60]!r}, which is no text: it is an "
+                "optimizer's state or another file without names of layers, not weights."
             )
         state[name] = value.detach()
     return state
@@ -128,9 +149,13 @@ def check_sizes(state: Mapping[str, Tensor], where: Path) -> None:
     """Raise UserError where tensors are much larger than what the file stores for them, as one
     number repeated is.
     """
-    stored = sum(value.numel() * value.element_size() for value in state.values() if value.layout == torch.strided)
+    stored = sum(
+        value.numel() * value.element_size()
+        for value in state.values()
+        if value.layout == torch.strided
+    )
     if stored > SHARED * where.stat().st_size + SPARE:
         raise UserError(
-            f"the tensors of {where} have {stored:,} bytes, but the file {where.stat().st_size:,}: most of them are "
-            "repeated, so it is no checkpoint."
+            f"the tensors of {where} have {stored:,} bytes, but the file {where.stat().st_size:,}: "
+            "most of them are repeated, so it is no checkpoint."
         )

@@ -51,9 +51,13 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
     elif form == "safetensors" or path.suffix == ".safetensors":
         state = _read_safetensors(path)
     else:
-        raise UserError(f"{path} is damaged or no checkpoint: it begins like none; download or write it again.")
+        raise UserError(
+            f"{path} is damaged or no checkpoint: it begins like none; download or write it again."
+        )
     if not state:
-        raise UserError(f"{path} holds no tensors, so there are no weights to load; is it the right file?")
+        raise UserError(
+            f"{path} holds no tensors, so there are no weights to load; is it the right file?"
+        )
     for name, value in state.items():
         check_kind(name, value, path)
     return state
@@ -72,9 +76,11 @@ def _check_there(path: Path) -> None:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except Exception as error:  # the library's own errors, and those of torch for a dtype or shape that it lacks
+    # the library's own errors, and those of torch for a dtype or shape that it lacks
+    except Exception as error:
         raise UserError(
-            f"{path} is damaged or no safetensors file ({_first_line(error)}); download or write it again."
+            f"{path} is damaged or no safetensors file ({_first_line(error)}); download or write "
+            "it again."
         ) from error
 
 
@@ -88,7 +94,8 @@ def read_names(path: Path) -> list[str]:
             return list(file.keys())
     except Exception as error:
         raise UserError(
-            f"{path} is damaged or no safetensors file ({_first_line(error)}); download or write it again."
+            f"{path} is damaged or no safetensors file ({_first_line(error)}); download or write "
+            "it again."
         ) from error
 
 
@@ -102,7 +109,8 @@ def read_metadata(path: str | os.PathLike) -> dict[str, str]:
             return file.metadata() or {}
     except Exception as error:
         raise UserError(
-            f"{path} is damaged or no safetensors file ({_first_line(error)}); download or write it again."
+            f"{path} is damaged or no safetensors file ({_first_line(error)}); download or write "
+            "it again."
         ) from error
 
 
@@ -111,7 +119,9 @@ def read_text_table(text: str, where: object) -> dict[str, Any]:
     try:
         found = parse_json(text)
     except ValueError as error:
-        raise UserError(f"{where} holds no JSON ({_first_line(error)}); write the file again.") from error
+        raise UserError(
+            f"{where} holds no JSON ({_first_line(error)}); write the file again."
+        ) from error
     if not isinstance(found, dict):
         raise UserError(f"{where} holds no JSON object; write the file again.")
     return found
@@ -123,7 +133,9 @@ def read_config(folder: Path, name: str = "config.json") -> dict:
     if not path.exists():
         raise UserError(f"{folder} has no {name}, so it is no model folder; check the path.")
     if not path.is_file() or path.stat().st_size > LONGEST_JSON:
-        raise UserError(f"{path} is no config: it is no file, or larger than {LONGEST_JSON:,} bytes.")
+        raise UserError(
+            f"{path} is no config: it is no file, or larger than {LONGEST_JSON:,} bytes."
+        )
     try:
         config = read_json(path, LONGEST_JSON)
     except (OSError, ValueError) as error:
@@ -150,7 +162,10 @@ def read_weights(
                 shards = suffix.endswith(".json")
                 return _read_shards(folder, path.name) if shards else read_state_dict(path)
 
-    raise UserError(f"{folder} holds no weights (such as diffusion_pytorch_model.safetensors); download it again.")
+    raise UserError(
+        f"{folder} holds no weights (such as diffusion_pytorch_model.safetensors); download it "
+        "again."
+    )
 
 
 def _read_shards(folder: Path, index: str) -> dict[str, Tensor]:
@@ -159,24 +174,40 @@ def _read_shards(folder: Path, index: str) -> dict[str, Tensor]:
     """
     table = read_config(folder, index).get("weight_map")
     where = folder / index
-    if not isinstance(table, dict) or not table or not all(isinstance(shard, str) for shard in table.values()):
+    if (
+        not isinstance(table, dict)
+        or not table
+        or not all(isinstance(shard, str) for shard in table.values())
+    ):
         raise UserError(f"{where} has no weight_map from tensors to files; download it again.")
     state: dict[str, Tensor] = {}
     for shard in sorted(set(table.values())):
         if not is_plain_name(shard):
-            raise UserError(f"{where} names the shard {shard[:80]!r}, which is not beside it, so it is refused.")
+            raise UserError(
+                f"{where} names the shard {shard[:80]!r}, which is not beside it, so it is refused."
+            )
         if not (folder / shard).is_file():
-            raise UserError(f"{folder} lacks the shard {shard}, which {index} names; download it again.")
+            raise UserError(
+                f"{folder} lacks the shard {shard}, which {index} names; download it again."
+            )
         state |= read_state_dict(folder / shard)
     if lost := sorted(set(table) - set(state)):
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-        raise UserError(f"the shards of {folder} lack {lost[0][:100]}{more}, which {index} names; download them again.")
+        raise UserError(
+            f"the shards of {folder} lack {lost[0][:100]}{more}, which {index} names; download "
+            "them again."
+        )
     return state
 
 
 def is_plain_name(name: str) -> bool:
     """Whether a name from a file is that of something beside it: no folder, no way up, no drive."""
-    return bool(name) and name not in (".", "..") and not set(name) & set("/\\:\0") and Path(name).name == name
+    return (
+        bool(name)
+        and name not in (".", "..")
+        and not set(name) & set("/\\:\0")
+        and Path(name).name == name
+    )
 
 
 def _first_line(error: Exception) -> str:

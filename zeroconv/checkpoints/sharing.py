@@ -1,7 +1,8 @@
-"""Controls that have most of their weights in common: one folder holds these once, the others only what is theirs.
+"""Controls that have most of their weights in common: one folder holds these once, the others only
+what is theirs.
 
-A folder whose config.json says `"zeroconv": {"shared": "NAME"}` lies beside the folder NAME, a whole control; tensors
-that it lacks are NAME's. Read through here, it is a control like any other.
+A folder whose config.json says `"zeroconv": {"shared": "NAME"}` lies beside the folder NAME, a
+whole control; tensors that it lacks are NAME's. Read through here, it is a control like any other.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ NAMES = ("diffusion_pytorch_model",)
 
 
 def read_shared(folder: Path, config: dict) -> tuple[dict, dict[str, Tensor]]:
-    """Config and weights of a control's folder, made whole: the config no longer names what is shared.
+    """Config and weights of a control's folder, made whole: the config no longer names what is
+    shared.
 
     Raises UserError where the folder that it shares with is missing.
     """
@@ -26,24 +28,31 @@ def read_shared(folder: Path, config: dict) -> tuple[dict, dict[str, Tensor]]:
     if not isinstance(ours, dict) or not (name := ours.get("shared")):
         return config, state
     if not isinstance(name, str) or not is_plain_name(name):
-        raise UserError(f"{folder} shares weights with {str(name)[:80]!r}, which is no name of a folder beside it.")
+        raise UserError(
+            f"{folder} shares weights with {str(name)[:80]!r}, which is no name of a folder beside "
+            "it."
+        )
     other = folder.parent / name
     if not other.is_dir():
         raise UserError(
-            f"{folder} holds only its own part: put the folder {name}, which it shares the rest with, beside it."
+            f"{folder} holds only its own part: put the folder {name}, which it shares the rest "
+            "with, beside it."
         )
     config = {**config, "zeroconv": {key: value for key, value in ours.items() if key != "shared"}}
     return config, {**read_weights(other, NAMES), **state}
 
 
 def own_part(state: dict[str, Tensor], shared: Path) -> dict[str, Tensor]:
-    """The tensors of a control that differ from those of the control in folder `shared`, bit for bit.
+    """The tensors of a control that differ from those of the control in folder `shared`, bit for
+    bit.
 
     Raises UserError where the two are not of one shape.
     """
     theirs = read_weights(shared, NAMES)
     if theirs.keys() != state.keys() or any(theirs[key].shape != state[key].shape for key in state):
-        raise UserError(f"the control has other tensors than {shared}, so the two cannot share any.")
+        raise UserError(
+            f"the control has other tensors than {shared}, so the two cannot share any."
+        )
     return {
         key: value
         for key, value in state.items()

@@ -13,19 +13,44 @@ Format = Literal["safetensors", "zip", "pickle", "unknown"]
 
 HEAD = 1024  # bytes that are looked at
 LONGEST_HEADER = 100_000_000  # bytes of JSON: the limit of the safetensors library
-LONGEST_PICKLE = 64 * 2**20  # bytes of names and shapes in a torch archive; the tensors lie beside it
+# bytes of names and shapes in a torch archive; the tensors lie beside it
+LONGEST_PICKLE = 64 * 2**20
 
 AGAIN = "download the weights themselves"
 UNPACK = "unpack it and give the weights file in it"
 
 # first bytes → what such a file is, and what to do
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
-    (b"version https://git-lfs", "a Git LFS pointer, which only names the weights", "run `git lfs pull`, or " + AGAIN),
-    (b"/annex/objects/", "a git-annex pointer, which only names the weights", "run `git annex get`, or " + AGAIN),
-    (b"GGUF", "a GGUF file (quantised weights)", "zeroconv does not read GGUF; give the .safetensors file"),
-    (b"ggml", "a GGML file (quantised weights)", "zeroconv does not read GGML; give the .safetensors file"),
-    (b"lmgg", "a GGML file (quantised weights)", "zeroconv does not read GGML; give the .safetensors file"),
-    (b"tjgg", "a GGML file (quantised weights)", "zeroconv does not read GGML; give the .safetensors file"),
+    (
+        b"version https://git-lfs",
+        "a Git LFS pointer, which only names the weights",
+        "run `git lfs pull`, or " + AGAIN,
+    ),
+    (
+        b"/annex/objects/",
+        "a git-annex pointer, which only names the weights",
+        "run `git annex get`, or " + AGAIN,
+    ),
+    (
+        b"GGUF",
+        "a GGUF file (quantised weights)",
+        "zeroconv does not read GGUF; give the .safetensors file",
+    ),
+    (
+        b"ggml",
+        "a GGML file (quantised weights)",
+        "zeroconv does not read GGML; give the .safetensors file",
+    ),
+    (
+        b"lmgg",
+        "a GGML file (quantised weights)",
+        "zeroconv does not read GGML; give the .safetensors file",
+    ),
+    (
+        b"tjgg",
+        "a GGML file (quantised weights)",
+        "zeroconv does not read GGML; give the .safetensors file",
+    ),
     (b"\x89PNG", "a PNG picture", AGAIN),
     (b"\xff\xd8\xff", "a JPEG picture", AGAIN),
     (b"GIF8", "a GIF picture", AGAIN),
@@ -89,7 +114,10 @@ def _text(head: bytes) -> tuple[str, str] | None:
         return "an HTML page", "the address gave a page instead of the file: " + AGAIN
     if words.startswith(b"<?xml"):
         return "an XML page, such as a server's error", AGAIN
-    if b"\0" in head or sum(byte < 9 or 13 < byte < 32 or byte > 126 for byte in head) > len(head) // 20:
+    if (
+        b"\0" in head
+        or sum(byte < 9 or 13 < byte < 32 or byte > 126 for byte in head) > len(head) // 20
+    ):
         return None
     if words.startswith((b"{", b"[")):
         return "a JSON text", AGAIN
@@ -109,22 +137,31 @@ def check_torch_zip(path: Path) -> None:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise UserError(f"{path} is damaged or cut short ({error}); download it again.") from error
     names = [entry.filename for entry in entries]
-    pickled = next((entry for entry in entries if entry.filename.count("/") == 1 and _is_table(entry.filename)), None)
+    pickled = next(
+        (
+            entry
+            for entry in entries
+            if entry.filename.count("/") == 1 and _is_table(entry.filename)
+        ),
+        None,
+    )
     if pickled is None:
         first = f", the first {names[0][:80]!r}" if names else ""
-        raise UserError(f"{path} is a zip archive of {len(names)} other files{first}, not weights; {UNPACK}.")
+        raise UserError(
+            f"{path} is a zip archive of {len(names)} other files{first}, not weights; {UNPACK}."
+        )
     root = pickled.filename.split("/")[0]
     if f"{root}/constants.pkl" in names or any(name.startswith(f"{root}/code/") for name in names):
         raise UserError(
-            f"{path} is a TorchScript program, not weights, and such a file could do anything when run; "
-            "give its weights as .safetensors."
+            f"{path} is a TorchScript program, not weights, and such a file could do anything when "
+            "run; give its weights as .safetensors."
         )
     total = sum(entry.file_size for entry in entries)
     packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
     if packed or total > path.stat().st_size or pickled.file_size > LONGEST_PICKLE:
         raise UserError(
-            f"{path} unpacks to {total:,} bytes of {path.stat().st_size:,}, which no checkpoint of torch does, so it "
-            "is refused; ask for a .safetensors file."
+            f"{path} unpacks to {total:,} bytes of {path.stat().st_size:,}, which no checkpoint of "
+            "torch does, so it is refused; ask for a .safetensors file."
         )
 
 

@@ -26,7 +26,9 @@ def check_kind(name: str, value: Tensor, where: object) -> None:
     elif value.is_complex():
         kind = "is complex"
     if kind:
-        raise UserError(f"{where}: tensor {name[:100]} {kind}; save the weights as ordinary tensors.")
+        raise UserError(
+            f"{where}: tensor {name[:100]} {kind}; save the weights as ordinary tensors."
+        )
 
 
 def check_finite(state: Mapping[str, Tensor], where: object) -> None:
@@ -38,16 +40,20 @@ def check_finite(state: Mapping[str, Tensor], where: object) -> None:
     for name, value in state.items():
         if not value.is_floating_point() or not value.numel() or value.is_meta:
             continue
-        plain = value.float() if value.element_size() == 1 else value  # float8 has no least and largest
+        # float8 has no least and largest
+        plain = value.float() if value.element_size() == 1 else value
         if not all(bool(torch.isfinite(limit)) for limit in torch.aminmax(plain)):
             count = int((~torch.isfinite(plain)).sum())
             raise UserError(
-                f"{where}: tensor {name[:100]} holds {count:,} values that are no numbers (NaN or infinite), so "
-                "every picture would be black; the file is damaged or its training diverged."
+                f"{where}: tensor {name[:100]} holds {count:,} values that are no numbers (NaN or "
+                "infinite), so every picture would be black; the file is damaged or its training "
+                "diverged."
             )
 
 
-def check_strict(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], where: object) -> None:
+def check_strict(
+    expected: Mapping[str, Tensor], state: Mapping[str, Tensor], where: object
+) -> None:
     """Raise UserError unless `state` has exactly the tensors of `expected`, in the same shapes,
     of finite numbers.
     """
@@ -61,12 +67,15 @@ def check_strict(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], wh
         wanted = expected[key]
         if value.shape != wanted.shape:
             raise UserError(
-                f"{where}: tensor {key} has shape {list(value.shape)}, expected {list(wanted.shape)}; "
-                "it belongs to a model of another size."
+                f"{where}: tensor {key} has shape {list(value.shape)}, expected "
+                f"{list(wanted.shape)}; it belongs to a model of another size."
             )
         if wanted.is_floating_point() and not value.is_floating_point():
             kind = str(value.dtype).removeprefix("torch.")
-            raise UserError(f"{where}: tensor {key} holds {kind} numbers, not floats; it is quantised or damaged.")
+            raise UserError(
+                f"{where}: tensor {key} holds {kind} numbers, not floats; it is quantised or "
+                "damaged."
+            )
     check_finite(state, where)
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 from zeroconv.errors import UserError
 
-_WORDS = re.compile(r"\b(int|float|bool|str|tuple|list|dict|None|NoneType|Optional|Any)\b", re.IGNORECASE)
+_WORDS = re.compile(
+    r"\b(int|float|bool|str|tuple|list|dict|None|NoneType|Optional|Any)\b", re.IGNORECASE
+)
 _ENTRIES = re.compile(r"\b(tuple|list)\[[^\[\]]*\]", re.IGNORECASE)
 _KINDS = {
     "bool": "true or false",
@@ -37,8 +39,8 @@ def check_types(config: Mapping[str, Any], kind: type, where: object) -> None:
         if allowed and not _fits(config[name], allowed, entries):
             wanted = " or ".join(_KINDS[word] for word in _KINDS if word in allowed)
             raise UserError(
-                f"{where}: {name} is {str(config[name])[:80]!r} in its config, but it must be {wanted}; "
-                "the config is damaged or of another kind of model."
+                f"{where}: {name} is {str(config[name])[:80]!r} in its config, but it must be "
+                f"{wanted}; the config is damaged or of another kind of model."
             )
 
 

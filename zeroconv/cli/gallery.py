@@ -1,7 +1,9 @@
-"""The demo gallery: hint | without control | with control, on pictures that no network was trained on.
+"""The demo gallery: hint | without control | with control, on pictures that no network was trained
+on.
 
-`demo` makes the rows from the embedded world and models; `draw` fills them with pictures; `write` makes the page and
-the contact sheet. Models and pictures come in as arguments, so that a test can run it all with tiny ones.
+`demo` makes the rows from the embedded world and models; `draw` fills them with pictures; `write`
+makes the page and the contact sheet. Models and pictures come in as arguments, so that a test can
+run it all with tiny ones.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class Row:
-    """One line of the gallery: a hint, the picture it came from, a prompt, and what was made of them."""
+    """One line of the gallery: a hint, the picture it came from, a prompt, and what was made of
+    them.
+    """
 
     section: str
     condition: str
@@ -89,7 +93,16 @@ def demo(
     loaded = {name: load_control(f"{before}{name}", base, backbone) for name in names}
     controls = {name: net.to(backbone.device) for name, net in loaded.items()}
     say(f"models loaded in {time.perf_counter() - began:.1f} s")
-    draw(rows, backbone, controls, steps=steps, cfg=cfg, guidance=guidance, seeds=range(seeds), say=say)
+    draw(
+        rows,
+        backbone,
+        controls,
+        steps=steps,
+        cfg=cfg,
+        guidance=guidance,
+        seeds=range(seeds),
+        say=say,
+    )
     seconds = time.perf_counter() - began
     how = f"{steps} steps each, guidance {guidance} at {cfg:g}"
     facts = f"{len(rows) * (1 + seeds)} pictures, {how}, {seconds:.0f} s in all"
@@ -107,7 +120,9 @@ def scene_rows(size: int) -> list[Row]:
         spec = f"playroom:test:1?start={7 * number}{only}"
         example = open_dataset(spec, condition=condition, size=size)[0]
         assert example.hint is not None
-        rows.append(Row(f"{condition}-scenes", condition, example.caption, example.hint, example.image))
+        rows.append(
+            Row(f"{condition}-scenes", condition, example.caption, example.hint, example.image)
+        )
     return rows
 
 
@@ -118,12 +133,17 @@ def sticker_rows(size: int, count: int = 4) -> list[Row]:
 
     held_out = stickers.load_stickers(stickers.sample_folder(), "test")
     if not held_out:
-        raise UserError(f"no sticker in {stickers.sample_folder()} belongs to the test split; build the sample again")
+        raise UserError(
+            f"no sticker in {stickers.sample_folder()} belongs to the test split; build the sample "
+            "again"
+        )
     concepts = list({record.concept: record for record in held_out}.values())
     rows = []
     for record in concepts[:: max(1, len(concepts) // count)][:count]:
         picture = square(record.image(), size)
-        rows.append(Row("canny-stickers", "canny", record.text, annotate("canny", picture), picture))
+        rows.append(
+            Row("canny-stickers", "canny", record.text, annotate("canny", picture), picture)
+        )
     return rows
 
 
@@ -134,9 +154,12 @@ def photo_rows(size: int) -> list[Row]:
     try:
         from skimage.data import coffee
     except ImportError as error:
-        raise UserError("the gallery's photograph comes with scikit-image: pip install 'zeroconv[demo]'") from error
+        raise UserError(
+            "the gallery's photograph comes with scikit-image: pip install 'zeroconv[demo]'"
+        ) from error
     photo = square(Image.fromarray(coffee()), size)
-    # a photograph has finer edges than the playroom; higher thresholds keep the ones that make the thing
+    # a photograph has finer edges than the playroom; higher thresholds keep the ones that
+    # make the thing
     hint = annotate("canny", photo, low=150, high=300)
     return [Row("canny-photo", "canny", prompt, hint, photo) for prompt in PHOTO_PROMPTS]
 
@@ -158,15 +181,24 @@ def draw(
     say: Callable[[str], None],
     batch_size: int = 8,
 ) -> None:
-    """Fill every row: one picture without control, then one a seed with it; a whole section goes through together."""
+    """Fill every row: one picture without control, then one a seed with it; a whole section goes
+    through together.
+    """
     from zeroconv.generation import Control, generate
 
     seeds = list(seeds)
-    options: dict[str, Any] = {"steps": steps, "cfg": cfg, "guidance": guidance, "batch_size": batch_size}
+    options: dict[str, Any] = {
+        "steps": steps,
+        "cfg": cfg,
+        "guidance": guidance,
+        "batch_size": batch_size,
+    }
     for section in dict.fromkeys(row.section for row in rows):
         began = time.perf_counter()
         mine = [row for row in rows if row.section == section]
-        plain = generate(backbone, [row.prompt for row in mine], seed=[seeds[0]] * len(mine), **options)
+        plain = generate(
+            backbone, [row.prompt for row in mine], seed=[seeds[0]] * len(mine), **options
+        )
         pairs = [(row, seed) for row in mine for seed in seeds]
         control = Control(controls[mine[0].condition], [row.hint for row, _ in pairs])
         prompts = [row.prompt for row, _ in pairs]
@@ -175,7 +207,10 @@ def draw(
             row.without = image
         for (row, _), image in zip(pairs, guided, strict=True):
             row.images.append(image)
-        say(f"{SECTIONS[section]}: {len(plain) + len(guided)} pictures in {time.perf_counter() - began:.1f} s")
+        say(
+            f"{SECTIONS[section]}: {len(plain) + len(guided)} pictures in "
+            f"{time.perf_counter() - began:.1f} s"
+        )
 
 
 def write(rows: Sequence[Row], out: Path, facts: str) -> Path:
@@ -190,7 +225,12 @@ def write(rows: Sequence[Row], out: Path, facts: str) -> Path:
 
 def _cells(row: Row) -> list[tuple[str, Image.Image]]:
     assert row.without is not None
-    heads = ["picture", "hint", "without control", *(f"with control, seed {i}" for i in range(len(row.images)))]
+    heads = [
+        "picture",
+        "hint",
+        "without control",
+        *(f"with control, seed {i}" for i in range(len(row.images))),
+    ]
     return list(zip(heads, [row.original, row.hint, row.without, *row.images], strict=True))
 
 
@@ -218,20 +258,29 @@ p.facts { opacity: .75; }
 def _page(rows: Sequence[Row], names: Sequence[Sequence[tuple[str, str]]], facts: str) -> str:
     parts = []
     for section in dict.fromkeys(row.section for row in rows):
-        mine = [(row, cells) for row, cells in zip(rows, names, strict=True) if row.section == section]
+        mine = [
+            (row, cells) for row, cells in zip(rows, names, strict=True) if row.section == section
+        ]
         heads = "".join(f"<th>{html.escape(head)}</th>" for head, _ in mine[0][1])
         lines = [f"<h2>{html.escape(SECTIONS[section])}</h2>\n<table>\n<tr>{heads}</tr>"]
         for row, cells in mine:
             prompt = html.escape(row.prompt) or "(no prompt)"
-            images = "".join(f'<td><img src="{src}" alt="{html.escape(head)}"></td>' for head, src in cells)
-            lines.append(f'<tr>{images}</tr>\n<tr><td class="prompt" colspan="{len(cells)}">{prompt}</td></tr>')
+            images = "".join(
+                f'<td><img src="{src}" alt="{html.escape(head)}"></td>' for head, src in cells
+            )
+            lines.append(
+                f'<tr>{images}</tr>\n<tr><td class="prompt" '
+                f'colspan="{len(cells)}">{prompt}</td></tr>'
+            )
         parts.append("\n".join(lines) + "\n</table>")
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
         f"<title>zeroconv gallery</title>\n<style>{_STYLE}</style>\n<h1>zeroconv gallery</h1>\n"
-        "<p>Each hint was drawn from the picture at its left. The controlled pictures were made from the hint and "
-        "the prompt below them; the uncontrolled one from the prompt alone, with the same seed as the first.</p>\n"
+        "<p>Each hint was drawn from the picture at its left. The controlled pictures were made "
+        "from the hint and "
+        "the prompt below them; the uncontrolled one from the prompt alone, with the same seed as "
+        "the first.</p>\n"
         f'<p class="facts">{html.escape(facts)}</p>\n' + "\n".join(parts) + "\n</html>\n"
     )
 
@@ -256,6 +305,8 @@ def contact_sheet(rows: Sequence[Row], cell: int = 128, gap: int = 6) -> Image.I
             for i, (_, image) in enumerate(_cells(row)):
                 thumb = image.convert("RGB").resize((cell, cell), Image.Resampling.LANCZOS)
                 sheet.paste(thumb, (margin + i * (cell + gap), y))
-            pen.text((margin, y + cell + 4), row.prompt or "(no prompt)", fill="#444444", font=small)
+            pen.text(
+                (margin, y + cell + 4), row.prompt or "(no prompt)", fill="#444444", font=small
+            )
             y += cell + line + gap
     return sheet

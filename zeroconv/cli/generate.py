@@ -33,10 +33,14 @@ def check_request(prompts: Sequence[str], request: dict[str, Any]) -> None:
     texts("--negative", request["negative"])
     total = len(prompts) * request["count"]
     if total > MOST_PICTURES:
-        raise UserError(f"{total} pictures are asked for: give {MOST_PICTURES} at most, and call again for more")
+        raise UserError(
+            f"{total} pictures are asked for: give {MOST_PICTURES} at most, and call again for more"
+        )
 
 
-def picture_size(backbone: Any, pictures: Sequence[Loaded], request: dict[str, Any]) -> tuple[int, int]:
+def picture_size(
+    backbone: Any, pictures: Sequence[Loaded], request: dict[str, Any]
+) -> tuple[int, int]:
     """Width and height as `generate` chooses them: asked for, else the first picture's shape."""
     from zeroconv.generation.arguments import size_of
     from zeroconv.generation.pipeline import shape_like
@@ -58,7 +62,9 @@ def draw_hint(condition: str, picture: Source, size: tuple[int, int]) -> Image.I
 
     if brings_hole(picture, condition):
         return ImageOps.fit(open_hint(picture, condition), size, method=Image.Resampling.NEAREST)
-    return annotate(condition, ImageOps.fit(open_picture(picture), size, method=Image.Resampling.LANCZOS))
+    return annotate(
+        condition, ImageOps.fit(open_picture(picture), size, method=Image.Resampling.LANCZOS)
+    )
 
 
 def run(
@@ -133,13 +139,16 @@ def run(
         done, asked = len(report["pictures"]), len(paths)
         if done:
             last = paths[done - 1]
-            warnings.warn(f"{done} of {asked} pictures are done and saved, the last is {last}", stacklevel=1)
+            warnings.warn(
+                f"{done} of {asked} pictures are done and saved, the last is {last}", stacklevel=1
+            )
         raise
     report["finished"] = True
 
 
 def batch_size(size: tuple[int, int], device: str) -> int:
-    """Pictures that are made at once: as many as take less time together, since all wait for the last.
+    """Pictures that are made at once: as many as take less time together, since all wait for the
+    last.
 
     On two cores eight pictures of Stable Diffusion's size take as long together as one by one.
     """

@@ -24,7 +24,9 @@ def describe(name: str) -> dict[str, Any]:
         return entry
     path = locate(name, "model")
     kind = _kind(path)
-    report = _backbone(name) if kind == "base" else _rival(path) if kind == "rival" else _control(path)
+    report = (
+        _backbone(name) if kind == "base" else _rival(path) if kind == "rival" else _control(path)
+    )
     return {"name": name, "kind": kind, "path": str(path), **report, **_card(path)}
 
 
@@ -52,7 +54,9 @@ def _condition(name: str) -> dict[str, Any] | None:
         "without_weights": entry.draw is not None,
         "licence": entry.licence,
         "networks": {
-            a.name: f"{a.source}; licence: {a.licence}" for a in LEARNED.values() if a.condition == entry.name
+            a.name: f"{a.source}; licence: {a.licence}"
+            for a in LEARNED.values()
+            if a.condition == entry.name
         },
     }
 
@@ -68,8 +72,8 @@ def _kind(path: Path) -> str:
         return kind.name
     if kind is UNKNOWN and path.is_dir():
         raise UserError(
-            f"the folder {path} is no model: it holds neither model_index.json (a base) nor config.json (a control) "
-            f"nor {BASE} (a LoRA and the name of its base)"
+            f"the folder {path} is no model: it holds neither model_index.json (a base) nor "
+            f"config.json (a control) nor {BASE} (a LoRA and the name of its base)"
         )
     raise UserError(f"{path} is {kind}; info knows bases, controls and rivals of Stable Diffusion.")
 
@@ -113,7 +117,11 @@ def _control(path: Path) -> dict[str, Any]:
         "difference_to_its_base": found.difference,
         "trained": own.get("trained"),
     }
-    return {**report, "connections": _connections(_load(path, found).connections), "notes": _notes(found)}
+    return {
+        **report,
+        "connections": _connections(_load(path, found).connections),
+        "notes": _notes(found),
+    }
 
 
 def _load(path: Path, found: Any) -> Any:
@@ -134,9 +142,14 @@ def _notes(found: Any) -> str:
 
     notes = []
     if found.difference:
-        notes.append("holds the difference to its base, whose weights are added when both are loaded")
+        notes.append(
+            "holds the difference to its base, whose weights are added when both are loaded"
+        )
     if found.pooled_by_name:
-        notes.append(f"residuals are averaged because its name says shuffle; {POOLED} in a config.json says otherwise")
+        notes.append(
+            f"residuals are averaged because its name says shuffle; {POOLED} in a config.json says "
+            "otherwise"
+        )
     if (channels := found.config.get("conditioning_channels") or 3) != 3:
         notes.append(f"reads hints of {channels} channels: tensors from Python, as a picture has 3")
     return "; ".join(notes)
@@ -162,16 +175,23 @@ def _card(path: Path) -> dict[str, Any]:
     card = path / "README.md"
     if not card.is_file():
         return {"licence": None, "card": None}
-    return {"licence": _licence(card.read_text(encoding="utf-8", errors="replace")), "card": str(card)}
+    return {
+        "licence": _licence(card.read_text(encoding="utf-8", errors="replace")),
+        "card": str(card),
+    }
 
 
 def _licence(text: str) -> str | None:
     """What a card says of its licence: the rest of a `Licence:` line, or the first paragraph
     under such a heading.
     """
-    found = re.search(r"^[-* ]*licen[cs]es?\**:\**[ \t]*(\S.*)$", text, re.IGNORECASE | re.MULTILINE)
+    found = re.search(
+        r"^[-* ]*licen[cs]es?\**:\**[ \t]*(\S.*)$", text, re.IGNORECASE | re.MULTILINE
+    )
     if not found:
-        found = re.search(r"^#+ *licen[cs]es?[^\n]*\n+((?:[^\n]+\n?)+)", text, re.IGNORECASE | re.MULTILINE)
+        found = re.search(
+            r"^#+ *licen[cs]es?[^\n]*\n+((?:[^\n]+\n?)+)", text, re.IGNORECASE | re.MULTILINE
+        )
     return " ".join(found[1].split()) if found else None
 
 

@@ -8,23 +8,34 @@ from typer import Option
 
 Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout, for programs.")]
 Base = Annotated[
-    str, Option(help="The frozen model: playroom, -pencil, -night, a folder, a hub id, a .safetensors file.")
+    str,
+    Option(
+        help="The frozen model: playroom, -pencil, -night, a folder, a hub id, a .safetensors file."
+    ),
 ]
 Lora = Annotated[
     list[str] | None,
-    Option(help="A LoRA to merge into the base: FILE or FILE:0.8, of diffusers, peft or kohya. May be repeated."),
+    Option(
+        help="A LoRA to merge into the base: FILE or FILE:0.8, of diffusers, peft or kohya. May be repeated."
+    ),
 ]
-Device = Annotated[str, Option(help="cpu, cuda, cuda:1, mps; auto takes the best there is: cuda, mps, cpu.")]
+Device = Annotated[
+    str, Option(help="cpu, cuda, cuda:1, mps; auto takes the best there is: cuda, mps, cpu.")
+]
 Dtype = Annotated[
     str,
-    Option(help="float32, bfloat16, float16; auto: bfloat16 where the hardware multiplies it faster, else float32."),
+    Option(
+        help="float32, bfloat16, float16; auto: bfloat16 where the hardware multiplies it faster, else float32."
+    ),
 ]
 RecipeDevice = Annotated[str | None, Option(help="auto or cpu, in place of the recipe's device.")]
 RecipeDtype = Annotated[
     str | None,
     Option(help="float32, bfloat16, float16 or auto, in place of the recipe's training.precision."),
 ]
-Seed = Annotated[int, Option(min=0, max=2**53, help="Seed of the first picture; the next ones count up.")]
+Seed = Annotated[
+    int, Option(min=0, max=2**53, help="Seed of the first picture; the next ones count up.")
+]
 Steps = Annotated[int, Option(min=1, max=1000, help="Denoising steps.")]
 Cfg = Annotated[
     float | None,

@@ -1,4 +1,6 @@
-"""The commands of `zeroconv playroom`: render scenes, draw stickers and circles, train the base model."""
+"""The commands of `zeroconv playroom`: render scenes, draw stickers and circles, train the base
+model.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from zeroconv.files import atomic_write, filling, replace_own
 if TYPE_CHECKING:
     from zeroconv.playroom import Scene
 
-app = App(no_args_is_help=True, help="The embedded world: its pictures, its stickers, its base model.")
+app = App(
+    no_args_is_help=True, help="The embedded world: its pictures, its stickers, its base model."
+)
 
 LISTS = ["metadata.jsonl", "README.md"]  # of the stickers
 Workers = Annotated[int | None, Option(min=1, max=1024, help="Processes; one a core by default.")]
@@ -34,9 +38,13 @@ def render(
     out: Annotated[Path, Argument(help="The imagefolder to make.")],
     count: Annotated[int, Option(min=1, max=10_000_000, help="Scenes.")] = 16,
     split: Annotated[str, Option(help="train, val or test; their seeds never overlap.")] = "train",
-    first: Annotated[int, Option(min=0, max=2**31, help="Place of the first scene in its split.")] = 0,
+    first: Annotated[
+        int, Option(min=0, max=2**31, help="Place of the first scene in its split.")
+    ] = 0,
     size: Annotated[int, Option(min=64, max=1024, help="Pixels: 64, 128, 256, …")] = 128,
-    maps: Annotated[str, Option(help=f"Exact maps to write too, by commas, of {', '.join(MAPS)}; or none.")] = "depth",
+    maps: Annotated[
+        str, Option(help=f"Exact maps to write too, by commas, of {', '.join(MAPS)}; or none.")
+    ] = "depth",
     workers: Workers = None,
 ) -> None:
     """Render scenes into an imagefolder: pictures, captions in metadata.jsonl, and exact maps."""
@@ -46,7 +54,9 @@ def render(
     wanted = [] if maps == "none" else [name.strip() for name in maps.split(",")]
     unknown = [name for name in wanted if name not in MAPS]
     if unknown:
-        raise UserError(f"scenes have no map {unknown[0]!r}; choose from {', '.join(MAPS)}, or none")
+        raise UserError(
+            f"scenes have no map {unknown[0]!r}; choose from {', '.join(MAPS)}, or none"
+        )
     if split not in playroom.SPLITS:
         raise UserError(f"unknown split {split!r}; choose from {', '.join(playroom.SPLITS)}")
     try:
@@ -59,7 +69,9 @@ def render(
     held = filling(out, "rendered scenes", lists=["metadata.jsonl"])
     with held, progress("rendering") as callback:
         for start in range(0, count, 256):  # a few at a time: maps of many scenes fill the memory
-            scenes = playroom.render_many(seeds[start : start + 256], size, workers=workers, maps=True)
+            scenes = playroom.render_many(
+                seeds[start : start + 256], size, workers=workers, maps=True
+            )
             for index, scene in enumerate(scenes, start=first + start):
                 lines.append(_write_scene(scene, out, f"{index:05d}.png", wanted))
                 callback(len(lines), count)
@@ -73,7 +85,11 @@ def _write_scene(scene: Scene, out: Path, name: str, maps: list[str]) -> dict[st
     """Write picture and maps; returns the scene's line of metadata.jsonl."""
     from zeroconv.conditions.maps import PLAYROOM_COLOURS, depth_to_hint, normal_to_hint
 
-    line: dict[str, Any] = {"file_name": f"images/{name}", "text": scene.caption, "seed": scene.seed}
+    line: dict[str, Any] = {
+        "file_name": f"images/{name}",
+        "text": scene.caption,
+        "seed": scene.seed,
+    }
     _save(scene.image, out / line["file_name"])
     arrays = {
         "depth": lambda: depth_to_hint(scene.depth),
@@ -88,7 +104,8 @@ def _write_scene(scene: Scene, out: Path, name: str, maps: list[str]) -> dict[st
         else:
             line[kind] = f"{kind}/{name}"
             picture = Image.fromarray(arrays[kind]())
-            if kind == "segmentation":  # class ids, with the colours of segmentation hints as their palette
+            # class ids, with the colours of segmentation hints as their palette
+            if kind == "segmentation":
                 picture.putpalette([value for colour in PLAYROOM_COLOURS for value in colour])
             _save(picture, out / line[kind])
     return line
@@ -111,36 +128,57 @@ def _save(picture: Image.Image, path: Path) -> None:
 @app.command()
 def stickers(
     out: Annotated[Path, Argument(help="The imagefolder to make.")],
-    source: Annotated[list[str] | None, Option(help="An icon set; all of them by default. May be repeated.")] = None,
+    source: Annotated[
+        list[str] | None, Option(help="An icon set; all of them by default. May be repeated.")
+    ] = None,
     size: Annotated[int, Option(min=8, max=2048, help="Pixels a side.")] = 128,
-    packages: Annotated[Path | None, Option(help="Folder with the npm packages; npm fetches them otherwise.")] = None,
-    limit: Annotated[int | None, Option(min=1, max=1_000_000, help="Most pictures an icon set gives.")] = None,
+    packages: Annotated[
+        Path | None, Option(help="Folder with the npm packages; npm fetches them otherwise.")
+    ] = None,
+    limit: Annotated[
+        int | None, Option(min=1, max=1_000_000, help="Most pictures an icon set gives.")
+    ] = None,
     workers: Workers = None,
 ) -> None:
-    """Render openly licensed emoji art into an imagefolder with captions, masks, licences and a card."""
+    """Render openly licensed emoji art into an imagefolder with captions, masks, licences and a
+    card.
+    """
     from zeroconv.playroom.stickers import SOURCES, build_stickers
 
     _known("icon set", source, SOURCES)
     with filling(out, "stickers", [".stickers.json"], LISTS), progress("drawing") as callback:
-        done = build_stickers(out, source or tuple(SOURCES), size, packages, workers, limit, callback)
+        done = build_stickers(
+            out, source or tuple(SOURCES), size, packages, workers, limit, callback
+        )
     splits = ", ".join(f"{count} {split}" for split, count in done.by_split.items())
-    typer.echo(f"{done.pictures} stickers ({splits}), {done.rendered} drawn in {done.seconds:.0f} s: {out}")
+    typer.echo(
+        f"{done.pictures} stickers ({splits}), {done.rendered} drawn in {done.seconds:.0f} s: {out}"
+    )
     if done.failed:
-        say(f"note: {one_line(f'{len(done.failed)} could not be drawn, {done.failed[0]} the first')}")
+        say(
+            f"note: {one_line(f'{len(done.failed)} could not be drawn, {done.failed[0]} the first')}"
+        )
 
 
 @app.command()
 def fill50k(
     out: Annotated[Path, Argument(help="The folder to make: source/, target/ and prompt.json.")],
     count: Annotated[int, Option(min=1, max=10_000_000, help="Pictures.")] = 50_000,
-    size: Annotated[int, Option(min=32, max=4096, help="Pixels a side; the playroom base wants 128.")] = 512,
+    size: Annotated[
+        int, Option(min=32, max=4096, help="Pixels a side; the playroom base wants 128.")
+    ] = 512,
     seed: Annotated[int, Option(min=0, max=2**31, help="Another seed, another data set.")] = 0,
     first: Annotated[
-        int, Option(min=0, max=2**31, help="Number of the first picture; others than those trained on test.")
+        int,
+        Option(
+            min=0, max=2**31, help="Number of the first picture; others than those trained on test."
+        ),
     ] = 0,
     workers: Workers = None,
 ) -> None:
-    """Draw the circles of the classic training tutorial; `zeroconv train` reads the folder as it is."""
+    """Draw the circles of the classic training tutorial; `zeroconv train` reads the folder as it
+    is.
+    """
     from zeroconv.playroom.fill50k import build_fill50k
 
     held = filling(out, "circles", ["fill50k.json"], ["prompt.json"])
@@ -151,22 +189,29 @@ def fill50k(
 
 @app.command("train-base")
 def train_base(
-    out: Annotated[Path, Argument(help="Folder of the run; a second call goes on where the first stopped.")],
+    out: Annotated[
+        Path, Argument(help="Folder of the run; a second call goes on where the first stopped.")
+    ],
     stickers: Annotated[Path, Option(help="The folder made by `zeroconv playroom stickers`.")],
     minutes: Annotated[
-        float | None, Option(min=0.01, max=1e6, help="Time for all stages instead of their own lengths.")
+        float | None,
+        Option(min=0.01, max=1e6, help="Time for all stages instead of their own lengths."),
     ] = None,
     stage: Annotated[list[str] | None, Option(help="Only this stage; may be repeated.")] = None,
     threads: Annotated[int | None, Option(min=1, max=1024, help="CPU threads.")] = None,
     workers: Workers = None,
 ) -> None:
-    """Train the playroom base model from nothing: VAE, text and UNet, decoder. Hours on two cores; resumable."""
+    """Train the playroom base model from nothing: VAE, text and UNet, decoder. Hours on two cores;
+    resumable.
+    """
     from zeroconv.scratch import stages as base
 
     stages = tuple(stage) if stage else base.STAGES
     _known("stage", stage, base.STAGES)
     if "pictures" in stages and not (stickers / "metadata.jsonl").is_file():
-        raise UserError(f"{stickers} holds no stickers: make them with `zeroconv playroom stickers`")
+        raise UserError(
+            f"{stickers} holds no stickers: make them with `zeroconv playroom stickers`"
+        )
     with filling(out, "training a base", ["run/autoencoder.pt", "run/diffusion.pt"]):
         settings: dict[str, Any] = {"minutes": minutes, "threads": threads, "workers": workers}
         folder = base.train_base(out, stickers, stages=stages, **settings)

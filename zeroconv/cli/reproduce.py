@@ -1,4 +1,6 @@
-"""`zeroconv reproduce`: hands its words to the experiments of the checkout, which the package does not know."""
+"""`zeroconv reproduce`: hands its words to the experiments of the checkout, which the package does
+not know.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +12,20 @@ from pathlib import Path
 
 from zeroconv.errors import UserError
 
-_BESIDE = Path(__file__).resolve().parents[2]  # the checkout, where the package is installed with pip install -e
+# the checkout, where the package is installed with pip install -e
+_BESIDE = Path(__file__).resolve().parents[2]
 
 
 def find_checkout(places: Sequence[Path] | None = None) -> Path:
-    """The folder that holds experiments/: the package's own checkout, or the current folder. Raises UserError."""
+    """The folder that holds experiments/: the package's own checkout, or the current folder. Raises
+    UserError.
+    """
     for place in places if places is not None else (_BESIDE, Path.cwd()):
         if (place / "experiments" / "__main__.py").is_file():
             return place
     raise UserError(
-        "the experiments are no part of the installed package; run this in a checkout of zeroconv's repository."
+        "the experiments are no part of the installed package; run this in a checkout of "
+        "zeroconv's repository."
     )
 
 
@@ -28,5 +34,7 @@ def run(words: Sequence[str]) -> int:
     root = find_checkout()
     path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
     return subprocess.run(
-        [sys.executable, "-m", "experiments", *words], cwd=root, env={**os.environ, "PYTHONPATH": path}
+        [sys.executable, "-m", "experiments", *words],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": path},
     ).returncode

@@ -70,7 +70,9 @@ def _at_home(name: str, value: Any) -> Any:
         return value
     # Path("") is Path("."): an unset variable would mean the folder one is in
     if value == Path("") and any(word == "" or word.endswith("=") for word in _words):
-        raise UserError(f"{name} is an empty path: name a file or a folder; . is the one you are in")
+        raise UserError(
+            f"{name} is an empty path: name a file or a folder; . is the one you are in"
+        )
     if value == Path("-") and name != "json" and any(w == "-" or w.endswith("=-") for w in _words):
         raise UserError(f"{name} is -, which stands for no file here: name a path, such as ./-")
     return Path(os.path.expanduser(value))

@@ -1,4 +1,6 @@
-"""Conditions: how a hint is drawn, resized, mirrored and compared. Pure pictures; no model is known here."""
+"""Conditions: how a hint is drawn, resized, mirrored and compared. Pure pictures; no model is known
+here.
+"""
 
 from __future__ import annotations
 

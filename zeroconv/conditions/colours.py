@@ -1,4 +1,6 @@
-"""Hints that keep some of the picture itself: colours, brightness, coarse content. No learned weights."""
+"""Hints that keep some of the picture itself: colours, brightness, coarse content. No learned
+weights.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +11,24 @@ from numpy import ndarray
 from zeroconv.conditions.parameters import SEEDS, Range, bounded
 from zeroconv.errors import UserError
 
-_BROAD = 256.0  # pixels of sigma from which a blur is made of a smaller picture: its time grows with sigma
+# pixels of sigma from which a blur is made of a smaller picture: its time grows with sigma
+_BROAD = 256.0
 
 _MOST_SIDE = 32_766  # OpenCV counts the sides of what it remaps in 16 bits
 
 
 @bounded(seed=SEEDS, reach=Range(0, 10, above=True))
 def draw_shuffle(image: ndarray, seed: int = 0, reach: float = 0.3) -> ndarray:
-    """Content shuffled: every pixel fetched from along a smooth random flow, so that colours stay and shapes do not.
+    """Content shuffled: every pixel fetched from along a smooth random flow, so that colours stay
+    and shapes do not.
 
     reach: of the flow, in shares of the picture's sides. The same seed gives the same flow.
     """
     height, width = image.shape[:2]
     if max(height, width) > _MOST_SIDE:
-        raise UserError(f"shuffle takes pictures of at most {_MOST_SIDE:,} pixels a side, not {width}×{height}.")
+        raise UserError(
+            f"shuffle takes pictures of at most {_MOST_SIDE:,} pixels a side, not {width}×{height}."
+        )
     rng = np.random.default_rng(int(seed))
     coarse = rng.uniform(-1, 1, (2, 5, 5)).astype(np.float32)
     flow = [cv2.resize(c, (width, height), interpolation=cv2.INTER_CUBIC) for c in coarse]
@@ -47,7 +53,9 @@ def draw_palette(image: ndarray, grid: int = 8) -> ndarray:
 def _coarse(image: ndarray, factor: float, back: int) -> ndarray:
     height, width = image.shape[:2]
     small = (max(1, round(width / factor)), max(1, round(height / factor)))
-    return cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), (width, height), interpolation=back)
+    return cv2.resize(
+        cv2.resize(image, small, interpolation=cv2.INTER_AREA), (width, height), interpolation=back
+    )
 
 
 @bounded(gamma=Range(0, 100, above=True))
@@ -69,14 +77,22 @@ def draw_blur(image: ndarray, sigma: float = 0.03) -> ndarray:
     factor = pixels / (_BROAD / 4)
     small = (max(1, round(width / factor)), max(1, round(height / factor)))
     coarse = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-    return cv2.resize(cv2.GaussianBlur(coarse, (0, 0), _BROAD / 4), (width, height), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(
+        cv2.GaussianBlur(coarse, (0, 0), _BROAD / 4),
+        (width, height),
+        interpolation=cv2.INTER_LINEAR,
+    )
 
 
 @bounded(share=Range(0, 0.75, above=True, below=True), seed=SEEDS)
-def draw_inpaint(image: ndarray, share: float = 0.25, seed: int = 0, mask: ndarray | None = None) -> ndarray:
-    """The picture with a region to be filled: (H, W, 4), alpha 0 there; the control sees −1 in those pixels.
+def draw_inpaint(
+    image: ndarray, share: float = 0.25, seed: int = 0, mask: ndarray | None = None
+) -> ndarray:
+    """The picture with a region to be filled: (H, W, 4), alpha 0 there; the control sees −1 in
+    those pixels.
 
-    mask: (H, W), non-zero where to fill. Without one: a random ellipse of about `share` of the picture.
+    mask: (H, W), non-zero where to fill. Without one: a random ellipse of about `share` of the
+    picture.
     """
     height, width = image.shape[:2]
     if mask is None:
@@ -86,15 +102,26 @@ def draw_inpaint(image: ndarray, share: float = 0.25, seed: int = 0, mask: ndarr
         centre = rng.uniform(0.3, 0.7, 2) * (width, height)
         axes = (max(1, int(radius * aspect)), max(1, int(radius / aspect)))
         mask = cv2.ellipse(
-            np.zeros((height, width), np.uint8), centre.astype(int).tolist(), axes, rng.uniform(0, 180), 0, 360, 255, -1
+            np.zeros((height, width), np.uint8),
+            centre.astype(int).tolist(),
+            axes,
+            rng.uniform(0, 180),
+            0,
+            360,
+            255,
+            -1,
         )
     if mask.shape != (height, width):
-        raise UserError(f"the inpaint mask is {mask.shape[1]}×{mask.shape[0]}, its picture {width}×{height} pixels.")
+        raise UserError(
+            f"the inpaint mask is {mask.shape[1]}×{mask.shape[0]}, its picture {width}×{height} "
+            "pixels."
+        )
     return np.dstack([image, np.where(mask > 0, 0, 255).astype(np.uint8)])
 
 
 def score_colours(truth: ndarray, read: ndarray) -> dict[str, float]:
-    """Overlap of two pictures' colour histograms, 8×8×8 bins of RGB; 1 where a picture holds the same colours anywhere.
+    """Overlap of two pictures' colour histograms, 8×8×8 bins of RGB; 1 where a picture holds the
+    same colours anywhere.
 
     truth, read (H, W, 3) uint8 of any two sizes.
     """
@@ -106,7 +133,9 @@ def score_colours(truth: ndarray, read: ndarray) -> dict[str, float]:
 
 
 def score_outside_hole(truth: ndarray, read: ndarray) -> dict[str, float]:
-    """RMSE in shares of 255 where the hint (H, W, 4) shows the picture; what fills its hole is free."""
+    """RMSE in shares of 255 where the hint (H, W, 4) shows the picture; what fills its hole is
+    free.
+    """
     if truth.shape[:2] != read.shape[:2]:
         raise ValueError(f"Pictures must be alike in shape, not {truth.shape} and {read.shape}.")
     shown = truth[..., 3] > 0 if truth.shape[2] == 4 else np.ones(truth.shape[:2], bool)

@@ -29,7 +29,9 @@ def side_of(image: ndarray) -> int:
 
 @bounded(low=Range(0, 10_000), high=Range(0, 10_000))
 def draw_canny(image: ndarray, low: float = 100, high: float = 200) -> ndarray:
-    """Canny edges of the grey picture (paper, section 4): 0 or 255, white on black; thresholds in grey levels × 4."""
+    """Canny edges of the grey picture (paper, section 4): 0 or 255, white on black; thresholds in
+    grey levels × 4.
+    """
     if low > high:
         raise UserError(f"canny needs low ≤ high, not low={low} and high={high}.")
     return cv2.Canny(grey(image), low, high)
@@ -39,7 +41,8 @@ def draw_canny(image: ndarray, low: float = 100, high: float = 200) -> ndarray:
 def draw_lines(image: ndarray, length: float = 0.06, width: int = 1) -> ndarray:
     """Straight segments by LSD (von Gioi et al. 2012), the paper's Hough lines: 0 or 255.
 
-    length: of the shortest segment kept, in shares of the picture's longer side. width: of the lines, in pixels.
+    length: of the shortest segment kept, in shares of the picture's longer side. width: of the
+    lines, in pixels.
     """
     found = cv2.createLineSegmentDetector(cv2.LSD_REFINE_STD).detect(grey(image))[0]
     hint = np.zeros(image.shape[:2], np.uint8)
@@ -47,13 +50,16 @@ def draw_lines(image: ndarray, length: float = 0.06, width: int = 1) -> ndarray:
         return hint
     segments = found.reshape(-1, 4)
     sizes = np.hypot(segments[:, 2] - segments[:, 0], segments[:, 3] - segments[:, 1])
-    for x0, y0, x1, y1 in np.rint(segments[sizes >= length * max(image.shape[:2])]).astype(int).tolist():
+    for x0, y0, x1, y1 in (
+        np.rint(segments[sizes >= length * max(image.shape[:2])]).astype(int).tolist()
+    ):
         cv2.line(hint, (x0, y0), (x1, y1), 255, int(width))
     return hint
 
 
 def soft_edges(image: ndarray) -> ndarray:
-    """Edge strength (H, W) float32 in [0, 1]: gradients of CIELAB at several scales, strong where all scales agree.
+    """Edge strength (H, W) float32 in [0, 1]: gradients of CIELAB at several scales, strong where
+    all scales agree.
 
     One fixed scale for every picture, so that strengths of two pictures can be compared.
     """
@@ -74,7 +80,9 @@ def draw_softedge(image: ndarray) -> ndarray:
 
 
 def thin(strength: ndarray) -> ndarray:
-    """Keep pixels (H, W) bool that are a maximum along a row, a column or a diagonal, as the edge runs across it."""
+    """Keep pixels (H, W) bool that are a maximum along a row, a column or a diagonal, as the edge
+    runs across it.
+    """
     ridge = np.zeros(strength.shape, bool)
     kernels = (
         np.array([[0, 1, 0], [0, 1, 0], [0, 1, 0]], np.uint8),
@@ -83,7 +91,9 @@ def thin(strength: ndarray) -> ndarray:
         np.eye(3, dtype=np.uint8)[::-1].copy(),
     )
     for kernel in kernels:
-        ridge |= (cv2.dilate(strength, kernel) == strength) & (cv2.erode(strength, kernel) < strength)
+        ridge |= (cv2.dilate(strength, kernel) == strength) & (
+            cv2.erode(strength, kernel) < strength
+        )
     return ridge
 
 
@@ -92,11 +102,14 @@ def thin(strength: ndarray) -> ndarray:
     width=Range(0, 0.2, above=True, below=True),
     strokes=Range(0, 1),
 )
-def draw_scribble(image: ndarray, threshold: float = 0.45, width: float = 0.012, strokes: int = 0) -> ndarray:
+def draw_scribble(
+    image: ndarray, threshold: float = 0.45, width: float = 0.012, strokes: int = 0
+) -> ndarray:
     """Scribbles, as a person would draw them with a broad pen: 0 or 255.
 
-    From soft edges: ridges above `threshold`, specks dropped, drawn `width` (share of the longer side) broad. With
-    `strokes` = 1 the picture is a drawing already, dark on light or light on dark, and only brought to that form.
+    From soft edges: ridges above `threshold`, specks dropped, drawn `width` (share of the longer
+    side) broad. With `strokes` = 1 the picture is a drawing already, dark on light or light on
+    dark, and only brought to that form.
     """
     if strokes:
         return stroke_mask(image)
@@ -130,7 +143,9 @@ def _stroked(ridge: ndarray, pen: int) -> ndarray:
 
 
 def stroke_mask(drawing: ndarray) -> ndarray:
-    """A user's drawing (H, W, 3) uint8 → its strokes white on black: the rarer side of Otsu's threshold is the pen."""
+    """A user's drawing (H, W, 3) uint8 → its strokes white on black: the rarer side of Otsu's
+    threshold is the pen.
+    """
     level = grey(drawing)
     if level.min() == level.max():
         return np.zeros(level.shape, np.uint8)
@@ -141,15 +156,21 @@ def stroke_mask(drawing: ndarray) -> ndarray:
 
 # a blur of 50 pixels takes three seconds at 4,096 × 4,096 pixels
 @bounded(sigma=Range(0, 50), tau=Range(0, 1, above=True), sharpness=Range(0, 10_000, above=True))
-def draw_lineart(image: ndarray, sigma: float = 0.0, tau: float = 0.98, sharpness: float = 60.0) -> ndarray:
-    """Line art by extended differences of Gaussians, XDoG (Winnemöller et al. 2012): 0–255, white on black.
+def draw_lineart(
+    image: ndarray, sigma: float = 0.0, tau: float = 0.98, sharpness: float = 60.0
+) -> ndarray:
+    """Line art by extended differences of Gaussians, XDoG (Winnemöller et al. 2012): 0–255, white
+    on black.
 
-    sigma: of the narrower Gaussian in pixels; 0: 1 at 512 pixels, never below 0.6. tau: weight of the broader one,
-    1.6 σ. sharpness: slope of the soft threshold.
+    sigma: of the narrower Gaussian in pixels; 0: 1 at 512 pixels, never below 0.6. tau: weight of
+    the broader one, 1.6 σ. sharpness: slope of the soft threshold.
     """
     level = grey(image).astype(np.float32) / 255
     sigma = sigma or max(0.6, side_of(image) / 512)
-    difference = cv2.GaussianBlur(level, (0, 0), sigma) - tau * cv2.GaussianBlur(level, (0, 0), 1.6 * sigma)
-    # a flat region of any brightness gives (1 − τ)·grey ≥ 0 and stays black; the dark side of an edge goes below
+    difference = cv2.GaussianBlur(level, (0, 0), sigma) - tau * cv2.GaussianBlur(
+        level, (0, 0), 1.6 * sigma
+    )
+    # a flat region of any brightness gives (1 − τ)·grey ≥ 0 and stays black; the dark side of
+    # an edge goes below
     ink = np.tanh(sharpness * np.maximum(0.0, 0.002 - difference))
     return (ink * 255 + 0.5).astype(np.uint8)

@@ -20,7 +20,9 @@ def hint_rule(condition: str | None) -> HintRule:
     return UNKNOWN if entry is None else entry.opened
 
 
-def open_hint(source: Source, condition: str | None, name: object = None, note: Note = warn) -> Image.Image:
+def open_hint(
+    source: Source, condition: str | None, name: object = None, note: Note = warn
+) -> Image.Image:
     """A finished hint of a condition (None: not known), a path, PIL picture or array, as its
     control is to see it.
 
@@ -41,7 +43,9 @@ def annotate(name: str, image: Source, **params: Any) -> Image.Image:
     """
     condition = find(name)
     if condition.draw is None:
-        raise UserError(f"A {condition.name} hint cannot be drawn from a picture here: {condition.source}.")
+        raise UserError(
+            f"A {condition.name} hint cannot be drawn from a picture here: {condition.source}."
+        )
     loaded = pictures.load(image)
     if params.get("mask") is not None:
         params["mask"] = _where(params["mask"])

@@ -1,4 +1,6 @@
-"""Maps as hint pictures, and back: depth, surface normals, classes. 8 bits a channel, one scale for all pictures."""
+"""Maps as hint pictures, and back: depth, surface normals, classes. 8 bits a channel, one scale for
+all pictures.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def hint_to_depth(hint: ndarray) -> ndarray:
 
 
 def relative_to_hint(inverse_depth: ndarray) -> ndarray:
-    """Inverse depth of unknown scale (H, W), as a monocular network gives it → uint8: its own range, near white."""
+    """Inverse depth of unknown scale (H, W), as a monocular network gives it → uint8: its own
+    range, near white.
+    """
     low, high = float(inverse_depth.min()), float(inverse_depth.max())
     return ((inverse_depth - low) / max(high - low, 1e-9) * 255 + 0.5).astype(np.uint8)
 
@@ -60,8 +64,8 @@ def classes_to_hint(classes: ndarray, colours: ndarray | tuple = PLAYROOM_COLOUR
 def hint_to_classes(hint: ndarray, colours: ndarray | tuple = PLAYROOM_COLOURS) -> ndarray:
     """Inverse of `classes_to_hint`; uint8 ids (H, W). Every colour must be exact.
 
-    Raises UserError for colours that are no class: a class map that was stored as JPEG or resized smoothly has lost
-    its classes at every border, and to guess them would flatter some picture.
+    Raises UserError for colours that are no class: a class map that was stored as JPEG or resized
+    smoothly has lost its classes at every border, and to guess them would flatter some picture.
     """
     table = np.asarray(colours, np.int64) @ (65536, 256, 1)
     codes = hint.astype(np.int64) @ (65536, 256, 1)
@@ -70,8 +74,8 @@ def hint_to_classes(hint: ndarray, colours: ndarray | tuple = PLAYROOM_COLOURS) 
     wrong = float((table[found] != codes).mean())
     if wrong:
         raise UserError(
-            f"{wrong:.1%} of a segmentation hint's pixels have the colour of no class; store class maps as PNG, and "
-            "resize them by nearest neighbour."
+            f"{wrong:.1%} of a segmentation hint's pixels have the colour of no class; store class "
+            "maps as PNG, and resize them by nearest neighbour."
         )
     return found.astype(np.uint8)
 
@@ -80,14 +84,20 @@ NUMBERED = 150  # classes that a map of numbers may name: ADE20K's
 
 
 def known_colours() -> ndarray:
-    """Every colour that stands for a class, (N, 3) uint8: ADE20K's in their order, then the playroom's."""
+    """Every colour that stands for a class, (N, 3) uint8: ADE20K's in their order, then the
+    playroom's.
+    """
     return np.concatenate([ade20k_colours(), np.array(PLAYROOM_COLOURS, np.uint8)])
 
 
 @lru_cache
 def ade20k_colours() -> ndarray:
-    """The 150 colours that segmentation hints of published ControlNets use, (150, 3) uint8, in ADE20K's order."""
-    return np.array([[int(code[i : i + 2], 16) for i in (0, 2, 4)] for code in _ADE20K.split()], np.uint8)
+    """The 150 colours that segmentation hints of published ControlNets use, (150, 3) uint8, in
+    ADE20K's order.
+    """
+    return np.array(
+        [[int(code[i : i + 2], 16) for i in (0, 2, 4)] for code in _ADE20K.split()], np.uint8
+    )
 
 
 _ADE20K = """

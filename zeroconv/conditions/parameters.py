@@ -37,8 +37,10 @@ SEEDS = Range(0, 2**63 - 1)
 
 
 def bounded(**ranges: Range) -> Callable[[D], D]:
-    """A function that draws hints, with the ranges of its parameters; it raises UserError where one is left, TypeError
-    for a parameter that is no number. A parameter whose default is a whole number takes whole numbers."""
+    """A function that draws hints, with the ranges of its parameters; it raises UserError where one
+    is left, TypeError for a parameter that is no number. A parameter whose default is a whole
+    number takes whole numbers.
+    """
 
     def wrap(draw: D) -> D:
         condition = draw.__name__.removeprefix("draw_")
@@ -61,7 +63,9 @@ def ranges_of(draw: Callable[..., Any]) -> Mapping[str, Range]:
 
 
 def check(condition: str, params: Mapping[str, Any], draw: Callable[..., Any]) -> None:
-    """Raise UserError for a parameter out of its range; those that the function does not have are passed over."""
+    """Raise UserError for a parameter out of its range; those that the function does not have are
+    passed over.
+    """
     known = inspect.signature(draw).parameters
 
     for name, allowed in ranges_of(draw).items():
@@ -76,7 +80,9 @@ def check(condition: str, params: Mapping[str, Any], draw: Callable[..., Any]) -
         # NaN is in no range; what is in one is finite
         if not allowed.holds(value) or (whole and value != math.trunc(value)):
             kind = "a whole number" if whole else "a number"
-            raise UserError(f"{condition} needs {name} as {kind} from {allowed}, not {str(value)[:40]}.")
+            raise UserError(
+                f"{condition} needs {name} as {kind} from {allowed}, not {str(value)[:40]}."
+            )
 
 
 def _is_number(value: Any) -> bool:

@@ -1,4 +1,6 @@
-"""One entry a condition: its names, how it is drawn, how it may be resized and mirrored, how two hints are compared."""
+"""One entry a condition: its names, how it is drawn, how it may be resized and mirrored, how two
+hints are compared.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,15 @@ import numpy as np
 from numpy import ndarray
 
 from zeroconv.conditions import colours, edges, maps, pose, scores
-from zeroconv.conditions.condition import CLASSES, DEPTH, HOLE, LINES, PICTURE, Condition, first_channel
+from zeroconv.conditions.condition import (
+    CLASSES,
+    DEPTH,
+    HOLE,
+    LINES,
+    PICTURE,
+    Condition,
+    first_channel,
+)
 from zeroconv.errors import UserError
 
 
@@ -103,7 +113,14 @@ _ALL = (
         "nearest",
         decode=maps.hint_to_classes,
         channels=3,
-        aliases=("seg", "seg_ofade20k", "seg_ofcoco", "seg_ufade20k", "control_v11p_sd15_seg", "sd-controlnet-seg"),
+        aliases=(
+            "seg",
+            "seg_ofade20k",
+            "seg_ofcoco",
+            "seg_ufade20k",
+            "control_v11p_sd15_seg",
+            "sd-controlnet-seg",
+        ),
         source=_EXACT,
         licence=_SEE,
         opened=CLASSES,
@@ -252,7 +269,9 @@ def known(name: str | None) -> Condition | None:
 
 
 def find(name: str) -> Condition:
-    """The condition of a name or alias, upper or lower case. Raises UserError with the nearest name."""
+    """The condition of a name or alias, upper or lower case. Raises UserError with the nearest
+    name.
+    """
     condition = known(name)
     if condition is not None:
         return condition

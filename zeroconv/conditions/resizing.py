@@ -28,7 +28,9 @@ def resize_hint(hint: Source, size: tuple[int, int], rule: str | None = None) ->
         rule = "lines" if bool(np.isin(pixels, (0, np.iinfo(pixels.dtype).max)).all()) else "area"
     if rule == "area":
         shrinks = size[0] * size[1] < hint.width * hint.height
-        return Image.fromarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
+        return Image.fromarray(
+            cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        )
     if rule == "lines":
         window = (math.ceil(hint.width / size[0]), math.ceil(hint.height / size[1]))
         if max(window) > 1:

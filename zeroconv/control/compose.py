@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from zeroconv.backbones import Connection
 
 
-def masks_at(mask: Tensor, connections: Sequence[Connection], size: tuple[int, int]) -> list[Tensor]:
+def masks_at(
+    mask: Tensor, connections: Sequence[Connection], size: tuple[int, int]
+) -> list[Tensor]:
     """A mask (N, 1, H, W) in [0, 1] in pixels → its means over the cells of each connection.
 
     size: of the latents (h, w). Each is (N, 1, h_i, w_i); a cell that lies half inside gets half

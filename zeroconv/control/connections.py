@@ -1,4 +1,6 @@
-"""How the trainable copy joins the frozen model: zero convolutions, and the paper's two ablations (figure 8)."""
+"""How the trainable copy joins the frozen model: zero convolutions, and the paper's two ablations
+(figure 8).
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,16 @@ from zeroconv.errors import UserError
 CONNECTIONS = ("zero", "gaussian", "lite")
 
 
-def make_connection(kind: str, channels: int, out_channels: int | None = None, kernel_size: int = 1) -> nn.Conv2d:
-    """One convolution between the copy and the frozen model; as many channels out as in unless said otherwise.
+def make_connection(
+    kind: str, channels: int, out_channels: int | None = None, kernel_size: int = 1
+) -> nn.Conv2d:
+    """One convolution between the copy and the frozen model; as many channels out as in unless said
+    otherwise.
 
-    "zero": weight and bias start at zero (paper, section 3.1), so that training starts from the frozen model itself.
-    "gaussian": ablation (a) of figure 8. The paper gives no size; here the standard deviation is 1/√(fan in), which
-    passes a signal on at its own strength as an ordinary layer would, and the bias is zero.
+    "zero": weight and bias start at zero (paper, section 3.1), so that training starts from the
+    frozen model itself. "gaussian": ablation (a) of figure 8. The paper gives no size; here the
+    standard deviation is 1/√(fan in), which passes a signal on at its own strength as an ordinary
+    layer would, and the bias is zero.
     """
     conv = nn.Conv2d(channels, out_channels or channels, kernel_size, padding=kernel_size // 2)
     nn.init.zeros_(cast(Tensor, conv.bias))
@@ -34,9 +40,10 @@ def make_connection(kind: str, channels: int, out_channels: int | None = None, k
 class LiteEncoder(nn.Module):
     """ControlNet-lite, ablation (b) of figure 8: one convolution in place of each copied block.
 
-    A chain that starts at the hint embedding: at each connection a 3×3 convolution (of stride 2 where the size halves)
-    and a SiLU, whose output goes through that connection's zero convolution. It sees neither the latent, nor the
-    step, nor the prompt. It is called like the copy it replaces: added (N, C0, h, w) → one tensor a connection.
+    A chain that starts at the hint embedding: at each connection a 3×3 convolution (of stride 2
+    where the size halves) and a SiLU, whose output goes through that connection's zero convolution.
+    It sees neither the latent, nor the step, nor the prompt. It is called like the copy it
+    replaces: added (N, C0, h, w) → one tensor a connection.
     """
 
     def __init__(self, connections: Sequence[Connection], config: dict) -> None:
@@ -46,8 +53,9 @@ class LiteEncoder(nn.Module):
         channels, scale = connections[0].channels, 1
         for place in connections:
             conv = nn.Conv2d(channels, place.channels, 3, padding=1, stride=place.scale // scale)
-            # 1.68 keeps the variance of a unit signal through a SiLU; torch's own initialisation would shrink the hint
-            # to a ten-thousandth on its way to the middle
+            # 1.68 keeps the variance of a unit signal through a SiLU; torch's own
+            # initialisation would shrink the hint to a ten-thousandth on its way to
+            # the middle
             nn.init.normal_(conv.weight, std=1.68 * (9 * channels) ** -0.5)
             self.convs.append(conv)
             channels, scale = place.channels, place.scale

@@ -1,4 +1,6 @@
-"""ControlNet: a trainable copy of the encoder, joined to the frozen model by zero convolutions (paper, figure 2)."""
+"""ControlNet: a trainable copy of the encoder, joined to the frozen model by zero convolutions
+(paper, figure 2).
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,19 @@ from zeroconv.errors import UserError
 
 
 class ControlNet(nn.Module):
-    """The trainable half of the method. It knows no UNet: only an encoder's connections and how to call it.
+    """The trainable half of the method. It knows no UNet: only an encoder's connections and how to
+    call it.
 
     y_c = F(x; Θ) + Z( F(x + Z(c; Θz1); Θc); Θz2 )    (paper, equation 2)
 
-    `forward` gives the second term at each connection; the caller weighs and adds it to the frozen encoder's output.
+    `forward` gives the second term at each connection; the caller weighs and adds it to the frozen
+    encoder's output.
     """
 
     def __init__(self, encoder: Encoder, config: dict, latent_scale: int = 8) -> None:
-        """Around an encoder that is a trainable copy. Use `from_backbone` or `load`; see them for the options."""
+        """Around an encoder that is a trainable copy. Use `from_backbone` or `load`; see them for
+        the options.
+        """
         super().__init__()
         self.config = plain_config(config)
         ours = self.config["zeroconv"]
@@ -40,8 +46,10 @@ class ControlNet(nn.Module):
             connection=kind,
         )
         lite = ours["connections"] == "lite"
-        self.copy = LiteEncoder(self.connections, encoder.config) if lite else cast(Any, encoder)  # F(·; Θc)
-        self.zero_convs = nn.ModuleList(make_connection(kind, c.channels) for c in self.connections)  # Z(·; Θz2)
+        # F(·; Θc)
+        self.copy = LiteEncoder(self.connections, encoder.config) if lite else cast(Any, encoder)
+        # Z(·; Θz2)
+        self.zero_convs = nn.ModuleList(make_connection(kind, c.channels) for c in self.connections)
 
         self.only_mid = bool(ours["only_mid_control"])
         self.pool = bool(self.config.get("global_pool_conditions", False))
@@ -49,29 +57,38 @@ class ControlNet(nn.Module):
         ours["latent_scale"] = latent_scale
 
     def forward(self, z: Tensor, hint: Tensor, t: Tensor | int, text: TextStates) -> list[Tensor]:
-        """z (N, C, H, W), hint (N, 3, 8H, 8W) in [0, 1], t (N,) → one residual a connection, unweighted."""
+        """z (N, C, H, W), hint (N, 3, 8H, 8W) in [0, 1], t (N,) → one residual a connection,
+        unweighted.
+        """
         c = self.embed_hint(hint)  # (N, C0, H, W)
         return self.forward_embedded(z, c, t, text)
 
-    def forward_embedded(self, z: Tensor, hint_embedding: Tensor, t: Tensor | int, text: TextStates) -> list[Tensor]:
+    def forward_embedded(
+        self, z: Tensor, hint_embedding: Tensor, t: Tensor | int, text: TextStates
+    ) -> list[Tensor]:
         """`forward` from the hint embedding on."""
-        states = self.copy(z, t, text, added=hint_embedding)  # 13 × (N, C_i, H / scale_i, W / scale_i)
-        residuals = [zero(x) for zero, x in zip(self.zero_convs, states, strict=True)]  # the same shapes
+        # 13 × (N, C_i, H / scale_i, W / scale_i)
+        states = self.copy(z, t, text, added=hint_embedding)
+        # the same shapes
+        residuals = [zero(x) for zero, x in zip(self.zero_convs, states, strict=True)]
         if self.only_mid:
-            residuals = [r.new_zeros(()) for r in residuals[:-1]] + residuals[-1:]  # 12 × (), (N, C, H / 8, W / 8)
+            # 12 × (), (N, C, H / 8, W / 8)
+            residuals = [r.new_zeros(()) for r in residuals[:-1]] + residuals[-1:]
         if self.pool:
-            residuals = [r.mean((-2, -1), keepdim=True) if r.dim() else r for r in residuals]  # 13 × (N, C_i, 1, 1)
+            # 13 × (N, C_i, 1, 1)
+            residuals = [r.mean((-2, -1), keepdim=True) if r.dim() else r for r in residuals]
         return residuals
 
     def embed_hint(self, hint: Tensor) -> Tensor:
-        """Z(E(hint)), (N, C0, H, W): added once after the copy's conv_in. The same at every step of a picture.
+        """Z(E(hint)), (N, C0, H, W): added once after the copy's conv_in. The same at every step of
+        a picture.
 
         Raises UserError for a hint of another number of channels than the control reads.
         """
         if hint.shape[1] != self.hint_channels:
             raise UserError(
-                f"this control reads hints of {self.hint_channels} channels, but the hint has {hint.shape[1]}; give it "
-                f"as a tensor of {self.hint_channels} channels."
+                f"this control reads hints of {self.hint_channels} channels, but the hint has "
+                f"{hint.shape[1]}; give it as a tensor of {self.hint_channels} channels."
             )
         if self.config.get("controlnet_conditioning_channel_order", "rgb") == "bgr":
             hint = hint.flip(1)
@@ -93,14 +110,17 @@ class ControlNet(nn.Module):
     ) -> ControlNet:
         """A new ControlNet: the encoder's weights copied, connections that add nothing yet.
 
-        hint_encoder: "released" (every published checkpoint) or "paper"; hint_widths: its widths, None for theirs;
-        hint_init: "contrast", or "torch" as the published ones began (see `ReleasedHintEncoder.keep_contrast_`).
-        connections: "zero", or the ablations "gaussian" and "lite" (figure 8).
-        only_mid_control: residuals at the middle block only. global_average_pooling: each residual becomes its mean
-        over the picture (the shuffle model). condition: the name of what the hint shows, such as "canny".
+        hint_encoder: "released" (every published checkpoint) or "paper"; hint_widths: its widths,
+        None for theirs; hint_init: "contrast", or "torch" as the published ones began (see
+        `ReleasedHintEncoder.keep_contrast_`). connections: "zero", or the ablations "gaussian" and
+        "lite" (figure 8). only_mid_control: residuals at the middle block only.
+        global_average_pooling: each residual becomes its mean over the picture (the shuffle model).
+        condition: the name of what the hint shows, such as "canny".
         """
         if connections not in CONNECTIONS:
-            raise UserError(f"there is no connection {connections!r}; choose one of {', '.join(CONNECTIONS)}.")
+            raise UserError(
+                f"there is no connection {connections!r}; choose one of {', '.join(CONNECTIONS)}."
+            )
         if hint_init not in ("contrast", "torch"):
             raise UserError(f"there is no hint_init {hint_init!r}; choose contrast or torch.")
         encoder: Any = backbone.copy_encoder()
@@ -124,10 +144,14 @@ class ControlNet(nn.Module):
         return control.to(weight.device, weight.dtype)
 
     def save(
-        self, folder: str | os.PathLike, dtype: torch.dtype | None = None, shared: str | os.PathLike | None = None
+        self,
+        folder: str | os.PathLike,
+        dtype: torch.dtype | None = None,
+        shared: str | os.PathLike | None = None,
     ) -> None:
-        """Write a diffusers ControlNet folder, atomically; in `dtype` (None: as it is). `shared`: without what the
-        control in that folder holds already. See `save_control`."""
+        """Write a diffusers ControlNet folder, atomically; in `dtype` (None: as it is). `shared`:
+        without what the control in that folder holds already. See `save_control`.
+        """
         save_control(self, folder, dtype, shared)
 
     @classmethod

@@ -60,7 +60,10 @@ def save_control(
     from diffusers import __version__
 
     check_output(folder, "folder")
-    state = {key: value.detach().to("cpu", dtype).contiguous() for key, value in diffusers_state(control).items()}
+    state = {
+        key: value.detach().to("cpu", dtype).contiguous()
+        for key, value in diffusers_state(control).items()
+    }
     config = {"_class_name": "ControlNetModel", "_diffusers_version": __version__, **control.config}
     if shared is not None:
         state = own_part(state, Path(shared))
@@ -68,7 +71,9 @@ def save_control(
     with atomic_folder(folder) as temporary:
         text = to_json(config, indent=2, sort_keys=True) + "\n"
         (temporary / "config.json").write_text(text, encoding="utf-8")
-        save_file(state, temporary / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+        save_file(
+            state, temporary / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"}
+        )
 
 
 def plain_config(config: dict) -> dict:
@@ -84,7 +89,10 @@ def diffusers_state(control: ControlNet) -> dict[str, Tensor]:
     """The weights under diffusers' ControlNetModel keys, in the order of `state_dict`. The lite
     copy and the paper's hint encoder have no keys there and keep their own.
     """
-    return {_to_diffusers(key, len(control.connections)): value for key, value in control.state_dict().items()}
+    return {
+        _to_diffusers(key, len(control.connections)): value
+        for key, value in control.state_dict().items()
+    }
 
 
 def _to_diffusers(key: str, n: int) -> str:
@@ -93,7 +101,11 @@ def _to_diffusers(key: str, n: int) -> str:
         return f"controlnet_cond_embedding.{rest}"
     if part == "zero_convs":
         index, _, rest = rest.partition(".")
-        return f"controlnet_mid_block.{rest}" if int(index) == n - 1 else f"controlnet_down_blocks.{index}.{rest}"
+        return (
+            f"controlnet_mid_block.{rest}"
+            if int(index) == n - 1
+            else f"controlnet_down_blocks.{index}.{rest}"
+        )
     return rest  # copy.conv_in.weight → conv_in.weight
 
 
@@ -106,7 +118,9 @@ def load_control(
 ) -> C:
     """See `ControlNet.load`."""
     if x is None or not str(x):
-        raise UserError("no ControlNet was named; give an embedded name, a folder, a hub id or a weights file.")
+        raise UserError(
+            "no ControlNet was named; give an embedded name, a folder, a hub id or a weights file."
+        )
     name = control_name(os.fspath(x), None if backbone is None else backbone.name)
     path = locate(name, "ControlNet", ("config.json", "diffusion_pytorch_model*"))
     found = read_control(path)
@@ -118,14 +132,18 @@ def load_control(
         config = {**config, POOLED: global_average_pooling}
     base = encoder.state_dict() if found.difference and encoder is not None else None
     state = found.whole(base, backbone.name if backbone else "")
-    control = build_control(cls, config, state, path, dtype or (backbone.dtype if backbone else torch.float32))
+    control = build_control(
+        cls, config, state, path, dtype or (backbone.dtype if backbone else torch.float32)
+    )
     if backbone is None:
         return control
     check_fit(control, backbone, path)
     return control.to(backbone.device)
 
 
-def build_control(cls: type[C], config: dict, state: dict[str, Tensor], where: object, dtype: torch.dtype) -> C:
+def build_control(
+    cls: type[C], config: dict, state: dict[str, Tensor], where: object, dtype: torch.dtype
+) -> C:
     """From a config and weights in diffusers' layout; strict."""
     from diffusers import ControlNetModel
 
@@ -137,7 +155,9 @@ def build_control(cls: type[C], config: dict, state: dict[str, Tensor], where: o
     state = converted(state, dtype, where)
     # a copy: what trains must not share memory with the file it came from
     ours = zip(control.state_dict(), diffusers_state(control), strict=True)
-    control.load_state_dict({name: state[key].to(dtype, copy=True) for name, key in ours}, assign=True)
+    control.load_state_dict(
+        {name: state[key].to(dtype, copy=True) for name, key in ours}, assign=True
+    )
     return channels_last_(control).train()
 
 
@@ -147,10 +167,17 @@ def _latent_scale(config: dict, where: object) -> int:
     """
     widths = config.get("conditioning_embedding_out_channels") or (16, 32, 96, 256)
     said = (config.get("zeroconv") or {}).get("latent_scale")
-    if not isinstance(widths, list | tuple) or not all(isinstance(width, int) and width > 0 for width in widths):
-        raise UserError(f"{where}: conditioning_embedding_out_channels is {str(widths)[:80]}, not a list of widths.")
+    if not isinstance(widths, list | tuple) or not all(
+        isinstance(width, int) and width > 0 for width in widths
+    ):
+        raise UserError(
+            f"{where}: conditioning_embedding_out_channels is {str(widths)[:80]}, not a list of "
+            "widths."
+        )
     if said is not None and (not isinstance(said, int) or not 1 <= said <= 64):
-        raise UserError(f"{where}: latent_scale is {str(said)[:80]}; a latent has 1 to 64 pixels a side.")
+        raise UserError(
+            f"{where}: latent_scale is {str(said)[:80]}; a latent has 1 to 64 pixels a side."
+        )
     return said or 2 ** (len(widths) - 1)
 
 
@@ -159,22 +186,29 @@ def check_fit(control: ControlNet, backbone: Backbone, where: object) -> None:
     if control.connections != backbone.connections:
         found, wanted = _describe(control.connections), _describe(backbone.connections)
         raise UserError(
-            f"{where} was made for another base: its channels are {found}, those of {backbone.name} {wanted}."
+            f"{where} was made for another base: its channels are {found}, those of "
+            f"{backbone.name} {wanted}."
         )
     base = getattr(getattr(backbone, "encoder", None), "config", {})
     channels, given = control.config.get("in_channels", 4), backbone.latent_channels
     if channels != given:
         raise UserError(
-            f"{where} was made for another base: it reads latents of {channels} channels, {backbone.name} has {given}."
+            f"{where} was made for another base: it reads latents of {channels} channels, "
+            f"{backbone.name} has {given}."
         )
     if bool(control.config.get("addition_embed_type")) != bool(base.get("addition_embed_type")):
-        raise UserError(f"{where} was made for another base: of the two, only one is an SDXL; {backbone.name} differs.")
-    reads_text = any(".attn2." in name for name in control.state_dict())  # a small control of SDXL does not
+        raise UserError(
+            f"{where} was made for another base: of the two, only one is an SDXL; {backbone.name} "
+            "differs."
+        )
+    # a small control of SDXL does not
+    reads_text = any(".attn2." in name for name in control.state_dict())
     mine = control.config.get("cross_attention_dim")
     theirs = base.get("cross_attention_dim", mine)
     if reads_text and mine != theirs:
         raise UserError(
-            f"{where} was made for another base: it reads text states {mine} wide, {backbone.name} gives {theirs}."
+            f"{where} was made for another base: it reads text states {mine} wide, {backbone.name} "
+            f"gives {theirs}."
         )
 
 

@@ -1,4 +1,6 @@
-"""Hint encoders: from a picture of the condition, in pixels, to an embedding at the size of the latents."""
+"""Hint encoders: from a picture of the condition, in pixels, to an embedding at the size of the
+latents.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ WIDTHS = (16, 32, 96, 256)
 
 
 class ReleasedHintEncoder(nn.Module):
-    """The hint encoder of every published checkpoint: 3×3 convolutions with SiLU between, none after the last.
+    """The hint encoder of every published checkpoint: 3×3 convolutions with SiLU between, none
+    after the last.
 
-    hint (N, 3, 8h, 8w) in [0, 1] → (N, out_channels, h, w). Each width after the first halves the size. The last
-    convolution is the first of the method's zero convolutions, Z(c; Θz1). Modules are named as in diffusers.
+    hint (N, 3, 8h, 8w) in [0, 1] → (N, out_channels, h, w). Each width after the first halves the
+    size. The last convolution is the first of the method's zero convolutions, Z(c; Θz1). Modules
+    are named as in diffusers.
     """
 
     checkpointed_as_one = True  # see zeroconv.layers.checkpointing
@@ -33,11 +37,15 @@ class ReleasedHintEncoder(nn.Module):
     ) -> None:
         super().__init__()
         halvings = _halvings(latent_scale)
-        widths = tuple(widths) if widths is not None else (WIDTHS + (WIDTHS[-1],) * halvings)[: halvings + 1]
+        widths = (
+            tuple(widths)
+            if widths is not None
+            else (WIDTHS + (WIDTHS[-1],) * halvings)[: halvings + 1]
+        )
         if len(widths) != halvings + 1:
             raise UserError(
-                f"a hint encoder for latents {latent_scale}× smaller than the picture needs {halvings + 1} widths, "
-                f"not {len(widths)}: {list(widths)}."
+                f"a hint encoder for latents {latent_scale}× smaller than the picture needs "
+                f"{halvings + 1} widths, not {len(widths)}: {list(widths)}."
             )
         self.widths = widths
         self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
@@ -48,7 +56,9 @@ class ReleasedHintEncoder(nn.Module):
         self.conv_out = make_connection(connection, widths[-1], out_channels, kernel_size=3)
 
     def keep_contrast_(self) -> None:
-        """Initialise so that the hint reaches the last convolution at its own strength; see `keep_contrast_`."""
+        """Initialise so that the hint reaches the last convolution at its own strength; see
+        `keep_contrast_`.
+        """
         keep_contrast_((self.conv_in, *self.blocks))
 
     def forward(self, hint: Tensor) -> Tensor:
@@ -61,21 +71,25 @@ class ReleasedHintEncoder(nn.Module):
 def keep_contrast_(convs: Iterable[nn.Module]) -> None:
     """Initialise convolutions with SiLU between so that each keeps the variance of a unit signal.
 
-    torch's default, which the released code trained from, passes on less than a thousandth of it: lines drawn on black
-    give features that differ by 1e-4 from those of an empty hint, so that a new network hears its hint only after the
-    widths between have grown.
+    torch's default, which the released code trained from, passes on less than a thousandth of it:
+    lines drawn on black give features that differ by 1e-4 from those of an empty hint, so that a
+    new network hears its hint only after the widths between have grown.
     """
     for conv in convs:
-        nn.init.normal_(cast(Tensor, conv.weight), std=1.68 * cast(Tensor, conv.weight)[0].numel() ** -0.5)
+        nn.init.normal_(
+            cast(Tensor, conv.weight), std=1.68 * cast(Tensor, conv.weight)[0].numel() ** -0.5
+        )
         nn.init.zeros_(cast(Tensor, conv.bias))
 
 
 class PaperHintEncoder(nn.Module):
-    """The hint encoder of the paper's text (section 3.2), then the zero convolution Z(c; Θz1) as a 1×1.
+    """The hint encoder of the paper's text (section 3.2), then the zero convolution Z(c; Θz1) as a
+    1×1.
 
-    E(·) is four 4×4 convolutions with ReLU, 16, 32, 64 and 128 channels, Gaussian initialised. The text gives all
-    four a stride of 2, which would end at half the latent's size; here only as many halve as the latents need, three
-    for Stable Diffusion, and the last keeps the size. hint (N, 3, 8h, 8w) in [0, 1] → (N, out_channels, h, w).
+    E(·) is four 4×4 convolutions with ReLU, 16, 32, 64 and 128 channels, Gaussian initialised. The
+    text gives all four a stride of 2, which would end at half the latent's size; here only as many
+    halve as the latents need, three for Stable Diffusion, and the last keeps the size. hint (N, 3,
+    8h, 8w) in [0, 1] → (N, out_channels, h, w).
     """
 
     checkpointed_as_one = True  # see zeroconv.layers.checkpointing
@@ -92,7 +106,10 @@ class PaperHintEncoder(nn.Module):
         halvings = _halvings(latent_scale)
         widths = tuple(widths) if widths is not None else (16, 32, 64, 128)
         if len(widths) < halvings:
-            raise UserError(f"a hint encoder for latents {latent_scale}× smaller needs at least {halvings} widths.")
+            raise UserError(
+                f"a hint encoder for latents {latent_scale}× smaller needs at least {halvings} "
+                "widths."
+            )
         self.widths = widths
         self.blocks = nn.ModuleList()
         for i, (narrow, wide) in enumerate(pairwise((channels, *widths))):
@@ -100,7 +117,8 @@ class PaperHintEncoder(nn.Module):
                 conv = nn.Conv2d(narrow, wide, 4, stride=2, padding=1)
             else:
                 conv = nn.Conv2d(narrow, wide, 4)  # padded by 3 in `forward`
-            # "initialized with Gaussian weights": of the size that keeps the signal's through a ReLU
+            # "initialized with Gaussian weights": of the size that keeps the signal's
+            # through a ReLU
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             nn.init.zeros_(cast(Tensor, conv.bias))
             self.blocks.append(conv)
@@ -125,12 +143,17 @@ HINT_ENCODERS: dict[str, type[ReleasedHintEncoder] | type[PaperHintEncoder]] = {
 def make_hint_encoder(kind: str, out_channels: int, **options) -> HintEncoder:
     """`kind` is "released" or "paper"; raises UserError otherwise."""
     if kind not in HINT_ENCODERS:
-        raise UserError(f"there is no hint encoder {kind!r}; choose one of {', '.join(HINT_ENCODERS)}.")
+        raise UserError(
+            f"there is no hint encoder {kind!r}; choose one of {', '.join(HINT_ENCODERS)}."
+        )
     return HINT_ENCODERS[kind](out_channels, **options)
 
 
 def _halvings(latent_scale: int) -> int:
     halvings = latent_scale.bit_length() - 1
     if 2**halvings != latent_scale:
-        raise UserError(f"the latents are {latent_scale}× smaller than the picture; a hint encoder needs a power of 2.")
+        raise UserError(
+            f"the latents are {latent_scale}× smaller than the picture; a hint encoder needs a "
+            "power of 2."
+        )
     return halvings

@@ -1,7 +1,9 @@
-"""A control for another base of the same shape: as it is, or moved by the difference of the two bases (figure 12).
+"""A control for another base of the same shape: as it is, or moved by the difference of the two
+bases (figure 12).
 
-The paper uses controls with community models unchanged. The released code offers a second way: the copy began as the
-first base's encoder, so what it learned is its difference from it, and that may be added to another base's encoder.
+The paper uses controls with community models unchanged. The released code offers a second way: the
+copy began as the first base's encoder, so what it learned is its difference from it, and that may
+be added to another base's encoder.
 """
 
 from __future__ import annotations
@@ -22,23 +24,33 @@ METHODS = ("unchanged", "difference")
 
 
 @torch.no_grad()
-def transfer(control: ControlNet, old: Backbone, new: Backbone, method: str = "difference") -> ControlNet:
+def transfer(
+    control: ControlNet, old: Backbone, new: Backbone, method: str = "difference"
+) -> ControlNet:
     """A control for `new` from one that was trained on `old`; the given one stays as it is.
 
-    "unchanged": the same weights, once it is certain that they fit. "difference": control + (new − old) for every
-    tensor of the copy that the bases' encoders have; hint encoder and connections keep theirs. Raises UserError for
-    an unknown method, a copy that is no encoder (lite), and bases of another shape, naming the first tensor.
+    "unchanged": the same weights, once it is certain that they fit. "difference": control + (new −
+    old) for every tensor of the copy that the bases' encoders have; hint encoder and connections
+    keep theirs. Raises UserError for an unknown method, a copy that is no encoder (lite), and bases
+    of another shape, naming the first tensor.
     """
     check_method(method)
     if control.config["zeroconv"]["connections"] == "lite":
-        raise UserError("a control with lite connections has no copy of its base, so there is nothing to transfer.")
+        raise UserError(
+            "a control with lite connections has no copy of its base, so there is nothing to "
+            "transfer."
+        )
     moved = copy.deepcopy(control)
-    mine, before, after = (module.state_dict() for module in (moved.copy, old.copy_encoder(), new.copy_encoder()))
+    mine, before, after = (
+        module.state_dict() for module in (moved.copy, old.copy_encoder(), new.copy_encoder())
+    )
     _check_shapes(mine, before, old.name)
     _check_shapes(mine, after, new.name)
     check_fit(control, new, "the control")
     if method == "difference":
-        moved.copy.load_state_dict({key: _moved(value, before[key], after[key]) for key, value in mine.items()})
+        moved.copy.load_state_dict(
+            {key: _moved(value, before[key], after[key]) for key, value in mine.items()}
+        )
     moved.config["zeroconv"]["base"] = new.name
     return moved
 
@@ -46,13 +58,19 @@ def transfer(control: ControlNet, old: Backbone, new: Backbone, method: str = "d
 def check_method(method: str) -> None:
     """Raise UserError for an unknown way."""
     if method not in METHODS:
-        raise UserError(f"there is no way {method!r} to transfer a control; choose {' or '.join(METHODS)}.")
+        raise UserError(
+            f"there is no way {method!r} to transfer a control; choose {' or '.join(METHODS)}."
+        )
 
 
 def _moved(value: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """value + (after − before) in float32; where value is `before`, exactly `after`, without the sum's rounding."""
+    """value + (after − before) in float32; where value is `before`, exactly `after`, without the
+    sum's rounding.
+    """
     same = value.float() == before.float()
-    return torch.where(same, after.float(), value.float() + (after.float() - before.float())).to(value.dtype)
+    return torch.where(same, after.float(), value.float() + (after.float() - before.float())).to(
+        value.dtype
+    )
 
 
 def _check_shapes(mine: dict[str, Tensor], base: dict[str, Tensor], name: str) -> None:
@@ -60,8 +78,8 @@ def _check_shapes(mine: dict[str, Tensor], base: dict[str, Tensor], name: str) -
         if key not in base or base[key].shape != value.shape:
             has = f"{list(base[key].shape)}" if key in base else "missing"
             raise UserError(
-                f"the control cannot be transferred: {key} is {list(value.shape)} in its copy but {has} in {name}; "
-                "both bases must have the shape of the control's own."
+                f"the control cannot be transferred: {key} is {list(value.shape)} in its copy but "
+                f"{has} in {name}; both bases must have the shape of the control's own."
             )
 
 

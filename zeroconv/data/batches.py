@@ -1,4 +1,6 @@
-"""Batches as a pure function of (seed, step): nothing to save, nothing to replay, the same after any crash."""
+"""Batches as a pure function of (seed, step): nothing to save, nothing to replay, the same after
+any crash.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Batch:
 
 
 def hints_to_float(hints: Tensor) -> Tensor:
-    """uint8 (N, 1, 3 or 4, H, W) → float32 (N, 3, H, W) in [0, 1]; −1 where a fourth channel, alpha, is transparent."""
+    """uint8 (N, 1, 3 or 4, H, W) → float32 (N, 3, H, W) in [0, 1]; −1 where a fourth channel,
+    alpha, is transparent.
+    """
     if hints.shape[1] == 4:
         return torch.where(hints[:, 3:] < 128, -1.0, hints[:, :3].float() / 255)
     return (hints.float() / 255).expand(-1, 3, -1, -1)
@@ -43,7 +47,9 @@ def of_size(text: TextStates, height: int, width: int) -> TextStates:
     """Text states for pictures of that size in pixels: SDXL is told it, others are not."""
     if text.time_ids is None:
         return text
-    ids = torch.tensor([height, width, 0, 0, height, width], dtype=text.time_ids.dtype, device=text.time_ids.device)
+    ids = torch.tensor(
+        [height, width, 0, 0, height, width], dtype=text.time_ids.dtype, device=text.time_ids.device
+    )
     return TextStates(text.hidden, text.pooled, ids.expand(len(text.time_ids), -1).clone())
 
 
@@ -51,10 +57,11 @@ def of_size(text: TextStates, height: int, width: int) -> TextStates:
 class BatchPlan:
     """Which examples a step takes, and what is done to them.
 
-    Every pass over the data is a new permutation (of examples and their repeats), and a batch may reach over the end of
-    a pass. Of pictures in several buckets, a batch has one bucket's. `prompt_dropping`:
-    share of captions replaced by the empty prompt, drawn anew every step (paper, section 3.3: 50%). Of `world`
-    processes, number `rank` takes every world-th example: no two take the same.
+    Every pass over the data is a new permutation (of examples and their repeats), and a batch may
+    reach over the end of a pass. Of pictures in several buckets, a batch has one bucket's.
+    `prompt_dropping`: share of captions replaced by the empty prompt, drawn anew every step (paper,
+    section 3.3: 50%). Of `world` processes, number `rank` takes every world-th example: no two take
+    the same.
     """
 
     examples: Examples
@@ -63,8 +70,10 @@ class BatchPlan:
     prompt_dropping: float = 0.5
     hint_dropout: float = 0.0
     flip: bool = False
-    mirror: Callable[[ndarray], ndarray] = lambda hint: hint[:, ::-1]  # a hint (H, W[, C]) in a mirror
-    # the same of hints of other conditions than the recipe's; None: such a hint must not be mirrored
+    # a hint (H, W[, C]) in a mirror
+    mirror: Callable[[ndarray], ndarray] = lambda hint: hint[:, ::-1]
+    # the same of hints of other conditions than the recipe's; None: such a hint must not be
+    # mirrored
     mirrors: Mapping[str | None, Callable[[ndarray], ndarray] | None] = field(default_factory=dict)
     rank: int = 0
     world: int = 1
@@ -90,15 +99,21 @@ class BatchPlan:
     def _place(self, step: int) -> tuple[int, int]:
         """Which bucket a step takes, and which batch of it.
 
-        By the end of pass e every bucket of n examples has given ⌊(e + 1) n / batch⌋ batches: what does not fill one
-        begins the next, so that no picture is lost or favoured, and no batch is short. Within a pass they are shuffled.
+        By the end of pass e every bucket of n examples has given ⌊(e + 1) n / batch⌋ batches: what
+        does not fill one begins the next, so that no picture is lost or favoured, and no batch is
+        short. Within a pass they are shuffled.
         """
         sizes, whole = self._sizes, self.batch_size * self.world
 
         def before(number: int) -> int:  # batches
             return sum(number * n // whole for n in sizes)
 
-        number = bisect.bisect_right(range(2 + (step + 1 + len(sizes)) * whole // sum(sizes)), step, key=before) - 1
+        number = (
+            bisect.bisect_right(
+                range(2 + (step + 1 + len(sizes)) * whole // sum(sizes)), step, key=before
+            )
+            - 1
+        )
         return _pass(self.seed, number, sizes, whole)[step - before(number)]
 
     @property
@@ -113,30 +128,47 @@ class BatchPlan:
         choice = rng.random(len(indices))
         captions = [self.examples.captions[i] for i in indices]
         rows = [c[int(x * len(c))] for c, x in zip(captions, choice, strict=True)]
-        rows = [0 if x < self.prompt_dropping else row for row, x in zip(rows, dropped, strict=True)]
+        rows = [
+            0 if x < self.prompt_dropping else row for row, x in zip(rows, dropped, strict=True)
+        ]
         moments = self.examples.moments[indices]
         hints = self.examples.hints[indices] if len(self.examples.hints) else None
         if self.flip and self.examples.mirrored is not None:
             ways = [self._mirror_of(int(i)) for i in indices]
-            turn = (mirrored < 0.5) & self.examples.mirrorable[indices] & [way is not None for way in ways]
+            turn = (
+                (mirrored < 0.5)
+                & self.examples.mirrorable[indices]
+                & [way is not None for way in ways]
+            )
             if turn.any():
                 moments[turn] = self.examples.mirrored[indices[turn]]
                 if hints is not None:
-                    turned = zip(hints[turn], (way for way, t in zip(ways, turn, strict=True) if t), strict=True)
+                    turned = zip(
+                        hints[turn],
+                        (way for way, t in zip(ways, turn, strict=True) if t),
+                        strict=True,
+                    )
                     hints[turn] = np.stack([way(hint) for hint, way in turned if way is not None])
         if hints is not None:
             hints[blind < self.hint_dropout] = 0
         text = self.examples.text.states(rows)
         if hints is None:  # then all are of the size that the text states were made for
             return Batch(torch.from_numpy(moments), None, text, indices)
-        return Batch(torch.from_numpy(moments), channels_first(hints), of_size(text, *hints.shape[1:3]), indices)
+        return Batch(
+            torch.from_numpy(moments),
+            channels_first(hints),
+            of_size(text, *hints.shape[1:3]),
+            indices,
+        )
 
     def _mirror_of(self, i: int) -> Callable[[ndarray], ndarray] | None:
         known = self.examples.conditions
         return self.mirror if known is None else self.mirrors.get(known[i], self.mirror)
 
     def from_step(self, step: int, ahead: int = 2) -> Iterator[Batch]:
-        """The batches of `step`, `step + 1`, …; a thread reads `ahead` of them while the model works."""
+        """The batches of `step`, `step + 1`, …; a thread reads `ahead` of them while the model
+        works.
+        """
         queue: Queue[Batch | BaseException] = Queue(maxsize=ahead)
         stop = threading.Event()
 
@@ -158,12 +190,15 @@ class BatchPlan:
                 yield got
         finally:
             stop.set()
-            while not queue.empty():  # let a reader that waits to put its batch see that it shall stop
+            # let a reader that waits to put its batch see that it shall stop
+            while not queue.empty():
                 queue.get_nowait()
 
 
 def mirror_of(condition: str) -> Callable[[Any], Any]:
-    """How a hint of the condition looks in a mirror: not only turned round where its colours name sides."""
+    """How a hint of the condition looks in a mirror: not only turned round where its colours name
+    sides.
+    """
     return mirrors_of([condition])[condition] or (lambda hint: hint[:, ::-1])
 
 
@@ -175,11 +210,17 @@ def mirrors_of(conditions: Iterable[str | None]) -> dict[str | None, Callable[[A
 
 @lru_cache(maxsize=64)
 def _permutations(seed: tuple[int, ...], n: int) -> Callable[[int], ndarray]:
-    """The order of each pass over n examples; two are kept, as a batch may reach from one into the next."""
+    """The order of each pass over n examples; two are kept, as a batch may reach from one into the
+    next.
+    """
 
     @lru_cache(maxsize=2)
     def order(number: int) -> ndarray:
-        return np.random.default_rng([*seed, number]).permutation(n).astype(np.int32 if n < 1 << 31 else np.int64)
+        return (
+            np.random.default_rng([*seed, number])
+            .permutation(n)
+            .astype(np.int32 if n < 1 << 31 else np.int64)
+        )
 
     return order
 
@@ -187,7 +228,11 @@ def _permutations(seed: tuple[int, ...], n: int) -> Callable[[int], ndarray]:
 @lru_cache(maxsize=2)
 def _pass(seed: int, number: int, sizes: tuple[int, ...], whole: int) -> list[tuple[int, int]]:
     """The batches of pass `number`, (bucket, batch of it), shuffled."""
-    given = [(b, k) for b, n in enumerate(sizes) for k in range(number * n // whole, (number + 1) * n // whole)]
+    given = [
+        (b, k)
+        for b, n in enumerate(sizes)
+        for k in range(number * n // whole, (number + 1) * n // whole)
+    ]
     order = np.random.default_rng([seed, 5, number]).permutation(len(given))
     return [given[i] for i in order]
 

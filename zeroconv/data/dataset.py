@@ -23,7 +23,8 @@ class Dataset(Sequence):
     sources: tuple[Source, ...]
     size: int | None = None
     condition: str | None = None
-    rows: tuple[tuple[int, int], ...] = field(default=(), repr=False)  # (source, index there) of every example
+    # (source, index there) of every example
+    rows: tuple[tuple[int, int], ...] = field(default=(), repr=False)
     repeats: tuple[int, ...] = ()  # one a source; none: 1 each
     buckets: Buckets | None = None
 

@@ -31,7 +31,8 @@ class Example:
     text: tuple[str, ...]
     hint: Image.Image | None = None
     mirrorable: bool = False  # whether the captions stay true in a mirror
-    people: tuple[ndarray, ...] | None = None  # of a pose hint: (18, 3) a person, x and y in pixels of `image`
+    # of a pose hint: (18, 3) a person, x and y in pixels of `image`
+    people: tuple[ndarray, ...] | None = None
 
     @property
     def caption(self) -> str:

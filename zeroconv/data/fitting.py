@@ -21,12 +21,15 @@ class BrokenExample(UserError):
 
 
 class StorageError(UserError):
-    """Where examples lie does not answer, whatever is there; `passing`: the next try may find it better."""
+    """Where examples lie does not answer, whatever is there; `passing`: the next try may find it
+    better.
+    """
 
     passing = False
 
 
-# of the storage or the process, not of a picture: what cannot be read now may be read by the next try
+# of the storage or the process, not of a picture: what cannot be read now may be read by the next
+# try
 _FLEETING = {
     getattr(errno, name)
     for name in (
@@ -40,8 +43,10 @@ PAUSES = (0.2, 2.0)  # seconds before an example is read again
 
 
 def read_patiently(read: Callable[[], T]) -> T:
-    """What `read` gives. Raises BrokenExample for a picture that is at fault itself. Where the storage is, it is tried
-    again and then a UserError: a picture that was set aside stays so, in a cache that others use too."""
+    """What `read` gives. Raises BrokenExample for a picture that is at fault itself. Where the
+    storage is, it is tried again and then a UserError: a picture that was set aside stays so, in a
+    cache that others use too.
+    """
     for pause in (*PAUSES, None):
         try:
             return read()
@@ -54,8 +59,9 @@ def read_patiently(read: Callable[[], T]) -> T:
                 raise BrokenExample(str(error)) from error
             if pause is None:
                 raise UserError(
-                    f"{error} This is the storage's failure and not the picture's, so it is not set aside: give the "
-                    "same command once the storage answers, or remove the picture."
+                    f"{error} This is the storage's failure and not the picture's, so it is not "
+                    "set aside: give the same command once the storage answers, or remove the "
+                    "picture."
                 ) from error
             time.sleep(pause)
     raise AssertionError
@@ -70,11 +76,12 @@ def _is_fleeting(error: BaseException | None) -> bool:
 
 
 def fit(example: Example, size: int | tuple[int, int] | None, condition: str | None) -> Example:
-    """The middle of picture and hint at `size` (width, height; one number: a square; None: as they are), and a hint of
-    `condition`.
+    """The middle of picture and hint at `size` (width, height; one number: a square; None: as they
+    are), and a hint of `condition`.
 
-    A hint is drawn after scaling: lines stay as thin as at generation. A given hint is scaled by its condition's own
-    rule, so that lines are not lost and classes not mixed. Raises BrokenExample if hint and picture differ in shape.
+    A hint is drawn after scaling: lines stay as thin as at generation. A given hint is scaled by
+    its condition's own rule, so that lines are not lost and classes not mixed. Raises BrokenExample
+    if hint and picture differ in shape.
     """
     image, hint = example.image, example.hint
     if hint is not None and abs(hint.width / hint.height / (image.width / image.height) - 1) > 0.02:
@@ -85,16 +92,26 @@ def fit(example: Example, size: int | tuple[int, int] | None, condition: str | N
     people = example.people
     if size is not None:
         frame = (size, size) if isinstance(size, int) else size
-        people = None if people is None else tuple(_to_frame(person, image.size, frame) for person in people)
+        people = (
+            None
+            if people is None
+            else tuple(_to_frame(person, image.size, frame) for person in people)
+        )
         image = middle(image, frame).resize(frame, Image.Resampling.LANCZOS)
-        hint = None if hint is None else conditions.resize_hint(middle(hint, frame), frame, resizing_rule(condition))
+        hint = (
+            None
+            if hint is None
+            else conditions.resize_hint(middle(hint, frame), frame, resizing_rule(condition))
+        )
     if hint is None and condition is not None:
         hint = conditions.annotate(condition, image)
     return replace(example, image=image, hint=hint, people=people)
 
 
 def _to_frame(person: ndarray, size: tuple[int, int], frame: tuple[int, int]) -> ndarray:
-    """Joints (…, 3) in pixels of a picture → of its middle at `frame`; those outside count as unknown."""
+    """Joints (…, 3) in pixels of a picture → of its middle at `frame`; those outside count as
+    unknown.
+    """
     left, top, right, bottom = middle_box(size, frame)
     moved = person.copy()
     moved[:, :2] -= (left, top)
@@ -105,9 +122,13 @@ def _to_frame(person: ndarray, size: tuple[int, int], frame: tuple[int, int]) ->
 
 
 def middle_box(size: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The largest middle part (left, top, right, bottom) of a picture of `size` that has the shape of `frame`."""
+    """The largest middle part (left, top, right, bottom) of a picture of `size` that has the shape
+    of `frame`.
+    """
     scale = min(size[0] / frame[0], size[1] / frame[1])
-    width, height = (min(side, max(1, round(f * scale))) for side, f in zip(size, frame, strict=True))
+    width, height = (
+        min(side, max(1, round(f * scale))) for side, f in zip(size, frame, strict=True)
+    )
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     return left, top, left + width, top + height
 
@@ -118,6 +139,8 @@ def middle(image: Image.Image, frame: tuple[int, int]) -> Image.Image:
 
 
 def resizing_rule(condition: str | None) -> str | None:
-    """How hints of a condition are resized; None, a look at the pixels, for one that the registry does not know."""
+    """How hints of a condition are resized; None, a look at the pixels, for one that the registry
+    does not know.
+    """
     entry = conditions.known(condition)
     return None if entry is None else entry.resize

@@ -49,36 +49,41 @@ def open_dataset(
 ) -> Dataset:
     """Open what a spec names; no picture is read yet.
 
-    "playroom:SPLIT[:COUNT]"  rendered scenes of a split (train, val, test); hints of depth, normal, segmentation and
+    "playroom:SPLIT[:COUNT]"  rendered scenes of a split (train, val, test); hints of depth, normal,
+                              segmentation and
     pose are exact. `?start=N` skips N; `?only=person` keeps scenes with such a thing;
     `?style=pencil` (or night) draws them so, with the captions and hints of the plain ones.
-    "stickers[:FOLDER]"       emoji art: the package's sample, or a folder made by `zeroconv playroom stickers`;
+    "stickers[:FOLDER]"       emoji art: the package's sample, or a folder made by `zeroconv
+                              playroom stickers`;
     `?split=train` keeps one split, `?views=4` lays each on 4 random backgrounds (`&seed=1`).
-    FOLDER                    an imagefolder with metadata.jsonl, .csv or .parquet (file_name, text, and
-    conditioning_image for the hint), or fill50k's layout with prompt.json (source = hint, target, prompt).
-    Also a folder of parquet or tar shards, as `zeroconv annotate --format` writes them, or
-    one of them. What lies outside of the folder, by "..", a link or an absolute name, is
-    refused unless `?links=true` allows it.
-    Columns of other names are told as `?caption_column=description`, likewise
-    image_column and conditioning_image_column.
-    Else its pictures, each with captions in a .txt or .caption beside it, and hints of the
-    same names in the folder that `?hints=FOLDER` names; those of a subfolder `10_cats` are
-    taken ten times a pass.
-    "hub:OWNER/NAME"          a data set of the Hugging Face hub, in one of these layouts or as the hub converts it to
+    FOLDER                    an imagefolder with metadata.jsonl, .csv or .parquet (file_name, text,
+                              and
+    conditioning_image for the hint), or fill50k's layout with prompt.json (source = hint, target,
+    prompt). Also a folder of parquet or tar shards, as `zeroconv annotate --format` writes them, or
+    one of them. What lies outside of the folder, by "..", a link or an absolute name, is refused
+    unless `?links=true` allows it. Columns of other names are told as
+    `?caption_column=description`, likewise image_column and conditioning_image_column. Else its
+    pictures, each with captions in a .txt or .caption beside it, and hints of the same names in the
+    folder that `?hints=FOLDER` names; those of a subfolder `10_cats` are taken ten times a pass.
+    "hub:OWNER/NAME"          a data set of the Hugging Face hub, in one of these layouts or as the
+                              hub converts it to
     parquet; `?split=test`, `?config=NAME` where it has parts, `?revision=`.
     "https://HOST/train-{00000..00009}.tar", "s3://BUCKET/SET"
     parquet or tar shards, or a folder of them, in any store that fsspec speaks to; copied
     when they are read, of which a few stay.
-    Any of them may end in `?limit=N`, in `?repeat=N` (taken N times a pass of training), and in `?condition=pose`
-    where its hints differ from the data set's; several are joined with " + ". `split` and `limit` stand in where the
-    spec is silent; `limit` bounds the whole; `wordless`: a folder of pictures without any captions will do. Raises
-    UserError for a spec that names nothing, a folder that lacks its list, or no example at all.
+    Any of them may end in `?limit=N`, in `?repeat=N` (taken N times a pass of training), and in
+    `?condition=pose` where its hints differ from the data set's; several are joined with " + ".
+    `split` and `limit` stand in where the spec is silent; `limit` bounds the whole; `wordless`: a
+    folder of pictures without any captions will do. Raises UserError for a spec that names nothing,
+    a folder that lacks its list, or no example at all.
 
     """
     if isinstance(spec, Path):
         parts = [str(spec)]
     elif isinstance(spec, str):
-        parts = [part.strip() for part in spec.split(" + " if " + " in spec or is_address(spec) else "+")]
+        parts = [
+            part.strip() for part in spec.split(" + " if " + " in spec or is_address(spec) else "+")
+        ]
     else:
         parts = [part for one in spec for part in str(one).split(" + ")]
     if isinstance(spec, str) and os.path.isdir(spec):
@@ -97,7 +102,8 @@ def _tell_mixed(sources: Sequence[Source]) -> None:
     hinted = [getattr(source, "hinted", None) for source in sources if not source.generated]
     if True in hinted and False in hinted:
         warnings.warn(
-            f"{hinted.count(True)} of the joined data sets bring hints, and those of {hinted.count(False)} are drawn.",
+            f"{hinted.count(True)} of the joined data sets bring hints, and those of "
+            f"{hinted.count(False)} are drawn.",
             stacklevel=3,
         )
 
@@ -112,7 +118,8 @@ def _sources(part: str, split: str | None, wordless: bool = False) -> list[tuple
     unknown = sorted(set(options) - _OPTIONS)
     if unknown:
         raise UserError(
-            f"the data spec {part!r} has an unknown option {unknown[0]!r}; known: {', '.join(sorted(_OPTIONS))}."
+            f"the data spec {part!r} has an unknown option {unknown[0]!r}; known: "
+            f"{', '.join(sorted(_OPTIONS))}."
         )
     counts = ("limit", "views", "seed", "start", "repeat")
     numbers = {name: _number(part, name, options[name]) for name in counts if name in options}
@@ -127,8 +134,8 @@ def _sources(part: str, split: str | None, wordless: bool = False) -> list[tuple
         kind = "address" if is_address(place) else "folder"
     if idle := sorted(set(options) - _KINDS[kind] - {"hints"}):
         raise UserError(
-            f"the data spec {part!r} gives {idle[0]}=, which means nothing for this kind of data; what it may say: "
-            f"{', '.join(sorted(_KINDS[kind]))}."
+            f"the data spec {part!r} gives {idle[0]}=, which means nothing for this kind of data; "
+            f"what it may say: {', '.join(sorted(_KINDS[kind]))}."
         )
     if "hints" in options and kind in ("playroom", "stickers", "hub"):
         raise UserError(f"the data spec {part!r} names hints=, which is for folders of pictures.")
@@ -136,7 +143,9 @@ def _sources(part: str, split: str | None, wordless: bool = False) -> list[tuple
         return [(_generated(kind, rest, part, options, numbers, split, condition), repeat)]
     limit = numbers.get("limit")
     if options.get("links", "false") not in ("true", "false"):
-        raise UserError(f"the data spec {part!r} gives links as {options['links']!r}; write links=true.")
+        raise UserError(
+            f"the data spec {part!r} gives links as {options['links']!r}; write links=true."
+        )
     if is_address(place):
         return [(_remote(place, options, limit, split, condition), repeat)]
     if kind == "hub":
@@ -155,27 +164,40 @@ def _generated(
     condition: str | None,
 ) -> Source:
     if kind == "stickers":
-        return open_stickers(rest or None, options.get("split", split), condition=condition, **numbers)
+        return open_stickers(
+            rest or None, options.get("split", split), condition=condition, **numbers
+        )
     name, _, count = rest.partition(":")
     limit = _number(part, "count", count) if count else numbers.get("limit")
     chosen = name or options.get("split") or split or "train"
-    return open_scenes(chosen, limit, numbers.get("start", 0), options.get("only"), condition, options.get("style"))
+    return open_scenes(
+        chosen, limit, numbers.get("start", 0), options.get("only"), condition, options.get("style")
+    )
 
 
-def _on_hub(name: str, options: dict, limit: int | None, split: str | None, condition: str | None) -> Source:
+def _on_hub(
+    name: str, options: dict, limit: int | None, split: str | None, condition: str | None
+) -> Source:
     if name.count("/") != 1 or not all(name.split("/")):
         raise UserError(f"the data spec names {name!r} of the hub; write hub:OWNER/NAME.")
     place = options.get("config"), options.get("revision")
-    return open_hub(name, options.get("split", split), limit, condition, Columns.of(options), *place)
+    return open_hub(
+        name, options.get("split", split), limit, condition, Columns.of(options), *place
+    )
 
 
-def _remote(address: str, options: dict, limit: int | None, split: str | None, condition: str | None) -> Source:
+def _remote(
+    address: str, options: dict, limit: int | None, split: str | None, condition: str | None
+) -> Source:
     if "hints" in options:
         raise UserError(
-            f"the data spec {address!r} names hints=, which shards have in a column or a file of their own."
+            f"the data spec {address!r} names hints=, which shards have in a column or a file of "
+            "their own."
         )
     columns = Columns.of(options)
-    return open_remote(address, options.get("split", split), limit, condition, columns, options.get("config"))
+    return open_remote(
+        address, options.get("split", split), limit, condition, columns, options.get("config")
+    )
 
 
 def _in_folder(
@@ -192,10 +214,14 @@ def _in_folder(
     listed = open_folder(folder, chosen, limit, condition, columns, options.get("config"), roots)
     if listed is None:
         if "split" in options:
-            raise UserError(f"{folder} has no list and no shards that could tell a split; leave ?split= out.")
+            raise UserError(
+                f"{folder} has no list and no shards that could tell a split; leave ?split= out."
+            )
         return [*open_pairs(folder, hints, limit, condition, roots, wordless)]
     if hints is not None:
-        raise UserError(f"{folder} has a list that names its hints, so hints= cannot be given beside it.")
+        raise UserError(
+            f"{folder} has a list that names its hints, so hints= cannot be given beside it."
+        )
     return [(listed, 1)]
 
 
@@ -204,9 +230,12 @@ def _number(part: str, name: str, value: str) -> int:
     most = _MOST.get(name, 10**9)
 
     # a text of 5,000 digits is more than int() takes
-    if not (value.isascii() and value.isdecimal() and len(value) < 20 and least <= int(value) <= most):
+    if not (
+        value.isascii() and value.isdecimal() and len(value) < 20 and least <= int(value) <= most
+    ):
         shown = value if len(value) <= 40 else f"{value[:39]}…"
         raise UserError(
-            f"the data spec {part[:200]!r} gives {name} as {shown!r}; give a whole number from {least} to {most:,}."
+            f"the data spec {part[:200]!r} gives {name} as {shown!r}; give a whole number from "
+            f"{least} to {most:,}."
         )
     return int(value)

@@ -1,8 +1,10 @@
-"""Whether the prompt is obeyed under control: the named colours against the colours of the regions they were named for.
+"""Whether the prompt is obeyed under control: the named colours against the colours of the regions
+they were named for.
 
-The pictures are generated with the scene's own edges, so its exact masks tell where object, floor and wall are. The
-median colour of a region, in CIELAB with lightness weighed down (shading moves it), goes to the nearest name; the
-names' reference colours are medians over real training scenes. The same reading of the real pictures is the ceiling.
+The pictures are generated with the scene's own edges, so its exact masks tell where object, floor
+and wall are. The median colour of a region, in CIELAB with lightness weighed down (shading moves
+it), goes to the nearest name; the names' reference colours are medians over real training scenes.
+The same reading of the real pictures is the ceiling.
 """
 
 from __future__ import annotations
@@ -39,8 +41,9 @@ def single_object_scenes(split: str, count: int, size: int, start: int = 0) -> l
 
 
 def regions(scene: playroom.Scene, number: int = 1) -> dict[str, np.ndarray]:
-    """Masks (H, W) bool of object `number` from the left (a person: the clothes' middle), floor and wall, two pixels
-    inside their edges."""
+    """Masks (H, W) bool of object `number` from the left (a person: the clothes' middle), floor and
+    wall, two pixels inside their edges.
+    """
     thing = scene.instances == number
     if scene.objects[number - 1].kind == "person":
         thing &= _torso(scene, sum(thing.kind == "person" for thing in scene.objects[: number - 1]))
@@ -76,12 +79,19 @@ def references(scenes: Sequence[playroom.Scene]) -> dict[str, dict[str, np.ndarr
         masks, names = regions(scene), names_of(scene)
         for region in REGIONS:
             if masks[region].any():
-                found[region].setdefault(names[region], []).append(colour_of(scene.image, masks[region]))
-    return {region: {name: np.median(v, axis=0) for name, v in named.items()} for region, named in found.items()}
+                found[region].setdefault(names[region], []).append(
+                    colour_of(scene.image, masks[region])
+                )
+    return {
+        region: {name: np.median(v, axis=0) for name, v in named.items()}
+        for region, named in found.items()
+    }
 
 
 def read_names(
-    images: Sequence[Image.Image], scenes: Sequence[playroom.Scene], known: dict[str, dict[str, np.ndarray]]
+    images: Sequence[Image.Image],
+    scenes: Sequence[playroom.Scene],
+    known: dict[str, dict[str, np.ndarray]],
 ) -> dict[str, list[float]]:
     """Region → 1 where the nearest name is the one in the caption, else 0; a picture each."""
     right: dict[str, list[float]] = {region: [] for region in REGIONS}
@@ -90,7 +100,10 @@ def read_names(
         for region in REGIONS:
             if masks[region].any():
                 colour = colour_of(image, masks[region])
-                nearest = min(known[region], key=lambda name: float(np.linalg.norm(known[region][name] - colour)))
+                nearest = min(
+                    known[region],
+                    key=lambda name: float(np.linalg.norm(known[region][name] - colour)),
+                )
                 right[region].append(float(nearest == names[region]))
     return right
 
@@ -104,15 +117,28 @@ def adherence(
     guidance: str = "resolution",
     batch_size: int = 16,
 ) -> tuple[dict, list[Image.Image], list[playroom.Scene]]:
-    """Share of regions whose colour is the named one, generated and real (the reading's ceiling), with intervals."""
+    """Share of regions whose colour is the named one, generated and real (the reading's ceiling),
+    with intervals.
+    """
     size = backbone.default_size
     known = references(single_object_scenes("train", 400, size, start=2_000_000))
     scenes = single_object_scenes("test", count, size)
     hints = [annotate("canny", scene.image) for scene in scenes]
-    options: dict[str, Any] = {"steps": steps, "cfg": cfg, "guidance": guidance, "batch_size": batch_size}
+    options: dict[str, Any] = {
+        "steps": steps,
+        "cfg": cfg,
+        "guidance": guidance,
+        "batch_size": batch_size,
+    }
     images = generate(backbone, [s.caption for s in scenes], [Control(control, hints)], **options)
-    made, real = read_names(images, scenes, known), read_names([s.image for s in scenes], scenes, known)
-    report = {region: {"generated": interval(made[region]), "real": interval(real[region])} for region in REGIONS}
+    made, real = (
+        read_names(images, scenes, known),
+        read_names([s.image for s in scenes], scenes, known),
+    )
+    report = {
+        region: {"generated": interval(made[region]), "real": interval(real[region])}
+        for region in REGIONS
+    }
     return report, images, scenes
 
 
@@ -125,10 +151,12 @@ def known_colours(size: int, count: int = 240) -> dict[str, dict[str, np.ndarray
 def caption_figures(
     pairs: Sequence[Pair], sets: dict[str, list[Image.Image]], real: Sequence[Image.Image]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Region → set of pictures → share of scenes whose region has the colour that the caption names, with intervals.
+    """Region → set of pictures → share of scenes whose region has the colour that the caption
+    names, with intervals.
 
-    `pairs` are scenes of the playroom, whose names tell their seeds. Objects that show fewer than 30 pixels, and
-    pictures made without control, whose objects stand elsewhere, are not asked for their objects.
+    `pairs` are scenes of the playroom, whose names tell their seeds. Objects that show fewer than
+    30 pixels, and pictures made without control, whose objects stand elsewhere, are not asked for
+    their objects.
     """
     size = real[0].width
     scenes = [playroom.render(int(pair.name.removeprefix("scene-")), size) for pair in pairs]
@@ -139,13 +167,20 @@ def caption_figures(
             for region, values in named_right(image, scene, known, objects=name != "none").items():
                 if values:
                     right[region].setdefault(name, []).extend(values)
-    return {region: {name: interval(values) for name, values in found.items()} for region, found in right.items()}
+    return {
+        region: {name: interval(values) for name, values in found.items()}
+        for region, found in right.items()
+    }
 
 
 def named_right(
-    image: Image.Image, scene: playroom.Scene, known: dict[str, dict[str, np.ndarray]], objects: bool = True
+    image: Image.Image,
+    scene: playroom.Scene,
+    known: dict[str, dict[str, np.ndarray]],
+    objects: bool = True,
 ) -> dict[str, list[float]]:
-    """Region → 1 or 0 for each thing of the scene that the caption gives a colour: whether its pixels have it.
+    """Region → 1 or 0 for each thing of the scene that the caption gives a colour: whether its
+    pixels have it.
 
     Things that show fewer than 30 pixels are not asked for; with `objects` False, no objects.
     """
@@ -156,6 +191,8 @@ def named_right(
             if (region == "object" and not objects) or masks[region].sum() < 30:
                 continue
             colour = colour_of(image, masks[region])
-            nearest = min(known[region], key=lambda n: float(np.linalg.norm(known[region][n] - colour)))
+            nearest = min(
+                known[region], key=lambda n: float(np.linalg.norm(known[region][n] - colour))
+            )
             right[region].append(float(nearest == names[region]))
     return right

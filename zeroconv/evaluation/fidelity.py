@@ -1,11 +1,15 @@
-"""Generate from held-out hints, read the condition back from the pictures, compare; beside it what chance would give.
+"""Generate from held-out hints, read the condition back from the pictures, compare; beside it what
+chance would give.
 
 Columns of a report:
   own       pictures made with a hint, scored against that hint
-  shuffled  the same pictures scored against the hint of another pair: what pictures of this world share anyway
+  shuffled  the same pictures scored against the hint of another pair: what pictures of this world
+            share anyway
   none      pictures of the same prompts and seeds made without control, scored against the hint
-  ceiling   the real pictures through the VAE and back, scored against the hint: no generator can do better
-  real      the real pictures themselves: where a network reads, its own error; else the hint drawn twice
+  ceiling   the real pictures through the VAE and back, scored against the hint: no generator can do
+            better
+  real      the real pictures themselves: where a network reads, its own error; else the hint drawn
+            twice
 """
 
 from __future__ import annotations
@@ -74,20 +78,23 @@ def evaluate(
     """Measure how well `control` is followed; returns the report as plain JSON values
     (None where a figure is no number, as the limits of two pictures are).
 
-    `control`: a ControlNet or a rival, or the name or folder of one; a rival takes guidance both or cond.
-    `guidance`, `cfg`: None is the backbone's own, see `generate`.
+    `control`: a ControlNet or a rival, or the name or folder of one; a rival takes guidance both or
+    cond. `guidance`, `cfg`: None is the backbone's own, see `generate`.
 
-    `count_none` pictures are made without control (default: as many). `prompts` is a setting of the paper's ablation:
-    own caption, empty, insufficient, or conflicting (another pair's caption). With empty prompts the two halves of
-    guidance differ by the control alone, which `cond` and `resolution` then strengthen (paper, figure 5).
-    `judge`: see `make_read`. `features`, of FID and KID: see `likeness.make_features`. `clip`: a folder or hub id of a
-    CLIP, for its score. `varied` pairs are made with three more seeds, for the diversity. `pictures`, a list, gets
-    what was made. `common`, a dict, keeps what does not depend on the control (pairs, pictures without control and
-    through the VAE), for further calls with models and data that stay as they are. The same arguments give the same
-    report. Raises UserError for unknown names or data.
+    `count_none` pictures are made without control (default: as many). `prompts` is a setting of the
+    paper's ablation: own caption, empty, insufficient, or conflicting (another pair's caption).
+    With empty prompts the two halves of guidance differ by the control alone, which `cond` and
+    `resolution` then strengthen (paper, figure 5). `judge`: see `make_read`. `features`, of FID and
+    KID: see `likeness.make_features`. `clip`: a folder or hub id of a CLIP, for its score. `varied`
+    pairs are made with three more seeds, for the diversity. `pictures`, a list, gets what was made.
+    `common`, a dict, keeps what does not depend on the control (pairs, pictures without control and
+    through the VAE), for further calls with models and data that stay as they are. The same
+    arguments give the same report. Raises UserError for unknown names or data.
     """
     if prompts not in PROMPTS:
-        raise UserError(f"There is no prompt setting {prompts!r}; choose from {', '.join(PROMPTS)}.")
+        raise UserError(
+            f"There is no prompt setting {prompts!r}; choose from {', '.join(PROMPTS)}."
+        )
     backbone = load_backbone(base) if isinstance(base, str) else base
     net = load_net(control, backbone) if isinstance(control, str | os.PathLike) else control
     guidance, cfg = settled(backbone, guidance, cfg)
@@ -100,7 +107,9 @@ def evaluate(
         return common[key]
 
     size = backbone.default_size
-    pairs = once(("pairs", data, condition, count, size), lambda: load_pairs(data, condition, count, size))
+    pairs = once(
+        ("pairs", data, condition, count, size), lambda: load_pairs(data, condition, count, size)
+    )
     texts = prompts_of(pairs, prompts)
     seeds = [seed + i for i in range(count)]
     options: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "cfg": cfg}
@@ -155,11 +164,20 @@ def evaluate(
     return known_numbers(report)
 
 
-def scores_of(condition: str, truths: list[Any], reads: dict[str, list[Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Column → what each picture contributes; `shuffled` asks the pictures of `own` for the next pair's hint."""
+def scores_of(
+    condition: str, truths: list[Any], reads: dict[str, list[Any]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Column → what each picture contributes; `shuffled` asks the pictures of `own` for the next
+    pair's hint.
+    """
     score = CONDITIONS[condition].score
-    stats = {name: [score(t, r) for t, r in zip(truths, found, strict=False)] for name, found in reads.items()}
-    stats["shuffled"] = [score(t, r) for t, r in zip(truths[1:] + truths[:1], reads["own"], strict=True)]
+    stats = {
+        name: [score(t, r) for t, r in zip(truths, found, strict=False)]
+        for name, found in reads.items()
+    }
+    stats["shuffled"] = [
+        score(t, r) for t, r in zip(truths[1:] + truths[:1], reads["own"], strict=True)
+    ]
     return stats
 
 
@@ -170,7 +188,10 @@ def condition_of(net: Net) -> str:
     """The name of the condition a control follows. Raises UserError where it does not say so."""
     named = (net.config.get("zeroconv") or {}).get("condition")
     if not named:
-        raise UserError(f"The control does not say which condition it follows ({named!r}), so it cannot be scored.")
+        raise UserError(
+            f"The control does not say which condition it follows ({named!r}), so it cannot be "
+            "scored."
+        )
     return find(named).name
 
 
@@ -178,13 +199,18 @@ def tabulate(stats: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, dict
     """Metric → column → mean and 95% interval."""
     metrics = stats["own"][0]
     columns = [name for name in COLUMNS if name in stats]
-    return {m: {c: summarise([s[m] for s in stats[c]], METRICS[m].kind) for c in columns} for m in metrics}
+    return {
+        m: {c: summarise([s[m] for s in stats[c]], METRICS[m].kind) for c in columns}
+        for m in metrics
+    }
 
 
 def lifts(stats: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Metric → "over shuffled", "over none" → by how much `own` is better, with the interval of that difference.
+    """Metric → "over shuffled", "over none" → by how much `own` is better, with the interval of
+    that difference.
 
-    Positive is better whichever way the metric runs. Both sides are the same pairs, resampled together.
+    Positive is better whichever way the metric runs. Both sides are the same pairs, resampled
+    together.
     """
     table: dict[str, dict[str, dict[str, float]]] = {}
     for metric in stats["own"][0]:
@@ -213,10 +239,21 @@ def prompts_of(pairs: Sequence[Pair], setting: str) -> list[str]:
 
 def through_vae(backbone: Backbone, images: Sequence[Image.Image]) -> list[Image.Image]:
     """Pictures encoded and decoded again."""
-    x = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = (
+        torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+        .permute(0, 3, 1, 2)
+        .float()
+        / 127.5
+        - 1
+    )
     decoded = []
     for part in x.split(32):
         decoded += list(
-            backbone.decode_latents(backbone.latents_from_moments(backbone.encode_image(part), sample=False))
+            backbone.decode_latents(
+                backbone.latents_from_moments(backbone.encode_image(part), sample=False)
+            )
         )
-    return [Image.fromarray((d * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()) for d in decoded]
+    return [
+        Image.fromarray((d * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
+        for d in decoded
+    ]

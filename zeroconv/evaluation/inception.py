@@ -29,7 +29,9 @@ _UNREAD = ("fc.", "AuxLogits.")
 class Conv(nn.Module):
     """A convolution without bias, a batch norm, a ReLU."""
 
-    def __init__(self, inner: int, outer: int, size: int | tuple[int, int], stride: int = 1, padding=0) -> None:
+    def __init__(
+        self, inner: int, outer: int, size: int | tuple[int, int], stride: int = 1, padding=0
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inner, outer, size, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(outer, eps=0.001)
@@ -108,7 +110,9 @@ def to_17() -> Mixed:
         "branch3x3dbl_2": Conv(64, 96, 3, padding=1),
         "branch3x3dbl_3": Conv(96, 96, 3, stride=2),
     }
-    return Mixed(layers, ("branch3x3", "branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3", "pool"), halving_max)
+    return Mixed(
+        layers, ("branch3x3", "branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3", "pool"), halving_max
+    )
 
 
 def block_17(narrow: int) -> Mixed:
@@ -187,17 +191,27 @@ class Inception(nn.Module):
         self.Conv2d_2b_3x3 = Conv(32, 64, 3, padding=1)
         self.Conv2d_3b_1x1 = Conv(64, 80, 1)
         self.Conv2d_4a_3x3 = Conv(80, 192, 3)
-        for name, pooled, inner in (("Mixed_5b", 32, 192), ("Mixed_5c", 64, 256), ("Mixed_5d", 64, 288)):
+        for name, pooled, inner in (
+            ("Mixed_5b", 32, 192),
+            ("Mixed_5c", 64, 256),
+            ("Mixed_5d", 64, 288),
+        ):
             self.add_module(name, block_35(inner, pooled))
         self.Mixed_6a = to_17()
-        for name, narrow in (("Mixed_6b", 128), ("Mixed_6c", 160), ("Mixed_6d", 160), ("Mixed_6e", 192)):
+        for name, narrow in (
+            ("Mixed_6b", 128),
+            ("Mixed_6c", 160),
+            ("Mixed_6d", 160),
+            ("Mixed_6e", 192),
+        ):
             self.add_module(name, block_17(narrow))
         self.Mixed_7a = to_8()
         self.Mixed_7b = block_8(1280, inner_mean)
         self.Mixed_7c = block_8(2048, same_max)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = (images - 128) / 128  # as the TensorFlow graph has it; pytorch-fid divides by 127.5 and subtracts 1
+        # as the TensorFlow graph has it; pytorch-fid divides by 127.5 and subtracts 1
+        x = (images - 128) / 128
         for name, layer in self.named_children():
             if name in ("Conv2d_3b_1x1", "Mixed_5b"):
                 x = halving_max(x)
@@ -210,11 +224,15 @@ def load_inception(path: Path) -> Inception:
     file.
     """
     if not path.is_file():
-        raise UserError(f"there is no feature network {path}; give FID's Inception as .safetensors, or a hub id.")
+        raise UserError(
+            f"there is no feature network {path}; give FID's Inception as .safetensors, or a hub "
+            "id."
+        )
     if path.suffix != ".safetensors":
         raise UserError(
-            f"{path} may hold code, and feature networks are read from .safetensors only; save the state dict of "
-            "pytorch-fid's Inception with safetensors.torch.save_file, or name a transformers vision model."
+            f"{path} may hold code, and feature networks are read from .safetensors only; save the "
+            "state dict of pytorch-fid's Inception with safetensors.torch.save_file, or name a "
+            "transformers vision model."
         )
     state = {k: v.float() for k, v in read_state_dict(path).items() if not k.startswith(_UNREAD)}
     with torch.device("meta"):

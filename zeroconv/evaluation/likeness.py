@@ -23,9 +23,10 @@ Extract = Callable[[Sequence[Image.Image]], ndarray]  # pictures → (N, D)
 def make_features(name: str = "auto") -> tuple[Extract, str]:
     """The features that distances are measured in, and their name.
 
-    "auto" or "playroom": the playroom reader's own (256). A `.safetensors` file: the weights of FID's Inception-v3
-    (2048), see `inception`. Anything else: the folder or hub id of a `transformers` vision model, such as DINOv2.
-    Files that can hold code (TorchScript, pickles) are refused. Raises UserError.
+    "auto" or "playroom": the playroom reader's own (256). A `.safetensors` file: the weights of
+    FID's Inception-v3 (2048), see `inception`. Anything else: the folder or hub id of a
+    `transformers` vision model, such as DINOv2. Files that can hold code (TorchScript, pickles) are
+    refused. Raises UserError.
     """
     if name in ("auto", "playroom"):
         return lambda images: reader.read(images).features, "playroom reader"
@@ -41,7 +42,8 @@ def _inception(path: Path) -> Extract:
     def extract(images: Sequence[Image.Image]) -> ndarray:
         parts = []
         for start in range(0, len(images), 16):
-            pixels = distribution.clean_resize(images[start : start + 16], inception.SIZE)  # float in 0–255
+            # float in 0–255
+            pixels = distribution.clean_resize(images[start : start + 16], inception.SIZE)
             x = placed(net, {"x": torch.from_numpy(pixels).permute(0, 3, 1, 2)})["x"]
             parts.append(net(x))
         return torch.cat(parts).float().cpu().numpy()
@@ -68,7 +70,9 @@ def _transformer(name: str) -> Extract:
     return extract
 
 
-def distances(extract: Extract, real: Sequence[Image.Image], sets: dict[str, list[Image.Image]]) -> dict[str, Any]:
+def distances(
+    extract: Extract, real: Sequence[Image.Image], sets: dict[str, list[Image.Image]]
+) -> dict[str, Any]:
     """FID and KID of each set of pictures to the real ones; few pictures bias FID upwards, KID not."""
     truth = extract(real)
     table: dict[str, Any] = {"fid": {}, "kid": {}}
@@ -76,28 +80,44 @@ def distances(extract: Extract, real: Sequence[Image.Image], sets: dict[str, lis
         if len(images) < 4:  # too few for an interval
             continue
         found = extract(images)
-        table["fid"][name] = distribution.bootstrap(distribution.frechet_distance, found, truth, draws=50)
-        table["kid"][name] = distribution.bootstrap(distribution.kernel_distance, found, truth, draws=50)
+        table["fid"][name] = distribution.bootstrap(
+            distribution.frechet_distance, found, truth, draws=50
+        )
+        table["kid"][name] = distribution.bootstrap(
+            distribution.kernel_distance, found, truth, draws=50
+        )
     return table
 
 
 def diversity(
     extract: Extract, made: list[Image.Image], more: list[list[Image.Image]], count: int
 ) -> dict[str, dict[str, float]]:
-    """Mean distance between pictures of one hint and prompt but different seeds, in shares of the mean distance
-    between pictures of different hints: 0 where the seed changes nothing, 1 where the hint fixes nothing."""
+    """Mean distance between pictures of one hint and prompt but different seeds, in shares of the
+    mean distance between pictures of different hints: 0 where the seed changes nothing, 1 where the
+    hint fixes nothing.
+    """
     if not more or count < 2:
         return {}
-    groups = np.stack([extract(images[:count]) for images in [made, *more]], axis=1)  # (pairs, seeds, D)
+    # (pairs, seeds, D)
+    groups = np.stack([extract(images[:count]) for images in [made, *more]], axis=1)
     between = distribution.diversity(groups[:, 0][None])[0]
-    return {"diversity": interval((distribution.diversity(groups) / max(float(between), 1e-9)).tolist())}
+    return {
+        "diversity": interval((distribution.diversity(groups) / max(float(between), 1e-9)).tolist())
+    }
 
 
-def clip_scores(name: str, texts: Sequence[str], sets: dict[str, list[Image.Image]]) -> dict[str, Any]:
-    """100 × cosine of picture and prompt by a CLIP from a folder or hub id (Hessel et al. 2021), never below 0."""
+def clip_scores(
+    name: str, texts: Sequence[str], sets: dict[str, list[Image.Image]]
+) -> dict[str, Any]:
+    """100 × cosine of picture and prompt by a CLIP from a folder or hub id (Hessel et al. 2021),
+    never below 0.
+    """
     from transformers import AutoProcessor, CLIPModel
 
-    net, processor = load_pretrained(CLIPModel, name, "CLIP"), load_part(AutoProcessor, name, "CLIP")
+    net, processor = (
+        load_pretrained(CLIPModel, name, "CLIP"),
+        load_part(AutoProcessor, name, "CLIP"),
+    )
     table = {}
     for column, images in sets.items():
         values: list[float] = []

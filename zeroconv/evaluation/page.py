@@ -1,4 +1,6 @@
-"""A report as one HTML file: the figures, and the best, median and worst pictures behind them. Nothing is loaded."""
+"""A report as one HTML file: the figures, and the best, median and worst pictures behind them.
+Nothing is loaded.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,13 @@ figure{margin:0;width:min(100%,20rem)}figure img{width:24.5%;image-rendering:pix
 
 
 def write_page(report: dict[str, Any], shown: Shown) -> str:
-    """The page's text. Each picture stands as hint, what was read back, the picture made, the real one."""
+    """The page's text. Each picture stands as hint, what was read back, the picture made, the real
+    one.
+    """
     title = f"{report['control']}: is the {report['condition']} hint followed?"
     facts = ", ".join(
-        f"{name} {report[name]}" for name in ("base", "data", "prompts", "guidance", "cfg", "steps", "judge")
+        f"{name} {report[name]}"
+        for name in ("base", "data", "prompts", "guidance", "cfg", "steps", "judge")
     )
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',
@@ -44,7 +49,11 @@ def write_page(report: dict[str, Any], shown: Shown) -> str:
     metric = next(iter(report["metrics"]))
     order = ranked(shown, metric)
     middle = len(order) // 2 - min(EACH, len(order)) // 2
-    groups = {"Best": order[:EACH], "Median": order[middle : middle + EACH], "Worst": order[::-1][:EACH]}
+    groups = {
+        "Best": order[:EACH],
+        "Median": order[middle : middle + EACH],
+        "Worst": order[::-1][:EACH],
+    }
     parts.append(f"<p>Pictures by {html.escape(metric)}; each: hint, read back, made, real.</p>")
     for name, rows in groups.items():
         figures = "".join(_figure(report["condition"], shown, i, metric) for i in rows)
@@ -64,7 +73,9 @@ def picture_value(stat: Any) -> float:
 def ranked(shown: Shown, metric: str) -> list[int]:
     """Rows from the best to the worst."""
     values = [picture_value(score[metric]) for score in shown.scores]
-    return sorted(range(len(values)), key=lambda i: values[i], reverse=METRICS[metric].better == "higher")
+    return sorted(
+        range(len(values)), key=lambda i: values[i], reverse=METRICS[metric].better == "higher"
+    )
 
 
 def _metrics(report: dict[str, Any]) -> str:
@@ -74,22 +85,33 @@ def _metrics(report: dict[str, Any]) -> str:
     for metric, values in report["metrics"].items():
         cells = "".join(f"<td>{_span(values.get(name))}</td>" for name in columns)
         lift = report["lift"].get(metric, {})
-        cells += "".join(f"<td>{_span(lift.get(f'over {other}'))}</td>" for other in ("shuffled", "none"))
+        cells += "".join(
+            f"<td>{_span(lift.get(f'over {other}'))}</td>" for other in ("shuffled", "none")
+        )
         meaning = html.escape(METRICS[metric].meaning)
-        rows.append(f'<tr><td title="{meaning}">{metric}<br><small>{meaning}</small></td>{cells}</tr>')
+        rows.append(
+            f'<tr><td title="{meaning}">{metric}<br><small>{meaning}</small></td>{cells}</tr>'
+        )
     return f"<table><tr><th></th>{head}<th>lift over shuffled</th><th>lift over none</th></tr>{''.join(rows)}</table>"
 
 
 def _others(report: dict[str, Any]) -> str:
     rows = []
-    tables = {**{k: v for k, v in report["pictures"].items() if k != "features"}, **report["caption"]}
-    for name, values in {**tables, **({"clip": report["clip"]} if "clip" in report else {})}.items():
+    tables = {
+        **{k: v for k, v in report["pictures"].items() if k != "features"},
+        **report["caption"],
+    }
+    for name, values in {
+        **tables,
+        **({"clip": report["clip"]} if "clip" in report else {}),
+    }.items():
         spans = {"": values} if "mean" in values else values
         text = "; ".join(f"{column} {_span(value)}".strip() for column, value in spans.items())
         label = f"caption: colour of the {name}" if name in report["caption"] else name
         rows.append(f"<tr><td>{html.escape(label)}</td><td>{text}</td></tr>")
     return (
-        f"<table>{''.join(rows)}</table><p><small>Features: {html.escape(report['pictures']['features'])}.</small></p>"
+        f"<table>{''.join(rows)}</table><p><small>Features: "
+        f"{html.escape(report['pictures']['features'])}.</small></p>"
     )
 
 
@@ -103,7 +125,12 @@ def _span(value: dict[str, float | None] | None) -> str:
 
 def _figure(condition: str, shown: Shown, i: int, metric: str) -> str:
     pair = shown.pairs[i]
-    images = [pair.hint, as_picture(condition, shown.reads[i], shown.made[i].size), shown.made[i], pair.image]
+    images = [
+        pair.hint,
+        as_picture(condition, shown.reads[i], shown.made[i].size),
+        shown.made[i],
+        pair.image,
+    ]
     caption = f"{picture_value(shown.scores[i][metric]):.3f} {pair.caption}"
     return f"<figure>{_pictures(images)}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
@@ -113,5 +140,7 @@ def _pictures(images: Sequence[Image.Image]) -> str:
     for image in images:
         buffer = io.BytesIO()
         image.convert("RGB").save(buffer, "PNG")
-        tags.append(f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">')
+        tags.append(
+            f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+        )
     return "".join(tags)

@@ -25,12 +25,17 @@ class Pair:
 def load_pairs(data: str, condition: str, count: int, size: int) -> list[Pair]:
     """`count` held-out pairs of a data spec, see `zeroconv.data.open_dataset`.
 
-    Of the playroom's scenes only those with a person count for a pose; stickers are those of held-out concepts, laid
-    on as many backgrounds as it takes. Raises UserError where there are too few pictures, or no such hint.
+    Of the playroom's scenes only those with a person count for a pose; stickers are those of
+    held-out concepts, laid on as many backgrounds as it takes. Raises UserError where there are too
+    few pictures, or no such hint.
     """
-    dataset = open_dataset(held_out_spec(data, condition, count), condition=condition, size=size, limit=count)
+    dataset = open_dataset(
+        held_out_spec(data, condition, count), condition=condition, size=size, limit=count
+    )
     if len(dataset) < count:
-        raise UserError(f"the data {data} holds {len(dataset)} pictures; ask for no more (--limit).")
+        raise UserError(
+            f"the data {data} holds {len(dataset)} pictures; ask for no more (--limit)."
+        )
     return [as_pair(dataset[i], condition) for i in range(count)]
 
 
@@ -53,11 +58,15 @@ def as_pair(example: Example, condition: str) -> Pair:
     if entry.name == "pose":
         if example.people is None:
             raise UserError(
-                f"{example.key}: a pose is scored joint by joint, so the data needs them; `zeroconv annotate pose` "
-                'writes them beside the hints as OpenPose\'s JSON, the column "pose" of metadata.jsonl.'
+                f"{example.key}: a pose is scored joint by joint, so the data needs them; "
+                "`zeroconv annotate pose` "
+                'writes them beside the hints as OpenPose\'s JSON, the column "pose" of '
+                "metadata.jsonl."
             )
         truth: Any = list(example.people)
     else:
-        pixels = np.asarray(example.hint if example.hint.mode == "RGBA" else example.hint.convert("RGB"))
+        pixels = np.asarray(
+            example.hint if example.hint.mode == "RGBA" else example.hint.convert("RGB")
+        )
         truth = entry.decode(pixels)
     return Pair(example.hint, example.image, example.caption, truth, example.key)

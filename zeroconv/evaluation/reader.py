@@ -1,7 +1,9 @@
-"""The playroom reader: one small network that reads depth, normals, classes and people from a playroom picture.
+"""The playroom reader: one small network that reads depth, normals, classes and people from a
+playroom picture.
 
-It is the judge of what a control was asked for and a picture shows, and never a training loss: a control that was
-rewarded by its judge would learn the judge's mistakes. Trained by `zeroconv.scratch.reader` on rendered scenes.
+It is the judge of what a control was asked for and a picture shows, and never a training loss: a
+control that was rewarded by its judge would learn the judge's mistakes. Trained by
+`zeroconv.scratch.reader` on rendered scenes.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ class Maps:
     normal: Tensor  # (N, 3, 128, 128), unit
     classes: Tensor  # (N, 7, 128, 128) logits
     centre: Tensor  # (N, 32, 32) logits: a person's middle lies in this cell
-    joints: Tensor  # (N, 18, 2, 32, 32): from the cell's middle to each joint, in units of `REACH` pixels
+    # (N, 18, 2, 32, 32): from the cell's middle to each joint, in units of `REACH` pixels
+    joints: Tensor
     features: Tensor  # (N, 256): what distances between sets of pictures are measured in
 
 
@@ -68,14 +71,19 @@ class Reader(nn.Module):
         self.stem = nn.Conv2d(3, widths[0], 4, stride=2, padding=1)
         depths = (1, 2, 2, 2)
         self.down = nn.ModuleList(
-            nn.Sequential(*(Block(w) for _ in range(n))) for w, n in zip(widths, depths, strict=True)
+            nn.Sequential(*(Block(w) for _ in range(n)))
+            for w, n in zip(widths, depths, strict=True)
         )
-        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
+        self.shrink = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths)
+        )
         self.whole = nn.Linear(widths[-1], widths[-1])  # what the whole picture says to every place
         self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.up = nn.ModuleList(Block(w) for w in widths[:-1])
         self.dense = nn.Conv2d(widths[0], 4 * (1 + 3 + CLASSES), 3, padding=1)
-        self.people = nn.Sequential(Block(widths[1]), nn.SiLU(), nn.Conv2d(widths[1], 1 + 2 * JOINTS, 3, padding=1))
+        self.people = nn.Sequential(
+            Block(widths[1]), nn.SiLU(), nn.Conv2d(widths[1], 1 + 2 * JOINTS, 3, padding=1)
+        )
 
     def forward(self, images: Tensor) -> Maps:
         """images (N, 3, 128, 128) in [−1, 1]."""
@@ -88,7 +96,9 @@ class Reader(nn.Module):
         features = torch.cat([states[2].mean((2, 3)), pooled], 1)  # (N, 96 + 160)
         x = x + self.whole(pooled)[:, :, None, None]
         for level in reversed(range(len(self.up))):
-            x = states[level] + nn.functional.interpolate(self.grow[level](x), scale_factor=2, mode="nearest")
+            x = states[level] + nn.functional.interpolate(
+                self.grow[level](x), scale_factor=2, mode="nearest"
+            )
             x = self.up[level](x)
             if level == 1:
                 people = self.people(x)
@@ -120,7 +130,9 @@ def load_reader(path: Path = ASSET) -> Reader:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise UserError(f"the playroom reader {path} is missing; install the package with its assets.")
+        raise UserError(
+            f"the playroom reader {path} is missing; install the package with its assets."
+        )
     reader = Reader()
     reader.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     reader.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -132,19 +144,25 @@ def save_reader(reader: Reader, path: Path = ASSET) -> None:
     from safetensors.torch import save_file
 
     with atomic_write(path) as temporary:
-        save_file({name: value.half().contiguous() for name, value in reader.state_dict().items()}, temporary)
+        save_file(
+            {name: value.half().contiguous() for name, value in reader.state_dict().items()},
+            temporary,
+        )
 
 
 KEPT_BYTES = 2**28  # of readings that are remembered: 900 pictures of 128 pixels
 _kept: OrderedDict[bytes, Readings] = OrderedDict()
 
 
-def read(images: Sequence[Image.Image], reader: Reader | None = None, batch_size: int = 32) -> Readings:
-    """Everything the reader sees in pictures of one size (square pictures are what it has learned from).
+def read(
+    images: Sequence[Image.Image], reader: Reader | None = None, batch_size: int = 32
+) -> Readings:
+    """Everything the reader sees in pictures of one size (square pictures are what it has learned
+    from).
 
-    What the embedded reader saw in the same pictures, in the same order, is remembered: a report asks them for a
-    condition and for features, an experiment for classes too. Its arrays cannot be written to. One that is given reads
-    each time.
+    What the embedded reader saw in the same pictures, in the same order, is remembered: a report
+    asks them for a condition and for features, an experiment for classes too. Its arrays cannot be
+    written to. One that is given reads each time.
     """
     if reader is not None:
         return _read(images, reader, batch_size)
@@ -158,7 +176,10 @@ def read(images: Sequence[Image.Image], reader: Reader | None = None, batch_size
         for array in _arrays(found):
             array.flags.writeable = False
     _kept[key] = found  # as the newest
-    while len(_kept) > 1 and sum(a.nbytes for one in list(_kept.values()) for a in _arrays(one)) > KEPT_BYTES:
+    while (
+        len(_kept) > 1
+        and sum(a.nbytes for one in list(_kept.values()) for a in _arrays(one)) > KEPT_BYTES
+    ):
         _kept.popitem(last=False)
     return found
 
@@ -188,21 +209,30 @@ def _read(images: Sequence[Image.Image], reader: Reader, batch_size: int) -> Rea
         depth=depth.numpy(),
         normal=normal.permute(0, 2, 3, 1).numpy(),
         segmentation=classes.argmax(1).byte().numpy(),
-        pose=[[p * scale for p in find_people(c, j)] for m in parts for c, j in zip(m.centre, m.joints, strict=True)],
+        pose=[
+            [p * scale for p in find_people(c, j)]
+            for m in parts
+            for c, j in zip(m.centre, m.joints, strict=True)
+        ],
         features=torch.cat([part.features for part in parts]).numpy(),
     )
 
 
 def find_people(centre: Tensor, joints: Tensor, threshold: float = 0.3) -> list[ndarray]:
-    """Peaks of the centre map (h, w) and the joints (18, 2, h, w) their cells vote for → people (18, 3) in pixels."""
+    """Peaks of the centre map (h, w) and the joints (18, 2, h, w) their cells vote for → people
+    (18, 3) in pixels.
+    """
     heat = centre.sigmoid()
     peaks = (heat == nn.functional.max_pool2d(heat[None, None], 5, 1, 2)[0, 0]) & (heat > threshold)
     people = []
     for row, column in sorted(peaks.nonzero().tolist(), key=lambda at: -float(heat[at[0], at[1]])):
         window = (slice(max(0, row - 1), row + 2), slice(max(0, column - 1), column + 2))
         weight = heat[window]
-        y, x = torch.meshgrid(torch.arange(heat.shape[0]), torch.arange(heat.shape[1]), indexing="ij")
-        cells = torch.stack([x, y]).float()[(slice(None), *window)] * STRIDE + STRIDE / 2  # (2, a, b)
+        y, x = torch.meshgrid(
+            torch.arange(heat.shape[0]), torch.arange(heat.shape[1]), indexing="ij"
+        )
+        # (2, a, b)
+        cells = torch.stack([x, y]).float()[(slice(None), *window)] * STRIDE + STRIDE / 2
         votes = cells + REACH * joints[(slice(None), slice(None), *window)]  # (18, 2, a, b)
         place = (votes * weight).sum((-2, -1)) / weight.sum()
         sure = torch.full((JOINTS, 1), float(heat[row, column]))
@@ -212,8 +242,14 @@ def find_people(centre: Tensor, joints: Tensor, threshold: float = 0.3) -> list[
 
 def _pixels(image: Image.Image) -> ndarray:
     image = image.convert("RGB")
-    return np.asarray(image if image.size == (SIZE, SIZE) else image.resize((SIZE, SIZE), Image.Resampling.LANCZOS))
+    return np.asarray(
+        image
+        if image.size == (SIZE, SIZE)
+        else image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    )
 
 
 def _resize(x: Tensor, shape: tuple[int, int]) -> Tensor:
-    return nn.functional.interpolate(x, shape, mode="bilinear", align_corners=False, antialias=shape[0] < SIZE)
+    return nn.functional.interpolate(
+        x, shape, mode="bilinear", align_corners=False, antialias=shape[0] < SIZE
+    )

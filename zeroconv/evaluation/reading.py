@@ -18,8 +18,9 @@ Read = Callable[[Sequence[Image.Image]], list[Any]]
 def make_read(condition: str, judge: str = "auto", data: str = "playroom") -> tuple[Read, str]:
     """The function that reads pictures back, and the name of what it asks.
 
-    judge: "playroom", the playroom's own reader; a folder or hub id of a learned annotator; "auto": the playroom's
-    for playroom data, the offline annotator otherwise. Conditions that are drawn from pixels ask nobody.
+    judge: "playroom", the playroom's own reader; a folder or hub id of a learned annotator; "auto":
+    the playroom's for playroom data, the offline annotator otherwise. Conditions that are drawn
+    from pixels ask nobody.
     """
     entry = find(condition)
     if entry.draw is not None:
@@ -28,7 +29,9 @@ def make_read(condition: str, judge: str = "auto", data: str = "playroom") -> tu
         return lambda images: list(getattr(reader.read(images), entry.name)), "playroom reader"
 
     backend = None if judge == "auto" else judge
-    return lambda images: [_learned(entry.name, image, backend) for image in images], backend or "offline annotator"
+    return lambda images: [
+        _learned(entry.name, image, backend) for image in images
+    ], backend or "offline annotator"
 
 
 def _draw(condition: str, image: Image.Image) -> Any:

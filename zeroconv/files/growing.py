@@ -100,7 +100,9 @@ def check_begun(folder: Path, what: str, notes: Iterable[str] = ()) -> None:
     if _begun_for(folder) == what or any((folder / name).is_file() for name in notes):
         return
     ours = (LOCK, *DESKTOP)
-    names = sorted(name for name in os.listdir(folder) if name not in ours and not is_temporary(name))
+    names = sorted(
+        name for name in os.listdir(folder) if name not in ours and not is_temporary(name)
+    )
     if names:
         where = f"the folder {shown(folder)} holds {shown(names[0])} and is none of {what}"
         raise WriteError(f"{where}; name another folder.", errno.ENOTEMPTY)

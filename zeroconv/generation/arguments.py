@@ -69,7 +69,9 @@ def check_arguments(
     if latents is not None and (not isinstance(latents, Tensor) or latents.ndim != 4):
         raise wrong_type("latents", latents, "a tensor (N, C, h, w) or None")
     if latents is not None and not _is_noise(latents):
-        raise UserError("latents hold numbers that are not finite, or whole ones; give noise of unit variance.")
+        raise UserError(
+            "latents hold numbers that are not finite, or whole ones; give noise of unit variance."
+        )
     for name, value, called in (
         ("callback", callback, "step, steps, latents"),
         ("finished", finished, "number, picture"),
@@ -110,7 +112,8 @@ def _check_control(control: Any, name: str) -> None:
     number(f"{name}.end", control.end, 0, 1, "a share of the steps")
     if not control.start < control.end:
         raise UserError(
-            f"A control's window runs from {control.start} to {control.end}; 0 ≤ start < end ≤ 1 is needed."
+            f"A control's window runs from {control.start} to {control.end}; 0 ≤ start < end ≤ 1 "
+            "is needed."
         )
     check_scales(f"{name}.connection_scales", control.connection_scales)
     if control.mode is not None and not isinstance(control.mode, str):
@@ -174,7 +177,10 @@ def seeds(seed: Any, total: int) -> list[int]:
     least, most, what = -(2**63), 2**63 - 1, "a whole number, or a list of one a picture"
     if isinstance(seed, list | tuple):
         if len(seed) != total:
-            raise UserError(f"{len(seed)} seeds were given for {total} pictures; give one number, or one a picture.")
+            raise UserError(
+                f"{len(seed)} seeds were given for {total} pictures; give one number, or one a "
+                "picture."
+            )
         return [whole("seed", one, least, most, what) for one in seed]
     first = whole("seed", seed, least, most - total, what)
     return [first + i for i in range(total)]
@@ -217,11 +223,17 @@ def per_picture(value: Any, total: int, count: int, what: str) -> list:
         return list(value)
     if len(value) * count == total:
         return [v for v in value for _ in range(count)]
-    raise UserError(f"{len(value)} {what}s were given for {total // count} prompts; give one, or one a prompt.")
+    raise UserError(
+        f"{len(value)} {what}s were given for {total // count} prompts; give one, or one a prompt."
+    )
 
 
 def size_of(
-    default: tuple[int, int], scale: int, height: int | None, width: int | None, latents: Tensor | None
+    default: tuple[int, int],
+    scale: int,
+    height: int | None,
+    width: int | None,
+    latents: Tensor | None,
 ) -> tuple[int, int]:
     """Height and width in pixels: what is asked for, what the noise has, else the default."""
     if latents is not None and height is None and width is None:

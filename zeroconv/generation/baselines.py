@@ -1,4 +1,6 @@
-"""A rival of ControlNet in the loop: it gives the whole output, not residuals, so what scales residuals is refused."""
+"""A rival of ControlNet in the loop: it gives the whole output, not residuals, so what scales
+residuals is refused.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,25 @@ from zeroconv.generation.guidance import combine
 GUIDANCE = ("both", "cond")
 
 
-def check_rivals(controls: Sequence[Control], guidance: str, connection_scales: Sequence[float] | str | None) -> None:
-    """Raise UserError where one of `controls` is a rival and something is asked that needs residuals."""
+def check_rivals(
+    controls: Sequence[Control], guidance: str, connection_scales: Sequence[float] | str | None
+) -> None:
+    """Raise UserError where one of `controls` is a rival and something is asked that needs
+    residuals.
+    """
     rivals = [control for control in controls if isinstance(control.net, Rival)]
     if not rivals:
         return
     control, kind = rivals[0], rivals[0].net.config["kind"]
     if len(controls) > 1:
-        raise UserError(f"a network of kind {kind} has no residuals to add to others'; give it alone.")
+        raise UserError(
+            f"a network of kind {kind} has no residuals to add to others'; give it alone."
+        )
     if guidance not in GUIDANCE:
-        raise UserError(f"guidance {guidance!r} scales residuals, which {kind} has none of; choose both or cond.")
+        raise UserError(
+            f"guidance {guidance!r} scales residuals, which {kind} has none of; choose both or "
+            "cond."
+        )
     asked = {
         "scale": control.scale != 1.0,
         "connection_scales": control.connection_scales is not None or connection_scales is not None,
@@ -36,7 +47,10 @@ def check_rivals(controls: Sequence[Control], guidance: str, connection_scales: 
     }
     for name, wrong in asked.items():
         if wrong:
-            raise UserError(f"{name} is about residuals, which a network of kind {kind} has none of; leave it out.")
+            raise UserError(
+                f"{name} is about residuals, which a network of kind {kind} has none of; leave it "
+                "out."
+            )
 
 
 def predict_with_rival(
@@ -56,7 +70,9 @@ def predict_with_rival(
     if both:
         twice = tuple(torch.cat([part, part]) for part in embedding)
         text = TextStates.cat([uncond, cond])
-        without, within = rival.predict_embedded(backbone, torch.cat([z, z]), twice, t, text).chunk(2)
+        without, within = rival.predict_embedded(backbone, torch.cat([z, z]), twice, t, text).chunk(
+            2
+        )
         return combine(without, within, cfg)
     without = backbone.decode(backbone.encode(z, t, uncond), t, uncond)
     return combine(without, rival.predict_embedded(backbone, z, embedding, t, cond), cfg)

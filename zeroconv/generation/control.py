@@ -27,8 +27,8 @@ class Control:
     (fraction, factor).
     mask: where it acts, likewise a picture (white, or painted on transparent ground: fully), or
     a Tensor (H, W) in [0, 1].
-    mode: one of A1111's, "balanced", "prompt", "control", in place of the guidance for this control.
-    conditional_only: it leaves the unconditional half alone, whatever the guidance.
+    mode: one of A1111's, "balanced", "prompt", "control", in place of the guidance for this
+    control. conditional_only: it leaves the unconditional half alone, whatever the guidance.
 
     A rival has no residuals to scale: it takes a hint, a window and conditional_only.
     """

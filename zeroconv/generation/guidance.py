@@ -21,7 +21,9 @@ def _equal(connections: Sequence[Connection]) -> list[float]:
 
 
 def _by_resolution(connections: Sequence[Connection]) -> list[float]:
-    """w_i = H / h_i, the latent's size over the connection's own: 64 / h_i at 512 pixels (the paper)."""
+    """w_i = H / h_i, the latent's size over the connection's own: 64 / h_i at 512 pixels (the
+    paper).
+    """
     return [float(connection.scale) for connection in connections]
 
 
@@ -66,14 +68,18 @@ def check_mode(mode: str) -> str:
 def check_control_mode(mode: str) -> str:
     """Raise UserError unless it is one of A1111's modes."""
     if mode not in CONTROL_MODES:
-        raise UserError(f"There is no control mode {mode!r}; choose one of {', '.join(CONTROL_MODES)}.")
+        raise UserError(
+            f"There is no control mode {mode!r}; choose one of {', '.join(CONTROL_MODES)}."
+        )
     return mode
 
 
 def find_rule(name: str) -> Rule:
     """The rule of a name of `RULES`. Raises UserError for any other."""
     if name not in RULES:
-        raise UserError(f"There is no rule {name!r} for connection_scales; choose one of {', '.join(RULES)}.")
+        raise UserError(
+            f"There is no rule {name!r} for connection_scales; choose one of {', '.join(RULES)}."
+        )
     return RULES[name]
 
 
@@ -107,7 +113,10 @@ def chosen_scales(
 def check_count(scales: Sequence[float] | str | None, connections: Sequence[Connection]) -> None:
     """Raise UserError for a list that has not one number a connection."""
     if scales is not None and not isinstance(scales, str) and len(scales) != len(connections):
-        raise UserError(f"{len(scales)} connection_scales were given, but there are {len(connections)} connections.")
+        raise UserError(
+            f"{len(scales)} connection_scales were given, but there are {len(connections)} "
+            "connections."
+        )
 
 
 def settled(backbone: Backbone, guidance: str | None, cfg: float | None) -> tuple[str, float]:
@@ -132,7 +141,9 @@ def check_curve(curve: Curve) -> Curve:
     """Raise UserError unless it is a known name, or points (fraction, factor) of rising fractions."""
     if isinstance(curve, str):
         if curve not in CURVES:
-            raise UserError(f"There is no curve {curve!r}; choose one of {', '.join(CURVES)}, or give points.")
+            raise UserError(
+                f"There is no curve {curve!r}; choose one of {', '.join(CURVES)}, or give points."
+            )
         return curve
 
     places = [float(place) for place, _ in curve]
@@ -140,7 +151,9 @@ def check_curve(curve: Curve) -> Curve:
     if not places or places != sorted(set(places)) or not all(map(math.isfinite, numbers)):
         raise UserError("A curve is a list of (fraction, factor) points whose fractions rise.")
     if places[0] < 0 or places[-1] > 1:
-        raise UserError(f"A curve runs over fractions 0 to 1 of the schedule, not {places[0]} to {places[-1]}.")
+        raise UserError(
+            f"A curve runs over fractions 0 to 1 of the schedule, not {places[0]} to {places[-1]}."
+        )
     return curve
 
 

@@ -27,12 +27,14 @@ def hint_size(hint: Any) -> tuple[int, int]:
     return pictures.picture_size(hint, _name(hint, "the hint"))
 
 
-def hint_tensor(hint: Any, size: tuple[int, int], condition: str | None, channels: int = 3) -> Tensor:
+def hint_tensor(
+    hint: Any, size: tuple[int, int], condition: str | None, channels: int = 3
+) -> Tensor:
     """A hint as a control takes it, float32 (3, H, W) in [0, 1], −1 in a hole.
 
     channels: that the control reads; of others than 3, only a tensor (channels, H, W) will do.
-    hint: a tensor (3, H, W) of just that, or a picture (`pictures.load` says which), read and brought to `size`
-    (width, height) by its condition's rules. Raises UserError.
+    hint: a tensor (3, H, W) of just that, or a picture (`pictures.load` says which), read and
+    brought to `size` (width, height) by its condition's rules. Raises UserError.
     """
     if isinstance(hint, Tensor) and hint.is_floating_point():
         return _checked(hint, size, channels)
@@ -42,7 +44,8 @@ def hint_tensor(hint: Any, size: tuple[int, int], condition: str | None, channel
     picture = open_hint(hint, condition, _name(hint, "the hint"))
     if picture.size != size:
         warnings.warn(
-            f"The hint is {picture.width}×{picture.height} pixels and was resized to {size[0]}×{size[1]}.",
+            f"The hint is {picture.width}×{picture.height} pixels and was resized to "
+            f"{size[0]}×{size[1]}.",
             stacklevel=2,
         )
         picture = resize_hint(picture, size, _rule(condition))
@@ -83,7 +86,9 @@ def mask_tensor(mask: Any, size: tuple[int, int]) -> Tensor | None:
     if isinstance(mask, Tensor) and mask.is_floating_point():
         if mask.ndim != 2 or not 0 <= float(mask.min()) <= float(mask.max()) <= 1:
             raise UserError(f"{_MASKS}; this tensor has shape {tuple(mask.shape)}.")
-        return torch.nn.functional.interpolate(mask[None, None].float(), (size[1], size[0]), mode="area")
+        return torch.nn.functional.interpolate(
+            mask[None, None].float(), (size[1], size[0]), mode="area"
+        )
 
     picture = pictures.open_mask(mask, _name(mask, "the mask"))
     pixels = np.asarray(picture.resize(size, Image.Resampling.BOX), np.float32)

@@ -1,4 +1,6 @@
-"""How a picture was made, inside the picture: A1111's `parameters` text, and JSON with the hints, to make it again."""
+"""How a picture was made, inside the picture: A1111's `parameters` text, and JSON with the hints,
+to make it again.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,21 @@ MOST_TEXT = 32_000_000  # characters; Pillow refuses pictures with more than 64 
 
 
 def save_picture(
-    image: Image.Image, path: str | Path, about: Mapping[str, Any], hints: Sequence[Image.Image] = ()
+    image: Image.Image,
+    path: str | Path,
+    about: Mapping[str, Any],
+    hints: Sequence[Image.Image] = (),
 ) -> None:
     """Write a PNG that carries `about` (JSON values) and the hints; atomically.
 
-    Hints of more than `MOST_TEXT` together are left out, with a note: Pillow opens no picture with so much text.
+    Hints of more than `MOST_TEXT` together are left out, with a note: Pillow opens no picture with
+    so much text.
     """
     encoded = [_encode(hint) for hint in hints]
     if sum(map(len, encoded)) > MOST_TEXT:
         warnings.warn(
-            f"the hints are too large to be kept in {path} ({sum(map(len, encoded)) / 1e6:.0f} MB); their names are. "
-            "Smaller pictures of them are kept.",
+            f"the hints are too large to be kept in {path} ({sum(map(len, encoded)) / 1e6:.0f} "
+            "MB); their names are. Smaller pictures of them are kept.",
             stacklevel=2,
         )
         encoded = []
@@ -46,7 +52,9 @@ def save_picture(
 
 
 def read_info(path: str | Path) -> dict[str, Any]:
-    """What `save_picture` stored, `hints` as pictures. Raises UserError for a file that carries nothing of ours."""
+    """What `save_picture` stored, `hints` as pictures. Raises UserError for a file that carries
+    nothing of ours.
+    """
     stored = load(path).image.info.get("zeroconv")
     if stored is None:
         raise UserError(f"{path} does not say how it was made; only PNGs saved by zeroconv do.")
@@ -60,13 +68,17 @@ def read_info(path: str | Path) -> dict[str, Any]:
 
 
 def parameters_text(about: Mapping[str, Any]) -> str:
-    """A1111's three lines: prompt, negative prompt, settings; the controls as its ControlNet extension writes them."""
+    """A1111's three lines: prompt, negative prompt, settings; the controls as its ControlNet
+    extension writes them.
+    """
     settings = {
         "Steps": about.get("steps"),
         "Sampler": about.get("scheduler"),
         "CFG scale": about.get("cfg"),
         "Seed": about.get("seed"),
-        "Size": f"{about['width']}x{about['height']}" if "width" in about and "height" in about else None,
+        "Size": f"{about['width']}x{about['height']}"
+        if "width" in about and "height" in about
+        else None,
         "Model": about.get("base"),
     }
     parts = [f"{name}: {value}" for name, value in settings.items() if value is not None]
@@ -75,7 +87,11 @@ def parameters_text(about: Mapping[str, Any]) -> str:
         inner = f"Model: {control.get('name')}, Weight: {scale}, "
         inner += f"Guidance Start: {control.get('start')}, Guidance End: {control.get('end')}"
         parts.append(f'ControlNet {i}: "{inner}"')
-    lines = [str(about.get("prompt", "")), f"Negative prompt: {about.get('negative', '')}", ", ".join(parts)]
+    lines = [
+        str(about.get("prompt", "")),
+        f"Negative prompt: {about.get('negative', '')}",
+        ", ".join(parts),
+    ]
     return "\n".join(lines)
 
 

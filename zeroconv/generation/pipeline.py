@@ -58,8 +58,8 @@ def generate(
     7.5 of others.
     connection_scales: one number a connection, or a rule of `guidance.RULES` by its name, in place
     of those of the guidance, for all controls that have none of their own.
-    height, width: in pixels; by default the first hint's shape at the area the model was trained for.
-    callback(step, steps, latents) is called after every step of every batch, finished(number,
+    height, width: in pixels; by default the first hint's shape at the area the model was trained
+    for. callback(step, steps, latents) is called after every step of every batch, finished(number,
     picture) with each picture, counted from 0, as soon as its batch is done.
 
     Returns PIL pictures, or with `output` "tensor" tensors (3, H, W) in [0, 1].
@@ -86,7 +86,9 @@ def generate(
     guidance, cfg = guidance_rules.settled(backbone, guidance, cfg)
     prompts = [text for text in arguments.texts("prompt", prompt) for _ in range(count)]
     said = arguments.texts("negative", negative)
-    negatives = arguments.per_picture(said if len(said) > 1 else said[0], len(prompts), count, "negative prompt")
+    negatives = arguments.per_picture(
+        said if len(said) > 1 else said[0], len(prompts), count, "negative prompt"
+    )
     note_cut_prompts(backbone, [*prompts, *negatives])
     seeds = arguments.seeds(seed, len(prompts))
     controls = arguments.check_controls(controls)
@@ -94,8 +96,8 @@ def generate(
     make_scheduler(scheduler, backbone)  # an unknown name is told before anything is computed
     if backbone.reads_guidance and any(negatives):
         warnings.warn(
-            f"{backbone.name} is distilled (LCM): its guidance has no unconditional half, so the negative prompt is "
-            "not used.",
+            f"{backbone.name} is distilled (LCM): its guidance has no unconditional half, so the "
+            "negative prompt is not used.",
             stacklevel=3,  # of the caller, past `old_arguments`
         )
     height, width = _size(backbone, controls, height, width, latents)
@@ -104,9 +106,15 @@ def generate(
     scales = [_scales(backbone, control, guidance, connection_scales) for control in controls]
     own = [_picture_scales(control, len(prompts), count) for control in controls]
     masks = [mask_tensor(control.mask, size) for control in controls]
-    shape = (backbone.latent_channels, height // backbone.latent_scale, width // backbone.latent_scale)
+    shape = (
+        backbone.latent_channels,
+        height // backbone.latent_scale,
+        width // backbone.latent_scale,
+    )
     if latents is not None and tuple(latents.shape) != (len(prompts), *shape):
-        raise UserError(f"latents have shape {tuple(latents.shape)}, but {(len(prompts), *shape)} is needed.")
+        raise UserError(
+            f"latents have shape {tuple(latents.shape)}, but {(len(prompts), *shape)} is needed."
+        )
     images: list = []
     with torch.inference_mode():
         for first in range(0, len(prompts), batch_size):
@@ -115,10 +123,13 @@ def generate(
             noise = initial_latents(generators, shape) if latents is None else latents[part]
             cond = backbone.embed_text(prompts[part])
             same = prompts[part] == negatives[part]
-            if backbone.reads_guidance:  # a distilled model: the scale is its input, and there is one half
+            # a distilled model: the scale is its input, and there is one half
+            if backbone.reads_guidance:
                 cond, uncond = replace(cond, guidance=torch.full((len(cond),), float(cfg))), None
             else:
-                uncond = None if cfg == 1 else cond if same else backbone.embed_text(negatives[part])
+                uncond = (
+                    None if cfg == 1 else cond if same else backbone.embed_text(negatives[part])
+                )
             guides = [
                 Guide(
                     c.net,
@@ -134,7 +145,8 @@ def generate(
                 for c, h, w, p, m in zip(controls, hints, scales, own, masks, strict=True)
                 if any(w) and (p is None or bool(p[part].any()))
             ]
-            # float32 whatever the model computes in: the sum of all steps is not rounded at each of them
+            # float32 whatever the model computes in: the sum of all steps is not
+            # rounded at each of them
             z = noise.to(backbone.device, torch.float32)
             scheme = make_scheduler(scheduler, backbone)
             z = denoise(backbone, z, cond, uncond, guides, scheme, steps, cfg, generators, callback)
@@ -148,7 +160,11 @@ def generate(
 
 
 def _size(
-    backbone: Backbone, controls: Sequence[Control], height: int | None, width: int | None, latents: Tensor | None
+    backbone: Backbone,
+    controls: Sequence[Control],
+    height: int | None,
+    width: int | None,
+    latents: Tensor | None,
 ) -> tuple[int, int]:
     """Height and width in pixels: given, else the first hint's shape, else the base's own square."""
     default = (backbone.default_size, backbone.default_size)
@@ -168,18 +184,24 @@ def shape_like(hint: Any, backbone: Backbone) -> tuple[int, int]:
 
 
 def _hints(control: Control, total: int, count: int, size: tuple[int, int]) -> list[Tensor]:
-    """One hint a picture, (3, H, W) in [0, 1] at `size` (width, height); equal hints are the same tensor."""
+    """One hint a picture, (3, H, W) in [0, 1] at `size` (width, height); equal hints are the same
+    tensor.
+    """
     known: dict[int, Tensor] = {}
     hints = arguments.per_picture(control.hint, total, count, "hint")
     condition = (control.net.config.get("zeroconv") or {}).get("condition")
     for hint in hints:
         if id(hint) not in known:
-            known[id(hint)] = hint_tensor(hint, size, condition, getattr(control.net, "hint_channels", 3))
+            known[id(hint)] = hint_tensor(
+                hint, size, condition, getattr(control.net, "hint_channels", 3)
+            )
     return [known[id(hint)] for hint in hints]
 
 
 def _embed(net: Net, hints: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
-    """Hint embeddings (N, C0, h, w), of a rival a tuple of its own; each different hint is embedded once."""
+    """Hint embeddings (N, C0, h, w), of a rival a tuple of its own; each different hint is embedded
+    once.
+    """
     different = {id(hint): hint for hint in hints}
     embedded = net.embed_hint(torch.stack(list(different.values())).to(net.device, net.dtype))
     numbers = {key: row for row, key in enumerate(different)}
@@ -188,17 +210,21 @@ def _embed(net: Net, hints: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
 
 
 def _decode(backbone: Backbone, z: Tensor) -> Tensor:
-    """Latents (N, C, h, w) → pictures (N, 3, H, W) in [0, 1]. Raises UserError where they are no numbers."""
+    """Latents (N, C, h, w) → pictures (N, 3, H, W) in [0, 1]. Raises UserError where they are no
+    numbers.
+    """
     decoded = backbone.decode_latents(z)
     if not bool(torch.isfinite(decoded).all()):
         raise UserError(
-            f"the VAE of {backbone.name} makes no numbers of the latents (NaN): its weights are damaged, or too "
-            "large for the dtype; get the file again, or compute in float32."
+            f"the VAE of {backbone.name} makes no numbers of the latents (NaN): its weights are "
+            "damaged, or too large for the dtype; get the file again, or compute in float32."
         )
     return decoded
 
 
-def _scales(backbone: Backbone, control: Control, guidance: str, common: Sequence[float] | str | None) -> list[float]:
+def _scales(
+    backbone: Backbone, control: Control, guidance: str, common: Sequence[float] | str | None
+) -> list[float]:
     """One number a connection, the control's scale among its factors where it is one for all."""
     if isinstance(control.net, Rival):
         return [1.0]

@@ -1,4 +1,6 @@
-"""Sampling: diffusers' schedulers by the names people know, and the loop that calls backbone and controls."""
+"""Sampling: diffusers' schedulers by the names people know, and the loop that calls backbone and
+controls.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +27,23 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
     "euler": ("EulerDiscreteScheduler", {}),
     "euler_a": ("EulerAncestralDiscreteScheduler", {}),
-    "dpm++2m_karras": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True}),
+    "dpm++2m_karras": (
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True},
+    ),
     "unipc": ("UniPCMultistepScheduler", {}),
     "lcm": ("LCMScheduler", {}),  # runs with any weights, meant for distilled ones at 2 to 8 steps
 }
-# Old checkpoints say "leading": of 20 steps the first stands at t = 951 (UniPC's at 941) and takes pure noise for a
-# picture with a tenth of its colours left (0.07 of them at 999), which are then too near to grey. "trailing" begins at
-# the last timestep (Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", WACV 2024, section
-# 3.3; ComfyUI's sgm_uniform). Karras and LCM space their steps by rules of their own.
+# Old checkpoints say "leading": of 20 steps the first stands at t = 951 (UniPC's at 941) and
+# takes pure noise for a picture with a tenth of its colours left (0.07 of them at 999), which are
+# then too near to grey. "trailing" begins at the last timestep (Lin et al., "Common Diffusion
+# Noise Schedules and Sample Steps are Flawed", WACV 2024, section 3.3; ComfyUI's sgm_uniform).
+# Karras and LCM space their steps by rules of their own.
 SCHEDULERS |= {
-    f"{name}_trailing": (SCHEDULERS[name][0], {**SCHEDULERS[name][1], "timestep_spacing": "trailing"})
+    f"{name}_trailing": (
+        SCHEDULERS[name][0],
+        {**SCHEDULERS[name][1], "timestep_spacing": "trailing"},
+    )
     for name in ("ddim", "euler", "euler_a", "unipc")
 }
 ALIASES = {
@@ -54,7 +63,9 @@ NOISE_KEYS = (
 
 
 def make_scheduler(name: str, backbone: Backbone) -> Any:
-    """A fresh diffusers scheduler on the backbone's noise schedule. Raises UserError for an unknown name."""
+    """A fresh diffusers scheduler on the backbone's noise schedule. Raises UserError for an unknown
+    name.
+    """
     import diffusers
 
     key = ALIASES.get(name.lower(), name.lower())
@@ -69,8 +80,9 @@ def make_scheduler(name: str, backbone: Backbone) -> Any:
 
 @dataclass
 class Guide:
-    """One control, ready for the loop: its hint embedding (N, C0, H, W), scales a connection, and window. Or a
-    rival and its own embedding, alone in the list."""
+    """One control, ready for the loop: its hint embedding (N, C0, H, W), scales a connection, and
+    window. Or a rival and its own embedding, alone in the list.
+    """
 
     net: Net
     embedding: Any
@@ -83,7 +95,8 @@ class Guide:
     masks: Sequence[Tensor] | None = None  # one a connection, (N, 1, h_i, w_i)
 
     def acts(self, step: int, steps: int) -> bool:
-        """Inside the window, in shares of the schedule; step i covers i / steps to (i + 1) / steps, as in diffusers.
+        """Inside the window, in shares of the schedule; step i covers i / steps to (i + 1) / steps,
+        as in diffusers.
 
         At a factor of zero there is nothing to compute either.
         """
@@ -96,7 +109,9 @@ class Guide:
 
 
 def initial_latents(generators: Sequence[torch.Generator], shape: tuple[int, ...]) -> Tensor:
-    """Standard normal noise (N, *shape), each picture's from its own generator, so that a batch changes nothing."""
+    """Standard normal noise (N, *shape), each picture's from its own generator, so that a batch
+    changes nothing.
+    """
     return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
 
 
@@ -111,23 +126,30 @@ def predict(
     factors: Sequence[float] | None = None,
     text: TextStates | None = None,
 ) -> Tensor:
-    """The guided model output (N, C, H, W); `uncond` None means no guidance (β = 1). `factors`: one a guide. `text`:
-    `uncond` and `cond` joined, where they are already.
+    """The guided model output (N, C, H, W); `uncond` None means no guidance (β = 1). `factors`: one
+    a guide. `text`: `uncond` and `cond` joined, where they are already.
 
-    Where `uncond` is `cond`, because the prompt is the negative one, what both halves have in common is computed once:
-    the encoder, and all of it where the controls act on both halves.
+    Where `uncond` is `cond`, because the prompt is the negative one, what both halves have in
+    common is computed once: the encoder, and all of it where the controls act on both halves.
     """
     if uncond is cond and all(guide.uncond for guide in guides):
         uncond = None  # nothing lies between the halves for guidance to strengthen
     if guides and isinstance(rival := guides[0].net, Rival):
-        return predict_with_rival(backbone, z, t, cond, uncond, rival, guides[0].embedding, guides[0].uncond, cfg)
+        return predict_with_rival(
+            backbone, z, t, cond, uncond, rival, guides[0].embedding, guides[0].uncond, cfg
+        )
     acting = list(zip(guides, factors or [1.0] * len(guides), strict=True))
     if uncond is None:
-        return backbone.decode(_controlled(backbone.encode(z, t, cond), acting, z, t, cond), t, cond)
-    whole, half = ([(guide, f) for guide, f in acting if guide.uncond == both] for both in (True, False))
+        return backbone.decode(
+            _controlled(backbone.encode(z, t, cond), acting, z, t, cond), t, cond
+        )
+    whole, half = (
+        [(guide, f) for guide, f in acting if guide.uncond == both] for both in (True, False)
+    )
     text = text or TextStates.cat([uncond, cond])
     x, said = (z, cond) if uncond is cond else (torch.cat([z, z]), text)
-    skips = _controlled(backbone.encode(x, t, said), whole, x, t, said)  # 13 × (N or 2N, C_i, H / scale_i, W / scale_i)
+    # 13 × (N or 2N, C_i, H / scale_i, W / scale_i)
+    skips = _controlled(backbone.encode(x, t, said), whole, x, t, said)
     if half:  # the first half is the unconditional one and stays as it is
         within = _controlled([s[-len(z) :] for s in skips], half, z, t, cond)
         skips = [torch.cat([s[: len(z)], c]) for s, c in zip(skips, within, strict=True)]
@@ -138,7 +160,9 @@ def predict(
 def _controlled(
     skips: list[Tensor], acting: list[tuple[Guide, float]], z: Tensor, t: Tensor, text: TextStates
 ) -> list[Tensor]:
-    """The encoder's outputs and, added to them, the residuals of every guide, at latents z (N or 2N, C, H, W)."""
+    """The encoder's outputs and, added to them, the residuals of every guide, at latents z (N or
+    2N, C, H, W).
+    """
     for guide, factor in acting:
         assert isinstance(guide.net, ControlNet)
         embedding = guide.embedding.repeat(len(z) // len(guide.embedding), 1, 1, 1)
@@ -162,8 +186,8 @@ def denoise(
 ) -> Tensor:
     """Noise (N, C, H, W) of unit variance → latents, through `steps` steps of the scheduler.
 
-    The latents keep the noise's dtype, the networks compute in the backbone's. Raises UserError, with the step, where
-    they stop being finite.
+    The latents keep the noise's dtype, the networks compute in the backbone's. Raises UserError,
+    with the step, where they stop being finite.
     """
     scheduler.set_timesteps(steps, device=z.device)
     z = z * scheduler.init_noise_sigma
@@ -185,15 +209,24 @@ def denoise(
 
 
 def _not_finite(backbone: Backbone, acting: list[Guide], step: int, steps: int) -> str:
-    names = [str((guide.net.config.get("zeroconv") or {}).get("condition") or "a control") for guide in acting]
+    names = [
+        str((guide.net.config.get("zeroconv") or {}).get("condition") or "a control")
+        for guide in acting
+    ]
     models = " with ".join([backbone.name, ", ".join(names)] if names else [backbone.name])
     half = backbone.dtype == torch.float16
-    why = "float16 ends at 65504; compute in bfloat16 or float32" if half else "weights are damaged or too strong"
+    why = (
+        "float16 ends at 65504; compute in bfloat16 or float32"
+        if half
+        else "weights are damaged or too strong"
+    )
     return f"the latents stop being numbers (NaN) in step {step} of {steps}, of {models}: {why}."
 
 
 def _layers(backbone: Backbone, guides: list[Guide]) -> AbstractContextManager[None]:
-    """A rival's attention may differ from one half of guidance to the other with the same text, so nothing is kept."""
+    """A rival's attention may differ from one half of guidance to the other with the same text, so
+    nothing is kept.
+    """
     nets = [guide.net for guide in guides]
     if not isinstance(backbone, UNetBackbone) or any(isinstance(net, Rival) for net in nets):
         return nullcontext()

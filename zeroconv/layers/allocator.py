@@ -14,13 +14,14 @@ MAPPED = 2**25  # bytes from which a block is mapped by itself
 
 
 def keep_pages() -> bool:
-    """Ask glibc to keep freed memory instead of giving it back to the system; False where there is no glibc.
+    """Ask glibc to keep freed memory instead of giving it back to the system; False where there is
+    no glibc.
 
-    By default the end of the heap goes back as soon as it is free, and the kernel clears its pages anew when they are
-    touched again: a training step takes and frees the same gigabytes over and over. Blocks above 32 MiB, which are
-    large weights' gradients, stay mapped one by one: in the heap they leave holes that nothing else fits
-    (`zeroconv.layers.cpu.keep_gradients_` keeps those it can). What is kept counts as this process's memory
-    until it ends.
+    By default the end of the heap goes back as soon as it is free, and the kernel clears its pages
+    anew when they are touched again: a training step takes and frees the same gigabytes over and
+    over. Blocks above 32 MiB, which are large weights' gradients, stay mapped one by one: in the
+    heap they leave holes that nothing else fits (`zeroconv.layers.cpu.keep_gradients_` keeps those
+    it can). What is kept counts as this process's memory until it ends.
     """
     libc = _glibc()
     if libc is None:
@@ -35,16 +36,20 @@ def is_mapped_gradient(p: Tensor) -> bool:
 
 
 def has_mapped_gradients(module: nn.Module) -> bool:
-    """Whether some gradient is mapped anew in every step: see `zeroconv.layers.cpu.keep_gradients_`."""
-    return any(is_mapped_gradient(p) and not hasattr(p, "kept_gradient") for p in module.parameters())
+    """Whether some gradient is mapped anew in every step: see
+    `zeroconv.layers.cpu.keep_gradients_`.
+    """
+    return any(
+        is_mapped_gradient(p) and not hasattr(p, "kept_gradient") for p in module.parameters()
+    )
 
 
 def give_back_before(residual: Tensor) -> None:
-    """Give kept memory back once in the backward pass: when the gradient of `residual`, the last that the decoder's
-    part of it finds, is there.
+    """Give kept memory back once in the backward pass: when the gradient of `residual`, the last
+    that the decoder's part of it finds, is there.
 
-    What the decoder kept is free then, and cannot be used for gradients that are mapped one by one anew: without this
-    the two add up. It took a tenth of a second for 0.6 GiB on a busy machine.
+    What the decoder kept is free then, and cannot be used for gradients that are mapped one by one
+    anew: without this the two add up. It took a tenth of a second for 0.6 GiB on a busy machine.
     """
     if residual.requires_grad and _glibc() is not None:
         residual.register_hook(_trim)

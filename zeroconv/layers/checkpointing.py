@@ -1,8 +1,9 @@
-"""Gradient checkpointing (Chen et al. 2016) within a budget: what the backward pass computes again and does not keep.
+"""Gradient checkpointing (Chen et al. 2016) within a budget: what the backward pass computes again
+and does not keep.
 
-The parts are residual blocks, transformers, up- and downsamplers and the hint encoder. What each of them keeps and
-costs is measured on one step with fake tensors, which have shapes and no memory; then those whose recomputation is
-cheapest a byte are chosen until the rest fits.
+The parts are residual blocks, transformers, up- and downsamplers and the hint encoder. What each of
+them keeps and costs is measured on one step with fake tensors, which have shapes and no memory;
+then those whose recomputation is cheapest a byte are chosen until the rest fits.
 """
 
 from __future__ import annotations
@@ -41,16 +42,23 @@ class Ledger:
     sizes: tuple[int, ...]  # bytes of each storage
 
     def kept(self, again: Collection[int], upto: int | None = None) -> int:
-        """Bytes kept after the forward pass up to a part, when the parts numbered in `again` are computed again."""
+        """Bytes kept after the forward pass up to a part, when the parts numbered in `again` are
+        computed again.
+        """
         parts = self.parts[:upto]
-        return self._bytes(self.outside.union(*(p.entry if i in again else p.held for i, p in enumerate(parts))))
+        return self._bytes(
+            self.outside.union(*(p.entry if i in again else p.held for i, p in enumerate(parts)))
+        )
 
     def peak(self, again: Collection[int]) -> int:
-        """The most that is held at once: behind the forward pass, or while a part is being computed again, when what
-        later parts kept is free already."""
+        """The most that is held at once: behind the forward pass, or while a part is being computed
+        again, when what later parts kept is free already.
+        """
         peaks = [self.kept(again)]
         for i in again:
-            before = self.outside.union(*(p.entry if j in again else p.held for j, p in enumerate(self.parts[:i])))
+            before = self.outside.union(
+                *(p.entry if j in again else p.held for j, p in enumerate(self.parts[:i]))
+            )
             peaks.append(self._bytes(before | self.parts[i].entry | self.parts[i].held))
         return max(peaks)
 
@@ -70,7 +78,8 @@ class _Recorder:
         self.inside: list[int] = []
         self.numbers: dict[int, int] = {}
         self.sizes: list[int] = []
-        self.alive: list[Any] = []  # as long as this holds them, no other storage takes their address
+        # as long as this holds them, no other storage takes their address
+        self.alive: list[Any] = []
         self.weights = {tensor.untyped_storage()._cdata: tensor for tensor in weights}
         self.counter = FlopCounterMode(display=False)
 
@@ -105,7 +114,8 @@ class _Recorder:
 
     def ledger(self) -> Ledger:
         parts = [
-            Part(self.parts[i], frozenset(self.entry[i]), frozenset(self.held[i]), self.flops[i]) for i in self.order
+            Part(self.parts[i], frozenset(self.entry[i]), frozenset(self.held[i]), self.flops[i])
+            for i in self.order
         ]
         return Ledger(tuple(parts), frozenset(self.outside), tuple(self.sizes))
 
@@ -122,13 +132,17 @@ def find_parts(modules: Iterable[nn.Module]) -> list[nn.Module]:
     return [m for m in inside if isinstance(m, kinds) or getattr(m, "checkpointed_as_one", False)]
 
 
-def measure(parts: Sequence[nn.Module], weights: Iterable[Tensor], forward: Callable[[], Any]) -> Ledger:
-    """What `forward` keeps for a backward pass, part by part. It runs on fake tensors: it must make its inputs itself;
-    modules may be real or fake already. `weights`: tensors that are held anyway."""
+def measure(
+    parts: Sequence[nn.Module], weights: Iterable[Tensor], forward: Callable[[], Any]
+) -> Ledger:
+    """What `forward` keeps for a backward pass, part by part. It runs on fake tensors: it must make
+    its inputs itself; modules may be real or fake already. `weights`: tensors that are held anyway.
+    """
     weights = list(weights)
     mode = next((w.fake_mode for w in weights if isinstance(w, FakeTensor)), None)
     mode = mode or FakeTensorMode(allow_non_fake_inputs=True)
-    record = _Recorder(parts, [*weights, *map(mode.from_tensor, weights)])  # a view of a weight is one of its fake
+    # a view of a weight is one of its fake
+    record = _Recorder(parts, [*weights, *map(mode.from_tensor, weights)])
     hooks = []
     for i, part in enumerate(parts):
         hooks.append(part.register_forward_pre_hook(partial(record.enter, i), with_kwargs=True))
@@ -144,10 +158,11 @@ def measure(parts: Sequence[nn.Module], weights: Iterable[Tensor], forward: Call
 
 
 def choose(ledger: Ledger, budget: int) -> list[int]:
-    """Numbers of the parts to compute again so that the peak stays within `budget` bytes, cheapest a byte first.
+    """Numbers of the parts to compute again so that the peak stays within `budget` bytes, cheapest
+    a byte first.
 
-    Greedy, then whatever turns out not to be needed is left out again, dearest first. Raises UserError where not even
-    everything is enough.
+    Greedy, then whatever turns out not to be needed is left out again, dearest first. Raises
+    UserError where not even everything is enough.
     """
     again: set[int] = set()
     while ledger.peak(again) > budget:
@@ -157,8 +172,8 @@ def choose(ledger: Ledger, budget: int) -> list[int]:
         if not worth:
             raise UserError(
                 f"training.checkpointing allows {budget / 1e9:.2f} GB, but a micro-batch takes "
-                f"{ledger.peak(again) / 1e9:.2f} GB even if everything is computed again; allow more, or lower "
-                "training.batch_size or data.size."
+                f"{ledger.peak(again) / 1e9:.2f} GB even if everything is computed again; allow "
+                "more, or lower training.batch_size or data.size."
             )
         again.add(min(worth, key=lambda i: ledger.parts[i].flops / saved[i]))
     for i in sorted(again, key=lambda i: -ledger.parts[i].flops):
@@ -168,13 +183,15 @@ def choose(ledger: Ledger, budget: int) -> list[int]:
 
 
 def recompute_(module: nn.Module) -> None:
-    """Keep only the module's inputs for the backward pass. Its forward computes the same as before, its parameters and
-    their names stay; without gradients nothing changes at all."""
+    """Keep only the module's inputs for the backward pass. Its forward computes the same as before,
+    its parameters and their names stay; without gradients nothing changes at all.
+    """
     module.forward = partial(_again, module.forward)  # type: ignore[method-assign]
 
 
 def _again(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    # nothing random lies within, and to ask a card for its generator's state stops a graph from being recorded
+    # nothing random lies within, and to ask a card for its generator's state stops a graph
+    # from being recorded
     return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)

@@ -1,10 +1,11 @@
 """Convolutions and linear layers that train faster on a CPU and keep less for their backward pass.
 
-torch hands a convolution to oneDNN, which is at its best with many positions. A UNet of Stable Diffusion spends half of
-its arithmetic where there are few (8×8 and 4×4 latents of 1,280 channels): there a matrix product over gathered patches
-takes less time, and its weight gradient comes out in the layout of the weights (channels last), so that nothing is
-copied. A frozen layer keeps no input. bfloat16 weights are multiplied in float32 where the processor has no matrix unit
-for bfloat16 and the layer has many positions, since then the cast costs less than the slower product.
+torch hands a convolution to oneDNN, which is at its best with many positions. A UNet of Stable
+Diffusion spends half of its arithmetic where there are few (8×8 and 4×4 latents of 1,280 channels):
+there a matrix product over gathered patches takes less time, and its weight gradient comes out in
+the layout of the weights (channels last), so that nothing is copied. A frozen layer keeps no input.
+bfloat16 weights are multiplied in float32 where the processor has no matrix unit for bfloat16 and
+the layer has many positions, since then the cast costs less than the slower product.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from torch.nn import functional
 from zeroconv.layers.allocator import is_mapped_gradient
 
 PATCH_ROWS = 256  # positions up to which a 3×3 convolution is a product of gathered patches
-THIN_ROWS = 64  # rows up to which weights @ rowsᵀ is faster than rows @ weightsᵀ: the large operand is packed once
+# rows up to which weights @ rowsᵀ is faster than rows @ weightsᵀ: the large operand is packed
+# once
+THIN_ROWS = 64
 THIN_ROWS_BACK = 128  # the same of weightsᵀ @ rowsᵀ
-PATCH_BYTES = 2**25  # up to which a 3×3 convolution's weight gradient is a product of gathered patches
+# up to which a 3×3 convolution's weight gradient is a product of gathered patches
+PATCH_BYTES = 2**25
 CAST_NUMBERS = 2**22  # weights cast at a time, 16 MiB in float32
 
 
@@ -34,8 +38,9 @@ def has_bf16_matrix_unit() -> bool:
 
 
 def use_cpu_layers_(*modules: nn.Module) -> None:
-    """Let the plain convolutions and linear layers within compute as this file does; their names, weights and state
-    dicts stay as they are."""
+    """Let the plain convolutions and linear layers within compute as this file does; their names,
+    weights and state dicts stay as they are.
+    """
     for module in modules:
         for layer in module.modules():
             if type(layer) is nn.Linear:
@@ -47,9 +52,11 @@ def use_cpu_layers_(*modules: nn.Module) -> None:
 
 
 def keep_gradients_(module: nn.Module) -> None:
-    """Let each weight within that trains keep the memory of its gradient from step to step, where the C library would
-    map it by itself. Mapped anew, its pages are cleared by the kernel as they are touched: half a second for a
-    gigabyte. Whoever holds a gradient of such a weight sees it change in the next backward pass."""
+    """Let each weight within that trains keep the memory of its gradient from step to step, where
+    the C library would map it by itself. Mapped anew, its pages are cleared by the kernel as they
+    are touched: half a second for a gigabyte. Whoever holds a gradient of such a weight sees it
+    change in the next backward pass.
+    """
     for layer in module.modules():
         if isinstance(layer, CpuConv2d) and layer.kernel_size == (1, 1):
             continue  # multiplies by a view of its weight
@@ -59,7 +66,12 @@ def keep_gradients_(module: nn.Module) -> None:
 
 def _is_plain(layer: nn.Conv2d) -> bool:
     square = all(len(set(pair)) == 1 for pair in (layer.kernel_size, layer.stride, layer.padding))
-    return square and layer.groups == 1 and set(layer.dilation) == {1} and layer.padding_mode == "zeros"
+    return (
+        square
+        and layer.groups == 1
+        and set(layer.dilation) == {1}
+        and layer.padding_mode == "zeros"
+    )
 
 
 class CpuLinear(nn.Linear):
@@ -85,7 +97,9 @@ class CpuGEGLU(GEGLU):
 
 
 class _Gate(torch.autograd.Function):
-    """x ‖ g → x · GELU(g). Only its input is kept: GELU(g), the largest thing in a transformer block, is made again."""
+    """x ‖ g → x · GELU(g). Only its input is kept: GELU(g), the largest thing in a transformer
+    block, is made again.
+    """
 
     @staticmethod
     def forward(ctx: Any, both: Tensor) -> Tensor:
@@ -114,7 +128,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         for i, part in _parts(weight, 0):
             y[:, i : i + len(part)] = product(x, part.to(x.dtype))
         return y if bias is None else y.add_(bias)
-    if x.dtype == torch.float32 and torch.backends.mkldnn.is_available():  # faster than MKL in every shape of the UNet
+    # faster than MKL in every shape of the UNet
+    if x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     if len(x) > THIN_ROWS:
         return functional.linear(x, weight, bias)
@@ -143,11 +158,17 @@ def outer(dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def gradient_memory(weight: Tensor) -> Tensor:
-    """Uninitialised (O, K) for a weight's gradient, K what one output sees: what the weight keeps, if it does, no
-    earlier gradient is there (accumulation), and this backward pass has not had it yet (a layer that is called twice).
-    The tensor is a new one, so that autograd takes it without a copy."""
+    """Uninitialised (O, K) for a weight's gradient, K what one output sees: what the weight keeps,
+    if it does, no earlier gradient is there (accumulation), and this backward pass has not had it
+    yet (a layer that is called twice). The tensor is a new one, so that autograd takes it without a
+    copy.
+    """
     shape, task = (len(weight), weight[0].numel()), torch._C._current_graph_task_id()
-    if not hasattr(weight, "kept_gradient") or weight.grad is not None or weight.kept_gradient[1] == task:
+    if (
+        not hasattr(weight, "kept_gradient")
+        or weight.grad is not None
+        or weight.kept_gradient[1] == task
+    ):
         return torch.empty(shape, dtype=weight.dtype)
     memory = weight.kept_gradient[0]
     memory = torch.empty(shape, dtype=weight.dtype) if memory is None else memory
@@ -174,7 +195,9 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
         x, weight = ctx.saved_tensors
         rows = dy.reshape(-1, dy.shape[-1])
-        dx = product_back(rows, weight).view(*dy.shape[:-1], -1) if ctx.needs_input_grad[0] else None
+        dx = (
+            product_back(rows, weight).view(*dy.shape[:-1], -1) if ctx.needs_input_grad[0] else None
+        )
         dw = outer(rows, x.reshape(-1, x.shape[-1]), weight) if ctx.needs_input_grad[1] else None
         return dx, dw, rows.sum(0) if ctx.needs_input_grad[2] else None
 
@@ -183,36 +206,53 @@ class _Linear(torch.autograd.Function):
 
 
 def patches(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
-    """(N, C, H, W) → (N·H'·W', kernel·kernel·C): what the convolution sees at each position, channels last."""
+    """(N, C, H, W) → (N·H'·W', kernel·kernel·C): what the convolution sees at each position,
+    channels last.
+    """
     x = functional.pad(x.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding))
     n, height, width, c = x.shape
     height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
     s = x.stride()
-    view = x.as_strided((n, height, width, kernel, kernel, c), (s[0], s[1] * stride, s[2] * stride, s[1], s[2], s[3]))
+    view = x.as_strided(
+        (n, height, width, kernel, kernel, c),
+        (s[0], s[1] * stride, s[2] * stride, s[1], s[2], s[3]),
+    )
     return view.reshape(n * height * width, kernel * kernel * c)
 
 
 def fold(found: Tensor, shape: torch.Size, kernel: int, stride: int, padding: int) -> Tensor:
-    """The transpose of `patches`: every position's patch added where it was taken from, (N, C, H, W)."""
+    """The transpose of `patches`: every position's patch added where it was taken from, (N, C, H,
+    W).
+    """
     n, c, height, width = shape
-    rows, columns = (height + 2 * padding - kernel) // stride + 1, (width + 2 * padding - kernel) // stride + 1
+    rows, columns = (
+        (height + 2 * padding - kernel) // stride + 1,
+        (width + 2 * padding - kernel) // stride + 1,
+    )
     found = found.view(n, rows, columns, kernel, kernel, c)
     out = found.new_zeros(n, height + 2 * padding, width + 2 * padding, c)
     for i in range(kernel):
         for j in range(kernel):
-            out[:, i : i + stride * (rows - 1) + 1 : stride, j : j + stride * (columns - 1) + 1 : stride] += found[
-                :, :, :, i, j
-            ]
+            out[
+                :,
+                i : i + stride * (rows - 1) + 1 : stride,
+                j : j + stride * (columns - 1) + 1 : stride,
+            ] += found[:, :, :, i, j]
     return out[:, padding : padding + height, padding : padding + width].permute(0, 3, 1, 2)
 
 
 class _Conv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int
+    ) -> Tensor:
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
         ctx.shape, ctx.place = x.shape, (stride, padding)
         out, _, kernel, _ = weight.shape
-        n, height, width = len(x), *((side + 2 * padding - kernel) // stride + 1 for side in x.shape[2:])
+        n, height, width = (
+            len(x),
+            *((side + 2 * padding - kernel) // stride + 1 for side in x.shape[2:]),
+        )
         ctx.rows = n * height * width
         if ctx.rows > PATCH_ROWS:
             return functional.conv2d(x, weight.to(x.dtype), bias, stride, padding)
@@ -238,7 +278,17 @@ class _Conv(torch.autograd.Function):
             if x is None:  # its values are not read for the input's gradient, only its shape
                 x = dy.new_empty(1).expand(ctx.shape)
             dx, native, _ = torch.ops.aten.convolution_backward(
-                dy, x, weight.to(dy.dtype), [out], [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, wanted
+                dy,
+                x,
+                weight.to(dy.dtype),
+                [out],
+                [stride] * 2,
+                [padding] * 2,
+                [1, 1],
+                False,
+                [0, 0],
+                1,
+                wanted,
             )
             dw = native.to(weight.dtype) if wanted[1] else dw
         elif wanted[0] and stride == 1:
@@ -249,10 +299,11 @@ class _Conv(torch.autograd.Function):
 
 
 def back_by_taps(dy: Tensor, weight: Tensor, padding: int) -> Tensor:
-    """dy (N, O, H', W'), weight (O, C, k, k) of a convolution of stride 1 → the gradient of its input (N, C, H, W).
+    """dy (N, O, H', W'), weight (O, C, k, k) of a convolution of stride 1 → the gradient of its
+    input (N, C, H, W).
 
-    One product for each of the k·k places of the filter, added up where they are made: `fold` writes and reads k·k
-    times as much.
+    One product for each of the k·k places of the filter, added up where they are made: `fold`
+    writes and reads k·k times as much.
     """
     out, c, kernel, _ = weight.shape
     n, height, width = len(dy), *(side + kernel - 1 - 2 * padding for side in dy.shape[2:])

@@ -1,7 +1,9 @@
-"""Layers of a UNet that train faster on a graphics card, where every weight is bfloat16 (`precision: bf16_weights`).
+"""Layers of a UNet that train faster on a graphics card, where every weight is bfloat16
+(`precision: bf16_weights`).
 
-Norm and SiLU are one, see `zeroconv.layers.group_norm_cuda`, and a residual block divides by its scale only where there is
-one. Under autocast, as when averaged float32 weights are measured, layers compute as diffusers has them.
+Norm and SiLU are one, see `zeroconv.layers.group_norm_cuda`, and a residual block divides by its
+scale only where there is one. Under autocast, as when averaged float32 weights are measured, layers
+compute as diffusers has them.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 
 def use_card_layers_(*modules: nn.Module) -> None:
-    """Let group norms and residual blocks within compute as this file does; their names, weights and state dicts stay
-    as they are. Nothing happens where there is no Triton."""
+    """Let group norms and residual blocks within compute as this file does; their names, weights
+    and state dicts stay as they are. Nothing happens where there is no Triton.
+    """
     if find_spec("triton") is None:
         return
     for module in modules:
@@ -36,8 +39,9 @@ def _is_plain(block: Any) -> bool:
 
 
 def _launches(x: Tensor) -> bool:
-    """Whether kernels can read it: it lies on a card (or Triton interprets), is no shape without memory, and autocast
-    has no say."""
+    """Whether kernels can read it: it lies on a card (or Triton interprets), is no shape without
+    memory, and autocast has no say.
+    """
     there = x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
     return there and not isinstance(x, FakeTensor) and not torch.is_autocast_enabled(x.device.type)
 

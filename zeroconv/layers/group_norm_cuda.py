@@ -1,9 +1,11 @@
-"""Group norm with SiLU on a graphics card, channels last: the kernels, by Triton, and their gradient.
+"""Group norm with SiLU on a graphics card, channels last: the kernels, by Triton, and their
+gradient.
 
-torch's own group norm wants the channels first, so that in a UNet whose convolutions want them last every norm copied
-the picture twice forwards and three times backwards: a sixth of a step of Stable Diffusion 1.5's control on an H100.
-Here sums over pixels are taken channel by channel, piece by piece, then put together group by group; SiLU is part of
-the last pass and made again in the backward one, so that the norm's input is all that is kept.
+torch's own group norm wants the channels first, so that in a UNet whose convolutions want them last
+every norm copied the picture twice forwards and three times backwards: a sixth of a step of Stable
+Diffusion 1.5's control on an H100. Here sums over pixels are taken channel by channel, piece by
+piece, then put together group by group; SiLU is part of the last pass and made again in the
+backward one, so that the norm's input is all that is kept.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ CHANNELS = 64
 
 @triton.jit
 def _tile(pixels, channels, P: tl.constexpr, C: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Which picture a program has, the places of its tile (P, C), those that exist, and its channels."""
+    """Which picture a program has, the places of its tile (P, C), those that exist, and its
+    channels.
+    """
     pieces = tl.cdiv(pixels, P)
     picture = tl.program_id(0) // pieces
     rows = tl.program_id(0) % pieces * P + tl.arange(0, P)[:, None]
@@ -68,7 +72,18 @@ def _sum_pixels(x, sums, pixels, channels, P: tl.constexpr, C: tl.constexpr):  #
 
 @triton.jit
 def _sum_grads(  # type: ignore[no-untyped-def]
-    x, dy, weight, bias, stats, sums, pixels, channels, width, SILU: tl.constexpr, P: tl.constexpr, C: tl.constexpr
+    x,
+    dy,
+    weight,
+    bias,
+    stats,
+    sums,
+    pixels,
+    channels,
+    width,
+    SILU: tl.constexpr,
+    P: tl.constexpr,
+    C: tl.constexpr,
 ):
     picture, at, there, columns = _tile(pixels, channels, P, C)
     normed, z, _, _ = _normed(x, at, there, columns, picture, stats, weight, bias, channels, width)
@@ -127,7 +142,17 @@ def _group_grads(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _apply(  # type: ignore[no-untyped-def]
-    x, y, weight, bias, stats, pixels, channels, width, SILU: tl.constexpr, P: tl.constexpr, C: tl.constexpr
+    x,
+    y,
+    weight,
+    bias,
+    stats,
+    pixels,
+    channels,
+    width,
+    SILU: tl.constexpr,
+    P: tl.constexpr,
+    C: tl.constexpr,
 ):
     picture, at, there, columns = _tile(pixels, channels, P, C)
     _, z, _, _ = _normed(x, at, there, columns, picture, stats, weight, bias, channels, width)
@@ -142,19 +167,25 @@ def _apply_grads(  # type: ignore[no-untyped-def]
     C: tl.constexpr,
 ):  # fmt: skip
     picture, at, there, columns = _tile(pixels, channels, P, C)
-    normed, z, gain, rstd = _normed(x, at, there, columns, picture, stats, weight, bias, channels, width)
+    normed, z, gain, rstd = _normed(
+        x, at, there, columns, picture, stats, weight, bias, channels, width
+    )
     dz = _before_silu(tl.load(dy + at, mask=there, other=0.0).to(tl.float32), z, SILU)
     entry = means + (picture * (channels // width) + columns // width) * 2
     known = columns < channels
     mean, slope = tl.load(entry, mask=known, other=0.0), tl.load(entry + 1, mask=known, other=0.0)
-    tl.store(dx + at, (rstd * (dz * gain - mean - normed * slope)).to(dx.dtype.element_ty), mask=there)
+    tl.store(
+        dx + at, (rstd * (dz * gain - mean - normed * slope)).to(dx.dtype.element_ty), mask=there
+    )
 
 
 class GroupNormSiLU(torch.autograd.Function):
     """x (N, C, H, W), weight and bias (C,) → the same shape, channels last."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
+    ) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         sizes, grid, by_group, extra = _shape(x, groups)
         y, sums = torch.empty_like(x), x.new_empty(grid[0], 2, x.shape[1], dtype=torch.float32)
@@ -175,15 +206,21 @@ class GroupNormSiLU(torch.autograd.Function):
         whole, means = sums.new_empty(len(x), 2, x.shape[1]), torch.empty_like(stats)
         _sum_grads[grid](x, dy, weight, bias, stats, sums, *sizes, ctx.silu, PIXELS, CHANNELS)
         _group_grads[by_group](sums, whole, means, weight, grid[0] // len(x), *sizes, *extra)
-        _apply_grads[grid](x, dy, dx, weight, bias, stats, means, *sizes, ctx.silu, PIXELS, CHANNELS)
+        _apply_grads[grid](
+            x, dy, dx, weight, bias, stats, means, *sizes, ctx.silu, PIXELS, CHANNELS
+        )
         if not ctx.needs_input_grad[1]:
             return dx, None, None, None, None, None
         shift, gain = whole.sum(0).to(weight.dtype)
         return dx, gain, shift, None, None, None
 
 
-def _shape(x: Tensor, groups: int) -> tuple[tuple[int, int, int], tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """Pixels, channels and a group's channels; the programs of tiles and of groups; what the latter hold at once."""
+def _shape(
+    x: Tensor, groups: int
+) -> tuple[tuple[int, int, int], tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Pixels, channels and a group's channels; the programs of tiles and of groups; what the latter
+    hold at once.
+    """
     n, channels, height, width = x.shape
     pieces, wide = triton.cdiv(height * width, PIXELS), channels // groups
     tiles = (n * pieces, triton.cdiv(channels, CHANNELS))

@@ -1,7 +1,9 @@
-"""Frozen weights in fewer bits: linear and convolution layers that hold int8, float8 or half-precision weights.
+"""Frozen weights in fewer bits: linear and convolution layers that hold int8, float8 or
+half-precision weights.
 
-Weight-only: a layer makes its weight anew in the dtype it computes in, forwards and again backwards, so that no whole
-copy is ever kept. Activations are as precise as before and gradients flow through to them; the weights get none.
+Weight-only: a layer makes its weight anew in the dtype it computes in, forwards and again
+backwards, so that no whole copy is ever kept. Activations are as precise as before and gradients
+flow through to them; the weights get none.
 """
 
 from __future__ import annotations
@@ -14,8 +16,14 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
 Bits = Literal["bf16", "fp16", "int8", "fp8"]
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8, "fp8": torch.float8_e4m3fn}
-_LARGEST = {"int8": 127.0, "fp8": 448.0}  # of the numbers a weight is scaled to; the others need no scale
+_DTYPES = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.int8,
+    "fp8": torch.float8_e4m3fn,
+}
+# of the numbers a weight is scaled to; the others need no scale
+_LARGEST = {"int8": 127.0, "fp8": 448.0}
 # read or write the data itself, or are read for their dtype: small, and worth every bit
 _KEPT = ("conv_in", "conv_out", "time_embedding", "add_embedding")
 
@@ -23,8 +31,9 @@ _KEPT = ("conv_in", "conv_out", "time_embedding", "add_embedding")
 def quantise_(unet: nn.Module, bits: Bits) -> None:
     """Hold the weights of a frozen UNet's linear and convolution layers in fewer bits, in place.
 
-    One scale an output channel, its largest weight over 127 (int8) or 448 (fp8). Norms, biases, embeddings and the
-    first and last convolution stay as they are. Copies made before keep their own weights.
+    One scale an output channel, its largest weight over 127 (int8) or 448 (fp8). Norms, biases,
+    embeddings and the first and last convolution stay as they are. Copies made before keep their
+    own weights.
     """
     assert bits in get_args(Bits)
     for name, child in unet.named_children():
@@ -37,7 +46,9 @@ def quantise_(unet: nn.Module, bits: Bits) -> None:
 
 
 class QuantisedLayer(nn.Module):
-    """A frozen `nn.Linear` or `nn.Conv2d` with a weight of fewer bits; computes in its input's dtype, or autocast's."""
+    """A frozen `nn.Linear` or `nn.Conv2d` with a weight of fewer bits; computes in its input's
+    dtype, or autocast's.
+    """
 
     weight: Tensor
     scale: Tensor | None
@@ -45,14 +56,21 @@ class QuantisedLayer(nn.Module):
     def __init__(self, layer: nn.Linear | nn.Conv2d, bits: Bits) -> None:
         super().__init__()
         weight = layer.weight.detach()
-        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach(), requires_grad=False)
+        self.bias = (
+            None if layer.bias is None else nn.Parameter(layer.bias.detach(), requires_grad=False)
+        )
         self.convolution: dict[str, Any] | None = None
         if isinstance(layer, nn.Conv2d):
             assert layer.padding_mode == "zeros"
-            self.convolution = {n: getattr(layer, n) for n in ("stride", "padding", "dilation", "groups")}
+            self.convolution = {
+                n: getattr(layer, n) for n in ("stride", "padding", "dilation", "groups")
+            }
         scale = None
         if bits in _LARGEST:
-            scale = weight.float().abs().amax(dim=tuple(range(1, weight.dim())), keepdim=True) / _LARGEST[bits]
+            scale = (
+                weight.float().abs().amax(dim=tuple(range(1, weight.dim())), keepdim=True)
+                / _LARGEST[bits]
+            )
             scale = scale.clamp_min(torch.finfo(torch.float32).tiny)  # a channel of zeros
             weight = weight / scale
         if bits == "int8":
@@ -67,7 +85,9 @@ class QuantisedLayer(nn.Module):
         return _Layer.apply(x, self.weight, self.scale, self.bias, self.convolution)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Moves it between devices and memory formats; what weights are held in does not follow the model's dtype."""
+        """Moves it between devices and memory formats; what weights are held in does not follow the
+        model's dtype.
+        """
 
         def move(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
@@ -78,7 +98,9 @@ class QuantisedLayer(nn.Module):
 
 class _Layer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None, conv: Any) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None, conv: Any
+    ) -> Tensor:
         ctx.save_for_backward(weight, scale)
         ctx.conv, ctx.shape = conv, x.shape
         bias = None if bias is None else bias.to(x.dtype)

@@ -1,11 +1,13 @@
-"""AdamW with moments of one byte each (Dettmers et al. 2022), and float32 weights that may be kept in two halves.
+"""AdamW with moments of one byte each (Dettmers et al. 2022), and float32 weights that may be kept
+in two halves.
 
-Both moments are kept in blocks of 256 numbers: a float32 scale, the block's largest, and a byte a number, four to a
-32-bit word (a processor loads eight words at once, but has to put eight bytes together). The byte
-counts on a curve, its square for the mean and its fourth power for the square, which gives small numbers small steps.
-Rounding is random and unbiased on that curve: with β₂ = 0.999 the second moment moves by less than a step, and rounded
-to the nearest it would stand still. The random numbers are a function of the step, so a run that goes on from a
-checkpoint is the run that never stopped.
+Both moments are kept in blocks of 256 numbers: a float32 scale, the block's largest, and a byte a
+number, four to a 32-bit word (a processor loads eight words at once, but has to put eight bytes
+together). The byte counts on a curve, its square for the mean and its fourth power for the square,
+which gives small numbers small steps. Rounding is random and unbiased on that curve: with β₂ =
+0.999 the second moment moves by less than a step, and rounded to the nearest it would stand still.
+The random numbers are a function of the step, so a run that goes on from a checkpoint is the run
+that never stopped.
 """
 
 from __future__ import annotations
@@ -22,19 +24,21 @@ from torch import Tensor
 from zeroconv.optim.split_weights import BLOCK, join, split
 
 PIECE = 2048  # blocks updated at a time on a CPU: what is in between stays in a core's cache
-LARGE_PIECE = 2**15  # on a graphics card: what is in between takes 0.37 GB, not 1.3 for the largest weight of SD 1.5
+# on a graphics card: what is in between takes 0.37 GB, not 1.3 for the largest weight of SD 1.5
+LARGE_PIECE = 2**15
 GROUPS, WIDTH = 4, BLOCK // 4  # byte k of a block's word i belongs to its number WIDTH · k + i
-LEAST = 4096  # numbers of a parameter whose moments are kept in bytes; those of smaller ones stay float32
+# numbers of a parameter whose moments are kept in bytes; those of smaller ones stay float32
+LEAST = 4096
 
 
 class AdamW8bit(torch.optim.Optimizer):
     """AdamW (Loshchilov & Hutter 2019) in which moments take 2 bytes a number instead of 8.
 
-    `lows`: the low halves of parameters that are bfloat16, see `zeroconv.optim.split_weights`. `compiled`: fuse the update
-    by torch.compile, which needs a C++ compiler, on a graphics card Triton; None: where there is one. The two differ in
-    the last bits. The update is plain tensor arithmetic, so any device will do.
-    Set `gradient_scale` before `step` to have gradients multiplied by it, for instance to clip them without a pass of
-    their own.
+    `lows`: the low halves of parameters that are bfloat16, see `zeroconv.optim.split_weights`.
+    `compiled`: fuse the update by torch.compile, which needs a C++ compiler, on a graphics card
+    Triton; None: where there is one. The two differ in the last bits. The update is plain tensor
+    arithmetic, so any device will do. Set `gradient_scale` before `step` to have gradients
+    multiplied by it, for instance to clip them without a pass of their own.
     """
 
     def __init__(
@@ -48,11 +52,14 @@ class AdamW8bit(torch.optim.Optimizer):
         compiled: bool | None = None,
     ) -> None:
         self.lows = lows or {}
-        super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        super().__init__(
+            parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        )
         self.gradient_scale = 1.0
         device = self.param_groups[0]["params"][0].device.type
         self.at_once = compiled is None and has_kernels(device)
-        self.kernels: tuple[Any, Any] | None = None  # and where the weights and gradients lay that they are for
+        # and where the weights and gradients lay that they are for
+        self.kernels: tuple[Any, Any] | None = None
         self.compiled = not self.at_once and (can_compile(device) if compiled is None else compiled)
         if self.compiled:
             self._compile()
@@ -69,7 +76,8 @@ class AdamW8bit(torch.optim.Optimizer):
             self._update_at_once()
             return loss
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="bf16 and fp16 are mixed")  # while it compiles: they are meant to
+            # while it compiles: they are meant to
+            warnings.filterwarnings("ignore", message="bf16 and fp16 are mixed")
             for group in self.param_groups:
                 for parameter in group["params"]:
                     if parameter.grad is not None:
@@ -85,18 +93,24 @@ class AdamW8bit(torch.optim.Optimizer):
 
     @torch.no_grad()
     def clip(self, limit: float) -> float:
-        """The norm of all gradients; the next step multiplies them by what brings it down to `limit`."""
+        """The norm of all gradients; the next step multiplies them by what brings it down to
+        `limit`.
+        """
         if self.at_once:
             norm = float(self._kernels().norm())
         else:
-            grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+            grads = [
+                p.grad for group in self.param_groups for p in group["params"] if p.grad is not None
+            ]
             norm = float(torch.stack(torch._foreach_norm(grads, 2.0, dtype=torch.float32)).norm())
         self.gradient_scale = min(1.0, limit / (norm + 1e-6))
         return norm
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, which would cast every state to its parameter's dtype. The weights must be there already: one
-        that was kept in two halves where the state was saved, and is kept in one here, gets its lower half."""
+        """As torch's, which would cast every state to its parameter's dtype. The weights must be
+        there already: one that was kept in two halves where the state was saved, and is kept in one
+        here, gets its lower half.
+        """
         parameters = [p for group in self.param_groups for p in group["params"]]
         self.kernels = None
         for number, values in state_dict["state"].items():
@@ -111,12 +125,14 @@ class AdamW8bit(torch.optim.Optimizer):
 
     @torch.no_grad()
     def _compile(self) -> None:
-        """Compile what the steps will run, now: it takes half a gigabyte for a while, which a model, its activations
-        and gradients will need later on."""
+        """Compile what the steps will run, now: it takes half a gigabyte for a while, which a
+        model, its activations and gradients will need later on.
+        """
         state = self.state
         kinds = {(p.dtype, "low" in state[p], p.device) for p in state if "mean_words" in state[p]}
         for dtype, has_low, device in kinds:
-            for blocks in (PIECE, 48, 32):  # a whole piece, then remainders, whose length is found to vary
+            # a whole piece, then remainders, whose length is found to vary
+            for blocks in (PIECE, 48, 32):
                 weight = torch.nn.Parameter(torch.zeros(blocks * BLOCK, dtype=dtype, device=device))
                 weight.grad = torch.zeros_like(weight)
                 low = torch.zeros_like(weight, dtype=torch.float16)
@@ -132,22 +148,31 @@ class AdamW8bit(torch.optim.Optimizer):
             if job.numbers not in numbers:
                 numbers[job.numbers] = self._numbers(job.state["step"], job.group)
         if numbers:
-            kernels.update([numbers[row] for row in range(len(numbers))], max(j.state["step"] for j in kernels.kept))
+            kernels.update(
+                [numbers[row] for row in range(len(numbers))],
+                max(j.state["step"] for j in kernels.kept),
+            )
 
     def _kernels(self) -> Any:
         """Made anew when a gradient lies elsewhere than in the step before."""
         from zeroconv.optim.adamw8bit_cuda import Job, Kernels
 
-        places = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        places = [
+            (p, group) for group in self.param_groups for p in group["params"] if p.grad is not None
+        ]
         key = [address for p, _ in places for address in (p.data_ptr(), p.grad.data_ptr())]  # type: ignore[union-attr]
         if self.kernels is None or self.kernels[0] != key:
-            rows: dict[tuple[int, int], int] = {}  # parameters of one group that made as many steps have one row
+            # parameters of one group that made as many steps have one row
+            rows: dict[tuple[int, int], int] = {}
             jobs = []
             for p, group in places:
                 row = rows.setdefault((id(group), self.state[p]["step"]), len(rows))
                 jobs.append(Job(flat(p), flat(p.grad, p), self.state[p], row, group))  # type: ignore[arg-type]
             kernels = Kernels(jobs)
-            moved = any(job.grad.data_ptr() != p.grad.data_ptr() for job, (p, _) in zip(jobs, places, strict=True))  # type: ignore[union-attr]
+            moved = any(
+                job.grad.data_ptr() != p.grad.data_ptr()
+                for job, (p, _) in zip(jobs, places, strict=True)
+            )  # type: ignore[union-attr]
             if moved:  # into the weight's order: a copy, which is of this step alone
                 return kernels
             kernels.forget_gradients()
@@ -174,14 +199,21 @@ class AdamW8bit(torch.optim.Optimizer):
         generator = torch.Generator(parameter.device).manual_seed(step)
         columns = torch.rand(BLOCK, generator=generator, device=parameter.device)
         rows = torch.rand(weight.numel() // BLOCK, 1, generator=generator, device=parameter.device)
-        groups = [part.view(-1, GROUPS, WIDTH) for part in (weight, grad, *([state["low"]] if "low" in state else []))]
+        groups = [
+            part.view(-1, GROUPS, WIDTH)
+            for part in (weight, grad, *([state["low"]] if "low" in state else []))
+        ]
         blocks = [*groups, *(state[n] for n in _NAMES), rows]
         update = compiled() if self.compiled else update_blocks
         size = PIECE if parameter.device.type == "cpu" else LARGE_PIECE
         for parts in zip(*(block.split(size) for block in blocks), strict=True):
             # .data is no view, whose base's shape would be compiled in
-            grouped: list[Any] = [[group.data for group in part.unbind(1)] for part in parts[: len(groups)]]
-            update(*grouped[:2], *parts[len(groups) :], *grouped[2:], numbers=numbers, columns=columns)
+            grouped: list[Any] = [
+                [group.data for group in part.unbind(1)] for part in parts[: len(groups)]
+            ]
+            update(
+                *grouped[:2], *parts[len(groups) :], *grouped[2:], numbers=numbers, columns=columns
+            )
 
 
 _NAMES = ("mean_words", "square_words", "mean_scales", "deviation_scales")
@@ -207,7 +239,9 @@ def _new_state(parameter: Tensor, low: Tensor | None) -> dict[str, Any]:
 
 
 def _as_words(state: dict[str, Any]) -> dict[str, Any]:
-    """A parameter's state; one that was saved with bytes in the order of their numbers, as at first, in words."""
+    """A parameter's state; one that was saved with bytes in the order of their numbers, as at
+    first, in words.
+    """
     return {
         name.replace("codes", "words"): _pack(list(value.view(-1, GROUPS, WIDTH).unbind(1)))
         if name in ("mean_codes", "square_codes")
@@ -223,7 +257,9 @@ def _pack(groups: Sequence[Tensor]) -> Tensor:
 
 
 def flat(tensor: Tensor, like: Tensor | None = None) -> Tensor:
-    """The numbers of a dense tensor in the order of memory (of `like`, where it lies otherwise), without a copy."""
+    """The numbers of a dense tensor in the order of memory (of `like`, where it lies otherwise),
+    without a copy.
+    """
     if like is not None and _order(tensor) != _order(like):
         tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
     return tensor.detach().as_strided((tensor.numel(),), (1,))
@@ -260,8 +296,10 @@ def update_blocks(
     numbers: Tensor,
     columns: Tensor,
 ) -> None:
-    """One step of AdamW on blocks of 256 numbers, in place. Weights and gradients are four tensors (blocks, 64),
-    float32 or bfloat16 with `lows`; the words (blocks, 64) int32; scales and rows (blocks, 1)."""
+    """One step of AdamW on blocks of 256 numbers, in place. Weights and gradients are four tensors
+    (blocks, 64), float32 or bfloat16 with `lows`; the words (blocks, 64) int32; scales and rows
+    (blocks, 1).
+    """
     scale, beta1, beta2, size, root, eps, decay = numbers.unbind()
     means, deviations = [], []
     for k, (weight, grad) in enumerate(zip(weights, grads, strict=True)):
@@ -302,14 +340,19 @@ def _keep(
     largest = _largest([mean.abs() for mean in means])
     fit = 127**2 / largest.clamp_min(1e-30)
     places = [(mean.abs() * fit).sqrt() for mean in means]
-    rounded = [(p + c).floor().clamp_max(127) * m.sign() for p, c, m in zip(places, chances, means, strict=True)]
+    rounded = [
+        (p + c).floor().clamp_max(127) * m.sign()
+        for p, c, m in zip(places, chances, means, strict=True)
+    ]
     mean_words.copy_(_pack(rounded))
     mean_scales.copy_(largest)
     largest = _largest(deviations)
     fit = 255**2 / largest.clamp_min(1e-30)
     places = [(deviation * fit).sqrt() for deviation in deviations]
     # never zero beside a mean that is not: its update would be divided by ε alone
-    square_words.copy_(_pack([(p + c).floor().clamp(1, 255) for p, c in zip(places, chances, strict=True)]))
+    square_words.copy_(
+        _pack([(p + c).floor().clamp(1, 255) for p, c in zip(places, chances, strict=True)])
+    )
     deviation_scales.copy_(largest)
 
 
@@ -320,9 +363,12 @@ def _largest(groups: Sequence[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def recover_lows(optimizer: Any, networks: Iterable[tuple[torch.nn.Module | None, dict[str, Tensor] | None]]) -> None:
-    """The lower halves of weights that were saved in one, as a processor keeps small ones; networks that have loaded
-    what was saved, and that."""
+def recover_lows(
+    optimizer: Any, networks: Iterable[tuple[torch.nn.Module | None, dict[str, Tensor] | None]]
+) -> None:
+    """The lower halves of weights that were saved in one, as a processor keeps small ones; networks
+    that have loaded what was saved, and that.
+    """
     for network, saved in networks if isinstance(optimizer, AdamW8bit) else ():
         for name, parameter in network.named_parameters() if network is not None else ():
             low = optimizer.state.get(parameter, {}).get("low")
@@ -339,12 +385,15 @@ def has_kernels(device: str) -> bool:
 
 @cache
 def compiled() -> Callable[..., None]:
-    return torch.compile(update_blocks)  # one program for whole pieces, one for remainders of any length
+    # one program for whole pieces, one for remainders of any length
+    return torch.compile(update_blocks)
 
 
 @cache
 def can_compile(device: str = "cpu") -> bool:
-    """Whether torch finds what it needs to compile an update for a kind of device (a C++ compiler, or Triton)."""
+    """Whether torch finds what it needs to compile an update for a kind of device (a C++ compiler,
+    or Triton).
+    """
     try:
         torch.compile(lambda x: x * 2 + 1, dynamic=True)(torch.ones(8, device=device))
     except Exception:  # whatever is missing, the plain way remains

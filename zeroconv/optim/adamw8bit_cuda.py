@@ -1,10 +1,11 @@
 """AdamW8bit on a graphics card: one kernel a step for all parameters, by Triton.
 
-One parameter after the other, a step of Stable Diffusion 1.5's control is some thousand launches, which took 113 ms on
-an H100 for what one kernel does in two. What it needs to know of a parameter (where its numbers lie, how many there
-are) stands in a table, and every program looks up which part of which parameter is its own. The curve, the scales and
-the layout are those of `zeroconv.optim.adamw8bit`; the random numbers are Philox's, a function of the step and the
-place, so that a card rounds otherwise than a processor, and the same in every run.
+One parameter after the other, a step of Stable Diffusion 1.5's control is some thousand launches,
+which took 113 ms on an H100 for what one kernel does in two. What it needs to know of a parameter
+(where its numbers lie, how many there are) stands in a table, and every program looks up which part
+of which parameter is its own. The curve, the scales and the layout are those of
+`zeroconv.optim.adamw8bit`; the random numbers are Philox's, a function of the step and the place,
+so that a card rounds otherwise than a processor, and the same in every run.
 """
 
 from __future__ import annotations
@@ -20,14 +21,22 @@ from torch import Tensor
 
 ROWS = 8  # blocks of 256 numbers that a program updates
 PIECE = 1024  # numbers of a small parameter, or of a gradient of which the norm is wanted
-FIELDS = 9  # of a parameter in the table (the kernels say 9): seven addresses, its length, its row of numbers
+# of a parameter in the table (the kernels say 9): seven addresses, its length, its row of numbers
+FIELDS = 9
 
 
 @triton.jit
 def _step(at, mask, weight, grad, low, mean, deviation, numbers, HAS_LOW: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Bring mean and deviation of some numbers up to date, and the weights; as `adamw8bit.update_blocks`."""
+    """Bring mean and deviation of some numbers up to date, and the weights; as
+    `adamw8bit.update_blocks`.
+    """
     scale, beta1, beta2 = tl.load(numbers), tl.load(numbers + 1), tl.load(numbers + 2)
-    size, root, eps, decay = tl.load(numbers + 3), tl.load(numbers + 4), tl.load(numbers + 5), tl.load(numbers + 6)
+    size, root, eps, decay = (
+        tl.load(numbers + 3),
+        tl.load(numbers + 4),
+        tl.load(numbers + 5),
+        tl.load(numbers + 6),
+    )
     g = tl.load(grad + at, mask=mask, other=0.0).to(tl.float32) * scale
     mean = mean * beta1 + g * (1 - beta1)
     deviation = tl.sqrt(deviation * deviation * beta2 + g * g * (1 - beta2))
@@ -58,7 +67,9 @@ def _deviation_of(words, scales, k: tl.constexpr):  # type: ignore[no-untyped-de
 
 @triton.jit
 def _largest(a, b, c, d):  # type: ignore[no-untyped-def]
-    return tl.max(tl.maximum(tl.maximum(tl.abs(a), tl.abs(b)), tl.maximum(tl.abs(c), tl.abs(d))), axis=1)[:, None]
+    return tl.max(
+        tl.maximum(tl.maximum(tl.abs(a), tl.abs(b)), tl.maximum(tl.abs(c), tl.abs(d))), axis=1
+    )[:, None]
 
 
 @triton.jit
@@ -73,7 +84,8 @@ def _deviation_code(deviation, fit, chance, k: tl.constexpr):  # type: ignore[no
     return tl.minimum(tl.maximum(code, 1.0), 255.0).to(tl.int32) << 8 * k
 
 
-@triton.jit(do_not_specialize=["seed"])  # else a step whose number 16 divides would be a program of its own
+# else a step whose number 16 divides would be a program of its own
+@triton.jit(do_not_specialize=["seed"])
 def _update_blocks(  # type: ignore[no-untyped-def]
     table, jobs, firsts, numbers, seed, HAS_LOW: tl.constexpr, ROWS: tl.constexpr
 ):
@@ -93,15 +105,52 @@ def _update_blocks(  # type: ignore[no-untyped-def]
     columns = tl.arange(0, 64)[None, :]
     there = rows < tl.load(entry + 7)
     mask, words, at = there & (columns >= 0), rows * 64 + columns, rows * 256 + columns
-    m, s = tl.load(mean_words + words, mask=mask, other=0), tl.load(square_words + words, mask=mask, other=0)
+    m, s = (
+        tl.load(mean_words + words, mask=mask, other=0),
+        tl.load(square_words + words, mask=mask, other=0),
+    )
     ms = tl.load(mean_scales + rows, mask=there, other=0.0)
     ds = tl.load(deviation_scales + rows, mask=there, other=0.0)
-    m0, d0 = _step(at, mask, weight, grad, low, _mean_of(m, ms, 0), _deviation_of(s, ds, 0), numbers, HAS_LOW)
-    m1, d1 = _step(at + 64, mask, weight, grad, low, _mean_of(m, ms, 1), _deviation_of(s, ds, 1), numbers, HAS_LOW)
-    m2, d2 = _step(at + 128, mask, weight, grad, low, _mean_of(m, ms, 2), _deviation_of(s, ds, 2), numbers, HAS_LOW)
-    m3, d3 = _step(at + 192, mask, weight, grad, low, _mean_of(m, ms, 3), _deviation_of(s, ds, 3), numbers, HAS_LOW)
+    m0, d0 = _step(
+        at, mask, weight, grad, low, _mean_of(m, ms, 0), _deviation_of(s, ds, 0), numbers, HAS_LOW
+    )
+    m1, d1 = _step(
+        at + 64,
+        mask,
+        weight,
+        grad,
+        low,
+        _mean_of(m, ms, 1),
+        _deviation_of(s, ds, 1),
+        numbers,
+        HAS_LOW,
+    )
+    m2, d2 = _step(
+        at + 128,
+        mask,
+        weight,
+        grad,
+        low,
+        _mean_of(m, ms, 2),
+        _deviation_of(s, ds, 2),
+        numbers,
+        HAS_LOW,
+    )
+    m3, d3 = _step(
+        at + 192,
+        mask,
+        weight,
+        grad,
+        low,
+        _mean_of(m, ms, 3),
+        _deviation_of(s, ds, 3),
+        numbers,
+        HAS_LOW,
+    )
     # no two programs have the same places: all blocks are numbered through
-    c0, c1, c2, c3 = tl.rand4x(seed, program * ROWS * 64 + tl.arange(0, ROWS)[:, None] * 64 + columns)
+    c0, c1, c2, c3 = tl.rand4x(
+        seed, program * ROWS * 64 + tl.arange(0, ROWS)[:, None] * 64 + columns
+    )
     largest = _largest(m0, m1, m2, m3)
     fit = 16129.0 / tl.maximum(largest, 1e-30)
     codes = _mean_code(m0, fit, c0, 0) | _mean_code(m1, fit, c1, 1)
@@ -124,7 +173,10 @@ def _update_plain(  # type: ignore[no-untyped-def]
     program = tl.program_id(0)
     entry = table + tl.load(jobs + program) * 9
     kind: tl.constexpr = tl.bfloat16 if HAS_LOW else tl.float32
-    weight, grad = tl.load(entry).to(tl.pointer_type(kind)), tl.load(entry + 1).to(tl.pointer_type(kind))
+    weight, grad = (
+        tl.load(entry).to(tl.pointer_type(kind)),
+        tl.load(entry + 1).to(tl.pointer_type(kind)),
+    )
     low = tl.load(entry + 2).to(tl.pointer_type(tl.float16))
     means, squares = (
         tl.load(entry + 3).to(tl.pointer_type(tl.float32)),
@@ -133,7 +185,10 @@ def _update_plain(  # type: ignore[no-untyped-def]
     numbers += 7 * tl.load(entry + 8)
     at = tl.load(firsts + program) + tl.arange(0, PIECE)
     mask = at < tl.load(entry + 7)
-    mean, square = tl.load(means + at, mask=mask, other=0.0), tl.load(squares + at, mask=mask, other=0.0)
+    mean, square = (
+        tl.load(means + at, mask=mask, other=0.0),
+        tl.load(squares + at, mask=mask, other=0.0),
+    )
     mean, deviation = _step(at, mask, weight, grad, low, mean, tl.sqrt(square), numbers, HAS_LOW)
     tl.store(means + at, mean, mask=mask)
     tl.store(squares + at, deviation * deviation, mask=mask)
@@ -170,7 +225,9 @@ class Job:
 
     def fields(self) -> list[int]:
         names = (
-            ("mean_words", "square_words", "mean_scales", "deviation_scales") if self.kind[0] else ("mean", "square")
+            ("mean_words", "square_words", "mean_scales", "deviation_scales")
+            if self.kind[0]
+            else ("mean", "square")
         )
         low = self.state["low"].data_ptr() if self.kind[1] else 0
         addresses = [
@@ -183,23 +240,35 @@ class Job:
 
 
 class Launch:
-    """A kernel with the table of its parameters and the share of each program, for as long as nothing moves."""
+    """A kernel with the table of its parameters and the share of each program, for as long as
+    nothing moves.
+    """
 
     def __init__(
-        self, kernel: Any, rows: list[list[int]], lengths: list[int], piece: int, device: torch.device
+        self,
+        kernel: Any,
+        rows: list[list[int]],
+        lengths: list[int],
+        piece: int,
+        device: torch.device,
     ) -> None:
         self.kernel, self.piece, self.device = kernel, piece, device
         self.table = torch.tensor(rows).to(device)
         jobs = [torch.full(((length + piece - 1) // piece,), i) for i, length in enumerate(lengths)]
         self.jobs = torch.cat(jobs).to(device)  # which parameter a program has
-        self.firsts = torch.cat([torch.arange(0, length, piece) for length in lengths]).to(device)  # and from where
+        # and from where
+        self.firsts = torch.cat([torch.arange(0, length, piece) for length in lengths]).to(device)
 
     def __call__(self, *words: Any, small: bool) -> None:
-        self.kernel[(len(self.jobs),)](self.table, self.jobs, self.firsts, *words, small, self.piece)
+        self.kernel[(len(self.jobs),)](
+            self.table, self.jobs, self.firsts, *words, small, self.piece
+        )
 
 
 class Kernels:
-    """All that a step of some parameters launches, as long as neither they nor their gradients change places."""
+    """All that a step of some parameters launches, as long as neither they nor their gradients
+    change places.
+    """
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.kept = list(jobs)  # so that no address is another's
@@ -207,7 +276,10 @@ class Kernels:
         self.updates: list[tuple[Launch, bool]] = []
         self.squares: list[tuple[Launch, bool]] = []
         for small in (True, False):
-            for in_bytes, kernel, piece in ((True, _update_blocks, ROWS), (False, _update_plain, PIECE)):
+            for in_bytes, kernel, piece in (
+                (True, _update_blocks, ROWS),
+                (False, _update_plain, PIECE),
+            ):
                 if mine := [job for job in jobs if job.kind == (in_bytes, small)]:
                     rows, lengths = [job.fields() for job in mine], [job.length for job in mine]
                     self.updates.append((Launch(kernel, rows, lengths, piece, device), small))

@@ -10,10 +10,12 @@ from torch import Tensor
 
 
 class Ema:
-    """Follows `parameters`. Early on the decay is (1 + k) / (10 + k), so that the average never remembers the start.
+    """Follows `parameters`. Early on the decay is (1 + k) / (10 + k), so that the average never
+    remembers the start.
 
-    decay 0: no average, and no memory for one. `master`: parameter → its float32 value, where the parameter itself is
-    rounded. `fixed`: the parameters' memory is known to others, so that only numbers may change places.
+    decay 0: no average, and no memory for one. `master`: parameter → its float32 value, where the
+    parameter itself is rounded. `fixed`: the parameters' memory is known to others, so that only
+    numbers may change places.
     """
 
     def __init__(
@@ -44,8 +46,9 @@ class Ema:
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Inside, the parameters hold the average, or without one their float32 values. An average takes no memory for
-        it: the two sets of tensors change places."""
+        """Inside, the parameters hold the average, or without one their float32 values. An average
+        takes no memory for it: the two sets of tensors change places.
+        """
         other = self.average or [self.master(p) for p in self.parameters]
         self._swap(other)
         try:

@@ -1,8 +1,9 @@
-"""The optimiser of a recipe; and Muon for convolutional networks: orthogonalised momentum for matrices and filters,
-AdamW for the rest.
+"""The optimiser of a recipe; and Muon for convolutional networks: orthogonalised momentum for
+matrices and filters, AdamW for the rest.
 
-Training from scratch on a CPU is limited by arithmetic, not by optimiser state, so an optimiser that needs fewer
-steps pays for its own matrix products. `torch.optim.Muon` takes matrices only; filters are flattened here.
+Training from scratch on a CPU is limited by arithmetic, not by optimiser state, so an optimiser
+that needs fewer steps pays for its own matrix products. `torch.optim.Muon` takes matrices only;
+filters are flattened here.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from torch import Tensor
 
 
 def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """Nearest semi-orthogonal matrix to `matrix` (rows, columns), approximately: all singular values near 1.
+    """Nearest semi-orthogonal matrix to `matrix` (rows, columns), approximately: all singular
+    values near 1.
 
-    Quintic Newton–Schulz iteration with the coefficients of Jordan et al. 2024 ("Muon"). In float32: on CPUs without
-    matrix units bfloat16 took 1.6 times as long on the sizes of a small UNet.
+    Quintic Newton–Schulz iteration with the coefficients of Jordan et al. 2024 ("Muon"). In
+    float32: on CPUs without matrix units bfloat16 took 1.6 times as long on the sizes of a small
+    UNet.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
@@ -31,15 +34,26 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon on parameters of two and more dimensions, AdamW on the rest (biases, norms, embeddings, outer layers).
+    """Muon on parameters of two and more dimensions, AdamW on the rest (biases, norms, embeddings,
+    outer layers).
 
-    Build the groups with `muon_groups`. `lr` of a Muon group is the root-mean-square size of one update of an entry
-    relative to AdamW's (the 0.2·√max(rows, columns) scaling of Liu et al. 2025), so one learning rate serves both.
+    Build the groups with `muon_groups`. `lr` of a Muon group is the root-mean-square size of one
+    update of an entry relative to AdamW's (the 0.2·√max(rows, columns) scaling of Liu et al. 2025),
+    so one learning rate serves both.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, weight_decay: float = 0.01) -> None:
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], lr: float, weight_decay: float = 0.01
+    ) -> None:
         super().__init__(
-            groups, {"lr": lr, "weight_decay": weight_decay, "muon": False, "momentum": 0.95, "betas": (0.9, 0.99)}
+            groups,
+            {
+                "lr": lr,
+                "weight_decay": weight_decay,
+                "muon": False,
+                "momentum": 0.95,
+                "betas": (0.9, 0.99),
+            },
         )
 
     @torch.no_grad()
@@ -49,8 +63,12 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                update = self._muon(parameter, group) if group["muon"] else self._adam(parameter, group)
-                parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
+                update = (
+                    self._muon(parameter, group) if group["muon"] else self._adam(parameter, group)
+                )
+                parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(
+                    update, alpha=-group["lr"]
+                )
         return loss
 
     def _muon(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
@@ -66,7 +84,9 @@ class Muon(torch.optim.Optimizer):
     def _adam(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
         state, (beta1, beta2) = self.state[parameter], group["betas"]
         if "step" not in state:
-            state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
+            state.update(
+                step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter)
+            )
         state["step"] += 1
         grad: Tensor = parameter.grad  # type: ignore[assignment]
         mean = state["mean"].lerp_(grad, 1 - beta1)
@@ -78,8 +98,8 @@ class Muon(torch.optim.Optimizer):
 def muon_groups(modules: Iterable[torch.nn.Module]) -> list[dict[str, Any]]:
     """Two parameter groups for `Muon`: hidden matrices and filters, and everything else.
 
-    Embeddings and layers that read or write the data itself (fewer than 16 channels on a side) go to AdamW: their
-    rows are features in their own right and are not to be equalised.
+    Embeddings and layers that read or write the data itself (fewer than 16 channels on a side) go
+    to AdamW: their rows are features in their own right and are not to be equalised.
     """
     hidden: list[Tensor] = []
     rest: list[Tensor] = []
@@ -87,6 +107,10 @@ def muon_groups(modules: Iterable[torch.nn.Module]) -> list[dict[str, Any]]:
         embeddings = {id(m.weight) for m in module.modules() if isinstance(m, torch.nn.Embedding)}
         for parameter in module.parameters():
             if parameter.requires_grad:
-                matrix = parameter.ndim >= 2 and min(parameter.shape[:2]) >= 16 and id(parameter) not in embeddings
+                matrix = (
+                    parameter.ndim >= 2
+                    and min(parameter.shape[:2]) >= 16
+                    and id(parameter) not in embeddings
+                )
                 (hidden if matrix else rest).append(parameter)
     return [{"params": hidden, "muon": True}, {"params": rest, "muon": False, "weight_decay": 0.0}]

@@ -27,7 +27,9 @@ def from_array(array: ndarray, name: str, limit: int | None = None) -> tuple[Ima
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise UserError(f"{name} is an array of shape {array.shape}; {_SHAPES} is needed{_mend(array.shape)}.")
+        raise UserError(
+            f"{name} is an array of shape {array.shape}; {_SHAPES} is needed{_mend(array.shape)}."
+        )
     check_pixels((array.shape[1], array.shape[0]), name, limit)
     return _picture(array, name)
 
@@ -60,7 +62,9 @@ def _picture(array: ndarray, name: str) -> tuple[Image.Image, str, int]:
 def _of_floats(array: ndarray, name: str, grey: bool) -> ndarray:
     low, high = float(array.min()), float(array.max())
     if not np.isfinite([low, high]).all():
-        raise UserError(f"{name} is an array that holds NaN or infinity; floats from 0 to 1 are needed.")
+        raise UserError(
+            f"{name} is an array that holds NaN or infinity; floats from 0 to 1 are needed."
+        )
     if low < 0 or high > 1:
         raise UserError(
             f"{name} is an array of floats from {low:.6g} to {high:.6g}; bring them to 0 to 1"
@@ -74,7 +78,9 @@ def _of_integers(array: ndarray, name: str) -> Image.Image:
     """Grey numbers of other integer types, for class numbers; their range is looked at where they
     are used."""
     if int(array.min()) < -(1 << 31) or int(array.max()) >= 1 << 31:
-        raise UserError(f"{name} is an array of {array.dtype} with numbers beyond 32 bits; {_TYPES} are needed.")
+        raise UserError(
+            f"{name} is an array of {array.dtype} with numbers beyond 32 bits; {_TYPES} are needed."
+        )
     return Image.fromarray(array.astype(np.int32))
 
 
@@ -90,7 +96,10 @@ def from_tensor(tensor: Any, name: str, limit: int | None = None) -> tuple[Image
     if array.ndim == 3 and array.shape[0] in (1, 3, 4):
         return from_array(np.moveaxis(array, 0, -1), name, limit)
     if array.ndim != 2:
-        raise UserError(f"{name} is a tensor of shape {tuple(array.shape)}; (H, W) or (1, 3 or 4, H, W) is needed.")
+        raise UserError(
+            f"{name} is a tensor of shape {tuple(array.shape)}; (H, W) or (1, 3 or 4, H, W) is "
+            "needed."
+        )
     return from_array(array, name, limit)
 
 
@@ -106,7 +115,9 @@ def by_rows(work: Callable[[slice], ndarray], shape: tuple[int, ...], dtype: DTy
 
 def to_bytes(levels: ndarray) -> ndarray:
     """uint16 levels as uint8, rounded: 65535 becomes 255."""
-    return by_rows(lambda rows: (levels[rows].astype(np.uint32) + 128) // 257, levels.shape, np.uint8)
+    return by_rows(
+        lambda rows: (levels[rows].astype(np.uint32) + 128) // 257, levels.shape, np.uint8
+    )
 
 
 def to_numbers(hint: Image.Image) -> ndarray:
@@ -117,4 +128,6 @@ def to_numbers(hint: Image.Image) -> ndarray:
         most = 65535 if pixels.dtype.itemsize == 2 else 255
         return np.repeat((pixels.astype(np.float32) / most)[None], 3, 0)
     colours = np.moveaxis(pixels[..., :3].astype(np.float32) / 255, -1, 0)
-    return np.where(pixels[..., 3] < 128, np.float32(-1), colours) if pixels.shape[2] == 4 else colours
+    return (
+        np.where(pixels[..., 3] < 128, np.float32(-1), colours) if pixels.shape[2] == 4 else colours
+    )

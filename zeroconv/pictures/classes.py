@@ -23,7 +23,9 @@ def class_map(loaded: Loaded, table: ndarray, classes: int, note: Note) -> ndarr
     class.
     """
     if loaded.format in ("JPEG", "MPO"):
-        raise UserError(f"{loaded.name} is a JPEG, which mixes the colours of classes; store class maps as PNG.")
+        raise UserError(
+            f"{loaded.name} is a JPEG, which mixes the colours of classes; store class maps as PNG."
+        )
 
     alpha = alpha_of(loaded)
     hidden = None if alpha is None else alpha < 128
@@ -40,7 +42,8 @@ def class_map(loaded: Loaded, table: ndarray, classes: int, note: Note) -> ndarr
         colours = np.where((ids == NO_CLASS)[..., None], 0, table[np.minimum(ids, classes - 1)])
         note(
             loaded.name,
-            f"holds class numbers: they are drawn in ADE20K's colours, 0 for the first of {classes} classes",
+            "holds class numbers: they are drawn in ADE20K's colours, 0 for the first of "
+            f"{classes} classes",
         )
 
     if hidden is not None:
@@ -78,8 +81,8 @@ def _check_exact(loaded: Loaded, colours: ndarray, table: ndarray, note: Note) -
     count, unknown = len(_codes(colours)), len(_unknown(colours, table))
     if count > _MOST:
         raise UserError(
-            f"{loaded.name} holds {count} colours, more than a class map has classes; store class maps as PNG, and "
-            "resize them by nearest neighbour."
+            f"{loaded.name} holds {count} colours, more than a class map has classes; store class "
+            "maps as PNG, and resize them by nearest neighbour."
         )
     if loaded.format in ("WEBP", "AVIF") and unknown:
         raise UserError(
@@ -89,14 +92,20 @@ def _check_exact(loaded: Loaded, colours: ndarray, table: ndarray, note: Note) -
     if unknown:
         note(
             loaded.name,
-            f"has {unknown} colours that are none of ADE20K's: they are kept, though its control may not know them",
+            f"has {unknown} colours that are none of ADE20K's: they are kept, though its control "
+            "may not know them",
         )
 
 
 def class_numbers(loaded: Loaded, numbers: ndarray, classes: int) -> ndarray:
     """Grey numbers as class numbers (H, W); 255 stays, for none. Raises UserError for others."""
-    if numbers.dtype.kind == "f" and not (np.isfinite(numbers).all() and (numbers == np.rint(numbers)).all()):
-        raise UserError(f"{loaded.name} holds fractions, which are no class numbers; store classes as whole numbers.")
+    if numbers.dtype.kind == "f" and not (
+        np.isfinite(numbers).all() and (numbers == np.rint(numbers)).all()
+    ):
+        raise UserError(
+            f"{loaded.name} holds fractions, which are no class numbers; store classes as whole "
+            "numbers."
+        )
     ids = numbers.astype(np.int64)
     if loaded.bits in STEPS and numbers.dtype == np.uint8:
         ids //= STEPS[loaded.bits]
@@ -104,7 +113,8 @@ def class_numbers(loaded: Loaded, numbers: ndarray, classes: int) -> ndarray:
     wrong = (ids < 0) | ((ids >= classes) & (ids != NO_CLASS))
     if wrong.any():
         raise UserError(
-            f"{loaded.name} holds the class number {int(ids[wrong][0])}, and there are classes 0 to {classes - 1} "
-            f"({NO_CLASS}: none); where 0 means none, subtract 1, or store each class in its colour."
+            f"{loaded.name} holds the class number {int(ids[wrong][0])}, and there are classes 0 "
+            f"to {classes - 1} ({NO_CLASS}: none); where 0 means none, subtract 1, or store each "
+            "class in its colour."
         )
     return ids

@@ -119,7 +119,10 @@ def _of_bytes(numbers: ndarray, values: Values, say: Callable[[str], None]) -> n
         say("holds 0 and 1 alone: 1 is taken as white")
         return numbers * np.uint8(255)
     if 0 < most < 255 // DIM:
-        say(f"is nearly black (its largest value is {most} of 255); class numbers are hints of segmentation alone")
+        say(
+            f"is nearly black (its largest value is {most} of 255); class numbers are hints of "
+            "segmentation alone"
+        )
     return numbers
 
 
@@ -132,9 +135,14 @@ def _of_16_bits(numbers: ndarray, bits: int, values: Values, say: Callable[[str]
         return _of_bytes(numbers.astype(np.uint8), values, say)
     if 0 < most < whole // 4:
         if values == "range":
-            say(f"holds values up to {most} of {whole}: they are brought to their own range, larger is nearer")
+            say(
+                f"holds values up to {most} of {whole}: they are brought to their own range, "
+                "larger is nearer"
+            )
             return _stretched(numbers)
-        say(f"is dark (its largest value is {most} of {whole}); multiply it where it has fewer bits")
+        say(
+            f"is dark (its largest value is {most} of {whole}); multiply it where it has fewer bits"
+        )
     return _scaled(numbers, 0, whole)
 
 
@@ -148,13 +156,22 @@ def _of_unknown(numbers: ndarray, values: Values, say: Callable[[str], None]) ->
         return np.zeros(numbers.shape, np.uint8)
 
     if values == "range":
-        say(f"holds numbers from {low:.6g} to {high:.6g}: they are brought to their own range, larger is nearer")
+        say(
+            f"holds numbers from {low:.6g} to {high:.6g}: they are brought to their own range, "
+            "larger is nearer"
+        )
         return _stretched(numbers)
     whole = next((m for m in (1, 255, 65535) if low >= 0 and high <= m), 0)
     if not whole:
-        say(f"holds numbers from {low:.6g} to {high:.6g}: the smallest is taken as black, the largest as white")
+        say(
+            f"holds numbers from {low:.6g} to {high:.6g}: the smallest is taken as black, the "
+            "largest as white"
+        )
         return _stretched(numbers)
-    say(f"holds numbers from {low:.6g} to {high:.6g}, and its file does not say what is white: {whole} is taken")
+    say(
+        f"holds numbers from {low:.6g} to {high:.6g}, and its file does not say what is white: "
+        f"{whole} is taken"
+    )
     return _scaled(numbers, 0, whole)
 
 
@@ -167,7 +184,10 @@ def _finite(numbers: ndarray, say: Callable[[str], None]) -> ndarray:
     if not known.any():
         raise UserError("a picture of floats holds no finite number.")
     least = float(numbers[known].min())
-    say(f"holds {int((~known).sum())} numbers that are NaN or infinite: they are taken as its smallest, {least:.6g}")
+    say(
+        f"holds {int((~known).sum())} numbers that are NaN or infinite: they are taken as its "
+        f"smallest, {least:.6g}"
+    )
     return np.where(known, numbers, np.float32(least))
 
 

@@ -58,7 +58,9 @@ def warn(name: str, what: str) -> None:
     warnings.warn(f"{name} {what}.", stacklevel=2)
 
 
-def load(source: Source, name: object = None, max_pixels: int | None = None, note: Note = warn) -> Loaded:
+def load(
+    source: Source, name: object = None, max_pixels: int | None = None, note: Note = warn
+) -> Loaded:
     """Decode a picture, upright.
 
     source: a path, bytes, a binary file, a PIL picture, a numpy array or a torch tensor
@@ -81,7 +83,9 @@ def load(source: Source, name: object = None, max_pixels: int | None = None, not
         return _decode(_begin(file, called, max_pixels), called, note)
 
 
-def picture_size(source: Source, name: object = None, max_pixels: int | None = None) -> tuple[int, int]:
+def picture_size(
+    source: Source, name: object = None, max_pixels: int | None = None
+) -> tuple[int, int]:
     """Width and height of the upright picture; of a file, from its header. Raises UserError, see
     `load`."""
     called = _name(source, name)
@@ -121,7 +125,8 @@ def _begin(file: IO[bytes], name: str, limit: int | None) -> Image.Image:
     codec = picture.tile[0][0] if getattr(picture, "tile", None) else ""
     if codec in ("ppm", "ppm_plain") and picture.width * picture.height > _SLOW:
         raise UserError(
-            f"{name} is too large for a PPM of its kind ({picture.width}×{picture.height}); save it as PNG."
+            f"{name} is too large for a PPM of its kind ({picture.width}×{picture.height}); save "
+            "it as PNG."
         )
     return picture
 
@@ -144,18 +149,25 @@ def _reading(name: str, read: Callable[[], Any], head: bytes = b"") -> Any:
         raise
     except UnidentifiedImageError as error:
         raise UserError(
-            f"{name} cannot be read as a picture: it is {kind_of(head)}; pictures are {', '.join(FORMATS)}."
+            f"{name} cannot be read as a picture: it is {kind_of(head)}; pictures are "
+            f"{', '.join(FORMATS)}."
         ) from error
     except MemoryError as error:
-        raise UserError(f"{name} is too large: it does not fit into memory; make it smaller.") from error
+        raise UserError(
+            f"{name} is too large: it does not fit into memory; make it smaller."
+        ) from error
     except Exception as error:  # Pillow raises many kinds
-        if isinstance(error, OSError) and error.errno is not None:  # of the storage, not of the picture
+        # of the storage, not of the picture
+        if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"{name} cannot be read ({error.strerror or error}).") from error
         if "too large" in str(error) or "MAX_TEXT" in str(error):
             raise UserError(
-                f"{name} carries more text or colour profiles than are read ({error}); save it without them."
+                f"{name} carries more text or colour profiles than are read ({error}); save it "
+                "without them."
             ) from error
-        raise UserError(f"{name} cannot be read as a picture: it is damaged or cut short ({_words(error)}).") from error
+        raise UserError(
+            f"{name} cannot be read as a picture: it is damaged or cut short ({_words(error)})."
+        ) from error
 
 
 def _words(error: Exception) -> str:
@@ -175,7 +187,9 @@ def _decode(picture: Image.Image, name: str, note: Note) -> Loaded:
     if several and said:
         note(name, said)
     bits = _bits(picture.mode, raw, picture.format)
-    return Loaded(image, name, bits, "32N" not in raw, white_zero and picture.mode[0] in "IF", picture.format)
+    return Loaded(
+        image, name, bits, "32N" not in raw, white_zero and picture.mode[0] in "IF", picture.format
+    )
 
 
 def _loaded(picture: Image.Image) -> Image.Transpose | None:
@@ -187,7 +201,8 @@ def _loaded(picture: Image.Image) -> Image.Transpose | None:
 def _of_pil(picture: Image.Image, name: str, limit: int | None, note: Note) -> Loaded:
     """A picture in memory is taken as it is; one that PIL has only opened is read like its file."""
     if not picture.format:
-        check = max(max_pixels(limit), picture.width * picture.height)  # it takes its memory already
+        # it takes its memory already
+        check = max(max_pixels(limit), picture.width * picture.height)
         check_pixels(picture.size, name, check)
         _reading(name, picture.load)  # it may be closed
         return Loaded(picture, name, _bits(picture.mode, picture.mode, None))

@@ -30,7 +30,9 @@ def orientation(picture: Image.Image) -> int:
     """
     if picture.format == "TIFF":
         return 1
-    if picture.format == "PNG" and not any(key in picture.info for key in ("exif", "Raw profile type exif")):
+    if picture.format == "PNG" and not any(
+        key in picture.info for key in ("exif", "Raw profile type exif")
+    ):
         picture.load()  # its EXIF may stand behind its pixels
     found = of_exif(_exif(picture.info))
     if found is not None:
@@ -43,7 +45,8 @@ def orientation(picture: Image.Image) -> int:
 def _exif(info: dict[Any, Any]) -> bytes:
     if isinstance(info.get("exif"), bytes):
         return info["exif"]
-    text = info.get("Raw profile type exif")  # ImageMagick's way in PNG: a line of words, a length, hex digits
+    # ImageMagick's way in PNG: a line of words, a length, hex digits
+    text = info.get("Raw profile type exif")
     if not isinstance(text, str):
         return b""
     try:

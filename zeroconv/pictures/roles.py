@@ -2,7 +2,8 @@
 wherever it comes from.
 
 picture  RGB; transparent pixels become white.
-hint     RGB on its condition's ground; RGBA where its hole is meant; 16-bit grey ("I;16") keeps its levels.
+hint     RGB on its condition's ground; RGBA where its hole is meant; 16-bit grey ("I;16") keeps its
+         levels.
 mask     grey; painted alpha acts where it is painted, an opaque mask by its luminance.
 """
 
@@ -59,7 +60,9 @@ def open_picture(
     return Image.fromarray(_as_rgb(colours if alpha is None else _over(colours, alpha, 255)))
 
 
-def open_mask(source: Source, name: object = None, *, max_pixels: int | None = None, note: Note = warn) -> Image.Image:
+def open_mask(
+    source: Source, name: object = None, *, max_pixels: int | None = None, note: Note = warn
+) -> Image.Image:
     """A mask as grey ("L"), 255 where it acts fully. Sources and errors: see `load`."""
     loaded = load(source, name, max_pixels, note)
     alpha = alpha_of(loaded)
@@ -200,8 +203,8 @@ def _levels_hint(loaded: Loaded, rule: HintRule, note: Note) -> Image.Image:
         hole = _is_holed(colours, alpha)
         note(
             loaded.name,
-            "has transparent pixels, and its control does not say what its hints show: they are taken "
-            + ("as a hole to fill" if hole else "as the ground of a drawing"),
+            "has transparent pixels, and its control does not say what its hints show: they are "
+            "taken " + ("as a hole to fill" if hole else "as the ground of a drawing"),
         )
     if hole:
         return _holed(loaded, colours, alpha, note)
@@ -210,7 +213,8 @@ def _levels_hint(loaded: Loaded, rule: HintRule, note: Note) -> Image.Image:
     elif rule.strokes and _is_dark_on_light(colours):
         note(
             loaded.name,
-            "is mostly white, and its control knows white lines on black; invert it where it is a drawing",
+            "is mostly white, and its control knows white lines on black; invert it where it is a "
+            "drawing",
         )
     if colours.dtype == np.uint16:
         return Image.fromarray(colours)
@@ -240,7 +244,9 @@ def _holed(loaded: Loaded, colours: ndarray, alpha: ndarray | None, note: Note) 
     return Image.fromarray(np.dstack([rgb, np.where(alpha < 128, 0, 255).astype(np.uint8)]))
 
 
-def _grounded(loaded: Loaded, colours: ndarray, alpha: ndarray, rule: HintRule, note: Note) -> ndarray:
+def _grounded(
+    loaded: Loaded, colours: ndarray, alpha: ndarray, rule: HintRule, note: Note
+) -> ndarray:
     if not alpha.any():
         note(loaded.name, "is transparent everywhere, so its hint is empty")
     shown = alpha >= 128

@@ -18,13 +18,15 @@ from zeroconv.errors import UserError
 # what Pillow may try; others are not opened, for some of them run programs (EPS: Ghostscript)
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 PICTURE_SUFFIXES = frozenset(
-    ".png .apng .jpg .jpeg .jpe .jfif .webp .avif .avifs .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .pfm".split()
+    ".png .apng .jpg .jpeg .jpe .jfif .webp .avif .avifs .gif .bmp .dib .tif .tiff .ppm "
+    ".pgm .pbm .pnm .pfm".split()
 )
 
 MAX_PIXELS = 64_000_000  # 0.2 GB as RGB; a picture's copies take about four times that
 VARIABLE = "ZEROCONV_MAX_PIXELS"
 
-Source = Any  # a path, bytes, a binary file, a PIL picture, a numpy array, a torch tensor, or `Loaded`
+# a path, bytes, a binary file, a PIL picture, a numpy array, a torch tensor, or `Loaded`
+Source = Any
 ACCEPTED = "a path, bytes, an open binary file, a PIL picture, a numpy array or a torch tensor"
 
 _BYTES_A_PIXEL = 8  # RGBA of 16 bits: a whole file that is read into memory is no larger
@@ -77,7 +79,9 @@ def max_pixels(given: int | None = None) -> int:
     if not text:
         return MAX_PIXELS
     if not text.isascii() or not text.isdecimal() or len(text) > 12 or int(text) < 1:
-        raise UserError(f"{VARIABLE} is {text[:40]!r}; give a number of pixels, for example 200000000.")
+        raise UserError(
+            f"{VARIABLE} is {text[:40]!r}; give a number of pixels, for example 200000000."
+        )
     return int(text)
 
 
@@ -90,8 +94,9 @@ def check_pixels(size: tuple[int, int], name: str, limit: int | None) -> None:
         Image.MAX_IMAGE_PIXELS = width * height  # else Pillow would refuse to crop it
     if width * height > allowed:
         raise UserError(
-            f"{name} is too large: {width}×{height} pixels, and {allowed} are allowed; make it smaller, "
-            f"or set {VARIABLE}={width * height} and have about {width * height * 16 >> 30 or 1} GB of free memory."
+            f"{name} is too large: {width}×{height} pixels, and {allowed} are allowed; make it "
+            f"smaller, or set {VARIABLE}={width * height} and have about "
+            f"{width * height * 16 >> 30 or 1} GB of free memory."
         )
 
 
@@ -121,7 +126,9 @@ def _open_path(path: Path, name: str) -> IO[bytes]:
         if stat.S_ISDIR(kind):
             raise UserError(f"{name} is a folder; name a picture in it.")
         if not stat.S_ISREG(kind):
-            raise UserError(f"{name} is a pipe or a device, not a file; save the picture as a file.")
+            raise UserError(
+                f"{name} is a pipe or a device, not a file; save the picture as a file."
+            )
         return open(path, "rb")
     except UserError:  # which is a ValueError too
         raise
@@ -148,7 +155,9 @@ def _seekable(source: Any, name: str, limit: int | None) -> IO[bytes]:
     if not isinstance(content, bytes):
         raise UserError(f"{name} is no binary file; open it with mode 'rb'.")
     if len(content) > most:
-        raise UserError(f"{name} gives more than {most} bytes; set {VARIABLE} higher for larger pictures.")
+        raise UserError(
+            f"{name} gives more than {most} bytes; set {VARIABLE} higher for larger pictures."
+        )
     return io.BytesIO(content)
 
 
@@ -162,7 +171,9 @@ def _check_length(file: IO[bytes], name: str, limit: int | None) -> None:
         raise UserError(f"{name} cannot be read ({error}).") from error
     most = _BYTES_A_PIXEL * max_pixels(limit)
     if length > most and (head[8:12] == b"WEBP" or head[4:8] == b"ftyp"):
-        raise UserError(f"{name} is too large: {length} bytes, and {most} are allowed; set {VARIABLE} higher.")
+        raise UserError(
+            f"{name} is too large: {length} bytes, and {most} are allowed; set {VARIABLE} higher."
+        )
 
 
 def kind_of(head: bytes) -> str:

@@ -53,7 +53,9 @@ def check_directory(file: IO[bytes], head: bytes, name: str) -> None:
         file.seek(min(start, length))
         (count,) = struct.unpack(f"{order}Q" if big else f"{order}H", file.read(counted))
         if count > _MOST:
-            raise UserError(f"{name} cannot be read as a picture: it is damaged (a page of {count} entries).")
+            raise UserError(
+                f"{name} cannot be read as a picture: it is damaged (a page of {count} entries)."
+            )
         entries = file.read(count * (20 if big else 12))
     except (struct.error, OverflowError, ValueError) as error:
         if isinstance(error, UserError):
@@ -65,7 +67,10 @@ def check_directory(file: IO[bytes], head: bytes, name: str) -> None:
     step = 20 if big else 12
     whole = [struct.unpack_from(entry, entries, i) for i in range(0, len(entries) - step + 1, step)]
     if sum(_SIZES.get(kind, 1) * number for _, kind, number in whole) > length + step * len(whole):
-        raise UserError(f"{name} cannot be read as a picture: it is damaged (its entries are longer than the file).")
+        raise UserError(
+            f"{name} cannot be read as a picture: it is damaged (its entries are longer than the "
+            "file)."
+        )
 
 
 def is_white_zero(picture: Image.Image) -> bool:

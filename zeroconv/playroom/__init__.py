@@ -1,4 +1,6 @@
-"""The embedded world: rendered scenes with exact ground truth, and real sticker art. Pure data, no model."""
+"""The embedded world: rendered scenes with exact ground truth, and real sticker art. Pure data, no
+model.
+"""
 
 from __future__ import annotations
 

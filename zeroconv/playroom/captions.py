@@ -17,7 +17,11 @@ def all_captions(spec: SceneSpec) -> list[str]:
     names = [phrase(thing) for thing in spec.objects] or ["nothing"]
     things = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
     order = ", then ".join(names) if len(names) > 1 else names[0]
-    floor = f"a {spec.floor} floor" if spec.floor not in ("grass", "blue carpet", "red carpet") else f"a {spec.floor}"
+    floor = (
+        f"a {spec.floor} floor"
+        if spec.floor not in ("grass", "blue carpet", "red carpet")
+        else f"a {spec.floor}"
+    )
     floor = "grass" if spec.floor == "grass" else floor
     wall = f"a {spec.wall} wall"
     listed = f"from left to right, {order}, on {floor} in front of {wall}"

@@ -1,7 +1,9 @@
-"""fill50k: the circles of the ControlNet repository's training tutorial, drawn anew from a seed at any size.
+"""fill50k: the circles of the ControlNet repository's training tutorial, drawn anew from a seed at
+any size.
 
-A filled circle of one named colour on a ground of another; the hint is its outline, white on black. The layout is the
-tutorial's: OUT/source/N.png (hint), OUT/target/N.png (picture), OUT/prompt.json with a line a picture.
+A filled circle of one named colour on a ground of another; the hint is its outline, white on black.
+The layout is the tutorial's: OUT/source/N.png (hint), OUT/target/N.png (picture), OUT/prompt.json
+with a line a picture.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ _WORDS = """
     sea shell, sienna, silver, sky blue, slate blue, slate gray, snow, spring green, steel blue, tan, teal, thistle,
     tomato, turquoise, violet, wheat, white, white smoke, yellow, yellow green"""
 NAMES = tuple(" ".join(name.split()) for name in _WORDS.split(","))
-CONTRAST = 20.0  # least distance of the two colours in CIE Lab: less, and neither eye nor network can tell the circle
+# least distance of the two colours in CIE Lab: less, and neither eye nor network can tell the
+# circle
+CONTRAST = 20.0
 RADIUS = (1 / 12, 1 / 3)  # of a circle, as a share of the picture's side
 # flat areas: run lengths are as fast as the lightest compression and take half the room
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
@@ -96,10 +100,16 @@ def draw_circle(circle: Circle, size: int) -> tuple[ndarray, ndarray]:
     """Picture and hint of a circle, both (size, size, 3) uint8 RGB with smooth edges."""
     target = np.full((size, size, 3), rgb(circle.ground), np.uint8)
     source = np.zeros((size, size, 3), np.uint8)
-    centre, radius = [_fixed(v * size - 0.5) for v in (circle.x, circle.y)], _fixed(circle.radius * size)
-    smaller = radius - _fixed(0.6)  # measured: OpenCV's smooth discs reach so far beyond their radius
+    centre, radius = (
+        [_fixed(v * size - 0.5) for v in (circle.x, circle.y)],
+        _fixed(circle.radius * size),
+    )
+    # measured: OpenCV's smooth discs reach so far beyond their radius
+    smaller = radius - _fixed(0.6)
     cv2.circle(target, centre, smaller, rgb(circle.colour), -1, cv2.LINE_AA, _SHIFT)
-    cv2.circle(source, centre, radius, (255, 255, 255), max(1, round(size / 256)), cv2.LINE_AA, _SHIFT)
+    cv2.circle(
+        source, centre, radius, (255, 255, 255), max(1, round(size / 256)), cv2.LINE_AA, _SHIFT
+    )
     return target, source
 
 
@@ -125,13 +135,16 @@ def build_fill50k(
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Draw circles `first` … `first + count` into the folder `out`; returns how many were not there yet.
+    """Draw circles `first` … `first + count` into the folder `out`; returns how many were not there
+    yet.
 
-    Killed and run again, it draws what is missing; another seed or size in the same folder raises UserError.
-    prompt.json appears last, so that a folder which has one is whole.
+    Killed and run again, it draws what is missing; another seed or size in the same folder raises
+    UserError. prompt.json appears last, so that a folder which has one is whole.
     """
     if size < 32:
-        raise UserError(f"circles of {size} pixels are too small to be seen; give a size of at least 32.")
+        raise UserError(
+            f"circles of {size} pixels are too small to be seen; give a size of at least 32."
+        )
     _same_set(out, {"seed": seed, "size": size})
     numbers = range(first, first + count)
     missing = [number for number in numbers if not _is_there(out, number)]
@@ -170,7 +183,9 @@ def _same_set(out: Path, made: dict[str, int]) -> None:
 
 
 def _is_there(out: Path, number: int) -> bool:
-    """Both pictures, to their last bytes: they are renamed into place, but not each flushed to the disk."""
+    """Both pictures, to their last bytes: they are renamed into place, but not each flushed to the
+    disk.
+    """
     return all(_ends_well(out / folder / f"{number}.png") for folder in ("source", "target"))
 
 

@@ -29,7 +29,9 @@ def _direction(side: float, down: float, forward: float) -> ndarray:
 
 
 def joints(action: str, height: float, swing: float) -> dict[str, ndarray]:
-    """Joint positions in the person's own frame (x to the left hand, y up, z where the face looks), metres."""
+    """Joint positions in the person's own frame (x to the left hand, y up, z where the face looks),
+    metres.
+    """
     lift = KNEE - HIP + 0.045 if action == "sitting" else 0.0
     p: dict[str, ndarray] = {
         "neck": vector([0, SHOULDER + 0.015 + lift, 0]),
@@ -67,17 +69,26 @@ def _leg(action: str, sign: float, swing: float) -> tuple[ndarray, ndarray]:
         return _direction(0.18 * sign, 0.12, 1), _direction(0.02 * sign, 1, 0.05)
     if action == "walking":
         step = sign * math.copysign(1, swing)
-        return _direction(0.04 * sign, 1, 0.5 * step), _direction(0, 1, 0.45 * step - (0.5 if step < 0 else 0.1))
+        return _direction(0.04 * sign, 1, 0.5 * step), _direction(
+            0, 1, 0.45 * step - (0.5 if step < 0 else 0.1)
+        )
     return _direction(0.10 * sign, 1, 0.02), _direction(0.04 * sign, 1, -0.03)
 
 
 def _to_world(points: dict[str, ndarray], person: ObjectSpec, yaw: float) -> dict[str, ndarray]:
     """Stand the person on the floor, face towards the camera (−z) turned by `yaw`."""
     c, s = math.cos(yaw), math.sin(yaw)
-    low = min(float(points["left ankle"][1]), float(points["right ankle"][1])) - (LEG * 0.9) * person.height
+    low = (
+        min(float(points["left ankle"][1]), float(points["right ankle"][1]))
+        - (LEG * 0.9) * person.height
+    )
     place = vector([person.x, -low, person.z])
-    # the person's left is the viewer's right when the face looks at the camera: x stays, z turns round
-    return {n: vector([c * v[0] - s * v[2], v[1], -s * v[0] - c * v[2]]) + place for n, v in points.items()}
+    # the person's left is the viewer's right when the face looks at the camera: x stays, z
+    # turns round
+    return {
+        n: vector([c * v[0] - s * v[2], v[1], -s * v[0] - c * v[2]]) + place
+        for n, v in points.items()
+    }
 
 
 def swing_of(person: ObjectSpec) -> float:
@@ -103,7 +114,10 @@ def person_parts(person: ObjectSpec) -> tuple[list[tuple[Primitive, str]], dict[
             (_ball(j[f"{side} wrist"], HAND * h), "skin"),
             (_limb(j[f"{side} hip"], j[f"{side} knee"], LEG * h), "dark"),
             (_limb(j[f"{side} knee"], j[f"{side} ankle"], LEG * h * 0.85), "dark"),
-            (_limb(_inward(j, side, "shoulder", 0.5), _inward(j, side, "hip", 0.3), TORSO * h), "clothes"),
+            (
+                _limb(_inward(j, side, "shoulder", 0.5), _inward(j, side, "hip", 0.3), TORSO * h),
+                "clothes",
+            ),
         ]
     parts.append((_ball(j["head"], SKULL * h), "skin"))
     if person.action == "sitting":
@@ -116,14 +130,18 @@ def person_parts(person: ObjectSpec) -> tuple[list[tuple[Primitive, str]], dict[
     j["nose"] = j["head"] + forward * np.float32(SKULL * h)
     for sign, name in ((1, "left"), (-1, "right")):
         j[f"{name} eye"] = (
-            j["head"] + vector([0, 0.03 * h, 0]) + (0.85 * forward + 0.42 * sign * across) * np.float32(SKULL * h)
+            j["head"]
+            + vector([0, 0.03 * h, 0])
+            + (0.85 * forward + 0.42 * sign * across) * np.float32(SKULL * h)
         )
         j[f"{name} ear"] = j["head"] + (0.98 * sign * across) * np.float32(SKULL * h)
     return parts, j
 
 
 def _inward(j: dict[str, ndarray], side: str, joint: str, share: float) -> ndarray:
-    """A joint moved towards the body's middle: the torso's two capsules overlap, and arms stand clear of them."""
+    """A joint moved towards the body's middle: the torso's two capsules overlap, and arms stand
+    clear of them.
+    """
     middle = (j[f"left {joint}"] + j[f"right {joint}"]) / 2
     return j[f"{side} {joint}"] + np.float32(share) * (middle - j[f"{side} {joint}"])
 

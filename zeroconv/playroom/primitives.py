@@ -1,7 +1,8 @@
 """Rays against balls, boxes, upright cylinders and cones, and capsules.
 
-Every function takes ray origins and directions of broadcastable shape (…, 3), float32, directions of any length, and
-returns the nearest positive ray parameter (…,), infinity where the ray misses, and the outward unit normal (…, 3).
+Every function takes ray origins and directions of broadcastable shape (…, 3), float32, directions
+of any length, and returns the nearest positive ray parameter (…,), infinity where the ray misses,
+and the outward unit normal (…, 3).
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ NEAR = np.float32(1e-3)
 
 @dataclass(frozen=True)
 class Primitive:
-    """A `shape` and its numbers: ball (centre, radius); box (centre, half sizes, yaw); cylinder and cone (base, radius,
-    height); capsule (both ends, radius)."""
+    """A `shape` and its numbers: ball (centre, radius); box (centre, half sizes, yaw); cylinder and
+    cone (base, radius, height); capsule (both ends, radius).
+    """
 
     shape: str
     a: ndarray  # (3,)
-    b: ndarray  # (3,): half sizes of a box, (radius, height, 0) of a cylinder or cone, the other end of a capsule
+    # (3,): half sizes of a box, (radius, height, 0) of a cylinder or cone, the other end of a
+    # capsule
+    b: ndarray
     radius: float = 0.0
     yaw: float = 0.0
 
@@ -39,9 +43,13 @@ class Primitive:
         return self.a + vector([0, half, 0]), float(np.hypot(half, self.b[0]))
 
     def hit(self, origin: ndarray, direction: ndarray) -> tuple[ndarray, ndarray]:
-        return {"ball": _ball, "box": _box, "cylinder": _cylinder, "cone": _cone, "capsule": _capsule}[self.shape](
-            self, origin, direction
-        )
+        return {
+            "ball": _ball,
+            "box": _box,
+            "cylinder": _cylinder,
+            "cone": _cone,
+            "capsule": _capsule,
+        }[self.shape](self, origin, direction)
 
 
 def vector(values: Sequence[float]) -> ndarray:
@@ -69,7 +77,9 @@ def _ball(p: Primitive, o: ndarray, d: ndarray) -> tuple[ndarray, ndarray]:
 
 def _turn(v: ndarray, yaw: float) -> ndarray:
     c, s = np.float32(np.cos(yaw)), np.float32(np.sin(yaw))
-    return np.stack([c * v[..., 0] - s * v[..., 2], v[..., 1], s * v[..., 0] + c * v[..., 2]], axis=-1)
+    return np.stack(
+        [c * v[..., 0] - s * v[..., 2], v[..., 1], s * v[..., 0] + c * v[..., 2]], axis=-1
+    )
 
 
 def _box(p: Primitive, o: ndarray, d: ndarray) -> tuple[ndarray, ndarray]:
@@ -80,7 +90,9 @@ def _box(p: Primitive, o: ndarray, d: ndarray) -> tuple[ndarray, ndarray]:
     enter, leave = near.max(axis=-1), far.min(axis=-1)
     t = np.where((enter < leave) & (enter > NEAR), enter, FAR)
     normal = np.zeros(d.shape, np.float32)
-    np.put_along_axis(normal, axis[..., None], -np.sign(np.take_along_axis(d, axis[..., None], -1)), -1)
+    np.put_along_axis(
+        normal, axis[..., None], -np.sign(np.take_along_axis(d, axis[..., None], -1)), -1
+    )
     return t, _turn(normal, -p.yaw)
 
 
@@ -106,7 +118,12 @@ def _cylinder(p: Primitive, o: ndarray, d: ndarray) -> tuple[ndarray, ndarray]:
     t = np.minimum(side, top)
     finite = np.where(np.isfinite(side), side, 0)
     normal = np.stack(
-        [(o[..., 0] + finite * d[..., 0]) / radius, np.zeros_like(t), (o[..., 2] + finite * d[..., 2]) / radius], -1
+        [
+            (o[..., 0] + finite * d[..., 0]) / radius,
+            np.zeros_like(t),
+            (o[..., 2] + finite * d[..., 2]) / radius,
+        ],
+        -1,
     )
     normal[top < side] = vector([0, 1, 0])
     return t, normal
@@ -142,7 +159,9 @@ def _capsule(p: Primitive, o: ndarray, d: ndarray) -> tuple[ndarray, ndarray]:
     t = (-b - np.sqrt(np.maximum(inside, 0))) / np.maximum(a, 1e-9)
     along = ao + t * ad
     body = np.where((inside > 0) & (along > 0) & (along < length2) & (t > NEAR), t, FAR)
-    t = np.minimum(body, np.minimum(_ball_parameter(p.a, p.radius, o, d), _ball_parameter(p.b, p.radius, o, d)))
+    t = np.minimum(
+        body, np.minimum(_ball_parameter(p.a, p.radius, o, d), _ball_parameter(p.b, p.radius, o, d))
+    )
     point = oa + np.where(np.isfinite(t), t, 0)[..., None] * d
     share = np.clip(_dot(point, axis) / length2, 0, 1)
     return t, (point - share[..., None] * axis) / np.float32(p.radius)

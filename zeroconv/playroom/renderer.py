@@ -1,7 +1,9 @@
-"""Ray casting a scene: nearest hits inside each thing's screen box, then light, shadows and anti-aliasing.
+"""Ray casting a scene: nearest hits inside each thing's screen box, then light, shadows and
+anti-aliasing.
 
-Camera space is used only for directions: a ray's direction has unit length along the optical axis, so its parameter is
-the depth. Pictures are cast at 2×2 rays a pixel and averaged; maps at pixel centres, never averaged.
+Camera space is used only for directions: a ray's direction has unit length along the optical axis,
+so its parameter is the depth. Pictures are cast at 2×2 rays a pixel and averaged; maps at pixel
+centres, never averaged.
 """
 
 from __future__ import annotations
@@ -38,12 +40,16 @@ class Camera:
         cy, sy, cp, sp = np.cos(spec.yaw), np.sin(spec.yaw), np.cos(spec.pitch), np.sin(spec.pitch)
         forward = vector([sy * cp, -sp, cy * cp])
         right = vector([cy, 0, -sy])
-        return cls(vector(spec.camera), np.stack([right, np.cross(forward, right), forward]).astype(np.float32))
+        return cls(
+            vector(spec.camera),
+            np.stack([right, np.cross(forward, right), forward]).astype(np.float32),
+        )
 
     def rays(self, size: int) -> ndarray:
         """Directions (size, size, 3) through the centres of a grid over the frame."""
         grid = (
-            (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size) - np.float32(0.5)
+            (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)
+            - np.float32(0.5)
         ) / np.float32(FOCAL)
         right, up, forward = self.axes
         return (grid[None, :, None] * right - grid[:, None, None] * up + forward).astype(np.float32)
@@ -51,14 +57,24 @@ class Camera:
     def project(self, points: ndarray) -> ndarray:
         """Points (…, 3) of the room → x, y in shares of the frame and depth (…, 3)."""
         v = (points - self.place) @ self.axes.T
-        return np.stack([0.5 + FOCAL * v[..., 0] / v[..., 2], 0.5 - FOCAL * v[..., 1] / v[..., 2], v[..., 2]], -1)
+        return np.stack(
+            [0.5 + FOCAL * v[..., 0] / v[..., 2], 0.5 - FOCAL * v[..., 1] / v[..., 2], v[..., 2]],
+            -1,
+        )
 
     def box(self, bounds: tuple[ndarray, float], size: int) -> tuple[slice, slice]:
         """Rows and columns that a ball of the room can cover."""
         x, y, depth = self.project(bounds[0])
         reach = 1.08 * FOCAL * bounds[1] / max(0.1, depth - bounds[1])
         edges = np.clip(
-            [(y - reach) * size, (y + reach) * size + 1, (x - reach) * size, (x + reach) * size + 1], 0, size
+            [
+                (y - reach) * size,
+                (y + reach) * size + 1,
+                (x - reach) * size,
+                (x + reach) * size + 1,
+            ],
+            0,
+            size,
         )
         top, bottom, left, right = edges.astype(int)
         return slice(top, bottom), slice(left, right)
@@ -105,7 +121,9 @@ def _solid(thing: ObjectSpec) -> Primitive:
     if thing.kind == "ball":
         return Primitive("ball", foot + vector([0, h / 2, 0]), foot, h / 2)
     if thing.kind == "cube":
-        return Primitive("box", foot + vector([0, h / 2, 0]), np.full(3, h / 2, np.float32), yaw=thing.yaw)
+        return Primitive(
+            "box", foot + vector([0, h / 2, 0]), np.full(3, h / 2, np.float32), yaw=thing.yaw
+        )
     return Primitive(thing.kind, foot, vector([thing.radius, h, 0]))
 
 
@@ -131,20 +149,28 @@ def cast(spec: SceneSpec, parts: list[Part], camera: Camera, size: int) -> Hits:
 
 def _room(spec: SceneSpec, camera: Camera, rays: ndarray) -> Hits:
     down, ahead = rays[..., 1], rays[..., 2]
-    floor = np.where(down < -1e-6, -camera.place[1] / np.minimum(down, -1e-6), np.inf).astype(np.float32)
+    floor = np.where(down < -1e-6, -camera.place[1] / np.minimum(down, -1e-6), np.inf).astype(
+        np.float32
+    )
     wall = ((spec.wall_depth - camera.place[2]) / ahead).astype(np.float32)
     is_wall = wall < floor
     depth = np.where(is_wall, wall, floor)
     normal = np.where(is_wall[..., None], vector([0, 0, -1]), vector([0, 1, 0]))
     x, y = camera.place[0] + depth * rays[..., 0], camera.place[1] + depth * down
     z = camera.place[2] + depth * ahead
-    colour = np.where(is_wall[..., None], _pattern(WALLS[spec.wall], x, y), _pattern(FLOORS[spec.floor], x, z))
+    colour = np.where(
+        is_wall[..., None], _pattern(WALLS[spec.wall], x, y), _pattern(FLOORS[spec.floor], x, z)
+    )
     shape = depth.shape
-    return Hits(depth, normal, colour, np.zeros(shape, np.uint8), is_wall, np.zeros(shape, bool), normal)
+    return Hits(
+        depth, normal, colour, np.zeros(shape, np.uint8), is_wall, np.zeros(shape, bool), normal
+    )
 
 
 def _pattern(material: tuple, u: ndarray, v: ndarray) -> ndarray:
-    """Two colours (…, 3) in 0–1, broad planks, checks, stripes soft patches over a surface's own axes in metres."""
+    """Two colours (…, 3) in 0–1, broad planks, checks, stripes soft patches over a surface's own
+    axes in metres.
+    """
     first, second, kind = vector(material[0]) / 255, vector(material[1]) / 255, material[2]
     if kind == "plain":
         return np.broadcast_to(first, (*u.shape, 3))
@@ -160,7 +186,9 @@ def _pattern(material: tuple, u: ndarray, v: ndarray) -> ndarray:
 
 
 def _shadowed(hits: Hits, parts: list[Part], light: ndarray) -> ndarray:
-    """Where the light is blocked (S, S) bool: each thing is tried only on points that lie behind its bounding ball."""
+    """Where the light is blocked (S, S) bool: each thing is tried only on points that lie behind
+    its bounding ball.
+    """
     dark = np.zeros(hits.depth.shape, bool)
     facing = hits.normal @ light > 0
     points = hits.point + hits.normal * np.float32(0.004)
@@ -169,7 +197,9 @@ def _shadowed(hits: Hits, parts: list[Part], light: ndarray) -> ndarray:
         centre, radius = _around(group)
         v = points - centre
         along = v @ light
-        near = np.flatnonzero(((v * v).sum(-1) - along * along < radius * radius) & (along < radius) & facing & ~dark)
+        near = np.flatnonzero(
+            ((v * v).sum(-1) - along * along < radius * radius) & (along < radius) & facing & ~dark
+        )
         rest = points.reshape(-1, 3)[near]
         blocked = np.zeros(len(near), bool)
         for primitive in group:
@@ -193,7 +223,9 @@ def shade(spec: SceneSpec, hits: Hits, parts: list[Part], camera: Camera) -> nda
     lit = np.maximum(hits.normal @ light, 0)
     lit[_shadowed(hits, parts, light)] = 0
     # the back wall is lit evenly: it would otherwise change its colour's name with the light
-    brightness = np.where(hits.wall & (hits.instance == 0), 0.72 + 0.28 * (lit > 0), AMBIENT + DIFFUSE * lit)
+    brightness = np.where(
+        hits.wall & (hits.instance == 0), 0.72 + 0.28 * (lit > 0), AMBIENT + DIFFUSE * lit
+    )
     colour = hits.colour * brightness[..., None]
     shiny = hits.shiny & (lit > 0)
     if shiny.any():
@@ -201,7 +233,9 @@ def shade(spec: SceneSpec, hits: Hits, parts: list[Part], camera: Camera) -> nda
         view /= np.linalg.norm(view, axis=-1, keepdims=True)
         half = view + light
         half /= np.linalg.norm(half, axis=-1, keepdims=True)
-        colour[shiny] += SHINE * np.maximum((half * hits.normal[shiny]).sum(-1, keepdims=True), 0) ** 24
+        colour[shiny] += (
+            SHINE * np.maximum((half * hits.normal[shiny]).sum(-1, keepdims=True), 0) ** 24
+        )
     return colour
 
 

@@ -1,4 +1,6 @@
-"""A rendered scene with every map exact: what a condition should look like, without an annotator's errors."""
+"""A rendered scene with every map exact: what a condition should look like, without an annotator's
+errors.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,10 @@ SIZES = (64, 128, 256)
 class Scene:
     """One picture and its ground truth; maps are (H, W), taken at pixel centres.
 
-    depth: float32 metres along the optical axis. normal: (H, W, 3) float32 unit, camera axes (x right, y up, z to the
-    viewer). segmentation: uint8 index into `CLASSES`. instances: uint8, 0 room, i + 1 for `objects[i]`. keypoints: one
-    (18, 3) float32 a person, x and y in pixels, third 2 visible, 1 hidden, 0 outside. outline: uint8 0 or 255.
+    depth: float32 metres along the optical axis. normal: (H, W, 3) float32 unit, camera axes (x
+    right, y up, z to the viewer). segmentation: uint8 index into `CLASSES`. instances: uint8, 0
+    room, i + 1 for `objects[i]`. keypoints: one (18, 3) float32 a person, x and y in pixels, third
+    2 visible, 1 hidden, 0 outside. outline: uint8 0 or 255.
     """
 
     spec: SceneSpec
@@ -70,7 +73,9 @@ def render_spec(spec: SceneSpec, size: int = 128) -> Scene:
     camera, (parts, people) = Camera.of(spec), parts_of(spec)
     hits = cast(spec, parts, camera, size)
     kinds = np.array([0, *(CLASSES.index(thing.kind) for thing in spec.objects)], np.uint8)
-    segmentation = np.where(hits.instance > 0, kinds[hits.instance], np.where(hits.wall, 0, 1)).astype(np.uint8)
+    segmentation = np.where(
+        hits.instance > 0, kinds[hits.instance], np.where(hits.wall, 0, 1)
+    ).astype(np.uint8)
     right, up, forward = camera.axes
     return Scene(
         spec=spec,
@@ -89,11 +94,17 @@ def render_spec(spec: SceneSpec, size: int = 128) -> Scene:
 
 def _check(size: int) -> None:
     if size not in SIZES:
-        raise UserError(f"Playroom scenes are drawn at {', '.join(map(str, SIZES))} pixels, not {size}.")
+        raise UserError(
+            f"Playroom scenes are drawn at {', '.join(map(str, SIZES))} pixels, not {size}."
+        )
 
 
-def _keypoints(spec: SceneSpec, people: list, camera: Camera, hits: Hits, size: int) -> list[ndarray]:
-    """Project the joints; one is hidden where something nearer than the joint's own limb covers its pixel."""
+def _keypoints(
+    spec: SceneSpec, people: list, camera: Camera, hits: Hits, size: int
+) -> list[ndarray]:
+    """Project the joints; one is hidden where something nearer than the joint's own limb covers its
+    pixel.
+    """
     numbers = [i for i, thing in enumerate(spec.objects, start=1) if thing.kind == "person"]
     found = []
     for number, joints in zip(numbers, people, strict=True):
@@ -101,16 +112,22 @@ def _keypoints(spec: SceneSpec, people: list, camera: Camera, hits: Hits, size: 
         x, y, depth = projected[:, 0] * size, projected[:, 1] * size, projected[:, 2]
         inside = (x >= 0) & (x < size) & (y >= 0) & (y < size)
         column, row = np.clip(x, 0, size - 1).astype(int), np.clip(y, 0, size - 1).astype(int)
-        reach = 0.09 * spec.objects[number - 1].height  # a joint lies this deep inside its limb at most
+        # a joint lies this deep inside its limb at most
+        reach = 0.09 * spec.objects[number - 1].height
         seen = (hits.instance[row, column] == number) & (depth - hits.depth[row, column] < reach)
-        found.append(np.stack([x, y, np.where(inside, np.where(seen, 2, 1), 0)], axis=1).astype(np.float32))
+        found.append(
+            np.stack([x, y, np.where(inside, np.where(seen, 2, 1), 0)], axis=1).astype(np.float32)
+        )
     return found
 
 
 def _outline(hits: Hits) -> ndarray:
-    """Where the thing or, within a thing, the depth jumps to the right or below; white on black, one pixel wide."""
+    """Where the thing or, within a thing, the depth jumps to the right or below; white on black,
+    one pixel wide.
+    """
     edge = np.zeros(hits.depth.shape, bool)
-    surface = np.where(hits.instance > 0, hits.instance + np.int16(1), hits.wall)  # the room's corner ends at a thing
+    # the room's corner ends at a thing
+    surface = np.where(hits.instance > 0, hits.instance + np.int16(1), hits.wall)
     for axis in (0, 1):
         step = [slice(None), slice(None)]
         step[axis] = slice(0, -1)
@@ -131,8 +148,12 @@ def render_image(seed: int, size: int = 128) -> tuple[ndarray, str]:
     return draw(spec, size), caption_of(spec)
 
 
-def render_many(seeds: Sequence[int], size: int = 128, workers: int | None = None, maps: bool = False) -> list:
-    """Scenes (`maps`) or (picture, caption) pairs of seeds, in order, over `workers` processes (default: all cores)."""
+def render_many(
+    seeds: Sequence[int], size: int = 128, workers: int | None = None, maps: bool = False
+) -> list:
+    """Scenes (`maps`) or (picture, caption) pairs of seeds, in order, over `workers` processes
+    (default: all cores).
+    """
     _check(size)
     job = partial(render if maps else render_image, size=size)
     workers = workers or cores()

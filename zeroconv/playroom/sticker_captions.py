@@ -140,13 +140,16 @@ _SPECIAL = {
     "flower playing cards": "flower playing cards",
 }
 _MASS = set(
-    "bread|baguette bread|garlic|broccoli|ginger root|bacon|butter|salt|canned food|cooked rice|curry rice|spaghetti|"
-    "oden|sushi|dango|popcorn|shaved ice|ice cream|soft ice cream|sake|bubble tea|fog|fire|yarn|soap|coral|falafel|"
-    "fondue|custard|pouring liquid|candy|nail polish|luggage|thread|heart-eyes".split("|")
+    "bread|baguette bread|garlic|broccoli|ginger root|bacon|butter|salt|canned "
+    "food|cooked rice|curry rice|spaghetti|oden|sushi|dango|popcorn|shaved ice|ice "
+    "cream|soft ice cream|sake|bubble "
+    "tea|fog|fire|yarn|soap|coral|falafel|fondue|custard|pouring liquid|candy|nail "
+    "polish|luggage|thread|heart-eyes".split("|")
 )
 _SINGULAR = set("bus trolleybus minibus cactus octopus walrus lotus hibiscus compass glass grass dress cross abacus "
-                "hippopotamus rhinoceros citrus virus brass canvas moss mess news iris chess press asparagus "
-                "kiss stress plus campus us christmas bellows boss us claus".split())  # fmt: skip
+                "hippopotamus rhinoceros citrus virus brass canvas moss mess "
+                "news iris chess press asparagus kiss stress plus campus us "
+                "christmas bellows boss us claus".split())  # fmt: skip
 _PLURAL = set("people men women children dice teeth feet lungs".split())
 _STOP = re.compile(
     r"\b(with|without|of|in|on|and|at|under|behind|facing|holding|over|from|for|to|by|showing|playing|wearing|"
@@ -154,13 +157,16 @@ _STOP = re.compile(
 )
 # a noun without its article after "person taking", "face with" and the like
 _INNER = (
-    "bath|veil|turban|skullcap|crown|tuxedo|baby|boat|ball|headscarf|white cane|motorized wheelchair|manual wheelchair|"
-    "steamy room|tongue|halo|tear|heart|ribbon|hand over mouth|thermometer|head-bandage|medical mask|monocle|"
-    "diagonal mouth|raised eyebrow|peeking eye|open mouth|wry smile|hearing aid|arrow|carrot|umbrella|straw|"
-    "spoon|bone|popping cork|handle|decorative cover|curl|slash|ballot|raised flag|lowered flag|swirl|garden|pen|face|"
-    "stick|dot|flash|smile|haircut|massage|cowboy hat|kiss|suit"
+    "bath|veil|turban|skullcap|crown|tuxedo|baby|boat|ball|headscarf|white cane|motorized "
+    "wheelchair|manual wheelchair|steamy room|tongue|halo|tear|heart|ribbon|hand over "
+    "mouth|thermometer|head-bandage|medical mask|monocle|diagonal mouth|raised eyebrow|peeking "
+    "eye|open mouth|wry smile|hearing aid|arrow|carrot|umbrella|straw|spoon|bone|popping "
+    "cork|handle|decorative cover|curl|slash|ballot|raised flag|lowered "
+    "flag|swirl|garden|pen|face|stick|dot|flash|smile|haircut|massage|cowboy hat|kiss|suit"
 )
-_INNER_RE = re.compile(rf"\b(with|without|taking|rowing|bouncing|feeding|in|getting|wearing|blowing) ({_INNER})\b(?!-)")
+_INNER_RE = re.compile(
+    rf"\b(with|without|taking|rowing|bouncing|feeding|in|getting|wearing|blowing) ({_INNER})\b(?!-)"
+)
 _SIGN_GROUPS = {"transport-sign", "warning"}
 _KIND = {
     "smileys-emotion": "a face",
@@ -197,7 +203,9 @@ _KIND_BY_SUBGROUP = {
 
 
 def noun_phrase(label: str, subgroup: str = "") -> str:
-    """The lower-case English noun phrase for an emoji's name, with the article where one belongs: "an hourglass"."""
+    """The lower-case English noun phrase for an emoji's name, with the article where one belongs:
+    "an hourglass".
+    """
     name = _quotes(label)
     if name in _SPECIAL:
         return _SPECIAL[name]
@@ -208,7 +216,9 @@ def noun_phrase(label: str, subgroup: str = "") -> str:
     if subgroup == "time" and re.search(r"o'clock|-thirty", name):
         return f"a clock at {name}"
     if match := re.fullmatch(r"(a|ab|b|o) button \(blood type\)", name):
-        return f'an "{match[1]}" blood type button' if match[1] != "b" else 'a "b" blood type button'
+        return (
+            f'an "{match[1]}" blood type button' if match[1] != "b" else 'a "b" blood type button'
+        )
     if name.startswith("input "):
         name += " button"
     if name in {"no one under eighteen"} or (
@@ -226,7 +236,9 @@ def _quotes(label: str) -> str:
 
 
 def _with_colon(head: str, tail: str) -> str:
-    """Unicode's own shorthand: "man: red hair", "family: man, woman, boy", "keycap: 5", "man walking: facing right"."""
+    """Unicode's own shorthand: "man: red hair", "family: man, woman, boy", "keycap: 5", "man
+    walking: facing right".
+    """
     if head in {"kiss", "couple with heart", "family"}:
         people = _listed(tail.split(", "))
         return {"kiss": f"a kiss between {people}", "family": f"a family of {people}"}.get(
@@ -244,20 +256,31 @@ def _with_colon(head: str, tail: str) -> str:
 def _listed(people: Sequence[str]) -> str:
     """["man", "girl", "girl"] → "a man and two girls"."""
     plural = {"man": "men", "woman": "women", "child": "children"}
-    words = [with_article(p) if n == 1 else f"two {plural.get(p, p + 's')}" for p, n in Counter(people).items()]
+    words = [
+        with_article(p) if n == 1 else f"two {plural.get(p, p + 's')}"
+        for p, n in Counter(people).items()
+    ]
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def with_article(phrase: str) -> str:
-    """The phrase with "a" or "an"; plurals, mass nouns and phrases with a determiner of their own stay as they are."""
+    """The phrase with "a" or "an"; plurals, mass nouns and phrases with a determiner of their own
+    stay as they are.
+    """
     head = _STOP.split(phrase, maxsplit=1)[0].strip() or phrase
     last = re.sub(r"\W", "", head.split()[-1]) if head.split() else ""
-    plural = last in _PLURAL or (last.endswith("s") and not last.endswith("ss") and last not in _SINGULAR)
-    determined = phrase.split()[0] in {"a", "an", "the", "two", "no"} and not phrase.endswith("sign")
+    plural = last in _PLURAL or (
+        last.endswith("s") and not last.endswith("ss") and last not in _SINGULAR
+    )
+    determined = phrase.split()[0] in {"a", "an", "the", "two", "no"} and not phrase.endswith(
+        "sign"
+    )
     if plural or determined or phrase in _MASS:
         return phrase
     # "u" as in unicorn and "one" are spoken with a consonant; "hour" and "x-ray" with a vowel
-    vowel = re.match(r"[\"']?(?!u(?:ni|se|k)|e[uw]|one\b|one-)(?:[aeiou]|hour|x-|sos\b|ng\b)", phrase)
+    vowel = re.match(
+        r"[\"']?(?!u(?:ni|se|k)|e[uw]|one\b|one-)(?:[aeiou]|hour|x-|sos\b|ng\b)", phrase
+    )
     return f"{'an' if vowel else 'a'} {phrase}"
 
 
@@ -272,7 +295,8 @@ def kind(group: str, subgroup: str) -> str:
 def caption(name: str, style: str, group: str, subgroup: str, key: str) -> str:
     """The caption of one picture; `key` picks one of the templates, the same one for the same key.
 
-    Six in ten read "a red apple, noto style"; the others name the category or turn the phrase round.
+    Six in ten read "a red apple, noto style"; the others name the category or turn the phrase
+    round.
     """
     choice = hashlib.sha256(f"caption {key}".encode()).digest()[0] % 10
     if choice < 6:

@@ -1,4 +1,6 @@
-"""The data card of a sticker folder: every source with its version, licence, attribution and counts."""
+"""The data card of a sticker folder: every source with its version, licence, attribution and
+counts.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,15 @@ _LICENCE_NAMES = {
 
 
 def write_card(
-    folder: Path, stickers: Sequence[Sticker], versions: Mapping[str, str | None], modules: Path | None, about: str = ""
+    folder: Path,
+    stickers: Sequence[Sticker],
+    versions: Mapping[str, str | None],
+    modules: Path | None,
+    about: str = "",
 ) -> None:
-    """Write README.md and licences/ for the stickers of a folder; `versions` maps a source to its package's version."""
+    """Write README.md and licences/ for the stickers of a folder; `versions` maps a source to its
+    package's version.
+    """
     for name in versions:
         write_text(folder / "licences" / f"{name}.txt", licence_text(name, modules))
     for package in NAME_PACKAGES:
@@ -31,7 +39,9 @@ def write_card(
 
 
 def licence_text(source: str, modules: Path | None = None) -> str:
-    """The licence of a source's art: the text its package ships, else our copy of it with the holder's name."""
+    """The licence of a source's art: the text its package ships, else our copy of it with the
+    holder's name.
+    """
     art = SOURCES[source]
     head = f"{art.attribution}\nArt project: {art.project}\nPackage: npm {art.package}\nLicence: {art.licence}, "
     head += f"{_LICENCE_NAMES.get(art.licence, 'see https://spdx.org/licenses/')}\n\n"
@@ -39,7 +49,9 @@ def licence_text(source: str, modules: Path | None = None) -> str:
     if shipped:
         return head + shipped
     path = files("zeroconv.playroom") / "sticker_licences" / f"{art.licence}.txt"
-    return head + (path.read_text(encoding="utf-8").replace("{holder}", art.holder) if path.is_file() else "")
+    return head + (
+        path.read_text(encoding="utf-8").replace("{holder}", art.holder) if path.is_file() else ""
+    )
 
 
 def _shipped_licence(modules: Path | None, package: str) -> str | None:
@@ -83,18 +95,26 @@ def card_text(stickers: Sequence[Sticker], versions: Mapping[str, str | None], a
             "",
             "## Attribution",
             "",
-            *(f"- {art.attribution} {art.project}" for name, art in SOURCES.items() if name in versions),
-            "- Names, groups and tags: npm `unicode-emoji-json` (MIT, copyright (c) Mu-An Chiou) and `emojibase-data` "
-            "(MIT, copyright (c) Miles Johnson), after Unicode data (https://www.unicode.org/license.txt).",
+            *(
+                f"- {art.attribution} {art.project}"
+                for name, art in SOURCES.items()
+                if name in versions
+            ),
+            "- Names, groups and tags: npm `unicode-emoji-json` (MIT, copyright (c) Mu-An Chiou) "
+            "and `emojibase-data` (MIT, copyright (c) Miles Johnson), after Unicode data "
+            "(https://www.unicode.org/license.txt).",
             "",
-            "The licence texts are in `licences/`; a picture keeps its source's licence (`licence` in the metadata).",
+            "The licence texts are in `licences/`; a picture keeps its source's licence "
+            "(`licence` in the metadata).",
             "",
             "## Fields and splits",
             "",
-            "`metadata.jsonl` has a line a picture: `file_name`, `text` (caption), `concept` (Unicode slug), `name` "
-            "(noun phrase), `style`, `group`, `subgroup`, `source`, `licence`, `split`, `tags`.",
-            "The split is by concept, never by picture: a hash of the concept, with gender, direction and clock hour "
-            "taken out, gives train 90 %, val 5 %, test 5 %, and every style of a concept is in the same split.",
+            "`metadata.jsonl` has a line a picture: `file_name`, `text` (caption), `concept` "
+            "(Unicode slug), `name` (noun phrase), `style`, `group`, `subgroup`, `source`, "
+            "`licence`, `split`, `tags`.",
+            "The split is by concept, never by picture: a hash of the concept, with gender, "
+            "direction and clock hour taken out, gives train 90 %, val 5 %, test 5 %, and every "
+            "style of a concept is in the same split.",
             "",
         ]
     )

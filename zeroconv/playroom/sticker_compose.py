@@ -1,4 +1,6 @@
-"""Stickers as training pictures: scaled, placed and laid on a coloured background, with a caption that may name it."""
+"""Stickers as training pictures: scaled, placed and laid on a coloured background, with a caption
+that may name it.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,17 @@ import numpy as np
 
 from zeroconv.playroom.sticker_records import Sticker
 
-# colour name → ranges of hue (turns), saturation and value, a choice of them with equal chance: full, pastel, dark
-BACKGROUND_COLOURS: dict[str, tuple[tuple[tuple[float, float], tuple[float, float], tuple[float, float]], ...]] = {
+# colour name → ranges of hue (turns), saturation and value, a choice of them with equal chance:
+# full, pastel, dark
+BACKGROUND_COLOURS: dict[
+    str, tuple[tuple[tuple[float, float], tuple[float, float], tuple[float, float]], ...]
+] = {
     "red": (((-0.02, 0.015), (0.75, 1.0), (0.70, 1.0)), ((-0.02, 0.01), (0.75, 1.0), (0.40, 0.6))),
     "orange": (((0.06, 0.095), (0.75, 1.0), (0.90, 1.0)), ((0.06, 0.09), (0.50, 0.7), (0.95, 1.0))),
-    "yellow": (((0.14, 0.165), (0.70, 1.0), (0.92, 1.0)), ((0.14, 0.165), (0.35, 0.6), (0.97, 1.0))),
+    "yellow": (
+        ((0.14, 0.165), (0.70, 1.0), (0.92, 1.0)),
+        ((0.14, 0.165), (0.35, 0.6), (0.97, 1.0)),
+    ),
     "green": (
         ((0.29, 0.38), (0.60, 1.0), (0.60, 0.9)),
         ((0.29, 0.38), (0.25, 0.5), (0.85, 1.0)),
@@ -41,9 +49,11 @@ BACKGROUND_COLOURS: dict[str, tuple[tuple[tuple[float, float], tuple[float, floa
 
 @dataclass(frozen=True)
 class Background:
-    """A plain, softly graded or two-tone ground: its name for captions and its end colours as RGB in 0–255.
+    """A plain, softly graded or two-tone ground: its name for captions and its end colours as RGB
+    in 0–255.
 
-    `sharpness` 0 is plain, 1 grades from edge to edge, more is steeper, up to a clean line between two tones.
+    `sharpness` 0 is plain, 1 grades from edge to edge, more is steeper, up to a clean line between
+    two tones.
     """
 
     name: str
@@ -58,7 +68,9 @@ class Background:
         if self.sharpness == 0:
             return np.broadcast_to(start, (size, size, 3)).copy()
         axis = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
-        ramp = axis * np.float32(np.cos(self.angle)) + (axis * np.float32(np.sin(self.angle)))[:, None]
+        ramp = (
+            axis * np.float32(np.cos(self.angle)) + (axis * np.float32(np.sin(self.angle)))[:, None]
+        )
         ramp = np.clip(ramp * np.float32(self.sharpness) + np.float32(0.5), 0, 1)
         return start + (end - start) * ramp[..., None]
 
@@ -72,7 +84,8 @@ def colour(name: str, rng: np.random.Generator) -> tuple[float, float, float]:
 
 
 def sample_background(rng: np.random.Generator, name: str | None = None) -> Background:
-    """A random background: half plain, a third softly graded within its colour, the rest two-tone ("red and blue").
+    """A random background: half plain, a third softly graded within its colour, the rest two-tone
+    ("red and blue").
 
     A given `name` is kept; such a background is never two-tone.
     """
@@ -87,7 +100,11 @@ def sample_background(rng: np.random.Generator, name: str | None = None) -> Back
         return Background(first, start, dimmed, angle, sharpness=1.0)
     second = [n for n in names if n != first][rng.integers(len(names) - 1)]
     return Background(
-        f"{first} and {second}", start, colour(second, rng), angle, sharpness=float(rng.choice([1.0, 64.0]))
+        f"{first} and {second}",
+        start,
+        colour(second, rng),
+        angle,
+        sharpness=float(rng.choice([1.0, 64.0])),
     )
 
 
@@ -99,12 +116,14 @@ def compose_sticker(
     mirror: bool = False,
     scale: tuple[float, float] = (0.45, 0.95),
 ) -> np.ndarray:
-    """Lay a sticker, uint8 (H, W, 4), on a background: uint8 (size, size, 3), the same for the same state of `rng`.
+    """Lay a sticker, uint8 (H, W, 4), on a background: uint8 (size, size, 3), the same for the same
+    state of `rng`.
 
-    The sticker's longer side takes a share of the frame drawn from `scale`, its place is anywhere it fits, and with
-    `mirror` it is flipped half the time (pass `mirrorable(record)`). Without `background` one is drawn; draw it with
-    `sample_background` where the caption is to name it. Colours are premultiplied before scaling, so that the colour
-    hidden in transparent pixels never bleeds into the edge.
+    The sticker's longer side takes a share of the frame drawn from `scale`, its place is anywhere
+    it fits, and with `mirror` it is flipped half the time (pass `mirrorable(record)`). Without
+    `background` one is drawn; draw it with `sample_background` where the caption is to name it.
+    Colours are premultiplied before scaling, so that the colour hidden in transparent pixels never
+    bleeds into the edge.
     """
     if background is None:
         background = sample_background(rng)
@@ -113,7 +132,9 @@ def compose_sticker(
     h, w = (max(1, round(side / longest * share * size)) for side in rgba.shape[:2])
     layer = rgba.astype(np.float32)
     layer[..., :3] *= layer[..., 3:] * np.float32(1 / 255)
-    layer = cv2.resize(layer, (w, h), interpolation=cv2.INTER_AREA if w <= rgba.shape[1] else cv2.INTER_LINEAR)
+    layer = cv2.resize(
+        layer, (w, h), interpolation=cv2.INTER_AREA if w <= rgba.shape[1] else cv2.INTER_LINEAR
+    )
     if mirror and flip:
         layer = layer[:, ::-1]
     picture = background.paint(size)
@@ -125,7 +146,9 @@ def compose_sticker(
 
 
 def compose_caption(record: Sticker, background: Background | str | None = None) -> str:
-    """The sticker's caption, with the background where one is given: "a red apple, noto style, on a red background"."""
+    """The sticker's caption, with the background where one is given: "a red apple, noto style, on a
+    red background".
+    """
     if background is None:
         return record.text
     name = background if isinstance(background, str) else background.name
@@ -135,8 +158,9 @@ def compose_caption(record: Sticker, background: Background | str | None = None)
 # pictures with writing, a hand of a clock, a map or a direction in them read wrong in a mirror
 _READABLE_GROUPS = {"symbols"}
 _READABLE_SUBGROUPS = set(
-    "time arrow keycap alphanum math punctuation currency zodiac hotel place-map book-paper office money mail writing "
-    "award-medal music phone hand-single-finger emotion".split()
+    "time arrow keycap alphanum math punctuation currency zodiac hotel place-map "
+    "book-paper office money mail writing award-medal music phone hand-single-finger "
+    "emotion".split()
 )
 _READABLE = re.compile(
     r"\b(left|right|leftwards|rightwards|facing|clock|zzz|atm|post-office|hospital|bank|hotel|convenience-store|"
@@ -148,7 +172,11 @@ _READABLE = re.compile(
 
 
 def mirrorable(record: Sticker) -> bool:
-    """Whether a mirrored picture still shows what the caption says: not for text, symbols, clocks, arrows, maps."""
+    """Whether a mirrored picture still shows what the caption says: not for text, symbols, clocks,
+    arrows, maps.
+    """
     return not (
-        record.group in _READABLE_GROUPS or record.subgroup in _READABLE_SUBGROUPS or _READABLE.search(record.concept)
+        record.group in _READABLE_GROUPS
+        or record.subgroup in _READABLE_SUBGROUPS
+        or _READABLE.search(record.concept)
     )

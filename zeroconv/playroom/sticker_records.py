@@ -32,8 +32,8 @@ _FAMILIES = {
 class Sticker:
     """One picture and what is known of it; the pixels are read when asked for.
 
-    `file_name` is relative to `folder`. In the big set the file is RGBA; in the sample it is RGB on the plain colour
-    `background_rgb`, with the alpha in `mask_file_name`.
+    `file_name` is relative to `folder`. In the big set the file is RGBA; in the sample it is RGB on
+    the plain colour `background_rgb`, with the alpha in `mask_file_name`.
     """
 
     file_name: str
@@ -61,10 +61,14 @@ class Sticker:
         try:
             return load(self.path).image
         except UserError as error:
-            raise UserError(f"cannot read the sticker {self.path} ({error}); build the folder again") from error
+            raise UserError(
+                f"cannot read the sticker {self.path} ({error}); build the folder again"
+            ) from error
 
     def rgba(self) -> np.ndarray:
-        """uint8 (H, W, 4) in 0–255, alpha not premultiplied; a flattened sticker is lifted off its background."""
+        """uint8 (H, W, 4) in 0–255, alpha not premultiplied; a flattened sticker is lifted off its
+        background.
+        """
         if self.mask_file_name is None:
             return np.asarray(self.image().convert("RGBA"))
         flat = np.asarray(self.image().convert("RGB"), dtype=np.float32)
@@ -72,12 +76,17 @@ class Sticker:
         try:
             alpha = np.asarray(load(mask).image.convert("L"))
         except UserError as error:
-            raise UserError(f"cannot read the mask {mask} ({error}); build the folder again") from error
+            raise UserError(
+                f"cannot read the mask {mask} ({error}); build the folder again"
+            ) from error
         if alpha.shape != flat.shape[:2]:
-            raise UserError(f"the mask {mask} has another size than its sticker; build the folder again")
+            raise UserError(
+                f"the mask {mask} has another size than its sticker; build the folder again"
+            )
         ground = np.asarray(self.background_rgb or (255, 255, 255), dtype=np.float32)
         a = alpha[..., None].astype(np.float32) / 255
-        # flat = a * colour + (1 - a) * ground, solved for the colour; where nothing shows, any colour is right
+        # flat = a * colour + (1 - a) * ground, solved for the colour; where nothing
+        # shows, any colour is right
         colour = ground + (flat - ground) / np.maximum(a, 1 / 255)
         return np.dstack([np.clip(np.rint(colour), 0, 255).astype(np.uint8), alpha])
 
@@ -89,7 +98,8 @@ class Sticker:
 
 
 def family(concept: str) -> str:
-    """What the split is decided on: concepts that differ in gender, direction or hour alone look too much alike.
+    """What the split is decided on: concepts that differ in gender, direction or hour alone look
+    too much alike.
 
     "woman-firefighter" and "man-firefighter" → "firefighter"; all clock faces → "clock".
     """
@@ -104,14 +114,19 @@ _GENDERED = {"man", "woman", "person", "men", "women", "people"}
 
 
 def split_of(concept: str) -> str:
-    """train / val / test = 90 / 5 / 5 % by a stable hash of the concept's family, the same for every style."""
+    """train / val / test = 90 / 5 / 5 % by a stable hash of the concept's family, the same for
+    every style.
+    """
     place = int.from_bytes(hashlib.sha256(family(concept).encode()).digest()[:8], "big") / 2**64
     return "train" if place < 0.90 else "val" if place < 0.95 else "test"
 
 
 def write_metadata(folder: Path, stickers: Iterable[Sticker]) -> None:
     """Write metadata.jsonl, unless it already says the same."""
-    write_text(folder / "metadata.jsonl", "".join(json.dumps(s.row(), ensure_ascii=False) + "\n" for s in stickers))
+    write_text(
+        folder / "metadata.jsonl",
+        "".join(json.dumps(s.row(), ensure_ascii=False) + "\n" for s in stickers),
+    )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -123,15 +138,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def load_stickers(folder: str | os.PathLike, split: str | None = None) -> list[Sticker]:
-    """Every sticker of a folder (or of one split of it), in the order of metadata.jsonl; no picture is opened.
+    """Every sticker of a folder (or of one split of it), in the order of metadata.jsonl; no picture
+    is opened.
 
-    Raises UserError if the folder has no metadata.jsonl, a line of it is broken, or `split` is unknown.
+    Raises UserError if the folder has no metadata.jsonl, a line of it is broken, or `split` is
+    unknown.
     """
     if split is not None and split not in SPLITS:
         raise UserError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
     path = Path(folder) / "metadata.jsonl"
     if not path.is_file():
-        raise UserError(f"{folder} holds no stickers (no metadata.jsonl); make it with `zeroconv playroom stickers`")
+        raise UserError(
+            f"{folder} holds no stickers (no metadata.jsonl); make it with `zeroconv playroom "
+            "stickers`"
+        )
     stickers = []
     for number, line in enumerate(_read(path).splitlines(), start=1):
         try:

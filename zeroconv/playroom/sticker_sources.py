@@ -1,4 +1,6 @@
-"""Where the sticker art comes from: npm packages of openly licensed emoji drawings, and their Unicode names."""
+"""Where the sticker art comes from: npm packages of openly licensed emoji drawings, and their
+Unicode names.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,8 @@ SOURCES = {
         "Apache-2.0",
         "Google Inc.",
         "https://github.com/googlefonts/noto-emoji",
-        "Noto Emoji, copyright Google Inc., Apache License 2.0; rasterised from the SVGs, cropped, scaled.",
+        "Noto Emoji, copyright Google Inc., Apache License 2.0; rasterised from the SVGs, "
+        "cropped, scaled.",
     ),
     "twemoji": Source(
         "@iconify-json/twemoji",
@@ -67,7 +70,8 @@ SOURCES = {
         "Twitter, Inc. and other contributors",
         "https://github.com/jdecked/twemoji",
         "Twemoji, copyright Twitter, Inc. and other contributors, CC-BY 4.0 "
-        "(https://creativecommons.org/licenses/by/4.0/); rasterised from the SVGs, cropped, scaled.",
+        "(https://creativecommons.org/licenses/by/4.0/); rasterised from the SVGs, cropped, "
+        "scaled.",
     ),
 }
 NAME_PACKAGES = {"unicode-emoji-json": "0.9.0", "emojibase-data": "17.0.0"}
@@ -86,7 +90,9 @@ class Concept:
 
 @dataclass(frozen=True)
 class Icon:
-    """One drawing: the concept, the source's key in SOURCES, and its SVG markup with its view box (x, y, w, h)."""
+    """One drawing: the concept, the source's key in SOURCES, and its SVG markup with its view box
+    (x, y, w, h).
+    """
 
     concept: str
     source: str
@@ -95,15 +101,21 @@ class Icon:
 
 
 def cache_folder() -> Path:
-    """Where downloaded packages are kept: `$XDG_CACHE_HOME/zeroconv/stickers`, else `~/.cache/zeroconv/stickers`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zeroconv" / "stickers"
+    """Where downloaded packages are kept: `$XDG_CACHE_HOME/zeroconv/stickers`, else
+    `~/.cache/zeroconv/stickers`.
+    """
+    return (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zeroconv" / "stickers"
+    )
 
 
 def find_packages(sources: Sequence[str], packages: str | os.PathLike | None = None) -> Path:
-    """The `node_modules` folder that holds the packages of `sources`; npm fetches what the cache lacks.
+    """The `node_modules` folder that holds the packages of `sources`; npm fetches what the cache
+    lacks.
 
-    `packages` names a folder of the user's (with `node_modules` in it, or itself one); then npm is never called.
-    Raises UserError for an unknown source, a package that is missing or broken, or an npm that is missing or fails.
+    `packages` names a folder of the user's (with `node_modules` in it, or itself one); then npm is
+    never called. Raises UserError for an unknown source, a package that is missing or broken, or an
+    npm that is missing or fails.
     """
     for name in sources:
         if name not in SOURCES:
@@ -115,7 +127,8 @@ def find_packages(sources: Sequence[str], packages: str | os.PathLike | None = N
         missing = [name for name in wanted if not (folder / name / "package.json").is_file()]
         if missing:
             raise UserError(
-                f"no npm package {missing[0]} in {folder}; run `npm install --prefix {packages} {' '.join(missing)}`"
+                f"no npm package {missing[0]} in {folder}; run `npm install --prefix {packages} "
+                f"{' '.join(missing)}`"
             )
         return folder
     folder = cache_folder() / "node_modules"
@@ -128,18 +141,30 @@ def _npm_install(prefix: Path, specs: list[str]) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise UserError(
-            "npm is not installed, and the sticker art comes from npm packages; install Node.js, or give a folder "
-            "that holds their node_modules with --packages"
+            "npm is not installed, and the sticker art comes from npm packages; install Node.js, "
+            "or give a folder that holds their node_modules with --packages"
         )
     prefix.mkdir(parents=True, exist_ok=True)
     # --ignore-scripts: the packages are data, nothing of theirs needs to run
-    command = [npm, "install", "--prefix", str(prefix), "--ignore-scripts", "--no-audit", "--no-fund", *specs]
+    command = [
+        npm,
+        "install",
+        "--prefix",
+        str(prefix),
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        *specs,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        reason = next((line for line in done.stderr.splitlines() if line.startswith("npm error")), "npm error unknown")
+        reason = next(
+            (line for line in done.stderr.splitlines() if line.startswith("npm error")),
+            "npm error unknown",
+        )
         raise UserError(
-            f"npm could not fetch the sticker packages ({reason}); check the network, or give a folder that holds "
-            "their node_modules with --packages"
+            f"npm could not fetch the sticker packages ({reason}); check the network, or give a "
+            "folder that holds their node_modules with --packages"
         )
 
 
@@ -150,7 +175,9 @@ def installed_version(folder: Path, package: str) -> str | None:
 
 
 def read_json(path: Path, mend: str = "install its npm package again") -> Any:
-    """The content of a JSON file; UserError names the file, and says how to mend it, when it is missing or broken."""
+    """The content of a JSON file; UserError names the file, and says how to mend it, when it is
+    missing or broken.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -158,14 +185,17 @@ def read_json(path: Path, mend: str = "install its npm package again") -> Any:
 
 
 def _codepoints(emoji: str) -> str:
-    """'2764-1f525' for a heart on fire: lower-case hex without variation selectors, as the icon packages key them."""
+    """'2764-1f525' for a heart on fire: lower-case hex without variation selectors, as the icon
+    packages key them.
+    """
     return "-".join(f"{ord(c):x}" for c in emoji if c != "\ufe0f")
 
 
 def read_concepts(folder: Path) -> tuple[dict[str, Concept], dict[str, str]]:
     """Every concept by slug, in Unicode order and without flags, and the slug by code points.
 
-    unicode-emoji-json lists no skin-tone variants, so none can enter; emojibase adds label, subgroup and tags.
+    unicode-emoji-json lists no skin-tone variants, so none can enter; emojibase adds label,
+    subgroup and tags.
     """
     path = folder / "unicode-emoji-json" / "data-by-emoji.json"
     names = read_json(path)
@@ -186,22 +216,30 @@ def read_concepts(folder: Path) -> tuple[dict[str, Concept], dict[str, str]]:
             concepts[slug] = Concept(slug, label, group, subgroup, tuple(extra.get("tags", ())))
             slugs[points] = slug
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} or emojibase-data beside it has an unknown layout ({error!r})") from error
+        raise UserError(
+            f"{path} or emojibase-data beside it has an unknown layout ({error!r})"
+        ) from error
     return concepts, slugs
 
 
-def read_icons(folder: Path, source: str, concepts: dict[str, Concept], slugs: dict[str, str]) -> list[Icon]:
-    """The drawings of one source, one a concept at most, no two the same, in the order of `concepts`.
+def read_icons(
+    folder: Path, source: str, concepts: dict[str, Concept], slugs: dict[str, str]
+) -> list[Icon]:
+    """The drawings of one source, one a concept at most, no two the same, in the order of
+    `concepts`.
 
-    A drawing finds its concept through the package's code points, then its name, then the names that the other
-    installed packages give to code points (fluent-emoji ships no code points of its own).
+    A drawing finds its concept through the package's code points, then its name, then the names
+    that the other installed packages give to code points (fluent-emoji ships no code points of its
+    own).
     """
     path = folder / SOURCES[source].package / "icons.json"
     data = read_json(path)
     own, others = _names_to_slugs(folder, slugs, source)
     try:
         entries = {name: icon for name, icon in data["icons"].items() if not icon.get("hidden")}
-        entries |= {name: icon for name, icon in data.get("aliases", {}).items() if not icon.get("hidden")}
+        entries |= {
+            name: icon for name, icon in data.get("aliases", {}).items() if not icon.get("hidden")
+        }
         found: dict[str, Icon] = {}
         for name in entries:
             slug = own.get(name) or (name if name in concepts else others.get(name))
@@ -210,7 +248,9 @@ def read_icons(folder: Path, source: str, concepts: dict[str, Concept], slugs: d
                 if icon:
                     found[slug] = Icon(slug, source, *icon)
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not an Iconify icon set ({error!r}); install the package again") from error
+        raise UserError(
+            f"{path} is not an Iconify icon set ({error!r}); install the package again"
+        ) from error
     unique: dict[str, Icon] = {}
     for slug in concepts:
         if slug in found:
@@ -218,20 +258,28 @@ def read_icons(folder: Path, source: str, concepts: dict[str, Concept], slugs: d
     return list(unique.values())
 
 
-def _names_to_slugs(folder: Path, slugs: dict[str, str], source: str) -> tuple[dict[str, str], dict[str, str]]:
+def _names_to_slugs(
+    folder: Path, slugs: dict[str, str], source: str
+) -> tuple[dict[str, str], dict[str, str]]:
     own: dict[str, str] = {}
     others: dict[str, str] = {}
     for key, entry in SOURCES.items():
         path = folder / entry.package / "chars.json"
         for points, name in read_json(path).items() if path.is_file() else ():
-            points = "-".join(part.lstrip("0") for part in points.lower().split("-") if part != "fe0f")
+            points = "-".join(
+                part.lstrip("0") for part in points.lower().split("-") if part != "fe0f"
+            )
             if points in slugs:
                 (own if key == source else others).setdefault(name, slugs[points])
     return own, others
 
 
-def _resolve(data: dict, name: str, depth: int = 0) -> tuple[str, tuple[float, float, float, float]] | None:
-    """Markup and view box of an icon or alias (https://iconify.design/docs/types/iconify-json.html)."""
+def _resolve(
+    data: dict, name: str, depth: int = 0
+) -> tuple[str, tuple[float, float, float, float]] | None:
+    """Markup and view box of an icon or alias
+    (https://iconify.design/docs/types/iconify-json.html).
+    """
     if name in data["icons"]:
         icon = data["icons"][name]
         if icon.get("hidden"):

@@ -1,4 +1,6 @@
-"""The small real data set that stays in the repository: about 150 stickers of MIT and Apache-2.0 sources."""
+"""The small real data set that stays in the repository: about 150 stickers of MIT and Apache-2.0
+sources.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,13 @@ from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
 from zeroconv.playroom.sticker_cards import write_card
 from zeroconv.playroom.sticker_compose import BACKGROUND_COLOURS, colour, compose_caption
-from zeroconv.playroom.sticker_records import Sticker, family, load_stickers, write_metadata, write_text
+from zeroconv.playroom.sticker_records import (
+    Sticker,
+    family,
+    load_stickers,
+    write_metadata,
+    write_text,
+)
 from zeroconv.playroom.sticker_sources import NAME_PACKAGES, read_json
 
 SAMPLE_SOURCES = ("fluent-emoji-flat", "fluent-emoji", "noto")  # MIT and Apache-2.0 alone
@@ -46,23 +54,31 @@ _LEFT_OUT = (
 
 
 def sample_folder() -> Path:
-    """Where the sample lies inside the package: an imagefolder with `metadata.jsonl`, `images/` and `masks/`."""
+    """Where the sample lies inside the package: an imagefolder with `metadata.jsonl`, `images/` and
+    `masks/`.
+    """
     return Path(__file__).parent / "sticker_sample"
 
 
 def build_sample(out: str | os.PathLike, stickers_folder: str | os.PathLike) -> Path:
-    """Choose 150 stickers of `stickers_folder` (made by build_stickers) and write them to `out`; returns `out`.
+    """Choose 150 stickers of `stickers_folder` (made by build_stickers) and write them to `out`;
+    returns `out`.
 
-    90 are of train concepts, 60 of test concepts, one style a concept. `images/` holds RGB pictures on a plain coloured
-    background that the caption names, so that any loader shows them right; `masks/` the alpha as grey pictures.
-    The choice is by hash: the same folder gives the same sample, byte for byte. Raises UserError if there are too few.
+    90 are of train concepts, 60 of test concepts, one style a concept. `images/` holds RGB pictures
+    on a plain coloured background that the caption names, so that any loader shows them right;
+    `masks/` the alpha as grey pictures. The choice is by hash: the same folder gives the same
+    sample, byte for byte. Raises UserError if there are too few.
     """
     folder = Path(out)
     chosen = choose(load_stickers(stickers_folder))
     flat = [_flatten(sticker, folder) for sticker in chosen]
     write_metadata(folder, flat)
     settings = Path(stickers_folder) / ".stickers.json"
-    versions = read_json(settings, "build the sticker folder again")["versions"] if settings.is_file() else {}
+    versions = (
+        read_json(settings, "build the sticker folder again")["versions"]
+        if settings.is_file()
+        else {}
+    )
     write_card(folder, flat, {name: versions.get(name) for name in SAMPLE_SOURCES}, None, _ABOUT)
     for package in NAME_PACKAGES:
         licence = Path(stickers_folder) / "licences" / f"{package}.txt"
@@ -85,7 +101,9 @@ def choose(stickers: Sequence[Sticker]) -> list[Sticker]:
     for group, quotas in _QUOTAS.items():
         for split, quota in zip(("train", "test"), quotas, strict=True):
             fitting = {s.concept for s in stickers if (s.group, s.split) == (group, split)}
-            concepts = [c for c in sorted(fitting, key=_rank) if not any(word in c for word in _LEFT_OUT)]
+            concepts = [
+                c for c in sorted(fitting, key=_rank) if not any(word in c for word in _LEFT_OUT)
+            ]
             taken: list[Sticker] = []
             for concept in concepts:
                 source = SAMPLE_SOURCES[(len(chosen) + len(taken)) % len(SAMPLE_SOURCES)]
@@ -94,7 +112,8 @@ def choose(stickers: Sequence[Sticker]) -> list[Sticker]:
                     taken.append(by_key[concept, source])
             if len(taken) < quota:
                 raise UserError(
-                    f"too few {split} stickers of {group} for the sample; build all of {SAMPLE_SOURCES} first"
+                    f"too few {split} stickers of {group} for the sample; build all of "
+                    f"{SAMPLE_SOURCES} first"
                 )
             chosen += taken
     return chosen
@@ -132,14 +151,18 @@ def _shrink(rgba: np.ndarray, share: float) -> np.ndarray:
     layer[..., :3] *= 255 / np.maximum(layer[..., 3:], 1)
     border = (size - inner) // 2
     rest = size - inner - border
-    layer = cv2.copyMakeBorder(layer, border, rest, border, rest, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0))
+    layer = cv2.copyMakeBorder(
+        layer, border, rest, border, rest, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0)
+    )
     return np.clip(np.rint(layer), 0, 255).astype(np.uint8)
 
 
 def _visible_background(rgba: np.ndarray, seed: bytes) -> tuple[str, tuple[int, int, int]]:
-    """The first of twelve random plain colours that is far enough from the drawing's rim for its outline to be seen.
+    """The first of twelve random plain colours that is far enough from the drawing's rim for its
+    outline to be seen.
 
-    Far enough: nine tenths of the rim's pixels are 110 or more away in RGB; if no colour is, the farthest one.
+    Far enough: nine tenths of the rim's pixels are 110 or more away in RGB; if no colour is, the
+    farthest one.
     """
     rng = np.random.default_rng(list(seed[:8]))
     solid = (rgba[..., 3] > 200).astype(np.uint8)
@@ -150,7 +173,9 @@ def _visible_background(rgba: np.ndarray, seed: bytes) -> tuple[str, tuple[int, 
     for _ in range(12):
         name = names[rng.integers(len(names))]
         r, g, b = (round(value) for value in colour(name, rng))
-        distance = float(np.percentile(np.linalg.norm(edge - np.array((r, g, b), np.float32), axis=1), 10))
+        distance = float(
+            np.percentile(np.linalg.norm(edge - np.array((r, g, b), np.float32), axis=1), 10)
+        )
         seen.append((min(distance, 110.0), name, (r, g, b)))
     _, name, rgb = max(seen, key=lambda entry: entry[0])  # max keeps the first of equals
     return name, rgb

@@ -1,4 +1,6 @@
-"""Real pictures for the playroom: openly licensed emoji art, rendered into an imagefolder with captions and masks."""
+"""Real pictures for the playroom: openly licensed emoji art, rendered into an imagefolder with
+captions and masks.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,14 @@ from zeroconv.playroom.sticker_compose import (
     mirrorable,
     sample_background,
 )
-from zeroconv.playroom.sticker_records import SPLITS, Sticker, load_stickers, split_of, write_metadata, write_text
+from zeroconv.playroom.sticker_records import (
+    SPLITS,
+    Sticker,
+    load_stickers,
+    split_of,
+    write_metadata,
+    write_text,
+)
 from zeroconv.playroom.sticker_sources import (
     SOURCES,
     Concept,
@@ -68,7 +77,9 @@ _JOBS_A_WORKER = 16  # a process costs a second to start: fewer drawings than th
 
 @dataclass
 class BuildSummary:
-    """What a run of build_stickers did: pictures in the folder, how many of them this run drew, and their kinds."""
+    """What a run of build_stickers did: pictures in the folder, how many of them this run drew, and
+    their kinds.
+    """
 
     pictures: int
     rendered: int
@@ -88,28 +99,38 @@ def build_stickers(
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> BuildSummary:
-    """Render the emoji art of `sources` as RGBA PNGs of `size` × `size` pixels into the imagefolder `out`.
+    """Render the emoji art of `sources` as RGBA PNGs of `size` × `size` pixels into the imagefolder
+    `out`.
 
-    `out` gets `images/<source>/<concept>.png`, `metadata.jsonl`, `README.md` and `licences/`. No flags, no skin-tone
-    variants, no two equal drawings of one source. A second run draws only what is missing. `packages` is a folder with
-    the npm packages (else npm fetches them), `limit` the most pictures a source gives, `progress` hears (done, total).
-    Raises UserError for a wrong option, packages that cannot be had or read, or an `out` built with another size.
+    `out` gets `images/<source>/<concept>.png`, `metadata.jsonl`, `README.md` and `licences/`. No
+    flags, no skin-tone variants, no two equal drawings of one source. A second run draws only what
+    is missing. `packages` is a folder with the npm packages (else npm fetches them), `limit` the
+    most pictures a source gives, `progress` hears (done, total). Raises UserError for a wrong
+    option, packages that cannot be had or read, or an `out` built with another size.
     """
     began = time.perf_counter()
     sources = list(dict.fromkeys(sources))
     if not 8 <= size <= 2048:
         raise UserError(f"size is {size}; give a picture size between 8 and 2048 pixels")
     if limit is not None and limit < 1:
-        raise UserError(f"limit is {limit}; give a positive number of pictures a source, or leave it out")
+        raise UserError(
+            f"limit is {limit}; give a positive number of pictures a source, or leave it out"
+        )
     if not sources:
         raise UserError(f"no sticker source named; choose from {', '.join(SOURCES)}")
     folder, modules = Path(out), find_packages(sources, packages)
     versions = {name: installed_version(modules, SOURCES[name].package) or "?" for name in sources}
     _same_settings(folder, size, versions)
     concepts, slugs = read_concepts(modules)
-    icons = [icon for source in sources for icon in _limited(read_icons(modules, source, concepts, slugs), limit)]
+    icons = [
+        icon
+        for source in sources
+        for icon in _limited(read_icons(modules, source, concepts, slugs), limit)
+    ]
     if not icons:
-        raise UserError(f"the packages in {modules} hold no icon with a Unicode name; install them again")
+        raise UserError(
+            f"the packages in {modules} hold no icon with a Unicode name; install them again"
+        )
     missing = [icon for icon in icons if not _picture(folder, icon).is_file()]
     failed = set(_render_all(missing, folder, size, workers, len(icons), progress))
     records = [_record(icon, concepts[icon.concept]) for icon in icons if icon not in failed]
@@ -130,7 +151,9 @@ stickers_command = build_stickers
 
 
 def _same_settings(folder: Path, size: int, versions: dict[str, str]) -> None:
-    """Note size and versions in `out`; refuse to mix two sizes, or two versions of a source, in one folder."""
+    """Note size and versions in `out`; refuse to mix two sizes, or two versions of a source, in one
+    folder.
+    """
     path = folder / ".stickers.json"
     check_output(folder, "into")
     check_begun(folder, "stickers", [path.name])
@@ -139,18 +162,26 @@ def _same_settings(folder: Path, size: int, versions: dict[str, str]) -> None:
         before = read_json(path, "choose another folder")
     if before["size"] != size:
         raise UserError(
-            f"{folder} holds stickers of {before['size']} pixels, not {size}; choose another folder or size"
+            f"{folder} holds stickers of {before['size']} pixels, not {size}; choose another "
+            "folder or size"
         )
     for name, version in versions.items():
         old = before["versions"].setdefault(name, version)
         if old != version:
-            raise UserError(f"{folder} holds {name} {old}, the packages have {version}; choose another folder")
+            raise UserError(
+                f"{folder} holds {name} {old}, the packages have {version}; choose another folder"
+            )
     write_text(path, json.dumps(before) + "\n")
 
 
 def _limited(icons: list[Icon], limit: int | None) -> list[Icon]:
-    """At most `limit` icons, chosen by a hash so that every group is there and all sources keep the same concepts."""
-    chosen = {i.concept for i in sorted(icons, key=lambda i: hashlib.sha256(i.concept.encode()).digest())[:limit]}
+    """At most `limit` icons, chosen by a hash so that every group is there and all sources keep the
+    same concepts.
+    """
+    chosen = {
+        i.concept
+        for i in sorted(icons, key=lambda i: hashlib.sha256(i.concept.encode()).digest())[:limit]
+    }
     return [icon for icon in icons if icon.concept in chosen]
 
 
@@ -160,7 +191,9 @@ def _picture(folder: Path, icon: Icon) -> Path:
 
 def _record(icon: Icon, concept: Concept) -> Sticker:
     name, source = noun_phrase(concept.label, concept.subgroup), SOURCES[icon.source]
-    text = caption(name, source.style, concept.group, concept.subgroup, key=f"{icon.source}/{icon.concept}")
+    text = caption(
+        name, source.style, concept.group, concept.subgroup, key=f"{icon.source}/{icon.concept}"
+    )
     return Sticker(
         file_name=f"images/{icon.source}/{icon.concept}.png",
         text=text,
@@ -177,9 +210,16 @@ def _record(icon: Icon, concept: Concept) -> Sticker:
 
 
 def _render_all(
-    icons: list[Icon], folder: Path, size: int, workers: int | None, total: int, progress: Callable | None
+    icons: list[Icon],
+    folder: Path,
+    size: int,
+    workers: int | None,
+    total: int,
+    progress: Callable | None,
 ) -> Iterable[Icon]:
-    """Render every icon to its file, in processes (resvg holds the GIL); yields the icons that could not be drawn."""
+    """Render every icon to its file, in processes (resvg holds the GIL); yields the icons that
+    could not be drawn.
+    """
     workers = min(workers or cores(), max(1, len(icons) // _JOBS_A_WORKER))
     jobs = [(icon, str(_picture(folder, icon)), size) for icon in icons]
     done = total - len(icons)
@@ -190,7 +230,9 @@ def _render_all(
     # spawn: a fork of a process with threads (torch has some) may hang
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=leave_ctrl_c) as pool:
-        yield from _failures(icons, pool.map(_render_to_file, jobs, chunksize=8), done, total, progress)
+        yield from _failures(
+            icons, pool.map(_render_to_file, jobs, chunksize=8), done, total, progress
+        )
 
 
 def _failures(
@@ -214,10 +256,11 @@ def _render_to_file(job: tuple[Icon, str, int]) -> bool:
 
 
 def render_svg(body: str, box: tuple[float, float, float, float], size: int) -> np.ndarray | None:
-    """Draw SVG markup with view box (x, y, w, h), tight and centred, as uint8 (size, size, 4), alpha not premultiplied.
+    """Draw SVG markup with view box (x, y, w, h), tight and centred, as uint8 (size, size, 4),
+    alpha not premultiplied.
 
-    Drawn small first to find where there is ink, then again with the view box on it, so nothing is resampled.
-    None if the markup is broken or draws nothing.
+    Drawn small first to find where there is ink, then again with the view box on it, so nothing is
+    resampled. None if the markup is broken or draws nothing.
     """
     try:
         probe = 64
@@ -248,5 +291,7 @@ def _rasterise(body: str, box: tuple[float, float, float, float], size: int) -> 
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="{view}" width="{size}" height="{size}">{body}</svg>'
     )
-    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True))
+    png = bytes(
+        resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
+    )
     return np.array(load(png, "a drawn sticker").image.convert("RGBA"))

@@ -1,4 +1,6 @@
-"""The playroom's world: names, colours, and scenes drawn from a seed. A scene is plain data, rendered elsewhere."""
+"""The playroom's world: names, colours, and scenes drawn from a seed. A scene is plain data,
+rendered elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (242, 242, 240),
     "black": (32, 32, 36),
 }
-# name → (first colour, second colour, pattern); patterns are broad: an 8× autoencoder must keep them at 128 px
+# name → (first colour, second colour, pattern); patterns are broad: an 8× autoencoder must keep
+# them at 128 px
 FLOORS = {
     "wooden": ((178, 122, 72), (158, 104, 58), "planks"),
     "grass": ((98, 158, 84), (90, 148, 78), "patches"),
@@ -42,12 +45,18 @@ KINDS = ("ball", "cube", "cylinder", "cone", "person")
 ACTIONS = ("standing", "waving", "with arms raised", "sitting", "walking")
 SKIN = (222, 178, 140)
 CLASSES = ("wall", "floor", *KINDS)
-SPLITS = {"train": range(8_000_000), "val": range(8_000_000, 9_000_000), "test": range(9_000_000, 10_000_000)}
+SPLITS = {
+    "train": range(8_000_000),
+    "val": range(8_000_000, 9_000_000),
+    "test": range(9_000_000, 10_000_000),
+}
 
 
 @dataclass(frozen=True)
 class ObjectSpec:
-    """One thing on the floor; lengths in metres, `x` to the right, `z` away from the camera, `yaw` in radians."""
+    """One thing on the floor; lengths in metres, `x` to the right, `z` away from the camera, `yaw`
+    in radians.
+    """
 
     kind: str
     colour: str
@@ -74,10 +83,14 @@ class SceneSpec:
 
 
 def split_seeds(split: str, count: int, start: int = 0) -> list[int]:
-    """Seeds `start` … `start + count` of a split. Raises KeyError for an unknown split, ValueError past its end."""
+    """Seeds `start` … `start + count` of a split. Raises KeyError for an unknown split, ValueError
+    past its end.
+    """
     seeds = SPLITS[split]
     if start < 0 or start + count > len(seeds):
-        raise ValueError(f"Split {split!r} has {len(seeds)} scenes; {start} to {start + count} were asked for.")
+        raise ValueError(
+            f"Split {split!r} has {len(seeds)} scenes; {start} to {start + count} were asked for."
+        )
     return list(seeds[start : start + count])
 
 
@@ -141,7 +154,9 @@ def _sample_object(rng: np.random.Generator, camera: tuple[float, float, float])
 
 
 def _apart(a: ObjectSpec, b: ObjectSpec, camera: tuple[float, float, float]) -> bool:
-    """Not into each other on the floor, and at most a third of the narrower one hidden behind the other."""
+    """Not into each other on the floor, and at most a third of the narrower one hidden behind the
+    other.
+    """
     if math.hypot(a.x - b.x, a.z - b.z) < a.radius + b.radius + 0.05:
         return False
     (left_a, right_a), (left_b, right_b) = (

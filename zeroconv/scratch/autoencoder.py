@@ -1,8 +1,10 @@
-"""Training a small AutoencoderKL from scratch: the first stage of latent diffusion (Rombach et al. 2022, section 3.1).
+"""Training a small AutoencoderKL from scratch: the first stage of latent diffusion (Rombach et al.
+2022, section 3.1).
 
-Loss: squared and absolute error of pixels and of their differences to the next pixel (edges decide whether a hint can
-be read back), and a KL term whose weight lets the posterior's noise cost a few percent of the error. No adversary and
-no perceptual network: the toy world has no texture that would need one.
+Loss: squared and absolute error of pixels and of their differences to the next pixel (edges decide
+whether a hint can be read back), and a KL term whose weight lets the posterior's noise cost a few
+percent of the error. No adversary and no perceptual network: the toy world has no texture that
+would need one.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class AutoencoderConfig:
 
 
 def build_autoencoder(config: AutoencoderConfig, size: int):
-    """A diffusers AutoencoderKL; attention in the middle is left out: it costs time and buys nothing at 16×16 here."""
+    """A diffusers AutoencoderKL; attention in the middle is left out: it costs time and buys
+    nothing at 16×16 here.
+    """
     from diffusers import AutoencoderKL
 
     levels = len(config.widths)
@@ -70,7 +74,9 @@ def to_tensor(pictures: np.ndarray) -> Tensor:
 
 
 def reconstruction_loss(output: Tensor, target: Tensor, edge_weight: float) -> Tensor:
-    """Squared plus a tenth of absolute error, of pixels and of their horizontal and vertical differences."""
+    """Squared plus a tenth of absolute error, of pixels and of their horizontal and vertical
+    differences.
+    """
     error = output - target
     edges = (error.diff(dim=-1), error.diff(dim=-2))
     return _penalty(error) + edge_weight * (_penalty(edges[0]) + _penalty(edges[1]))
@@ -81,13 +87,17 @@ def _penalty(error: Tensor) -> Tensor:
 
 
 def psnr(output: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio a picture (N,), in dB, of pictures in [−1, 1] (clipped as a viewer would)."""
+    """Peak signal-to-noise ratio a picture (N,), in dB, of pictures in [−1, 1] (clipped as a viewer
+    would).
+    """
     mse = ((output.clamp(-1, 1) - target) / 2).square().mean(dim=(1, 2, 3))
     return -10 * torch.log10(mse)
 
 
 def schedule(progress: float, step: int, warmup: int) -> float:
-    """Learning-rate factor: linear warm-up by step, constant, then linear to zero over the last 60% of the way."""
+    """Learning-rate factor: linear warm-up by step, constant, then linear to zero over the last 60%
+    of the way.
+    """
     return min(1.0, (step + 1) / warmup) * min(1.0, max(0.0, 1.0 - progress) / 0.6)
 
 
@@ -101,7 +111,8 @@ def train_autoencoder(
 ):
     """Train (or go on training) and return the model; state and a log lie in `run`.
 
-    `decoder_only` freezes encoder and latents: decoder refinement, which may run beside the diffusion training.
+    `decoder_only` freezes encoder and latents: decoder refinement, which may run beside the
+    diffusion training.
     """
     torch.manual_seed(config.seed)
     vae = build_autoencoder(config, size).to(memory_format=torch.channels_last)
@@ -183,8 +194,8 @@ def _report(vae, whole: Tensor, run: Path, name: str, step: int, seconds: float)
     vae.train()
     values = psnr(output, whole)
     print(
-        f"{name} step {step}  {seconds / 60:.1f} min  PSNR scenes {values[:64].mean():.2f} dB, stickers "
-        f"{values[64:].mean():.2f} dB, latent spread {latents.std():.2f}",
+        f"{name} step {step}  {seconds / 60:.1f} min  PSNR scenes {values[:64].mean():.2f} dB, "
+        f"stickers {values[64:].mean():.2f} dB, latent spread {latents.std():.2f}",
         flush=True,
     )
     rows = torch.cat([whole[:8], output[:8], whole[-8:], output[-8:]])

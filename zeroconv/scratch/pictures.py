@@ -1,7 +1,9 @@
-"""The pictures that the playroom base model learns from: rendered scenes and composed stickers, in shards on disk.
+"""The pictures that the playroom base model learns from: rendered scenes and composed stickers, in
+shards on disk.
 
-A shard is one uint8 array (N, size, size, 3) and one JSON list of captions (several a picture); it appears atomically,
-so that a trainer may start on the first shards while later ones are still being drawn, and a killed run goes on.
+A shard is one uint8 array (N, size, size, 3) and one JSON list of captions (several a picture); it
+appears atomically, so that a trainer may start on the first shards while later ones are still being
+drawn, and a killed run goes on.
 """
 
 from __future__ import annotations
@@ -47,13 +49,16 @@ def draw_scenes(
 def draw_stickers(
     folder: Path, stickers: Path, count: int, size: int, split: str = "train", seed: int = 0
 ) -> None:
-    """Compose `count` sticker pictures of a split (drawn in turn, each time elsewhere and on another background)."""
+    """Compose `count` sticker pictures of a split (drawn in turn, each time elsewhere and on
+    another background).
+    """
     from zeroconv.playroom import stickers as art
 
     records = art.load_stickers(stickers, split=split)
     if not records:
         raise UserError(
-            f"No stickers of split {split!r} in {stickers}; make them with `zeroconv playroom stickers {stickers}`."
+            f"No stickers of split {split!r} in {stickers}; make them with `zeroconv playroom "
+            f"stickers {stickers}`."
         )
     for index, start in enumerate(range(0, count, SHARD)):
         name = f"stickers-{split}-{index:03d}"
@@ -74,7 +79,9 @@ def draw_stickers(
 
 
 def sticker_order(start: int, count: int, total: int, seed: int) -> list[int]:
-    """Positions `start … start + count` of an endless sequence of shuffled passes over `total` stickers."""
+    """Positions `start … start + count` of an endless sequence of shuffled passes over `total`
+    stickers.
+    """
     positions = np.arange(start, start + count)
     passes = {
         p: np.random.default_rng([seed, 7, p]).permutation(total)
@@ -84,7 +91,9 @@ def sticker_order(start: int, count: int, total: int, seed: int) -> list[int]:
 
 
 def compose(record, rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[str]]:
-    """One sticker picture (size, size, 3) uint8 and its captions, with and without the background named."""
+    """One sticker picture (size, size, 3) uint8 and its captions, with and without the background
+    named.
+    """
     from zeroconv.playroom import stickers as art
 
     background = art.sample_background(rng)
@@ -119,10 +128,12 @@ def load_shards(folder: Path, split: str = "train") -> list[Shard]:
 def batches(
     folder: Path, batch_size: int, seed: int, crop: int | None = None, sticker_share: float = 0.35
 ) -> Iterator[np.ndarray]:
-    """Endless batches (N, crop, crop, 3) uint8, a share of them stickers, mirrored half of the time.
+    """Endless batches (N, crop, crop, 3) uint8, a share of them stickers, mirrored half of the
+    time.
 
-    `crop` cuts the liveliest of three random windows (largest spread of values), so that few pixels are spent on
-    empty wall; None gives whole pictures. Shards drawn meanwhile are picked up every 200 batches.
+    `crop` cuts the liveliest of three random windows (largest spread of values), so that few pixels
+    are spent on empty wall; None gives whole pictures. Shards drawn meanwhile are picked up every
+    200 batches.
     """
     rng = np.random.default_rng(seed)
     shards: list[Shard] = []
@@ -138,7 +149,8 @@ def batches(
 
 def _missing(folder: Path) -> list[Shard]:
     raise UserError(
-        f"No picture shards in {folder}; the first stage of `zeroconv playroom train-base` draws them."
+        f"No picture shards in {folder}; the first stage of `zeroconv playroom train-base` draws "
+        "them."
     )
 
 

@@ -15,7 +15,9 @@ from zeroconv.files import atomic_write
 def save_state(
     path: Path, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer, **extra: Any
 ) -> None:
-    """Write weights, optimiser state, torch's random state and plain numbers or further state dicts atomically."""
+    """Write weights, optimiser state, torch's random state and plain numbers or further state dicts
+    atomically.
+    """
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -29,7 +31,9 @@ def save_state(
 def load_state(
     path: Path, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None
 ) -> dict[str, Any] | None:
-    """Restore what `save_state` wrote; returns the extra entries, or None where there is no such file."""
+    """Restore what `save_state` wrote; returns the extra entries, or None where there is no such
+    file.
+    """
     if not path.exists():
         return None
     state = torch.load(path, weights_only=True)

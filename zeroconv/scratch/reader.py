@@ -1,7 +1,9 @@
-"""Training the playroom reader: rendered scenes, heavily altered, and the same scenes through the VAE.
+"""Training the playroom reader: rendered scenes, heavily altered, and the same scenes through the
+VAE.
 
-What it must read are pictures that a generator made: soft, a little off in colour, with smeared small things. So half
-of what it sees went through the base model's autoencoder, and all of it through random blur, noise and colour.
+What it must read are pictures that a generator made: soft, a little off in colour, with smeared
+small things. So half of what it sees went through the base model's autoencoder, and all of it
+through random blur, noise and colour.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class ReaderConfig:
 
 @torch.no_grad()
 def decode_shards(backbone: Any, paths: list[Path], batch_size: int = 32) -> None:
-    """Write each shard's pictures through the VAE and back beside it, as uint8; what is there is kept."""
+    """Write each shard's pictures through the VAE and back beside it, as uint8; what is there is
+    kept.
+    """
     for path in paths:
         target = path.with_suffix(".vae.npy")
         if target.exists():
@@ -147,7 +151,8 @@ def draw_batch(
 def people_targets(
     joints: np.ndarray, count: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """joints (N, P, 18, 3) → centre heat (N, h, w), offsets (N, 18, 2, h, w) in `REACH`, weights (N, 18, h, w).
+    """joints (N, P, 18, 3) → centre heat (N, h, w), offsets (N, 18, 2, h, w) in `REACH`, weights
+    (N, 18, h, w).
 
     A person's centre is the middle of its box. Cells within two of it vote, the nearer the more.
     """
@@ -180,7 +185,9 @@ def people_targets(
 
 
 def alter(x: Tensor, rng: np.random.Generator) -> Tensor:
-    """Random blur, coarseness, colour, noise and a hidden patch, each on some pictures of x (N, 3, H, W) in [−1, 1]."""
+    """Random blur, coarseness, colour, noise and a hidden patch, each on some pictures of x (N, 3,
+    H, W) in [−1, 1].
+    """
     n = len(x)
     out = []
     for i in range(n):

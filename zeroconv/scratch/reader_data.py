@@ -1,4 +1,6 @@
-"""What the playroom reader learns from: rendered scenes with their maps, and the same pictures through the VAE."""
+"""What the playroom reader learns from: rendered scenes with their maps, and the same pictures
+through the VAE.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ FIRST = 3_000_000  # of the training split: far from the seeds of the base model
 
 
 def draw_shards(folder: Path, count: int, size: int = 128, workers: int = 1) -> list[Path]:
-    """Render `count` scenes, half of them with a person in it, into shards; those that are there are kept."""
+    """Render `count` scenes, half of them with a person in it, into shards; those that are there
+    are kept.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     half = count // 2
     seeds = [
@@ -61,7 +65,9 @@ def _draw(job: tuple[Path, Sequence[int], int]) -> None:
 
 
 def load_shards(paths: Sequence[Path]) -> dict[str, ndarray]:
-    """All shards end to end, in memory; `decoded` is the pictures through a VAE, where `<shard>.vae.npy` is there."""
+    """All shards end to end, in memory; `decoded` is the pictures through a VAE, where
+    `<shard>.vae.npy` is there.
+    """
     parts = [dict(np.load(path)) for path in paths]
     data = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     decoded = [path.with_suffix(".vae.npy") for path in paths]

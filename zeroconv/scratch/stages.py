@@ -1,6 +1,8 @@
-"""The playroom base model from nothing: pictures → autoencoder → text and UNet on cached moments → decoder → folder.
+"""The playroom base model from nothing: pictures → autoencoder → text and UNet on cached moments →
+decoder → folder.
 
-Every stage goes on where it stopped: a second call with the same folder redoes nothing that is finished.
+Every stage goes on where it stopped: a second call with the same folder redoes nothing that is
+finished.
 """
 
 from __future__ import annotations
@@ -54,8 +56,9 @@ def train_base(
 ) -> Path:
     """Train the playroom base model in `out`; returns the diffusers pipeline folder `out/playroom`.
 
-    `stickers` is the folder made by `zeroconv playroom stickers`. `minutes` shares a time budget among the training
-    stages (40% autoencoder, 45% diffusion, 15% decoder) instead of the configured steps; `stages` runs a part only.
+    `stickers` is the folder made by `zeroconv playroom stickers`. `minutes` shares a time budget
+    among the training stages (40% autoencoder, 45% diffusion, 15% decoder) instead of the
+    configured steps; `stages` runs a part only.
 
     Raises UserError for an unknown stage or a missing sticker folder.
     """
@@ -107,7 +110,9 @@ def _autoencoder(run: Path, config: BaseConfig):
 
 
 def export(run: Path, pictures: Path, folder: Path, config: BaseConfig) -> None:
-    """Write a StableDiffusionPipeline folder in float16 safetensors, with EMA weights and whitened latents."""
+    """Write a StableDiffusionPipeline folder in float16 safetensors, with EMA weights and whitened
+    latents.
+    """
     from diffusers import DDIMScheduler, StableDiffusionPipeline
     from transformers import CLIPTokenizer
 

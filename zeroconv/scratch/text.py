@@ -1,4 +1,6 @@
-"""The playroom base's own CLIP text model: a tokenizer trained on the captions, and a small encoder."""
+"""The playroom base's own CLIP text model: a tokenizer trained on the captions, and a small
+encoder.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,14 @@ BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 
 def train_tokenizer(captions: Iterable[str], folder: Path, vocabulary: int, max_length: int):
-    """Byte-pair encoding in CLIP's own form (lower case, `</w>` ends a word), saved as a CLIPTokenizer folder."""
+    """Byte-pair encoding in CLIP's own form (lower case, `</w>` ends a word), saved as a
+    CLIPTokenizer folder.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
-    # CLIPTokenizer normalises and splits; the same steps must stand before the merges that are learned here
+    # CLIPTokenizer normalises and splits; the same steps must stand before the merges that
+    # are learned here
     steps = CLIPTokenizer().backend_tokenizer
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=EOS))
     learner.normalizer, learner.pre_tokenizer = steps.normalizer, steps.pre_tokenizer

@@ -1,7 +1,8 @@
-"""Training text encoder and UNet from scratch on cached moments: the second stage of a latent diffusion model.
+"""Training text encoder and UNet from scratch on cached moments: the second stage of a latent
+diffusion model.
 
-v-prediction (Salimans & Ho 2022) on Stable Diffusion's scaled-linear betas: with few steps the coarse picture must be
-learned first, and its weight at high noise is what plain epsilon loss lacks.
+v-prediction (Salimans & Ho 2022) on Stable Diffusion's scaled-linear betas: with few steps the
+coarse picture must be learned first, and its weight at high noise is what plain epsilon loss lacks.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class TextToLatent(nn.Module):
         from diffusers import UNet2DConditionModel
 
         self.text = build_text_encoder(tokenizer, config.text_width, config.text_layers)
-        # attention at the two middle sizes: at 16×16 it doubles the time of a step, at 2×2 it has nothing to look at
+        # attention at the two middle sizes: at 16×16 it doubles the time of a step, at
+        # 2×2 it has nothing to look at
         self.unet = UNet2DConditionModel(
             sample_size=latent_size,
             in_channels=latent_channels,
@@ -82,14 +84,18 @@ class TextToLatent(nn.Module):
 
 
 def alphas_cumprod() -> Tensor:
-    """Stable Diffusion's noise schedule: 1000 steps, √beta linear from √0.00085 to √0.012; (1000,) float32."""
+    """Stable Diffusion's noise schedule: 1000 steps, √beta linear from √0.00085 to √0.012; (1000,)
+    float32.
+    """
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float32) ** 2
     return torch.cumprod(1 - betas, dim=0)
 
 
 @torch.no_grad()
 def cache_moments(vae, pictures: Path, folder: Path) -> tuple[Tensor, Tensor]:
-    """Encode every shard once into `<shard>.npy` float16 (N, 2C, h, w); returns mean and spread a channel (C,)."""
+    """Encode every shard once into `<shard>.npy` float16 (N, 2C, h, w); returns mean and spread a
+    channel (C,).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     vae.eval()
     for split in ("train", "val"):
@@ -109,7 +115,9 @@ def cache_moments(vae, pictures: Path, folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def _statistics(pictures: Path, folder: Path) -> tuple[Tensor, Tensor]:
-    """Mean and spread a channel, measured once: later shards must not move the latents of a running training."""
+    """Mean and spread a channel, measured once: later shards must not move the latents of a running
+    training.
+    """
     path = folder / "statistics.json"
     if not path.exists():
         names = [shard.name for shard in base_pictures.load_shards(pictures)]
@@ -130,9 +138,11 @@ def _statistics(pictures: Path, folder: Path) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def whiten(vae, mean: Tensor, spread: Tensor) -> None:
-    """Fold `(z − mean) / spread` a channel into the VAE's own 1×1 convolutions, so that latents have mean 0, spread 1.
+    """Fold `(z − mean) / spread` a channel into the VAE's own 1×1 convolutions, so that latents
+    have mean 0, spread 1.
 
-    Stable Diffusion's single scaling factor cannot shift or tell channels apart; its quant convolutions can.
+    Stable Diffusion's single scaling factor cannot shift or tell channels apart; its quant
+    convolutions can.
     """
     channels = len(mean)
     quant, post = vae.quant_conv, vae.post_quant_conv
@@ -145,7 +155,9 @@ def whiten(vae, mean: Tensor, spread: Tensor) -> None:
 
 @dataclass
 class Examples:
-    """Moments and token variants of a split: scenes and stickers apart, so that their share can be chosen."""
+    """Moments and token variants of a split: scenes and stickers apart, so that their share can be
+    chosen.
+    """
 
     moments: list[np.ndarray]  # one (N, 2C, h, w) a shard
     tokens: list[list[Tensor]]  # one list of (variants, L) a shard
@@ -182,7 +194,9 @@ def tokenize(tokenizer, captions: list[list[str]]) -> list[Tensor]:
 def draw_batches(
     data: Examples, empty: Tensor, config: DiffusionConfig, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless (latents (N, C, h, w), tokens (N, L)); a tenth of the prompts empty, drawn anew every time."""
+    """Endless (latents (N, C, h, w), tokens (N, L)); a tenth of the prompts empty, drawn anew every
+    time.
+    """
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
     channels, height, width = data.moments[0].shape[1] // 2, *data.moments[0].shape[2:]
@@ -297,7 +311,9 @@ def _tokenizer(pictures: Path, run: Path, config: DiffusionConfig):
 def preview(
     model: TextToLatent, vae, tokenizer, pictures: Path, path: Path, mean: Tensor, spread: Tensor
 ) -> None:
-    """Sixteen pictures of held-out captions (eight scenes, eight stickers), DDIM 20 steps, guidance 4."""
+    """Sixteen pictures of held-out captions (eight scenes, eight stickers), DDIM 20 steps, guidance
+    4.
+    """
     from diffusers import DDIMScheduler
 
     shards = base_pictures.load_shards(pictures, "val")

@@ -21,9 +21,11 @@ from zeroconv.files import atomic_write, sweep
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.pt")
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int, best: int | None = None) -> Path:
-    """Write `state` (tensors, numbers, strings, lists, dicts) and the random generators; then drop all but the newest
-    `keep` and that of step `best`.
+def save_checkpoint(
+    folder: Path, step: int, state: dict[str, Any], keep: int, best: int | None = None
+) -> Path:
+    """Write `state` (tensors, numbers, strings, lists, dicts) and the random generators; then drop
+    all but the newest `keep` and that of step `best`.
 
     The old files go only after the new one is on disk. Raises UserError where the disk is full.
     """
@@ -32,15 +34,16 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int, b
         sweep(folder)
         (folder / "writing.pt").unlink(missing_ok=True)  # whole, but killed before it had its name
         with atomic_write(folder / "writing.pt") as temporary:
-            with open(temporary, "wb") as file:  # given a path, torch does not say why it cannot write
+            # given a path, torch does not say why it cannot write
+            with open(temporary, "wb") as file:
                 torch.save({"step": step, "random": random_state(), **state}, file)
             path = folder / f"step-{step:08d}-{checksum(temporary)}.pt"
         (folder / "writing.pt").replace(path)
     except (OSError, RuntimeError) as error:
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
         raise UserError(
-            f"the checkpoint of step {step} cannot be written to {folder} ({reason}); make room, and the same command "
-            "goes on from the checkpoint before it."
+            f"the checkpoint of step {step} cannot be written to {folder} ({reason}); make room, "
+            "and the same command goes on from the checkpoint before it."
         ) from error
     _drop_old(folder, path, keep, best)
     return path
@@ -65,14 +68,18 @@ def drawn_from(data: Examples, processes: int) -> dict[str, Any]:
 
 
 def told_apart(before: dict[str, Any] | None, now: dict[str, Any]) -> list[str]:
-    """A sentence for each thing that makes a run that goes on another one than it would have been. `before`: what
-    `drawn_from` was; None in checkpoints that do not say."""
+    """A sentence for each thing that makes a run that goes on another one than it would have been.
+    `before`: what `drawn_from` was; None in checkpoints that do not say.
+    """
     told: list[str] = []
     rest = "steps from here on are not those it would have made"
     if before is None or before == now:
         return told
     if before["processes"] != now["processes"]:
-        told.append(f"the run was made by {before['processes']} processes and goes on with {now['processes']}: {rest}")
+        told.append(
+            f"the run was made by {before['processes']} processes and goes on with "
+            f"{now['processes']}: {rest}"
+        )
     if before["data"] != now["data"]:
         counts = f"{before['pictures']} pictures, now {now['pictures']}"
         told.append(f"the data to train on has changed ({counts}) since the checkpoint: {rest}")
@@ -111,7 +118,8 @@ def load_checkpoint(
             names = ", ".join(f"{path.name} ({reason})" for path, reason in damaged.items())
             what = "checkpoint is damaged" if len(damaged) == 1 else "checkpoints are damaged"
             warnings.warn(
-                f"the newest {what}: {names} in {folder}; going on from the one before, of step {step_of(path)}.",
+                f"the newest {what}: {names} in {folder}; going on from the one before, of step "
+                f"{step_of(path)}.",
                 stacklevel=2,
             )
         set_random_state(state.pop("random"))
@@ -172,12 +180,20 @@ def checksum(path: Path) -> str:
 
 
 def random_state() -> dict[str, Any]:
-    """Of Python, NumPy, torch and every CUDA device, in types that `torch.load(weights_only=True)` reads."""
+    """Of Python, NumPy, torch and every CUDA device, in types that `torch.load(weights_only=True)`
+    reads.
+    """
     version, numbers, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
     return {
         "python": [version, list(numbers), gauss],
-        "numpy": [kind, torch.from_numpy(np.asarray(keys, np.int64)), int(position), int(has_gauss), float(cached)],
+        "numpy": [
+            kind,
+            torch.from_numpy(np.asarray(keys, np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }

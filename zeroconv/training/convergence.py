@@ -1,8 +1,9 @@
-"""When a network begins to follow its hints: a change point in the hint gain (paper, section 3.3 and figure 4).
+"""When a network begins to follow its hints: a change point in the hint gain (paper, section 3.3
+and figure 4).
 
-The hint gain is near zero for a while and then leaves it within few steps, while the training loss hardly moves. It is
-measured on fixed pictures, timesteps and noise, so that two measurements differ by the network alone, and each comes
-with the standard error of its mean over the pictures.
+The hint gain is near zero for a while and then leaves it within few steps, while the training loss
+hardly moves. It is measured on fixed pictures, timesteps and noise, so that two measurements differ
+by the network alone, and each comes with the standard error of its mean over the pictures.
 """
 
 from __future__ import annotations
@@ -40,13 +41,15 @@ class Convergence:
         return asdict(self)
 
 
-def detect(history: Sequence[Measured], sigmas: float = 4.0, share: float = 0.002, runs: int = 2) -> Convergence | None:
+def detect(
+    history: Sequence[Measured], sigmas: float = 4.0, share: float = 0.002, runs: int = 2
+) -> Convergence | None:
     """The change point in a run's measurements, or None while there is none.
 
-    It is settled by the first `runs` measurements in a row whose gain is `sigmas` standard errors above the base line
-    and at least `share` of the loss: the first guards against noise, the second against a gain that is real but too
-    small to be seen in a picture. The base line is the mean of the measurements before, or zero where there are none:
-    a network at step 0 has no gain at all.
+    It is settled by the first `runs` measurements in a row whose gain is `sigmas` standard errors
+    above the base line and at least `share` of the loss: the first guards against noise, the second
+    against a gain that is real but too small to be seen in a picture. The base line is the mean of
+    the measurements before, or zero where there are none: a network at step 0 has no gain at all.
     """
     history, good = [m for m in history if math.isfinite(m.gain)], 0
     for i, now in enumerate(history):
@@ -58,19 +61,26 @@ def detect(history: Sequence[Measured], sigmas: float = 4.0, share: float = 0.00
         if good == runs:
             first = history[i - runs + 1]
             z = min((m.gain - base) / max(m.error, 1e-12) for m in history[i - runs + 1 : i + 1])
-            chance = 0.5 * math.erfc(z / math.sqrt(2))  # of one; the others are measured on the same pictures
-            return Convergence(_bend(history[: i + 1], first.step), now.step, now.gain, 1.0 - chance)
+            # of one; the others are measured on the same pictures
+            chance = 0.5 * math.erfc(z / math.sqrt(2))
+            return Convergence(
+                _bend(history[: i + 1], first.step), now.step, now.gain, 1.0 - chance
+            )
     return None
 
 
 def _base_line(before: Sequence[Measured]) -> float:
-    """Mean gain of what came before; never below zero, so that a dip cannot make a return to zero look like a jump."""
+    """Mean gain of what came before; never below zero, so that a dip cannot make a return to zero
+    look like a jump.
+    """
     values = [m.gain for m in before]
     return max(0.0, float(np.mean(values[-8:]))) if values else 0.0
 
 
 def _bend(history: Sequence[Measured], at_most: int) -> int:
-    """The step from which a line that was flat rises best to the measurements: least squares over measured steps."""
+    """The step from which a line that was flat rises best to the measurements: least squares over
+    measured steps.
+    """
     steps = np.array([m.step for m in history], float)
     gains = np.array([m.gain for m in history], float)
     best = (math.inf, at_most)

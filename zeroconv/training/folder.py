@@ -131,7 +131,9 @@ def _recipe_of(recipe: AnyRecipe, path: Path) -> dict[str, Any]:
         return check_recipe(type(recipe), values, str(path)).identity()
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, UserError) and _other_kind(recipe, values):
-            raise UserError(f"{path.parent} holds a run of another kind; name another out folder.") from error
+            raise UserError(
+                f"{path.parent} holds a run of another kind; name another out folder."
+            ) from error
         reason = str(error).rstrip(".") if isinstance(error, UserError) else "it is damaged"
         raise UserError(
             f"{path} cannot be read ({reason}); if the recipe given is the run's own, remove that "

@@ -1,4 +1,6 @@
-"""The loop that every training shares: steps, what a run says between them, what it does when a loss is no number."""
+"""The loop that every training shares: steps, what a run says between them, what it does when a
+loss is no number.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from zeroconv.training.recipes.recipe import TrainingSettings
 from zeroconv.training.reporting.log import Meter, RunLog
 from zeroconv.training.stopping import StopSignals
 
-_PATIENCE = 5  # steps in a row whose loss is no number, before the run goes back to its last checkpoint
+# steps in a row whose loss is no number, before the run goes back to its last checkpoint
+_PATIENCE = 5
 _ROLLBACKS = 3  # of these, before it gives up
 _NO_NUMBER = (
     "base, control.init or the pictures bring NaN or infinity, or the precision is too small for "
@@ -29,23 +32,30 @@ _NO_NUMBER = (
 
 
 def learning_rate(step: int, settings: TrainingSettings) -> float:
-    """Linear warm-up, then the schedule; a function of the step alone. The curves are diffusers' of the same names."""
+    """Linear warm-up, then the schedule; a function of the step alone. The curves are diffusers' of
+    the same names.
+    """
     warm = min(1.0, (step + 1) / (settings.warmup + 1))
     if settings.schedule == "constant":
         return settings.learning_rate * warm
     progress = min(1.0, max(0, step - settings.warmup) / max(1, settings.steps - settings.warmup))
     if settings.schedule == "cosine":
-        left = 0.5 * (1 + math.cos(math.pi * (progress * settings.cycles % 1))) if progress < 1 else 0.0
+        left = (
+            0.5 * (1 + math.cos(math.pi * (progress * settings.cycles % 1)))
+            if progress < 1
+            else 0.0
+        )
     else:
         left = (1 - progress) ** (settings.power if settings.schedule == "polynomial" else 1)
     return settings.learning_rate * warm * left
 
 
 class Loop:
-    """Drives a trainer: a subclass makes the steps (`_gradients`), measures, draws, saves and resumes.
+    """Drives a trainer: a subclass makes the steps (`_gradients`), measures, draws, saves and
+    resumes.
 
-    Batches and noise are functions of (seed, step), see `BatchPlan`: a run that is killed and goes on from a checkpoint
-    makes the very same steps, on a CPU bit for bit.
+    Batches and noise are functions of (seed, step), see `BatchPlan`: a run that is killed and goes
+    on from a checkpoint makes the very same steps, on a CPU bit for bit.
     """
 
     settings: TrainingSettings
@@ -59,7 +69,8 @@ class Loop:
     meter: Meter
 
     def __init__(self) -> None:
-        self.step, self.skipped, self.seconds = 0, 0, 0.0  # steps done; of them in a row not finite; time of training
+        # steps done; of them in a row not finite; time of training
+        self.step, self.skipped, self.seconds = 0, 0, 0.0
         self.micro = 0  # micro-batches taken, the place in the data
         self.rollbacks = 0
         self.sound = 0  # steps with a loss, in this process
@@ -81,8 +92,9 @@ class Loop:
         raise NotImplementedError
 
     def _evaluate(self) -> None:
-        """Every `evaluate_every` steps, before the first one and after the last; nothing where there is nothing to
-        read back."""
+        """Every `evaluate_every` steps, before the first one and after the last; nothing where
+        there is nothing to read back.
+        """
 
     def save(self) -> None:
         raise NotImplementedError
@@ -104,10 +116,14 @@ class Loop:
 
     def _over(self) -> bool:
         """Whether the time that the recipe gives is used up."""
-        return self.settings.max_minutes is not None and self.seconds > 60 * self.settings.max_minutes
+        return (
+            self.settings.max_minutes is not None and self.seconds > 60 * self.settings.max_minutes
+        )
 
     def _agreed(self, *wishes: bool) -> list[bool]:
-        """Each wish, if any process of the run has it: they must stop at the same step, or one waits for ever."""
+        """Each wish, if any process of the run has it: they must stop at the same step, or one
+        waits for ever.
+        """
         return list(wishes)
 
     # ---------------------------------------------------------------- the loop
@@ -118,7 +134,9 @@ class Loop:
         return replace(self.first_plan, seed=self.first_plan.seed + 7919 * self.rollbacks)
 
     def run(self) -> str:
-        """Train to the end; returns "finished", or "interrupted" after SIGTERM or Ctrl-C (the state is saved)."""
+        """Train to the end; returns "finished", or "interrupted" after SIGTERM or Ctrl-C (the state
+        is saved).
+        """
         settings, meter = self.settings, self.meter
         meter.start()
         began = time.monotonic() - self.seconds
@@ -127,7 +145,8 @@ class Loop:
             if self.step == 0:
                 self._validate()
                 self._evaluate()
-            # a run that ended before its last step, given the same command again, has nothing left to do
+            # a run that ended before its last step, given the same command again, has
+            # nothing left to do
             done = self.step > 0 and any(self._agreed(self._over(), self._ends_early()))
             while self.step < settings.steps and not done:
                 waited = time.monotonic()
@@ -173,8 +192,9 @@ class Loop:
         return "finished"
 
     def _train_step(self, micro: list[Batch]) -> tuple[float, float]:
-        """One step of the optimiser; returns the mean loss and the norm of its gradient. A loss that is no number
-        leaves the weights as they are."""
+        """One step of the optimiser; returns the mean loss and the norm of its gradient. A loss
+        that is no number leaves the weights as they are.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate() * group.get("lr_scale", 1.0)
         loss = self._gradients(micro)
@@ -187,7 +207,8 @@ class Loop:
             self.skipped = 0
             self.sound += 1
         elif self.scaler is not None and math.isfinite(loss) and self.scaler.get_scale() > 1:
-            self.log.write(self.step, event="overflow", scale=self.scaler.get_scale())  # the scale was too large
+            # the scale was too large
+            self.log.write(self.step, event="overflow", scale=self.scaler.get_scale())
         else:
             self._skip(loss)
         if self.scaler is not None:
@@ -203,7 +224,9 @@ class Loop:
         """Bounds the norm of the gradient; returns what it was."""
         if isinstance(self.optimizer, AdamW8bit):  # clips while it updates
             return self.optimizer.clip(self.settings.clip)
-        return float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip, foreach=True))
+        return float(
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip, foreach=True)
+        )
 
     def _skip(self, loss: float) -> None:
         self.skipped += 1
@@ -219,7 +242,9 @@ class Loop:
         """
         settings, over = self.settings, self._over()
         due = self.step % settings.checkpoint_every == 0 or self.step == settings.steps
-        broken = (due or asked or over) and not all(bool(p.detach().isfinite().all()) for p in self.parameters)
+        broken = (due or asked or over) and not all(
+            bool(p.detach().isfinite().all()) for p in self.parameters
+        )
         return self._agreed(asked, over, broken)
 
     def _check_learned(self) -> None:
@@ -238,7 +263,9 @@ class Loop:
         tried = self.rollbacks + 1
         where, skipped = self.step, self.skipped
         if not self.sound and where <= skipped:
-            raise UserError(f"the loss is no number for {skipped} steps from step 1 on: {_NO_NUMBER}")
+            raise UserError(
+                f"the loss is no number for {skipped} steps from step 1 on: {_NO_NUMBER}"
+            )
         if tried > _ROLLBACKS or not checkpoints(self.folder / "checkpoints") or not self.resume():
             raise UserError(
                 f"the loss has been no number for {max(1, skipped)} steps, at step {where}, and "
@@ -246,11 +273,20 @@ class Loop:
                 "training.warmup, in another out folder."
             )
         self.rollbacks, self.skipped = tried, 0
-        self.log.write(self.step, event="rolled back", to=self.step, rollbacks=tried, loss=str(loss))
-        self.say(f"step {where}: the loss is no number; back to step {self.step} at half the learning rate")
+        self.log.write(
+            self.step, event="rolled back", to=self.step, rollbacks=tried, loss=str(loss)
+        )
+        self.say(
+            f"step {where}: the loss is no number; back to step {self.step} at half the learning "
+            "rate"
+        )
 
     def _report(self, norm: float) -> None:
-        figures = {**self.meter.figures(), "lr": self.optimizer.param_groups[0]["lr"], "gradient": round(norm, 4)}
+        figures = {
+            **self.meter.figures(),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "gradient": round(norm, 4),
+        }
         self.log.write(self.step, seconds=round(self.seconds, 1), **figures)
         left = (self.settings.steps - self.step) * self.seconds / max(1, self.step)
         if self.settings.max_minutes is not None:

@@ -1,8 +1,11 @@
-"""Fine-tuning a base by LoRA (Hu et al. 2021): the loop, its state, and the file other programs read.
+"""Fine-tuning a base by LoRA (Hu et al. 2021): the loop, its state, and the file other programs
+read.
 
-out/recipe.json, log.jsonl, checkpoints/, samples/   as of a ControlNet's run, see `zeroconv.training.run`
-out/lora/                                            the averaged matrices in diffusers' layout, and a lora.json that
-                                                     names the base: `--base out/lora` takes the folder as it is
+out/recipe.json, log.jsonl, checkpoints/, samples/   as of a ControlNet's run, see
+                                                     `zeroconv.training.run`
+out/lora/                                            the averaged matrices in diffusers' layout, and
+                                                     a lora.json that names the base: `--base
+                                                     out/lora` takes the folder as it is
 out/summary.json                                     how it ended
 """
 
@@ -28,7 +31,13 @@ from zeroconv.files import atomic_folder, atomic_write
 from zeroconv.inputs import at_home
 from zeroconv.jsonfile import write_json
 from zeroconv.optim.ema import Ema
-from zeroconv.training.checkpoint import drawn_from, fitting, load_checkpoint, save_checkpoint, told_apart
+from zeroconv.training.checkpoint import (
+    drawn_from,
+    fitting,
+    load_checkpoint,
+    save_checkpoint,
+    told_apart,
+)
 from zeroconv.training.execution.compile import check_compile, compile_layers_
 from zeroconv.training.execution.launcher import check_processes
 from zeroconv.training.execution.memory import spare_activations_
@@ -56,8 +65,8 @@ LAYERS = {
 def train_lora(recipe: LoraRecipe, resume: bool = True, say: Say | None = None) -> Path:
     """Train as the recipe says, or go on with a run that its folder holds; returns the folder.
 
-    `say` hears one line of progress at a time. `resume=False`: refuse to go on with an old run. Raises UserError, and
-    Interrupted where a signal stopped the run.
+    `say` hears one line of progress at a time. `resume=False`: refuse to go on with an old run.
+    Raises UserError, and Interrupted where a signal stopped the run.
     """
     say = say or print_line
     use_threads(recipe.training.threads)
@@ -69,14 +78,18 @@ def train_lora(recipe: LoraRecipe, resume: bool = True, say: Say | None = None) 
         status = trainer.run()
         trainer.finish(status)
     if status == "interrupted":
-        raise Interrupted(f"interrupted at step {trainer.step}, saved; {GOES_ON}", trainer.stopped_by)
+        raise Interrupted(
+            f"interrupted at step {trainer.step}, saved; {GOES_ON}", trainer.stopped_by
+        )
     return trainer.folder
 
 
 def assemble(recipe: LoraRecipe, say: Say) -> LoraTrainer:
     """Base, adapter and cached data of a recipe, put together."""
     settings = recipe.data
-    device = torch.device("cuda" if recipe.device == "auto" and torch.cuda.is_available() else "cpu")
+    device = torch.device(
+        "cuda" if recipe.device == "auto" and torch.cuda.is_available() else "cpu"
+    )
     check_compile(recipe.training, device)
     backbone = load_backbone(recipe.base, device=device)
     size = settings.size or backbone.default_size
@@ -97,31 +110,49 @@ def assemble(recipe: LoraRecipe, say: Say) -> LoraTrainer:
 
 
 def add_adapter(backbone: UNetBackbone, settings: LoraSettings, seed: int = 0) -> None:
-    """Put matrices beside the UNet's layers, by peft. B is zero, so nothing changes yet; they alone train."""
+    """Put matrices beside the UNet's layers, by peft. B is zero, so nothing changes yet; they alone
+    train.
+    """
     from peft import LoraConfig
 
     targets = [name for kind in settings.layers for name in LAYERS[kind]]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone.unet.add_adapter(LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=targets))
+        backbone.unet.add_adapter(
+            LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=targets)
+        )
 
 
 def lora_state(backbone: UNetBackbone) -> dict[str, Tensor]:
     """The matrices in diffusers' layout: `unet.<module>.lora_A.weight` and `lora_B`; α is the rank."""
     from peft.utils import get_peft_model_state_dict
 
-    return {f"unet.{name}": value for name, value in get_peft_model_state_dict(backbone.unet).items()}
+    return {
+        f"unet.{name}": value for name, value in get_peft_model_state_dict(backbone.unet).items()
+    }
 
 
 class LoraTrainer(Loop):
-    """Trains the adapter in `backbone` on the backbone's own loss. Everything that changes is in `state()`."""
+    """Trains the adapter in `backbone` on the backbone's own loss. Everything that changes is in
+    `state()`.
+    """
 
     def __init__(
-        self, recipe: LoraRecipe, backbone: UNetBackbone, data: Examples, held_out: Examples, say: Say = print
+        self,
+        recipe: LoraRecipe,
+        backbone: UNetBackbone,
+        data: Examples,
+        held_out: Examples,
+        say: Say = print,
     ) -> None:
         super().__init__()
         self.recipe, self.settings, self.say = recipe, recipe.training, say
-        self.folder, self.backbone, self.data, self.held_out = Path(recipe.out), backbone, data, held_out
+        self.folder, self.backbone, self.data, self.held_out = (
+            Path(recipe.out),
+            backbone,
+            data,
+            held_out,
+        )
         settings = self.settings
         backbone.unet.to(memory_format=torch.channels_last)
         self.parameters = [p for p in backbone.unet.parameters() if p.requires_grad]
@@ -129,12 +160,19 @@ class LoraTrainer(Loop):
         self.ema = Ema(self.parameters, settings.ema_decay)
         dtype = autocast_dtype(settings.precision, backbone.device)
         self.scaler = loss_scale(settings.precision, backbone.device)
-        self.loss = ControlledLoss(backbone, None, dtype, settings.timesteps, settings.min_snr, settings.offset_noise)
-        self.compiled = compile_layers_(backbone, None, data, settings, say)  # before what is computed again
+        self.loss = ControlledLoss(
+            backbone, None, dtype, settings.timesteps, settings.min_snr, settings.offset_noise
+        )
+        # before what is computed again
+        self.compiled = compile_layers_(backbone, None, data, settings, say)
         if told := spare_activations_(self.loss, data, settings):
             say(told)
         self.first_plan = BatchPlan(
-            data, settings.batch_size, settings.seed, settings.prompt_dropping, flip=recipe.data.flip
+            data,
+            settings.batch_size,
+            settings.seed,
+            settings.prompt_dropping,
+            flip=recipe.data.flip,
         )
         self.log = RunLog(self.folder / "log.jsonl")
         self.meter = Meter(settings.batch_size)
@@ -163,30 +201,43 @@ class LoraTrainer(Loop):
 
     @torch.no_grad()
     def validation_loss(self) -> float:
-        """Mean loss on held-out pictures and their first captions; fixed noise, timesteps spread over the schedule."""
+        """Mean loss on held-out pictures and their first captions; fixed noise, timesteps spread
+        over the schedule.
+        """
         n = min(self.recipe.data.validation_count, len(self.held_out))
         rows, generator = spread(len(self.held_out), n), stream("cpu", self.settings.seed, 3)
         places = (torch.arange(n) + 0.5) / n * len(self.loss.alphas_cumprod)
         t = places.long()[torch.randperm(n, generator=generator)]
-        z = self.backbone.latents_from_moments(torch.from_numpy(self.held_out.moments[rows]), generator)
+        z = self.backbone.latents_from_moments(
+            torch.from_numpy(self.held_out.moments[rows]), generator
+        )
         noise = torch.randn(z.shape, generator=generator)
         text = self.held_out.text.states([self.held_out.captions[i][0] for i in rows])
         device, errors = self.backbone.device, []
         for part in torch.arange(n).split(2 * self.settings.batch_size):
             z_, noise_, t_ = (x[part].to(device) for x in (z, noise, t))
-            errors.append(self.loss.errors(z_, noise_, t_, None, text[part].to(device), control=False).cpu())
+            errors.append(
+                self.loss.errors(z_, noise_, t_, None, text[part].to(device), control=False).cpu()
+            )
         return float(torch.cat(errors).mean())
 
     def _sample(self) -> None:
-        """A sheet: held-out pictures through the autoencoder above what the base makes of their captions."""
+        """A sheet: held-out pictures through the autoencoder above what the base makes of their
+        captions.
+        """
         from zeroconv.generation import generate
 
         settings, examples = self.settings, self.held_out
         if not settings.sample_count:
             return
         rows = spread(len(examples), settings.sample_count)
-        latents = self.backbone.latents_from_moments(torch.from_numpy(examples.moments[rows]), sample=False)
-        targets = [to_picture(image) for image in self.backbone.decode_latents(latents.to(self.backbone.device))]
+        latents = self.backbone.latents_from_moments(
+            torch.from_numpy(examples.moments[rows]), sample=False
+        )
+        targets = [
+            to_picture(image)
+            for image in self.backbone.decode_latents(latents.to(self.backbone.device))
+        ]
         options: dict[str, Any] = {
             "cfg": settings.sample_cfg,
             "steps": settings.sample_steps,
@@ -239,18 +290,28 @@ class LoraTrainer(Loop):
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
         self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
-        self.micro, self.rollbacks, self.history = state["micro"], state["rollbacks"], state["history"]
+        self.micro, self.rollbacks, self.history = (
+            state["micro"],
+            state["rollbacks"],
+            state["history"],
+        )
         self.meter.losses, self.meter.count = state["losses"]
 
     def export(self, folder: Path) -> None:
         """Write the averaged matrices where diffusers and `load_backbone(..., lora=...)` find them."""
         dtype = getattr(torch, self.settings.export)
         with self.ema.swapped():
-            state = {k: v.detach().to("cpu", dtype).contiguous() for k, v in lora_state(self.backbone).items()}
+            state = {
+                k: v.detach().to("cpu", dtype).contiguous()
+                for k, v in lora_state(self.backbone).items()
+            }
         with atomic_folder(folder) as temporary:
             save_file(state, temporary / FILE, metadata={"format": "pt"})
             base = at_home(self.recipe.base)
-            note = {"base": str(base.resolve()) if base.exists() else self.recipe.base, "weight": 1.0}
+            note = {
+                "base": str(base.resolve()) if base.exists() else self.recipe.base,
+                "weight": 1.0,
+            }
             write_json(temporary / BASE, note)
 
     def finish(self, status: str) -> None:

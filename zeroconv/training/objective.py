@@ -31,7 +31,9 @@ def target(prediction_type: str, z: Tensor, noise: Tensor, alpha: Tensor) -> Ten
 
 
 def snr_weights(prediction_type: str, alpha: Tensor, gamma: float) -> Tensor:
-    """Min-SNR-γ weights (N,) of a loss on ε, min(SNR, γ) / SNR, or on v, min(SNR, γ) / (SNR + 1) (Hang et al. 2023)."""
+    """Min-SNR-γ weights (N,) of a loss on ε, min(SNR, γ) / SNR, or on v, min(SNR, γ) / (SNR + 1)
+    (Hang et al. 2023).
+    """
     snr = alpha / (1 - alpha)
     return snr.clamp_max(gamma) / (snr if prediction_type == "epsilon" else snr + 1)
 
@@ -45,9 +47,10 @@ def predict(
     text: TextStates,
     give_back: bool = False,
 ) -> Tensor:
-    """The backbone's output (N, C, H, W) with control at weight 1, or without. Beside a control the encoder builds no
-    graph; alone it may be what trains. `give_back`: in the backward pass, between decoder and copy, see
-    `zeroconv.layers.allocator`."""
+    """The backbone's output (N, C, H, W) with control at weight 1, or without. Beside a control the
+    encoder builds no graph; alone it may be what trains. `give_back`: in the backward pass, between
+    decoder and copy, see `zeroconv.layers.allocator`.
+    """
     if isinstance(control, Rival):
         assert hint is not None
         return control.predict(cast(UNetBackbone, backbone), z, hint, t, text)
@@ -78,15 +81,17 @@ def stream(device: torch.device | str, *numbers: int) -> torch.Generator:
     return torch.Generator(device).manual_seed(mixed >> 1)
 
 
-FEW_POSITIONS = 2**11  # two pictures of 256 pixels: there the peak is at the end of the backward pass
+# two pictures of 256 pixels: there the peak is at the end of the backward pass
+FEW_POSITIONS = 2**11
 
 
 class ControlledLoss(nn.Module):
-    """Batch in, mean loss out: the whole of what is differentiated, so that wrappers for many processes see one call.
+    """Batch in, mean loss out: the whole of what is differentiated, so that wrappers for many
+    processes see one call.
 
-    What trains is a submodule and nothing else: the control, and the backbone's `decoder` where that is unlocked. The
-    rest of the backbone is frozen and in `autocast`'s dtype or its own. Without a control this is the backbone's own
-    loss, for whatever trains within it.
+    What trains is a submodule and nothing else: the control, and the backbone's `decoder` where
+    that is unlocked. The rest of the backbone is frozen and in `autocast`'s dtype or its own.
+    Without a control this is the backbone's own loss, for whatever trains within it.
     """
 
     def __init__(
@@ -102,18 +107,25 @@ class ControlledLoss(nn.Module):
         super().__init__()
         self.timesteps, self.min_snr, self.offset_noise = timesteps, min_snr, offset_noise
         self.backbone, self.control, self.autocast = backbone, control, autocast
-        self.decoder = decoder  # modules of the backbone, named here so that processes share their gradients
-        self.whole: torch.dtype | None = None  # what all weights are in: then no layer of a step needs a cast
+        # modules of the backbone, named here so that processes share their gradients
+        self.decoder = decoder
+        # what all weights are in: then no layer of a step needs a cast
+        self.whole: torch.dtype | None = None
         self.give_back = has_mapped_gradients(self)
-        self.alphas_cumprod = backbone.alphas_cumprod.to(backbone.device if control is None else control.device)
+        self.alphas_cumprod = backbone.alphas_cumprod.to(
+            backbone.device if control is None else control.device
+        )
 
     def keep_gradients_(self, positions: int) -> None:
-        """Let large gradients have the same memory at every step; not for weights that processes hold in parts.
+        """Let large gradients have the same memory at every step; not for weights that processes
+        hold in parts.
 
-        `positions`: those of a micro-batch's latents, N · h · w. The more, the more of the peak are activations, on top
-        of which the kept gradients would come, and the less of a step the pages take.
+        `positions`: those of a micro-batch's latents, N · h · w. The more, the more of the peak are
+        activations, on top of which the kept gradients would come, and the less of a step the pages
+        take.
         """
-        if self.autocast is None and positions <= FEW_POSITIONS:  # under autocast torch's own layers compute
+        # under autocast torch's own layers compute
+        if self.autocast is None and positions <= FEW_POSITIONS:
             keep_gradients_(self)
             self.give_back = has_mapped_gradients(self)
 
@@ -128,7 +140,9 @@ class ControlledLoss(nn.Module):
         if self.timesteps == "uniform":
             t = torch.randint(0, steps, (len(z),), generator=generator, device=device)
         elif self.timesteps == "cubic":
-            t = ((1 - torch.rand((len(z),), generator=generator, device=device) ** 3) * steps).long()
+            t = (
+                (1 - torch.rand((len(z),), generator=generator, device=device) ** 3) * steps
+            ).long()
             t = t.clamp_max(steps - 1)
         else:
             place = torch.randn((len(z),), generator=generator, device=device).sigmoid()
@@ -139,11 +153,15 @@ class ControlledLoss(nn.Module):
             noise = noise + self.offset_noise * offset
         return z, noise, t
 
-    def of_drawn(self, z: Tensor, noise: Tensor, t: Tensor, hints: Tensor | None, text: TextStates) -> Tensor:
+    def of_drawn(
+        self, z: Tensor, noise: Tensor, t: Tensor, hints: Tensor | None, text: TextStates
+    ) -> Tensor:
         """The mean loss of a training step; no random number, nothing that waits for the device."""
         errors = self.errors(z, noise, t, hints, text, dtype=self.whole)
         if self.min_snr is not None:
-            errors = errors * snr_weights(self.backbone.prediction_type, self.alphas_cumprod[t], self.min_snr)
+            errors = errors * snr_weights(
+                self.backbone.prediction_type, self.alphas_cumprod[t], self.min_snr
+            )
         return errors.mean()
 
     def errors(
@@ -156,16 +174,29 @@ class ControlledLoss(nn.Module):
         control: bool = True,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """Mean squared error of each example (N,), float32. hints uint8 (N, 1 or 3, H, W). `dtype`: that of all
-        weights, in which everything is computed; None: as autocast has it."""
+        """Mean squared error of each example (N,), float32. hints uint8 (N, 1 or 3, H, W). `dtype`:
+        that of all weights, in which everything is computed; None: as autocast has it.
+        """
         alpha = self.alphas_cumprod[t]
         noisy = add_noise(z, noise, alpha).contiguous(memory_format=torch.channels_last)
-        hint = None if hints is None else hints_to_float(hints).contiguous(memory_format=torch.channels_last)
+        hint = (
+            None
+            if hints is None
+            else hints_to_float(hints).contiguous(memory_format=torch.channels_last)
+        )
         if dtype is not None:
             noisy, text = noisy.to(dtype), text.to(dtype=dtype)
             hint = None if hint is None else hint.to(dtype)
         cast = self.autocast is not None and dtype is None
         with torch.autocast(z.device.type, self.autocast or torch.bfloat16, enabled=cast):
-            output = predict(self.backbone, self.control if control else None, noisy, hint, t, text, self.give_back)
+            output = predict(
+                self.backbone,
+                self.control if control else None,
+                noisy,
+                hint,
+                t,
+                text,
+                self.give_back,
+            )
         wanted = target(self.backbone.prediction_type, z, noise, alpha)
         return (output.float() - wanted).square().mean(dim=(1, 2, 3))

@@ -17,8 +17,10 @@ from zeroconv.training.recipes.recipe import TrainingSettings
 def make_optimizer(
     control: Net, settings: TrainingSettings, lows: dict[nn.Parameter, Tensor] | None = None
 ) -> torch.optim.Optimizer:
-    """AdamW, the paper's, with moments of float32 or of a byte each; Muon, which took a small network a fraction of the
-    steps; Adafactor, of next to no state. `lows` as `AdamW8bit` takes them."""
+    """AdamW, the paper's, with moments of float32 or of a byte each; Muon, which took a small
+    network a fraction of the steps; Adafactor, of next to no state. `lows` as `AdamW8bit` takes
+    them.
+    """
     options: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "muon":
         return Muon(muon_groups([control]), **options)

@@ -10,7 +10,9 @@ Say = Callable[[str], None]
 
 
 def print_line(line: str) -> None:
-    """Nobody may be there to hear: a terminal that was closed, a pipe whose reader has gone. The run goes on."""
+    """Nobody may be there to hear: a terminal that was closed, a pipe whose reader has gone. The
+    run goes on.
+    """
     with suppress(OSError, ValueError):
         print(line, flush=True)
 

@@ -1,9 +1,11 @@
-"""Small rounds of `zeroconv evaluate` while a run trains: pictures for a few held-out hints, read back and scored.
+"""Small rounds of `zeroconv evaluate` while a run trains: pictures for a few held-out hints, read
+back and scored.
 
-The hint gain says that the hint changes what is predicted; only pictures say how well it is followed. Every round asks
-the averaged weights for the same hints, captions and seeds, so that rounds differ by the training alone. Beside what
-the pictures score against their own hints stand another picture's hint (chance) and the real pictures through the
-autoencoder (the ceiling, measured once).
+The hint gain says that the hint changes what is predicted; only pictures say how well it is
+followed. Every round asks the averaged weights for the same hints, captions and seeds, so that
+rounds differ by the training alone. Beside what the pictures score against their own hints stand
+another picture's hint (chance) and the real pictures through the autoencoder (the ceiling, measured
+once).
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ def check_rounds(recipe: Recipe) -> None:
             find(recipe.data.condition)
         except UserError as error:
             why = str(error).rstrip(".")
-            raise UserError(f"training.evaluate_every needs a condition to read back: {why}; or {_MEND}.") from error
+            raise UserError(
+                f"training.evaluate_every needs a condition to read back: {why}; or {_MEND}."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -55,25 +59,33 @@ class Group:
 
 
 class Rounds:
-    """A round: `run(step)`. It draws no random numbers that training would miss, and changes no weights."""
+    """A round: `run(step)`. It draws no random numbers that training would miss, and changes no
+    weights.
+    """
 
     def __init__(self, recipe: Recipe, backbone: UNetBackbone, held_out: Dataset) -> None:
-        """`held_out`: opened with the run's condition and size. Reads the real pictures back, for the ceiling.
+        """`held_out`: opened with the run's condition and size. Reads the real pictures back, for
+        the ceiling.
 
-        Raises UserError where the condition cannot be read back from pictures of this data, or too few can be used.
+        Raises UserError where the condition cannot be read back from pictures of this data, or too
+        few can be used.
         """
         self.settings, self.backbone = recipe.training, backbone
         self.condition = find(recipe.data.condition).name
         self.folder = Path(recipe.out) / "samples"
         named = recipe.data.validation or recipe.data.train
         rendered = all(spec.startswith("playroom") for spec in named)
-        self.read, self.judge = make_read(self.condition, "auto", "playroom" if rendered else named[0])
+        self.read, self.judge = make_read(
+            self.condition, "auto", "playroom" if rendered else named[0]
+        )
         try:
             with undisturbed():
                 pairs = choose(held_out, self.condition, self.settings.evaluate_count)
                 self.groups = [self._group(some) for some in by_shape(pairs)]
         except UserError as error:
-            raise UserError(f"training.evaluate_every: {str(error).rstrip('.')}; or {_MEND}.") from error
+            raise UserError(
+                f"training.evaluate_every: {str(error).rstrip('.')}; or {_MEND}."
+            ) from error
 
     def run(self, step: int, control: Net) -> tuple[dict[str, Any], Path]:
         """Figures of a round as JSON values (see `figures`), and its sheet of pictures."""
@@ -86,7 +98,9 @@ class Rounds:
         return figures(self.condition, self.groups, reads), path
 
     def make(self, control: Net) -> list[list[Image.Image]]:
-        """The pictures of a round, group by group. All that processes have to do which only lend their weights."""
+        """The pictures of a round, group by group. All that processes have to do which only lend
+        their weights.
+        """
         was_training = control.training
         control.eval()
         try:
@@ -97,7 +111,9 @@ class Rounds:
 
     def _group(self, pairs: Sequence[tuple[int, Pair]]) -> Group:
         seeds, own = [seed for seed, _ in pairs], [pair for _, pair in pairs]
-        return Group(own, seeds, self.read(through_vae(self.backbone, [pair.image for pair in own])))
+        return Group(
+            own, seeds, self.read(through_vae(self.backbone, [pair.image for pair in own]))
+        )
 
     def _made(self, control: Net, group: Group) -> list[Image.Image]:
         settings, (width, height) = self.settings, group.pairs[0].image.size
@@ -115,25 +131,40 @@ class Rounds:
             )
 
     def _sheet(self, made: list[list[Image.Image]], reads: list[list[Any]]) -> Image.Image:
-        """Hint | made | read back | real, a pair a row; two pairs beside each other where there are many."""
+        """Hint | made | read back | real, a pair a row; two pairs beside each other where there are
+        many.
+        """
         rows = [
-            [pair.hint.convert("RGB"), picture, as_picture(self.condition, read, picture.size), pair.image]
+            [
+                pair.hint.convert("RGB"),
+                picture,
+                as_picture(self.condition, read, picture.size),
+                pair.image,
+            ]
             for group, pictures, found in zip(self.groups, made, reads, strict=True)
             for pair, picture, read in zip(group.pairs, pictures, found, strict=True)
         ]
         if len(rows) > 6:  # of an odd number the last is left out
             half = len(rows) // 2
-            rows = [[*left, *right] for left, right in zip(rows[:half], rows[half : 2 * half], strict=True)]
+            rows = [
+                [*left, *right]
+                for left, right in zip(rows[:half], rows[half : 2 * half], strict=True)
+            ]
         return grid([list(column) for column in zip(*rows, strict=True)])
 
 
 def choose(held_out: Dataset, condition: str, count: int) -> list[tuple[int, Pair]]:
-    """`count` pairs, evenly spread over the held-out pictures, each with its seed; the same ones every time.
+    """`count` pairs, evenly spread over the held-out pictures, each with its seed; the same ones
+    every time.
 
-    Left out: pictures whose hints are of another condition (`?condition=`), broken ones, and, of poses, those that
-    show nobody. Raises UserError where fewer than two are left.
+    Left out: pictures whose hints are of another condition (`?condition=`), broken ones, and, of
+    poses, those that show nobody. Raises UserError where fewer than two are left.
     """
-    rows = [i for i in range(len(held_out)) if find(held_out.condition_of(i) or condition).name == condition]
+    rows = [
+        i
+        for i in range(len(held_out))
+        if find(held_out.condition_of(i) or condition).name == condition
+    ]
     first = set(spread(len(rows), count))
     order = sorted(range(len(rows)), key=lambda i: (i not in first, i))
     pairs: list[tuple[int, Pair]] = []
@@ -148,32 +179,39 @@ def choose(held_out: Dataset, condition: str, count: int) -> list[tuple[int, Pai
             pairs.append((len(pairs), pair))
     if len(pairs) < 2:
         raise UserError(
-            f"{len(pairs)} of the held-out pictures can be read back as {condition}, and two are needed; name others "
-            "in data.validation."
+            f"{len(pairs)} of the held-out pictures can be read back as {condition}, and two are "
+            "needed; name others in data.validation."
         )
     return pairs
 
 
 def by_shape(pairs: Sequence[tuple[int, Pair]]) -> list[list[tuple[int, Pair]]]:
-    """Pairs of one shape together; one that is alone in its shape has no other's hint to compare with and is left out,
-    unless all are alone: then UserError."""
+    """Pairs of one shape together; one that is alone in its shape has no other's hint to compare
+    with and is left out, unless all are alone: then UserError.
+    """
     shapes: dict[tuple[int, int], list[tuple[int, Pair]]] = {}
     for seed, pair in pairs:
         shapes.setdefault(pair.image.size, []).append((seed, pair))
     groups = [some for some in shapes.values() if len(some) > 1]
     if not groups:
-        raise UserError("no two of the held-out pictures have one shape; raise training.evaluate_count.")
+        raise UserError(
+            "no two of the held-out pictures have one shape; raise training.evaluate_count."
+        )
     return groups
 
 
 def figures(condition: str, groups: Sequence[Group], reads: Sequence[list[Any]]) -> dict[str, Any]:
-    """{"n": pictures, "metrics": {metric: {"own", "shuffled", "ceiling", "lift": {"mean", "low", "high"}}}}.
+    """{"n": pictures, "metrics": {metric: {"own", "shuffled", "ceiling", "lift": {"mean", "low",
+    "high"}}}}.
 
-    The lift is own's over shuffled's, positive where own is better. The first metric is the condition's main one."""
+    The lift is own's over shuffled's, positive where own is better. The first metric is the
+    condition's main one."""
     stats: dict[str, list[dict[str, Any]]] = {}
     for group, read in zip(groups, reads, strict=True):
         truths = [pair.truth for pair in group.pairs]
-        for name, some in scores_of(condition, truths, {"own": read, "ceiling": group.ceiling}).items():
+        for name, some in scores_of(
+            condition, truths, {"own": read, "ceiling": group.ceiling}
+        ).items():
             stats.setdefault(name, []).extend(some)
     table, lift = tabulate(stats), lifts(stats)
     return {
@@ -193,8 +231,9 @@ def told(found: dict[str, Any]) -> str:
     metric, columns = next(iter(found["metrics"].items()))
     own = columns["own"]
     return (
-        f"{metric} {own['mean']:.3f} [{own['low']:.3f}, {own['high']:.3f}] of {found['n']} pictures "
-        f"(another's hint {columns['shuffled']['mean']:.3f}, ceiling {columns['ceiling']['mean']:.3f})"
+        f"{metric} {own['mean']:.3f} [{own['low']:.3f}, {own['high']:.3f}] of {found['n']} "
+        f"pictures (another's hint {columns['shuffled']['mean']:.3f}, ceiling "
+        f"{columns['ceiling']['mean']:.3f})"
     )
 
 

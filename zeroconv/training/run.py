@@ -1,4 +1,5 @@
-"""A training run from its recipe: the model and the data it asks for, the loop, and what is left in its folder.
+"""A training run from its recipe: the model and the data it asks for, the loop, and what is left in
+its folder.
 
 out/recipe.json        what the run was started with
 out/log.jsonl          loss, speed and hint gain, one object a line
@@ -6,8 +7,10 @@ out/checkpoints/       the last few states, each complete with a checksum
 out/samples/           sheets of pictures
 out/broken.json        pictures that could not be read, and why (if there were any)
 out/control/           the trained control, averaged weights, a diffusers folder
-out/best/              the same at the checkpoint of the lowest validation loss, where that was not the last
-out/base/              with control.unlock_decoder: the base as it was trained beside out/control, a diffusers folder
+out/best/              the same at the checkpoint of the lowest validation loss, where that was not
+                       the last
+out/base/              with control.unlock_decoder: the base as it was trained beside out/control, a
+                       diffusers folder
 out/best-base/         and beside out/best
 out/summary.json       how it ended
 out/tensorboard/       the same figures for TensorBoard (with training.report_to)
@@ -42,7 +45,13 @@ from zeroconv.training.execution.launcher import (
 from zeroconv.training.folder import list_broken, read_object, run_folder
 from zeroconv.training.progress import Countdown, Say, print_line, told_of_start
 from zeroconv.training.recipes.lora import LoraRecipe
-from zeroconv.training.recipes.recipe import Recipe, check_recipe, load_recipe, parse_recipe, read_recipe
+from zeroconv.training.recipes.recipe import (
+    Recipe,
+    check_recipe,
+    load_recipe,
+    parse_recipe,
+    read_recipe,
+)
 from zeroconv.training.reporting.report import write_report
 from zeroconv.training.stopping import GOES_ON, stopped_at_once
 
@@ -52,16 +61,21 @@ if TYPE_CHECKING:
     from zeroconv.data.cache.fill import CacheSettings
     from zeroconv.training.trainer import Trainer
 
-_NO_SHAPE = {"kind", "options", "init", "frozen_copy", "unlock_decoder"}  # settings that a new ControlNet does not take
+# settings that a new ControlNet does not take
+_NO_SHAPE = {"kind", "options", "init", "frozen_copy", "unlock_decoder"}
 
 
-def train_command(recipe_path: str | os.PathLike, overrides: Sequence[str] = (), resume: bool = True) -> Path:
-    """`zeroconv train`: load the recipe, apply overrides ("training.steps=2000"), train. Returns the run's folder.
+def train_command(
+    recipe_path: str | os.PathLike, overrides: Sequence[str] = (), resume: bool = True
+) -> Path:
+    """`zeroconv train`: load the recipe, apply overrides ("training.steps=2000"), train. Returns
+    the run's folder.
 
-    A recipe with `lora` trains the base itself, see `zeroconv.training.lora`; any other trains a ControlNet.
+    A recipe with `lora` trains the base itself, see `zeroconv.training.lora`; any other trains a
+    ControlNet.
 
-    Ctrl-C, SIGTERM or SIGHUP while the data is prepared loses at most the shard at work; later it saves the run's
-    state. Either raises Interrupted, unless the run is finished.
+    Ctrl-C, SIGTERM or SIGHUP while the data is prepared loses at most the shard at work; later it
+    saves the run's state. Either raises Interrupted, unless the run is finished.
     """
     recipe = _recipe_of(recipe_path, overrides)
     with stopped_at_once():
@@ -124,9 +138,11 @@ def _train_control(recipe: Recipe, resume: bool, say: Say | None) -> Path:
     zero = asks_for_zero()
     if zero:
         check_zero(recipe)
-    # accelerate has DeepSpeed choose how processes talk where it sees no card, and DeepSpeed has no choice of its own
+    # accelerate has DeepSpeed choose how processes talk where it sees no card, and DeepSpeed
+    # has no choice of its own
     gloo = {"backend": "gloo"} if zero and not torch.cuda.is_available() else {}
-    # accelerate places processes and devices; autocast is ours, so that two runs in one process may differ in it
+    # accelerate places processes and devices; autocast is ours, so that two runs in one
+    # process may differ in it
     accelerator = Accelerator(
         # processes wait for each other while one draws pictures or another still fills the cache
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2), **gloo)],
@@ -174,9 +190,13 @@ def _train(recipe: Recipe, accelerator: Any, say: Say, sharding: Sharding | None
 
 
 def cache_command(
-    recipe_path: str | os.PathLike, overrides: Sequence[str] = (), part: str = "1/1", hints_only: bool = False
+    recipe_path: str | os.PathLike,
+    overrides: Sequence[str] = (),
+    part: str = "1/1",
+    hints_only: bool = False,
 ) -> int:
-    """`zeroconv cache`: what a run of the recipe would compute once, ahead of it; part "3/16" takes every 16th shard.
+    """`zeroconv cache`: what a run of the recipe would compute once, ahead of it; part "3/16" takes
+    every 16th shard.
 
     Returns how many examples these are. Raises UserError.
     """
@@ -191,9 +211,12 @@ def cache_command(
         backbone = load_backbone(recipe.base, device=Accelerator(cpu=recipe.device == "cpu").device)
     size = size or backbone.default_size  # type: ignore[union-attr]
     count = 0
-    for number, dataset in enumerate(open_data(recipe, size, 8 if backbone is None else backbone.latent_scale)):
+    for number, dataset in enumerate(
+        open_data(recipe, size, 8 if backbone is None else backbone.latent_scale)
+    ):
         cache = cache_settings(recipe, *settings)
-        cache = replace(cache, flip=cache.flip and number == 0)  # pictures to measure on are not mirrored
+        # pictures to measure on are not mirrored
+        cache = replace(cache, flip=cache.flip and number == 0)
         if hints_only or backbone is None:
             count += cache_hints(dataset, cache, Countdown(print_line))
         else:
@@ -206,11 +229,15 @@ def cache_part(text: str) -> tuple[int, int]:
     number, slash, total = text.partition("/")
     whole = slash and number.isdecimal() and total.isdecimal() and len(text) < 16
     if not (whole and 1 <= int(number) <= int(total)):
-        raise UserError(f"--part {text[:80]!r} is not understood; write 3/16 for the third of sixteen parts.")
+        raise UserError(
+            f"--part {text[:80]!r} is not understood; write 3/16 for the third of sixteen parts."
+        )
     return int(number) - 1, int(total)
 
 
-def assemble(recipe: Recipe, accelerator: Any, say: Say, sharding: Sharding | None = None) -> Trainer:
+def assemble(
+    recipe: Recipe, accelerator: Any, say: Say, sharding: Sharding | None = None
+) -> Trainer:
     """Backbone, control and cached data of a recipe, put together."""
     from zeroconv.backbones import load_backbone
     from zeroconv.backbones.text import note_cut_prompts
@@ -233,7 +260,8 @@ def assemble(recipe: Recipe, accelerator: Any, say: Say, sharding: Sharding | No
     for examples in (data, held):
         if len(examples.hints) != len(examples):
             raise UserError(
-                f"{len(examples)} pictures have {len(examples.hints)} hints; give every picture one, or none."
+                f"{len(examples)} pictures have {len(examples.hints)} hints; give every picture "
+                "one, or none."
             )
     say(f"{len(data)} pictures to train on, {len(held)} held out")
     if accelerator.is_main_process:
@@ -255,8 +283,9 @@ def cache_settings(recipe: Recipe, rank: int, world: int) -> CacheSettings:
 
 
 def make_control(recipe: Recipe, backbone: UNetBackbone) -> Net:
-    """A new control or rival of the recipe's kind (its random part drawn from the run's seed), or an old one to go on
-    from."""
+    """A new control or rival of the recipe's kind (its random part drawn from the run's seed), or
+    an old one to go on from.
+    """
     import torch
 
     from zeroconv.baselines import load_net, make_rival
@@ -271,16 +300,24 @@ def make_control(recipe: Recipe, backbone: UNetBackbone) -> Net:
         torch.manual_seed(recipe.training.seed)
         if settings.kind != "controlnet":
             return make_rival(settings.kind, backbone, condition=condition, **settings.options)
-        return ControlNet.from_backbone(backbone, condition=condition, **settings.model_dump(exclude=_NO_SHAPE))
+        return ControlNet.from_backbone(
+            backbone, condition=condition, **settings.model_dump(exclude=_NO_SHAPE)
+        )
 
 
 # ---------------------------------------------------------------- data
 
 
 def open_data(recipe: Recipe, size: int, scale: int = 8) -> tuple[Dataset, Dataset]:
-    """The pictures to train on and those to measure on; no picture is in both. `scale`: pixels a latent."""
+    """The pictures to train on and those to measure on; no picture is in both. `scale`: pixels a
+    latent.
+    """
     settings = recipe.data
-    buckets = None if settings.buckets is None else Buckets.of(size, scale, **settings.buckets.model_dump())
+    buckets = (
+        None
+        if settings.buckets is None
+        else Buckets.of(size, scale, **settings.buckets.model_dump())
+    )
     options: dict[str, Any] = {"condition": settings.condition, "size": size, "buckets": buckets}
     train_set = open_dataset(settings.train, **options)
     if settings.validation is not None:
@@ -292,8 +329,12 @@ def open_data(recipe: Recipe, size: int, scale: int = 8) -> tuple[Dataset, Datas
 
 
 def last_round(lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """What the log says of the newest round of pictures; it is cut with the run's state, so nothing else keeps it."""
-    rounds = [{"step": line["step"], **line["evaluation"]} for line in lines if line.get("evaluation")]
+    """What the log says of the newest round of pictures; it is cut with the run's state, so nothing
+    else keeps it.
+    """
+    rounds = [
+        {"step": line["step"], **line["evaluation"]} for line in lines if line.get("evaluation")
+    ]
     return rounds[-1] if rounds else None
 
 
@@ -329,7 +370,8 @@ def _finish(trainer: Trainer, status: str, say: Say) -> None:
         summary["control"] = str(out / "control")
         if trainer.decoder is not None:
             summary["base"] = str(out / "base")
-        kept = trainer.kept  # the last step's weights are usually as good; where they are not, both are there
+        # the last step's weights are usually as good; where they are not, both are there
+        kept = trainer.kept
         if trainer.export_best(out / "best", out / "best-base"):
             summary["kept"] = {"control": str(out / "best"), **(kept or {})}
     write_json(out / "summary.json", summary)

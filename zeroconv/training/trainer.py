@@ -1,4 +1,6 @@
-"""Training a control: its gradients, the measure of the hint gain, pictures, and all that a checkpoint keeps."""
+"""Training a control: its gradients, the measure of the hint gain, pictures, and all that a
+checkpoint keeps.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,25 @@ from zeroconv.errors import UserError
 from zeroconv.optim.adamw8bit import recover_lows
 from zeroconv.optim.ema import Ema
 from zeroconv.optim.layout import lay_out_
-from zeroconv.training.checkpoint import drawn_from, fitting, load_checkpoint, save_checkpoint, told_apart
+from zeroconv.training.checkpoint import (
+    drawn_from,
+    fitting,
+    load_checkpoint,
+    save_checkpoint,
+    told_apart,
+)
 from zeroconv.training.convergence import Measured, detect
 from zeroconv.training.execution.compile import compile_layers_
 from zeroconv.training.execution.cuda_graphs import make_graphs
 from zeroconv.training.execution.deepspeed import Zero, asks_for_zero
 from zeroconv.training.execution.launcher import Sharding
 from zeroconv.training.execution.memory import hold_frozen_, spare_activations_
-from zeroconv.training.execution.precision import autocast_dtype, computes_whole, loss_scale, prepare_
+from zeroconv.training.execution.precision import (
+    autocast_dtype,
+    computes_whole,
+    loss_scale,
+    prepare_,
+)
 from zeroconv.training.loop import Loop
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.optimizer import make_optimizer
@@ -44,8 +57,9 @@ if TYPE_CHECKING:
 
 
 class Trainer(Loop):
-    """Trains `control` on `data` around a frozen `backbone`, whose decoder trains too, in place, if the recipe unlocks
-    it. Everything that changes is in `state()`."""
+    """Trains `control` on `data` around a frozen `backbone`, whose decoder trains too, in place, if
+    the recipe unlocks it. Everything that changes is in `state()`.
+    """
 
     def __init__(
         self,
@@ -86,10 +100,12 @@ class Trainer(Loop):
         if sharding is not None:
             from zeroconv.training.execution.fsdp import Shards
 
-            frozen = self.settings.frozen == "same"  # fewer bits are no parameters, which is what can be cut up
+            # fewer bits are no parameters, which is what can be cut up
+            frozen = self.settings.frozen == "same"
             place = (accelerator.device, accelerator.num_processes)
             self.shards = Shards(self.loss, backbone.unet, *place, sharding.reshard, frozen)
-        elif self.settings.checkpointing == "none" and not asks_for_zero():  # which would rather have the memory
+        # which would rather have the memory
+        elif self.settings.checkpointing == "none" and not asks_for_zero():
             height, width = max(data.moments.shapes(), key=lambda shape: shape[0] * shape[1])
             self.loss.keep_gradients_(self.settings.batch_size * height * width)
         # DistributedDataParallel where there are several processes and each holds everything
@@ -108,13 +124,22 @@ class Trainer(Loop):
         self.scaler = loss_scale(self.settings.precision, accelerator.device)
         master, fixed = getattr(self.optimizer, "master", None), self.shards is not None or zero
         self.ema = Ema(self.parameters, self.settings.ema_decay, master, fixed)
-        self.measures = accelerator.is_main_process or self.shards is not None  # with parts of the weights all must
+        # with parts of the weights all must
+        self.measures = accelerator.is_main_process or self.shards is not None
         self.data = data
-        self.first_plan = batch_plan(recipe, data, accelerator.process_index, accelerator.num_processes)
+        self.first_plan = batch_plan(
+            recipe, data, accelerator.process_index, accelerator.num_processes
+        )
         alone = self.first_plan.world == 1 and self.shards is None and not zero
-        self.graphs = make_graphs(self.loss, self.parameters, data, self.settings) if alone else None
+        self.graphs = (
+            make_graphs(self.loss, self.parameters, data, self.settings) if alone else None
+        )
         self.validator = Validator(
-            self.loss, held_out, recipe.data.validation_count, 2 * self.settings.batch_size, self.settings.seed
+            self.loss,
+            held_out,
+            recipe.data.validation_count,
+            2 * self.settings.batch_size,
+            self.settings.seed,
         )
         self.log = RunLog(self.folder / "log.jsonl", active=accelerator.is_main_process)
         self.meter = Meter(self.settings.batch_size * self.first_plan.world)
@@ -123,8 +148,10 @@ class Trainer(Loop):
         self.kept: dict[str, float] | None = None  # and of the best that has a checkpoint
         self.history: list[dict[str, float]] = []  # what every validation measured
         self.converged: dict[str, float] | None = None  # when the hints began to be followed
-        self.show: Callable[[int, Path], None] = lambda step, sheet: None  # hears of every sheet of pictures
-        self.page: Callable[[], None] = lambda: None  # writes the run's report anew, on the main process
+        # hears of every sheet of pictures
+        self.show: Callable[[int, Path], None] = lambda step, sheet: None
+        # writes the run's report anew, on the main process
+        self.page: Callable[[], None] = lambda: None
         self.rounds: Rounds | None = None  # of pictures that are read back, on the main process
 
     # ---------------------------------------------------------------- a step
@@ -133,8 +160,11 @@ class Trainer(Loop):
         settings, accelerator = self.settings, self.accelerator
         total = torch.zeros((), device=accelerator.device)
         for number, batch in enumerate(micro):
-            generator = stream(accelerator.device, settings.seed, 4, self.step, number, accelerator.process_index)
-            # gradients that are cut up are so after every micro-step, as whole ones would take too much memory
+            generator = stream(
+                accelerator.device, settings.seed, 4, self.step, number, accelerator.process_index
+            )
+            # gradients that are cut up are so after every micro-step, as whole ones
+            # would take too much memory
             quiet = number + 1 < len(micro) and self.plan.world > 1 and self.shards is None
             batch = batch.to(accelerator.device)
             if (whole := self.zero or self.graphs) is not None:
@@ -157,7 +187,12 @@ class Trainer(Loop):
     def _agreed(self, *wishes: bool) -> list[bool]:
         if self.plan.world == 1:
             return list(wishes)
-        return [bool(n) for n in self.accelerator.reduce(torch.tensor(wishes, device=self.accelerator.device).float())]
+        return [
+            bool(n)
+            for n in self.accelerator.reduce(
+                torch.tensor(wishes, device=self.accelerator.device).float()
+            )
+        ]
 
     def learning_rate(self) -> float:
         """Lowered after convergence if the recipe says so."""
@@ -177,7 +212,11 @@ class Trainer(Loop):
 
     def _ends_early(self) -> bool:
         steps = self._action("stop_after")
-        return steps is not None and self.converged is not None and self.step >= self.converged["seen"] + steps
+        return (
+            steps is not None
+            and self.converged is not None
+            and self.step >= self.converged["seen"] + steps
+        )
 
     # ---------------------------------------------------------------- what it says and keeps
 
@@ -197,21 +236,24 @@ class Trainer(Loop):
         self.last = {"step": self.step, **measured.as_dict()}
         self.log.write(self.step, validation=measured.as_dict())
         self.say(
-            f"step {self.step}/{self.settings.steps}  hint gain {measured.gain:+.4f} ± {measured.gain_error:.4f}  "
-            f"(loss: true hint {measured.true:.4f}, another's {measured.shuffled:.4f}, none {measured.none:.4f})"
+            f"step {self.step}/{self.settings.steps}  hint gain {measured.gain:+.4f} ± "
+            f"{measured.gain_error:.4f}  (loss: true hint {measured.true:.4f}, another's "
+            f"{measured.shuffled:.4f}, none {measured.none:.4f})"
         )
         if not math.isfinite(measured.true):  # neither the best ever, nor a step to convergence
             return
         if self.best is None or measured.true < self.best["true"]:
             self.best = self.last
         self.history.append(self.last)
-        if self.converged is None and (found := detect([Measured.of(line) for line in self.history])):
+        if self.converged is None and (
+            found := detect([Measured.of(line) for line in self.history])
+        ):
             self.converged = found.as_dict()
             self.log.write(self.step, event="converged", converged=self.converged)
             action = f"; {self.settings.on_convergence}" if self.settings.on_convergence else ""
             self.say(
-                f"step {self.step}: the hints are followed since step {found.step} (gain {found.gain:+.4f}, "
-                f"confidence {found.confidence:.4f}){action}"
+                f"step {self.step}: the hints are followed since step {found.step} (gain "
+                f"{found.gain:+.4f}, confidence {found.confidence:.4f}){action}"
             )
 
     def _sample(self) -> None:
@@ -245,13 +287,16 @@ class Trainer(Loop):
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """Inside, the network has its averaged weights. Where they are cut up, all processes must go in together."""
+        """Inside, the network has its averaged weights. Where they are cut up, all processes must
+        go in together.
+        """
         with self.ema.swapped():
             try:
                 yield
             finally:
                 if self.shards is not None:
-                    self.shards.drop_gathered()  # averages, which the next step would take for the weights
+                    # averages, which the next step would take for the weights
+                    self.shards.drop_gathered()
 
     # ---------------------------------------------------------------- state
 
@@ -263,10 +308,12 @@ class Trainer(Loop):
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "drawn_from": drawn_from(self.data, self.plan.world),
-            "seed": self.settings.seed,  # with the step, this is the place in the data and in the noise
+            # with the step, this is the place in the data and in the noise
+            "seed": self.settings.seed,
             "skipped": self.skipped,
             "seconds": self.seconds,
-            "losses": [self.meter.losses, self.meter.count],  # of the steps since the last line of the log
+            # of the steps since the last line of the log
+            "losses": [self.meter.losses, self.meter.count],
             "last": self.last,
             "best": self.best,
             "kept": self.kept,
@@ -318,7 +365,9 @@ class Trainer(Loop):
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         lay_out_(self.optimizer)
-        recover_lows(self.optimizer, [(self.control, state["control"]), (self.decoder, state["decoder"])])
+        recover_lows(
+            self.optimizer, [(self.control, state["control"]), (self.decoder, state["decoder"])]
+        )
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
         self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
@@ -328,9 +377,11 @@ class Trainer(Loop):
         self.micro, self.rollbacks = state["micro"], state["rollbacks"]
 
     def export(self, folder: Path, base: Path | None = None) -> None:
-        """Save the averaged control as a diffusers folder; in `base` the base that its unlocked decoder made of the
-        recipe's, if it has one."""
-        if self.shards is not None:  # no process holds it whole, so the main one takes it from the checkpoint
+        """Save the averaged control as a diffusers folder; in `base` the base that its unlocked
+        decoder made of the recipe's, if it has one.
+        """
+        # no process holds it whole, so the main one takes it from the checkpoint
+        if self.shards is not None:
             self._export_saved(self._saved(self.step), folder, base)
             return
         with self.ema.swapped():
@@ -340,17 +391,25 @@ class Trainer(Loop):
     def _export_saved(self, state: dict[str, Any] | None, folder: Path, base: Path | None) -> None:
         """`export`, of a checkpoint."""
         if state is None:
-            raise UserError(f"the checkpoint of step {self.step} is gone or damaged; go on with the run and try again.")
-        average, decoder = state["ema"]["average"], state["decoder"]  # no average: the weights themselves
+            raise UserError(
+                f"the checkpoint of step {self.step} is gone or damaged; go on with the run and "
+                "try again."
+            )
+        # no average: the weights themselves
+        average, decoder = state["ema"]["average"], state["decoder"]
         trained = [name for name, p in self.control.named_parameters() if p.requires_grad]
         if self.decoder is not None:
             names = [name for name, _ in self.decoder.named_parameters()]
             decoder = {**decoder, **dict(zip(names, average[len(trained) :], strict=False))}
         control = {**state["control"], **dict(zip(trained, average, strict=False))}
         assert self.shards is not None
-        self._write(self.shards.rebuilt(cast(ControlNet, self.control), control), decoder, folder, base)
+        self._write(
+            self.shards.rebuilt(cast(ControlNet, self.control), control), decoder, folder, base
+        )
 
-    def _write(self, control: Net, decoder: dict[str, Tensor] | None, folder: Path, base: Path | None) -> None:
+    def _write(
+        self, control: Net, decoder: dict[str, Tensor] | None, folder: Path, base: Path | None
+    ) -> None:
         dtype = getattr(torch, self.settings.export)
         if decoder is not None and base is not None:
             save_base(self.recipe.base, decoder, base, dtype)
@@ -358,8 +417,9 @@ class Trainer(Loop):
         control.save(folder, dtype=dtype)
 
     def export_best(self, folder: Path, base: Path | None = None) -> bool:
-        """Save the averaged control of the checkpoint with the lowest validation loss, where that is not the last one;
-        the trainer holds its state afterwards, unless that is cut up."""
+        """Save the averaged control of the checkpoint with the lowest validation loss, where that
+        is not the last one; the trainer holds its state afterwards, unless that is cut up.
+        """
         if self.kept is None or self.kept["step"] == self.step:
             return False
         state = self._saved(int(self.kept["step"]))
@@ -374,8 +434,9 @@ class Trainer(Loop):
 
 
 def to_train_(control: Net, frozen_copy: bool = False) -> None:
-    """Choose what trains: the hint encoder, the connections that are used, and all of the copy, or none of it;
-    of a rival everything."""
+    """Choose what trains: the hint encoder, the connections that are used, and all of the copy, or
+    none of it; of a rival everything.
+    """
     control.requires_grad_(True)
     if isinstance(control, Rival):
         return

@@ -1,7 +1,9 @@
-"""Hint gain: by how much the loss on held-out pictures falls when the network may see the right hint.
+"""Hint gain: by how much the loss on held-out pictures falls when the network may see the right
+hint.
 
-The training loss says almost nothing about whether the hint is followed: timestep and noise decide it. Here pictures,
-timesteps and noise are fixed and the prompt is empty, so that only the hint can make a difference. No sampling.
+The training loss says almost nothing about whether the hint is followed: timestep and noise decide
+it. Here pictures, timesteps and noise are fixed and the prompt is empty, so that only the hint can
+make a difference. No sampling.
 """
 
 from __future__ import annotations
@@ -45,9 +47,13 @@ class Group:
 
 
 class Validator:
-    """Fixed pictures, timesteps (spread evenly over the schedule) and noise; `measure` takes seconds, not minutes."""
+    """Fixed pictures, timesteps (spread evenly over the schedule) and noise; `measure` takes
+    seconds, not minutes.
+    """
 
-    def __init__(self, loss: ControlledLoss, examples: Examples, count: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, loss: ControlledLoss, examples: Examples, count: int, batch_size: int, seed: int
+    ) -> None:
         n = min(count, len(examples))
         generator = stream("cpu", seed, 3)
         rows = torch.randperm(len(examples), generator=generator)[:n].numpy()
@@ -62,10 +68,13 @@ class Validator:
             others = rows[np.roll(mine, -max(1, len(mine) // 2))]  # nobody keeps its own hint
             if len(mine) == 1:
                 others = rows[(mine + max(1, n // 2)) % n]  # of another shape
-            z = loss.backbone.latents_from_moments(torch.from_numpy(examples.moments[rows[mine]]), generator)
+            z = loss.backbone.latents_from_moments(
+                torch.from_numpy(examples.moments[rows[mine]]), generator
+            )
             noise = torch.randn(z.shape, generator=generator)
             self.groups.append(Group(rows[mine], others, t[torch.from_numpy(mine)], z, noise))
-        self.none: Tensor | None = None  # without control nothing changes: measured once, unless the decoder trains
+        # without control nothing changes: measured once, unless the decoder trains
+        self.none: Tensor | None = None
 
     @torch.no_grad()
     def measure(self) -> HintGain:
@@ -74,7 +83,13 @@ class Validator:
         true, shuffled = self._losses("rows"), self._losses("others")
         gain = shuffled - true
         error = float(gain.std() / len(gain) ** 0.5) if len(gain) > 1 else float("nan")
-        return HintGain(float(true.mean()), float(shuffled.mean()), float(self.none.mean()), float(gain.mean()), error)
+        return HintGain(
+            float(true.mean()),
+            float(shuffled.mean()),
+            float(self.none.mean()),
+            float(gain.mean()),
+            error,
+        )
 
     def _losses(self, whose: Literal["rows", "others"] | None) -> Tensor:
         """The loss of each picture with the hints of `whose`, or without control."""
@@ -83,11 +98,20 @@ class Validator:
             for i in range(0, len(group.z), self.batch_size):
                 part = slice(i, i + self.batch_size)
                 z = group.z[part].to(device)
-                hints = None if whose is None else self._hints(getattr(group, whose)[part], z).to(device)
+                hints = (
+                    None
+                    if whose is None
+                    else self._hints(getattr(group, whose)[part], z).to(device)
+                )
                 scale = self.loss.backbone.latent_scale
-                text = of_size(self.examples.text.states([0] * len(z)), *(scale * side for side in z.shape[-2:]))
+                text = of_size(
+                    self.examples.text.states([0] * len(z)),
+                    *(scale * side for side in z.shape[-2:]),
+                )
                 noise, t = group.noise[part].to(device), group.t[part].to(device)
-                errors = self.loss.errors(z, noise, t, hints, text.to(device), control=whose is not None)
+                errors = self.loss.errors(
+                    z, noise, t, hints, text.to(device), control=whose is not None
+                )
                 parts.append(errors.cpu())
         return torch.cat(parts)
 
@@ -95,4 +119,8 @@ class Validator:
         """Hints (N, 1, 3 or 4, H, W) for latents z; those of another shape are stretched."""
         hints = channels_first(self.examples.hints[rows])
         size = [self.loss.backbone.latent_scale * side for side in z.shape[-2:]]
-        return hints if list(hints.shape[-2:]) == size else nn.functional.interpolate(hints, size, mode="nearest")
+        return (
+            hints
+            if list(hints.shape[-2:]) == size
+            else nn.functional.interpolate(hints, size, mode="nearest")
+        )

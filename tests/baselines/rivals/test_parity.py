@@ -23,12 +23,16 @@ def test_t2i_adapter_gives_diffusers_features_and_output() -> None:
     shake_(rival)
     widths = list(backbone.unet.config.block_out_channels)
     theirs = T2IAdapter(in_channels=3, channels=widths, num_res_blocks=2, downscale_factor=8)
-    theirs.load_state_dict({key.removeprefix("adapter."): value for key, value in rival.state_dict().items()})
+    theirs.load_state_dict(
+        {key.removeprefix("adapter."): value for key, value in rival.state_dict().items()}
+    )
     with torch.no_grad():
         features = theirs(hint)
         ours = rival.embed_hint(hint)
         assert all(torch.equal(a, b) for a, b in zip(ours, features, strict=True))
-        expected = backbone.unet(z, t, text.hidden, down_intrablock_additional_residuals=list(features)).sample
+        expected = backbone.unet(
+            z, t, text.hidden, down_intrablock_additional_residuals=list(features)
+        ).sample
         output = rival.predict(backbone, z, hint, t, text)
         plain = backbone.unet(z, t, text.hidden).sample
     torch.testing.assert_close(output, expected, **TOLERANCE)
@@ -42,26 +46,36 @@ def test_features_of_zero_leave_the_encoder_as_it_is(make) -> None:
     z, hint, t, text = inputs(backbone)
     features = [torch.zeros_like(f) for f in make_rival("t2i_adapter", backbone).embed_hint(hint)]
     with torch.no_grad():
-        ours, frozen = encode_with(backbone.encoder, z, t, text, features), backbone.encode(z, t, text)
+        ours, frozen = (
+            encode_with(backbone.encoder, z, t, text, features),
+            backbone.encode(z, t, text),
+        )
     assert all(torch.equal(a, b) for a, b in zip(ours, frozen, strict=True))
 
 
 def test_a_level_without_attention_adds_like_one_with() -> None:
-    """The feature is in the last skip before the halving, and in all that follows; not in what comes before."""
+    """The feature is in the last skip before the halving, and in all that follows; not in what
+    comes before.
+    """
     backbone = tiny_backbone_xl()  # its first level has no attention
     z, hint, t, text = inputs(backbone)
     features = [torch.zeros_like(f) for f in make_rival("t2i_adapter", backbone).embed_hint(hint)]
     features[0] += 1
     with torch.no_grad():
-        ours, frozen = encode_with(backbone.encoder, z, t, text, features), backbone.encode(z, t, text)
+        ours, frozen = (
+            encode_with(backbone.encoder, z, t, text, features),
+            backbone.encode(z, t, text),
+        )
     changed = [not torch.equal(a, b) for a, b in zip(ours, frozen, strict=True)]
-    assert changed == [False, False] + [True] * 8  # conv_in, first block | second block, halving, …, middle
+    # conv_in, first block | second block, halving, …, middle
+    assert changed == [False, False] + [True] * 8
     torch.testing.assert_close(ours[2], frozen[2] + 1)
 
 
 @pytest.mark.parametrize("make", [tiny_backbone, tiny_backbone_xl])
 def test_controlnet_xs_is_diffusers_fused_model(make) -> None:
-    """diffusers' own builders, its own copy of the frozen weights, our trained ones by name: the same output.
+    """diffusers' own builders, its own copy of the frozen weights, our trained ones by name: the
+    same output.
 
     Its copies of the residual blocks forget the UNet's epsilon; here they are reminded.
     """
@@ -75,7 +89,9 @@ def test_controlnet_xs_is_diffusers_fused_model(make) -> None:
     theirs = UNetControlNetXSModel.from_unet(backbone.unet, adapter)
     theirs.freeze_unet_params()
     copies = [*(d.base_resnets for d in theirs.down_blocks), theirs.mid_block.base_midblock.resnets]
-    for block in (block for blocks in (*copies, *(u.resnets for u in theirs.up_blocks)) for block in blocks):
+    for block in (
+        block for blocks in (*copies, *(u.resnets for u in theirs.up_blocks)) for block in blocks
+    ):
         block.norm1.eps = block.norm2.eps = backbone.unet.config.norm_eps
     trained = {name for name, parameter in theirs.named_parameters() if parameter.requires_grad}
     state = rival.state_dict()
@@ -96,27 +112,38 @@ def test_controlnet_xs_reads_latents_of_other_widths_than_four() -> None:
     z, hint, t, text = inputs(backbone)
     rival = small("controlnet_xs", backbone)
     with torch.no_grad():
-        torch.testing.assert_close(rival.predict(backbone, z, hint, t, text), backbone.unet(z, t, text.hidden).sample)
+        torch.testing.assert_close(
+            rival.predict(backbone, z, hint, t, text), backbone.unet(z, t, text.hidden).sample
+        )
         shake_(rival)
-        output, other = rival.predict(backbone, z, hint, t, text), rival.predict(backbone, z, 1 - hint, t, text)
+        output, other = (
+            rival.predict(backbone, z, hint, t, text),
+            rival.predict(backbone, z, 1 - hint, t, text),
+        )
     assert output.shape == z.shape
     assert not torch.allclose(output, other, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["concat", "lora"])
 def test_added_input_channels_are_a_wider_first_convolution(kind: str) -> None:
-    """diffusers' UNet of 4 + 3·64 input channels, given latent and unshuffled hint side by side: the same output."""
+    """diffusers' UNet of 4 + 3·64 input channels, given latent and unshuffled hint side by side:
+    the same output.
+    """
     from diffusers import UNet2DConditionModel
 
     backbone = tiny_backbone()
     z, hint, t, text = inputs(backbone)
     rival = small(kind, backbone)
     shake_(rival)
-    config = {name: value for name, value in backbone.unet.config.items() if not name.startswith("_")}
+    config = {
+        name: value for name, value in backbone.unet.config.items() if not name.startswith("_")
+    }
     wide = UNet2DConditionModel(**{**config, "in_channels": 4 + 192})
     state = plain_weights(rival._whole.unet)
     columns = rival.hint_in.conv.weight  # type: ignore[union-attr]
-    wide.load_state_dict({**state, "conv_in.weight": torch.cat([state["conv_in.weight"], columns], dim=1)})  # type: ignore[list-item]
+    wide.load_state_dict(
+        {**state, "conv_in.weight": torch.cat([state["conv_in.weight"], columns], dim=1)}
+    )  # type: ignore[list-item]
     with torch.no_grad():
         channels = torch.cat([z, torch.nn.functional.pixel_unshuffle(hint, 8)], dim=1)
         expected = wide(channels, t, text.hidden).sample
@@ -132,6 +159,9 @@ def plain_weights(unet: torch.nn.Module) -> dict[str, torch.Tensor]:
             continue
         if name.endswith(".base_layer.weight"):
             stem = name.removesuffix(".base_layer.weight")
-            value = value + state[f"{stem}.lora_B.default.weight"] @ state[f"{stem}.lora_A.default.weight"]
+            value = (
+                value
+                + state[f"{stem}.lora_B.default.weight"] @ state[f"{stem}.lora_A.default.weight"]
+            )
         out[name.replace(".base_layer.", ".")] = value
     return out

@@ -47,7 +47,9 @@ def test_swapped_colours_are_wrong_and_the_place_is_right() -> None:
 def test_noise_and_one_colour_are_no_circle() -> None:
     rng, circle = np.random.default_rng(0), CIRCLES[0]
     noise = Image.fromarray(rng.integers(0, 256, (128, 128, 3), np.uint8))
-    assert measure([noise, Image.new("RGB", (128, 128), "red")], [circle, circle])["iou"].max() < 0.3
+    assert (
+        measure([noise, Image.new("RGB", (128, 128), "red")], [circle, circle])["iou"].max() < 0.3
+    )
     soft = np.asarray(pictures([circle])[0]).astype(float) + rng.normal(0, 8, (128, 128, 3))
     soft = soft.clip(0, 255).astype(np.uint8)  # what a sampler leaves is not flat
     seen, _ = read_colours(soft, circle)

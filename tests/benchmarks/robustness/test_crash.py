@@ -1,4 +1,6 @@
-"""The proof of a killed run must be able to fail: one number, one example, one loss that differs is told."""
+"""The proof of a killed run must be able to fail: one number, one example, one loss that differs is
+told.
+"""
 
 from __future__ import annotations
 

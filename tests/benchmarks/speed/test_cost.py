@@ -1,4 +1,6 @@
-"""The measure of what training costs, on a tiny base: what trains in each case, and the table that comes out."""
+"""The measure of what training costs, on a tiny base: what trains in each case, and the table that
+comes out.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +21,25 @@ def test_a_step_changes_what_trains_and_nothing_else(kind: str) -> None:
     before = {name: value.clone() for name, value in backbone.unet.state_dict().items()}
     parameters, step = cost.make_step(kind, backbone, batch=2, size=128)
     old = [p.detach().clone() for p in parameters]
-    for _ in range(3):  # a ControlNet's copy hears of the loss after its zero convolutions have moved
+    # a ControlNet's copy hears of the loss after its zero convolutions have moved
+    for _ in range(3):
         step()
     still = [p for p, o in zip(parameters, old, strict=True) if p.equal(o)]
-    assert len(still) < 0.05 * len(old)  # what a norm of one channel a group, or attention to itself, cannot feel
-    changed = {name for name, value in backbone.unet.state_dict().items() if not value.equal(before[name])}
-    decoder = {name for name in before if name.startswith(("up_blocks", "conv_norm_out", "conv_out"))}
+    # what a norm of one channel a group, or attention to itself, cannot feel
+    assert len(still) < 0.05 * len(old)
+    changed = {
+        name for name, value in backbone.unet.state_dict().items() if not value.equal(before[name])
+    }
+    decoder = {
+        name for name in before if name.startswith(("up_blocks", "conv_norm_out", "conv_out"))
+    }
     assert changed == {"control": set(), "decoder": decoder, "whole": set(before)}[kind]
 
 
 def test_operations_follow_from_what_is_differentiated(tmp_path: Path) -> None:
-    """Backward costs as much as forward for the inputs and as much again for the weights, where each is wanted."""
+    """Backward costs as much as forward for the inputs and as much again for the weights, where
+    each is wanted.
+    """
     folder = str(tmp_path / "base")
     save_backbone(tmp_path / "base")
     control, decoder, whole = (cost.measure(kind, folder, 2, 64, 1) for kind in cost.KINDS)
@@ -46,14 +56,32 @@ def test_the_table_has_all_three_and_keeps_other_bases(
     old = ["sd15, 2 × 256 px: a ControlNet", "361.3", *[""] * 8]
     (tmp_path / "cost.json").write_text(json.dumps({"rows": [old]}))
     save_backbone(tmp_path / "base")
-    words = ["--base", str(tmp_path / "base"), "--steps", "2", "--rounds", "1", "--json", str(tmp_path / "all.json")]
+    words = [
+        "--base",
+        str(tmp_path / "base"),
+        "--steps",
+        "2",
+        "--rounds",
+        "1",
+        "--json",
+        str(tmp_path / "all.json"),
+    ]
     cost.main(words)
     first = json.loads((tmp_path / "cost.json").read_text())
-    assert [len(row) for row in first["rows"]] == [len(first["columns"])] * 4 and old in first["rows"]
+    assert [len(row) for row in first["rows"]] == [len(first["columns"])] * 4 and old in first[
+        "rows"
+    ]
     said = json.loads((tmp_path / "all.json").read_text())
     control, whole = said["summary"]["control"], said["summary"]["whole"]
     row = next(row for row in first["rows"] if row[0].endswith("the whole UNet"))
-    assert row[-3:] == [f"{control[name] / whole[name]:.2f}" for name in ("seconds", "memory", "flop")]
-    assert all(one["memory"] > 0 and len(one["times"]) == 2 for runs in said["runs"].values() for one in runs)
+    assert row[-3:] == [
+        f"{control[name] / whole[name]:.2f}" for name in ("seconds", "memory", "flop")
+    ]
+    assert all(
+        one["memory"] > 0 and len(one["times"]) == 2
+        for runs in said["runs"].values()
+        for one in runs
+    )
     assert "round 1/1 decoder" in capsys.readouterr().out
-    assert cost.kept_rows(f"{tmp_path / 'base'}, 2 × 64 px") == [old]  # measured again, its own rows give way
+    # measured again, its own rows give way
+    assert cost.kept_rows(f"{tmp_path / 'base'}, 2 × 64 px") == [old]

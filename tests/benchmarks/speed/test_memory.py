@@ -13,12 +13,16 @@ from benchmarks.speed import memory
 from tools.reports import ROOT
 from zeroconv.training.recipes.recipe import load_recipe
 
-ROWS = {row[0]: row for row in json.loads((RESULTS / "memory.json").read_text(encoding="utf-8"))["rows"]}
+ROWS = {
+    row[0]: row for row in json.loads((RESULTS / "memory.json").read_text(encoding="utf-8"))["rows"]
+}
 RECIPES = memory.recipes()
 
 
 def test_there_is_one_for_every_base_and_card() -> None:
-    assert {path.stem for path in RECIPES} == {f"{base}-{card}gb" for base in ("sd15", "sd21") for card in CARDS}
+    assert {path.stem for path in RECIPES} == {
+        f"{base}-{card}gb" for base in ("sd15", "sd21") for card in CARDS
+    }
     assert set(ROWS) == {path.stem for path in RECIPES}
 
 
@@ -29,8 +33,11 @@ CARDS = (8, 12, 16, 24, 80)
 def test_a_recipe_says_what_is_reckoned_and_fits_its_card(path: Path) -> None:
     *parts, total = map(float, ROWS[path.stem][1:])
     assert sum(parts) == pytest.approx(total, abs=0.1)
-    assert f"# Expected: {total:.1f} GB" in path.read_text(encoding="utf-8"), "run python -m benchmarks.speed.memory"
-    assert total * 1e9 < 0.93 * memory.card_of(path) * 2**30 - 0.3e9  # the driver's context, and some room
+    assert f"# Expected: {total:.1f} GB" in path.read_text(encoding="utf-8"), (
+        "run python -m benchmarks.speed.memory"
+    )
+    # the driver's context, and some room
+    assert total * 1e9 < 0.93 * memory.card_of(path) * 2**30 - 0.3e9
 
 
 @pytest.mark.slow

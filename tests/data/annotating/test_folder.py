@@ -34,7 +34,11 @@ def png(shade: int) -> bytes:
 
 def tree(folder: Path) -> dict[str, bytes | str]:
     return {
-        str(p.relative_to(folder)): os.readlink(p) if p.is_symlink() else p.read_bytes() if p.is_file() else "other"
+        str(p.relative_to(folder)): os.readlink(p)
+        if p.is_symlink()
+        else p.read_bytes()
+        if p.is_file()
+        else "other"
         for p in sorted(folder.rglob("*"))
         if not (p.is_dir() and not p.is_symlink())
     }
@@ -49,7 +53,9 @@ def pictures(folder: Path, *names: str) -> Path:
 
 
 def annotate(spec: object, out: Path, names: tuple[str, ...] = ("canny",), **options):
-    return annotate_dataset(Job(open_dataset(str(spec), wordless=True, **options), names, out), workers=1)
+    return annotate_dataset(
+        Job(open_dataset(str(spec), wordless=True, **options), names, out), workers=1
+    )
 
 
 EVIL = [
@@ -86,7 +92,9 @@ def test_shards_of_any_names_are_annotated_inside_out(tmp_path: Path, kind: str)
                     archive.addfile(info, io.BytesIO(content))
     else:
         cells = [{"bytes": png(n + 1), "path": name} for n, name in enumerate(EVIL)]
-        parquet.write_table(pyarrow.table({"image": cells, "text": [f"words {n}" for n in range(len(EVIL))]}), path)
+        parquet.write_table(
+            pyarrow.table({"image": cells, "text": [f"words {n}" for n in range(len(EVIL))]}), path
+        )
     before = tree(tmp_path)
     dataset = open_dataset(tmp_path / "set")
     report = annotate(tmp_path / "set", tmp_path / "out")
@@ -100,7 +108,9 @@ def test_shards_of_any_names_are_annotated_inside_out(tmp_path: Path, kind: str)
 
 @pytest.mark.parametrize("column", ["file_name", "conditioning_image", "canny"])
 @pytest.mark.parametrize("name", ["../photos/x.png", "/photos/x.png", "..\\photos\\x.png"])
-def test_a_list_that_names_files_outside_writes_nothing_outside(tmp_path: Path, column: str, name: str) -> None:
+def test_a_list_that_names_files_outside_writes_nothing_outside(
+    tmp_path: Path, column: str, name: str
+) -> None:
     pictures(tmp_path / "photos", "x.png")
     pictures(tmp_path / "set", "a.png")
     name = name if not name.startswith("/") else f"{tmp_path}{name}"
@@ -110,7 +120,8 @@ def test_a_list_that_names_files_outside_writes_nothing_outside(tmp_path: Path, 
     with pytest.raises(UserError, match="leads out"):
         annotate(tmp_path / "set", tmp_path / "out")
     assert {k: v for k, v in tree(tmp_path).items() if not k.startswith("out/")} == before
-    annotate(f"{tmp_path / 'set'}?links=true", tmp_path / "out")  # allowed: read there, written in OUT
+    # allowed: read there, written in OUT
+    annotate(f"{tmp_path / 'set'}?links=true", tmp_path / "out")
     assert {k: v for k, v in tree(tmp_path).items() if not k.startswith("out/")} == before
 
 
@@ -245,7 +256,9 @@ def test_two_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:
         "import sys, time; from zeroconv.files import lock_folder\n"
         "with lock_folder(sys.argv[1], 'x'): print(1, flush=True); time.sleep(60)"
     )
-    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], stdout=subprocess.PIPE)
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "out")], stdout=subprocess.PIPE
+    )
     other.stdout.readline()
     with pytest.raises(UserError, match="another process"):
         annotate(tmp_path / "set", tmp_path / "out")
@@ -264,7 +277,9 @@ def test_two_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:
         (("segmentation",), "give --backend"),
     ],
 )
-def test_a_condition_without_a_backend_is_refused_before_any_work(tmp_path: Path, names, said: str) -> None:
+def test_a_condition_without_a_backend_is_refused_before_any_work(
+    tmp_path: Path, names, said: str
+) -> None:
     pictures(tmp_path / "set", "a.png", "b.png")
     with pytest.raises(UserError, match=said):
         annotate(tmp_path / "set", tmp_path / "out", names)
@@ -286,12 +301,16 @@ def test_a_backend_that_would_not_be_used_is_refused(tmp_path: Path) -> None:
 
 def test_hints_of_their_own_are_told(tmp_path: Path) -> None:
     pictures(tmp_path / "set", "a.png", "h.png")
-    (tmp_path / "set/metadata.jsonl").write_text('{"file_name": "a.png", "text": "x", "hint": "h.png"}')
+    (tmp_path / "set/metadata.jsonl").write_text(
+        '{"file_name": "a.png", "text": "x", "hint": "h.png"}'
+    )
     with pytest.warns(UserWarning, match="hints of their own, which are not taken over"):
         annotate(tmp_path / "set", tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", [".", "./", "a/..", "..a", "images/", "images", "a.", " ", "\u3000"])
+@pytest.mark.parametrize(
+    "name", [".", "./", "a/..", "..a", "images/", "images", "a.", " ", "\u3000"]
+)
 def test_a_list_that_names_no_picture_sets_it_aside(tmp_path: Path, name: str) -> None:
     pictures(tmp_path / "set", "a.png", "images/c.png")
     rows = [{"file_name": one, "text": "x"} for one in (name, "images/c.png")]
@@ -300,8 +319,12 @@ def test_a_list_that_names_no_picture_sets_it_aside(tmp_path: Path, name: str) -
     assert len(report.broken) == 1 and len(open_dataset(tmp_path / "out")) == 1
 
 
-@pytest.mark.parametrize("twins", [("a.png", "A.png"), ("caf\u00e9.png", "cafe\u0301.png"), ("a.png", "a.jpg")])
-def test_twins_of_a_folder_are_refused_with_both_names(tmp_path: Path, twins: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    "twins", [("a.png", "A.png"), ("caf\u00e9.png", "cafe\u0301.png"), ("a.png", "a.jpg")]
+)
+def test_twins_of_a_folder_are_refused_with_both_names(
+    tmp_path: Path, twins: tuple[str, str]
+) -> None:
     pictures(tmp_path / "set", *twins)
     with pytest.raises(UserError, match=r"would both become .* rename one of them"):
         annotate(tmp_path / "set", tmp_path / "out")
@@ -336,7 +359,9 @@ PARTS = st.sampled_from(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.lists(PARTS, min_size=1, max_size=4), min_size=1, max_size=4))
 def test_any_names_in_a_tar_stay_inside_out(tmp_path: Path, names: list[list[str]]) -> None:
     home = Path(str(tmp_path / f"h{len(list(tmp_path.iterdir()))}"))

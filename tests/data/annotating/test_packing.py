@@ -30,7 +30,9 @@ NAMES = [
 WORDS = ["", "x", "two\nlines", " a ", "ende\r", "\u2028"]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.lists(st.sampled_from(NAMES), min_size=1, max_size=5, unique=True),
     st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=3), min_size=5, max_size=5),
@@ -44,14 +46,19 @@ def test_packing_loses_no_example(tmp_path: Path, names, words, hinted: bool, ki
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(png(number * 10))
         (folder / f"h{number}.png").write_bytes(png(number * 10 + 5))
-        lines.append({"file_name": name, "text": words[number]} | ({"hint": f"h{number}.png"} if hinted else {}))
+        lines.append(
+            {"file_name": name, "text": words[number]}
+            | ({"hint": f"h{number}.png"} if hinted else {})
+        )
     (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pack(folder, folder / "out", kind, 2)
         packed = open_dataset(folder / "out")
         found = sorted((shade(e.image), shade(e.hint), e.text) for e in packed)
-    wanted = sorted((n * 10, n * 10 + 5 if hinted else None, tuple(words[n])) for n in range(len(names)))
+    wanted = sorted(
+        (n * 10, n * 10 + 5 if hinted else None, tuple(words[n])) for n in range(len(names))
+    )
     assert found == wanted
 
 

@@ -18,7 +18,9 @@ def test_a_cluster_leaves_the_same_files(tmp_path: Path) -> None:
     run(tmp_path / "local")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        job = Job(open_dataset("playroom:test:24", size=64), ("canny", "depth"), tmp_path / "cluster")
+        job = Job(
+            open_dataset("playroom:test:24", size=64), ("canny", "depth"), tmp_path / "cluster"
+        )
         assert annotate_dataset(job, run=with_ray).drawn == 24
         assert annotate_dataset(job, run=with_ray).kept == 24
     finally:

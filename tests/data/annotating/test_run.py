@@ -1,4 +1,6 @@
-"""A kill in the middle and a second run leave what one run leaves, whatever the number of processes."""
+"""A kill in the middle and a second run leave what one run leaves, whatever the number of
+processes.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ annotating.annotate_dataset(job, workers=1)
 
 def tree(folder: Path) -> dict[str, str]:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def run(out: Path, workers: int = 1):
@@ -78,6 +83,7 @@ def test_broken_pictures_do_not_stop_the_others_and_are_tried_again(tmp_path: Pa
     job = Job(open_dataset(folder), ("tile",), tmp_path / "out")
     report = annotate_dataset(job, 1)
     assert list(report.broken) == ["b.png"] and report.kept == 0
-    assert annotate_dataset(job, 1).kept == 2  # the broken one is tried again: it may have been mended
+    # the broken one is tried again: it may have been mended
+    assert annotate_dataset(job, 1).kept == 2
     written = open_dataset(tmp_path / "out")
     assert [e.text for e in written] == [("a", "A"), ("c", "C")]

@@ -1,4 +1,6 @@
-"""A cache with damaged parts: told, made again, and the same in the end; one that cannot be used is one sentence."""
+"""A cache with damaged parts: told, made again, and the same in the end; one that cannot be used is
+one sentence.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def another_process() -> None:
 DAMAGE = {
     "a broken header": lambda content: b"x" * 8 + content[8:],
     "a flipped bit of data": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
-    "a flipped bit of the note": lambda content: content.replace(b"picture", b"pictuse", 1).replace(b'"h', b'"i', 1),
+    "a flipped bit of the note": lambda content: content.replace(b"picture", b"pictuse", 1).replace(
+        b'"h', b'"i', 1
+    ),
     "cut": lambda content: content[:-7],
     "empty": lambda content: b"",
     "text": lambda content: b"<html>404</html>",
@@ -58,7 +62,9 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("kind", ["hints", "moments", "text"])
-def test_every_damaged_shard_is_told_and_made_again(kind, damage, dataset, settings, backbone) -> None:
+def test_every_damaged_shard_is_told_and_made_again(
+    kind, damage, dataset, settings, backbone
+) -> None:
     whole = cache_examples(dataset, backbone, settings)
     wanted = [np.asarray(whole.moments[range(5)]), np.asarray(whole.hints[range(5)])]
     states = whole.text.states([0, 1, 2]).hidden.clone()
@@ -90,7 +96,9 @@ def test_every_damaged_shard_is_told_and_made_again(kind, damage, dataset, setti
 
 BOOKS = {
     "a flipped bit": lambda content: content[:-40] + bytes([content[-40] ^ 1]) + content[-39:],
-    "a flipped bit of its header": lambda content: content[:20] + bytes([content[20] ^ 1]) + content[21:],
+    "a flipped bit of its header": lambda content: (
+        content[:20] + bytes([content[20] ^ 1]) + content[21:]
+    ),
     "cut": lambda content: content[:-60],
     "empty": lambda content: b"",
     "a zip": lambda content: b"PK\x03\x04" + content,
@@ -103,7 +111,9 @@ BOOKS = {
 
 @pytest.mark.parametrize("damage", BOOKS)
 @pytest.mark.parametrize("name", ["signatures.npy", "sound.npy"])
-def test_every_damaged_book_is_told_and_made_again(name, damage, dataset, settings, backbone) -> None:
+def test_every_damaged_book_is_told_and_made_again(
+    name, damage, dataset, settings, backbone
+) -> None:
     whole = cache_examples(dataset, backbone, settings)
     another_process()
     cache_examples(dataset, backbone, settings)
@@ -148,7 +158,9 @@ def test_a_cache_that_is_a_file_is_one_sentence(dataset, settings, backbone) -> 
         cache_examples(dataset, backbone, settings)
 
 
-def test_a_whole_cache_that_may_not_be_written_is_read(dataset, settings, backbone, monkeypatch) -> None:
+def test_a_whole_cache_that_may_not_be_written_is_read(
+    dataset, settings, backbone, monkeypatch
+) -> None:
     whole = cache_examples(dataset, backbone, settings)
     another_process()
 
@@ -161,7 +173,9 @@ def test_a_whole_cache_that_may_not_be_written_is_read(dataset, settings, backbo
     assert np.array_equal(again.moments[range(5)], whole.moments[range(5)])
 
 
-def test_a_disk_that_keeps_nothing_is_one_sentence(dataset, settings, backbone, monkeypatch) -> None:
+def test_a_disk_that_keeps_nothing_is_one_sentence(
+    dataset, settings, backbone, monkeypatch
+) -> None:
     write = shards.Store.write
 
     def lost(self, key, arrays, note=None):
@@ -169,7 +183,10 @@ def test_a_disk_that_keeps_nothing_is_one_sentence(dataset, settings, backbone, 
         self.path(key).write_bytes(b"")
 
     monkeypatch.setattr(shards.Store, "write", lost)
-    with pytest.warns(UserWarning, match="is damaged"), pytest.raises(UserError, match="does not stay"):
+    with (
+        pytest.warns(UserWarning, match="is damaged"),
+        pytest.raises(UserError, match="does not stay"),
+    ):
         cache_examples(dataset, backbone, settings)
 
 

@@ -60,8 +60,12 @@ def work(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     return done
 
 
-def test_shares_are_disjoint_and_together_all(dataset, settings: CacheSettings, backbone, work) -> None:
-    counts = [cache_share(dataset, backbone, replace(settings, rank=rank, world=3)) for rank in range(3)]
+def test_shares_are_disjoint_and_together_all(
+    dataset, settings: CacheSettings, backbone, work
+) -> None:
+    counts = [
+        cache_share(dataset, backbone, replace(settings, rank=rank, world=3)) for rank in range(3)
+    ]
     assert sum(counts) == 14 and min(counts) > 0
     assert sorted(work["drawn"]) == list(range(14))
     assert sum(work["encoded"]) == 14
@@ -72,12 +76,16 @@ def test_shares_are_disjoint_and_together_all(dataset, settings: CacheSettings, 
 
 
 def test_hints_alone_are_shared_out_too(dataset, settings: CacheSettings, backbone, work) -> None:
-    assert sum(cache_hints(dataset, replace(settings, rank=rank, world=2)) for rank in range(2)) == 14
+    assert (
+        sum(cache_hints(dataset, replace(settings, rank=rank, world=2)) for rank in range(2)) == 14
+    )
     assert sorted(work["drawn"]) == list(range(14))
     assert work["encoded"] == []
 
 
-def test_processes_at_once_do_nothing_twice_and_get_the_same(dataset, settings: CacheSettings, backbone, work) -> None:
+def test_processes_at_once_do_nothing_twice_and_get_the_same(
+    dataset, settings: CacheSettings, backbone, work
+) -> None:
     beside = replace(settings, root=settings.root.parent / "alone")
     alone = cache_examples(dataset, backbone, beside)
     work["drawn"].clear()
@@ -100,7 +108,9 @@ def test_processes_at_once_do_nothing_twice_and_get_the_same(dataset, settings: 
         assert found[rank].prompts(range(14)) == alone.prompts(range(14))
 
 
-def test_what_another_process_leaves_is_done(dataset, settings: CacheSettings, backbone, work, monkeypatch) -> None:
+def test_what_another_process_leaves_is_done(
+    dataset, settings: CacheSettings, backbone, work, monkeypatch
+) -> None:
     wait = cache_module._wait
     monkeypatch.setattr(cache_module, "_wait", lambda keys, done, patience: wait(keys, done, 0.1))
     assert len(cache_examples(dataset, backbone, replace(settings, rank=1, world=2))) == 14

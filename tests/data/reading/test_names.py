@@ -30,7 +30,10 @@ def is_safe(made: str) -> bool:
         bool(made)
         and len(made.encode()) <= 480
         and "\\" not in made
-        and all(part and part[0] != "." and part[-1] not in ". " and len(part.encode()) <= 120 for part in parts)
+        and all(
+            part and part[0] != "." and part[-1] not in ". " and len(part.encode()) <= 120
+            for part in parts
+        )
         and all(part.split(".")[0].casefold() not in devices for part in parts)
         and not any(unicodedata.category(c) in ("Cc", "Cf", "Cs") or c in '<>:"|?*' for c in made)
         and unicodedata.is_normalized("NFC", made)
@@ -50,7 +53,9 @@ def test_label_of_any_text_is_safe_and_stays_as_it_is(name: str) -> None:
     assert label(made) == made
 
 
-@pytest.mark.parametrize("name", ["a", "images/a", "10_cats/tabby 1", "Ünicode/日本", "a.b.c", "x-1_y"])
+@pytest.mark.parametrize(
+    "name", ["a", "images/a", "10_cats/tabby 1", "Ünicode/日本", "a.b.c", "x-1_y"]
+)
 def test_label_leaves_good_names_alone(name: str) -> None:
     assert label(name) == name
 

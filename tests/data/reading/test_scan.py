@@ -178,7 +178,9 @@ def zipped(folder: Path) -> None:
         (zipped, r"images\.zip is in it, an archive: unpack it"),
         (lambda f: (f / "x.tar.gz").touch(), "a packed tar: unpack it"),
         (
-            lambda f: [(f / n).mkdir() or (f / n / "metadata.jsonl").write_text("{}") for n in "ab"],
+            lambda f: [
+                (f / n).mkdir() or (f / n / "metadata.jsonl").write_text("{}") for n in "ab"
+            ],
             "name a folder that has",
         ),
         (lambda f: (f / "x.heic").touch(), r"it holds 1 \.heic"),

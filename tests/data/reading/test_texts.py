@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zeroconv.data.reading.regular import open_regular
-from zeroconv.data.reading.texts import MAX_CAPTION, MAX_LINE, MAX_TEXT, check_caption, decode, read_lines, read_text
+from zeroconv.data.reading.texts import (
+    MAX_CAPTION,
+    MAX_LINE,
+    MAX_TEXT,
+    check_caption,
+    decode,
+    read_lines,
+    read_text,
+)
 from zeroconv.errors import UserError
 
 MARKED = [
@@ -22,7 +30,9 @@ WORDS = "a café\nзима, 日本 and 😀\n"
 
 
 @pytest.mark.parametrize(("encoding", "mark"), MARKED)
-def test_decode_recognises_encodings_by_their_mark(tmp_path: Path, encoding: str, mark: bytes) -> None:
+def test_decode_recognises_encodings_by_their_mark(
+    tmp_path: Path, encoding: str, mark: bytes
+) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(mark + WORDS.encode(encoding))
     assert read_text(path) == WORDS
@@ -36,7 +46,9 @@ def test_decode_recognises_utf16_without_a_mark(tmp_path: Path, encoding: str) -
 
 
 # a text whose first letter is U+FEFF, or that is mostly NUL, is not told from its encoding
-TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufeff"), max_size=60)
+TEXT = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufeff"), max_size=60
+)
 
 
 @given(TEXT, st.sampled_from(MARKED))
@@ -55,7 +67,9 @@ def test_decode_of_any_bytes_is_text_or_a_sentence_with_a_line(content: bytes) -
 
 @pytest.mark.parametrize("before", [1, 3, 5000])
 def test_read_lines_names_the_line_that_is_no_utf8(tmp_path: Path, before: int) -> None:
-    (tmp_path / "a.jsonl").write_bytes(b"plain\n" * before + "un café\n".encode("cp1252") + b"more\n")
+    (tmp_path / "a.jsonl").write_bytes(
+        b"plain\n" * before + "un café\n".encode("cp1252") + b"more\n"
+    )
     with pytest.raises(
         UserError,
         match=rf"a\.jsonl, line {before + 1}: byte 0xe9 \('é' in Windows-1252\) is no UTF-8",

@@ -1,4 +1,6 @@
-"""Addresses: an allow-list of protocols, no chains, ranges that are counted before they are written out."""
+"""Addresses: an allow-list of protocols, no chains, ranges that are counted before they are written
+out.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,35 @@ from zeroconv.errors import UserError
 @pytest.mark.parametrize(
     "address",
     [
-        *("memory://set/a.tar", "ssh://host/a.tar", "sftp://host/a.tar", "ftp://host/a.tar", "smb://host/a.tar"),
-        *("git://a.tar", "github://o:r@/a.tar", "dask://x/a.tar", "reference://a.tar", "jupyter://h/a.tar"),
-        *("simplecache://a.tar", "zip://a.tar", "libarchive://a.tar", "data://a.tar", "local:///etc/a.tar"),
-        *("://a.tar", "1://a.tar", "https+x://h/a.tar", "webhdfs://h/a.tar", "blockcache://x", "dir://x/a.tar"),
+        *(
+            "memory://set/a.tar",
+            "ssh://host/a.tar",
+            "sftp://host/a.tar",
+            "ftp://host/a.tar",
+            "smb://host/a.tar",
+        ),
+        *(
+            "git://a.tar",
+            "github://o:r@/a.tar",
+            "dask://x/a.tar",
+            "reference://a.tar",
+            "jupyter://h/a.tar",
+        ),
+        *(
+            "simplecache://a.tar",
+            "zip://a.tar",
+            "libarchive://a.tar",
+            "data://a.tar",
+            "local:///etc/a.tar",
+        ),
+        *(
+            "://a.tar",
+            "1://a.tar",
+            "https+x://h/a.tar",
+            "webhdfs://h/a.tar",
+            "blockcache://x",
+            "dir://x/a.tar",
+        ),
     ],
 )
 def test_protocols_that_are_not_listed_are_refused(address: str) -> None:
@@ -74,7 +101,12 @@ def test_an_address_is_refused_before_anything_is_asked(address: str, said: str)
 
 
 def test_hosts_in_brackets_are_no_chains() -> None:
-    for address in ("http://[::1]:80/a.tar", "https://u:p@[fe80::1]/{0..1}.tar", "file:///a/b.tar", "S3://b/a.tar"):
+    for address in (
+        "http://[::1]:80/a.tar",
+        "https://u:p@[fe80::1]/{0..1}.tar",
+        "file:///a/b.tar",
+        "S3://b/a.tar",
+    ):
         assert check_address(address) in addresses.PROTOCOLS
 
 
@@ -87,7 +119,12 @@ def test_ranges_are_those_of_webdataset() -> None:
 
 
 @settings(max_examples=300, deadline=1000)
-@given(st.lists(st.sampled_from(["{", "}", "..", "0", "00", "7", "12", "999999999", ",", "a", "/", "-"]), max_size=12))
+@given(
+    st.lists(
+        st.sampled_from(["{", "}", "..", "0", "00", "7", "12", "999999999", ",", "a", "/", "-"]),
+        max_size=12,
+    )
+)
 def test_any_braces_are_files_or_one_sentence(pieces: list[str]) -> None:
     address, found = "https://h/" + "".join(pieces) + ".tar", ["none"]
     try:
@@ -107,12 +144,15 @@ def test_a_pipe_at_an_address_of_a_file_is_no_shard(tmp_path: Path) -> None:
             open_dataset(f"file://{tmp_path}/{name}", condition="depth")
 
 
-def test_a_password_is_not_printed_by_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_is_not_printed_by_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ZEROCONV_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("zeroconv.data.fitting.PAUSES", ())
     (tmp_path / "x.yaml").write_text(
-        "out: run\ndata: {train: 'https://me:s3cret@127.0.0.1:1/a.tar', condition: canny}\ntraining: {steps: 1}\n"
+        "out: run\ndata: {train: 'https://me:s3cret@127.0.0.1:1/a.tar', condition: "
+        "canny}\ntraining: {steps: 1}\n"
     )
     commands = (
         ["annotate", "canny", "https://me:s3cret@127.0.0.1:1/a.tar?token=s3cret", "--out", "out"],

@@ -41,7 +41,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(9):
         Image.fromarray(rng.integers(0, 256, (160, 160, 3), np.uint8)).save(place / f"{i}.png")
         Image.new("L", (160, 160), 20 * i).save(place / f"{i}-hint.png")
-        lines.append({"file_name": f"{i}.png", "text": f"picture {i}", "conditioning_image": f"{i}-hint.png"})
+        lines.append(
+            {"file_name": f"{i}.png", "text": f"picture {i}", "conditioning_image": f"{i}-hint.png"}
+        )
     (place / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     for kind in ("parquet", "tar"):
         for number, path in enumerate(pack(place, place / kind, kind, shard=3)):
@@ -108,7 +110,9 @@ def served(folder: Path, ranges: bool):
                 self.send_header("Accept-Ranges", "bytes")
             super().end_headers()
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=str(folder))
+    )
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -129,8 +133,12 @@ def same(spec: str, folder: Path, count: int = 9) -> None:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "tar"])
-@pytest.mark.parametrize("place", ["memory://set/KIND", "memory://set/KIND/train-{00000..00002}.KIND"])
-def test_remote_shards_hold_what_lies_in_them(folder: Path, fetched: list[str], kind: str, place: str) -> None:
+@pytest.mark.parametrize(
+    "place", ["memory://set/KIND", "memory://set/KIND/train-{00000..00002}.KIND"]
+)
+def test_remote_shards_hold_what_lies_in_them(
+    folder: Path, fetched: list[str], kind: str, place: str
+) -> None:
     same(place.replace("KIND", kind), folder)
     assert sorted(fetched) == [f"train-0000{i}.{kind}" for i in range(3)]  # each once
 
@@ -146,7 +154,9 @@ def test_a_web_server_will_do(folder: Path, kind: str, ranges: bool) -> None:
         same(f"{address}/{kind}/", folder)  # its page of links
 
 
-def test_the_end_of_a_parquet_file_is_read_without_the_rest(fetched: list[str], cache: Path) -> None:
+def test_the_end_of_a_parquet_file_is_read_without_the_rest(
+    fetched: list[str], cache: Path
+) -> None:
     assert len(open_dataset("memory://set/parquet", condition="depth")) == 9
     assert fetched == [] and not (cache / "copies").exists()
 
@@ -167,11 +177,15 @@ def test_a_later_start_asks_for_no_contents(folder: Path, fetched: list[str], ca
     assert dataset[8].caption == "picture 8" and fetched == ["train-00002.tar"]
 
 
-def test_old_copies_make_room(folder: Path, fetched: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_copies_make_room(
+    folder: Path, fetched: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     size = max(path.stat().st_size for path in (folder / "tar").iterdir())
     monkeypatch.setenv("ZEROCONV_COPIES_GB", str(1.5 * size / 1e9))
     monkeypatch.setattr(remote, "IN_USE", -1.0)
-    monkeypatch.setattr("zeroconv.data.sources.shard_sets.in_parallel", lambda look, of: [look(one) for one in of])
+    monkeypatch.setattr(
+        "zeroconv.data.sources.shard_sets.in_parallel", lambda look, of: [look(one) for one in of]
+    )
     same("memory://set/tar", folder)
     assert len([path for path in (cache / "copies").iterdir() if path.suffix == ".tar"]) == 1
     monkeypatch.setattr(remote, "IN_USE", 60.0)  # what others read now stays, whatever the bound
@@ -183,7 +197,9 @@ def test_a_run_reads_them_and_notices_a_change(folder: Path, store, tmp_path: Pa
     backbone, settings = tiny_backbone(), CacheSettings(tmp_path / "moments", workers=1)
 
     def cached():
-        return cache_examples(open_dataset("memory://set/tar", condition="depth", size=32), backbone, settings)
+        return cache_examples(
+            open_dataset("memory://set/tar", condition="depth", size=32), backbone, settings
+        )
 
     here = cache_examples(open_dataset(folder, condition="depth", size=32), backbone, settings)
     there = cached()
@@ -231,7 +247,9 @@ def test_a_lost_connection_is_tried_again_and_sets_no_picture_aside(
         dataset[8]
 
 
-def test_what_cannot_be_read_is_one_sentence(store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_is_one_sentence(
+    store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.pipe_file("/bad/a.tar", b"no tar")
     store.pipe_file("/bad/a.parquet", b"no parquet")
     for spec, said in {
@@ -260,7 +278,9 @@ def test_what_cannot_be_read_is_one_sentence(store, tmp_path: Path, monkeypatch:
 
 def test_shapes_are_remembered_too(folder: Path, fetched: list[str], cache: Path) -> None:
     def shapes() -> list:
-        dataset = open_dataset("memory://set/tar", condition="depth", size=32, buckets=Buckets(32, 8, 16, 64))
+        dataset = open_dataset(
+            "memory://set/tar", condition="depth", size=32, buckets=Buckets(32, 8, 16, 64)
+        )
         return [dataset.frame(i) for i in range(9)]
 
     before = shapes()
@@ -275,7 +295,9 @@ def test_files_of_one_time_and_length_are_two(store, monkeypatch: pytest.MonkeyP
     for name in ("a", "b"):
         store.pipe_file(f"/two/{name}.tar", name.encode() * 10240)
     # web servers make an ETag of time and length
-    monkeypatch.setattr(type(store), "info", lambda *args, **kwargs: {"size": 10240, "ETag": "one", "type": "file"})
+    monkeypatch.setattr(
+        type(store), "info", lambda *args, **kwargs: {"size": 10240, "ETag": "one", "type": "file"}
+    )
     one, two = remote.find("memory://two/a.tar"), remote.find("memory://two/b.tar")
     assert isinstance(one, list) and isinstance(two, list) and one[0].mark != two[0].mark
     assert remote.local(one[0]).read_bytes() != remote.local(two[0]).read_bytes()
@@ -285,7 +307,9 @@ def test_a_cache_that_is_a_file_or_may_not_be_written_is_told(store, cache: Path
     found = remote.find("memory://set/tar/train-00000.tar")
     assert isinstance(found, list)
     cache.write_text("a file")
-    with pytest.raises(UserError, match=r"the cache .* cannot be written \(.*\); name another place"):
+    with pytest.raises(
+        UserError, match=r"the cache .* cannot be written \(.*\); name another place"
+    ):
         remote.local(found[0])
 
 
@@ -296,10 +320,14 @@ def test_a_copy_that_was_cut_is_made_again(store, folder: Path, fetched: list[st
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.warns(UserWarning, match="the copy .* has .* bytes; it is made again"):
         remote.local(found[0])
-    assert path.read_bytes() == (folder / "tar" / "train-00000.tar").read_bytes() and len(fetched) == 2
+    assert (
+        path.read_bytes() == (folder / "tar" / "train-00000.tar").read_bytes() and len(fetched) == 2
+    )
 
 
-def test_copies_in_a_cache_that_may_not_be_written_are_read(store, cache: Path, monkeypatch) -> None:
+def test_copies_in_a_cache_that_may_not_be_written_are_read(
+    store, cache: Path, monkeypatch
+) -> None:
     found = remote.find("memory://set/tar/train-00000.tar")
     assert isinstance(found, list)
     path = remote.local(found[0])
@@ -312,15 +340,23 @@ def test_copies_in_a_cache_that_may_not_be_written_are_read(store, cache: Path, 
     assert remote.local(found[0]) == path
 
 
-def test_a_table_of_contents_over_its_bound_is_not_read(store, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.pipe_file("/lies/a.parquet", b"PAR1" + b"x" * 100 + (2**31 - 1).to_bytes(4, "little") + b"PAR1")
+def test_a_table_of_contents_over_its_bound_is_not_read(
+    store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.pipe_file(
+        "/lies/a.parquet", b"PAR1" + b"x" * 100 + (2**31 - 1).to_bytes(4, "little") + b"PAR1"
+    )
     with pytest.raises(UserError, match="its table has 2,147,483,647 bytes"):
         open_dataset("memory://lies/a.parquet", condition="depth")
 
 
-def test_a_shard_over_its_bound_makes_no_room(store, fetched: list[str], cache: Path, monkeypatch) -> None:
+def test_a_shard_over_its_bound_makes_no_room(
+    store, fetched: list[str], cache: Path, monkeypatch
+) -> None:
     monkeypatch.setenv("ZEROCONV_SHARD_GB", "0.00001")
-    with pytest.raises(UserError, match=r"is not copied: it has [\d,]+ bytes, and a shard may have 10,000"):
+    with pytest.raises(
+        UserError, match=r"is not copied: it has [\d,]+ bytes, and a shard may have 10,000"
+    ):
         open_dataset("memory://set/tar/train-00000.tar", condition="depth")
     monkeypatch.setenv("ZEROCONV_SHARD_GB", "nan")
     with pytest.raises(UserError, match="ZEROCONV_SHARD_GB is 'nan'; give how many gigabytes"):
@@ -336,4 +372,7 @@ def test_readers_at_once_share_a_copy(store, folder: Path, fetched: list[str]) -
     for thread in threads:
         thread.join()
     assert fetched == ["train-00000.parquet"]
-    assert os.path.getsize(remote.local(found[0])) == (folder / "parquet" / "train-00000.parquet").stat().st_size
+    assert (
+        os.path.getsize(remote.local(found[0]))
+        == (folder / "parquet" / "train-00000.parquet").stat().st_size
+    )

@@ -1,4 +1,6 @@
-"""Web servers that lie, drip, lead elsewhere or never end are given up in a bounded time, with a sentence."""
+"""Web servers that lie, drip, lead elsewhere or never end are given up in a bounded time, with a
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +110,9 @@ def silent(path: str) -> Iterator[bytes]:
 
 
 def leading(to: str) -> Answer:
-    return lambda path: iter([f"HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n".encode()])
+    return lambda path: iter(
+        [f"HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n".encode()]
+    )
 
 
 HEADERS = b"HTTP/1.1 200 OK\r\nX-Name: "
@@ -118,15 +122,27 @@ COPIES: dict[str, tuple[Answer, Answer, str]] = {
     "tells too little": (told(1000), body(2000, b"x" * 2000), "more than the 1,000 bytes came"),
     "tells too much": (told(2000), body(1000, b"x" * 1000), "1,000 of 2,000 bytes came"),
     "stops half-way": (told(2000), body(2000, b"x" * 1000), "cannot be fetched"),
-    "tells 10^18 bytes": (told(10**18), body(10**18), "has 1,000,000,000,000,000,000 bytes, and a shard may have"),
+    "tells 10^18 bytes": (
+        told(10**18),
+        body(10**18),
+        "has 1,000,000,000,000,000,000 bytes, and a shard may have",
+    ),
     "tells a negative size": (told(-5), body(-5), "cannot be fetched"),
     "tells no number": (told("many"), body(5), "cannot be fetched"),
-    "drips its file": (told(1000), slowly(OK + b"Content-Length: 1000\r\n\r\n"), "bytes came in 0.3 seconds"),
+    "drips its file": (
+        told(1000),
+        slowly(OK + b"Content-Length: 1000\r\n\r\n"),
+        "bytes came in 0.3 seconds",
+    ),
     "drips its headers": (slowly(HEADERS), slowly(HEADERS), "cannot be fetched"),
     "drips the headers of the file": (told(1000), slowly(HEADERS), "0 bytes came in 0.3 seconds"),
     "says nothing": (silent, silent, "cannot be fetched"),
     "says nothing when the file is asked for": (told(1000), silent, "0 bytes came in 0.3 seconds"),
-    "sends no HTTP": (lambda p: iter([b"220 ftp\r\n"]), lambda p: iter([b"220 ftp\r\n"]), "cannot be fetched"),
+    "sends no HTTP": (
+        lambda p: iter([b"220 ftp\r\n"]),
+        lambda p: iter([b"220 ftp\r\n"]),
+        "cannot be fetched",
+    ),
     "sends headers without end": (
         slowly(OK, b"X: y\r\n" * 50, 0),
         slowly(OK, b"X: y\r\n" * 50, 0),
@@ -142,10 +158,18 @@ COPIES: dict[str, tuple[Answer, Answer, str]] = {
         body(1000, b"x" * 1000, more=b"Content-Encoding: br\r\n"),
         "compressed .'br'., though asked not to",
     ),
-    "leads to a file": (leading("file:///etc/passwd"), leading("file:///etc/passwd"), "cannot be fetched"),
+    "leads to a file": (
+        leading("file:///etc/passwd"),
+        leading("file:///etc/passwd"),
+        "cannot be fetched",
+    ),
     "leads to ftp": (leading("ftp://h/a.tar"), leading("ftp://h/a.tar"), "cannot be fetched"),
     "leads in a circle": (leading("/a.tar"), leading("/a.tar"), "cannot be fetched"),
-    "leads to a file when the file is asked for": (told(10), leading("file:///etc/passwd"), "cannot be fetched"),
+    "leads to a file when the file is asked for": (
+        told(10),
+        leading("file:///etc/passwd"),
+        "cannot be fetched",
+    ),
 }
 
 
@@ -197,7 +221,9 @@ def test_a_server_that_leads_from_https_to_http_is_refused() -> None:
 
     def led(start: str, to: str) -> None:
         response = SimpleNamespace(headers={"Location": to})
-        asyncio.run(web._stays_encrypted(None, None, SimpleNamespace(url=URL(start), response=response)))  # type: ignore[arg-type]
+        asyncio.run(
+            web._stays_encrypted(None, None, SimpleNamespace(url=URL(start), response=response))
+        )  # type: ignore[arg-type]
 
     led("https://h/a", "https://other/b")
     led("https://h/a", "/b")
@@ -216,14 +242,19 @@ def test_a_look_at_many_shards_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         return told(100)(path)
 
     began = time.monotonic()
-    with Server(late, late) as server, pytest.raises(UserError, match="looking at its shards took more"):
+    with (
+        Server(late, late) as server,
+        pytest.raises(UserError, match="looking at its shards took more"),
+    ):
         remote.find(f"http://{server.address}/{{0..5000}}.tar")
     assert time.monotonic() - began < 8
 
 
 def test_what_a_server_says_moves_no_terminal() -> None:
     def answer(path: str) -> Iterator[bytes]:
-        return iter([b"HTTP/1.1 500 \x1b[2J\x07\xff" + b"y" * 5000 + b"\r\nContent-Length: 0\r\n\r\n"])
+        return iter(
+            [b"HTTP/1.1 500 \x1b[2J\x07\xff" + b"y" * 5000 + b"\r\nContent-Length: 0\r\n\r\n"]
+        )
 
     with Server(answer, answer) as server, pytest.raises(StorageError) as caught:
         remote.find(f"http://u:s3cret@{server.address}/a.tar")

@@ -1,4 +1,6 @@
-"""Data sets of the hub: their layouts on disk, splits, parts and columns, from a hub cache without a network."""
+"""Data sets of the hub: their layouts on disk, splits, parts and columns, from a hub cache without
+a network.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +29,28 @@ def png(shade: int) -> bytes:
     return buffer.getvalue()
 
 
-def shard(path: Path, shades: list[int], names=("image", "conditioning_image", "text"), struct: bool = True) -> None:
+def shard(
+    path: Path,
+    shades: list[int],
+    names=("image", "conditioning_image", "text"),
+    struct: bool = True,
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures = [
-        [{"bytes": png(s + more), "path": None} if struct else png(s + more) for s in shades] for more in (0, 9)
+        [{"bytes": png(s + more), "path": None} if struct else png(s + more) for s in shades]
+        for more in (0, 9)
     ]
-    table = pyarrow.table(dict(zip(names, [*pictures, [f"shade {s}" for s in shades]], strict=True)))
+    table = pyarrow.table(
+        dict(zip(names, [*pictures, [f"shade {s}" for s in shades]], strict=True))
+    )
     parquet.write_table(table, path, row_group_size=2)
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """`hub("owner/name", revision)`: the folder of a snapshot in a hub cache; the network is not there."""
+    """`hub("owner/name", revision)`: the folder of a snapshot in a hub cache; the network is not
+    there.
+    """
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
@@ -56,7 +68,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def shades(spec: str) -> list[int]:
     dataset = open_dataset(spec, condition="anything")
     for example in dataset:
-        assert abs(int(np.asarray(example.hint).mean()) - int(np.asarray(example.image).mean()) - 9) <= 1
+        assert (
+            abs(int(np.asarray(example.hint).mean()) - int(np.asarray(example.image).mean()) - 9)
+            <= 1
+        )
     return [int(example.caption.removeprefix("shade ")) for example in dataset]
 
 
@@ -96,10 +111,17 @@ def test_parts_are_chosen(hub) -> None:
 
 def test_other_columns_are_named(hub) -> None:
     names = ("photo", "spiga_seg", "image_caption")
-    shard(hub("someone/faces") / "data" / "train-00000-of-00001.parquet", [10, 20], names, struct=False)
+    shard(
+        hub("someone/faces") / "data" / "train-00000-of-00001.parquet",
+        [10, 20],
+        names,
+        struct=False,
+    )
     spec = "hub:someone/faces?image_column=photo&conditioning_image_column=spiga_seg&caption_column=image_caption"
     assert shades(spec) == [10, 20]
-    with pytest.raises(UserError, match=r"no column 'file_name'; it has photo, spiga_seg, image_caption"):
+    with pytest.raises(
+        UserError, match=r"no column 'file_name'; it has photo, spiga_seg, image_caption"
+    ):
         open_dataset("hub:someone/faces")
     with pytest.raises(UserError, match=r"no column 'depth'"):
         open_dataset(spec.replace("spiga_seg", "depth"))
@@ -113,7 +135,9 @@ def test_an_imagefolder_of_splits_and_one_listed_as_csv(hub) -> None:
             (folder / split / name).write_bytes(png(shade + more))
     line = {"file_name": "a.png", "text": "shade 10", "conditioning_image": "h.png"}
     (folder / "train" / "metadata.jsonl").write_text(json.dumps(line))
-    (folder / "test" / "metadata.csv").write_text('file_name,"text",conditioning_image\na.png,"shade 20",h.png\n')
+    (folder / "test" / "metadata.csv").write_text(
+        'file_name,"text",conditioning_image\na.png,"shade 20",h.png\n'
+    )
     assert shades("hub:someone/folders") == [10]
     assert shades("hub:someone/folders?split=test") == [20]
 

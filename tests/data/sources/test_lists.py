@@ -52,19 +52,25 @@ def test_columns_of_other_tools_are_read(folder: Path, name: str, image: str, ca
 @pytest.mark.parametrize("name", ["source", "control", "condition", "conditioning"])
 def test_a_column_that_holds_no_picture_is_no_hint(folder: Path, name: str) -> None:
     write(folder, {"file_name": "a.png", "text": "a", name: "flickr"})
-    with pytest.warns(UserWarning, match=f"columns that are not used: {name}; there is no column of hints"):
+    with pytest.warns(
+        UserWarning, match=f"columns that are not used: {name}; there is no column of hints"
+    ):
         assert open_dataset(folder)[0].hint is None
 
 
 @pytest.mark.parametrize("lacking", [None, ""])
 @pytest.mark.parametrize("name", ["conditioning_image", "control_image", "canny"])
-def test_a_missing_hint_is_refused_and_never_drawn(folder: Path, name: str, lacking: str | None) -> None:
+def test_a_missing_hint_is_refused_and_never_drawn(
+    folder: Path, name: str, lacking: str | None
+) -> None:
     write(
         folder,
         {"file_name": "a.png", "text": "a", name: "h.png"},
         {"file_name": "b.png", "text": "b", name: lacking},
     )
-    with pytest.raises(UserError, match=r"(hint for 1 of 2 pictures|canny hints, but none for b\.png)"):
+    with pytest.raises(
+        UserError, match=r"(hint for 1 of 2 pictures|canny hints, but none for b\.png)"
+    ):
         open_dataset(folder, condition="canny")
 
 
@@ -108,7 +114,9 @@ def test_captions_that_cannot_be_used_are_named(value: object, said: str) -> Non
 PLAIN = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.binary(max_size=5)
 NESTED = st.recursive(
     PLAIN,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["raw", "text", "x"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["raw", "text", "x"]), inner)
+    ),
     max_leaves=8,
 )
 
@@ -160,7 +168,9 @@ def test_a_bad_line_is_named_with_its_number(folder: Path, line: str, said: str)
 
 @pytest.mark.parametrize("mark", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
 def test_lists_in_every_encoding(folder: Path, mark: str) -> None:
-    (folder / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a plain café"}\n', encoding=mark)
+    (folder / "metadata.jsonl").write_text(
+        '{"file_name": "a.png", "text": "a plain café"}\n', encoding=mark
+    )
     assert open_dataset(folder)[0].caption == "a plain café"
     (folder / "metadata.jsonl").unlink()
     (folder / "metadata.csv").write_text("file_name,text\na.png,a plain café\n", encoding=mark)
@@ -168,8 +178,12 @@ def test_lists_in_every_encoding(folder: Path, mark: str) -> None:
 
 
 def test_a_list_in_windows_1252_is_named_with_its_line(folder: Path) -> None:
-    (folder / "metadata.csv").write_text("file_name,text\na.png,x\nb.png,un café\n", encoding="cp1252")
-    with pytest.raises(UserError, match=r"metadata\.csv, line 3: byte 0xe9 .* save the file as UTF-8"):
+    (folder / "metadata.csv").write_text(
+        "file_name,text\na.png,x\nb.png,un café\n", encoding="cp1252"
+    )
+    with pytest.raises(
+        UserError, match=r"metadata\.csv, line 3: byte 0xe9 .* save the file as UTF-8"
+    ):
         open_dataset(folder)
 
 
@@ -205,7 +219,9 @@ def test_csv_that_is_wrong_is_one_sentence(folder: Path, text: str, said: str) -
         open_dataset(folder)
 
 
-def test_links_that_lead_out_are_refused_when_read_and_may_be_allowed(folder: Path, tmp_path_factory) -> None:
+def test_links_that_lead_out_are_refused_when_read_and_may_be_allowed(
+    folder: Path, tmp_path_factory
+) -> None:
     away = tmp_path_factory.mktemp("away") / "x.png"
     Image.new("RGB", (16, 16), (77,) * 3).save(away)
     (folder / "link.png").symlink_to(away)
@@ -241,7 +257,10 @@ def test_what_no_line_names_is_told(folder: Path) -> None:
 LINE = st.fixed_dictionaries(
     {"file_name": st.sampled_from(["a.png", "b.png", "../a.png", "", None, 3])},
     optional={
-        "text": st.text(max_size=5) | st.none() | st.lists(st.text(max_size=3), max_size=2) | st.integers(),
+        "text": st.text(max_size=5)
+        | st.none()
+        | st.lists(st.text(max_size=3), max_size=2)
+        | st.integers(),
         **{
             name: st.sampled_from(["h.png", "k.png", "", None, "word", "../x.png"])
             for name in ("hint", "canny", "source")
@@ -252,12 +271,16 @@ LINE = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.lists(LINE, min_size=1, max_size=3),
     st.sampled_from(["utf-8", "utf-16", "utf-8-sig", "cp1252"]),
 )
-def test_any_list_is_read_or_refused_in_one_sentence(folder: Path, lines: list[dict], encoding: str) -> None:
+def test_any_list_is_read_or_refused_in_one_sentence(
+    folder: Path, lines: list[dict], encoding: str
+) -> None:
     text = "\n".join(json.dumps(line) for line in lines)
     (folder / "metadata.jsonl").write_text(text, encoding=encoding)
     with warnings.catch_warnings():
@@ -276,7 +299,9 @@ def test_any_list_is_read_or_refused_in_one_sentence(folder: Path, lines: list[d
 
 
 def test_columns_named_in_a_spec_count_alone(folder: Path) -> None:
-    write(folder, {"file_name": "a.png", "text": "x", "hint": "h.png", "mine": "k.png", "words": "y"})
+    write(
+        folder, {"file_name": "a.png", "text": "x", "hint": "h.png", "mine": "k.png", "words": "y"}
+    )
     example = open_dataset(f"{folder}?conditioning_image_column=mine&caption_column=words")[0]
     assert (shade(example.hint), example.caption) == (120, "y")
     assert Columns.of({"caption_column": "words"}).caption_column == ("words",)

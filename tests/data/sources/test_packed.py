@@ -39,8 +39,12 @@ from zeroconv.errors import UserError
         ("k.prompt.txt", "words"),
     ],
 )
-@pytest.mark.parametrize("hint", ["hint", "conditioning_image", "control_image", "source", "condition"])
-def test_tar_captions_and_hints_of_other_tools(tmp_path: Path, name: str, content: str, hint: str) -> None:
+@pytest.mark.parametrize(
+    "hint", ["hint", "conditioning_image", "control_image", "source", "condition"]
+)
+def test_tar_captions_and_hints_of_other_tools(
+    tmp_path: Path, name: str, content: str, hint: str
+) -> None:
     tar(tmp_path / "a.tar", {"k.jpg": png(10), f"k.{hint}.png": png(110), name: content.encode()})
     example = open_dataset(tmp_path)[0]
     assert (shade(example.image), shade(example.hint), example.text) == (10, 110, ("words",))
@@ -69,7 +73,9 @@ def test_tar_captions_in_utf16(tmp_path: Path) -> None:
         ("k.txt", b"x" * (1 << 21), "at most 1,048,576"),
     ],
 )
-def test_tar_captions_that_cannot_be_read_set_their_example_aside(tmp_path: Path, name, content, said: str) -> None:
+def test_tar_captions_that_cannot_be_read_set_their_example_aside(
+    tmp_path: Path, name, content, said: str
+) -> None:
     tar(tmp_path / "a.tar", {"k.png": png(10), name: content})
     with pytest.raises(UserError, match=said):
         open_dataset(tmp_path)[0]
@@ -120,7 +126,10 @@ def test_tar_parts_that_are_not_used_are_told(tmp_path: Path) -> None:
 
 
 def test_tar_names_that_lead_outside_are_labels(tmp_path: Path) -> None:
-    members = [(name, png(i + 1)) for i, name in enumerate(("../../x.png", "/etc/x.png", "..\\x.png", "C:\\x.png"))]
+    members = [
+        (name, png(i + 1))
+        for i, name in enumerate(("../../x.png", "/etc/x.png", "..\\x.png", "C:\\x.png"))
+    ]
     tar(tmp_path / "a.tar", members)
     dataset = open_dataset(tmp_path)
     assert sorted(shade(e.image) for e in dataset) == [1, 2, 3, 4]
@@ -229,7 +238,9 @@ def test_a_tar_that_is_none_is_refused_soon(tmp_path: Path, make, said: str) -> 
     assert time.monotonic() - start < 5
 
 
-def test_a_tar_of_too_many_members_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tar_of_too_many_members_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tars, "MAX_MEMBERS", 3)
     tar(tmp_path / "a.tar", {f"{i}.png": png(i) for i in range(4)})
     with pytest.raises(UserError, match="more than 3 files"):
@@ -251,9 +262,15 @@ BASE = {
 }
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.integers(0, 7000), st.integers(0, 255)), max_size=4), st.integers(1, 8000))
-def test_any_damage_to_a_tar_is_one_sentence(tmp_path: Path, changes: list[tuple[int, int]], length: int) -> None:
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.tuples(st.integers(0, 7000), st.integers(0, 255)), max_size=4), st.integers(1, 8000)
+)
+def test_any_damage_to_a_tar_is_one_sentence(
+    tmp_path: Path, changes: list[tuple[int, int]], length: int
+) -> None:
     content = bytearray(tar(tmp_path / "a.tar", BASE).read_bytes()[:length])
     for place, value in changes:
         if place < len(content):
@@ -279,7 +296,9 @@ def check_readable(folder: Path) -> None:
 # ---------------------------------------------------------------- parquet
 
 
-@pytest.mark.parametrize("hint", ["conditioning_image", "control_image", "hint", "source", "condition", "control"])
+@pytest.mark.parametrize(
+    "hint", ["conditioning_image", "control_image", "hint", "source", "condition", "control"]
+)
 @pytest.mark.parametrize("struct", [True, False])
 def test_parquet_hints_of_other_tools(tmp_path: Path, hint: str, struct: bool) -> None:
     cells = [[{"bytes": png(s), "path": "../x"} if struct else png(s)] for s in (10, 110)]
@@ -290,7 +309,9 @@ def test_parquet_hints_of_other_tools(tmp_path: Path, hint: str, struct: bool) -
 
 def test_parquet_pictures_in_other_columns_are_told(tmp_path: Path) -> None:
     table(tmp_path / "a.parquet", {"image": [png(1)], "depth_map": [png(2)], "text": ["x"]})
-    with pytest.warns(UserWarning, match=r"pictures in depth_map, which are not used: hints will be drawn"):
+    with pytest.warns(
+        UserWarning, match=r"pictures in depth_map, which are not used: hints will be drawn"
+    ):
         open_dataset(tmp_path)
     table(tmp_path / "a.parquet", {"image": [png(1)], "score": [2], "text": ["x"]})
     with pytest.warns(UserWarning, match=r"columns that are not used: score"):
@@ -300,7 +321,11 @@ def test_parquet_pictures_in_other_columns_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("struct", [True, False])
 def test_parquet_with_a_null_hint_sets_that_row_aside(tmp_path: Path, struct: bool) -> None:
     cell = {"bytes": png(110), "path": None} if struct else png(110)
-    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]) if struct else pyarrow.binary()
+    kind = (
+        pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+        if struct
+        else pyarrow.binary()
+    )
     columns = {"image": [png(1), png(2)], "conditioning_image": [cell, None], "text": ["a", "b"]}
     table(tmp_path / "a.parquet", columns, conditioning_image=kind)
     dataset = open_dataset(tmp_path, condition="canny")
@@ -312,14 +337,18 @@ def test_parquet_with_a_null_hint_sets_that_row_aside(tmp_path: Path, struct: bo
 def test_parquet_without_any_hint_says_so(tmp_path: Path) -> None:
     columns = {"image": [png(1)], "conditioning_image": [None], "text": ["a"]}
     table(tmp_path / "a.parquet", columns, conditioning_image=pyarrow.binary())
-    with pytest.warns(UserWarning, match="conditioning_image is null throughout, so hints are drawn"):
+    with pytest.warns(
+        UserWarning, match="conditioning_image is null throughout, so hints are drawn"
+    ):
         assert open_dataset(tmp_path)[0].hint is None
 
 
 def test_parquet_shards_that_differ_are_refused(tmp_path: Path) -> None:
     table(tmp_path / "a.parquet", {"image": [png(1)], "hint": [png(2)], "text": ["a"]})
     table(tmp_path / "b.parquet", {"image": [png(1)], "text": ["a"]})
-    with pytest.raises(UserError, match=r"differ: one is read by the columns image, text and hint, the other by"):
+    with pytest.raises(
+        UserError, match=r"differ: one is read by the columns image, text and hint, the other by"
+    ):
         open_dataset(tmp_path)
 
 
@@ -332,7 +361,9 @@ def test_parquet_shards_that_differ_are_refused(tmp_path: Path) -> None:
         ([b"x"], ("x",)),
     ],
 )
-def test_parquet_captions_of_every_layout(tmp_path: Path, captions: list, found: tuple[str, ...]) -> None:
+def test_parquet_captions_of_every_layout(
+    tmp_path: Path, captions: list, found: tuple[str, ...]
+) -> None:
     table(tmp_path / "a.parquet", {"image": [png(1)], "text": captions})
     assert open_dataset(tmp_path)[0].text == found
 
@@ -351,7 +382,9 @@ def test_parquet_captions_of_every_layout(tmp_path: Path, captions: list, found:
         ({"image": [b"junk"], "text": ["x"]}, "cannot be read|no picture"),
     ],
 )
-def test_parquet_cells_that_cannot_be_used_are_named(tmp_path: Path, columns: dict, said: str) -> None:
+def test_parquet_cells_that_cannot_be_used_are_named(
+    tmp_path: Path, columns: dict, said: str
+) -> None:
     table(tmp_path / "a.parquet", columns)
     with pytest.raises(UserError, match=said):
         open_dataset(tmp_path)[0]
@@ -368,17 +401,26 @@ def test_parquet_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         open_dataset(tmp_path)
 
 
-def test_parquet_that_grows_when_it_is_read_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table(tmp_path / "a.parquet", {"image": [bytes(100_000)] * 200, "text": ["x"] * 200}, group=200)  # a dictionary
+def test_parquet_that_grows_when_it_is_read_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a dictionary
+    table(tmp_path / "a.parquet", {"image": [bytes(100_000)] * 200, "text": ["x"] * 200}, group=200)
     monkeypatch.setattr(parquets, "MAX_GROUP", 5_000_000)
     dataset = open_dataset(tmp_path)
     with pytest.raises(UserError, match="row_group_size=64"):
         dataset[0]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=4), st.integers(1, 5000))
-def test_any_damage_to_a_parquet_is_one_sentence(tmp_path: Path, changes: list[tuple[int, int]], length: int) -> None:
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=4), st.integers(1, 5000)
+)
+def test_any_damage_to_a_parquet_is_one_sentence(
+    tmp_path: Path, changes: list[tuple[int, int]], length: int
+) -> None:
     columns = {
         "image": [png(10), png(20)],
         "conditioning_image": [png(1), png(2)],
@@ -399,7 +441,9 @@ def test_parquet_of_billions_of_rows_is_refused(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, lambda p: p.symlink_to("/dev/zero"), lambda p: p.write_bytes(b"")])
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda p: p.symlink_to("/dev/zero"), lambda p: p.write_bytes(b"")]
+)
 def test_a_parquet_that_is_no_file_is_refused(tmp_path: Path, make) -> None:
     make(tmp_path / "a.parquet")
     with pytest.raises(UserError):

@@ -1,4 +1,6 @@
-"""Folders as kohya's trainer reads them: captions beside the pictures, hints under the same names, repeats."""
+"""Folders as kohya's trainer reads them: captions beside the pictures, hints under the same names,
+repeats.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,22 @@ def picture(path: Path, shade: int, caption: str | None = None, suffix: str = ".
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three pictures right in images/, two in images/3_a_cat/; hints in hints/, of the same shade plus 100."""
+    """Three pictures right in images/, two in images/3_a_cat/; hints in hints/, of the same shade
+    plus 100.
+    """
     images = tmp_path / "images"
     picture(images / "a.png", 10, "first\n\n second \n")
     picture(images / "b.jpg", 20, "bee", ".caption")
     picture(images / "c.png", 30)
     picture(images / "3_a_cat" / "d.png", 40, "a tabby")
     picture(images / "3_a_cat" / "e.png", 50)
-    for name, shade in (("a.webp", 110), ("b.png", 120), ("c.png", 130), ("3_a_cat/d.png", 140), ("e.png", 150)):
+    for name, shade in (
+        ("a.webp", 110),
+        ("b.png", 120),
+        ("c.png", 130),
+        ("3_a_cat/d.png", 140),
+        ("e.png", 150),
+    ):
         picture(tmp_path / "hints" / name, shade)
     return tmp_path
 
@@ -75,7 +85,9 @@ def test_without_hints_they_are_drawn(folder: Path) -> None:
     assert not np.asarray(dataset[0].hint).any()  # a plain picture has no edges
 
 
-def test_a_pass_takes_repeated_pictures_so_often_and_broken_ones_not_at_all(folder: Path, tmp_path: Path) -> None:
+def test_a_pass_takes_repeated_pictures_so_often_and_broken_ones_not_at_all(
+    folder: Path, tmp_path: Path
+) -> None:
     (folder / "images" / "3_a_cat" / "d.png").write_bytes(b"broken")
     (folder / "images" / "b.jpg").write_bytes(b"broken")
     dataset = open_dataset(f"{folder}/images?hints={folder}/hints", condition="depth", size=32)
@@ -91,13 +103,29 @@ def test_a_pass_takes_repeated_pictures_so_often_and_broken_ones_not_at_all(fold
 @pytest.mark.parametrize(
     ("change", "query", "sentence"),
     [
-        (lambda f: (f / "hints" / "c.png").unlink(), "hints={}/hints", "1 pictures .* no hint in .*, c the first"),
+        (
+            lambda f: (f / "hints" / "c.png").unlink(),
+            "hints={}/hints",
+            "1 pictures .* no hint in .*, c the first",
+        ),
         (lambda f: None, "hints=nowhere", "no folder of hints"),
         (lambda f: (f / "images" / "3_a_cat").rename(f / "images" / "0_cat"), "", "taken 0 times"),
-        (lambda f: (f / "images" / "a.txt").write_bytes(b"\xff\xfe\x00"), "", "save the file as UTF-8"),
+        (
+            lambda f: (f / "images" / "a.txt").write_bytes(b"\xff\xfe\x00"),
+            "",
+            "save the file as UTF-8",
+        ),
         (lambda f: None, "repeat=0", "repeat as '0'; give a whole number from 1 to 10,000"),
-        (lambda f: picture(f / "images" / "4_dog" / "a.png", 9), "hints={}/hints", "both get the hint"),
-        (lambda f: (f / "images" / "metadata.jsonl").write_text(LINE), "hints={}/hints", "cannot be given beside"),
+        (
+            lambda f: picture(f / "images" / "4_dog" / "a.png", 9),
+            "hints={}/hints",
+            "both get the hint",
+        ),
+        (
+            lambda f: (f / "images" / "metadata.jsonl").write_text(LINE),
+            "hints={}/hints",
+            "cannot be given beside",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_sentence(folder: Path, change, query: str, sentence: str) -> None:

@@ -59,7 +59,9 @@ def test_img2dataset_tars_are_taken_and_not_their_parquet_records(tmp_path: Path
 
 def test_parquet_with_pictures_is_taken_before_a_tar_of_another_name(tmp_path: Path) -> None:
     tar(tmp_path / "b.tar", samples(0))
-    parquet.write_table(pyarrow.table({"image": [png(90)], "text": ["of parquet"]}), tmp_path / "a.parquet")
+    parquet.write_table(
+        pyarrow.table({"image": [png(90)], "text": ["of parquet"]}), tmp_path / "a.parquet"
+    )
     found, noted = texts(tmp_path)
     assert found == ["of parquet"] and "shards of another kind" in noted[0]
 
@@ -85,7 +87,9 @@ def test_metadata_parquet_names_the_row_that_cannot_be_used(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("home", "taken"), [("datasets--owner--name", True), ("mine", False)])
-def test_a_snapshot_of_the_hub_cache_is_read_by_its_path(tmp_path: Path, home: str, taken: bool) -> None:
+def test_a_snapshot_of_the_hub_cache_is_read_by_its_path(
+    tmp_path: Path, home: str, taken: bool
+) -> None:
     snapshot, blobs = tmp_path / home / "snapshots/abc", tmp_path / home / "blobs"
     snapshot.mkdir(parents=True)
     pictures(blobs, "a.png")
@@ -138,8 +142,12 @@ def test_a_subfolder_that_may_hold_hints_is_told_with_the_option(tmp_path: Path)
     assert texts(tmp_path, "?hints=edges") == (["of images/a.png"], [])
 
 
-@pytest.mark.parametrize("name", ["captions.jsonl", "metadata.json", "meta_cap.json", "Metadata.JSONL", "a.json"])
-def test_a_list_of_another_name_is_named_where_nothing_else_has_words(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["captions.jsonl", "metadata.json", "meta_cap.json", "Metadata.JSONL", "a.json"]
+)
+def test_a_list_of_another_name_is_named_where_nothing_else_has_words(
+    tmp_path: Path, name: str
+) -> None:
     pictures(tmp_path, "a.png")
     (tmp_path / name).write_text('[{"file_name": "a.png", "text": "lost"}]')
     with pytest.raises(UserError, match=f"{name} is no list by its name"):
@@ -163,7 +171,9 @@ def test_a_list_of_another_name_beside_captions_is_told(tmp_path: Path) -> None:
         (b"\n<html>log in</html>", "HTML page"),
     ],
 )
-def test_what_came_in_place_of_a_shard_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+def test_what_came_in_place_of_a_shard_is_named(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=said):
         texts(tmp_path)

@@ -42,8 +42,12 @@ def test_stickers_outside_of_their_folder_are_refused(folder: Path, column: str,
         open_dataset(write(folder, **{column: name}))
 
 
-@pytest.mark.parametrize(("target", "said"), [("../secret.png", "leads out"), ("/dev/zero", "leads out")])
-def test_stickers_by_links_that_lead_out_are_refused_when_read(folder: Path, target: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "said"), [("../secret.png", "leads out"), ("/dev/zero", "leads out")]
+)
+def test_stickers_by_links_that_lead_out_are_refused_when_read(
+    folder: Path, target: str, said: str
+) -> None:
     (folder / "link.png").symlink_to(target)
     dataset = open_dataset(write(folder, file_name="link.png"))
     assert "refused" in dataset.key(0)
@@ -67,7 +71,9 @@ def test_stickers_with_other_values_are_refused(folder: Path, changes: dict) -> 
         open_dataset(write(folder, **changes))
 
 
-@pytest.mark.parametrize("content", [b"[]", b"3", b"\xff\xfe\xff", "un café".encode("cp1252"), b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content", [b"[]", b"3", b"\xff\xfe\xff", "un café".encode("cp1252"), b"[" * 100_000]
+)
 def test_a_list_of_stickers_that_is_none_is_one_sentence(folder: Path, content: bytes) -> None:
     (folder / "metadata.jsonl").write_bytes(content)
     with pytest.raises(UserError):

@@ -1,4 +1,6 @@
-"""Shards: what is damaged is told, removed and never taken for what it was; what is sound is checked once."""
+"""Shards: what is damaged is told, removed and never taken for what it was; what is sound is
+checked once.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,10 @@ def same_or_told(store: Store, content: bytes) -> bool:
             return False
     assert found.note == NOTE and set(found.arrays) == set(ARRAYS) and not told
     for name, array in ARRAYS.items():
-        assert np.array_equal(np.asarray(found.arrays[name]), array) and found.arrays[name].dtype == array.dtype
+        assert (
+            np.array_equal(np.asarray(found.arrays[name]), array)
+            and found.arrays[name].dtype == array.dtype
+        )
     return True
 
 
@@ -110,7 +115,9 @@ def test_a_header_of_another_kind_is_damage(sound: tuple[Store, bytes], name: st
 
 
 @pytest.mark.parametrize("length", [2**64 - 1, 2**63, 2**40, 200_000_000])
-def test_a_header_that_lies_about_its_length_takes_no_memory(sound: tuple[Store, bytes], length: int) -> None:
+def test_a_header_that_lies_about_its_length_takes_no_memory(
+    sound: tuple[Store, bytes], length: int
+) -> None:
     assert not same_or_told(sound[0], length.to_bytes(8, "little") + sound[1][8:])
 
 
@@ -163,7 +170,9 @@ def test_a_file_that_took_the_place_of_a_mapped_one_is_looked_at_itself(tmp_path
         store.read(KEY)
 
 
-def test_a_damaged_shard_that_cannot_be_removed_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
+def test_a_damaged_shard_that_cannot_be_removed_is_one_sentence(
+    tmp_path: Path, monkeypatch
+) -> None:
     store = Store(tmp_path, "things")
     store.write(KEY, ARRAYS, NOTE)
     store.path(KEY).write_bytes(b"x")
@@ -172,11 +181,16 @@ def test_a_damaged_shard_that_cannot_be_removed_is_one_sentence(tmp_path: Path, 
         raise PermissionError(30, "Read-only file system")
 
     monkeypatch.setattr(Path, "unlink", refused)
-    with pytest.warns(UserWarning, match="damaged"), pytest.raises(UserError, match="cannot be removed"):
+    with (
+        pytest.warns(UserWarning, match="damaged"),
+        pytest.raises(UserError, match="cannot be removed"),
+    ):
         store.read(KEY)
 
 
-def test_a_shard_that_may_not_be_read_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_that_may_not_be_read_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(tmp_path, "things")
     store.path(KEY).mkdir(parents=True)
     with pytest.raises(UserError, match="cannot be read"):

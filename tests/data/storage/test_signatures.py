@@ -1,4 +1,6 @@
-"""Files named by their content: read once, read again when they change, never taken for what they were."""
+"""Files named by their content: read once, read again when they change, never taken for what they
+were.
+"""
 
 from __future__ import annotations
 
@@ -102,5 +104,7 @@ def test_a_thread_that_began_and_ended_first_closes_no_other_book(files, read, t
             there = running.result(30)
             here = [signature(path) for path in files[2:]]
     read.clear()
-    assert names(tmp_path / "other", files[:2]) == there and names(tmp_path / "own", files[2:]) == here
+    assert (
+        names(tmp_path / "other", files[:2]) == there and names(tmp_path / "own", files[2:]) == here
+    )
     assert not read  # each book holds all that was read for it

@@ -62,8 +62,9 @@ WEIGHTS = "control/diffusion_pytorch_model.safetensors"
 
 
 class Graphs:
-    """A backend that hands a traced graph on to one that compiles in no time, and counts. "eager" runs it as it is,
-    "aot_eager" derives its backward pass as Inductor's would be."""
+    """A backend that hands a traced graph on to one that compiles in no time, and counts. "eager"
+    runs it as it is, "aot_eager" derives its backward pass as Inductor's would be.
+    """
 
     def __init__(self) -> None:
         self.count, self.backend = 0, "eager"
@@ -103,7 +104,9 @@ def gradients(loss: ControlledLoss, text: Any, size: tuple[int, int] = (16, 16))
     """A loss for each of two examples, and the gradients of everything that trains."""
     generator, scale = torch.Generator().manual_seed(5), loss.backbone.latent_scale
     z, noise = torch.randn(2, 2, loss.backbone.latent_channels, *size, generator=generator)
-    hints = torch.randint(0, 255, (2, 3, size[0] * scale, size[1] * scale), generator=generator).to(torch.uint8)
+    hints = torch.randint(0, 255, (2, 3, size[0] * scale, size[1] * scale), generator=generator).to(
+        torch.uint8
+    )
     errors = loss.errors(z, noise, torch.tensor([300, 700]), hints, text)
     errors.mean().backward()
     taken = [errors.detach(), *(p.grad for p in loss.parameters() if p.grad is not None)]
@@ -112,14 +115,19 @@ def gradients(loss: ControlledLoss, text: Any, size: tuple[int, int] = (16, 16))
 
 
 def alike(a: list[Tensor], b: list[Tensor], rtol: float = 1e-4, atol: float = 1e-5) -> bool:
-    return len(a) == len(b) and all(torch.allclose(x, y, rtol=rtol, atol=atol) for x, y in zip(a, b, strict=True))
+    return len(a) == len(b) and all(
+        torch.allclose(x, y, rtol=rtol, atol=atol) for x, y in zip(a, b, strict=True)
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("base", "autocast", "backend"), [("small", None, "aot_eager"), ("small-xl", torch.bfloat16, "eager")]
+    ("base", "autocast", "backend"),
+    [("small", None, "aot_eager"), ("small-xl", torch.bfloat16, "eager")],
 )
-def test_losses_and_gradients_are_the_same(base: str, autocast: Any, backend: str, graphs: Graphs) -> None:
+def test_losses_and_gradients_are_the_same(
+    base: str, autocast: Any, backend: str, graphs: Graphs
+) -> None:
     graphs.backend = backend
     loss, text = make(BASES[base](), autocast)
     plain, names = gradients(loss, text), list(loss.state_dict())
@@ -164,7 +172,9 @@ def test_a_kind_is_what_may_share_a_program() -> None:
 def test_a_transformer_of_many_blocks_is_its_blocks() -> None:
     names = [type(layer).__name__ for layer in find_layers([tiny_backbone_xl().unet.mid_block])]
     assert names.count("BasicTransformerBlock") == 2 and "Transformer2DModel" not in names
-    assert [type(layer).__name__ for layer in find_layers([tiny_backbone().unet.mid_block])].count("Transformer2DModel")
+    assert [type(layer).__name__ for layer in find_layers([tiny_backbone().unet.mid_block])].count(
+        "Transformer2DModel"
+    )
 
 
 @pytest.mark.slow
@@ -207,16 +217,27 @@ FEW_BITS = {"frozen": "fp8", "precision": "bf16", "checkpointing": "full"}
         (FEW_BITS, "eager"),
         (FEW_BITS, "aot_eager"),
         ({"control.unlock_decoder": True, "frozen": "int8", "accumulation": 2}, "eager"),
-        ({"control.connections": "lite", "control.hint_encoder": "paper", "control.hint_widths": None}, "eager"),
+        (
+            {
+                "control.connections": "lite",
+                "control.hint_encoder": "paper",
+                "control.hint_widths": None,
+            },
+            "eager",
+        ),
     ],
     ids=["few bits", "few bits, with a backward pass of its own", "unlocked", "lite"],
 )
-def test_beside_other_settings(settings: dict, backend: str, recipe: Make, tmp_path: Path, graphs: Graphs) -> None:
+def test_beside_other_settings(
+    settings: dict, backend: str, recipe: Make, tmp_path: Path, graphs: Graphs
+) -> None:
     graphs.backend = backend
     settings = {"steps": 3, "log_every": 1, "learning_rate": 1e-4, "frozen": "same", **settings}
     said: list[str] = []
     plain = train(recipe(out=str(tmp_path / "plain"), **settings), say=quiet)
-    compiled = train(recipe(out=str(tmp_path / "compiled"), compile=True, **settings), say=said.append)
+    compiled = train(
+        recipe(out=str(tmp_path / "compiled"), compile=True, **settings), say=said.append
+    )
     near = 1e-2 if settings.get("precision") == "bf16" else 1e-4
     assert losses(compiled) == pytest.approx(losses(plain), rel=near)
     assert graphs.count > 5 and not counters["graph_break"]
@@ -230,8 +251,10 @@ def test_beside_other_settings(settings: dict, backend: str, recipe: Make, tmp_p
 def test_steps_alone_are_compiled(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graphs: Graphs
 ) -> None:
-    """All in the first one, whatever comes between them. What is measured before it is what a run measures that
-    compiles nothing, bit for bit, if that has torch's own layers too, which Inductor takes the place of."""
+    """All in the first one, whatever comes between them. What is measured before it is what a run
+    measures that compiles nothing, bit for bit, if that has torch's own layers too, which Inductor
+    takes the place of.
+    """
     counts: list[int] = []
     seen: list[Trainer] = []
     step, init = Trainer._train_step, Trainer.__init__
@@ -246,13 +269,22 @@ def test_steps_alone_are_compiled(
 
     monkeypatch.setattr(Trainer, "_train_step", count)
     monkeypatch.setattr(Trainer, "__init__", remember)
-    settings = {"steps": 4, "validate_every": 2, "sample_every": 2, "sample_count": 3, "sample_steps": 1}
+    settings = {
+        "steps": 4,
+        "validate_every": 2,
+        "sample_every": 2,
+        "sample_count": 3,
+        "sample_steps": 1,
+    }
     run = train(recipe(compile=True, **settings), say=quiet)
-    assert counts[0] == 1 < counts[1] and counts[1:] == [graphs.count] * 3  # the one is `check_compile`'s
+    # the one is `check_compile`'s
+    assert counts[0] == 1 < counts[1] and counts[1:] == [graphs.count] * 3
     assert (run / "samples" / "step-00000004.png").is_file()
     kinds = {type(m) for net in (seen[0].control, seen[0].backbone.unet) for m in net.modules()}
     assert nn.Conv2d in kinds and not kinds & {CpuConv2d, CpuLinear}
-    monkeypatch.setattr("zeroconv.training.execution.precision.use_cpu_layers_", lambda *modules: None)
+    monkeypatch.setattr(
+        "zeroconv.training.execution.precision.use_cpu_layers_", lambda *modules: None
+    )
     plain = train(recipe(out=str(tmp_path / "plain"), **settings), say=quiet)
     assert validation(run)[0] == validation(plain)[0]
 
@@ -275,7 +307,13 @@ def test_a_run_goes_on_in_another_process(
     folder = tmp_path / "shapes"
     folder.mkdir()
     make_shapes(folder, shapes)
-    settings = {"steps": 7, "compile": True, "threads": 1, "checkpoint_every": 4, "data.train": [str(folder)]}
+    settings = {
+        "steps": 7,
+        "compile": True,
+        "threads": 1,
+        "checkpoint_every": 4,
+        "data.train": [str(folder)],
+    }
     settings |= {"data.buckets": shapes > 1, "data.validation": [f"{folder}?limit=6"]}
     monkeypatch.setattr(compiling, "BACKEND", "eager")
     before = torch.get_num_threads()
@@ -285,13 +323,18 @@ def test_a_run_goes_on_in_another_process(
         torch.set_num_threads(before)
     cut = tmp_path / "cut"  # as it was after 4 steps
     shutil.copytree(straight, cut)
-    for left in [*(cut / "checkpoints").glob("step-00000007-*"), cut / "control" / Path(WEIGHTS).name]:
+    for left in [
+        *(cut / "checkpoints").glob("step-00000007-*"),
+        cut / "control" / Path(WEIGHTS).name,
+    ]:
         left.unlink()
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(json.loads(recipe(out=str(cut), **settings).model_dump_json())))
     words = [sys.executable, "-W", "ignore", "-c", CODE, str(path)]
     place = {**os.environ, "OMP_NUM_THREADS": "1"}
-    told = subprocess.run(words, env=place, capture_output=True, text=True, check=True, timeout=600).stdout
+    told = subprocess.run(
+        words, env=place, capture_output=True, text=True, check=True, timeout=600
+    ).stdout
     assert "going on from step 4 of 7" in told
     a, b = (load_file(run / WEIGHTS) for run in (straight, cut))
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
@@ -316,7 +359,13 @@ def test_a_run_cannot_begin_to_compile_half_way(recipe: Make, graphs: Graphs) ->
 @pytest.mark.slow
 def test_a_lora_of_the_base(base: Path, pictures: Path, tmp_path: Path, graphs: Graphs) -> None:
     def run(name: str, **training: Any) -> Path:
-        values = {"steps": 3, "batch_size": 2, "learning_rate": 1e-4, "validate_every": 0, "sample_count": 0}
+        values = {
+            "steps": 3,
+            "batch_size": 2,
+            "learning_rate": 1e-4,
+            "validate_every": 0,
+            "sample_count": 0,
+        }
         values = {
             "out": str(tmp_path / name), "base": str(base), "device": "cpu", "lora": {"rank": 4},
             "data": {"train": str(pictures), "size": 64, "cache": str(tmp_path / "cache"), "validation_count": 6},
@@ -327,7 +376,9 @@ def test_a_lora_of_the_base(base: Path, pictures: Path, tmp_path: Path, graphs: 
     plain, compiled = run("plain"), run("compiled", compile=True, checkpointing="full")
     assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
     assert graphs.count > 10 and not counters["graph_break"]
-    a, b = (load_file(next((folder / "lora").glob("*.safetensors"))) for folder in (plain, compiled))
+    a, b = (
+        load_file(next((folder / "lora").glob("*.safetensors"))) for folder in (plain, compiled)
+    )
     assert a.keys() == b.keys()
 
 
@@ -338,7 +389,9 @@ def settings_of(**changes: Any) -> TrainingSettings:
     return TrainingSettings.model_validate({"steps": 1, "compile": True, **changes})
 
 
-def test_without_a_compiler_a_run_ends_before_it_begins(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_a_run_ends_before_it_begins(
+    recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def missing(graph: Any, examples: Any) -> Any:
         raise RuntimeError("no working C++ compiler found\nand a long story")
 
@@ -350,7 +403,9 @@ def test_without_a_compiler_a_run_ends_before_it_begins(recipe: Make, monkeypatc
     check_compile(settings_of(compile=False), "cpu")
 
 
-def test_bfloat16_weights_on_an_old_processor_are_refused(monkeypatch: pytest.MonkeyPatch, graphs: Graphs) -> None:
+def test_bfloat16_weights_on_an_old_processor_are_refused(
+    monkeypatch: pytest.MonkeyPatch, graphs: Graphs
+) -> None:
     said = settings_of(precision="bf16_weights", optimizer="adamw8bit")
     monkeypatch.setattr(compiling, "has_bf16_matrix_unit", lambda: False)
     with pytest.raises(UserError, match="leave one of the two out"):

@@ -47,7 +47,11 @@ def setting(device: str) -> tuple[ControlledLoss, list[Any], list[Batch]]:
         moments = torch.cat([torch.randn(z.shape), z - 3], dim=1)
         batch = Batch(moments, (hint * 255).byte(), TextStates(hidden), np.arange(2))
         batches.append(batch.to(device))
-    return ControlledLoss(backbone, control), [p for p in control.parameters() if p.requires_grad], batches
+    return (
+        ControlledLoss(backbone, control),
+        [p for p in control.parameters() if p.requires_grad],
+        batches,
+    )
 
 
 def check(kind: type[Graphs], device: str) -> None:
@@ -83,9 +87,18 @@ def test_a_card_s_recording_gives_the_gradients_of_the_plain_way() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"checkpointing": "full"}, {"frozen": "int8"}, {"precision": "fp16"}, {"cuda_graphs": False}]
+    "changes",
+    [
+        {},
+        {"checkpointing": "full"},
+        {"frozen": "int8"},
+        {"precision": "fp16"},
+        {"cuda_graphs": False},
+    ],
 )
-def test_what_was_never_recorded_is_not(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_never_recorded_is_not(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     loss, parameters, _ = setting("cpu")
     data: Any = SimpleNamespace(moments=SimpleNamespace(shapes=lambda: [(8, 8)]))
     settings = TrainingSettings(steps=1, **changes)

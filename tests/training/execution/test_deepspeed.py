@@ -1,4 +1,6 @@
-"""DeepSpeed's ZeRO on two gloo processes: the run that DistributedDataParallel makes, and exact after a kill."""
+"""DeepSpeed's ZeRO on two gloo processes: the run that DistributedDataParallel makes, and exact
+after a kill.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,13 @@ from zeroconv.training.recipes.recipe import Recipe
 from zeroconv.training.run import train
 
 Make = Callable[..., Recipe]
-SETTINGS = {"steps": 8, "checkpoint_every": 4, "validate_every": 4, "threads": 1, "data.condition": "canny"}
+SETTINGS = {
+    "steps": 8,
+    "checkpoint_every": 4,
+    "validate_every": 4,
+    "threads": 1,
+    "data.condition": "canny",
+}
 ZERO = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_USE_CPU": "false", "DS_ACCELERATOR": "cpu"}
 
 
@@ -26,28 +34,42 @@ def state_of(folder: Path) -> dict:
 
 
 def near(a: dict, b: dict, tolerance: float) -> None:
-    """Two states: weights, averages and each of the moments, as one vector. Adam makes a whole step of a gradient that
-    is nothing but rounding, so single numbers may differ."""
-    assert a["micro"] == b["micro"] and a["optimizer"]["state"].keys() == b["optimizer"]["state"].keys()
+    """Two states: weights, averages and each of the moments, as one vector. Adam makes a whole step
+    of a gradient that is nothing but rounding, so single numbers may differ.
+    """
+    assert (
+        a["micro"] == b["micro"]
+        and a["optimizer"]["state"].keys() == b["optimizer"]["state"].keys()
+    )
     of = {"weights": [(a["control"][name], b["control"][name]) for name in a["control"]]}
     of["averages"] = list(zip(a["ema"]["average"], b["ema"]["average"], strict=True))
     for name in ("step", "exp_avg", "exp_avg_sq"):
-        of[name] = [(inner[name], b["optimizer"]["state"][i][name]) for i, inner in a["optimizer"]["state"].items()]
+        of[name] = [
+            (inner[name], b["optimizer"]["state"][i][name])
+            for i, inner in a["optimizer"]["state"].items()
+        ]
     for name, pairs in of.items():
         assert all(mine.shape == other.shape for mine, other in pairs)
-        mine, other = (torch.cat([tensor.flatten() for tensor in side]) for side in zip(*pairs, strict=True))
+        mine, other = (
+            torch.cat([tensor.flatten() for tensor in side]) for side in zip(*pairs, strict=True)
+        )
         assert (mine - other).norm() <= tolerance * other.norm(), name
 
 
 @pytest.mark.deepspeed
 @pytest.mark.parametrize("stage", ["1", "2"])
-def test_zero_makes_the_run_that_whole_processes_make(recipe: Make, tmp_path: Path, stage: str) -> None:
+def test_zero_makes_the_run_that_whole_processes_make(
+    recipe: Make, tmp_path: Path, stage: str
+) -> None:
     more = {**SETTINGS, "accumulation": 2, "control.unlock_decoder": stage == "2"}
     finish(launch(recipe(out=str(tmp_path / "ddp"), **more), tmp_path, "ddp"))
     zero = recipe(out=str(tmp_path / "zero"), **more)
     finish(launch(zero, tmp_path, "zero", **ZERO, ACCELERATE_DEEPSPEED_ZERO_STAGE=stage))
     first, second = told(tmp_path, "zero")
-    assert first["weights"] == second["weights"] and first["taken"] == told(tmp_path, "ddp")[0]["taken"]
+    assert (
+        first["weights"] == second["weights"]
+        and first["taken"] == told(tmp_path, "ddp")[0]["taken"]
+    )
     near(state_of(tmp_path / "zero"), state_of(tmp_path / "ddp"), 0.02)
 
 
@@ -77,24 +99,44 @@ trainer.ControlledLoss.errors = errors
 run.train(""",
     )
     more = {**SETTINGS, "steps": 3, "validate_every": 0}
-    finish(launch(recipe(out=str(tmp_path / "spoilt"), **more), tmp_path, "spoilt", code=spoil, **ZERO))
+    finish(
+        launch(recipe(out=str(tmp_path / "spoilt"), **more), tmp_path, "spoilt", code=spoil, **ZERO)
+    )
     first, second = told(tmp_path, "spoilt")
     assert first["weights"] == second["weights"]
     state = state_of(tmp_path / "spoilt")
     assert all(value.isfinite().all() for value in state["control"].values())
     assert {float(inner["step"]) for inner in state["optimizer"]["state"].values()} == {2.0}
-    lines = [json.loads(line) for line in (tmp_path / "spoilt" / "log.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "spoilt" / "log.jsonl").read_text().splitlines()
+    ]
     assert sum(line.get("event") == "skipped" for line in lines) == 1
 
 
 @pytest.mark.parametrize(
     ("wishes", "changes", "sentence"),
     [
-        ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, {}, "stage 3, of which 1 and 2 are followed; --use_fsdp"),
-        ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "0"}, {}, "stage 0, of which 1 and 2 are followed; --multi_gpu"),
+        (
+            {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
+            {},
+            "stage 3, of which 1 and 2 are followed; --use_fsdp",
+        ),
+        (
+            {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "0"},
+            {},
+            "stage 0, of which 1 and 2 are followed; --multi_gpu",
+        ),
         ({"ACCELERATE_DEEPSPEED_CONFIG_FILE": "ds.json"}, {}, "names a DeepSpeed config"),
-        ({"ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"}, {}, "drop --offload_optimizer_device"),
-        ({"ACCELERATE_MIXED_PRECISION": "fp16"}, {}, "asks for mixed precision fp16 and the recipe for .* fp32"),
+        (
+            {"ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"},
+            {},
+            "drop --offload_optimizer_device",
+        ),
+        (
+            {"ACCELERATE_MIXED_PRECISION": "fp16"},
+            {},
+            "asks for mixed precision fp16 and the recipe for .* fp32",
+        ),
         ({}, {"optimizer": "muon"}, "training.optimizer muon does not go with DeepSpeed"),
         ({}, {"precision": "fp16"}, "training.precision fp16 does not go with DeepSpeed"),
         ({}, {"sharding": "fsdp"}, "training.sharding fsdp does not go with DeepSpeed"),
@@ -109,7 +151,9 @@ def test_what_zero_does_not_do_is_said(
         train(recipe(**changes))
 
 
-def test_deepspeed_that_is_not_there_is_asked_for(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deepspeed_that_is_not_there_is_asked_for(
+    recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setattr("zeroconv.training.execution.deepspeed.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install deepspeed"):

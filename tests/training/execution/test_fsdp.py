@@ -1,4 +1,6 @@
-"""Two processes (gloo) that cut everything up (FSDP2): the same weights as with whole ones, exact after a kill."""
+"""Two processes (gloo) that cut everything up (FSDP2): the same weights as with whole ones, exact
+after a kill.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,10 @@ from zeroconv.training.recipes.recipe import Recipe
 
 pytestmark = pytest.mark.slow
 
-# Each process goes through the runs of a list, one after the other, and writes of each what it trained on, the noise
-# it drew, and how many bytes it holds of what. `broken`: steps at which the second process's loss is no number, once.
-# `stop`: a step at which it alone gets SIGTERM. `converged`: from which step on hints count as followed.
+# Each process goes through the runs of a list, one after the other, and writes of each what it
+# trained on, the noise it drew, and how many bytes it holds of what. `broken`: steps at which the
+# second process's loss is no number, once. `stop`: a step at which it alone gets SIGTERM.
+# `converged`: from which step on hints count as followed.
 CODE = """
 import hashlib, json, os, signal, sys
 from contextlib import suppress
@@ -101,7 +104,11 @@ SETTINGS: dict[str, Any] = {
     "control.unlock_decoder": True,
     "sharding": "fsdp",
 }
-LAUNCHER = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "false"}
+LAUNCHER = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_RESHARD_AFTER_FORWARD": "false",
+}
 
 
 def launch(folder: Path, runs: list[tuple[Recipe, dict[str, Any]]]) -> list[subprocess.Popen]:
@@ -114,10 +121,19 @@ def launch(folder: Path, runs: list[tuple[Recipe, dict[str, Any]]]) -> list[subp
     (folder / "runs.json").write_text(json.dumps(todo))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "ACCELERATE_USE_CPU": "true"}
+        where = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free.getsockname()[1]),
+            "ACCELERATE_USE_CPU": "true",
+        }
     words = [sys.executable, "-W", "ignore", "-c", CODE, str(folder / "runs.json")]
-    places = [{"RANK": r, "LOCAL_RANK": r, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"} for r in "01"]
-    return [subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1", **where, **p}) for p in places]
+    places = [
+        {"RANK": r, "LOCAL_RANK": r, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"} for r in "01"
+    ]
+    return [
+        subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1", **where, **p})
+        for p in places
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +153,12 @@ def folder(base: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     pictures_too = {"sample_count": 1, "sample_steps": 1, "evaluate_every": 3, "evaluate_count": 2}
-    by_launcher = {"sharding": "auto", "control.unlock_decoder": False, "accumulation": 2, "steps": 30}
+    by_launcher = {
+        "sharding": "auto",
+        "control.unlock_decoder": False,
+        "accumulation": 2,
+        "steps": 30,
+    }
     eventful = {**by_launcher, "validate_every": 1, "on_convergence": "stop_after=1"}
     runs = [
         (recipe("killed"), {}),
@@ -145,7 +166,10 @@ def folder(base: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory)
         (recipe("whole", sharding="none"), {}),
         (recipe("changing", steps=4), {}),
         (recipe("changing", sharding="none"), {}),
-        (recipe("eventful", **eventful), {"environment": LAUNCHER, "broken": [3, 4, 5, 6, 7], "converged": 8}),
+        (
+            recipe("eventful", **eventful),
+            {"environment": LAUNCHER, "broken": [3, 4, 5, 6, 7], "converged": 8},
+        ),
         (recipe("stopped", **{**by_launcher, "validate_every": 0}), {"stop": 3}),
     ]
     processes = launch(folder, runs)
@@ -154,7 +178,9 @@ def folder(base: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def told(folder: Path, name: str, sharding: str = "fsdp") -> list[dict]:
-    return [json.loads((folder / f"{name}-{sharding}.yaml-{rank}").read_text()) for rank in range(2)]
+    return [
+        json.loads((folder / f"{name}-{sharding}.yaml-{rank}").read_text()) for rank in range(2)
+    ]
 
 
 def state(folder: Path, name: str, step: int = 6) -> dict[str, Any]:
@@ -165,16 +191,29 @@ def state(folder: Path, name: str, step: int = 6) -> dict[str, Any]:
 
 def tensors(state: dict[str, Any]) -> list[torch.Tensor]:
     """Weights, averages and moments of a checkpoint."""
-    moments = [m[name] for _, m in sorted(state["optimizer"]["state"].items()) for name in ("exp_avg", "exp_avg_sq")]
-    return [*state["control"].values(), *(state["decoder"] or {}).values(), *state["ema"]["average"], *moments]
+    moments = [
+        m[name]
+        for _, m in sorted(state["optimizer"]["state"].items())
+        for name in ("exp_avg", "exp_avg_sq")
+    ]
+    return [
+        *state["control"].values(),
+        *(state["decoder"] or {}).values(),
+        *state["ema"]["average"],
+        *moments,
+    ]
 
 
 def test_each_process_holds_half_and_takes_its_own_examples_and_noise(folder: Path) -> None:
-    whole, *parts = told(folder, "whole", "none")[0]["held"], *(one["held"] for one in told(folder, "cut"))
+    whole, *parts = (
+        told(folder, "whole", "none")[0]["held"],
+        *(one["held"] for one in told(folder, "cut")),
+    )
     for part in parts:
         for kind in ("weights", "moments", "average"):
             assert part[kind] == pytest.approx(whole[kind] / 2, rel=0.01), kind
-        assert part["frozen"] < 0.52 * whole["frozen"]  # its first convolution and its time embedding are whole
+        # its first convolution and its time embedding are whole
+        assert part["frozen"] < 0.52 * whole["frozen"]
     first, second = told(folder, "cut")
     for (_, mine), (_, theirs) in zip(first["taken"], second["taken"], strict=True):
         assert len(mine) == len(theirs) == 2 and not set(mine) & set(theirs)
@@ -182,18 +221,30 @@ def test_each_process_holds_half_and_takes_its_own_examples_and_noise(folder: Pa
 
 
 def assert_alike(a: dict[str, Any], b: dict[str, Any]) -> None:
-    """Two runs whose sums are made in another order: means of gradients differ by some millionths of the largest.
+    """Two runs whose sums are made in another order: means of gradients differ by some millionths
+    of the largest.
 
-    AdamW divides by a gradient's own size, so that rounding shows where that is small: where it is above 1e-5, a
-    quarter of the weights, all but a thousandth differ by less than a five hundredth of a step (1e-3) and none by a
-    tenth, and nowhere does one differ by a whole one of the six steps.
+    AdamW divides by a gradient's own size, so that rounding shows where that is small: where it is
+    above 1e-5, a quarter of the weights, all but a thousandth differ by less than a five hundredth
+    of a step (1e-3) and none by a tenth, and nowhere does one differ by a whole one of the six
+    steps.
     """
-    means = [[s["optimizer"]["state"][i]["exp_avg"] for i in sorted(s["optimizer"]["state"])] for s in (a, b)]
+    means = [
+        [s["optimizer"]["state"][i]["exp_avg"] for i in sorted(s["optimizer"]["state"])]
+        for s in (a, b)
+    ]
     largest = max(float(mean.abs().max()) for mean in means[0])
     assert all(x.shape == y.shape for x, y in zip(tensors(a), tensors(b), strict=True))
-    assert all(torch.allclose(x, y, rtol=0, atol=1e-5 * largest) for x, y in zip(*means, strict=True))
-    weights = [torch.cat([w.flatten() for w in (*s["control"].values(), *s["decoder"].values())]) for s in (a, b)]
-    squares = [b["optimizer"]["state"][i]["exp_avg_sq"].flatten() for i in sorted(b["optimizer"]["state"])]
+    assert all(
+        torch.allclose(x, y, rtol=0, atol=1e-5 * largest) for x, y in zip(*means, strict=True)
+    )
+    weights = [
+        torch.cat([w.flatten() for w in (*s["control"].values(), *s["decoder"].values())])
+        for s in (a, b)
+    ]
+    squares = [
+        b["optimizer"]["state"][i]["exp_avg_sq"].flatten() for i in sorted(b["optimizer"]["state"])
+    ]
     real = torch.cat(squares).sqrt() > 1e-5
     apart = (weights[0] - weights[1]).abs()
     assert real.float().mean() > 0.2 and apart.max() < 1e-3
@@ -233,27 +284,42 @@ def test_all_take_part_in_pictures_and_rounds_and_one_writes(folder: Path) -> No
     lines = [json.loads(line) for line in (folder / "cut" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "evaluation" in line] == [0, 3, 6]
     assert [line["step"] for line in lines if "validation" in line] == [0, 3, 6]
-    names = ["evaluation-00000000.png", "evaluation-00000003.png", "evaluation-00000006.png", "step-00000006.png"]
+    names = [
+        "evaluation-00000000.png",
+        "evaluation-00000003.png",
+        "evaluation-00000006.png",
+        "step-00000006.png",
+    ]
     assert sorted(path.name for path in (folder / "cut" / "samples").iterdir()) == names
     assert told(folder, "cut")[1]["said"] == []
 
 
-def test_a_launcher_s_run_returns_to_its_checkpoint_and_ends_after_convergence(folder: Path) -> None:
+def test_a_launcher_s_run_returns_to_its_checkpoint_and_ends_after_convergence(
+    folder: Path,
+) -> None:
     for one in told(folder, "eventful", "auto"):
         assert one["rollbacks"] == 1 and one["step"] == 9 and one["converged"]["seen"] == 8
         assert one["held"]["weights"] < 0.55 * told(folder, "whole", "none")[0]["held"]["weights"]
-    events = [json.loads(line).get("event") for line in (folder / "eventful" / "log.jsonl").read_text().splitlines()]
+    events = [
+        json.loads(line).get("event")
+        for line in (folder / "eventful" / "log.jsonl").read_text().splitlines()
+    ]
     assert events.count("rolled back") == 1 and events.count("converged") == 1
     history = [line["true"] for line in state(folder, "eventful", 9)["history"]]
     assert history[-1] < history[0]
 
 
 def test_averages_that_a_validation_gathered_are_not_trained_on(folder: Path) -> None:
-    """The launcher of both runs lets weights stay gathered behind a forward pass; one of them validates every step."""
+    """The launcher of both runs lets weights stay gathered behind a forward pass; one of them
+    validates every step.
+    """
     with_, without = state(folder, "eventful", 2), state(folder, "stopped", 2)
     assert len(with_["history"]) == 3 and not without["history"]
     assert all(torch.equal(a, b) for a, b in zip(tensors(with_), tensors(without), strict=True))
-    assert any(not torch.equal(a, b) for a, b in zip(with_["ema"]["average"], with_["control"].values(), strict=True))
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(with_["ema"]["average"], with_["control"].values(), strict=True)
+    )
 
 
 def test_a_signal_to_one_process_stops_both_at_one_step(folder: Path) -> None:

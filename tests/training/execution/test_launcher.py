@@ -44,8 +44,16 @@ def test_the_recipe_or_the_launcher_asks(recipe: Make, says: Callable[..., None]
     assert asked_sharding(recipe()) is None and asked_sharding(recipe(sharding="none")) is None
     assert asked_sharding(recipe(sharding="fsdp")) == Sharding(reshard=True)
     says(**FSDP2)
-    assert asked_sharding(recipe()) == asked_sharding(recipe(sharding="fsdp")) == Sharding(reshard=True)
-    says(FSDP_RESHARD_AFTER_FORWARD="false", FSDP_OFFLOAD_PARAMS="false", FSDP_CPU_RAM_EFFICIENT_LOADING="true")
+    assert (
+        asked_sharding(recipe())
+        == asked_sharding(recipe(sharding="fsdp"))
+        == Sharding(reshard=True)
+    )
+    says(
+        FSDP_RESHARD_AFTER_FORWARD="false",
+        FSDP_OFFLOAD_PARAMS="false",
+        FSDP_CPU_RAM_EFFICIENT_LOADING="true",
+    )
     assert asked_sharding(recipe()) == Sharding(reshard=False)
     says(FSDP_AUTO_WRAP_POLICY="TRANSFORMER_BASED_WRAP")
     told = asked_sharding(recipe()).told  # type: ignore[union-attr]
@@ -58,15 +66,31 @@ def test_the_recipe_or_the_launcher_asks(recipe: Make, says: Callable[..., None]
         ({"sharding": "none"}, FSDP2, "for training.sharding none; drop"),
         ({}, {"ACCELERATE_USE_FSDP": "true"}, "--fsdp_version 2"),
         ({}, {**FSDP2, "FSDP_OFFLOAD_PARAMS": "true"}, "drop --fsdp_offload_params"),
-        ({}, {**FSDP2, "FSDP_ACTIVATION_CHECKPOINTING": "true"}, "by training.checkpointing instead"),
+        (
+            {},
+            {**FSDP2, "FSDP_ACTIVATION_CHECKPOINTING": "true"},
+            "by training.checkpointing instead",
+        ),
         ({}, {**FSDP2, "FSDP_IGNORED_MODULES": "up_blocks.*"}, "leaves alone"),
         ({}, {**FSDP2, "ACCELERATE_MIXED_PRECISION": "bf16"}, "training.precision fp32"),
         ({}, {**FSDP2, "FSDP_RESHARD_AFTER_FORWARD": "FULL_SHARD"}, "write true or false"),
         ({"sharding": "fsdp", "compile": True}, {}, "training.compile was not made for"),
         ({"sharding": "fsdp", "precision": "fp16"}, {}, "training.precision fp16 scales the loss"),
-        ({"sharding": "fsdp", "optimizer": "muon"}, {}, "training.optimizer muon looks at whole tensors"),
-        ({"sharding": "fsdp", "optimizer": "adamw8bit", "precision": "bf16_weights"}, {}, "optimizer adamw8bit"),
-        ({"sharding": "fsdp", "control.kind": "lora", "control.hint_widths": None}, {}, "not a lora"),
+        (
+            {"sharding": "fsdp", "optimizer": "muon"},
+            {},
+            "training.optimizer muon looks at whole tensors",
+        ),
+        (
+            {"sharding": "fsdp", "optimizer": "adamw8bit", "precision": "bf16_weights"},
+            {},
+            "optimizer adamw8bit",
+        ),
+        (
+            {"sharding": "fsdp", "control.kind": "lora", "control.hint_widths": None},
+            {},
+            "not a lora",
+        ),
     ],
 )
 def test_what_is_not_done_is_refused(
@@ -84,7 +108,9 @@ def test_one_process_has_nothing_to_cut_up(recipe: Make) -> None:
     check_processes(Sharding(), 2)
 
 
-def test_the_launcher_may_name_the_recipe_s_own_precision(recipe: Make, says: Callable[..., None]) -> None:
+def test_the_launcher_may_name_the_recipe_s_own_precision(
+    recipe: Make, says: Callable[..., None]
+) -> None:
     says(**FSDP2, ACCELERATE_MIXED_PRECISION="bf16")
     assert asked_sharding(recipe(precision="bf16")) is not None
 
@@ -107,7 +133,9 @@ LAUNCHERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_S
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
-def test_processes_without_cards_of_their_own_meet_on_processors(says, cards, monkeypatch, name: str) -> None:
+def test_processes_without_cards_of_their_own_meet_on_processors(
+    says, cards, monkeypatch, name: str
+) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     for kind, expected in ((None, True), ("mps", True), ("cuda", False), ("xpu", False)):
         cards(kind)
@@ -134,7 +162,12 @@ def test_a_lora_is_trained_in_one_process(says, monkeypatch, tmp_path) -> None:
     from zeroconv.training.recipes.lora import LoraRecipe
     from zeroconv.training.recipes.recipe import check_recipe
 
-    values = {"out": str(tmp_path / "x"), "lora": {}, "data": {"train": ["x"]}, "training": {"steps": 1}}
+    values = {
+        "out": str(tmp_path / "x"),
+        "lora": {},
+        "data": {"train": ["x"]},
+        "training": {"steps": 1},
+    }
     says(WORLD_SIZE="2")
     with pytest.raises(UserError, match="started 2 processes"):
         train_lora(check_recipe(LoraRecipe, values, "test"))

@@ -1,4 +1,6 @@
-"""Threads that a recipe asks for: no more than the machine can use, and a note where they are fewer."""
+"""Threads that a recipe asks for: no more than the machine can use, and a note where they are
+fewer.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +33,8 @@ def test_threads_are_those_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_threads_beyond_the_cores_are_not_begun_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "cores", lambda: 1)
-    with pytest.warns(UserWarning, match=r"training.threads is 1,024 and this machine has 1 cores .* so 4 threads"):
+    with pytest.warns(
+        UserWarning, match=r"training.threads is 1,024 and this machine has 1 cores .* so 4 threads"
+    ):
         use_threads(1024)
     assert torch.get_num_threads() == 4

@@ -8,10 +8,20 @@ import pytest
 
 from zeroconv.errors import UserError
 from zeroconv.training.recipes.lora import LoraRecipe
-from zeroconv.training.recipes.recipe import apply_overrides, check_recipe, load_recipe, parse_recipe, read_recipe
+from zeroconv.training.recipes.recipe import (
+    apply_overrides,
+    check_recipe,
+    load_recipe,
+    parse_recipe,
+    read_recipe,
+)
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-LEAST = {"out": "runs/x", "data": {"train": "pictures", "condition": "canny"}, "training": {"steps": 10}}
+LEAST = {
+    "out": "runs/x",
+    "data": {"train": "pictures", "condition": "canny"},
+    "training": {"steps": 10},
+}
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
@@ -21,8 +31,11 @@ def test_every_recipe_is_valid(path: Path) -> None:
         recipe = check_recipe(LoraRecipe, values, str(path))
     else:
         recipe = parse_recipe(values, str(path))
-        # the paper's; but the circles' colours are in their prompts alone, and the tutorial's own code drops none
-        assert recipe.training.prompt_dropping == (0.05 if path.stem.startswith("fill50k-playroom") else 0.5)
+        # the paper's; but the circles' colours are in their prompts alone, and the
+        # tutorial's own code drops none
+        assert recipe.training.prompt_dropping == (
+            0.05 if path.stem.startswith("fill50k-playroom") else 0.5
+        )
     assert recipe.out.name == path.stem
 
 
@@ -46,13 +59,18 @@ def test_defaults_are_the_papers() -> None:
 
 
 def test_overrides_are_read_as_yaml() -> None:
-    changed = apply_overrides(LEAST, ["training.steps=20", "data.train=[a, b]", "control.connections=lite"])
+    changed = apply_overrides(
+        LEAST, ["training.steps=20", "data.train=[a, b]", "control.connections=lite"]
+    )
     recipe = parse_recipe(changed)
     assert recipe.training.steps == 20
     assert recipe.data.train == ("a", "b")
     assert recipe.control.connections == "lite"
     assert LEAST["training"] == {"steps": 10}
-    assert parse_recipe(apply_overrides(LEAST, ["training.learning_rate=1e-4"])).training.learning_rate == 1e-4
+    assert (
+        parse_recipe(apply_overrides(LEAST, ["training.learning_rate=1e-4"])).training.learning_rate
+        == 1e-4
+    )
 
 
 @pytest.mark.parametrize(

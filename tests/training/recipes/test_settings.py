@@ -1,4 +1,6 @@
-"""Settings of recipes: every number has a range that is told, and what is shown of a recipe holds no password."""
+"""Settings of recipes: every number has a range that is told, and what is shown of a recipe holds
+no password.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,17 @@ LEAST: dict[str, Any] = {
     "training": {"steps": 10},
     "control": {},
 }
-LEAST_LORA: dict[str, Any] = {"out": "runs/x", "data": {"train": "p"}, "training": {"steps": 10}, "lora": {}}
+LEAST_LORA: dict[str, Any] = {
+    "out": "runs/x",
+    "data": {"train": "p"},
+    "training": {"steps": 10},
+    "lora": {},
+}
 
 
-def models(kind: Any, place: tuple[str, ...] = ()) -> typing.Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
+def models(
+    kind: Any, place: tuple[str, ...] = ()
+) -> typing.Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
     yield place, kind
     for name, field in kind.model_fields.items():
         for part in {field.annotation, *typing.get_args(field.annotation)}:
@@ -51,7 +60,9 @@ def test_every_number_of_a_recipe_has_bounds(kind: type[BaseModel]) -> None:
     for place, model in models(kind):
         for name, field in model.model_fields.items():
             if numbers_of(field):
-                assert None not in bounds_of(field), f"{'.'.join((*place, name))} needs a least and a greatest value"
+                assert None not in bounds_of(field), (
+                    f"{'.'.join((*place, name))} needs a least and a greatest value"
+                )
 
 
 def wrong(lora: bool, place: tuple[str, ...], name: str, value: object) -> str:
@@ -69,8 +80,20 @@ def wrong(lora: bool, place: tuple[str, ...], name: str, value: object) -> str:
 
 
 @pytest.mark.parametrize(("lora", "place", "name"), NUMBERS)
-def test_a_number_out_of_range_is_told_with_its_range(lora: bool, place: tuple[str, ...], name: str) -> None:
-    for value in (10**30, -(10**30), 1e300, float("inf"), float("-inf"), float("nan"), True, "9" * 5000, "1e999"):
+def test_a_number_out_of_range_is_told_with_its_range(
+    lora: bool, place: tuple[str, ...], name: str
+) -> None:
+    for value in (
+        10**30,
+        -(10**30),
+        1e300,
+        float("inf"),
+        float("-inf"),
+        float("nan"),
+        True,
+        "9" * 5000,
+        "1e999",
+    ):
         said = wrong(lora, place, name, value)
         assert said.startswith(f"x.yaml: {'.'.join((*place, name))} is ") and " from " in said, said
         assert len(said) < 300
@@ -79,13 +102,24 @@ def test_a_number_out_of_range_is_told_with_its_range(lora: bool, place: tuple[s
 @settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(NUMBERS),
-    st.one_of(st.floats(), st.integers(), st.text(), st.booleans(), st.none(), st.lists(st.integers(), max_size=3)),
+    st.one_of(
+        st.floats(),
+        st.integers(),
+        st.text(),
+        st.booleans(),
+        st.none(),
+        st.lists(st.integers(), max_size=3),
+    ),
 )
 def test_any_value_of_a_number_is_taken_or_one_sentence(number: Any, value: object) -> None:
     lora, place, name = number
-    values: dict[str, Any] = {key: dict(part) if isinstance(part, dict) else part for key, part in LEAST.items()}
+    values: dict[str, Any] = {
+        key: dict(part) if isinstance(part, dict) else part for key, part in LEAST.items()
+    }
     if lora:
-        values = {key: dict(part) if isinstance(part, dict) else part for key, part in LEAST_LORA.items()}
+        values = {
+            key: dict(part) if isinstance(part, dict) else part for key, part in LEAST_LORA.items()
+        }
     inner = values
     for part in place:
         inner[part] = dict(inner[part])
@@ -104,12 +138,20 @@ def test_any_value_of_a_number_is_taken_or_one_sentence(number: Any, value: obje
     [
         ("control.hint_widths", [10**9], "control.hint_widths"),
         ("control.hint_widths", [8] * 9, "control.hint_widths"),
-        ("control.options", {"rank": 10**9}, "control.options.rank is 1000000000; give a number from 1 to 1,024"),
+        (
+            "control.options",
+            {"rank": 10**9},
+            "control.options.rank is 1000000000; give a number from 1 to 1,024",
+        ),
         ("control.options", {"ratio": float("nan")}, "control.options.ratio is nan"),
         ("control.options", {"res_blocks": 10**400}, "control.options.res_blocks is 10000"),
         ("control.options", {"ratio": True}, "control.options.ratio holds bool"),
         ("control.options", {"hint_widths": [8] * 17}, "control.options.hint_widths has 17 values"),
-        ("control.options", {"hint_widths": [8, 10**9]}, "control.options.hint_widths is 1000000000"),
+        (
+            "control.options",
+            {"hint_widths": [8, 10**9]},
+            "control.options.hint_widths is 1000000000",
+        ),
         ("control.options", {"a": {"b": 1}}, "control.options.a holds dict"),
         ("out", "", "is no path"),
         ("out", "a\0b", "is no path"),
@@ -130,7 +172,13 @@ def test_a_setting_is_refused(place: str, value: object, said: str) -> None:
 
 def test_paths_of_a_recipe_begin_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    values = {**LEAST, "out": "~/x", "base": "~/b", "data": {**LEAST["data"], "cache": "~/c"}, "control": {"init": "~"}}
+    values = {
+        **LEAST,
+        "out": "~/x",
+        "base": "~/b",
+        "data": {**LEAST["data"], "cache": "~/c"},
+        "control": {"init": "~"},
+    }
     recipe = check_recipe(Recipe, values, "x")
     assert recipe.out == tmp_path / "x" and recipe.base == str(tmp_path / "b")
     assert recipe.data.cache == tmp_path / "c" and recipe.control.init == str(tmp_path)
@@ -141,7 +189,11 @@ def test_what_is_written_of_a_recipe_holds_no_password() -> None:
     values = {**LEAST, "data": {**LEAST["data"], "train": spec, "validation": [spec]}}
     recipe = check_recipe(Recipe, values, "x")
     assert recipe.data.train == (spec,)
-    for written in (recipe.model_dump_json(), str(recipe.model_dump(mode="json")), str(recipe.identity())):
+    for written in (
+        recipe.model_dump_json(),
+        str(recipe.model_dump(mode="json")),
+        str(recipe.identity()),
+    ):
         assert "secret" not in written and "***@host/train.tar" in written
     assert "secret" not in wrong(False, ("data",), "train", {"a": spec})
 

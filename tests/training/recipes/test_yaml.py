@@ -16,17 +16,28 @@ from zeroconv.training.recipes.yaml import parse_yaml
 def nested(bottom: str, line: str) -> str:
     """Nine aliases of the line before in every line: 381 bytes that mean 9⁹ values."""
     names = "abcdefghij"
-    lines = [line.format(name=n, aliases=",".join([f"*{o}"] * 9)) for o, n in itertools.pairwise(names)]
+    lines = [
+        line.format(name=n, aliases=",".join([f"*{o}"] * 9)) for o, n in itertools.pairwise(names)
+    ]
     return f"a: &a {bottom}\n" + "\n".join(lines)
 
 
 REFUSED = {
-    "aliases that multiply": (nested("[x]", "{name}: &{name} [{aliases}]"), "line [0-9]+: it holds more than 20,000"),
-    "merges that multiply": (nested("{x: 1}", "{name}: &{name} {{<<: [{aliases}]}}"), "more than 20,000"),
+    "aliases that multiply": (
+        nested("[x]", "{name}: &{name} [{aliases}]"),
+        "line [0-9]+: it holds more than 20,000",
+    ),
+    "merges that multiply": (
+        nested("{x: 1}", "{name}: &{name} {{<<: [{aliases}]}}"),
+        "more than 20,000",
+    ),
     "a value that holds itself": ("a: &a [*a]", "line 1: it holds a value that holds itself"),
     "an unknown alias": ("a: *b", "undefined alias"),
     "depth of lists": ("a: " + "[" * 5000, "more than 32 values within each other"),
-    "depth of mappings": ("\n".join(" " * i + "a:" for i in range(60)), "line 32: .* within each other"),
+    "depth of mappings": (
+        "\n".join(" " * i + "a:" for i in range(60)),
+        "line 32: .* within each other",
+    ),
     "many values": ("a: [" + "1, " * 30_000 + "]", "more than 20,000 values"),
     "a tag of numbers": ("a: 1\nb: !!int foo", "line 2: it holds the tag !!int"),
     "a tag of Python": ("a: !!python/object/apply:os.system [true]", "the tag !!python/object"),
@@ -94,8 +105,47 @@ def test_yaml_reads_aliases_and_merges() -> None:
 
 
 PIECES = st.sampled_from(
-    ["a", ": ", "\n", "  ", "- ", "[", "]", "{", "}", "&a ", "*a", "!!int ", "'", '"', "|", ">", "#", "?", "\t", "<<"]
-    + [",", "0", "9", "1e9", ".inf", "---", "...", "%", "\\", "\0", "\ufeff", "é", "\ud800", "@", "`", "=", "~"]
+    [
+        "a",
+        ": ",
+        "\n",
+        "  ",
+        "- ",
+        "[",
+        "]",
+        "{",
+        "}",
+        "&a ",
+        "*a",
+        "!!int ",
+        "'",
+        '"',
+        "|",
+        ">",
+        "#",
+        "?",
+        "\t",
+        "<<",
+    ]
+    + [
+        ",",
+        "0",
+        "9",
+        "1e9",
+        ".inf",
+        "---",
+        "...",
+        "%",
+        "\\",
+        "\0",
+        "\ufeff",
+        "é",
+        "\ud800",
+        "@",
+        "`",
+        "=",
+        "~",
+    ]
 )
 
 

@@ -1,4 +1,6 @@
-"""The page of a run: it stands alone, shows what happened, and survives a run that has hardly begun."""
+"""The page of a run: it stands alone, shows what happened, and survives a run that has hardly
+begun.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def test_the_page_of_a_run(trainer) -> None:
     run = trainer(**LEARNS, log_every=2, sample_count=2, sample_steps=2)
     run.run()
     page = write_report(run.folder).read_text()
-    assert page.count("<svg") == 3 and page.count("data:image/png;base64,") == 1 and "http" not in page
+    assert (
+        page.count("<svg") == 3 and page.count("data:image/png;base64,") == 1 and "http" not in page
+    )
     assert f"followed since step {run.converged['step']}" in page and "stroke-dasharray" in page
     points = re.findall(r'<polyline[^>]* points="([^"]+)"', page)[0].split()
     assert len(points) == 11  # a measurement at step 0 and every six steps
@@ -60,12 +64,17 @@ def test_rounds_warm_up_and_recipe_are_shown(tmp_path: Path) -> None:
 
     def found(own: float) -> dict:
         columns = {"own": own, "shuffled": 0.125, "ceiling": 0.875, "lift": own - 0.125}
-        return {"n": 16, "metrics": {"f1": {name: interval(mean) for name, mean in columns.items()}}}
+        return {
+            "n": 16,
+            "metrics": {"f1": {name: interval(mean) for name, mean in columns.items()}},
+        }
 
     lines = [{"step": 0, "evaluation": found(0.125)}, {"step": 40, "evaluation": found(0.625)}]
     lines += [{"step": s, "loss": 1 / s, "lr": min(s, 40) * 1e-5} for s in range(1, 81)]
     (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    (tmp_path / "recipe.json").write_text(json.dumps({"recipe": {"base": "<b>&", "data": {"condition": "canny"}}}))
+    (tmp_path / "recipe.json").write_text(
+        json.dumps({"recipe": {"base": "<b>&", "data": {"condition": "canny"}}})
+    )
     (tmp_path / "summary.json").write_text(
         json.dumps({"status": "finished", "evaluation": {"step": 40, **found(0.625)}})
     )
@@ -76,7 +85,9 @@ def test_rounds_warm_up_and_recipe_are_shown(tmp_path: Path) -> None:
     assert page.count("<svg") == 3  # fidelity, training loss, learning rate
     assert "0.625 [0.525, 0.725]; another&#x27;s hint 0.125, ceiling 0.875" in page
     assert (
-        "Pictures that were scored, step 0<" in page and "scored, step 40<" in page and "scored, step 20<" not in page
+        "Pictures that were scored, step 0<" in page
+        and "scored, step 40<" in page
+        and "scored, step 20<" not in page
     )
     assert "Pictures, step 80<" in page and "loss, running mean" in page and "learning rate" in page
     assert "&lt;b&gt;&amp;" in page and "<b>" not in page
@@ -105,7 +116,10 @@ class Closed(HTMLParser):
 
 def test_curves_stand_where_their_numbers_are() -> None:
     drawn = chart([Curve("a", [(0, 1.0), (10, 3.0), (20, 2.0)])], marks=[10])
-    line, at = re.findall(r'<polyline[^>]* points="([^"]+)"', drawn)[0], re.findall(r'x1="([\d.]+)" x2="\1"', drawn)
+    line, at = (
+        re.findall(r'<polyline[^>]* points="([^"]+)"', drawn)[0],
+        re.findall(r'x1="([\d.]+)" x2="\1"', drawn),
+    )
     xs, ys = zip(*(map(float, point.split(",")) for point in line.split()), strict=True)
     assert abs(xs[1] - xs[0] - (xs[2] - xs[1])) < 0.11 and [float(x) for x in at] == [xs[1]]
     assert ys[1] < ys[2] < ys[0] and abs((ys[0] - ys[2]) / (ys[0] - ys[1]) - 0.5) < 0.01
@@ -116,5 +130,10 @@ def test_curves_stand_where_their_numbers_are() -> None:
 def test_axes_have_round_numbers_and_means_run() -> None:
     assert ticks(0, 400, 4) == [0, 100, 200, 300, 400]
     assert [round(t, 6) for t in ticks(-0.0012, 0.0071, 4)] == [0, 0.005]
-    assert smooth([(1, 1.0), (2, 3.0), (3, 5.0), (4, 7.0)], share=0.5) == [(1, 1.0), (2, 2.0), (3, 4.0), (4, 6.0)]
+    assert smooth([(1, 1.0), (2, 3.0), (3, 5.0), (4, 7.0)], share=0.5) == [
+        (1, 1.0),
+        (2, 2.0),
+        (3, 4.0),
+        (4, 6.0),
+    ]
     assert smooth([(1, 1.0), (2, 3.0)]) == [(1, 1.0), (2, 3.0)]

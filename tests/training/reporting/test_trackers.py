@@ -19,11 +19,19 @@ from zeroconv.training.recipes.recipe import Recipe
 from zeroconv.training.reporting.trackers import Tracking, flatten, scalars
 
 Make = Callable[..., Recipe]
-OPTIONS = {"report_to": "tensorboard", "log_every": 1, "validate_every": 2, "sample_count": 2, "sample_steps": 1}
+OPTIONS = {
+    "report_to": "tensorboard",
+    "log_every": 1,
+    "validate_every": 2,
+    "sample_count": 2,
+    "sample_steps": 1,
+}
 
 
 def events(out: Path) -> EventAccumulator:
-    read = EventAccumulator(str(out / "tensorboard" / "zeroconv"), size_guidance={"scalars": 0, "images": 0})
+    read = EventAccumulator(
+        str(out / "tensorboard" / "zeroconv"), size_guidance={"scalars": 0, "images": 0}
+    )
     read.Reload()
     return read
 
@@ -38,7 +46,9 @@ def test_tensorboard_hears_what_the_log_says(recipe: Make) -> None:
     for name in ("loss", "lr", "samples_per_second", "gradient"):
         written = {line["step"]: line[name] for line in log if name in line}
         assert len(written) == 4
-        assert {e.step: e.value for e in read.Scalars(f"train/{name}")} == pytest.approx(written, rel=1e-5)
+        assert {e.step: e.value for e in read.Scalars(f"train/{name}")} == pytest.approx(
+            written, rel=1e-5
+        )
     gains = {line["step"]: line["validation"]["gain"] for line in log if "validation" in line}
     assert list(gains) == [0, 2, 4]
     told = {e.step: e.value for e in read.Scalars("validation/hint_gain")}
@@ -56,7 +66,9 @@ def test_tensorboard_hears_what_the_log_says(recipe: Make) -> None:
     assert "training.learning_rate: 0.001" in settings
 
 
-def test_a_run_that_goes_on_takes_back_what_it_did_after_its_checkpoint(recipe: Make, monkeypatch) -> None:
+def test_a_run_that_goes_on_takes_back_what_it_did_after_its_checkpoint(
+    recipe: Make, monkeypatch
+) -> None:
     from zeroconv.training.trainer import Trainer
 
     step = Trainer._train_step
@@ -88,15 +100,21 @@ def test_without_trackers_nothing_is_left(recipe: Make) -> None:
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
 def test_a_package_that_is_missing_is_one_sentence(recipe: Make, monkeypatch, name: str) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == name else find(n, *a))
-    with pytest.raises(UserError, match=rf"names {name}, which is not installed: pip install 'zeroconv\[{name}\]'"):
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n, *a: None if n == name else find(n, *a)
+    )
+    with pytest.raises(
+        UserError, match=rf"names {name}, which is not installed: pip install 'zeroconv\[{name}\]'"
+    ):
         train(recipe(report_to=[name]))
     with pytest.raises(UserError, match="report_to"):
         recipe(report_to="mlflaw")
 
 
 class Fake:
-    """Takes a tracker's place in accelerate; `known` steps are those that it has of an earlier start."""
+    """Takes a tracker's place in accelerate; `known` steps are those that it has of an earlier
+    start.
+    """
 
     def __init__(self, name: str, known: int = 0) -> None:
         self.name, self.tracker = name, types.SimpleNamespace(starting_step=known, _next_step=known)
@@ -129,14 +147,18 @@ def accelerator_of(*trackers: Fake) -> types.SimpleNamespace:
 
 
 def test_the_others_are_told_who_they_are(recipe: Make, tmp_path: Path) -> None:
-    fake, settings = Fake("wandb"), recipe(report_to=["wandb", "trackio"], project="mine", out=str(tmp_path / "a-run"))
+    fake, settings = (
+        Fake("wandb"),
+        recipe(report_to=["wandb", "trackio"], project="mine", out=str(tmp_path / "a-run")),
+    )
     accelerator = accelerator_of(fake)
     first = Tracking(settings, accelerator, 0)  # type: ignore[arg-type]
     given, name = accelerator.given, accelerator.given["wandb"]["id"]
     assert set(given) == {"project", "wandb", "trackio"} and given["project"] == "mine"
     expected = {"name": "a-run", "id": name, "resume": "allow", "dir": str(tmp_path / "a-run")}
     assert expected.items() <= given["wandb"].items()
-    assert 0 < given["wandb"]["settings"]["finish_timeout"] <= 60  # a dead server must not hold the run
+    # a dead server must not hold the run
+    assert 0 < given["wandb"]["settings"]["finish_timeout"] <= 60
     assert given["trackio"] == {"name": f"a-run-{name[:6]}", "resume": "allow"}
     first.figures(3, {"event": "rolled back", "to": 1})
     first.figures(4, {"loss": float("nan")})
@@ -151,7 +173,8 @@ def test_the_others_are_told_who_they_are(recipe: Make, tmp_path: Path) -> None:
     assert [values["training.batch_size"] for values in fake.settings] == [2, 2]
     other = accelerator_of()
     Tracking(recipe(report_to=["trackio"], out=str(tmp_path / "b" / "a-run")), other, 0)  # type: ignore[arg-type]
-    assert other.given["trackio"]["name"] != given["trackio"]["name"]  # a run of the same name is another run
+    # a run of the same name is another run
+    assert other.given["trackio"]["name"] != given["trackio"]["name"]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +187,9 @@ def test_the_others_are_told_who_they_are(recipe: Make, tmp_path: Path) -> None:
         ("tensorboard", 0, [4, 5, 6, 7]),
     ],
 )
-def test_a_run_that_goes_on_tells_what_is_not_there(recipe: Make, name: str, known: int, steps: list[int]) -> None:
+def test_a_run_that_goes_on_tells_what_is_not_there(
+    recipe: Make, name: str, known: int, steps: list[int]
+) -> None:
     fake, lines = Fake(name, known), [{"step": step, "loss": 1.0} for step in (1, 2, 3)]
     tracking = Tracking(recipe(report_to=[name]), accelerator_of(fake), 3, lines)  # type: ignore[arg-type]
     for step in range(4, 8):
@@ -176,7 +201,10 @@ def test_a_tracker_that_fails_is_left_out(recipe: Make) -> None:
     bad, good = Fake("wandb"), Fake("trackio")
     tracking = Tracking(recipe(report_to=["wandb", "trackio"]), accelerator_of(bad, good), 0)  # type: ignore[arg-type]
     bad.log = lambda values, step: 1 / 0  # type: ignore[method-assign]
-    with pytest.warns(UserWarning, match="wandb no longer takes what the run says .division by zero.; the run goes on"):
+    with pytest.warns(
+        UserWarning,
+        match="wandb no longer takes what the run says .division by zero.; the run goes on",
+    ):
         tracking.figures(1, {"loss": 1.0})
     tracking.figures(2, {"loss": 1.0})
     tracking.finish()
@@ -186,7 +214,9 @@ def test_a_tracker_that_fails_is_left_out(recipe: Make) -> None:
 def test_a_tracker_that_cannot_start_is_one_sentence(recipe: Make) -> None:
     accelerator = accelerator_of()
     accelerator.init_trackers = lambda *a, **k: 1 / 0
-    with pytest.raises(UserError, match=r"report_to .wandb. cannot be started .division by zero.; mend that, or"):
+    with pytest.raises(
+        UserError, match=r"report_to .wandb. cannot be started .division by zero.; mend that, or"
+    ):
         Tracking(recipe(report_to=["wandb"]), accelerator, 0)  # type: ignore[arg-type]
 
 
@@ -200,6 +230,11 @@ def test_a_run_is_whole_before_a_tracker_is_waited_for(recipe: Make, monkeypatch
 
 
 def test_names_and_numbers() -> None:
-    assert scalars({"loss": 0.5, "seconds": 3, "note": "x"}) == {"train/loss": 0.5, "train/seconds": 3.0}
-    assert scalars({"validation": {"gain": 0.1, "gain_error": float("nan")}}) == {"validation/hint_gain": 0.1}
+    assert scalars({"loss": 0.5, "seconds": 3, "note": "x"}) == {
+        "train/loss": 0.5,
+        "train/seconds": 3.0,
+    }
+    assert scalars({"validation": {"gain": 0.1, "gain_error": float("nan")}}) == {
+        "validation/hint_gain": 0.1
+    }
     assert flatten({"a": {"b": [1, 2], "c": None}, "d": True}) == {"a.b": "[1, 2]", "d": True}

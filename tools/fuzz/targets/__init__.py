@@ -1,7 +1,8 @@
 """What can be fuzzed. A target prepares once a process, then gives one call a case.
 
-`prepare(room)` may keep files below `room`. `case(rng, work)` writes mutated inputs below `work/in` and returns a call
-that may write below `work/out` and nowhere else. `call.detail` says how to see the case again.
+`prepare(room)` may keep files below `room`. `case(rng, work)` writes mutated inputs below `work/in`
+and returns a call that may write below `work/out` and nowhere else. `call.detail` says how to see
+the case again.
 """
 
 from __future__ import annotations

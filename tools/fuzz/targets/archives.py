@@ -1,4 +1,6 @@
-"""Tar and parquet shards with mutated members, names, columns and bytes; and files that only have such a name."""
+"""Tar and parquet shards with mutated members, names, columns and bytes; and files that only have
+such a name.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class Archives:
         folder = work / "in" / "set"
         folder.mkdir()
         (work / "in" / "secret.png").write_bytes(_png(SECRET))
-        name, data = rng.choice((self._tar, self._tar, self._parquet, self._parquet, self._zip))(rng)
+        name, data = rng.choice((self._tar, self._tar, self._parquet, self._parquet, self._zip))(
+            rng
+        )
         if rng.random() < 0.3:
             data = mutate.raw(rng, data)
         if rng.random() < 0.1:
@@ -34,18 +38,24 @@ class Archives:
         (folder / name).write_bytes(data)
 
         if rng.random() < 0.4:
-            return command("annotate", "canny", folder, "--out", work / "out" / "set", "--workers", 1)
+            return command(
+                "annotate", "canny", folder, "--out", work / "out" / "set", "--workers", 1
+            )
         return detailed(_open, str(folder))
 
     def _tar(self, rng: Random) -> tuple[str, bytes]:
         out = io.BytesIO()
-        with tarfile.open(fileobj=out, mode="w", format=rng.choice((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT))) as tar:
+        with tarfile.open(
+            fileobj=out, mode="w", format=rng.choice((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT))
+        ) as tar:
             for key in ("a", "b", rng.choice(mutate.TEXTS).replace("\0", "") or "c"):
                 about = mutate.tree(rng, {"text": f"caption {key}", "conditioning_image": "x"}, 1)
                 _member(rng, tar, f"{key}.png", self.picture)
                 if rng.random() < 0.5:
                     _member(rng, tar, f"{key}.cond.png", self.picture)
-                words = mutate.encoded(rng, json.dumps(about)) if rng.random() < 0.7 else b"a caption"
+                words = (
+                    mutate.encoded(rng, json.dumps(about)) if rng.random() < 0.7 else b"a caption"
+                )
                 _member(rng, tar, f"{key}.{rng.choice(('json', 'txt'))}", words)
         return rng.choice(("train-00000-of-00001.tar", "a.tar")), out.getvalue()
 
@@ -63,7 +73,14 @@ class Archives:
         out = io.BytesIO()
         try:
             pq.write_table(pa.Table.from_pylist(rows), out)
-        except (pa.ArrowException, OverflowError, UnicodeEncodeError, AttributeError, TypeError, ValueError):
+        except (
+            pa.ArrowException,
+            OverflowError,
+            UnicodeEncodeError,
+            AttributeError,
+            TypeError,
+            ValueError,
+        ):
             return "train.parquet", b"PAR1" + rng.randbytes(64) + b"PAR1"
         return rng.choice(("train-00000-of-00001.parquet", "data.parquet")), out.getvalue()
 
@@ -78,7 +95,9 @@ def _member(rng: Random, tar: tarfile.TarFile, name: str, data: bytes) -> None:
     info = tarfile.TarInfo(name)
     info.size = len(data)
     if rng.random() < 0.1:
-        info.type = rng.choice((tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE))
+        info.type = rng.choice(
+            (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE)
+        )
         info.linkname, info.size = rng.choice(("../secret.png", "/dev/zero", "a.png")), 0
     if rng.random() < 0.1:
         info.name = f"{rng.choice(('../', '/tmp/', 'a/../../', './'))}{info.name}"

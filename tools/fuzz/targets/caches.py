@@ -1,4 +1,6 @@
-"""A filled cache with mutated files: what comes out must be what came out of the sound one, or a sentence."""
+"""A filled cache with mutated files: what comes out must be what came out of the sound one, or a
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class Caches:
         found = self._read(root)
         for name, array in self.wanted.items():
             if not np.array_equal(found[name], array):
-                raise AssertionError(f"{name} of a damaged cache differs from those of the sound one")
+                raise AssertionError(
+                    f"{name} of a damaged cache differs from those of the sound one"
+                )
 
     def _read(self, root: Path) -> dict[str, Any]:
         from zeroconv.data.cache.fill import CacheSettings, cache_examples

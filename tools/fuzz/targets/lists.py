@@ -29,9 +29,13 @@ class Lists:
             (folder / "linked.png").symlink_to(work / "in" / "secret.png")
 
         rng.choice((_metadata, _prompts, _captions, _csv))(rng, folder)
-        spec = str(folder) + rng.choice(("", "", "?hints=hints", f"?hints={folder / 'hints'}", "?limit=2", "?repeat=3"))
+        spec = str(folder) + rng.choice(
+            ("", "", "?hints=hints", f"?hints={folder / 'hints'}", "?limit=2", "?repeat=3")
+        )
         if rng.random() < 0.3:
-            return command("annotate", "canny", folder, "--out", work / "out" / "set", "--workers", 1)
+            return command(
+                "annotate", "canny", folder, "--out", work / "out" / "set", "--workers", 1
+            )
         return detailed(self.open, spec)
 
 
@@ -56,9 +60,20 @@ def _open(spec: str) -> None:
 
 
 def _rows(rng: Random) -> list[Any]:
-    names = ("a.png", "b.png", "images/c.png", "linked.png", "../secret.png", "hints/../../secret.png")
+    names = (
+        "a.png",
+        "b.png",
+        "images/c.png",
+        "linked.png",
+        "../secret.png",
+        "hints/../../secret.png",
+    )
     rows: list[Any] = [
-        {"file_name": rng.choice(names), "text": "a", "conditioning_image": rng.choice(("hints/a.png", *names))},
+        {
+            "file_name": rng.choice(names),
+            "text": "a",
+            "conditioning_image": rng.choice(("hints/a.png", *names)),
+        },
         {"file_name": "b.png", "text": ["b", "c"]},
         {"file_name": "images/c.png", "text": {"raw": "d"}},
     ]

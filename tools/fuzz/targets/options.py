@@ -1,4 +1,6 @@
-"""Every command with hostile options and arguments. The base is a tiny one, so that what is accepted ends soon."""
+"""Every command with hostile options and arguments. The base is a tiny one, so that what is
+accepted ends soon.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,20 @@ from PIL import Image
 from tools.fuzz import mutate
 from tools.fuzz.targets import Call, command
 
-# commands that fetch, render thousands of pictures, or train for hours are called with what they must refuse alone
-COMMANDS = ("generate", "annotate", "info", "convert", "transfer", "evaluate", "train", "cache", "annotators", "demo")
+# commands that fetch, render thousands of pictures, or train for hours are called with what they
+# must refuse alone
+COMMANDS = (
+    "generate",
+    "annotate",
+    "info",
+    "convert",
+    "transfer",
+    "evaluate",
+    "train",
+    "cache",
+    "annotators",
+    "demo",
+)
 
 
 class Options:
@@ -36,7 +50,9 @@ class Options:
         Image.new("RGB", (64, 64), "white").save(photo)
         name = rng.choice(list(self.commands))
         words = self._sound(name, rng, work, photo)
-        options = [p for p in self.commands[name].params if p.opts[0].startswith("--") and p.name != "help"]
+        options = [
+            p for p in self.commands[name].params if p.opts[0].startswith("--") and p.name != "help"
+        ]
         for option in rng.sample(options, k=min(len(options), rng.choice((1, 1, 2, 3)))):
             words += self._hostile(rng, option, work)
         return command(name, *words)
@@ -50,8 +66,26 @@ class Options:
             "annotate": ["canny", photo, "--out", out / "hint.png"],
             "info": [rng.choice((self.base, self.control, odd or "x"))],
             "convert": [self.control, out / "new.safetensors", "--to", "original"],
-            "transfer": [self.control, "--from", self.base, "--to", self.base, "--out", out / "moved"],
-            "evaluate": [self.control, "--base", self.base, "--data", "playroom:test:2", "--limit", 2, "--steps", 1],
+            "transfer": [
+                self.control,
+                "--from",
+                self.base,
+                "--to",
+                self.base,
+                "--out",
+                out / "moved",
+            ],
+            "evaluate": [
+                self.control,
+                "--base",
+                self.base,
+                "--data",
+                "playroom:test:2",
+                "--limit",
+                2,
+                "--steps",
+                1,
+            ],
             "train": [work / "in" / "recipe.yaml"],
             "cache": [work / "in" / "recipe.yaml"],
             "annotators": [],
@@ -65,8 +99,22 @@ class Options:
     def _hostile(self, rng: Random, option: Any, work: Path) -> list[object]:
         if option.is_flag:
             return [option.opts[0]]
-        texts = [text.replace("\0", "") for text in mutate.TEXTS if "\ud800" not in text and "/tmp" not in text]
+        texts = [
+            text.replace("\0", "")
+            for text in mutate.TEXTS
+            if "\ud800" not in text and "/tmp" not in text
+        ]
         # a relative path is one below out/, where a command may write
         paths = [f"{work}/out/{name}" for name in ("a.png", "b", "nested", "nested/c.json")]
-        numbers = [str(number) for number in mutate.NUMBERS] + ["1.5", "-0.5", "nan", "inf", "1e400", "0x10"]
-        return [option.opts[0], rng.choice((rng.choice(texts), rng.choice(paths), rng.choice(numbers)))]
+        numbers = [str(number) for number in mutate.NUMBERS] + [
+            "1.5",
+            "-0.5",
+            "nan",
+            "inf",
+            "1e400",
+            "0x10",
+        ]
+        return [
+            option.opts[0],
+            rng.choice((rng.choice(texts), rng.choice(paths), rng.choice(numbers))),
+        ]

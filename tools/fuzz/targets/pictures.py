@@ -12,7 +12,18 @@ from PIL import Image, features
 from tools.fuzz import mutate
 from tools.fuzz.targets import Call, command
 
-CONDITIONS = ("canny", "scribble", "softedge", "lineart", "blur", "tile", "lines", "shuffle", "grayscale", "inpaint")
+CONDITIONS = (
+    "canny",
+    "scribble",
+    "softedge",
+    "lineart",
+    "blur",
+    "tile",
+    "lines",
+    "shuffle",
+    "grayscale",
+    "inpaint",
+)
 MODES = {
     "png": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
     "jpeg": ("L", "RGB", "CMYK"),
@@ -34,7 +45,9 @@ class Pictures:
             self.seeds += [(name, _encode(name, mode)) for mode in modes]
         frames = [Image.new("RGB", (24, 20), colour) for colour in ("red", "blue")]
         for name in ("gif", "webp", "png", "tiff"):
-            self.seeds.append((name, _bytes(frames[0], name, save_all=True, append_images=frames[1:])))
+            self.seeds.append(
+                (name, _bytes(frames[0], name, save_all=True, append_images=frames[1:]))
+            )
 
         from zeroconv.conditions import CONDITIONS as known
 
@@ -55,7 +68,13 @@ class Pictures:
             condition = rng.choice(self.conditions)
             return command("annotate", condition, path, "--out", work / "out" / "hint.png")
         return command(
-            "annotate", rng.choice(self.conditions), work / "in", "--out", work / "out" / "set", "--workers", 1
+            "annotate",
+            rng.choice(self.conditions),
+            work / "in",
+            "--out",
+            work / "out" / "set",
+            "--workers",
+            1,
         )
 
 

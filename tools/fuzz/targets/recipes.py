@@ -57,7 +57,18 @@ class Recipes:
 
 
 def _override(rng: Random) -> str:
-    name = rng.choice(("training.steps", "training.seed", "data.size", "out", "training", "", "a.b.c", "data.train"))
+    name = rng.choice(
+        (
+            "training.steps",
+            "training.seed",
+            "data.size",
+            "out",
+            "training",
+            "",
+            "a.b.c",
+            "data.train",
+        )
+    )
     given = rng.choice((*map(str, mutate.NUMBERS), *mutate.TEXTS, *TAGS))
     return f"{name}={given}"
 

@@ -47,7 +47,9 @@ class Runs:
         for _ in range(rng.choice((1, 1, 2, 3))):
             _damage(rng, rng.choice(files))
         recipe = work / "in" / "recipe.yaml"
-        recipe.write_text(RECIPE.format(out=out, base=self.base, data=self.data, steps=rng.choice((2, 3, 4, 4))))
+        recipe.write_text(
+            RECIPE.format(out=out, base=self.base, data=self.data, steps=rng.choice((2, 3, 4, 4)))
+        )
         return command("train", recipe)
 
 
@@ -70,9 +72,13 @@ def _damage_well(rng: Random, path: Path) -> None:
     elif kind == 2:
         path.write_bytes(rng.choice(mutate.BYTES))
     elif kind == 3 and path.suffix == ".json":
-        path.write_text(json.dumps(mutate.tree(rng, json.loads(path.read_text() or "0")), default=str))
+        path.write_text(
+            json.dumps(mutate.tree(rng, json.loads(path.read_text() or "0")), default=str)
+        )
     elif kind == 4 and path.suffix == ".jsonl":
-        lines = [json.dumps(mutate.tree(rng, json.loads(line))) for line in path.read_text().splitlines()]
+        lines = [
+            json.dumps(mutate.tree(rng, json.loads(line))) for line in path.read_text().splitlines()
+        ]
         path.write_text("\n".join(lines))
     else:
         path.write_bytes(mutate.raw(rng, path.read_bytes()))

@@ -1,4 +1,6 @@
-"""Controls, bases and LoRAs: mutated headers, tensors, configs and file names, to be shown, converted and used."""
+"""Controls, bases and LoRAs: mutated headers, tensors, configs and file names, to be shown,
+converted and used.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +27,17 @@ class Weights:
         self.seeds = room / "seeds"
         backbone = save_backbone(self.seeds / "base")
         save_single_file(self.seeds / "single" / "model.safetensors", backbone)
-        randomise_(ControlNet.from_backbone(backbone, condition="canny")).save(self.seeds / "control")
+        randomise_(ControlNet.from_backbone(backbone, condition="canny")).save(
+            self.seeds / "control"
+        )
         convert(self.seeds / "control", self.seeds / "original.safetensors", "original")
         state = {"a": torch.zeros(4, 4), "state_dict": {"b": torch.ones(3)}}
         torch.save(state, self.seeds / "pickled.ckpt")
 
     def case(self, rng: Random, work: Path) -> Call:
-        name = rng.choice(("base", "control", "control", "original.safetensors", "single", "pickled.ckpt"))
+        name = rng.choice(
+            ("base", "control", "control", "original.safetensors", "single", "pickled.ckpt")
+        )
         place = work / "in" / name
         copy = shutil.copytree if (self.seeds / name).is_dir() else shutil.copy
         copy(self.seeds / name, place)
@@ -46,7 +52,16 @@ class Weights:
             out = work / "out" / ("new.safetensors" if to == "original" else "new")
             return command("convert", place, out, "--to", to)
         if kind == 1 and name != "base":
-            return command("transfer", place, "--from", self.seeds / "base", "--to", place, "--out", work / "out" / "t")
+            return command(
+                "transfer",
+                place,
+                "--from",
+                self.seeds / "base",
+                "--to",
+                place,
+                "--out",
+                work / "out" / "t",
+            )
         return command("info", place, "--json")
 
 
@@ -67,8 +82,12 @@ def _safetensors(rng: Random, data: bytes) -> bytes:
     header: dict[str, Any] = json.loads(data[8 : 8 + length])
     kind = rng.randrange(5)
     if kind == 0:
-        prefix = rng.choice(("module.", "controlnet.", "model.", "lllite_unet_", "lora_unet_", "ip_adapter."))
-        header = {key if key == "__metadata__" else prefix + key: about for key, about in header.items()}
+        prefix = rng.choice(
+            ("module.", "controlnet.", "model.", "lllite_unet_", "lora_unet_", "ip_adapter.")
+        )
+        header = {
+            key if key == "__metadata__" else prefix + key: about for key, about in header.items()
+        }
     elif kind == 1:
         extra = rng.choice(("difference", "lora_controlnet", "task_embedding", "control_type"))
         header[extra] = {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}

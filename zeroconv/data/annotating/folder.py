@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from zeroconv.data.dataset import Dataset
-from zeroconv.data.reading.journal import BEGUN, JOURNAL, claims, is_sound, journal_lines, read_journal
+from zeroconv.data.reading.journal import (
+    BEGUN,
+    JOURNAL,
+    claims,
+    is_sound,
+    journal_lines,
+    read_journal,
+)
 from zeroconv.data.reading.names import distinct, label, shown
 from zeroconv.data.reading.scan import SUFFIXES
 from zeroconv.data.sources.imagefolder import Folder
@@ -106,7 +113,9 @@ def check_ours(out: Path, todo: Iterable[str], conditions: Sequence[str]) -> Non
     real = Path(os.path.realpath(out))
     for home in homes:
         if not Path(os.path.realpath(out / home)).is_relative_to(real):
-            raise UserError(f"{shown(out / home)} is a link that leads out of {shown(out)}; name another --out.")
+            raise UserError(
+                f"{shown(out / home)} is a link that leads out of {shown(out)}; name another --out."
+            )
     there = {home: _listed(out / home) for home in homes}
     for name in names:
         if Path(name).name in there[Path(name).parent] and name not in ours:
@@ -139,7 +148,9 @@ def begin(out: Path, todo: Iterable[str], conditions: Sequence[str]) -> None:
     with open(out / BEGUN, "a", encoding="utf-8") as file:
         file.write("\n")  # the last line may be torn
         for stem in todo:
-            file.write(json.dumps({"name": stem, "conditions": [*conditions]}, ensure_ascii=False) + "\n")
+            file.write(
+                json.dumps({"name": stem, "conditions": [*conditions]}, ensure_ascii=False) + "\n"
+            )
         file.flush()
         os.fsync(file.fileno())
 
@@ -174,7 +185,9 @@ def finish(
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
     if broken:
         with atomic_write(out / "broken.json") as temporary:
-            temporary.write_text(json.dumps(broken, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            temporary.write_text(
+                json.dumps(broken, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
     else:
         (out / "broken.json").unlink(missing_ok=True)
     (out / BEGUN).unlink(missing_ok=True)

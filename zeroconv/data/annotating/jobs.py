@@ -31,7 +31,8 @@ class Job:
     out: Path
     params: dict[str, float] = field(default_factory=dict)
     backend: str | None = None
-    stems: tuple[str, ...] = field(default=(), repr=False)  # the names of the files; set when the work begins
+    # the names of the files; set when the work begins
+    stems: tuple[str, ...] = field(default=(), repr=False)
 
     def key(self, i: int) -> str:
         """Names what the files of example i are made from."""
@@ -40,7 +41,9 @@ class Job:
 
     def needs(self, condition: str) -> bool:
         """Whether a condition's hints are read by the network that was named."""
-        return self.backend is not None and (conditions.find(condition).draw is None or len(self.conditions) == 1)
+        return self.backend is not None and (
+            conditions.find(condition).draw is None or len(self.conditions) == 1
+        )
 
 
 def check(job: Job) -> None:
@@ -83,12 +86,15 @@ def _check_apart(job: Job) -> None:
         for home in homes:
             there = home.resolve()
             if here == there:
-                raise UserError(f"{job.out} is the folder of the pictures: name another one for the training set.")
+                raise UserError(
+                    f"{job.out} is the folder of the pictures: name another one for the training "
+                    "set."
+                )
             searched = isinstance(source, Folder) and here.is_relative_to(there)
             if searched or there.is_relative_to(here):
                 raise UserError(
-                    f"{job.out} and the folder of the pictures {home} lie one in the other: name another --out, or "
-                    "the next run would take its hints for pictures."
+                    f"{job.out} and the folder of the pictures {home} lie one in the other: name "
+                    "another --out, or the next run would take its hints for pictures."
                 )
 
 
@@ -104,7 +110,9 @@ def draw_hints(job: Job, i: int) -> tuple[Example, dict[str, Image.Image]]:
     dataset = job.dataset
     source, index = dataset.rows[i]
     made_from, exact = dataset.sources[source], {}
-    if isinstance(made_from, Scenes) and (asked := [name for name in job.conditions if name in EXACT]):
+    if isinstance(made_from, Scenes) and (
+        asked := [name for name in job.conditions if name in EXACT]
+    ):
         scene = render(made_from.seeds[index], dataset.size or 128)
         people = tuple(scene.keypoints) if "pose" in asked else None
         example = Example(dataset.name(i), scene.image, (scene.caption,), people=people)
@@ -126,7 +134,9 @@ def draw_hints(job: Job, i: int) -> tuple[Example, dict[str, Image.Image]]:
     return Example(example.key, example.image, example.text, people=people), hints
 
 
-def _draw(job: Job, condition: str, image: Image.Image) -> tuple[Image.Image, tuple[np.ndarray, ...] | None]:
+def _draw(
+    job: Job, condition: str, image: Image.Image
+) -> tuple[Image.Image, tuple[np.ndarray, ...] | None]:
     """A hint, and the people of a pose hint. Raises UserError."""
     if condition == "pose":
         found = annotators.read("pose", image, job.backend if job.needs("pose") else None)

@@ -61,7 +61,12 @@ def check_shards(out: Path, kind: str) -> set[str]:
     would take both.
     """
     ours = written_here(out)
-    there = {path.name for end in ("parquet", "tar") for path in out.glob(f"*.{end}") if path.name[0] != "."}
+    there = {
+        path.name
+        for end in ("parquet", "tar")
+        for path in out.glob(f"*.{end}")
+        if path.name[0] != "."
+    }
     foreign = sorted(name for name in there if name not in ours or not name.endswith(f".{kind}"))
     if foreign:
         raise UserError(
@@ -76,7 +81,9 @@ def _note_ours(out: Path, names: Sequence[str]) -> None:
         temporary.write_text(json.dumps([*names]) + "\n", encoding="utf-8")
 
 
-def _entries(source: Folder, rows: Sequence[int]) -> Iterator[tuple[str, bytes, bytes | None, tuple[str, ...]]]:
+def _entries(
+    source: Folder, rows: Sequence[int]
+) -> Iterator[tuple[str, bytes, bytes | None, tuple[str, ...]]]:
     for i in rows:
         row = source.rows[i]
         hint = None if row.hint is None else _bytes(source.file(row.hint))
@@ -94,11 +101,15 @@ def _write_parquet(source: Folder, rows: Sequence[int], path: Path) -> None:
     columns: dict[str, list[Any]] = {"image": [], "conditioning_image": [], "text": []}
     for name, image, hint, text in _entries(source, rows):
         columns["image"].append({"bytes": image, "path": label(name)})
-        columns["conditioning_image"].append(None if hint is None else {"bytes": hint, "path": label(name)})
+        columns["conditioning_image"].append(
+            None if hint is None else {"bytes": hint, "path": label(name)}
+        )
         columns["text"].append(list(text))
 
     single = all(len(text) == 1 for text in columns["text"])
-    texts = package.array([t[0] for t in columns["text"]]) if single else package.array(columns["text"])
+    texts = (
+        package.array([t[0] for t in columns["text"]]) if single else package.array(columns["text"])
+    )
     arrays = {name: package.array(columns[name], kind) for name in ("image", "conditioning_image")}
     if all(hint is None for hint in columns["conditioning_image"]):
         del arrays["conditioning_image"]
@@ -108,7 +119,9 @@ def _write_parquet(source: Folder, rows: Sequence[int], path: Path) -> None:
     }
     note = {"huggingface": json.dumps({"info": {"features": features}})}
 
-    table = package.table({**arrays, "text": texts}).replace_schema_metadata(note if single else None)
+    table = package.table({**arrays, "text": texts}).replace_schema_metadata(
+        note if single else None
+    )
     parquet.write_table(table, path, row_group_size=64)
 
 
@@ -137,7 +150,10 @@ def _tar_keys(names: Sequence[str]) -> list[str]:
     """Names without suffix and without dots, which end a key; where that makes two the same, the
     later are numbered.
     """
-    keys = [str(PurePosixPath(label(name)).with_suffix("")).removeprefix("images/").replace(".", "_") for name in names]
+    keys = [
+        str(PurePosixPath(label(name)).with_suffix("")).removeprefix("images/").replace(".", "_")
+        for name in names
+    ]
     taken = set(keys)
     for _, later in distinct(keys):
         number = 2

@@ -30,8 +30,8 @@ def on_cores(work: Work, numbers: Sequence[int], workers: int) -> Iterator[dict]
             yield from pool.map(work, numbers, chunksize=chunk)
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process was ended from outside, perhaps for want of memory; what is done is kept: give the same "
-            "command again, with fewer --workers."
+            "a worker process was ended from outside, perhaps for want of memory; what is done is "
+            "kept: give the same command again, with fewer --workers."
         ) from error
 
 

@@ -3,7 +3,8 @@ training set.
 
 OUT/images/NAME.png        the picture (a file of a folder keeps its suffix and its bytes)
 OUT/CONDITION/NAME.png     its hint; OUT/pose/NAME.json the joints, where they are known
-OUT/metadata.jsonl         file_name, text, conditioning_image (of the first condition), a column a condition
+OUT/metadata.jsonl         file_name, text, conditioning_image (of the first condition), a column a
+                           condition
 OUT/broken.json            what could not be done, and why
 
 A journal beside them says what each picture's files were made from. A second run does what is
@@ -24,7 +25,16 @@ from typing import Any
 from PIL import Image
 
 from zeroconv.conditions.pose import to_openpose
-from zeroconv.data.annotating.folder import JOURNAL, begin, check_ours, claims, finish, is_done, read_journal, stems
+from zeroconv.data.annotating.folder import (
+    JOURNAL,
+    begin,
+    check_ours,
+    claims,
+    finish,
+    is_done,
+    read_journal,
+    stems,
+)
 from zeroconv.data.annotating.jobs import Job, check, draw_hints
 from zeroconv.data.annotating.processes import on_cores, with_ray
 from zeroconv.data.fitting import BrokenExample
@@ -84,7 +94,11 @@ def _annotate(job: Job, run: Map, progress: Callable[[int, int], None]) -> Repor
     names, out = job.stems, job.out
     known = read_journal(out / JOURNAL)
     keys = [job.key(i) for i in range(len(names))]
-    done = {name: known[name] for name, key in zip(names, keys, strict=True) if is_done(out, known.get(name), key)}
+    done = {
+        name: known[name]
+        for name, key in zip(names, keys, strict=True)
+        if is_done(out, known.get(name), key)
+    }
     todo = [i for i, name in enumerate(names) if name not in done]
     check_ours(out, (names[i] for i in todo), job.conditions)
 
@@ -160,7 +174,9 @@ def annotate_one(job: Job, i: int) -> dict[str, Any]:
     if example.people is not None and "pose" in job.conditions:
         line["pose"] = f"pose/{stem}.json"
         with atomic_write(job.out / line["pose"], follow=False) as temporary:
-            temporary.write_text(json.dumps(to_openpose(example.people, example.image.size)) + "\n", encoding="utf-8")
+            temporary.write_text(
+                json.dumps(to_openpose(example.people, example.image.size)) + "\n", encoding="utf-8"
+            )
     return line
 
 

@@ -18,13 +18,17 @@ from zeroconv.data.dataset import Dataset
 from zeroconv.data.fitting import BrokenExample
 from zeroconv.machine import cores, leave_ctrl_c
 
-_PROCESSES = 4  # a core: those that wait for a store or a disk leave it to others; more only take memory
-_TASK = 16  # examples a task: small enough to share the work evenly, large enough to outweigh its sending
+# a core: those that wait for a store or a disk leave it to others; more only take memory
+_PROCESSES = 4
+# examples a task: small enough to share the work evenly, large enough to outweigh its sending
+_TASK = 16
 
 
 @dataclass
 class Drawn:
-    """One example: picture (H, W, 3), hint (H, W), (H, W, 3) or (H, W, 4), both uint8; or why there is none."""
+    """One example: picture (H, W, 3), hint (H, W), (H, W, 3) or (H, W, 4), both uint8; or why there
+    is none.
+    """
 
     image: ndarray | None
     hint: ndarray | None
@@ -53,14 +57,17 @@ def _thin(hint: ndarray) -> ndarray:
     )
 
 
-def draw_shards(dataset: Dataset, shards: Sequence[Sequence[int]], workers: int | None = None) -> Iterator[list[Drawn]]:
+def draw_shards(
+    dataset: Dataset, shards: Sequence[Sequence[int]], workers: int | None = None
+) -> Iterator[list[Drawn]]:
     """The examples of each shard in turn; the next shard is drawn while the caller works on one."""
     total = sum(map(len, shards))
     most = _PROCESSES * cores()
 
     if (workers or 0) > most:
         warnings.warn(
-            f"{workers:,} processes are asked for and this machine has {cores()} cores for this one, so {most} draw.",
+            f"{workers:,} processes are asked for and this machine has {cores()} cores for this "
+            f"one, so {most} draw.",
             stacklevel=2,
         )
     workers = min(workers or cores(), most, total // (4 * _TASK))
@@ -76,7 +83,10 @@ def draw_shards(dataset: Dataset, shards: Sequence[Sequence[int]], workers: int 
             try:
                 for shard in shards:
                     ahead.append(
-                        [pool.submit(_draw_some, list(shard[i : i + _TASK])) for i in range(0, len(shard), _TASK)]
+                        [
+                            pool.submit(_draw_some, list(shard[i : i + _TASK]))
+                            for i in range(0, len(shard), _TASK)
+                        ]
                     )
                     if len(ahead) > 2:
                         yield [drawn for future in ahead.pop(0) for drawn in future.result()]
@@ -88,7 +98,10 @@ def draw_shards(dataset: Dataset, shards: Sequence[Sequence[int]], workers: int 
                 pool.shutdown(wait=False, cancel_futures=True)
     except BrokenProcessPool:
         # a script without `if __name__ == "__main__"` cannot be spawned from
-        warnings.warn("worker processes could not be started, so this process draws the pictures alone", stacklevel=2)
+        warnings.warn(
+            "worker processes could not be started, so this process draws the pictures alone",
+            stacklevel=2,
+        )
         yield from ([draw(dataset, i) for i in shard] for shard in shards[done:])
 
 

@@ -19,7 +19,9 @@ from zeroconv.data.storage.shards import Shard, content_key
 
 @dataclass
 class Table:
-    """Arrays laid end to end without copying them; `table[[3, 700, 5]]` reads just those, which have one shape."""
+    """Arrays laid end to end without copying them; `table[[3, 700, 5]]` reads just those, which
+    have one shape.
+    """
 
     parts: list[Any]  # arrays, in memory or in a file
 
@@ -44,10 +46,14 @@ class Table:
 
 
 def alike(hints: list[ndarray]) -> list[ndarray]:
-    """Hints (H, W), (H, W, 3) or (H, W, 4) with as many channels as the one that has most: grey beside colours, and
-    whole ones beside those that have a hole."""
+    """Hints (H, W), (H, W, 3) or (H, W, 4) with as many channels as the one that has most: grey
+    beside colours, and whole ones beside those that have a hole.
+    """
     most = max((hint.shape[2] if hint.ndim == 3 else 1 for hint in hints), default=1)
-    if all(hint.ndim == 2 or hint.shape[2] == most for hint in hints) and len({hint.ndim for hint in hints}) < 2:
+    if (
+        all(hint.ndim == 2 or hint.shape[2] == most for hint in hints)
+        and len({hint.ndim for hint in hints}) < 2
+    ):
         return hints
     found = []
     for hint in hints:
@@ -59,7 +65,9 @@ def alike(hints: list[ndarray]) -> list[ndarray]:
 
 @dataclass
 class Captions(Sequence):
-    """Many short texts as one, with the places where they end: a fifth of the memory of as many strings."""
+    """Many short texts as one, with the places where they end: a fifth of the memory of as many
+    strings.
+    """
 
     whole: bytes
     ends: ndarray  # (N,) int64
@@ -110,7 +118,9 @@ class TextTable:
         self.starts = np.cumsum([0, *(len(shard.arrays["hidden"]) for shard in self.shards)])
 
     def states(self, indices: Sequence[int] | ndarray) -> TextStates:
-        hidden, pooled, sizes = (self._gather(name, indices) for name in ("hidden", "pooled", "time_ids"))
+        hidden, pooled, sizes = (
+            self._gather(name, indices) for name in ("hidden", "pooled", "time_ids")
+        )
         assert hidden is not None
         return TextStates(hidden, pooled, sizes)
 
@@ -118,13 +128,18 @@ class TextTable:
         if name not in self.shards[0].arrays:
             return None
         places = np.searchsorted(self.starts, indices, side="right") - 1
-        rows = [self.shards[s].arrays[name][i - self.starts[s]] for s, i in zip(places, indices, strict=True)]
+        rows = [
+            self.shards[s].arrays[name][i - self.starts[s]]
+            for s, i in zip(places, indices, strict=True)
+        ]
         return torch.from_numpy(np.stack(rows))
 
 
 @dataclass
 class Examples:
-    """What a run trains on. Arrays are read from disk when asked for; nothing large stays in memory."""
+    """What a run trains on. Arrays are read from disk when asked for; nothing large stays in
+    memory.
+    """
 
     moments: Table  # (N, 2C, h, w) float32; h and w differ from bucket to bucket
     mirrored: Table | None  # the same of mirrored pictures
@@ -134,8 +149,10 @@ class Examples:
     text: TextTable
     broken: dict[str, str] = field(default_factory=dict)  # name → why it was set aside
     repeats: ndarray | None = None  # (N,) how often a pass takes each; None: once
-    conditions: Sequence[str | None] | None = None  # (N,) what each hint is of; None: all are of the recipe's
-    mark: str = ""  # names pictures, captions and their order; "" where they did not come from a cache
+    # (N,) what each hint is of; None: all are of the recipe's
+    conditions: Sequence[str | None] | None = None
+    # names pictures, captions and their order; "" where they did not come from a cache
+    mark: str = ""
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -147,8 +164,9 @@ class Examples:
 
     @cached_property
     def places(self) -> list[ndarray | None]:
-        """Of each bucket where its examples' places in a pass end: an example owns as many as it has repeats. None
-        where all have one."""
+        """Of each bucket where its examples' places in a pass end: an example owns as many as it
+        has repeats. None where all have one.
+        """
         repeats = self.repeats
         return [None if repeats is None else np.cumsum(repeats[bucket]) for bucket in self.buckets]
 
@@ -166,15 +184,23 @@ class Examples:
         rows = {caption: row for row, caption in enumerate(table.captions)}
         return cls(
             moments=Table([shard.arrays["moments"] for shard in moments]),
-            mirrored=Table([s.arrays["mirrored"] for s in moments]) if "mirrored" in moments[0].arrays else None,
+            mirrored=Table([s.arrays["mirrored"] for s in moments])
+            if "mirrored" in moments[0].arrays
+            else None,
             hints=Table([shard.arrays["hint"] for shard in hints if "hint" in shard.arrays]),
-            captions=Lists.of(([rows[caption] for caption in variants] for variants in texts), len(texts)),
-            mirrorable=np.array([value for shard in hints for value in shard.note["mirrorable"]], bool),
+            captions=Lists.of(
+                ([rows[caption] for caption in variants] for variants in texts), len(texts)
+            ),
+            mirrorable=np.array(
+                [value for shard in hints for value in shard.note["mirrorable"]], bool
+            ),
             text=table,
             broken=broken,
             repeats=np.array(repeats) if any(times != 1 for times in repeats) else None,
             conditions=conditions,
-            mark=content_key([key for shard in hints for key in shard.note["keys"]], texts, list(repeats)),
+            mark=content_key(
+                [key for shard in hints for key in shard.note["keys"]], texts, list(repeats)
+            ),
         )
 
     def prompts(self, indices: Sequence[int] | ndarray) -> list[str]:

@@ -1,8 +1,10 @@
-"""What a run needs of its pictures, computed once: moments of the latents, states of the captions, hints.
+"""What a run needs of its pictures, computed once: moments of the latents, states of the captions,
+hints.
 
-Three stores of shards, each named by the content it was made from: `hints` (hint, captions, and the picture where a
-program made it), `moments` (mean and log-variance; a run draws a new sample of them every step), `text` (one row a
-different caption). A run with other learning settings finds them all; one with more pictures adds what is new.
+Three stores of shards, each named by the content it was made from: `hints` (hint, captions, and the
+picture where a program made it), `moments` (mean and log-variance; a run draws a new sample of them
+every step), `text` (one row a different caption). A run with other learning settings finds them
+all; one with more pictures adds what is new.
 """
 
 from __future__ import annotations
@@ -27,7 +29,14 @@ from zeroconv.data.cache.examples import Captions, Examples, TextTable, alike
 from zeroconv.data.cache.kept import holds, is_hints, just_written, kept
 from zeroconv.data.cache.keys import drawing_key
 from zeroconv.data.dataset import Dataset
-from zeroconv.data.storage.shards import Rows, Shard, Store, content_key, default_root, remember_sound
+from zeroconv.data.storage.shards import (
+    Rows,
+    Shard,
+    Store,
+    content_key,
+    default_root,
+    remember_sound,
+)
 from zeroconv.data.storage.signatures import remembered
 from zeroconv.errors import UserError
 from zeroconv.files import begin_folder
@@ -45,13 +54,18 @@ class CacheSettings:
     workers: int | None = None  # processes that draw; None: one a core
     flip: bool = False  # keep the moments of mirrored pictures too
     batch_size: int = 8  # pictures the autoencoder takes at once
-    rank: int = 0  # of `world` processes or machines that share `root`, number `rank` fills every world-th shard first
+    # of `world` processes or machines that share `root`, number `rank` fills every world-th
+    # shard first
+    rank: int = 0
     world: int = 1
 
 
-def cache_hints(dataset: Dataset, settings: CacheSettings | None = None, progress: Progress | None = None) -> int:
-    """The part that needs no model: draw hints (and generated pictures) ahead of time, those of `settings.rank`'s
-    shards. Returns how many examples."""
+def cache_hints(
+    dataset: Dataset, settings: CacheSettings | None = None, progress: Progress | None = None
+) -> int:
+    """The part that needs no model: draw hints (and generated pictures) ahead of time, those of
+    `settings.rank`'s shards. Returns how many examples.
+    """
     settings = settings or CacheSettings()
     plan = _plan(dataset, settings)[settings.rank :: settings.world]
     for _ in _hint_shards(dataset, plan, settings, progress or _silent, needed=lambda shard: False):
@@ -60,8 +74,12 @@ def cache_hints(dataset: Dataset, settings: CacheSettings | None = None, progres
     return sum(len(part.indices) for part, _ in plan)
 
 
-def cache_share(dataset: Dataset, backbone: Backbone, settings: CacheSettings, progress: Progress | None = None) -> int:
-    """Hints and moments of `settings.rank`'s shards alone, for caches that machines fill. Returns how many examples."""
+def cache_share(
+    dataset: Dataset, backbone: Backbone, settings: CacheSettings, progress: Progress | None = None
+) -> int:
+    """Hints and moments of `settings.rank`'s shards alone, for caches that machines fill. Returns
+    how many examples.
+    """
     plan = _plan(dataset, settings)[settings.rank :: settings.world]
     for _ in _filled(dataset, plan, backbone, settings, progress or _silent):
         pass
@@ -70,13 +88,17 @@ def cache_share(dataset: Dataset, backbone: Backbone, settings: CacheSettings, p
 
 
 def cache_examples(
-    dataset: Dataset, backbone: Backbone, settings: CacheSettings | None = None, progress: Progress | None = None
+    dataset: Dataset,
+    backbone: Backbone,
+    settings: CacheSettings | None = None,
+    progress: Progress | None = None,
 ) -> Examples:
-    """Everything of `dataset` (opened with a size and a condition), from the cache where it is there.
+    """Everything of `dataset` (opened with a size and a condition), from the cache where it is
+    there.
 
-    Broken pictures are set aside and listed in `Examples.broken`. Of several processes each fills its shards, waits for
-    those of the others, and fills what they leave. Raises UserError if no picture is left, or the cache cannot be
-    written.
+    Broken pictures are set aside and listed in `Examples.broken`. Of several processes each fills
+    its shards, waits for those of the others, and fills what they leave. Raises UserError if no
+    picture is left, or the cache cannot be written.
     """
     settings, progress = settings or CacheSettings(), progress or _silent
     root, plan = settings.root or default_root(), _plan(dataset, settings)
@@ -86,7 +108,11 @@ def cache_examples(
             pass
         took = (time.monotonic() - began) / max(1, len(mine))
         keys, encoder = [key for _, key in plan], encoder_key(backbone)
-        _wait(keys, lambda key: _is_filled(root, key, dataset, encoder, settings), patience=max(30.0, 3 * took))
+        _wait(
+            keys,
+            lambda key: _is_filled(root, key, dataset, encoder, settings),
+            patience=max(30.0, 3 * took),
+        )
     hints, moments = [], []
     for shard, latents in _filled(dataset, plan, backbone, settings, progress):
         hints.append(shard)
@@ -100,7 +126,13 @@ def cache_examples(
     parts = [part for part, _ in plan]
     remember_sound(root)
     return Examples.of(
-        hints, moments, texts, table, broken, _repeats(dataset, parts, hints), _conditions(dataset, parts, hints)
+        hints,
+        moments,
+        texts,
+        table,
+        broken,
+        _repeats(dataset, parts, hints),
+        _conditions(dataset, parts, hints),
     )
 
 
@@ -109,13 +141,22 @@ def _filled(
 ) -> Iterator[tuple[Shard, Shard]]:
     """Each part's hints and its moments, computed where they are not there."""
     if dataset.size is None or (dataset.buckets is None and dataset.size % backbone.latent_scale):
-        raise UserError(f"data.size is {dataset.size}; give a multiple of {backbone.latent_scale}, as the base needs.")
+        raise UserError(
+            f"data.size is {dataset.size}; give a multiple of {backbone.latent_scale}, as the base "
+            "needs."
+        )
     store, encoder = Store(settings.root or default_root(), "moments"), encoder_key(backbone)
 
     def latents_of(shard: Shard) -> Shard | None:
-        return kept(store, _moments_key(shard, dataset, encoder, settings), holds("moments", shard.note["keys"]))
+        return kept(
+            store,
+            _moments_key(shard, dataset, encoder, settings),
+            holds("moments", shard.note["keys"]),
+        )
 
-    for shard, pictures in _hint_shards(dataset, plan, settings, progress, lambda shard: latents_of(shard) is None):
+    for shard, pictures in _hint_shards(
+        dataset, plan, settings, progress, lambda shard: latents_of(shard) is None
+    ):
         if (latents := latents_of(shard)) is None:
             key = _moments_key(shard, dataset, encoder, settings)
             store.write(key, _encode(backbone, pictures, shard.note["mirrorable"], settings))
@@ -126,12 +167,18 @@ def _filled(
 def _moments_key(shard: Shard, dataset: Dataset, encoder: str, settings: CacheSettings) -> str:
     """The pictures' own, so that two conditions share their moments."""
     mirrors = shard.note["mirrorable"] if settings.flip else None
-    return content_key(FORMAT, encoder, shard.note.get("frame", dataset.size), shard.note["keys"], mirrors)
+    return content_key(
+        FORMAT, encoder, shard.note.get("frame", dataset.size), shard.note["keys"], mirrors
+    )
 
 
-def _is_filled(root: Path, key: str, dataset: Dataset, encoder: str, settings: CacheSettings) -> bool:
+def _is_filled(
+    root: Path, key: str, dataset: Dataset, encoder: str, settings: CacheSettings
+) -> bool:
     shard = kept(Store(root, "hints"), key, is_hints)
-    return shard is not None and Store(root, "moments").has(_moments_key(shard, dataset, encoder, settings))
+    return shard is not None and Store(root, "moments").has(
+        _moments_key(shard, dataset, encoder, settings)
+    )
 
 
 def _wait(keys: Sequence[str], done: Callable[[str], bool], patience: float) -> None:
@@ -155,7 +202,8 @@ class Part:
     frame: Frame | None = None  # where it is not the data set's square
 
 
-Plan = list[tuple[Part, str]]  # with the keys of their hints: to name a picture its file is looked into
+# with the keys of their hints: to name a picture its file is looked into
+Plan = list[tuple[Part, str]]
 
 
 def _shapes(dataset: Dataset) -> list[tuple[Frame | None, Sequence[int]]]:
@@ -166,12 +214,16 @@ def _shapes(dataset: Dataset) -> list[tuple[Frame | None, Sequence[int]]]:
     shapes: dict[Frame, list[int]] = {}
     for i in range(len(dataset)):
         shapes.setdefault(dataset.frame(i) or square, []).append(i)
-    return [(None if frame == square else frame, tuple(found)) for frame, found in sorted(shapes.items())]
+    return [
+        (None if frame == square else frame, tuple(found))
+        for frame, found in sorted(shapes.items())
+    ]
 
 
 def _plan(dataset: Dataset, settings: CacheSettings) -> Plan:
-    """The data set in shards. A picture more, or one less, changes the shard it is in and leaves the others as they
-    are, wherever in the data set it stands."""
+    """The data set in shards. A picture more, or one less, changes the shard it is in and leaves
+    the others as they are, wherever in the data set it stands.
+    """
     if settings.root is not None:
         begin_folder(settings.root, "a cache", lambda root: any(root.glob("*/??/*.safetensors")))
     plan: Plan = []
@@ -196,8 +248,12 @@ def _repeats(dataset: Dataset, parts: list[Part], shards: list[Shard]) -> list[i
     ]
 
 
-def _conditions(dataset: Dataset, parts: list[Part], shards: list[Shard]) -> list[str | None] | None:
-    """What the hint of each whole example is of; None where all are of the data set's own condition."""
+def _conditions(
+    dataset: Dataset, parts: list[Part], shards: list[Shard]
+) -> list[str | None] | None:
+    """What the hint of each whole example is of; None where all are of the data set's own
+    condition.
+    """
     if all(source.condition in (None, dataset.condition) for source in dataset.sources):
         return None
     return [
@@ -227,9 +283,15 @@ def _hint_key(dataset: Dataset, part: Part, keys: list[str]) -> str:
 
 
 def _hint_shards(
-    dataset: Dataset, plan: Plan, settings: CacheSettings, progress: Progress, needed: Callable[[Shard], bool]
+    dataset: Dataset,
+    plan: Plan,
+    settings: CacheSettings,
+    progress: Progress,
+    needed: Callable[[Shard], bool],
 ) -> Iterator[tuple[Shard, ndarray | Rows]]:
-    """Each part's shard, and its pictures (N, H, W, 3) uint8: none where the caller has not `needed` them."""
+    """Each part's shard, and its pictures (N, H, W, 3) uint8: none where the caller has not
+    `needed` them.
+    """
     store = Store(settings.root or default_root(), "hints")
     missing: dict[int, Part] = {}
     found: dict[int, Shard] = {}
@@ -251,7 +313,8 @@ def _hint_shards(
             continue
 
         examples = next(drawn)
-        made = kept(store, key, is_hints)  # where its pictures alone were needed, or another process made it
+        # where its pictures alone were needed, or another process made it
+        made = kept(store, key, is_hints)
         if made is None:
             _write_hints(store, key, dataset, part, examples)
             made = just_written(store, key)
@@ -262,7 +325,9 @@ def _hint_shards(
         yield made, np.stack(images) if images else _NO_PICTURES
 
 
-def _write_hints(store: Store, key: str, dataset: Dataset, part: Part, examples: list[Drawn]) -> None:
+def _write_hints(
+    store: Store, key: str, dataset: Dataset, part: Part, examples: list[Drawn]
+) -> None:
     good = [e for e in examples if e.broken is None]
     arrays: dict[str, ndarray] = {}
     hints = [e.hint for e in good if e.hint is not None]
@@ -270,9 +335,15 @@ def _write_hints(store: Store, key: str, dataset: Dataset, part: Part, examples:
         arrays["hint"] = np.stack(alike(hints))
     if good and all(dataset.generated(i) for i in part.indices):
         arrays["image"] = np.stack([e.image for e in good if e.image is not None])
-    names = {dataset.name(i): e.broken for i, e in zip(part.indices, examples, strict=True) if e.broken is not None}
+    names = {
+        dataset.name(i): e.broken
+        for i, e in zip(part.indices, examples, strict=True)
+        if e.broken is not None
+    }
     note = {
-        "keys": [dataset.key(i) for i, e in zip(part.indices, examples, strict=True) if e.broken is None],
+        "keys": [
+            dataset.key(i) for i, e in zip(part.indices, examples, strict=True) if e.broken is None
+        ],
         "text": [e.text for e in good],
         "mirrorable": [e.mirrorable for e in good],
         "broken": names,
@@ -288,7 +359,9 @@ def _write_hints(store: Store, key: str, dataset: Dataset, part: Part, examples:
 def _encode(
     backbone: Backbone, pictures: ndarray | Rows, mirrorable: list[bool], settings: CacheSettings
 ) -> dict[str, ndarray]:
-    """`moments` (N, 2C, h, w) float32, and with `flip` those of the mirrored pictures (where mirroring is allowed)."""
+    """`moments` (N, 2C, h, w) float32, and with `flip` those of the mirrored pictures (where
+    mirroring is allowed).
+    """
     arrays = {"moments": _moments(backbone, pictures, settings.batch_size)}
     if settings.flip:
         mirrored = arrays["moments"].copy()
@@ -302,7 +375,11 @@ def _encode(
 def _moments(backbone: Backbone, pictures: ndarray | Rows, batch_size: int) -> ndarray:
     batches = (pictures[i : i + batch_size] for i in range(0, len(pictures), batch_size))
     parts = [backbone.encode_image(to_images(batch)).float().cpu().numpy() for batch in batches]
-    return np.concatenate(parts) if parts else np.zeros((0, 2 * backbone.latent_channels, 1, 1), np.float32)
+    return (
+        np.concatenate(parts)
+        if parts
+        else np.zeros((0, 2 * backbone.latent_channels, 1, 1), np.float32)
+    )
 
 
 def to_images(pictures: ndarray) -> Tensor:
@@ -323,7 +400,8 @@ def weights_key(modules: Iterable[nn.Module]) -> str:
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            numbers = tensor.detach().cpu().contiguous().flatten()  # in the order of their indices, however they lie
+            # in the order of their indices, however they lie
+            numbers = tensor.detach().cpu().contiguous().flatten()
             digest.update(numbers.view(torch.uint8).numpy().data if tensor.dim() else b"")
     return digest.hexdigest()[:32]
 
@@ -339,7 +417,9 @@ def cache_text(
     rank: int = 0,
     world: int = 1,
 ) -> TextTable:
-    """States of the empty prompt (row 0) and of every different caption; of `world` processes each makes its share."""
+    """States of the empty prompt (row 0) and of every different caption; of `world` processes each
+    makes its share.
+    """
     unique = list(dict.fromkeys(["", *(caption for variants in texts for caption in variants)]))
     store, encoder = Store(root or default_root(), "text"), text_key(backbone)
     began, progress = time.monotonic(), progress or _silent
@@ -352,7 +432,9 @@ def cache_text(
         if shard is None:
             states = backbone.embed_text(parts[number])
             found = {"hidden": states.hidden, "pooled": states.pooled, "time_ids": states.time_ids}
-            arrays = {name: part.float().cpu().numpy() for name, part in found.items() if part is not None}
+            arrays = {
+                name: part.float().cpu().numpy() for name, part in found.items() if part is not None
+            }
             store.write(keys[number], arrays)
             shard = just_written(store, keys[number])
 
@@ -370,7 +452,10 @@ def cache_text(
 def text_key(backbone: Any) -> str:
     """Names the text encoders by their weights, and the tokenizers by what they make of a sentence."""
     probe = "A small red ball, 2 cubes & a person's hat on the left; über-bright sky."
-    tokens = [list(map(int, t(probe, padding="max_length", truncation=True).input_ids)) for t in backbone.tokenizers]
+    tokens = [
+        list(map(int, t(probe, padding="max_length", truncation=True).input_ids))
+        for t in backbone.tokenizers
+    ]
     return content_key(weights_key(backbone.text_encoders), tokens, backbone.default_size)
 
 

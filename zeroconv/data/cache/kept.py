@@ -1,4 +1,6 @@
-"""Shards as the cache wants them: there, whole, and of what their key says; else they are made again."""
+"""Shards as the cache wants them: there, whole, and of what their key says; else they are made
+again.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,16 @@ def just_written(store: Store, key: str) -> Shard:
         return store.read(key)
     except KeyError as error:
         raise UserError(
-            f"what is written into the cache {store.root} does not stay: {store.path(key)} is damaged or gone as soon "
-            "as it is written; name another place with the recipe's data.cache or the variable ZEROCONV_CACHE."
+            f"what is written into the cache {store.root} does not stay: {store.path(key)} is "
+            "damaged or gone as soon as it is written; name another place with the recipe's "
+            "data.cache or the variable ZEROCONV_CACHE."
         ) from error
 
 
 def is_hints(shard: Shard) -> bool:
-    """Whether it has the notes of a hints shard. One with checksums has; older ones may hold anything."""
+    """Whether it has the notes of a hints shard. One with checksums has; older ones may hold
+    anything.
+    """
     note = shard.note
     lists = ("keys", "text", "mirrorable")
     return (

@@ -18,13 +18,16 @@ _PROBE = 12  # a scene with a person in it
 
 @lru_cache
 def drawing_key(condition: str) -> str | None:
-    """Names the way hints are drawn by what is drawn from a fixed picture, or from a fixed scene where only a scene's
-    own maps tell; None for a condition that the registry does not know."""
+    """Names the way hints are drawn by what is drawn from a fixed picture, or from a fixed scene
+    where only a scene's own maps tell; None for a condition that the registry does not know.
+    """
     if condition in EXACT:
         return hashlib.sha256(exact_hint(render(_PROBE, 64), condition).tobytes()).hexdigest()[:16]
     blocks = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     try:
-        hint = conditions.annotate(condition, Image.fromarray(np.kron(blocks, np.ones((8, 8, 1), np.uint8))))
+        hint = conditions.annotate(
+            condition, Image.fromarray(np.kron(blocks, np.ones((8, 8, 1), np.uint8)))
+        )
     except UserError:
         return None
     return hashlib.sha256(hint.tobytes()).hexdigest()[:16]

@@ -50,7 +50,9 @@ def label(name: str) -> str:
 
 def _part(part: str) -> str:
     """One name between slashes."""
-    shown = "".join("_" if unicodedata.category(c) in _UNSEEN else c for c in _FORBIDDEN.sub("_", part))
+    shown = "".join(
+        "_" if unicodedata.category(c) in _UNSEEN else c for c in _FORBIDDEN.sub("_", part)
+    )
     shown = shown.strip(" ").rstrip(". ")
 
     if shown.startswith("."):
@@ -105,7 +107,9 @@ def inside(folder: Path, name: str, roots: Sequence[Path] | None = ()) -> Path:
     accents in the other way of writing them where the name as it stands is not there.
     """
     if not is_name(name):
-        raise UserError(f"{shown(name)!r} is no name of a file; it was read from a list in {folder}.")
+        raise UserError(
+            f"{shown(name)!r} is no name of a file; it was read from a list in {folder}."
+        )
 
     path = _there(folder, name)
     if roots is None:

@@ -28,7 +28,12 @@ def open_regular(path: Path) -> BinaryIO:
     try:
         _check(path, os.stat(path).st_mode)
         # not blocking: the file may have become a pipe since; a Windows file is opened in binary
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        flags = (
+            os.O_RDONLY
+            | getattr(os, "O_NONBLOCK", 0)
+            | getattr(os, "O_CLOEXEC", 0)
+            | getattr(os, "O_BINARY", 0)
+        )
         handle = os.open(path, flags)
     except FileNotFoundError as error:
         raise UserError(f"{shown(path)} is missing.") from error
@@ -72,7 +77,9 @@ def what(mode: int) -> str:
 
 def _check(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
-        raise UserError(f"{shown(path)} is {what(mode)}, not an ordinary file; take it out of the data set.")
+        raise UserError(
+            f"{shown(path)} is {what(mode)}, not an ordinary file; take it out of the data set."
+        )
 
 
 def _reason(error: BaseException) -> str:

@@ -62,12 +62,19 @@ class Scan:
         """
         said = [*unused]
         if self.others:
-            kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.others.items())[:12])
+            kinds = ", ".join(
+                f"{count} {suffix}" for suffix, count in sorted(self.others.items())[:12]
+            )
             said.append(f"files of other kinds ({kinds})")
         if self.hidden:
-            said.append(f"{len(self.hidden)} hidden pictures or folders, {self.hidden[0]} the first")
+            said.append(
+                f"{len(self.hidden)} hidden pictures or folders, {self.hidden[0]} the first"
+            )
         if self.links:
-            said.append(f"{len(self.links)} linked folders, {self.links[0]} the first (?links=true enters them)")
+            said.append(
+                f"{len(self.links)} linked folders, {self.links[0]} the first (?links=true enters "
+                "them)"
+            )
         if self.special:
             said.append(f"{len(self.special)} special files, {self.special[0]} the first")
         if said:
@@ -103,7 +110,9 @@ class _Walk:
     def into(self, folder: str, depth: int) -> None:
         if depth > _DEEPEST:
             where = shown(folder)
-            raise UserError(f"{where} lies more than {_DEEPEST} folders deep; name one nearer to the data.")
+            raise UserError(
+                f"{where} lies more than {_DEEPEST} folders deep; name one nearer to the data."
+            )
         try:
             with os.scandir(folder) as listed:
                 entries = sorted(listed, key=lambda entry: entry.name)

@@ -35,7 +35,8 @@ def shards_of(
 
     def there(pattern: str) -> list[Any]:
         found: list[Any] = read_patiently(lambda: list(folder.glob(f"{pattern}.{kind}")))
-        found = [shard for shard in found if not shard.name.startswith(".")]  # half written, or of macOS
+        # half written, or of macOS
+        found = [shard for shard in found if not shard.name.startswith(".")]
         return sorted(found, key=lambda shard: PurePosixPath(str(shard)).parts)
 
     for place in ("*", "data/*"):
@@ -46,11 +47,17 @@ def shards_of(
         return of_split({path: split_of(name) for path, name in splits.items()}, split, folder)
     deep = [path for path in there("*/*/*") if split_of(path.parent.name)]
     configs = sorted({path.parent.parent.name for path in deep})
-    config = config or ("default" if "default" in configs else configs[0] if len(configs) == 1 else None)
+    config = config or (
+        "default" if "default" in configs else configs[0] if len(configs) == 1 else None
+    )
     if configs and config not in configs:
         what = f"no part {config!r}" if config else "several parts"
-        raise UserError(f"{folder} holds {what}; choose with config= in the data spec: {', '.join(configs)}.")
-    return of_split({p: split_of(p.parent.name) for p in deep if p.parent.parent.name == config}, split, folder)
+        raise UserError(
+            f"{folder} holds {what}; choose with config= in the data spec: {', '.join(configs)}."
+        )
+    return of_split(
+        {p: split_of(p.parent.name) for p in deep if p.parent.parent.name == config}, split, folder
+    )
 
 
 def split_of(name: str) -> str | None:
@@ -64,14 +71,17 @@ def of_split(shards: dict[Any, str | None], split: str | None, folder: Any) -> t
     if not known:
         if split and shards:
             warnings.warn(
-                f"nothing tells the splits of {folder} apart, so all of it is taken for {split}.", stacklevel=2
+                f"nothing tells the splits of {folder} apart, so all of it is taken for {split}.",
+                stacklevel=2,
             )
         return tuple(shards)
     wanted = _SAME.get(split, split) if split else "train" if "train" in known else known[0]
     if wanted not in known:
         raise UserError(f"{folder} has no split {split!r}; it has {', '.join(known)}.")
     if not split and wanted != "train":
-        warnings.warn(f"{folder} has no split train, so {wanted} is taken; ?split= chooses.", stacklevel=2)
+        warnings.warn(
+            f"{folder} has no split train, so {wanted} is taken; ?split= chooses.", stacklevel=2
+        )
     if nameless := [path.name for path, name in shards.items() if name is None]:
         warnings.warn(
             f"{folder}: {len(nameless)} shards are of no split by their names and are passed over, "

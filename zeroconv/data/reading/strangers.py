@@ -47,7 +47,8 @@ def tell_unlisted(place: Path, path: Path, files: set[str], follow: bool) -> Non
         if left:
             listed = listed or {_plain(name, place) for name in files}
             left = [name for name in left if _plain(name, place) not in listed]
-        if left and (place / JOURNAL).is_file():  # hints of conditions that the list does not name now
+        # hints of conditions that the list does not name now
+        if left and (place / JOURNAL).is_file():
             ours = written_by_us(place)
             left = [name for name in left if name not in ours]
         if left:
@@ -65,8 +66,13 @@ def _plain(name: str, folder: Path) -> str:
 
 def _not_ours(shards: list[str]) -> list[str]:
     """Those that `zeroconv annotate --format` did not write beside a list of its own."""
-    ours = {folder: written_here(Path(folder)) for folder in {os.path.dirname(shard) for shard in shards}}
-    return [shard for shard in shards if os.path.basename(shard) not in ours[os.path.dirname(shard)]]
+    ours = {
+        folder: written_here(Path(folder))
+        for folder in {os.path.dirname(shard) for shard in shards}
+    }
+    return [
+        shard for shard in shards if os.path.basename(shard) not in ours[os.path.dirname(shard)]
+    ]
 
 
 def written_here(folder: Path) -> set[str]:
@@ -111,7 +117,9 @@ def refuse(folder: Path, found: Scan) -> UserError:
             f"folder that has one: {' + '.join(map(shown, folders[:4]))}."
         )
     if why := explain(folder):
-        return UserError(f"the folder {shown(folder)} has no metadata.jsonl and holds no pictures{why}.")
+        return UserError(
+            f"the folder {shown(folder)} has no metadata.jsonl and holds no pictures{why}."
+        )
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(found.others.items())[:6])
     there = f"; it holds {kinds}" if kinds else "; it is empty" if not found.records else ""
     if found.links or found.special or found.hidden:

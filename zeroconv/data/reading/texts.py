@@ -59,7 +59,9 @@ def read_limited(file: BinaryIO, limit: int, name: object) -> bytes:
     """All of an open file. Raises UserError where it is longer than `limit` bytes."""
     content = file.read(limit + 1)
     if len(content) > limit:
-        raise UserError(f"{shown(name)} is longer than {limit:,} bytes, so it is no caption or description.")
+        raise UserError(
+            f"{shown(name)} is longer than {limit:,} bytes, so it is no caption or description."
+        )
     return content
 
 
@@ -87,13 +89,18 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             try:
                 line = lines.readline(MAX_LINE + 1)
             except UnicodeDecodeError as error:
-                raise UserError(_undecodable(path, _line_of(path, encoding, number), error)) from error
+                raise UserError(
+                    _undecodable(path, _line_of(path, encoding, number), error)
+                ) from error
             except OSError as error:
-                raise UserError(f"{shown(path)} cannot be read ({error.strerror or error}).") from error
+                raise UserError(
+                    f"{shown(path)} cannot be read ({error.strerror or error})."
+                ) from error
 
             if len(line) > MAX_LINE:
                 raise UserError(
-                    f"{shown(path)}, line {number}: longer than {MAX_LINE:,} characters; write one picture a line."
+                    f"{shown(path)}, line {number}: longer than {MAX_LINE:,} characters; write one "
+                    "picture a line."
                 )
             if not line:
                 return
@@ -144,11 +151,15 @@ def check_caption(text: str) -> str:
     if "\0" in text:
         raise ValueError("the caption holds a NUL character")
     if len(text) > MAX_CAPTION:
-        raise ValueError(f"the caption has {len(text):,} characters, at most {MAX_CAPTION:,} are read")
+        raise ValueError(
+            f"the caption has {len(text):,} characters, at most {MAX_CAPTION:,} are read"
+        )
     if text.isascii():
         return text
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"the caption holds half a surrogate pair, \\u{ord(text[error.start]):04x}") from error
+        raise ValueError(
+            f"the caption holds half a surrogate pair, \\u{ord(text[error.start]):04x}"
+        ) from error
     return text

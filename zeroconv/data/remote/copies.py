@@ -1,8 +1,9 @@
-"""Shards at an address, in whatever store fsspec speaks to (https, s3, gs, hf …): copied when they are read, few kept.
+"""Shards at an address, in whatever store fsspec speaks to (https, s3, gs, hf …): copied when they
+are read, few kept.
 
-A copy is a file like any other, so no other module reads over a network. Copies and tables of contents lie in
-`~/.cache/zeroconv` or $ZEROCONV_CACHE; of copies at most $ZEROCONV_COPIES_GB stay (20), the last used, and those that
-were read within the last minute.
+A copy is a file like any other, so no other module reads over a network. Copies and tables of
+contents lie in `~/.cache/zeroconv` or $ZEROCONV_CACHE; of copies at most $ZEROCONV_COPIES_GB stay
+(20), the last used, and those that were read within the last minute.
 """
 
 from __future__ import annotations
@@ -28,7 +29,17 @@ from zeroconv.data.storage.shards import Store, content_key, default_root
 from zeroconv.errors import UserError, without_secrets
 from zeroconv.files import atomic_write
 
-__all__ = ["Remote", "RemoteFolder", "contents", "expand", "find", "in_parallel", "is_address", "local", "opened"]
+__all__ = [
+    "Remote",
+    "RemoteFolder",
+    "contents",
+    "expand",
+    "find",
+    "in_parallel",
+    "is_address",
+    "local",
+    "opened",
+]
 
 KINDS = (".parquet", ".tar")
 FORMAT = 1  # of tables of contents
@@ -39,7 +50,16 @@ MOST_END = 256 << 20  # bytes of a parquet file that may be read for its table o
 # what stores say of a file: hashes of its content, else what changes with it at the same address
 _HASHES = ("md5Hash", "Content-MD5", "Digest", "blob_id", "sha256")
 _CHANGES = (
-    *("ETag", "etag", "generation", "VersionId", "LastModified", "Last-Modified", "last_modified", "mtime"),
+    *(
+        "ETag",
+        "etag",
+        "generation",
+        "VersionId",
+        "LastModified",
+        "Last-Modified",
+        "last_modified",
+        "mtime",
+    ),
     *("updated", "created"),
 )
 T = TypeVar("T")
@@ -89,12 +109,15 @@ class RemoteFolder:
             found = ask(store, "glob", f"{folder}/{pattern}", seconds=stores.LISTING, detail=True)
 
         files = [name for name, info in found.items() if info.get("type") != "directory"]
-        inside = [f"{here}{name.removeprefix(folder)}" for name in files if name.startswith(f"{folder}/")]
+        inside = [
+            f"{here}{name.removeprefix(folder)}" for name in files if name.startswith(f"{folder}/")
+        ]
         return _remotes(inside, self.address)
 
 
 def find(address: str) -> RemoteFolder | list[Remote]:
-    """The shards that an address lists, "https://host/train-{00000..00009}.tar"; without their ending, a folder.
+    """The shards that an address lists, "https://host/train-{00000..00009}.tar"; without their
+    ending, a folder.
 
     Raises StorageError where one is not there.
     """
@@ -111,14 +134,19 @@ def find(address: str) -> RemoteFolder | list[Remote]:
 def _remotes(addresses: Sequence[str], of: str) -> list[Remote]:
     """A look at each, in a bounded time. Raises StorageError."""
     if len(addresses) > MOST_SHARDS:
-        raise StorageError(f"{of} lists {len(addresses):,} shards, and at most {MOST_SHARDS:,} are read; name some.")
+        raise StorageError(
+            f"{of} lists {len(addresses):,} shards, and at most {MOST_SHARDS:,} are read; name "
+            "some."
+        )
 
     seconds = LOOKS[0] + LOOKS[1] * len(addresses)
     end = time.monotonic() + seconds
 
     def look(address: str) -> Remote:
         if time.monotonic() > end:
-            raise StorageError(f"{of} is given up: looking at its shards took more than {seconds:,.0f} seconds.")
+            raise StorageError(
+                f"{of} is given up: looking at its shards took more than {seconds:,.0f} seconds."
+            )
         return _remote(address)
 
     return in_parallel(look, addresses)
@@ -137,7 +165,9 @@ def _remote(address: str) -> Remote:
         if size is not None and (not isinstance(size, int) or size < 0):
             raise ConnectionError(f"its size is told as {size!r}")
 
-    hashes, changes = ({name: str(info[name]) for name in names if info.get(name)} for names in (_HASHES, _CHANGES))
+    hashes, changes = (
+        {name: str(info[name]) for name in names if info.get(name)} for names in (_HASHES, _CHANGES)
+    )
     # two files may share a time and a length; a new password is no new content
     told = hashes or [without_secrets(store.unstrip_protocol(path)), changes]
     return Remote(address, content_key(size, told), size)
@@ -193,7 +223,9 @@ def _touched(path: Path, size: int | None) -> bool:
         return False
 
     if size not in (None, there := path.stat().st_size):
-        warnings.warn(f"the copy {path} has {there:,} of {size:,} bytes; it is made again.", stacklevel=2)
+        warnings.warn(
+            f"the copy {path} has {there:,} of {size:,} bytes; it is made again.", stacklevel=2
+        )
         return False
     with suppress(PermissionError):
         os.utime(path)
@@ -205,18 +237,22 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(
-            f"the cache {folder} cannot be written ({error.strerror or error}); name another place with the variable "
-            "ZEROCONV_CACHE."
+            f"the cache {folder} cannot be written ({error.strerror or error}); name another place "
+            "with the variable ZEROCONV_CACHE."
         ) from error
 
 
 def _make_room(folder: Path, size: int) -> None:
-    """Remove the copies that were not used for longest, until `size` bytes more are within the bound."""
+    """Remove the copies that were not used for longest, until `size` bytes more are within the
+    bound.
+    """
     bound, now, copies, total = gigabytes("ZEROCONV_COPIES_GB", 20) * 1e9, time.time(), [], size
     for path in folder.iterdir():
         with suppress(OSError, ValueError):
             told = path.stat()
-            if now - told.st_mtime > ABANDONED and (path.name.startswith(".") or path.suffix == ".coming"):
+            if now - told.st_mtime > ABANDONED and (
+                path.name.startswith(".") or path.suffix == ".coming"
+            ):
                 path.unlink()  # of a process that was killed
             elif path.suffix == ".coming":
                 total += int(path.read_text())
@@ -235,8 +271,13 @@ def _make_room(folder: Path, size: int) -> None:
 
 
 def contents(shard: Remote, read: Callable[[], T], what: str = "rows") -> T:
-    """What `read` tells of a shard, in JSON, remembered: a tar's table of contents stands all over the file."""
-    store, key = Store(default_root(), "contents"), content_key(FORMAT, shard.mark, shard.suffix, what)
+    """What `read` tells of a shard, in JSON, remembered: a tar's table of contents stands all over
+    the file.
+    """
+    store, key = (
+        Store(default_root(), "contents"),
+        content_key(FORMAT, shard.mark, shard.suffix, what),
+    )
     with suppress(KeyError, UserError):
         return store.read(key).note
     found = read()
@@ -247,8 +288,9 @@ def contents(shard: Remote, read: Callable[[], T], what: str = "rows") -> T:
 
 @contextmanager
 def opened(shard: Path | Remote) -> Iterator[Any]:
-    """Something that a parquet file's end can be read from: a path, or an open file at its address that fetches the
-    parts that are asked for; the copy where the store hands out whole files alone."""
+    """Something that a parquet file's end can be read from: a path, or an open file at its address
+    that fetches the parts that are asked for; the copy where the store hands out whole files alone.
+    """
     if isinstance(shard, Path):
         yield shard
         return
@@ -266,7 +308,9 @@ def opened(shard: Path | Remote) -> Iterator[Any]:
 
         length = int.from_bytes(last[:4], "little")  # of the table, which stands before it
         if last[4:] == b"PAR1" and length > MOST_END:
-            raise StorageError(f"{shard} is no parquet file that is read: its table has {length:,} bytes.")
+            raise StorageError(
+                f"{shard} is no parquet file that is read: its table has {length:,} bytes."
+            )
         try:
             yield end
         except (TimeoutError, PermissionError, FileNotFoundError, ConnectionError) as error:

@@ -1,4 +1,6 @@
-"""Stores as fsspec speaks to them: questions and copies that end, whatever answers, and errors of one kind."""
+"""Stores as fsspec speaks to them: questions and copies that end, whatever answers, and errors of
+one kind.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,11 @@ SHARD_GB = 100.0  # of one shard at most; ZEROCONV_SHARD_GB
 
 
 def open_store(address: str) -> tuple[Any, str]:
-    """fsspec's file system of an address, and the path there. Raises StorageError where it lacks what it needs.
+    """fsspec's file system of an address, and the path there. Raises StorageError where it lacks
+    what it needs.
 
-    No chains (`::`) are followed: the protocol is that of the address, checked, and nothing in the path is looked at.
+    No chains (`::`) are followed: the protocol is that of the address, checked, and nothing in the
+    path is looked at.
     """
     protocol = check_address(address)
     try:
@@ -40,12 +44,15 @@ def open_store(address: str) -> tuple[Any, str]:
         return kind(**kind._get_kwargs_from_urls(address)), kind._strip_protocol(address)
     except (ImportError, ValueError) as error:  # which package to install
         raise StorageError(
-            f"{address} cannot be read ({error}); https needs pip install 'zeroconv[remote]', s3 needs s3fs, gs gcsfs."
+            f"{address} cannot be read ({error}); https needs pip install 'zeroconv[remote]', s3 "
+            "needs s3fs, gs gcsfs."
         ) from error
 
 
 def ask(store: Any, method: str, *args: Any, seconds: float | None = None, **options: Any) -> Any:
-    """The answer of a store's method ("info", "glob"), or a TimeoutError after `seconds` (`SECONDS`)."""
+    """The answer of a store's method ("info", "glob"), or a TimeoutError after `seconds`
+    (`SECONDS`).
+    """
     if not store.async_impl:
         return getattr(store, method)(*args, **options)
 
@@ -59,8 +66,9 @@ def ask(store: Any, method: str, *args: Any, seconds: float | None = None, **opt
 
 
 def copy(store: Any, place: str, target: Path, size: int | None) -> None:
-    """Copy a file of `size` bytes (None: unknown). Raises ConnectionError where fewer or more come, or too slowly, and
-    `TooLarge` over the bound of a shard."""
+    """Copy a file of `size` bytes (None: unknown). Raises ConnectionError where fewer or more come,
+    or too slowly, and `TooLarge` over the bound of a shard.
+    """
     meter = _meter(size)
 
     if not store.async_impl:
@@ -92,7 +100,9 @@ def gigabytes(variable: str, usual: float) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1e9:
-        raise StorageError(f"{variable} is {given[:40]!r}; give how many gigabytes, a number from 0 to 10⁹.")
+        raise StorageError(
+            f"{variable} is {given[:40]!r}; give how many gigabytes, a number from 0 to 10⁹."
+        )
     return value
 
 
@@ -153,7 +163,11 @@ def in_one_sentence(address: str) -> Iterator[None]:
 def failure(address: str, error: BaseException) -> StorageError:
     """What to say of a store's error, and whether it may pass."""
     reason = error.__cause__
-    if isinstance(error, FileNotFoundError) and reason is not None and getattr(reason, "status", 0) not in (404, 410):
+    if (
+        isinstance(error, FileNotFoundError)
+        and reason is not None
+        and getattr(reason, "status", 0) not in (404, 410)
+    ):
         error = reason  # fsspec calls whatever happened to an https request so
 
     status = getattr(error, "status", None)
@@ -161,17 +175,24 @@ def failure(address: str, error: BaseException) -> StorageError:
         return StorageError(f"there is no {address}; check the address in the recipe's data.train.")
 
     # a server chooses these words; what a terminal would obey stays out of them
-    said = "".join(c if c.isprintable() else " " for c in str(error))[:300].strip() or type(error).__name__
+    said = (
+        "".join(c if c.isprintable() else " " for c in str(error))[:300].strip()
+        or type(error).__name__
+    )
 
     if isinstance(error, PermissionError) or status in (401, 403):
         return StorageError(f"{address} may not be read ({said}); log in to its store first.")
     if is_disk_full(error):
-        return StorageError(f"there is no room for a copy of {address} in {default_root()}; make some.")
+        return StorageError(
+            f"there is no room for a copy of {address} in {default_root()}; make some."
+        )
     if isinstance(error, TooLarge):
         return StorageError(f"{address} is not copied: {said}; ZEROCONV_SHARD_GB sets the bound.")
     if type(error).__module__ == "zeroconv.data.remote.web":
         return StorageError(f"{address} is not read: {said}.")
 
-    found = StorageError(f"{address} cannot be fetched ({said}); give the same command once its store answers.")
+    found = StorageError(
+        f"{address} cannot be fetched ({said}); give the same command once its store answers."
+    )
     found.passing = True
     return found

@@ -1,4 +1,6 @@
-"""Web servers, as fsspec speaks to them, with bounds: on each answer, its time, and where it may lead."""
+"""Web servers, as fsspec speaks to them, with bounds: on each answer, its time, and where it may
+lead.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +43,9 @@ class Answer(aiohttp.ClientResponse):
 
 
 class Web(HTTPFileSystem):
-    """fsspec's, with a session of ours. It reads the links of a page in one pass: the patterns of fsspec take a time
-    that grows with the square of the page's length."""
+    """fsspec's, with a session of ours. It reads the links of a page in one pass: the patterns of
+    fsspec take a time that grows with the square of the page's length.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{**options, "get_client": _session})
@@ -61,7 +64,10 @@ class Web(HTTPFileSystem):
 
         if not detail:
             return inside
-        return [{"name": u, "size": None, "type": "directory" if u.endswith("/") else "file"} for u in inside]
+        return [
+            {"name": u, "size": None, "type": "directory" if u.endswith("/") else "file"}
+            for u in inside
+        ]
 
 
 async def _session(loop: Any = None, **options: Any) -> aiohttp.ClientSession:
@@ -89,7 +95,9 @@ async def _stays_encrypted(_: Any, __: Any, told: aiohttp.TraceRequestRedirectPa
 
 
 async def _is_plain(_: Any, __: Any, told: aiohttp.TraceRequestEndParams) -> None:
-    """What is compressed on its way has no length that can be checked, and a few bytes may become any number."""
+    """What is compressed on its way has no length that can be checked, and a few bytes may become
+    any number.
+    """
     encoding = told.response.headers.get("Content-Encoding", "identity").strip().lower()
 
     if encoding not in ("", "identity"):

@@ -36,17 +36,31 @@ from zeroconv.playroom.stickers import (
 from zeroconv.playroom.styles import find_style, style_image
 
 DEFAULT_SIZE = 128
-_TEXTS = ("file_name", "text", "concept", "name", "style", "group", "subgroup", "source", "licence", "split")
+_TEXTS = (
+    "file_name",
+    "text",
+    "concept",
+    "name",
+    "style",
+    "group",
+    "subgroup",
+    "source",
+    "licence",
+    "split",
+)
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """Rendered rooms. Hints that pixels alone do not tell are exact; the others are drawn from the picture."""
+    """Rendered rooms. Hints that pixels alone do not tell are exact; the others are drawn from the
+    picture.
+    """
 
     seeds: Sequence[int]
     condition: str | None = None
     generated: bool = True
-    style: str | None = None  # one of playroom.styles; the hints are of the plain scene, which has the same geometry
+    # one of playroom.styles; the hints are of the plain scene, which has the same geometry
+    style: str | None = None
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -55,7 +69,9 @@ class Scenes:
         return f"scene-{self.seeds[i]}"
 
     def key(self, i: int) -> str:
-        return f"playroom {_renderer()} {self.seeds[i]}" + (f" {_styling(self.style)}" if self.style else "")
+        return f"playroom {_renderer()} {self.seeds[i]}" + (
+            f" {_styling(self.style)}" if self.style else ""
+        )
 
     def example(self, i: int, size: int | None, condition: str | None) -> Example:
         seed = self.seeds[i]
@@ -93,7 +109,9 @@ def exact_hint(scene: Scene, condition: str) -> Image.Image:
 
 @lru_cache
 def _renderer() -> str:
-    """Names the renderer by what it draws, so that a change of it, and of it alone, makes new pictures."""
+    """Names the renderer by what it draws, so that a change of it, and of it alone, makes new
+    pictures.
+    """
     digest = hashlib.sha256()
     for seed in (0, 1, 2, 3):
         pixels, text = render_image(seed, 64)
@@ -116,8 +134,9 @@ def open_scenes(
     condition: str | None = None,
     style: str | None = None,
 ) -> Scenes:
-    """`count` scenes of a split (1000 where nothing is said); `only`: those that hold a thing of that kind; `style`:
-    drawn so."""
+    """`count` scenes of a split (1000 where nothing is said); `only`: those that hold a thing of
+    that kind; `style`: drawn so.
+    """
     if split not in SPLITS:
         raise UserError(f"the playroom has no split {split!r}; choose from {', '.join(SPLITS)}.")
     if only is not None and only not in KINDS:
@@ -128,16 +147,23 @@ def open_scenes(
     if only is None:
         seeds: Sequence[int] = rest[:count]
     else:
-        holding = (seed for seed in rest if any(thing.kind == only for thing in sample_scene(seed).objects))
+        holding = (
+            seed for seed in rest if any(thing.kind == only for thing in sample_scene(seed).objects)
+        )
         seeds = tuple(islice(holding, count))
     if len(seeds) < count:
-        raise UserError(f"split {split!r} has {len(SPLITS[split])} scenes; {count} from number {start} were asked for.")
+        raise UserError(
+            f"split {split!r} has {len(SPLITS[split])} scenes; {count} from number {start} were "
+            "asked for."
+        )
     return Scenes(seeds, condition, style=style)
 
 
 @dataclass(frozen=True)
 class Stickers:
-    """Emoji art. A sticker without a background of its own, or one of several views, is laid on a random one."""
+    """Emoji art. A sticker without a background of its own, or one of several views, is laid on a
+    random one.
+    """
 
     records: tuple[Sticker, ...]
     views: int | None = None  # None: one, as the file is where it has a background
@@ -156,7 +182,9 @@ class Stickers:
     def key(self, i: int) -> str:
         view, index = divmod(i, len(self.records))
         record = self.records[index]
-        return json.dumps([_signature(record), record.text, self.views is None, self.seed, view, self._composer])
+        return json.dumps(
+            [_signature(record), record.text, self.views is None, self.seed, view, self._composer]
+        )
 
     @cached_property
     def _composer(self) -> str:
@@ -171,11 +199,14 @@ class Stickers:
         sides = mirrorable(record)
         if self.views is None and record.background_rgb is not None:
             return Example(self.name(i), record.image().convert("RGB"), (record.text,), None, sides)
-        digest = hashlib.sha256(f"{self.seed} {view} {record.source} {record.concept}".encode()).digest()
+        digest = hashlib.sha256(
+            f"{self.seed} {view} {record.source} {record.concept}".encode()
+        ).digest()
         rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
         ground = sample_background(rng)
         pixels = compose_sticker(record.rgba(), rng, size or DEFAULT_SIZE, ground, mirror=sides)
-        bare = record.text.removesuffix(f", on a {record.background} background")  # the sample's captions name theirs
+        # the sample's captions name theirs
+        bare = record.text.removesuffix(f", on a {record.background} background")
         bare = bare.removesuffix(f", on an {record.background} background")
         text = compose_caption(record, ground).replace(record.text, bare)
         return Example(self.name(i), Image.fromarray(pixels), (text,), None, sides)
@@ -204,17 +235,28 @@ def _check_record(record: Sticker) -> None:
     texts = [getattr(record, name) for name in _TEXTS]
     names = [name for name in (record.file_name, record.mask_file_name) if name is not None]
     rgb = record.background_rgb
-    if not all(isinstance(text, str) for text in (*texts, *names, *record.tags, record.background or "")):
-        raise UserError(f"a sticker in {record.folder} has something else than text for a name or a caption.")
-    if rgb is not None and not (len(rgb) == 3 and all(isinstance(c, int) and 0 <= c <= 255 for c in rgb)):
-        raise UserError(f"the sticker {shown(record.file_name)} in {record.folder} has no colour for a background.")
+    if not all(
+        isinstance(text, str) for text in (*texts, *names, *record.tags, record.background or "")
+    ):
+        raise UserError(
+            f"a sticker in {record.folder} has something else than text for a name or a caption."
+        )
+    if rgb is not None and not (
+        len(rgb) == 3 and all(isinstance(c, int) and 0 <= c <= 255 for c in rgb)
+    ):
+        raise UserError(
+            f"the sticker {shown(record.file_name)} in {record.folder} has no colour for a "
+            "background."
+        )
     for name in names:
         if os.path.isabs(name) or escapes(name):
             inside(record.folder, name)
     try:
         check_caption(record.text)
     except ValueError as error:
-        raise UserError(f"the sticker {shown(record.file_name)} in {record.folder}: {error}.") from error
+        raise UserError(
+            f"the sticker {shown(record.file_name)} in {record.folder}: {error}."
+        ) from error
 
 
 def open_stickers(
@@ -226,10 +268,17 @@ def open_stickers(
     start: int = 0,
     condition: str | None = None,
 ) -> Stickers:
-    """Stickers of a folder (None: the sample in the package); `limit` of them, spread evenly over the folder."""
+    """Stickers of a folder (None: the sample in the package); `limit` of them, spread evenly over
+    the folder.
+    """
     if folder is not None and not at_home(folder).is_dir():
-        raise UserError(f"there is no sticker folder {folder}; make it with `zeroconv playroom stickers {folder}`.")
-    records = load_stickers(sample_folder() if folder is None else at_home(folder), split=split)[start:]
+        raise UserError(
+            f"there is no sticker folder {folder}; make it with `zeroconv playroom stickers "
+            f"{folder}`."
+        )
+    records = load_stickers(sample_folder() if folder is None else at_home(folder), split=split)[
+        start:
+    ]
     for record in records:
         _check_record(record)
     if limit is not None and limit < len(records):

@@ -52,12 +52,15 @@ def fetch(name: str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True))
+        return Path(
+            snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True)
+        )
     except Exception:  # not in the cache, under any of the hub's names for that
         pass
     try:
         return Path(snapshot_download(name, repo_type="dataset", revision=revision))
-    except Exception as error:  # offline, no such data set, gated: the hub's classes differ by version
+    # offline, no such data set, gated: the hub's classes differ by version
+    except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"the data set {name} cannot be fetched from the hub ({reason}); check the name and "

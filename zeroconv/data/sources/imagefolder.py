@@ -87,7 +87,9 @@ class Folder:
                 os.path.join(home, below)
             )
         try:
-            return self._entered[below] and stat.S_ISREG(os.lstat(os.path.join(self.folder, name)).st_mode)
+            return self._entered[below] and stat.S_ISREG(
+                os.lstat(os.path.join(self.folder, name)).st_mode
+            )
         except (OSError, ValueError):
             return False
 
@@ -119,15 +121,17 @@ def open_folder(
 ) -> Source | None:
     """Read the list of a folder, None where it has none. No picture is opened.
 
-    The list (metadata.jsonl, .csv or .parquet, prompt.json) or the shards may lie in `folder`, in its data/,
-    or in a folder named by the split. `split` keeps the lines whose column `split` says so, and
-    shards whose names begin with it; `config` is the part of a hub's data set where it has several.
-    `roots`: where else its files may lie, see `names.inside`. A single shard may be named itself. A
-    note tells what in the folder is passed over. Raises UserError.
+    The list (metadata.jsonl, .csv or .parquet, prompt.json) or the shards may lie in `folder`, in
+    its data/, or in a folder named by the split. `split` keeps the lines whose column `split` says
+    so, and shards whose names begin with it; `config` is the part of a hub's data set where it has
+    several. `roots`: where else its files may lie, see `names.inside`. A single shard may be named
+    itself. A note tells what in the folder is passed over. Raises UserError.
     """
     columns = columns or Columns()
     if not os.path.exists(folder):
-        raise UserError(f"there is no data folder {shown(folder)}; check the path in the recipe's data.train.")
+        raise UserError(
+            f"there is no data folder {shown(folder)}; check the path in the recipe's data.train."
+        )
     if not os.path.isdir(folder):
         return _one_shard(folder, condition, columns, limit)
 
@@ -160,7 +164,9 @@ def _one_shard(path: Path, condition: str | None, columns: Columns, limit: int |
     if path.suffix.lower() in SHARDS:
         return open_shards((path,), condition, columns, limit)
     check_regular(path)
-    raise UserError(f"{shown(path)} is a file{explain(path)}; name a folder with pictures and a metadata.jsonl.")
+    raise UserError(
+        f"{shown(path)} is a file{explain(path)}; name a folder with pictures and a metadata.jsonl."
+    )
 
 
 def _tell_beside(folder: Path, taken: Sequence[Path | Remote]) -> None:
@@ -173,13 +179,23 @@ def _tell_beside(folder: Path, taken: Sequence[Path | Remote]) -> None:
     others = [path for path in others if stem_of(Path(path)) not in stems]
     said = [f"{len(found.pictures)} pictures that lie beside the shards"] if found.pictures else []
     if others:
-        said.append(f"{len(others)} shards of another kind, {shown(os.path.basename(others[0]))} the first")
+        said.append(
+            f"{len(others)} shards of another kind, {shown(os.path.basename(others[0]))} the first"
+        )
     found.tell(said)
 
 
 def read_people(path: Path, size: tuple[int, int]) -> tuple[ndarray, ...]:
     """The people of OpenPose's JSON in pixels of a picture of `size`. Raises UserError."""
-    errors = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+    errors = (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    )
     try:
         people, canvas = from_openpose(json.loads(read_text(path)))
         scale = np.array([size[0] / canvas[0], size[1] / canvas[1], 1.0], np.float32)

@@ -31,18 +31,25 @@ class Layout:
     @property
     def news(self) -> str:
         """What of it was not read in this way before; "" for nothing."""
-        new = [name for name in (self.image, self.caption, self.hint) if name and name not in FIRST_NAMES]
+        new = [
+            name
+            for name in (self.image, self.caption, self.hint)
+            if name and name not in FIRST_NAMES
+        ]
         return " ".join([*new, *["objects"] * self.structured])
 
 
-def layout_of(shards: Sequence[object], footers: Sequence[dict[str, Any]], columns: Columns) -> Layout:
+def layout_of(
+    shards: Sequence[object], footers: Sequence[dict[str, Any]], columns: Columns
+) -> Layout:
     """The columns that all shards share. Raises UserError where one has hints and another has none."""
     layouts = [_layout(footer, columns) for footer in footers]
     for shard, layout, footer in zip(shards, layouts, footers, strict=False):
         if footer["columns"][layout.image] != "picture":
             raise UserError(
-                f"the column {layout.image} of {shard} holds paths or addresses of pictures, not the pictures; write "
-                "their bytes into it, or name the column that has them with image_column= in the data spec."
+                f"the column {layout.image} of {shard} holds paths or addresses of pictures, not "
+                "the pictures; write their bytes into it, or name the column that has them with "
+                "image_column= in the data spec."
             )
     first = layouts[0]
     for shard, layout in zip(shards, layouts, strict=False):
@@ -58,7 +65,9 @@ def layout_of(shards: Sequence[object], footers: Sequence[dict[str, Any]], colum
     used = {first.image, first.caption, first.hint}
     unused = [shown(name) for name in kinds if name not in used]
     pictures = [name for name in unused if kinds.get(name) == "picture"]
-    blank = [shown(name) for name in footers[0]["empty"] if name in columns.conditioning_image_column]
+    blank = [
+        shown(name) for name in footers[0]["empty"] if name in columns.conditioning_image_column
+    ]
     if first.hint is None and blank:
         warnings.warn(
             f"{shards[0]}: the column {blank[0]} is null throughout, so hints are drawn.",
@@ -72,7 +81,9 @@ def layout_of(shards: Sequence[object], footers: Sequence[dict[str, Any]], colum
             stacklevel=2,
         )
     elif unused:
-        warnings.warn(f"{shards[0]} has columns that are not used: {', '.join(unused[:12])}.", stacklevel=2)
+        warnings.warn(
+            f"{shards[0]} has columns that are not used: {', '.join(unused[:12])}.", stacklevel=2
+        )
     structured = any(layout.structured for layout in layouts)
     return Layout(
         first.image,
@@ -89,10 +100,16 @@ def _layout(footer: dict[str, Any], columns: Columns) -> Layout:
 
     # a column of names ("file_name") may stand beside the pictures themselves
     image = next(
-        (columns.image_name(names) for names in (pictures, kinds) if _has(columns.image_column, names)),
+        (
+            columns.image_name(names)
+            for names in (pictures, kinds)
+            if _has(columns.image_column, names)
+        ),
         None,
     )
-    caption = next((columns.caption_name(n) for n in (words, kinds) if _has(columns.caption_column, n)), None)
+    caption = next(
+        (columns.caption_name(n) for n in (words, kinds) if _has(columns.caption_column, n)), None
+    )
     assert image is not None and caption is not None  # `check` saw to that
 
     probe = {name: b"\0" if name in pictures else "text" for name in kinds if name not in empty}

@@ -82,7 +82,9 @@ def read_list(
                 f"{', '.join(name + '=' for name in COLUMNS)}."
             ) from error
         except (ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}, line {number}: not a picture's metadata ({error}).") from error
+            raise UserError(
+                f"{path}, line {number}: not a picture's metadata ({error})."
+            ) from error
 
         named = row.files
         if roots is not None:
@@ -94,7 +96,9 @@ def read_list(
             rows.append(row)
 
     if split is not None and rows and "split" not in seen and path.parent.name != split:
-        warnings.warn(f"no line of {path} says its split, so all are taken for {split}.", stacklevel=2)
+        warnings.warn(
+            f"no line of {path} says its split, so all are taken for {split}.", stacklevel=2
+        )
     _check_hints(path, rows)
     _tell_unused(path, columns, seen, rows)
     return rows, files
@@ -105,7 +109,9 @@ def _check_names(names: Sequence[str], path: Path, line: int, roots: Sequence[Pa
     read.
     """
     for name in names:
-        if (".." in name and escapes(name)) or ((name[0] in "/\\" or ":" in name) and os.path.isabs(name)):
+        if (".." in name and escapes(name)) or (
+            (name[0] in "/\\" or ":" in name) and os.path.isabs(name)
+        ):
             try:
                 inside(path.parent, name, roots)
             except UserError as error:
@@ -132,14 +138,24 @@ def _check_hints(path: Path, rows: Sequence[Row]) -> None:
 
 def _tell_unused(path: Path, columns: Columns, seen: set[str], rows: Sequence[Row]) -> None:
     """A note where columns are not used, which names those that may hold what is missed."""
-    used = {name for read in (columns.image_name, columns.caption_name) if (name := _try(read, seen))}
-    used |= {name for name in columns.conditioning_image_column if name in seen and rows and rows[0].hint is not None}
+    used = {
+        name for read in (columns.image_name, columns.caption_name) if (name := _try(read, seen))
+    }
+    used |= {
+        name
+        for name in columns.conditioning_image_column
+        if name in seen and rows and rows[0].hint is not None
+    }
     used |= {name for row in rows[:1] for name, _ in row.named} | (
         {"pose", "pose_image"} if rows and rows[0].pose else set()
     )
     unused = sorted(seen - used - _ASIDE)
     if unused:
-        drawn = "" if not rows or rows[0].hint is not None else "; there is no column of hints, so hints are drawn"
+        drawn = (
+            ""
+            if not rows or rows[0].hint is not None
+            else "; there is no column of hints, so hints are drawn"
+        )
         names = ", ".join(shown(name) for name in unused[:12])
         warnings.warn(f"{path} has columns that are not used: {names}{drawn}.", stacklevel=3)
 
@@ -174,9 +190,14 @@ def _values(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                     "object a line "
                     '({"file_name": "a.png", "text": "its caption"}).'
                 ) from error
-            raise UserError(f"{path}, line {number}: not a picture's metadata ({error}).") from error
+            raise UserError(
+                f"{path}, line {number}: not a picture's metadata ({error})."
+            ) from error
         if not isinstance(value, dict):
-            raise UserError(f"{path}, line {number}: not a picture's metadata (a {type(value).__name__}, no object).")
+            raise UserError(
+                f"{path}, line {number}: not a picture's metadata (a {type(value).__name__}, no "
+                "object)."
+            )
         yield number, value
 
 
@@ -184,7 +205,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+        raise ValueError(
+            f"{next(name for name in names if names.count(name) > 1)!r} is there twice"
+        )
     if len(found) > _MAX_KEYS:
         raise ValueError(f"{len(found):,} keys")
     return found
@@ -200,7 +223,9 @@ def _of_csv(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE))
     names = next(csv.reader([first], delimiter=between), [])
     if len(set(names)) < len(names):
-        raise UserError(f"{path}, line 1: two columns have one name: {', '.join(map(shown, names))}.")
+        raise UserError(
+            f"{path}, line 1: two columns have one name: {', '.join(map(shown, names))}."
+        )
 
     reader = csv.reader(lines, delimiter=between, strict=True)
     try:
@@ -216,7 +241,8 @@ def _of_csv(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             yield reader.line_num + 1, dict(zip(names, fields, strict=True))
     except csv.Error as error:
         raise UserError(
-            f"{path}, line {reader.line_num + 1}: not a line of CSV ({error}); is a double quote never closed?"
+            f"{path}, line {reader.line_num + 1}: not a line of CSV ({error}); is a double quote "
+            "never closed?"
         ) from error
 
 
@@ -225,7 +251,11 @@ def _row(value: Mapping[str, Any], columns: Columns) -> Row:
     hint = columns.hint(value)
     pose = value.get("pose")
     pose = str(pose) if pose is not None and str(pose).endswith(".json") else None
-    named = {name: _name(value[name]) for name in value if name in CONDITIONS and is_picture_name(value[name])}
+    named = {
+        name: _name(value[name])
+        for name in value
+        if name in CONDITIONS and is_picture_name(value[name])
+    }
     if pose is not None:
         named.pop("pose", None)
         if value.get("pose_image"):

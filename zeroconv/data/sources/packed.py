@@ -25,7 +25,11 @@ from zeroconv.errors import UserError
 # parts of a tar that were always read; rows that are read by a newer name have another key
 _FIRST_PARTS = {
     *(".txt", ".caption", ".png", ".jpg", ".jpeg", ".webp"),
-    *(f".{name}{suffix}" for name in ("hint", "conditioning_image") for suffix in (".png", ".jpg", ".jpeg", ".webp")),
+    *(
+        f".{name}{suffix}"
+        for name in ("hint", "conditioning_image")
+        for suffix in (".png", ".jpg", ".jpeg", ".webp")
+    ),
 }
 
 
@@ -36,7 +40,8 @@ class Packed:
     """
 
     shards: tuple[Path | Remote, ...]
-    rows: tuple[tuple, ...]  # tar: (shard, key, {part: (offset, size)} as pairs); parquet: (shard, row group, row)
+    # tar: (shard, key, {part: (offset, size)} as pairs); parquet: (shard, row group, row)
+    rows: tuple[tuple, ...]
     condition: str | None = None
     columns: Columns = USUAL
     layout: Layout | None = None  # of parquet
@@ -48,7 +53,9 @@ class Packed:
 
     def name(self, i: int) -> str:
         shard, *place = self.rows[i]
-        return f"{self.shards[shard].name}:{shown(place[0])}" + (f".{place[1]}" if isinstance(place[1], int) else "")
+        return f"{self.shards[shard].name}:{shown(place[0])}" + (
+            f".{place[1]}" if isinstance(place[1], int) else ""
+        )
 
     def label(self, i: int) -> str:
         """Shard and place in it, without suffix."""
@@ -57,28 +64,40 @@ class Packed:
         return f"{stem}/{first:04d}-{second:06d}" if isinstance(second, int) else f"{stem}/{first}"
 
     def key(self, i: int) -> str:
-        read = "" if self.columns == USUAL else f" {self.columns}"  # which of its columns: captions, hints, pictures
+        # which of its columns: captions, hints, pictures
+        read = "" if self.columns == USUAL else f" {self.columns}"
         return f"{self._signatures[self.rows[i][0]]} {self.rows[i][1:]}{read}{self._news(i)}"
 
     def _news(self, i: int) -> str:
         if self.layout is not None:
             return f" {self.layout.news}" if self.layout.news else ""
         parts = dict(self.rows[i][2])
-        chosen = [choose(parts, self.columns) for choose in (tars.image_part, tars.hint_part, tars.caption_part)]
+        chosen = [
+            choose(parts, self.columns)
+            for choose in (tars.image_part, tars.hint_part, tars.caption_part)
+        ]
         new = [part for part in chosen if part and part not in _FIRST_PARTS]
-        return "".join(f" {part}" for part in [*new, *["no hint"] * (self.hinted and chosen[1] is None)])
+        return "".join(
+            f" {part}" for part in [*new, *["no hint"] * (self.hinted and chosen[1] is None)]
+        )
 
     @cached_property
     def _signatures(self) -> list[str]:
-        return [signature(shard) if isinstance(shard, Path) else shard.mark for shard in self.shards]
+        return [
+            signature(shard) if isinstance(shard, Path) else shard.mark for shard in self.shards
+        ]
 
     def example(self, i: int, size: int | None, condition: str | None) -> Example:
         image, hint, text = self._read(i)
         name = self.name(i)
         drawn = (
-            None if hint is None else read_hint(io.BytesIO(hint), self.condition or condition, f"the hint of {name}")
+            None
+            if hint is None
+            else read_hint(io.BytesIO(hint), self.condition or condition, f"the hint of {name}")
         )
-        return Example(name, read_picture(io.BytesIO(image), name), text, drawn, true_in_mirror(text))
+        return Example(
+            name, read_picture(io.BytesIO(image), name), text, drawn, true_in_mirror(text)
+        )
 
     def shape(self, i: int) -> tuple[int, int]:
         number, name = self.rows[i][0], self.name(i)
@@ -111,7 +130,9 @@ class Packed:
 
         shard = self.shards[number]
         assert isinstance(shard, Remote)
-        return {name: (w, h) for name, (w, h) in contents(shard, read, f"shapes {self.columns}").items()}
+        return {
+            name: (w, h) for name, (w, h) in contents(shard, read, f"shapes {self.columns}").items()
+        }
 
     def _read(self, i: int) -> tuple[bytes, bytes | None, tuple[str, ...]]:
         """Picture, hint and captions of a row. Raises UserError for a row that holds something
@@ -132,7 +153,10 @@ class Packed:
         ) as error:  # pyarrow's errors are of these
             raise UserError(f"{self.name(i)} cannot be read ({error}).") from error
         if hint is None and self.hinted:
-            raise UserError(f"{self.name(i)} has no hint, and others of its set have; give every picture one, or none.")
+            raise UserError(
+                f"{self.name(i)} has no hint, and others of its set have; give every picture one, "
+                "or none."
+            )
         return image, hint, text
 
     def _taken(self, i: int) -> tuple[bytes, bytes | None, tuple[str, ...]]:

@@ -42,14 +42,20 @@ def open_pairs(
     if hints is not None and not os.path.isdir(hints):
         hints = folder / hints
         if not os.path.isdir(hints):
-            raise UserError(f"there is no folder of hints {hints}; check hints= in the data spec of {folder}.")
+            raise UserError(
+                f"there is no folder of hints {hints}; check hints= in the data spec of {folder}."
+            )
 
     found = scan(folder, links=roots is None, without=[] if hints is None else [hints])
     pictures = [Path(path) for path in found.pictures]
     if not pictures:
         raise refuse(folder, found)
     beside = CaptionFiles(found, roots)
-    if hints is None and not wordless and not any(_worded(path, folder, beside) for path in pictures):
+    if (
+        hints is None
+        and not wordless
+        and not any(_worded(path, folder, beside) for path in pictures)
+    ):
         raise _without_words(folder, found)
 
     given = None if hints is None else _hints_of(pictures, folder, hints, roots)
@@ -61,7 +67,9 @@ def open_pairs(
         rows.setdefault(times, []).append(Row(str(path.relative_to(folder)), text, hint))
 
     found.tell(beside.unused(limit))
-    if often := [f"{times} times ({some[0].image})" for times, some in sorted(rows.items()) if times > OFTEN]:
+    if often := [
+        f"{times} times ({some[0].image})" for times, some in sorted(rows.items()) if times > OFTEN
+    ]:
         warnings.warn(
             f"{shown(folder)}: pictures are taken {shown(often[-1])} a pass, as the name of their "
             "folder says to kohya's trainer; rename the folder if its number means something else.",
@@ -75,11 +83,15 @@ def open_pairs(
         option = f"; if {shown(place)} holds hints, say ?hints={shown(place)}"
         meant = option if place and (folder / place).is_dir() else ""
         warnings.warn(
-            f"{len(bare)} pictures in {shown(folder)} have no caption, so no words, {shown(bare[0])} the first{meant}.",
+            f"{len(bare)} pictures in {shown(folder)} have no caption, so no words, "
+            f"{shown(bare[0])} the first{meant}.",
             stacklevel=2,
         )
     places = roots if roots is None or hints is None else (*roots, hints)
-    return [(Folder(folder, tuple(some), condition, roots=places), times) for times, some in sorted(rows.items())]
+    return [
+        (Folder(folder, tuple(some), condition, roots=places), times)
+        for times, some in sorted(rows.items())
+    ]
 
 
 def _worded(path: Path, folder: Path, beside: CaptionFiles) -> bool:
@@ -93,7 +105,8 @@ def _without_words(folder: Path, found: Scan) -> UserError:
     there = f" ({other} is no list by its name, and holds no caption of a picture)" if other else ""
     return UserError(
         f"{folder} has no metadata.jsonl{there}; write one with a line a picture: "
-        '{"file_name": "a.png", "text": "its caption"}, and "conditioning_image": "b.png" where there is a hint; '
+        '{"file_name": "a.png", "text": "its caption"}, and "conditioning_image": "b.png" where '
+        "there is a hint; "
         "or put the caption of a.png into a.txt beside it."
     )
 
@@ -127,7 +140,9 @@ class CaptionFiles:
         found = [self._exact.get(name) or self._alike.get(_alike(name)) for name in names]
         paths = [path for path in found if path is not None and self._is_caption(path)]
         # an empty text stands back where another one has words
-        return next((path for path in paths if path.stat().st_size > 0), paths[0] if paths else None)
+        return next(
+            (path for path in paths if path.stat().st_size > 0), paths[0] if paths else None
+        )
 
     def _is_caption(self, path: Path) -> bool:
         """Whether a file holds captions; a .json may hold joints, or settings."""
@@ -201,7 +216,9 @@ def _repeats(path: Path, folder: Path) -> tuple[int, str]:
     return int(match[1]), check_caption(shown(match[2].replace("_", " ")))
 
 
-def _hints_of(found: Iterable[Path], folder: Path, hints: Path, roots: Sequence[Path] | None) -> dict[Path, str]:
+def _hints_of(
+    found: Iterable[Path], folder: Path, hints: Path, roots: Sequence[Path] | None
+) -> dict[Path, str]:
     """Picture → its hint: the same path without suffix below `hints`, or the same bare name right
     in it.
     """
@@ -211,7 +228,9 @@ def _hints_of(found: Iterable[Path], folder: Path, hints: Path, roots: Sequence[
     for path in hinting:
         stem = _alike(str(path.relative_to(hints).with_suffix("")))
         if stem in below:
-            raise UserError(f"{shown(below[stem])} and {shown(path)} are hints for one picture; take one away.")
+            raise UserError(
+                f"{shown(below[stem])} and {shown(path)} are hints for one picture; take one away."
+            )
         below[stem] = path
 
     taken: dict[Path, Path] = {}
@@ -231,7 +250,14 @@ def _hints_of(found: Iterable[Path], folder: Path, hints: Path, roots: Sequence[
             taken[hint] = path
             given[path] = str(hint.resolve())
     if missing:
-        raise UserError(f"{len(missing)} pictures of {folder} have no hint in {hints}, {shown(missing[0])} the first.")
+        raise UserError(
+            f"{len(missing)} pictures of {folder} have no hint in {hints}, {shown(missing[0])} the "
+            "first."
+        )
     left = [path for path in hinting if path not in taken]
-    there.tell([f"{len(left)} hints without a picture, {shown(left[0].relative_to(hints))} the first"] if left else [])
+    there.tell(
+        [f"{len(left)} hints without a picture, {shown(left[0].relative_to(hints))} the first"]
+        if left
+        else []
+    )
     return given

@@ -69,14 +69,21 @@ def read_footer(end: Any, name: object) -> dict[str, Any]:
     with in_one_sentence(name), parquet.ParquetFile(end) as file:
         schema, footer = file.schema_arrow, file.metadata
         if len(set(schema.names)) < len(schema.names):
-            raise UserError(f"{shown(name)} has two columns of one name: {', '.join(map(shown, schema.names))}.")
+            raise UserError(
+                f"{shown(name)} has two columns of one name: {', '.join(map(shown, schema.names))}."
+            )
         if not 0 <= footer.num_rows <= MAX_ROWS or footer.num_row_groups > MAX_ROWS:
-            raise UserError(f"{shown(name)} claims {footer.num_rows:,} rows, at most {MAX_ROWS:,} are read.")
+            raise UserError(
+                f"{shown(name)} claims {footer.num_rows:,} rows, at most {MAX_ROWS:,} are read."
+            )
 
         groups = [footer.row_group(g) for g in range(footer.num_row_groups)]
         sizes = [group.num_rows for group in groups]
         if min(sizes, default=0) < 0 or sum(sizes) != footer.num_rows:
-            raise UserError(f"{shown(name)} is damaged: its row groups do not add up to its {footer.num_rows:,} rows.")
+            raise UserError(
+                f"{shown(name)} is damaged: its row groups do not add up to its "
+                f"{footer.num_rows:,} rows."
+            )
         for number, group in enumerate(groups):
             if group.total_byte_size > MAX_GROUP:
                 raise too_large(name, number)
@@ -101,7 +108,9 @@ def _kind(kind: Any) -> str:
         kind = kind.value_type
     if _is_binary(kind):
         return "picture"
-    if types.is_struct(kind) and any(field.name == "bytes" and _is_binary(field.type) for field in kind):
+    if types.is_struct(kind) and any(
+        field.name == "bytes" and _is_binary(field.type) for field in kind
+    ):
         return "picture"
     if types.is_string(kind) or types.is_large_string(kind) or str(kind) == "string_view":
         return "text"
@@ -116,7 +125,11 @@ def _kind(kind: Any) -> str:
 
 def _is_binary(kind: Any) -> bool:
     package, _ = arrow()
-    return package.types.is_binary(kind) or package.types.is_large_binary(kind) or str(kind) == "binary_view"
+    return (
+        package.types.is_binary(kind)
+        or package.types.is_large_binary(kind)
+        or str(kind) == "binary_view"
+    )
 
 
 def _is_empty(file: Any, name: str) -> bool:

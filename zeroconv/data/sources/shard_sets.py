@@ -14,7 +14,15 @@ from zeroconv.data.reading.names import inside, shown
 from zeroconv.data.reading.regular import check_regular
 from zeroconv.data.reading.scan import LISTS
 from zeroconv.data.reading.splits import of_split, shards_of, split_of
-from zeroconv.data.remote.copies import Remote, RemoteFolder, contents, find, in_parallel, local, opened
+from zeroconv.data.remote.copies import (
+    Remote,
+    RemoteFolder,
+    contents,
+    find,
+    in_parallel,
+    local,
+    opened,
+)
 from zeroconv.data.sources import parquets, tars
 from zeroconv.data.sources.columns import Columns
 from zeroconv.data.sources.layouts import layout_of
@@ -78,12 +86,17 @@ def open_remote(
     """
     found = read_patiently(lambda: find(address))
     if not isinstance(found, RemoteFolder):
-        chosen = of_split({shard: split_of(shard.name) for shard in found}, split, address) if split else found
+        chosen = (
+            of_split({shard: split_of(shard.name) for shard in found}, split, address)
+            if split
+            else found
+        )
         return open_shards(tuple(chosen), condition, columns, limit)
     packed = open_packed(found, condition, columns, split, config, limit)
     if packed is None:
         raise UserError(
-            f"{address} holds no parquet and no tar shards; name them, as in https://host/train-{{00000..00009}}.tar."
+            f"{address} holds no parquet and no tar shards; name them, as in "
+            f"https://host/train-{{00000..00009}}.tar."
         )
     return packed
 
@@ -104,7 +117,9 @@ def open_shards(
     return _open_parquets(shards, condition, columns, limit)
 
 
-def _open_tars(shards: tuple[Path | Remote, ...], condition: str | None, columns: Columns, limit: int | None) -> Packed:
+def _open_tars(
+    shards: tuple[Path | Remote, ...], condition: str | None, columns: Columns, limit: int | None
+) -> Packed:
     bare: list[str] = []
     lists: list[str] = []  # of an imagefolder that was packed as it is
     notes: list[str] = []
@@ -123,7 +138,9 @@ def _open_tars(shards: tuple[Path | Remote, ...], condition: str | None, columns
         return found
 
     tables = _tables(shards, lambda shard: _remembered(shard, _members, "members"), limit)
-    chosen = tuple(islice((row for number, table in enumerate(tables) for row in rows(number, table)), limit))
+    chosen = tuple(
+        islice((row for number, table in enumerate(tables) for row in rows(number, table)), limit)
+    )
     hints = [tars.hint_part(dict(parts), columns) is not None for _, _, parts in chosen]
     worded = sum(tars.caption_part(dict(parts), columns) is not None for _, _, parts in chosen)
     if columns.names_hints and not all(hints):
@@ -139,19 +156,27 @@ def _open_tars(shards: tuple[Path | Remote, ...], condition: str | None, columns
             "KEY.jpg and KEY.txt, with no dot in KEY."
         )
     if bare:
-        notes.append(f"{len(bare)} names without a picture are passed over, the first is {shown(bare[0])}")
+        notes.append(
+            f"{len(bare)} names without a picture are passed over, the first is {shown(bare[0])}"
+        )
     if lists and not worded:
         raise UserError(
-            f"{lists[0]} is in it: a packed folder, whose captions stand in that list; unpack it, and name the folder."
+            f"{lists[0]} is in it: a packed folder, whose captions stand in that list; unpack it, "
+            "and name the folder."
         )
     if chosen and not worded:
         notes.append(
-            f"{shards[0].name}: none of {len(chosen)} pictures has a caption, so no words (KEY.txt holds them)"
+            f"{shards[0].name}: none of {len(chosen)} pictures has a caption, so no words (KEY.txt "
+            "holds them)"
         )
     if 0 < worded < len(chosen):
-        notes.append(f"{len(chosen) - worded} of {len(chosen)} pictures have no caption, so no words")
+        notes.append(
+            f"{len(chosen) - worded} of {len(chosen)} pictures have no caption, so no words"
+        )
     if any(hints) and not all(hints):
-        notes.append(f"{hints.count(False)} of {len(hints)} pictures have no hint and are set aside")
+        notes.append(
+            f"{hints.count(False)} of {len(hints)} pictures have no hint and are set aside"
+        )
     if chosen and (unused := _unused_parts(chosen, columns)):
         notes.append(f"parts that are not used: {', '.join(unused)}")
     for note in notes[:8]:
@@ -164,8 +189,15 @@ def _unused_parts(rows: Sequence[tuple], columns: Columns) -> list[str]:
     unused: set[str] = set()
     for _, _, parts in rows[:100]:
         places = dict(parts)
-        chosen = [choose(places, columns) for choose in (tars.image_part, tars.hint_part, tars.caption_part)]
-        unused |= {shown(part) for part in places if part not in chosen and part not in (".json", ".cls", ".url")}
+        chosen = [
+            choose(places, columns)
+            for choose in (tars.image_part, tars.hint_part, tars.caption_part)
+        ]
+        unused |= {
+            shown(part)
+            for part in places
+            if part not in chosen and part not in (".json", ".cls", ".url")
+        }
     return sorted(unused)[:8]
 
 
@@ -177,18 +209,26 @@ def _open_parquets(
     def rows(number: int, footer: dict[str, Any]) -> list[tuple]:
         columns.check([*footer["columns"]], str(shards[number]))
         footers.append(footer)
-        return [(number, group, row) for group, size in enumerate(footer["groups"]) for row in range(size)]
+        return [
+            (number, group, row)
+            for group, size in enumerate(footer["groups"])
+            for row in range(size)
+        ]
 
     def look(shard: Path | Remote) -> dict[str, Any]:
         return _remembered(shard, _footer, "columns")
 
     tables = _tables(shards, look, limit)
-    chosen = tuple(islice((row for number, footer in enumerate(tables) for row in rows(number, footer)), limit))
+    chosen = tuple(
+        islice((row for number, footer in enumerate(tables) for row in rows(number, footer)), limit)
+    )
     layout = layout_of(shards, footers, columns)
     return Packed(shards, chosen, condition, columns, layout, layout.hint is not None)
 
 
-def _tables(shards: Sequence[Path | Remote], look: Callable[[Path | Remote], Any], limit: int | None) -> Any:
+def _tables(
+    shards: Sequence[Path | Remote], look: Callable[[Path | Remote], Any], limit: int | None
+) -> Any:
     """A look at every shard in turn; with a limit only at as many as are needed."""
     whole = limit is None and isinstance(shards[0], Remote)
     return (

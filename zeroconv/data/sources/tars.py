@@ -101,10 +101,14 @@ def _index(file: Any) -> dict[str, Any]:
                 continue
             if not member.isreg():
                 raise UserError(
-                    f"it holds {shown(member.name)}, which is a link or a device; pack the files themselves"
+                    f"it holds {shown(member.name)}, which is a link or a device; pack the files "
+                    "themselves"
                 )
             if member.size > MAX_PICTURE or member.offset_data + member.size > size:
-                raise UserError(f"{shown(member.name)} claims {member.size:,} bytes, more than are there or are read")
+                raise UserError(
+                    f"{shown(member.name)} claims {member.size:,} bytes, more than are there or "
+                    "are read"
+                )
 
             stem, _, part = base.partition(".")
             if not stem:
@@ -116,7 +120,10 @@ def _index(file: Any) -> dict[str, Any]:
             parts[f".{part.lower()}"] = (member.offset_data, member.size)
         _check_end(file, archive.offset, size)
 
-    members = [[key, [[part, list(place)] for part, place in parts.items()]] for key, parts in found.items()]
+    members = [
+        [key, [[part, list(place)] for part, place in parts.items()]]
+        for key, parts in found.items()
+    ]
     more = [f"{len(notes) - 4} more of such"] if len(notes) > 5 else []
     return {"members": members, "notes": [*notes[: 5 - len(more)], *more]}
 
@@ -138,7 +145,9 @@ def _check_end(file: Any, offset: int, size: int) -> None:
     rest = file.read(min(_AFTER, max(0, size - offset)))
     if rest.strip(b"\0"):
         at = offset + len(rest) - len(rest.lstrip(b"\0"))
-        raise UserError(f"it is damaged at byte {at:,}, or another tar was put behind it; pack it again as one")
+        raise UserError(
+            f"it is damaged at byte {at:,}, or another tar was put behind it; pack it again as one"
+        )
 
 
 def _named(name: str) -> tuple[str, ...]:
@@ -153,7 +162,11 @@ def image_part(parts: Parts, columns: Columns) -> str | None:
     """Which part is the picture."""
     usual = columns.image_column == USUAL.image_column
     names = [part for name in columns.image_column for part in _named(name)]
-    return next((part for part in (*_PICTURES, *names) if part in parts), None) if usual else _first(parts, names)
+    return (
+        next((part for part in (*_PICTURES, *names) if part in parts), None)
+        if usual
+        else _first(parts, names)
+    )
 
 
 def hint_part(parts: Parts, columns: Columns) -> str | None:
@@ -202,7 +215,10 @@ def read_captions(path: Path, parts: Parts, columns: Columns, name: str) -> tupl
     if part is None:
         return ("",)
     if parts[part][1] > MAX_TEXT:
-        raise UserError(f"the caption {part} of {name} has {parts[part][1]:,} bytes, at most {MAX_TEXT:,} are read.")
+        raise UserError(
+            f"the caption {part} of {name} has {parts[part][1]:,} bytes, at most {MAX_TEXT:,} are "
+            "read."
+        )
 
     text = decode(read_part(path, parts[part], name), f"{name}{part}")
     if part != ".json":

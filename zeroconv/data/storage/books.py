@@ -1,8 +1,9 @@
-"""What was found out about files, remembered for as long as the file system says that nobody touched them.
+"""What was found out about files, remembered for as long as the file system says that nobody
+touched them.
 
-A book holds 48 bytes a file: a hash of its path, a hash of what the file system says of it (size, times, inode), and
-a word of at most 32 letters. A file of which the file system says something else is not in it, so a lost, an old or a
-damaged book costs time and nothing more.
+A book holds 48 bytes a file: a hash of its path, a hash of what the file system says of it (size,
+times, inode), and a word of at most 32 letters. A file of which the file system says something else
+is not in it, so a lost, an old or a damaged book costs time and nothing more.
 """
 
 from __future__ import annotations
@@ -57,13 +58,17 @@ class Book:
         return None
 
     def note(self, path: Path, then: os.stat_result, word: str) -> None:
-        """`then`: what the file system said before it was looked into. A file that changed just now is left out."""
+        """`then`: what the file system said before it was looked into. A file that changed just now
+        is left out.
+        """
         if time.time_ns() - max(then.st_mtime_ns, then.st_ctime_ns) > _YOUNG:
             with self.lock:
                 self.new[_hash_path(path)] = _hash_stat(then), word.encode()
 
     def save(self) -> None:
-        """Write down what is new. Where the place cannot be written, the next run looks at the files again."""
+        """Write down what is new. Where the place cannot be written, the next run looks at the
+        files again.
+        """
         with self.lock:
             if not self.new:
                 return
@@ -105,7 +110,9 @@ def _mapped_table(path: Path) -> ndarray:
         file.seek(table.offset + table.nbytes)
         end = file.read(64)
 
-    if end != _END + b"%08x" % zlib.crc32(table.view(np.uint8).data) and (end or not _looks_sound(table)):
+    if end != _END + b"%08x" % zlib.crc32(table.view(np.uint8).data) and (
+        end or not _looks_sound(table)
+    ):
         raise ValueError("its checksum is another")
     return table
 
@@ -122,7 +129,9 @@ def _hash_path(path: Path) -> int:
 
 
 def _hash_stat(found: os.stat_result) -> int:
-    return _hash(struct.pack("<4Q", found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
+    return _hash(
+        struct.pack("<4Q", found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    )
 
 
 def _hash(content: bytes) -> int:

@@ -1,8 +1,10 @@
-"""Content-addressed shards: a few hundred rows a file, named by what they were made from, read through memory maps.
+"""Content-addressed shards: a few hundred rows a file, named by what they were made from, read
+through memory maps.
 
-A shard is a safetensors file. It appears under its name only when it is complete, so a killed run goes on with the
-next one, and two runs at once do no harm. Its header holds checksums: one of itself, checked whenever a shard is
-opened, and one of each array, checked when a file is opened that was not found sound before.
+A shard is a safetensors file. It appears under its name only when it is complete, so a killed run
+goes on with the next one, and two runs at once do no harm. Its header holds checksums: one of
+itself, checked whenever a shard is opened, and one of each array, checked when a file is opened
+that was not found sound before.
 """
 
 from __future__ import annotations
@@ -41,21 +43,26 @@ def default_root() -> Path:
 
 def content_key(*parts: Any) -> str:
     """A name of 32 hexadecimal digits for anything JSON can write."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
+    return hashlib.sha256(
+        json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()
+    ).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """An array in a file, one row an example. `rows[i]` and `rows[2:5]` read those rows; nothing else is read.
+    """An array in a file, one row an example. `rows[i]` and `rows[2:5]` read those rows; nothing
+    else is read.
 
-    The file is mapped while it is in use: a data set may have more shards than a process may have open files.
+    The file is mapped while it is in use: a data set may have more shards than a process may have
+    open files.
     """
 
     path: Path
     dtype: np.dtype
     shape: tuple[int, ...]
     offset: int  # bytes
-    stamp: tuple[int, ...] = ()  # of the file that was opened; another one of the same name is mapped anew
+    # of the file that was opened; another one of the same name is mapped anew
+    stamp: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -69,7 +76,11 @@ class Rows:
     def bytes(self) -> ndarray:
         """All of them, uint8 (size in bytes,)."""
         size = self.dtype.itemsize * math.prod(self.shape)
-        return _mapped(self.path, self.stamp)[self.offset : self.offset + size] if size else np.zeros(0, np.uint8)
+        return (
+            _mapped(self.path, self.stamp)[self.offset : self.offset + size]
+            if size
+            else np.zeros(0, np.uint8)
+        )
 
     def _whole(self) -> ndarray:
         if not math.prod(self.shape):
@@ -118,16 +129,19 @@ class Store:
             with atomic_write(self.path(key), follow=False) as temporary:
                 save_file(whole, temporary, metadata=metadata)
             _mapped.cache_clear()  # the path may have been mapped before
-        except (OSError, SafetensorError) as error:  # safetensors says a full disk in a class of its own
+        # safetensors says a full disk in a class of its own
+        except (OSError, SafetensorError) as error:
             raise UserError(
-                f"the cache {self.root} cannot be written ({getattr(error, 'strerror', None) or error}); make room, or "
-                "name another place with the recipe's data.cache or the variable ZEROCONV_CACHE."
+                f"the cache {self.root} cannot be written "
+                f"({getattr(error, 'strerror', None) or error}); make room, or name another place "
+                "with the recipe's data.cache or the variable ZEROCONV_CACHE."
             ) from error
 
     def read(self, key: str, sound: Callable[[Shard], bool] | None = None) -> Shard:
         """Map a shard. A damaged one, or one that is not `sound`, is told in a note and removed.
 
-        Raises KeyError where there is none, or none any more, and UserError where it cannot be read or removed.
+        Raises KeyError where there is none, or none any more, and UserError where it cannot be read
+        or removed.
         """
         path = self.path(key)
         try:
@@ -143,16 +157,21 @@ class Store:
             raise KeyError(str(path)) from error
         except OSError as error:
             raise UserError(
-                f"the cache's {path} cannot be read ({error.strerror or error}); mend or remove it, or name another "
-                "place with the recipe's data.cache or the variable ZEROCONV_CACHE."
+                f"the cache's {path} cannot be read ({error.strerror or error}); mend or remove "
+                "it, or name another place with the recipe's data.cache or the variable "
+                "ZEROCONV_CACHE."
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             _mapped.cache_clear()
             self._remove(path, stat, error)
             raise KeyError(str(path)) from error
 
-    def _check_arrays(self, path: Path, stat: os.stat_result, shard: Shard, sums: dict | None) -> None:
-        """Raises ValueError. What was found sound once is not read again until the file system says that it changed."""
+    def _check_arrays(
+        self, path: Path, stat: os.stat_result, shard: Shard, sums: dict | None
+    ) -> None:
+        """Raises ValueError. What was found sound once is not read again until the file system says
+        that it changed.
+        """
         if sums is None or (book := _book(self.root)).says(path, stat) == _SOUND:
             return
         for name, rows in shard.arrays.items():
@@ -161,7 +180,10 @@ class Store:
         book.note(path, stat, _SOUND)
 
     def _remove(self, path: Path, stat: os.stat_result, reason: Exception) -> None:
-        warnings.warn(f"{path.name} in the cache's {self.kind} is damaged ({reason}); it is made again.", stacklevel=3)
+        warnings.warn(
+            f"{path.name} in the cache's {self.kind} is damaged ({reason}); it is made again.",
+            stacklevel=3,
+        )
         try:
             with suppress(FileNotFoundError):
                 # another process may have made it again already
@@ -169,8 +191,9 @@ class Store:
                     path.unlink()
         except OSError as error:
             raise UserError(
-                f"{path} is damaged and cannot be removed ({error.strerror or error}); remove it, or name another "
-                "place with the recipe's data.cache or the variable ZEROCONV_CACHE."
+                f"{path} is damaged and cannot be removed ({error.strerror or error}); remove it, "
+                "or name another place with the recipe's data.cache or the variable "
+                "ZEROCONV_CACHE."
             ) from error
 
 
@@ -187,10 +210,11 @@ def remember_sound(root: Path) -> None:
 def _parse(
     path: Path, stat: os.stat_result, begin: bytes, read: Callable[[int], bytes]
 ) -> tuple[Shard, dict[str, int] | None]:
-    """safetensors: eight bytes of length, a JSON header with offsets, then the bytes of all tensors.
+    """safetensors: eight bytes of length, a JSON header with offsets, then the bytes of all
+    tensors.
 
-    Returns the checksums too; None for a shard of before there were any. Raises ValueError and its like where
-    anything does not fit.
+    Returns the checksums too; None for a shard of before there were any. Raises ValueError and its
+    like where anything does not fit.
     """
     length, size = int.from_bytes(begin, "little"), stat.st_size
     stamp = (stat.st_dev, stat.st_ino, size, stat.st_mtime_ns, stat.st_ctime_ns)
@@ -218,13 +242,18 @@ def _parse(
     if not set(metadata) <= {"note"}:  # else it was written before there were checksums
         sums = parse_json(metadata["sums"])
 
-        if set(metadata) != {"note", "sums", "check"} or _check(shapes, sums, note) != metadata["check"]:
+        if (
+            set(metadata) != {"note", "sums", "check"}
+            or _check(shapes, sums, note) != metadata["check"]
+        ):
             raise ValueError("the checksum of its header is another")
         return Shard(arrays, parse_json(note)), sums
     return Shard(arrays, parse_json(note)), None
 
 
-def _check(shapes: Mapping[str, tuple[str, tuple[int, ...]]], sums: Mapping[str, int], note: str) -> str:
+def _check(
+    shapes: Mapping[str, tuple[str, tuple[int, ...]]], sums: Mapping[str, int], note: str
+) -> str:
     return content_key(sorted((name, *told) for name, told in shapes.items()), sums, note)
 
 

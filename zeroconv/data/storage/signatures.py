@@ -1,4 +1,5 @@
-"""Names of files by their content, remembered: a file that nobody touched is not read again when the next run starts.
+"""Names of files by their content, remembered: a file that nobody touched is not read again when
+the next run starts.
 
 The book of names lies in the cache's root, see `zeroconv.data.storage.books`.
 """
@@ -19,7 +20,9 @@ _END = 1 << 14
 
 
 def signature(path: Path) -> str:
-    """Names a file's content by its size, first and last 16 KiB: a changed PNG or JPEG differs at its end."""
+    """Names a file's content by its size, first and last 16 KiB: a changed PNG or JPEG differs at
+    its end.
+    """
     try:
         now = os.stat(path)
     except OSError:
@@ -42,9 +45,11 @@ def signature(path: Path) -> str:
 
 @contextmanager
 def remembered(root: Path) -> Iterator[None]:
-    """Within it, `signature` looks into the book of `root` first; what it had to read is noted there at the end.
+    """Within it, `signature` looks into the book of `root` first; what it had to read is noted
+    there at the end.
 
-    A thread has its own open book: two that plan at once neither close each other's nor write into it.
+    A thread has its own open book: two that plan at once neither close each other's nor write into
+    it.
     """
     book = Book(root / "signatures.npy", "the cache's book of names")
     token = _open.set(book)

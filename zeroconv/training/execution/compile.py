@@ -1,9 +1,10 @@
 """torch.compile for the layers of a training step (`training.compile`).
 
-Compiled are the parts that a UNet repeats (residual blocks, transformers, up- and downsamplers) and the hint encoder,
-not the whole: equal ones share a program, so that the first step takes minutes and not a quarter of an hour, and
-modules, weights and state dicts stay as they are. A compiled part runs while the gradients of a step are made and
-nowhere else: validation and pictures come in other batch sizes, for each of which everything would be compiled anew.
+Compiled are the parts that a UNet repeats (residual blocks, transformers, up- and downsamplers) and
+the hint encoder, not the whole: equal ones share a program, so that the first step takes minutes
+and not a quarter of an hour, and modules, weights and state dicts stay as they are. A compiled part
+runs while the gradients of a step are made and nowhere else: validation and pictures come in other
+batch sizes, for each of which everything would be compiled anew.
 """
 
 from __future__ import annotations
@@ -31,33 +32,37 @@ BACKEND: Any = "inductor"  # tests take one that compiles in no time
 
 
 def check_compile(settings: TrainingSettings, device: torch.device | str) -> None:
-    """Raise UserError where the recipe asks for compiled layers and they cannot be had on `device`. Call it first:
-    there may be hours of caching between a run's start and its first step."""
+    """Raise UserError where the recipe asks for compiled layers and they cannot be had on `device`.
+    Call it first: there may be hours of caching between a run's start and its first step.
+    """
     if not settings.compile:
         return
     device = torch.device(device)
     if settings.precision == "bf16_weights" and device.type == "cpu" and not has_bf16_matrix_unit():
         raise UserError(
-            "training.compile takes the place of the layers that multiply bf16_weights on this processor; leave one "
-            "of the two out."
+            "training.compile takes the place of the layers that multiply bf16_weights on this "
+            "processor; leave one of the two out."
         )
     try:
-        torch.compile(with_code_of_its_own(lambda x: x * 2 + 1), backend=BACKEND)(torch.ones(8, device=device))
+        torch.compile(with_code_of_its_own(lambda x: x * 2 + 1), backend=BACKEND)(
+            torch.ones(8, device=device)
+        )
     except Exception as error:
         needed = "a C++ compiler such as g++" if device.type == "cpu" else "Triton and a C compiler"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(
-            f"training.compile needs {needed}, without which torch compiles nothing for {device.type} ({reason}); "
-            "install it, or leave training.compile out."
+            f"training.compile needs {needed}, without which torch compiles nothing for "
+            f"{device.type} ({reason}); install it, or leave training.compile out."
         ) from error
 
 
 class Compiled:
-    """Programs for the layers of some networks, in place of their own forward pass within `with compiled.running():`.
+    """Programs for the layers of some networks, in place of their own forward pass within `with
+    compiled.running():`.
 
-    `several_shapes`: sizes are unknowns of the programs, otherwise there is one for every size that a layer meets. It
-    is said beforehand, since torch would decide by the order in which shapes come, and a run that goes on meets them in
-    another order than one that never stopped.
+    `several_shapes`: sizes are unknowns of the programs, otherwise there is one for every size that
+    a layer meets. It is said beforehand, since torch would decide by the order in which shapes
+    come, and a run that goes on meets them in another order than one that never stopped.
     """
 
     def __init__(self, networks: Iterable[nn.Module], several_shapes: bool) -> None:
@@ -71,15 +76,23 @@ class Compiled:
             layer.forward = partial(self._forward, layer.forward, self.programs[kind], layer)
 
     def _forward(
-        self, own: Callable[..., Any], program: Callable[..., Any], layer: Any, *args: Any, **kwargs: Any
+        self,
+        own: Callable[..., Any],
+        program: Callable[..., Any],
+        layer: Any,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         return program(layer, *args, **kwargs) if self.on else own(*args, **kwargs)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Around both passes: what is computed again in the backward pass must be what was computed."""
+        """Around both passes: what is computed again in the backward pass must be what was
+        computed.
+        """
         self.on = True
-        # sizes that happen to be equal, as of a square, would be one unknown, and the next shape compiled anew
+        # sizes that happen to be equal, as of a square, would be one unknown, and the
+        # next shape compiled anew
         alone = SYMBOLS.patch(use_duck_shape=False) if self.several_shapes else nullcontext()
         try:
             with alone:
@@ -89,19 +102,28 @@ class Compiled:
 
 
 def compile_layers_(
-    backbone: UNetBackbone, control: Net | None, data: Examples, settings: TrainingSettings, say: Callable[[str], None]
+    backbone: UNetBackbone,
+    control: Net | None,
+    data: Examples,
+    settings: TrainingSettings,
+    say: Callable[[str], None],
 ) -> Callable[[], AbstractContextManager[Any]]:
     """Do as `training.compile` says. Returns what makes a context for both passes of a step."""
     if not settings.compile:
         return nullcontext
     compiled = Compiled(networks_of(backbone, control), len(data.moments.shapes()) > 1)
     kinds = len(compiled.programs)
-    say(f"{len(compiled.layers)} layers of {kinds} kinds are compiled by torch, so the first step takes minutes")
+    say(
+        f"{len(compiled.layers)} layers of {kinds} kinds are compiled by torch, so the first step "
+        "takes minutes"
+    )
     return compiled.running
 
 
 def find_layers(networks: Iterable[nn.Module]) -> list[nn.Module]:
-    """What is compiled by itself; none lies within another. A transformer of many blocks is its blocks."""
+    """What is compiled by itself; none lies within another. A transformer of many blocks is its
+    blocks.
+    """
     layers: dict[int, nn.Module] = {}
     for part in find_parts(networks):
         blocks = getattr(part, "transformer_blocks", ())
@@ -116,16 +138,22 @@ def kind_of(layer: nn.Module) -> str:
 
 
 def make_program(layer: nn.Module, several_shapes: bool) -> Callable[..., Any]:
-    """`program(layer, …)`: the forward pass of layers like this one, compiled when it is first called."""
+    """`program(layer, …)`: the forward pass of layers like this one, compiled when it is first
+    called.
+    """
     function = with_code_of_its_own(type(layer).forward)
     return torch.compile(function, dynamic=several_shapes, backend=BACKEND)
 
 
 def with_code_of_its_own(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, for one more set of programs. torch keeps what it compiles with a function's code object, at
-    most 8 programs, and tries them one by one at each call; a UNet has more kinds of residual blocks than that."""
+    """The same function, for one more set of programs. torch keeps what it compiles with a
+    function's code object, at most 8 programs, and tries them one by one at each call; a UNet has
+    more kinds of residual blocks than that.
+    """
     own = cast(FunctionType, function)
-    found = FunctionType(own.__code__.replace(), own.__globals__, own.__name__, own.__defaults__, own.__closure__)
+    found = FunctionType(
+        own.__code__.replace(), own.__globals__, own.__name__, own.__defaults__, own.__closure__
+    )
     found.__kwdefaults__ = own.__kwdefaults__
     return found
 

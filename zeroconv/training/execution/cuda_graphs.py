@@ -1,8 +1,9 @@
 """Both passes of a micro-batch as one CUDA graph, launched as a whole.
 
-A step of Stable Diffusion's ControlNet at batch 4 is some four thousand kernels, which an H100 computes in a fraction
-of the time that Python takes to launch them. So the first micro-batch is recorded, and from then on inputs are copied
-to where the recording reads them and the recording is played. What is drawn at random is drawn before.
+A step of Stable Diffusion's ControlNet at batch 4 is some four thousand kernels, which an H100
+computes in a fraction of the time that Python takes to launch them. So the first micro-batch is
+recorded, and from then on inputs are copied to where the recording reads them and the recording is
+played. What is drawn at random is drawn before.
 """
 
 from __future__ import annotations
@@ -38,19 +39,30 @@ class Graphs:
         self.recording: Recording | None = None
         self.sums: list[Tensor] = []  # of several micro-batches
 
-    def add_gradients(self, batch: Batch, generator: torch.Generator, number: int, of: int) -> Tensor:
-        """Let the parameters' `grad` be the gradient of micro-batch `number` of a step's `of`, added to those before;
-        returns its share of the mean loss, a scalar on the card."""
+    def add_gradients(
+        self, batch: Batch, generator: torch.Generator, number: int, of: int
+    ) -> Tensor:
+        """Let the parameters' `grad` be the gradient of micro-batch `number` of a step's `of`,
+        added to those before; returns its share of the mean loss, a scalar on the card.
+        """
         assert batch.hints is not None
         drawn = self.loss.draw(batch.moments, generator)
-        text = [part for part in (batch.text.hidden, batch.text.pooled, batch.text.time_ids) if part is not None]
+        text = [
+            part
+            for part in (batch.text.hidden, batch.text.pooled, batch.text.time_ids)
+            if part is not None
+        ]
         inputs = [torch.full((), 1 / of, device=drawn[0].device), *drawn, batch.hints, *text]
-        if self.recording is None or [x.shape for x in self.recording.inputs] != [x.shape for x in inputs]:
+        if self.recording is None or [x.shape for x in self.recording.inputs] != [
+            x.shape for x in inputs
+        ]:
             self.recording = self._record([x.clone() for x in inputs])
         torch._foreach_copy_(self.recording.inputs, inputs)
         self.recording.graph.replay()
         grads = self.recording.grads
-        if of > 1:  # the recording would add to gradients that were there when it was made, and nowhere else
+        # the recording would add to gradients that were there when it was made, and
+        # nowhere else
+        if of > 1:
             self.sums = self.sums or [torch.empty_like(grad) for grad in grads]
             if number == 0:
                 torch._foreach_copy_(self.sums, grads)
@@ -62,20 +74,26 @@ class Graphs:
         return self.recording.loss.clone()
 
     def _record(self, inputs: list[Tensor]) -> Recording:
-        """The gradients lie in memory of the recording's own, which its activations may have used before."""
+        """The gradients lie in memory of the recording's own, which its activations may have used
+        before.
+        """
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         self._forget()
-        with torch.cuda.stream(stream):  # libraries choose and prepare their kernels, which cannot be recorded
+        # libraries choose and prepare their kernels, which cannot be recorded
+        with torch.cuda.stream(stream):
             self._both_passes(inputs)
-        self.parameters = [p for p in self.parameters if p.grad is not None]  # the others have no part in the loss
+        # the others have no part in the loss
+        self.parameters = [p for p in self.parameters if p.grad is not None]
         self._forget()
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.empty_cache()  # what this took: the recording takes its memory anew
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             loss = self._both_passes(inputs)
-        return Recording(graph, inputs, loss, [cast(Tensor, parameter.grad) for parameter in self.parameters])
+        return Recording(
+            graph, inputs, loss, [cast(Tensor, parameter.grad) for parameter in self.parameters]
+        )
 
     def _both_passes(self, inputs: list[Tensor]) -> Tensor:
         share, z, noise, t, hints, *text = inputs
@@ -91,9 +109,18 @@ class Graphs:
 def make_graphs(
     loss: ControlledLoss, parameters: Sequence[Any], data: Examples, settings: TrainingSettings
 ) -> Graphs | None:
-    """Where the recipe wants them, for what has been recorded on a card: pictures of one shape, a ControlNet, no
-    activations computed again, frozen weights as they are, no scale of the loss."""
+    """Where the recipe wants them, for what has been recorded on a card: pictures of one shape, a
+    ControlNet, no activations computed again, frozen weights as they are, no scale of the loss.
+    """
     on_card = loss.alphas_cumprod.device.type == "cuda" and isinstance(loss.control, ControlNet)
-    tried = settings.checkpointing == "none" and settings.frozen == "same" and settings.precision != "fp16"
+    tried = (
+        settings.checkpointing == "none"
+        and settings.frozen == "same"
+        and settings.precision != "fp16"
+    )
     one_shape = len(data.moments.shapes()) == 1 and not settings.compile
-    return Graphs(loss, parameters) if settings.cuda_graphs and on_card and tried and one_shape else None
+    return (
+        Graphs(loss, parameters)
+        if settings.cuda_graphs and on_card and tried and one_shape
+        else None
+    )

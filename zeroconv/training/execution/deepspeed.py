@@ -1,10 +1,12 @@
-"""ZeRO stages 1 and 2 by DeepSpeed, through accelerate: moments (and gradients) in parts, one a process.
+"""ZeRO stages 1 and 2 by DeepSpeed, through accelerate: moments (and gradients) in parts, one a
+process.
 
-    accelerate launch --use_deepspeed --zero_stage 2 --num_processes 8 -m zeroconv.cli train recipe.yaml
+    accelerate launch --use_deepspeed --zero_stage 2 --num_processes 8 -m zeroconv.cli train
+    recipe.yaml
 
-DeepSpeed's engine owns the backward pass, the clipping and the step; weights stay whole in every process, so that
-measuring, pictures and averages are as ever. A checkpoint is put together from the parts and looks like any other: a
-run may go on without DeepSpeed, with more processes or fewer.
+DeepSpeed's engine owns the backward pass, the clipping and the step; weights stay whole in every
+process, so that measuring, pictures and averages are as ever. A checkpoint is put together from the
+parts and looks like any other: a run may go on without DeepSpeed, with more processes or fewer.
 """
 
 from __future__ import annotations
@@ -30,18 +32,34 @@ def asks_for_zero() -> bool:
 
 
 def check_zero(recipe: Recipe) -> None:
-    """Raises UserError for what the launcher asks DeepSpeed for in vain, and for recipes that do not go with it."""
+    """Raises UserError for what the launcher asks DeepSpeed for in vain, and for recipes that do
+    not go with it.
+    """
     stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
     if os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE"):
-        raise UserError("the launcher names a DeepSpeed config; the recipe says all that stands there, so drop it.")
+        raise UserError(
+            "the launcher names a DeepSpeed config; the recipe says all that stands there, so drop "
+            "it."
+        )
     if stage not in ("1", "2"):
-        other = "--use_fsdp --fsdp_version 2 cuts weights up too" if stage == "3" else "--multi_gpu is the same"
-        raise UserError(f"the launcher asks DeepSpeed for ZeRO stage {stage}, of which 1 and 2 are followed; {other}.")
+        other = (
+            "--use_fsdp --fsdp_version 2 cuts weights up too"
+            if stage == "3"
+            else "--multi_gpu is the same"
+        )
+        raise UserError(
+            f"the launcher asks DeepSpeed for ZeRO stage {stage}, of which 1 and 2 are followed; "
+            f"{other}."
+        )
     for name in ("OPTIMIZER", "PARAM"):
-        if os.environ.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{name}_DEVICE", "none").lower() not in ("none", ""):
+        if os.environ.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{name}_DEVICE", "none").lower() not in (
+            "none",
+            "",
+        ):
             raise UserError(
-                f"the launcher asks DeepSpeed to hold the {name.lower()} elsewhere than on the card; drop "
-                f"--offload_{name.lower()}_device: training.optimizer adamw8bit takes a quarter of the memory."
+                f"the launcher asks DeepSpeed to hold the {name.lower()} elsewhere than on the "
+                f"card; drop --offload_{name.lower()}_device: training.optimizer adamw8bit takes a "
+                "quarter of the memory."
             )
     training = recipe.training
     wrong = {
@@ -53,30 +71,40 @@ def check_zero(recipe: Recipe) -> None:
     for setting, found in wrong.items():
         if found:
             raise UserError(
-                f"{setting} does not go with DeepSpeed; use adamw in bf16 for a ControlNet, or --multi_gpu."
+                f"{setting} does not go with DeepSpeed; use adamw in bf16 for a ControlNet, or "
+                "--multi_gpu."
             )
     if recipe.device == "cpu" and torch.cuda.is_available():
-        raise UserError("device cpu does not go with DeepSpeed where there is a card; leave one of the two out.")
+        raise UserError(
+            "device cpu does not go with DeepSpeed where there is a card; leave one of the two out."
+        )
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision not in ("no", training.precision):
         raise UserError(
-            f"the launcher asks for mixed precision {precision} and the recipe for training.precision "
-            f"{training.precision}; what the recipe says counts, so drop the launcher's."
+            f"the launcher asks for mixed precision {precision} and the recipe for "
+            f"training.precision {training.precision}; what the recipe says counts, so drop the "
+            "launcher's."
         )
     if find_spec("deepspeed") is None:
         raise UserError(
-            "the launcher asks for DeepSpeed, which is not installed; pip install deepspeed, or use --multi_gpu."
+            "the launcher asks for DeepSpeed, which is not installed; pip install deepspeed, or "
+            "use --multi_gpu."
         )
 
 
 class Zero:
-    """Stands in for the optimiser: its groups are the optimiser's, its state is put together from all processes.
+    """Stands in for the optimiser: its groups are the optimiser's, its state is put together from
+    all processes.
 
     All processes call `state_dict` and `load_state_dict` together.
     """
 
     def __init__(
-        self, loss: ControlledLoss, optimizer: torch.optim.Optimizer, accelerator: Any, settings: TrainingSettings
+        self,
+        loss: ControlledLoss,
+        optimizer: torch.optim.Optimizer,
+        accelerator: Any,
+        settings: TrainingSettings,
     ) -> None:
         saved = optimizer.state_dict()["param_groups"]
         self.trained = [[cast(Any, p) for p in group["params"]] for group in optimizer.param_groups]
@@ -90,14 +118,17 @@ class Zero:
             "gradient_clipping": settings.clip, "steps_per_print": 2**31, "train_batch_size": "auto",
         }  # fmt: skip
         self.engine, _ = accelerator.prepare(loss, optimizer)
-        self.inner = optimizer  # DeepSpeed put its own parameters, a process's parts, into these groups
+        # DeepSpeed put its own parameters, a process's parts, into these groups
+        self.inner = optimizer
         self.state: dict[Any, Any] = {}
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         return self.inner.param_groups
 
-    def add_gradients(self, batch: Batch, generator: torch.Generator, number: int, of: int) -> Tensor:
+    def add_gradients(
+        self, batch: Batch, generator: torch.Generator, number: int, of: int
+    ) -> Tensor:
         """Of micro-batch `number` of a step's `of`; returns its share of the mean loss."""
         loss = self.engine(batch, generator) / of
         last = number + 1 == of
@@ -108,7 +139,9 @@ class Zero:
         return loss.detach()
 
     def clip(self) -> float:
-        """Clips and makes the step; returns the norm of the gradient. One that is no number leaves the weights."""
+        """Clips and makes the step; returns the norm of the gradient. One that is no number leaves
+        the weights.
+        """
         self.engine.step()
         return float(self.engine.get_global_grad_norm())
 
@@ -127,8 +160,12 @@ class Zero:
         state: dict[int, dict[str, Tensor]] = {}
         for parameter, own in self._parts():
             moments = {name: self._whole(parameter, own[name]) for name in MOMENTS}
-            # each its own: saved as one, they would be one when read, and AdamW counts in each of them
-            state[len(state)] = {"step": torch.as_tensor(own["step"]).float().cpu().clone(), **moments}
+            # each its own: saved as one, they would be one when read, and AdamW
+            # counts in each of them
+            state[len(state)] = {
+                "step": torch.as_tensor(own["step"]).float().cpu().clone(),
+                **moments,
+            }
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -147,7 +184,9 @@ class Zero:
                     own[name][there] = value.to(own[name]).contiguous().flatten()[here]
 
     def _parts(self) -> Iterator[tuple[Any, dict[str, Tensor]]]:
-        """Every parameter with the moments of its group's part in this process, one long vector each."""
+        """Every parameter with the moments of its group's part in this process, one long vector
+        each.
+        """
         for group, parameters in zip(self.param_groups, self.trained, strict=True):
             flat = group["params"][0]
             if not self.inner.state[flat]:  # as AdamW makes it in its first step
@@ -160,7 +199,9 @@ class Zero:
 
     def _whole(self, parameter: Any, part: Tensor) -> Tensor:
         """A moment of one parameter, put together from all processes."""
-        found = torch.zeros_like(parameter, dtype=torch.float32, memory_format=torch.contiguous_format).flatten()
+        found = torch.zeros_like(
+            parameter, dtype=torch.float32, memory_format=torch.contiguous_format
+        ).flatten()
         if parameter._hp_mapping is not None:  # else this process has nothing of it
             there, here = _places(parameter)
             found[here] = part[there]
@@ -170,5 +211,8 @@ class Zero:
 
 def _places(parameter: Any) -> tuple[slice, slice]:
     """Where this process's numbers of a parameter stand: in its long vectors, and in the parameter."""
-    there, here = parameter._hp_mapping.hp_fragment_address, parameter._hp_mapping.lp_fragment_address
+    there, here = (
+        parameter._hp_mapping.hp_fragment_address,
+        parameter._hp_mapping.lp_fragment_address,
+    )
     return slice(there.start, there.start + there.numel), slice(here.start, here.start + here.numel)

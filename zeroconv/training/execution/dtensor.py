@@ -1,4 +1,6 @@
-"""Tensors that are cut up over processes (torch's `DTensor`) and whole ones: from one to the other and back."""
+"""Tensors that are cut up over processes (torch's `DTensor`) and whole ones: from one to the other
+and back.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ BUNCH = 2**24  # numbers that are sent at once, 64 MiB of float32
 
 @torch.no_grad()
 def own_part(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor: its part of one that is cut up (the same memory), else all of it."""
+    """What this process holds of a tensor: its part of one that is cut up (the same memory), else
+    all of it.
+    """
     return cast(DTensor, tensor.detach()).to_local() if isinstance(tensor, DTensor) else tensor
 
 
@@ -28,7 +32,8 @@ def joined(part: Tensor, like: DTensor) -> DTensor:
 def part_of(tensor: Tensor, like: DTensor) -> Tensor:
     """This process's part of a whole tensor (on any device) that is to be cut up as `like` is.
 
-    A copy, one row after the other: a part that lay in the whole tensor's memory would keep all of that.
+    A copy, one row after the other: a part that lay in the whole tensor's memory would keep all of
+    that.
     """
     parts, rank = tensor.chunk(like.device_mesh.size()), like.device_mesh.get_local_rank()
     part = parts[rank] if rank < len(parts) else tensor[:0]  # fewer rows than processes
@@ -37,8 +42,8 @@ def part_of(tensor: Tensor, like: DTensor) -> Tensor:
 
 @torch.no_grad()
 def whole(state: Any) -> Any:
-    """A state (tensors in dicts and lists) with everything that is cut up put together, on the CPU of the first
-    process; the others get None in place of such tensors.
+    """A state (tensors in dicts and lists) with everything that is cut up put together, on the CPU
+    of the first process; the others get None in place of such tensors.
 
     All processes must call it with the same state, as each has something to give.
     """
@@ -65,7 +70,9 @@ def _cut_up(value: Any) -> Iterator[DTensor]:
 
 
 def _bunches(tensors: Iterable[DTensor]) -> Iterator[list[DTensor]]:
-    """Tensors of one dtype that are sent at once: a thousand small messages would take longer than their numbers."""
+    """Tensors of one dtype that are sent at once: a thousand small messages would take longer than
+    their numbers.
+    """
     some: list[DTensor] = []
     size = 0
     for tensor in tensors:
@@ -82,7 +89,8 @@ def _gathered(tensors: list[DTensor]) -> list[Tensor | None]:
     """The whole tensors, on the CPU of the first process."""
     mesh, shapes = tensors[0].device_mesh, [tensor.shape for tensor in tensors]
     n, first = mesh.size(), mesh.get_local_rank() == 0
-    rows = [-(-shape[0] // n) for shape in shapes]  # of the largest part; the last ones may be smaller, or nothing
+    # of the largest part; the last ones may be smaller, or nothing
+    rows = [-(-shape[0] // n) for shape in shapes]
     sizes = [r * math.prod(shape[1:]) for r, shape in zip(rows, shapes, strict=True)]
     mine = tensors[0].to_local().new_zeros(sum(sizes))
     for tensor, place in zip(tensors, mine.split(sizes), strict=True):
@@ -100,17 +108,22 @@ def _gathered(tensors: list[DTensor]) -> list[Tensor | None]:
 
 
 def cut(state: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The opposite, for a module: of its whole tensors this process's parts, wherever its own, `like`, are cut up."""
+    """The opposite, for a module: of its whole tensors this process's parts, wherever its own,
+    `like`, are cut up.
+    """
     return {
-        name: joined(part_of(value, held), held) if isinstance(held := like.get(name), DTensor) else value
+        name: joined(part_of(value, held), held)
+        if isinstance(held := like.get(name), DTensor)
+        else value
         for name, value in state.items()
     }
 
 
 @torch.no_grad()
 def clip_(gradients: Iterable[Tensor | None], most: float) -> float:
-    """Scale this process's parts of gradients so that the norm of all processes' parts together is at most `most`;
-    returns what it was."""
+    """Scale this process's parts of gradients so that the norm of all processes' parts together is
+    at most `most`; returns what it was.
+    """
     parts = [gradient for gradient in gradients if gradient is not None]
     square = torch.stack(torch._foreach_norm(parts)).square().sum()
     torch.distributed.all_reduce(square)

@@ -1,13 +1,16 @@
-"""Weights, gradients, moments and averages cut up over the processes of a run: FSDP2 (`torch.distributed.fsdp`).
+"""Weights, gradients, moments and averages cut up over the processes of a run: FSDP2
+(`torch.distributed.fsdp`).
 
-Every process holds one of N parts, along the first dimension, of every tensor that trains, and of the frozen UNet. A
-module's weights are gathered when it runs and dropped behind it; its gradients are added up over the processes and each
-keeps its own part. So all processes must run the same modules in the same order, also where only one of them needs
-what comes out: validation, pictures and rounds of evaluation are run by all.
+Every process holds one of N parts, along the first dimension, of every tensor that trains, and of
+the frozen UNet. A module's weights are gathered when it runs and dropped behind it; its gradients
+are added up over the processes and each keeps its own part. So all processes must run the same
+modules in the same order, also where only one of them needs what comes out: validation, pictures
+and rounds of evaluation are run by all.
 
-The optimiser and the averages see a process's parts as ordinary tensors: AdamW looks at every number by itself, and
-torch's own way, through tensors that know their whole, took longer than the rest of a small step. What is written is
-whole. A checkpoint looks the same whether its run was cut up or not.
+The optimiser and the averages see a process's parts as ordinary tensors: AdamW looks at every
+number by itself, and torch's own way, through tensors that know their whole, took longer than the
+rest of a small step. What is written is whole. A checkpoint looks the same whether its run was cut
+up or not.
 """
 
 from __future__ import annotations
@@ -28,13 +31,13 @@ from zeroconv.training.objective import ControlledLoss
 
 
 class Shards(nn.Module):
-    """Cuts up what trains in `loss`, and with `frozen` the rest of `unet`, over the processes of `device`; called in
-    place of the loss.
+    """Cuts up what trains in `loss`, and with `frozen` the rest of `unet`, over the processes of
+    `device`; called in place of the loss.
 
-    reshard: gather a module's weights again for its backward pass and hold none of them in between. Cut up are the
-    modules that `units` finds; this module, which holds them all, is what torch calls their root. `parts`: of each
-    parameter that trains, the control's and then the decoder's, what this process holds; gradients reach them by
-    `hand_over`.
+    reshard: gather a module's weights again for its backward pass and hold none of them in between.
+    Cut up are the modules that `units` finds; this module, which holds them all, is what torch
+    calls their root. `parts`: of each parameter that trains, the control's and then the decoder's,
+    what this process holds; gradients reach them by `hand_over`.
     """
 
     def __init__(
@@ -50,7 +53,8 @@ class Shards(nn.Module):
         from torch.distributed.fsdp import fully_shard
 
         super().__init__()
-        self.compute = loss.forward  # the method: of a module within this one the leftovers would be cut up too
+        # the method: of a module within this one the leftovers would be cut up too
+        self.compute = loss.forward
         found = [*units(loss), *(find_parts([unet]) if frozen else [])]
         self.units = nn.ModuleList(dict.fromkeys(found))  # an unlocked decoder is found twice
         mesh = init_device_mesh(device.type, (processes,))
@@ -60,16 +64,19 @@ class Shards(nn.Module):
             fully_shard(unit, mesh=mesh, reshard_after_forward=reshard)
         fully_shard(cast(nn.Module, self), mesh=mesh)
         self()
-        for unit in self.units:  # what is gathered first while pictures are made could never be part of a graph
+        # what is gathered first while pictures are made could never be part of a graph
+        for unit in self.units:
             cast(Any, unit).unshard()
             cast(Any, unit).reshard()
         self.trained = [cast(DTensor, p) for p in loss.parameters() if p.requires_grad]
-        assert all(isinstance(p, DTensor) for p in self.trained)  # else gradients would stay in their process
+        # else gradients would stay in their process
+        assert all(isinstance(p, DTensor) for p in self.trained)
         self.parts = [nn.Parameter(own_part(p)) for p in self.trained]
 
     def forward(self, batch: Any = None, generator: torch.Generator | None = None) -> Tensor | None:
-        """The loss; of nothing, nothing. torch takes the first module that runs for the root, and a validation or a
-        picture would run the inner ones first."""
+        """The loss; of nothing, nothing. torch takes the first module that runs for the root, and a
+        validation or a picture would run the inner ones first.
+        """
         return None if batch is None else self.compute(batch, cast(torch.Generator, generator))
 
     def hand_over(self) -> None:
@@ -85,7 +92,9 @@ class Shards(nn.Module):
             group["params"] = [part[id(p)] for p in group["params"]]
 
     def clip(self, most: float) -> float:
-        """Scale the parts' gradients so that their norm, over all processes, is at most `most`; returns what it was."""
+        """Scale the parts' gradients so that their norm, over all processes, is at most `most`;
+        returns what it was.
+        """
         return clip_([part.grad for part in self.parts], most)
 
     def drop_gathered(self) -> None:
@@ -94,12 +103,17 @@ class Shards(nn.Module):
             cast(Any, unit).reshard()
 
     def whole(self, state: dict[str, Any]) -> dict[str, Any]:
-        """A trainer's state with whole tensors, as a run that is not cut up has it, on the CPU of the first process.
-        All processes call it together."""
+        """A trainer's state with whole tensors, as a run that is not cut up has it, on the CPU of
+        the first process. All processes call it together.
+        """
         return whole(self._each(state, lambda value, i: joined(value, self.trained[i])))
 
-    def parted(self, state: dict[str, Any], control: nn.Module, decoder: nn.Module | None) -> dict[str, Any]:
-        """The opposite, for a state that was read from a file: in place of whole tensors this process's parts."""
+    def parted(
+        self, state: dict[str, Any], control: nn.Module, decoder: nn.Module | None
+    ) -> dict[str, Any]:
+        """The opposite, for a state that was read from a file: in place of whole tensors this
+        process's parts.
+        """
         state = self._each(state, lambda value, i: part_of(value, self.trained[i]))
         weights = {"control": cut(state["control"], control.state_dict())}
         if decoder is not None:
@@ -110,7 +124,10 @@ class Shards(nn.Module):
     def rebuilt(control: ControlNet, state: dict[str, Tensor]) -> ControlNet:
         """An ordinary control with the shape of one that is cut up, and these weights."""
         scale = control.config["zeroconv"]["latent_scale"]
-        plain = empty(lambda: ControlNet(UNetEncoder.from_config(control.config), control.config, scale), "the run")
+        plain = empty(
+            lambda: ControlNet(UNetEncoder.from_config(control.config), control.config, scale),
+            "the run",
+        )
         plain.load_state_dict(state, assign=True)
         return plain
 
@@ -119,15 +136,22 @@ class Shards(nn.Module):
         ema, optimizer = state["ema"], state["optimizer"]
         average = [change(value, i) for i, value in enumerate(ema["average"])]
         moments = {
-            i: {name: change(value, i) if value.dim() else value for name, value in inner.items()}  # but the step
+            # but the step
+            i: {name: change(value, i) if value.dim() else value for name, value in inner.items()}
             for i, inner in optimizer["state"].items()
         }
-        return {**state, "ema": {**ema, "average": average}, "optimizer": {**optimizer, "state": moments}}
+        return {
+            **state,
+            "ema": {**ema, "average": average},
+            "optimizer": {**optimizer, "state": moments},
+        }
 
 
 def units(module: nn.Module) -> Iterator[nn.Module]:
-    """The modules whose weights are gathered together: residual blocks, transformers, up- and downsamplers and the hint
-    encoder, and outside of these whatever holds weights itself. Each of them is always called as a module."""
+    """The modules whose weights are gathered together: residual blocks, transformers, up- and
+    downsamplers and the hint encoder, and outside of these whatever holds weights itself. Each of
+    them is always called as a module.
+    """
     parts = set(find_parts([module]))
 
     def walk(module: nn.Module) -> Iterator[nn.Module]:

@@ -1,7 +1,8 @@
-"""What a launcher and a recipe ask for together: several processes, and whether they cut up what trains.
+"""What a launcher and a recipe ask for together: several processes, and whether they cut up what
+trains.
 
-`accelerate launch` says what it wants in the environment. Each wish is followed or refused here; nothing is passed over
-in silence.
+`accelerate launch` says what it wants in the environment. Each wish is followed or refused here;
+nothing is passed over in silence.
 """
 
 from __future__ import annotations
@@ -22,18 +23,22 @@ _REFUSED = {
 class Sharding:
     """How FSDP2 cuts up what trains."""
 
-    reshard: bool = True  # whole weights are dropped behind a forward pass and gathered again for the backward pass
+    # whole weights are dropped behind a forward pass and gathered again for the backward pass
+    reshard: bool = True
     told: str | None = None  # a line on settings of the launcher that decide nothing here
 
 
 def check_launcher() -> None:
-    """Raises UserError for a launcher that would take optimiser and checkpoints out of the loop's hands. To be called
-    before accelerate reads the same wishes, and asks for packages that they need."""
+    """Raises UserError for a launcher that would take optimiser and checkpoints out of the loop's
+    hands. To be called before accelerate reads the same wishes, and asks for packages that they
+    need.
+    """
     for name, what in _REFUSED.items():
         if _is_set(name):
             raise UserError(
-                f"the launcher asks for {what}, which this trainer does not do; --use_fsdp --fsdp_version 2 shares the "
-                "memory of several cards as ZeRO does, --multi_gpu keeps everything whole on each."
+                f"the launcher asks for {what}, which this trainer does not do; --use_fsdp "
+                "--fsdp_version 2 shares the memory of several cards as ZeRO does, --multi_gpu "
+                "keeps everything whole on each."
             )
 
 
@@ -45,14 +50,17 @@ def asked_sharding(recipe: Recipe) -> Sharding | None:
     setting, launcher = recipe.training.sharding, _is_set("ACCELERATE_USE_FSDP")
     if setting == "none" and launcher:
         raise UserError(
-            "the launcher asks for FSDP and the recipe for training.sharding none; drop --use_fsdp or the setting."
+            "the launcher asks for FSDP and the recipe for training.sharding none; drop --use_fsdp "
+            "or the setting."
         )
     if setting == "none" or (setting == "auto" and not launcher):
         return None
     try:
         from torch.distributed.fsdp import fully_shard  # noqa: F401
     except ImportError as error:
-        raise UserError("training.sharding fsdp needs torch 2.6 or newer; upgrade torch, or leave it out.") from error
+        raise UserError(
+            "training.sharding fsdp needs torch 2.6 or newer; upgrade torch, or leave it out."
+        ) from error
     _check_recipe(recipe)
     return _wishes(recipe) if launcher else Sharding()
 
@@ -88,8 +96,8 @@ def check_processes(sharding: Sharding | None, processes: int) -> None:
         )
     if sharding is not None and processes == 1:
         raise UserError(
-            "training.sharding fsdp cuts what trains up over processes and there is one; launch several with torchrun "
-            "or accelerate launch, or leave it out."
+            "training.sharding fsdp cuts what trains up over processes and there is one; launch "
+            "several with torchrun or accelerate launch, or leave it out."
         )
 
 
@@ -98,24 +106,29 @@ def _check_recipe(recipe: Recipe) -> None:
     settings = recipe.training
     if recipe.control.kind != "controlnet":
         raise UserError(
-            f"training.sharding fsdp cuts a ControlNet up, not a {recipe.control.kind}, which is small; leave it out."
+            f"training.sharding fsdp cuts a ControlNet up, not a {recipe.control.kind}, which is "
+            "small; leave it out."
         )
     if settings.compile:
-        raise UserError("training.compile was not made for weights that are cut up; leave it or sharding out.")
+        raise UserError(
+            "training.compile was not made for weights that are cut up; leave it or sharding out."
+        )
     if settings.precision == "fp16":
         raise UserError(
-            "training.precision fp16 scales the loss by what all gradients say, which training.sharding fsdp cuts up; "
-            "use bf16, or leave sharding out."
+            "training.precision fp16 scales the loss by what all gradients say, which "
+            "training.sharding fsdp cuts up; use bf16, or leave sharding out."
         )
     if settings.optimizer != "adamw":
         raise UserError(
-            f"training.optimizer {settings.optimizer} looks at whole tensors, which training.sharding fsdp cuts up; "
-            "use adamw, or leave sharding out."
+            f"training.optimizer {settings.optimizer} looks at whole tensors, which "
+            "training.sharding fsdp cuts up; use adamw, or leave sharding out."
         )
 
 
 def _wishes(recipe: Recipe) -> Sharding:
-    """The wishes of `accelerate launch --use_fsdp`. Raises UserError for those that are not followed."""
+    """The wishes of `accelerate launch --use_fsdp`. Raises UserError for those that are not
+    followed.
+    """
     if os.environ.get("FSDP_VERSION", "1") != "2":
         raise UserError("the launcher asks for FSDP of version 1; add --fsdp_version 2.")
     refused = {
@@ -129,13 +142,19 @@ def _wishes(recipe: Recipe) -> Sharding:
     precision, ours = os.environ.get("ACCELERATE_MIXED_PRECISION", "no"), recipe.training.precision
     if precision not in ("no", "bf16" if ours == "bf16" else "no"):
         raise UserError(
-            f"the launcher asks for mixed precision {precision} and the recipe for training.precision {ours}; what "
-            "the recipe says counts, so drop the launcher's or set bf16 there."
+            f"the launcher asks for mixed precision {precision} and the recipe for "
+            f"training.precision {ours}; what the recipe says counts, so drop the launcher's or "
+            "set bf16 there."
         )
     reshard = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower()
     if reshard not in ("true", "false"):
-        raise UserError(f"--fsdp_reshard_after_forward {reshard} is of version 1; write true or false.")
-    moot = {"FSDP_AUTO_WRAP_POLICY": "which modules are gathered together", "FSDP_STATE_DICT_TYPE": "how it is saved"}
+        raise UserError(
+            f"--fsdp_reshard_after_forward {reshard} is of version 1; write true or false."
+        )
+    moot = {
+        "FSDP_AUTO_WRAP_POLICY": "which modules are gathered together",
+        "FSDP_STATE_DICT_TYPE": "how it is saved",
+    }
     said = [f"{what} ({name.lower()})" for name, what in moot.items() if name in os.environ]
     told = f"not left to the launcher: {' and '.join(said)}" if said else None
     return Sharding(reshard == "true", told)

@@ -1,4 +1,6 @@
-"""What a run spends on memory: the frozen weights (`training.frozen`) and activations (`training.checkpointing`)."""
+"""What a run spends on memory: the frozen weights (`training.frozen`) and activations
+(`training.checkpointing`).
+"""
 
 from __future__ import annotations
 
@@ -21,28 +23,37 @@ from zeroconv.training.recipes.recipe import TrainingSettings, parse_size
 
 
 def hold_frozen_(backbone: UNetBackbone, control: Net, frozen: str) -> None:
-    """Hold the frozen parts of the UNet as `training.frozen` says. Raises UserError for a rival, which may share
-    them."""
+    """Hold the frozen parts of the UNet as `training.frozen` says. Raises UserError for a rival,
+    which may share them.
+    """
     if frozen == "same":
         return
     if isinstance(control, Rival):
-        raise UserError("training.frozen works for a ControlNet, not for a rival, which may share weights; drop it.")
+        raise UserError(
+            "training.frozen works for a ControlNet, not for a rival, which may share weights; "
+            "drop it."
+        )
     quantise_(backbone.unet, cast(Any, frozen))
-    for encoder in backbone.text_encoders:  # all captions are cached: it is kept for the pictures on the way alone
+    # all captions are cached: it is kept for the pictures on the way alone
+    for encoder in backbone.text_encoders:
         encoder.to(dtype=torch.bfloat16)
 
 
-def spare_activations_(loss: ControlledLoss, data: Examples, settings: TrainingSettings) -> str | None:
-    """Do as `training.checkpointing` says with what runs under gradients; returns a line that says what that is.
+def spare_activations_(
+    loss: ControlledLoss, data: Examples, settings: TrainingSettings
+) -> str | None:
+    """Do as `training.checkpointing` says with what runs under gradients; returns a line that says
+    what that is.
 
-    Measured for the largest shape of the data. Computing again changes no number, so a run may go on with another
-    setting. Raises UserError where the budget is too small, and for rivals.
+    Measured for the largest shape of the data. Computing again changes no number, so a run may go
+    on with another setting. Raises UserError where the budget is too small, and for rivals.
     """
     if settings.checkpointing == "none":
         return None
     if isinstance(loss.control, Rival):
         raise UserError(
-            "training.checkpointing works for a ControlNet or a LoRA of the base, not for a rival; drop it."
+            "training.checkpointing works for a ControlNet or a LoRA of the base, not for a rival; "
+            "drop it."
         )
     height, width = max(data.moments.shapes(), key=lambda shape: shape[0] * shape[1])
     scale = loss.backbone.latent_scale
@@ -61,11 +72,14 @@ def chosen(ledger: Ledger, setting: str) -> list[int]:
     """Numbers of the parts that the setting asks to compute again."""
     if setting == "none":
         return []
-    return list(range(len(ledger.parts))) if setting == "full" else choose(ledger, parse_size(setting))
+    return (
+        list(range(len(ledger.parts))) if setting == "full" else choose(ledger, parse_size(setting))
+    )
 
 
 def activations(loss: ControlledLoss, n: int, size: tuple[int, int], text: TextStates) -> Ledger:
-    """What a micro-batch of n examples with latents of `size` (h, w) keeps for its backward pass; nothing is computed.
+    """What a micro-batch of n examples with latents of `size` (h, w) keeps for its backward pass;
+    nothing is computed.
 
     text: n states, on any device.
     """
@@ -75,7 +89,9 @@ def activations(loss: ControlledLoss, n: int, size: tuple[int, int], text: TextS
 
 
 def trained_path(loss: ControlledLoss) -> list[nn.Module]:
-    """The modules that run under gradients: the control and the decoder, or the whole UNet where that trains."""
+    """The modules that run under gradients: the control and the decoder, or the whole UNet where
+    that trains.
+    """
     unet = cast(UNetBackbone, loss.backbone).unet
     if loss.control is None:
         return [unet]
@@ -88,15 +104,25 @@ def backbone_weights(loss: ControlledLoss) -> list[Tensor]:
     return [*unet.parameters(), *unet.buffers()]
 
 
-def micro_batch(loss: ControlledLoss, n: int, size: tuple[int, int], text: TextStates) -> Callable[[], Any]:
+def micro_batch(
+    loss: ControlledLoss, n: int, size: tuple[int, int], text: TextStates
+) -> Callable[[], Any]:
     """A call that makes a micro-batch of that shape, of no particular content, and gives its loss."""
-    channels, scale, device = loss.backbone.latent_channels, loss.backbone.latent_scale, loss.alphas_cumprod.device
+    channels, scale, device = (
+        loss.backbone.latent_channels,
+        loss.backbone.latent_scale,
+        loss.alphas_cumprod.device,
+    )
 
     def forward() -> Tensor:
         z = torch.empty(n, channels, *size, device=device)
-        hints = torch.empty(n, 1, size[0] * scale, size[1] * scale, dtype=torch.uint8, device=device)
+        hints = torch.empty(
+            n, 1, size[0] * scale, size[1] * scale, dtype=torch.uint8, device=device
+        )
         t = torch.zeros(n, dtype=torch.long, device=device)
         alone, noise = loss.control is None, torch.empty_like(z)
-        return loss.errors(z, noise, t, None if alone else hints, text.to(device), not alone, loss.whole).mean()
+        return loss.errors(
+            z, noise, t, None if alone else hints, text.to(device), not alone, loss.whole
+        ).mean()
 
     return forward

@@ -13,20 +13,28 @@ from zeroconv.optim.split_weights import narrow_, narrow_all_
 
 
 def autocast_dtype(precision: str, device: torch.device | str) -> torch.dtype | None:
-    """What autocast computes in; None: no autocast. On a processor that multiplies float32 faster than bfloat16,
-    bfloat16 weights are cast a layer at a time and what flows between the layers is float32."""
+    """What autocast computes in; None: no autocast. On a processor that multiplies float32 faster
+    than bfloat16, bfloat16 weights are cast a layer at a time and what flows between the layers is
+    float32.
+    """
     if precision == "fp32":
         return None
     if precision == "fp16":
         return torch.float16
-    cast_in_layers = precision == "bf16_weights" and torch.device(device).type == "cpu" and not has_bf16_matrix_unit()
+    cast_in_layers = (
+        precision == "bf16_weights"
+        and torch.device(device).type == "cpu"
+        and not has_bf16_matrix_unit()
+    )
     return None if cast_in_layers else torch.bfloat16
 
 
 def computes_whole(precision: str, device: torch.device | str) -> bool:
-    """Whether the steps of a run are computed in bfloat16 throughout, without autocast: it would have norms in float32
-    and cast before and behind them, which took a fifth of a step on a card (validation and pictures, in which averaged
-    float32 weights take the place of the trained ones, keep it)."""
+    """Whether the steps of a run are computed in bfloat16 throughout, without autocast: it would
+    have norms in float32 and cast before and behind them, which took a fifth of a step on a card
+    (validation and pictures, in which averaged float32 weights take the place of the trained ones,
+    keep it).
+    """
     return precision == "bf16_weights" and torch.device(device).type == "cuda"
 
 
@@ -37,22 +45,27 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 def loss_scale(precision: str, device: torch.device) -> torch.amp.GradScaler | None:
-    """What multiplies the loss and divides its gradients (Micikevicius et al. 2018, section 3.2); None where it is not
-    needed. float16 ends at 6e-8 and 65504, and gradients may be smaller: they are made as large as fits. A step whose
-    gradients overflow halves the scale and is left out; 2000 steps without one double it."""
+    """What multiplies the loss and divides its gradients (Micikevicius et al. 2018, section 3.2);
+    None where it is not needed. float16 ends at 6e-8 and 65504, and gradients may be smaller: they
+    are made as large as fits. A step whose gradients overflow halves the scale and is left out;
+    2000 steps without one double it.
+    """
     return torch.amp.GradScaler(device.type) if precision == "fp16" else None
 
 
 def prepare_(
     backbone: UNetBackbone, control: Net, precision: str, compiled: bool = False
 ) -> dict[nn.Parameter, Tensor]:
-    """Bring the frozen UNet and the control into the precision's dtypes and the layout and layers that train fastest,
-    in place. `compiled`: leave the layers to torch.compile, which makes its own. Returns the low halves of weights that
-    are bfloat16 and train, see `zeroconv.optim.split_weights`."""
+    """Bring the frozen UNet and the control into the precision's dtypes and the layout and layers
+    that train fastest, in place. `compiled`: leave the layers to torch.compile, which makes its
+    own. Returns the low halves of weights that are bfloat16 and train, see
+    `zeroconv.optim.split_weights`.
+    """
     for module in (backbone.unet, control):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    if half is not None:  # frozen weights need no float32 masters; autocast would cast them anew in every pass
+    # frozen weights need no float32 masters; autocast would cast them anew in every pass
+    if half is not None:
         cast_frozen_(backbone.unet, half)
     lows: dict[nn.Parameter, Tensor] = {}
     if precision == "bf16_weights":

@@ -16,10 +16,12 @@ from zeroconv.training.recipes.settings import Strict
 class BucketSettings(Strict):
     """Shapes other than the square; see `zeroconv.data.buckets.Buckets`."""
 
-    step: int | None = Field(None, ge=8, le=4096)  # pixels; None: an eighth of data.size, at most 64
+    # pixels; None: an eighth of data.size, at most 64
+    step: int | None = Field(None, ge=8, le=4096)
     min_side: int | None = Field(None, ge=8, le=8192)  # None: half of data.size
     max_side: int | None = Field(None, ge=8, le=8192)  # None: twice data.size
-    upscale: bool = False  # true: a picture smaller than its shape is enlarged; false: it keeps its size
+    # true: a picture smaller than its shape is enlarged; false: it keeps its size
+    upscale: bool = False
 
 
 class PictureSettings(Strict):
@@ -53,7 +55,8 @@ class DataSettings(PictureSettings):
     """And their hints."""
 
     condition: str
-    buckets: BucketSettings | None = None  # true: keep the pictures' aspect ratios; None: middle squares
+    # true: keep the pictures' aspect ratios; None: middle squares
+    buckets: BucketSettings | None = None
     hint_dropout: float = Field(0.0, ge=0, lt=1)  # share of hints that are blanked
 
     @field_validator("buckets", mode="before")
@@ -65,5 +68,8 @@ class DataSettings(PictureSettings):
     def _hints_may_be_mirrored(self) -> DataSettings:
         entry = known(self.condition)
         if self.flip and (entry is None or entry.mirror is None):
-            raise ValueError(f"data.flip is set, but how a hint of {self.condition!r} looks in a mirror is not known")
+            raise ValueError(
+                f"data.flip is set, but how a hint of {self.condition!r} looks in a mirror is not "
+                "known"
+            )
         return self

@@ -1,4 +1,6 @@
-"""A recipe with `lora`: it trains the base itself, by small matrices beside its layers, on pictures without hints."""
+"""A recipe with `lora`: it trains the base itself, by small matrices beside its layers, on pictures
+without hints.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,16 @@ from zeroconv.training.recipes.recipe import AnyRecipe, PictureSettings, Strict,
 
 
 class LoraSettings(Strict):
-    """What is added to the UNet: B·A of `rank` beside a layer's weight (Hu et al. 2021), on the named layers."""
+    """What is added to the UNet: B·A of `rank` beside a layer's weight (Hu et al. 2021), on the
+    named layers.
+    """
 
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
-    layers: tuple[Literal["attention", "linear", "convolutions"], ...] = ("attention", "linear", "convolutions")
+    layers: tuple[Literal["attention", "linear", "convolutions"], ...] = (
+        "attention",
+        "linear",
+        "convolutions",
+    )
 
 
 class LoraData(PictureSettings):
@@ -23,7 +31,9 @@ class LoraData(PictureSettings):
 
 
 class LoraTraining(TrainingSettings):
-    """As for a ControlNet; half of the prompts made empty would teach a base to ignore them, so fewer are."""
+    """As for a ControlNet; half of the prompts made empty would teach a base to ignore them, so
+    fewer are.
+    """
 
     prompt_dropping: float = Field(0.1, ge=0, le=1)
     ema_decay: float = Field(0.98, ge=0, lt=1)
@@ -32,19 +42,32 @@ class LoraTraining(TrainingSettings):
     @model_validator(mode="after")
     def _no_hints(self) -> LoraTraining:
         if self.on_convergence is not None:
-            raise ValueError("training.on_convergence waits for a control to follow its hints; a LoRA has none")
+            raise ValueError(
+                "training.on_convergence waits for a control to follow its hints; a LoRA has none"
+            )
         if self.precision == "bf16_weights":
-            raise ValueError("training.precision bf16_weights is for a ControlNet; train a LoRA in bf16, fp16 or fp32")
+            raise ValueError(
+                "training.precision bf16_weights is for a ControlNet; train a LoRA in bf16, fp16 "
+                "or fp32"
+            )
         if self.decoder_learning_rate is not None:
-            raise ValueError("training.decoder_learning_rate is of a decoder beside a control; a LoRA has none")
+            raise ValueError(
+                "training.decoder_learning_rate is of a decoder beside a control; a LoRA has none"
+            )
         if self.frozen != "same":
             raise ValueError(
-                "training.frozen is for a control's frozen base; a LoRA is trained within its base's layers"
+                "training.frozen is for a control's frozen base; a LoRA is trained within its "
+                "base's layers"
             )
         if self.sharding == "fsdp":
-            raise ValueError("training.sharding cuts a ControlNet up; a LoRA is small, and is trained in one process")
+            raise ValueError(
+                "training.sharding cuts a ControlNet up; a LoRA is small, and is trained in one "
+                "process"
+            )
         if self.evaluate_every:
-            raise ValueError("training.evaluate_every reads hints back from pictures; a LoRA has none")
+            raise ValueError(
+                "training.evaluate_every reads hints back from pictures; a LoRA has none"
+            )
         return self
 
 

@@ -35,24 +35,36 @@ __all__ = [
 
 MOST_STEPS = 10**9
 Width = Annotated[int, Field(ge=1, le=1024)]  # channels of a layer of the hint encoder
-OPTIONS = {"rank": (1, 1024), "hidden": (1, 8192), "res_blocks": (1, 32), "hint_widths": (1, 1024)}  # of rivals
+# of rivals
+OPTIONS = {"rank": (1, 1024), "hidden": (1, 8192), "res_blocks": (1, 32), "hint_widths": (1, 1024)}
 OTHER_OPTIONS = (0, 16)  # shares of the base's widths
 
 
 class ControlSettings(Strict):
-    """The network to train: a ControlNet, see `zeroconv.ControlNet.from_backbone`, or one of its rivals."""
+    """The network to train: a ControlNet, see `zeroconv.ControlNet.from_backbone`, or one of its
+    rivals.
+    """
 
     kind: Literal[
-        "controlnet", "concat", "lora", "control_lora", "t2i_adapter", "controlnet_xs", "hypernetwork", "side"
+        "controlnet",
+        "concat",
+        "lora",
+        "control_lora",
+        "t2i_adapter",
+        "controlnet_xs",
+        "hypernetwork",
+        "side",
     ] = "controlnet"
-    options: dict[str, Any] = Field(default_factory=dict)  # of a rival, see its class in `zeroconv.baselines`
+    # of a rival, see its class in `zeroconv.baselines`
+    options: dict[str, Any] = Field(default_factory=dict)
     hint_encoder: Literal["released", "paper"] = "released"
     hint_widths: Annotated[tuple[Width, ...] | None, Field(max_length=8)] = None
     connections: Literal["zero", "gaussian", "lite"] = "zero"
     only_mid_control: bool = False
     global_average_pooling: bool = False
     init: str = "base"  # or a control to go on from: its folder, file, hub id or embedded name
-    frozen_copy: bool = False  # train the hint encoder and the connections only, so that controls may share a copy
+    # train the hint encoder and the connections only, so that controls may share a copy
+    frozen_copy: bool = False
     unlock_decoder: bool = False  # train the base's decoder too, see `zeroconv.training.unlock`
 
     @field_validator("options")
@@ -61,7 +73,9 @@ class ControlSettings(Strict):
         for name, value in values.items():
             several = value if isinstance(value, list | tuple) else [value]
             if len(several) > 16:
-                raise ValueError(f"control.options.{name} has {len(several):,} values; give at most 16")
+                raise ValueError(
+                    f"control.options.{name} has {len(several):,} values; give at most 16"
+                )
             for one in several:
                 _check_option(name, one)
         return values
@@ -73,67 +87,91 @@ class ControlSettings(Strict):
 
     @model_validator(mode="after")
     def _no_two_origins(self) -> ControlSettings:
-        fields = {name: field.get_default(call_default_factory=True) for name, field in type(self).model_fields.items()}
+        fields = {
+            name: field.get_default(call_default_factory=True)
+            for name, field in type(self).model_fields.items()
+        }
         told = {name for name, default in fields.items() if getattr(self, name) != default}
         shaped = sorted(told - {"init", "frozen_copy", "unlock_decoder"})
         if self.kind == "controlnet" and self.options:
-            raise ValueError("control.options are a rival's: name control.kind, or set them as control's own")
+            raise ValueError(
+                "control.options are a rival's: name control.kind, or set them as control's own"
+            )
         if self.kind != "controlnet" and (set(shaped) - {"kind", "options"} or self.frozen_copy):
             wrong = next(iter(sorted(set(shaped) - {"kind", "options"})), "frozen_copy")
-            raise ValueError(f"control.{wrong} is ControlNet's; a {self.kind} takes control.options")
+            raise ValueError(
+                f"control.{wrong} is ControlNet's; a {self.kind} takes control.options"
+            )
         if self.kind != "controlnet" and self.unlock_decoder:
             raise ValueError(
-                f"control.unlock_decoder trains the base beside a ControlNet; a {self.kind} is measured around "
-                "a base that stays as it is, so leave one of the two out"
+                f"control.unlock_decoder trains the base beside a ControlNet; a {self.kind} is "
+                "measured around a base that stays as it is, so leave one of the two out"
             )
         if self.init != "base" and shaped:
-            raise ValueError(f"control.init brings its own network, so control.{shaped[0]} cannot be set beside it")
+            raise ValueError(
+                f"control.init brings its own network, so control.{shaped[0]} cannot be set beside "
+                "it"
+            )
         if self.frozen_copy and self.connections == "lite":
             raise ValueError("control.frozen_copy needs a copy, which lite connections do not have")
         return self
 
 
 class TrainingSettings(Strict):
-    """How to learn it. The loss is the backbone's own, on ε or v, with uniform timesteps (paper, section 3.3)."""
+    """How to learn it. The loss is the backbone's own, on ε or v, with uniform timesteps (paper,
+    section 3.3).
+    """
 
     steps: int = Field(ge=1, le=MOST_STEPS)
     batch_size: int = Field(4, ge=1, le=4096)  # a process and micro-step
     accumulation: int = Field(1, ge=1, le=65_536)  # micro-steps a step
     optimizer: Literal["adamw", "adamw8bit", "adafactor", "muon"] = "adamw"
     learning_rate: float = Field(1e-5, gt=0, le=10)
-    # of the base's decoder where control.unlock_decoder is set; None: a tenth, so that the base gives way only slowly
+    # of the base's decoder where control.unlock_decoder is set; None: a tenth, so that the
+    # base gives way only slowly
     decoder_learning_rate: float | None = Field(None, gt=0, le=10)
     schedule: Literal["constant", "linear", "cosine", "polynomial"] = (
         "constant"  # after the warm-up; all others end at 0
     )
     power: float = Field(2.0, gt=0, le=100)  # of the polynomial schedule
-    cycles: int = Field(1, ge=1, le=1_000_000)  # of the cosine schedule: so often it falls, and begins anew at the top
+    # of the cosine schedule: so often it falls, and begins anew at the top
+    cycles: int = Field(1, ge=1, le=1_000_000)
     warmup: int = Field(0, ge=0, le=MOST_STEPS)  # steps
     weight_decay: float = Field(0.01, ge=0, le=10)
     clip: float = Field(1.0, gt=0, le=1e9)  # norm of the gradient
     ema_decay: float = Field(0.9999, ge=0, lt=1)
-    prompt_dropping: float = Field(0.5, ge=0, le=1)  # share of prompts made empty, drawn anew every step
-    # logit-normal: more from the middle (Esser et al. 2024); cubic: more noise, where colours are decided (T2I-Adapter,
-    # Mou et al. 2023, section 3.4)
+    # share of prompts made empty, drawn anew every step
+    prompt_dropping: float = Field(0.5, ge=0, le=1)
+    # logit-normal: more from the middle (Esser et al. 2024); cubic: more noise, where colours
+    # are decided (T2I-Adapter, Mou et al. 2023, section 3.4)
     timesteps: Literal["uniform", "logit_normal", "cubic"] = "uniform"
     # γ of min-SNR weighting (Hang et al. 2023), usually 5; None: no weights
     min_snr: float | None = Field(None, gt=0, le=1e6)
-    offset_noise: float = Field(0.0, ge=0, lt=1)  # spread of one noise a picture and channel beside the usual one
-    on_convergence: str | None = None  # stop_after=N, lower_lr=FACTOR or enlarge_batch=TIMES, once hints are followed
-    # bf16: autocast around float32 weights; fp16: the same with a scaled loss, for cards that have no bfloat16;
-    # bf16_weights: see `zeroconv.optim.split_weights`
+    # spread of one noise a picture and channel beside the usual one
+    offset_noise: float = Field(0.0, ge=0, lt=1)
+    # stop_after=N, lower_lr=FACTOR or enlarge_batch=TIMES, once hints are followed
+    on_convergence: str | None = None
+    # bf16: autocast around float32 weights; fp16: the same with a scaled loss, for cards that
+    # have no bfloat16; bf16_weights: see `zeroconv.optim.split_weights`
     precision: Literal["fp32", "bf16", "fp16", "bf16_weights"] = "fp32"
-    frozen: Literal["same", "bf16", "fp16", "int8", "fp8"] = "same"  # what the frozen UNet's weights are held in
-    checkpointing: str = "none"  # full: keep little, compute it again; a size, such as 2GB: as much as that may be kept
-    # over several processes. auto: as the launcher says; fsdp: each holds a part, see `zeroconv.training.execution.fsdp`
+    # what the frozen UNet's weights are held in
+    frozen: Literal["same", "bf16", "fp16", "int8", "fp8"] = "same"
+    # full: keep little, compute it again; a size, such as 2GB: as much as that may be kept
+    checkpointing: str = "none"
+    # over several processes. auto: as the launcher says; fsdp: each holds a part, see
+    # `zeroconv.training.execution.fsdp`
     sharding: Literal["auto", "none", "fsdp"] = "auto"
     cuda_graphs: bool = (
-        True  # on one card, a step is launched as a whole, see `zeroconv.training.execution.cuda_graphs`
+        # on one card, a step is launched as a whole, see
+        # `zeroconv.training.execution.cuda_graphs`
+        True
     )
-    compile: bool = False  # layers by torch.compile, see `zeroconv.training.execution.compile`; for a graphics card
+    # layers by torch.compile, see `zeroconv.training.execution.compile`; for a graphics card
+    compile: bool = False
     seed: int = Field(0, ge=0, lt=2**63)
     threads: int | None = Field(None, ge=1, le=1024)
-    max_minutes: float | None = Field(None, gt=0, le=1e7)  # of training; the run ends there as if it had no more steps
+    # of training; the run ends there as if it had no more steps
+    max_minutes: float | None = Field(None, gt=0, le=1e7)
     log_every: int = Field(10, ge=1, le=MOST_STEPS)
     checkpoint_every: int = Field(500, ge=1, le=MOST_STEPS)
     keep: int = Field(2, ge=1, le=100_000)  # checkpoints
@@ -144,7 +182,8 @@ class TrainingSettings(Strict):
     sample_cfg: float = Field(4.0, ge=1, le=100)
     # a small round of `zeroconv evaluate`, see training.rounds; 0: never
     evaluate_every: int = Field(0, ge=0, le=MOST_STEPS)
-    evaluate_count: int = Field(16, ge=2, le=100_000)  # pictures a round, with sample_steps and sample_cfg
+    # pictures a round, with sample_steps and sample_cfg
+    evaluate_count: int = Field(16, ge=2, le=100_000)
     export: Literal["float32", "float16", "bfloat16"] = "float32"  # of out/control
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()  # beside log.jsonl
     project: str = "zeroconv"  # the trackers' name for runs that belong together
@@ -171,16 +210,28 @@ class TrainingSettings(Strict):
     @model_validator(mode="after")
     def _settings_agree(self) -> TrainingSettings:
         if self.warmup >= self.steps:
-            raise ValueError(f"training.warmup is {self.warmup} of {self.steps} steps; it must end before the run does")
+            raise ValueError(
+                f"training.warmup is {self.warmup} of {self.steps} steps; it must end before the "
+                "run does"
+            )
         for name, schedule in (("power", "polynomial"), ("cycles", "cosine")):
-            if getattr(self, name) != type(self).model_fields[name].default and self.schedule != schedule:
-                raise ValueError(f"training.{name} is of the {schedule} schedule; this one is {self.schedule}")
+            if (
+                getattr(self, name) != type(self).model_fields[name].default
+                and self.schedule != schedule
+            ):
+                raise ValueError(
+                    f"training.{name} is of the {schedule} schedule; this one is {self.schedule}"
+                )
         if self.on_convergence is not None and not self.validate_every:
             raise ValueError(
-                "training.on_convergence acts on what validations measure, and training.validate_every is 0: never"
+                "training.on_convergence acts on what validations measure, and "
+                "training.validate_every is 0: never"
             )
         if self.precision == "bf16_weights" and self.optimizer != "adamw8bit":
-            raise ValueError("training.precision bf16_weights needs training.optimizer adamw8bit, which knows how")
+            raise ValueError(
+                "training.precision bf16_weights needs training.optimizer adamw8bit, which knows "
+                "how"
+            )
         return self
 
 
@@ -195,7 +246,8 @@ def parse_action(text: str) -> tuple[str, float]:
     whole = name == "lower_lr" or number == number // 1
     if name not in limits or not whole or not limits[name][0] <= number <= limits[name][1]:
         raise ValueError(
-            f"{text!r} is no action; write stop_after=STEPS, lower_lr=FACTOR ≤ 1 or enlarge_batch=TIMES, a whole number"
+            f"{text!r} is no action; write stop_after=STEPS, lower_lr=FACTOR ≤ 1 or "
+            "enlarge_batch=TIMES, a whole number"
         )
     return name, number
 
@@ -204,7 +256,10 @@ def parse_size(text: str) -> int:
     """ "1.5GB" → 1500000000 bytes; "2 GiB" is 2 · 2³⁰. Raises ValueError."""
     found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) *([MG])(i?)B", text)
     if found is None or not float(found[1]):
-        raise ValueError(f"{text!r} is no setting of training.checkpointing; write none, full, or a size such as 2GB")
+        raise ValueError(
+            f"{text!r} is no setting of training.checkpointing; write none, full, or a size such "
+            "as 2GB"
+        )
     return int(float(found[1]) * (1024 if found[3] else 1000) ** (2 if found[2] == "M" else 3))
 
 
@@ -213,7 +268,8 @@ class AnyRecipe(Strict):
 
     out: Path
     base: str = "playroom"
-    device: Literal["auto", "cpu"] = "auto"  # auto takes the best there is, as accelerate finds or is told
+    # auto takes the best there is, as accelerate finds or is told
+    device: Literal["auto", "cpu"] = "auto"
     data: PictureSettings
     training: TrainingSettings
 
@@ -228,7 +284,9 @@ class AnyRecipe(Strict):
         return str(at_home(value)) if value.startswith("~") else value
 
     def identity(self) -> dict[str, Any]:
-        """What a run may not change when it goes on: everything but its length and what it shows of itself."""
+        """What a run may not change when it goes on: everything but its length and what it shows of
+        itself.
+        """
         values = self.model_dump(mode="json")
         for name in ("out", "device"):
             del values[name]
@@ -249,7 +307,8 @@ class Recipe(AnyRecipe):
     def _narrow_weights_are_a_control_s(self) -> Recipe:
         if self.training.precision == "bf16_weights" and self.control.kind != "controlnet":
             raise ValueError(
-                f"training.precision bf16_weights is for a ControlNet; train a {self.control.kind} in bf16"
+                f"training.precision bf16_weights is for a ControlNet; train a {self.control.kind} "
+                "in bf16"
             )
         return self
 
@@ -257,20 +316,23 @@ class Recipe(AnyRecipe):
     def _rate_of_something(self) -> Recipe:
         if self.training.decoder_learning_rate is not None and not self.control.unlock_decoder:
             raise ValueError(
-                "training.decoder_learning_rate needs control.unlock_decoder, without which no decoder trains"
+                "training.decoder_learning_rate needs control.unlock_decoder, without which no "
+                "decoder trains"
             )
         return self
 
 
 _MAY_CHANGE = (
-    "steps threads max_minutes log_every checkpoint_every keep validate_every "
-    "sample_every sample_count sample_steps sample_cfg evaluate_every evaluate_count export report_to project "
+    "steps threads max_minutes log_every checkpoint_every keep validate_every sample_every "
+    "sample_count sample_steps sample_cfg evaluate_every evaluate_count export report_to project "
     "checkpointing sharding cuda_graphs"
 ).split()
 
 
 def load_recipe(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file; `overrides` such as "training.steps=2000" change it. Raises UserError, one sentence."""
+    """Read a recipe file; `overrides` such as "training.steps=2000" change it. Raises UserError,
+    one sentence.
+    """
     return parse_recipe(read_recipe(path, overrides), str(path))
 
 
@@ -279,10 +341,16 @@ def parse_recipe(values: dict[str, Any], name: str = "the recipe") -> Recipe:
 
 
 def _check_option(name: str, value: Any) -> None:
-    """Numbers of a rival are counts, ranks and shares; whether a rival has such an option it knows itself."""
+    """Numbers of a rival are counts, ranks and shares; whether a rival has such an option it knows
+    itself.
+    """
     if isinstance(value, bool) or not isinstance(value, str | int | float | None):
-        raise ValueError(f"control.options.{name} holds {type(value).__name__} values; give numbers or texts")
+        raise ValueError(
+            f"control.options.{name} holds {type(value).__name__} values; give numbers or texts"
+        )
 
     least, most = OPTIONS.get(name, OTHER_OPTIONS)
     if isinstance(value, int | float) and not least <= value <= most:
-        raise ValueError(f"control.options.{name} is {str(value)[:40]}; give a number from {least:,} to {most:,}")
+        raise ValueError(
+            f"control.options.{name} is {str(value)[:40]}; give a number from {least:,} to {most:,}"
+        )

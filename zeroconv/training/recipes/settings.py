@@ -1,4 +1,6 @@
-"""What all settings of recipes share: no misspelt name passes, every number has a range, an error is one sentence."""
+"""What all settings of recipes share: no misspelt name passes, every number has a range, an error
+is one sentence.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,31 @@ _show.maxstring = _show.maxother = _show.maxlong = 80
 
 # pydantic's names of what is wrong with a number
 _NUMBER_ERRORS = (
-    *("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number", "no_number"),
-    *("int_type", "int_parsing", "int_from_float", "int_parsing_size", "float_type", "float_parsing"),
+    *(
+        "greater_than",
+        "greater_than_equal",
+        "less_than",
+        "less_than_equal",
+        "finite_number",
+        "no_number",
+    ),
+    *(
+        "int_type",
+        "int_parsing",
+        "int_from_float",
+        "int_parsing_size",
+        "float_type",
+        "float_parsing",
+    ),
 )
 
 
 class Strict(BaseModel):
     """A misspelt setting is an error, never ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=65_536)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=65_536
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -41,7 +59,9 @@ class Strict(BaseModel):
 
 
 def check_recipe(kind: type[R], values: dict[str, Any], name: str) -> R:
-    """The recipe of a kind that these values make; UserError, one sentence, for the first of them that is wrong."""
+    """The recipe of a kind that these values make; UserError, one sentence, for the first of them
+    that is wrong.
+    """
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -49,7 +69,9 @@ def check_recipe(kind: type[R], values: dict[str, Any], name: str) -> R:
 
 
 def numbers_of(field: FieldInfo) -> set[type]:
-    """Which kinds of numbers a setting takes, without those within a list; none for one that takes no number."""
+    """Which kinds of numbers a setting takes, without those within a list; none for one that takes
+    no number.
+    """
     return _parts(field.annotation) & {int, float}
 
 
@@ -104,7 +126,9 @@ def _sentence(error: Any, kind: type[BaseModel]) -> str:
 
 
 def _range(loc: tuple, kind: type[BaseModel]) -> str | None:
-    """ "a whole number from 1 to 1,024" for the setting at a place; None where the place is within a list."""
+    """ "a whole number from 1 to 1,024" for the setting at a place; None where the place is within
+    a list.
+    """
     model: Any = _model(loc[:-1], kind)
     field = getattr(model, "model_fields", {}).get(loc[-1])
 
@@ -127,5 +151,7 @@ def _model(loc: tuple, kind: type[BaseModel]) -> Any:
         model = getattr(model, "model_fields", {}).get(part)
         annotation = getattr(model, "annotation", None)
         # of "settings or None"
-        model = next((one for one in _parts(annotation) if hasattr(one, "model_fields")), annotation)
+        model = next(
+            (one for one in _parts(annotation) if hasattr(one, "model_fields")), annotation
+        )
     return model

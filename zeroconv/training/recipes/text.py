@@ -1,4 +1,6 @@
-"""From a recipe's file and the overrides of a command line to its values, before anything is checked."""
+"""From a recipe's file and the overrides of a command line to its values, before anything is
+checked.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,17 @@ MOST_BYTES = 1 << 18  # of a recipe; those of this repository have about 1 KB
 def read_recipe(path: str | os.PathLike, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """What a recipe file says, overridden, before anything is checked.
 
-    UTF-8, UTF-16 or UTF-32, with or without a byte order mark; at most `MOST_BYTES`. Raises UserError, with the line
-    where there is one, for what is no such file, no YAML (see `parse_yaml`) or no mapping.
+    UTF-8, UTF-16 or UTF-32, with or without a byte order mark; at most `MOST_BYTES`. Raises
+    UserError, with the line where there is one, for what is no such file, no YAML (see
+    `parse_yaml`) or no mapping.
     """
     path = at_home(path)
     try:
         text = read_text(path, MOST_BYTES, "recipe")
     except FileNotFoundError as error:
         raise UserError(
-            f"there is no recipe {path}; give the path of a YAML file, such as recipes/stickers-canny.yaml."
+            f"there is no recipe {path}; give the path of a YAML file, such as "
+            "recipes/stickers-canny.yaml."
         ) from error
     except OSError as error:
         raise UserError(f"the recipe {path} cannot be read ({error.strerror or error}).") from error
@@ -38,7 +42,9 @@ def read_recipe(path: str | os.PathLike, overrides: Sequence[str] = ()) -> dict[
 
 
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of `values` with "a.b=c" set; c is read as YAML, so that [x, y], true and 1e-4 mean what they say."""
+    """A copy of `values` with "a.b=c" set; c is read as YAML, so that [x, y], true and 1e-4 mean
+    what they say.
+    """
     values = dict(values)
 
     for override in overrides:
@@ -53,7 +59,9 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
         for step in folders:
             inner = place.get(step)
             if inner is not None and not isinstance(inner, dict):
-                raise UserError(f"the override {shown!r} goes into {step!r}, which holds a value, not settings.")
+                raise UserError(
+                    f"the override {shown!r} goes into {step!r}, which holds a value, not settings."
+                )
             place[step] = dict(inner or {})
             place = place[step]
 

@@ -1,7 +1,8 @@
-"""YAML as recipes use it: text, numbers, lists and mappings. What else YAML can say is refused, with its line.
+"""YAML as recipes use it: text, numbers, lists and mappings. What else YAML can say is refused,
+with its line.
 
-Numbers are those of YAML 1.2: `1e-4` is one, `1:30` and dates are text. A leading zero, which YAML 1.1 reads as
-octal, is refused.
+Numbers are those of YAML 1.2: `1e-4` is one, `1:30` and dates are text. A leading zero, which YAML
+1.1 reads as octal, is refused.
 """
 
 from __future__ import annotations
@@ -34,11 +35,15 @@ class _Refused(yaml.MarkedYAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader, bounded, with the numbers of YAML 1.2 and without tags of one's own, dates and double keys."""
+    """SafeLoader, bounded, with the numbers of YAML 1.2 and without tags of one's own, dates and
+    double keys.
+    """
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [
-            (tag, pattern) for tag, pattern in resolvers if not tag.endswith((":int", ":float", ":timestamp", ":value"))
+            (tag, pattern)
+            for tag, pattern in resolvers
+            if not tag.endswith((":int", ":float", ":timestamp", ":value"))
         ]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -102,16 +107,21 @@ class _Loader(yaml.SafeLoader):
 
 
 # the first letters only save time: a pattern is tried where the value begins with one of them
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(f"^(?:{_INT.pattern})$"), [*"-+0123456789"])
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), [*"-+0123456789."])
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(f"^(?:{_INT.pattern})$"), [*"-+0123456789"]
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), [*"-+0123456789."]
+)
 
 
 def parse_yaml(text: str, name: str) -> Any:
     """The value of a YAML text; `name` ("the recipe x.yaml") begins the sentence.
 
-    Raises UserError, with the line, for what is no YAML and for what is not read: several documents, tags, names
-    that are no text or stand twice, values that hold themselves, numbers with a leading zero or of more than 64
-    digits, NUL and half characters, and more than `MOST_NODES` values or `MOST_DEPTH` within each other.
+    Raises UserError, with the line, for what is no YAML and for what is not read: several
+    documents, tags, names that are no text or stand twice, values that hold themselves, numbers
+    with a leading zero or of more than 64 digits, NUL and half characters, and more than
+    `MOST_NODES` values or `MOST_DEPTH` within each other.
     """
     loader = None
     try:
@@ -125,8 +135,8 @@ def parse_yaml(text: str, name: str) -> Any:
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise UserError(
-            f"{name}, line {line}: it holds the character U+{_code(error.character):04X}, which is none of a text; "
-            "is it the right file?"
+            f"{name}, line {line}: it holds the character U+{_code(error.character):04X}, which is "
+            "none of a text; is it the right file?"
         ) from error
     finally:
         if loader is not None:
@@ -163,7 +173,9 @@ def _check_scalar(node: ScalarNode) -> None:
             # "\ud83d\ude00" is how JSON writes one character
             node.value = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
         except UnicodeDecodeError as error:
-            raise _Refused(problem="half a character (a lone surrogate)", problem_mark=node.start_mark) from error
+            raise _Refused(
+                problem="half a character (a lone surrogate)", problem_mark=node.start_mark
+            ) from error
 
         if "\0" in value:
             raise _Refused(problem="a NUL character in a text", problem_mark=node.start_mark)

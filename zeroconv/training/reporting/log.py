@@ -130,10 +130,14 @@ class RunLog:
 
 
 class Meter:
-    """Means since it was last asked. The sum of the losses is part of a run's state, the clock is not."""
+    """Means since it was last asked. The sum of the losses is part of a run's state, the clock is
+    not.
+    """
 
     def __init__(self, samples: int) -> None:
-        """`samples`: of one batch, in all processes; a step may take several batches, and later more than at first."""
+        """`samples`: of one batch, in all processes; a step may take several batches, and later
+        more than at first.
+        """
         self.samples = samples
         self.losses, self.count = 0.0, 0
         self.start()

@@ -1,4 +1,6 @@
-"""A run as one HTML file: how it ended, curves, events, pictures. It stands alone and can be sent to somebody."""
+"""A run as one HTML file: how it ended, curves, events, pictures. It stands alone and can be sent
+to somebody.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def write_report(folder: Path) -> Path:
     recipe = read_object(folder / "recipe.json").get("recipe", {})
     events = [line for line in lines if "event" in line]
     none: list[float] = []
-    marks = _shown("mark", lambda: [float(e["converged"]["step"]) for e in _converged(events)], none)
+    marks = _shown(
+        "mark", lambda: [float(e["converged"]["step"]) for e in _converged(events)], none
+    )
     sheets = sorted(path for path in (folder / "samples").glob("*.png") if _is_sheet(path))
     rounds = [path for path in sheets if path.stem.startswith("evaluation")]
     parts: list[Callable[[], str | list[str]]] = [
@@ -54,7 +58,9 @@ def write_report(folder: Path) -> Path:
         lambda: [f"<p>{html.escape(_told(event))}</p>" for event in _notable(events)],
         lambda: _fidelity(_of(lines, "evaluation"), marks),
         lambda: _validation(_of(lines, "validation"), marks),
-        lambda: _training([line for line in lines if "loss" in line and "event" not in line], marks),
+        lambda: _training(
+            [line for line in lines if "loss" in line and "event" not in line], marks
+        ),
         lambda: [_sheet(path, "hint, made, read back, real") for path in _few(rounds, 2)],
         lambda: [_sheet(path, _LOOKS) for path in _few(sorted({*sheets} - {*rounds}))],
         lambda: _recipe(recipe),
@@ -113,7 +119,9 @@ def _fidelity(rounds: list[tuple[int, dict[str, Any]]], marks: Sequence[float]) 
         return []
     charts = []
     for metric in rounds[-1][1]["metrics"]:
-        found = [(step, line["metrics"][metric]) for step, line in rounds if metric in line["metrics"]]
+        found = [
+            (step, line["metrics"][metric]) for step, line in rounds if metric in line["metrics"]
+        ]
         own = [columns["own"] for _, columns in found if "own" in columns]
         band = [(interval.get("low"), interval.get("high")) for interval in own]
         curves = [
@@ -124,9 +132,9 @@ def _fidelity(rounds: list[tuple[int, dict[str, Any]]], marks: Sequence[float]) 
         charts.append(chart(curves, marks, "followed", zero=True))
     return _section(
         "Are the hints followed?",
-        f"Pictures made for {rounds[-1][1]['n']} held-out hints, the hint read back from them and compared: with their "
-        "own hint (shaded: 95% interval) and with another picture's. The ceiling is what the real pictures reach "
-        "through the autoencoder.",
+        f"Pictures made for {rounds[-1][1]['n']} held-out hints, the hint read back from them and "
+        "compared: with their own hint (shaded: 95% interval) and with another picture's. The "
+        "ceiling is what the real pictures reach through the autoencoder.",
         *charts,
     )
 
@@ -145,16 +153,21 @@ def _validation(checks: list[tuple[int, dict[str, float]]], marks: Sequence[floa
     spread = [_interval(found) for _, found in checks if "gain" in found]
     gain = chart([Curve("hint gain", of("gain"), spread)], marks, "followed", zero=True)
     curves = [
-        Curve(name, of(key)) for name, key in (("right hint", "true"), ("another's", "shuffled"), ("none", "none"))
+        Curve(name, of(key))
+        for name, key in (("right hint", "true"), ("another's", "shuffled"), ("none", "none"))
     ]
     return [
         *_section(
             "Hint gain",
-            "Loss with another picture's hint minus loss with the right one (shaded: 95% interval): zero until the "
-            "hint is followed. A dashed line marks where that began.",
+            "Loss with another picture's hint minus loss with the right one (shaded: 95% "
+            "interval): zero until the hint is followed. A dashed line marks where that began.",
             gain,
         ),
-        *_section("Validation loss", "Of held-out pictures, always with the same noise.", chart(curves, marks)),
+        *_section(
+            "Validation loss",
+            "Of held-out pictures, always with the same noise.",
+            chart(curves, marks),
+        ),
     ]
 
 
@@ -183,22 +196,49 @@ def _training(lines: list[dict[str, Any]], marks: Sequence[float]) -> list[str]:
 
 
 def _facts(summary: dict[str, Any], recipe: dict[str, Any]) -> str:
-    names = ("status", "steps", "samples", "minutes", "samples_per_second", "examples", "broken", "peak_memory_mb")
+    names = (
+        "status",
+        "steps",
+        "samples",
+        "minutes",
+        "samples_per_second",
+        "examples",
+        "broken",
+        "peak_memory_mb",
+    )
     facts = {name.replace("_", " "): summary[name] for name in names if name in summary}
     if recipe:
         data = recipe.get("data", {})
-        facts = {"base": recipe.get("base"), "condition": data.get("condition"), "data": data.get("train"), **facts}
+        facts = {
+            "base": recipe.get("base"),
+            "condition": data.get("condition"),
+            "data": data.get("train"),
+            **facts,
+        }
     last = summary.get("validation")
     if isinstance(last, dict) and "gain" in last:
-        error = f" ± {_told_number(last['gain_error'])}" if last.get("gain_error") is not None else ""
+        error = (
+            f" ± {_told_number(last['gain_error'])}" if last.get("gain_error") is not None else ""
+        )
         facts["hint gain"] = f"{_told_number(last['gain'], '+.4f')}{error}"
     if last := summary.get("evaluation"):
         metric, found = next(iter(last["metrics"].items()))
-        mean, low, high = (_told_number(found["own"][key], ".3f") for key in ("mean", "low", "high"))
+        mean, low, high = (
+            _told_number(found["own"][key], ".3f") for key in ("mean", "low", "high")
+        )
         others, most = (_told_number(found[key]["mean"], ".3f") for key in ("shuffled", "ceiling"))
-        facts[f"{metric} of {last['n']} pictures"] = f"{mean} [{low}, {high}]; another's hint {others}, ceiling {most}"
-    shown = {name: ", ".join(map(str, v)) if isinstance(v, list) else v for name, v in facts.items() if v is not None}
-    rows = "".join(f"<tr><td>{html.escape(n)}</td><td>{html.escape(str(v))}</td></tr>" for n, v in shown.items())
+        facts[f"{metric} of {last['n']} pictures"] = (
+            f"{mean} [{low}, {high}]; another's hint {others}, ceiling {most}"
+        )
+    shown = {
+        name: ", ".join(map(str, v)) if isinstance(v, list) else v
+        for name, v in facts.items()
+        if v is not None
+    }
+    rows = "".join(
+        f"<tr><td>{html.escape(n)}</td><td>{html.escape(str(v))}</td></tr>"
+        for n, v in shown.items()
+    )
     return f"<table>{rows}</table>"
 
 
@@ -225,8 +265,9 @@ def _told(event: dict[str, Any]) -> str:
     if event["event"] == "converged" and event.get("converged"):
         found = event["converged"]
         return (
-            f"The hints are followed since step {found['step']}, seen at step {found['seen']} with a gain of "
-            f"{_told_number(found['gain'])} and a confidence of {_told_number(found['confidence'])}."
+            f"The hints are followed since step {found['step']}, seen at step {found['seen']} with "
+            f"a gain of {_told_number(found['gain'])} and a confidence of "
+            f"{_told_number(found['confidence'])}."
         )
     return f"Step {event['step']}: {event['event']}."
 

@@ -1,4 +1,6 @@
-"""Pictures of a run: hint, target, and what the network makes of the hint with the caption and without."""
+"""Pictures of a run: hint, target, and what the network makes of the hint with the caption and
+without.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +21,26 @@ from zeroconv.training.recipes.recipe import TrainingSettings
 
 
 def sample_grid(
-    path: Path | None, backbone: UNetBackbone, control: Net, examples: Examples, settings: TrainingSettings
+    path: Path | None,
+    backbone: UNetBackbone,
+    control: Net,
+    examples: Examples,
+    settings: TrainingSettings,
 ) -> None:
-    """A PNG with one row an example: hint | target (through the autoencoder) | with its caption | with no prompt.
+    """A PNG with one row an example: hint | target (through the autoencoder) | with its caption |
+    with no prompt.
 
-    The same examples and seeds every time, so that pictures of one run can be laid side by side. path None: nothing is
-    written, by a process that holds a part of the weights and computes for another's sake.
+    The same examples and seeds every time, so that pictures of one run can be laid side by side.
+    path None: nothing is written, by a process that holds a part of the weights and computes for
+    another's sake.
     """
     rows = np.array(spread(len(examples), settings.sample_count))
     columns: list[list[Image.Image]] = [[], [], [], []]
     for bucket in examples.buckets:  # pictures of one shape
         if len(mine := rows[np.isin(rows, bucket)]):
-            for column, pictures in zip(columns, _columns(backbone, control, examples, mine, settings), strict=True):
+            for column, pictures in zip(
+                columns, _columns(backbone, control, examples, mine, settings), strict=True
+            ):
                 column.extend(pictures)
     if path is not None:
         with atomic_write(path) as temporary:
@@ -38,12 +48,18 @@ def sample_grid(
 
 
 def _columns(
-    backbone: UNetBackbone, control: Net, examples: Examples, rows: ndarray, settings: TrainingSettings
+    backbone: UNetBackbone,
+    control: Net,
+    examples: Examples,
+    rows: ndarray,
+    settings: TrainingSettings,
 ) -> list[list[Image.Image]]:
     from zeroconv.generation import Control, generate
 
     hints = [to_picture(hint) for hint in hints_to_float(channels_first(examples.hints[rows]))]
-    latents = backbone.latents_from_moments(torch.from_numpy(examples.moments[rows]).to(backbone.device), sample=False)
+    latents = backbone.latents_from_moments(
+        torch.from_numpy(examples.moments[rows]).to(backbone.device), sample=False
+    )
     targets = [to_picture(image) for image in backbone.decode_latents(latents)]
     columns = [hints, targets]
     for prompts, guidance, cfg in (
@@ -79,10 +95,14 @@ def to_picture(image: torch.Tensor) -> Image.Image:
 
 
 def grid(columns: list[list[Image.Image]]) -> Image.Image:
-    """Columns of pictures side by side, two white pixels apart; each in the middle of a place for the largest."""
+    """Columns of pictures side by side, two white pixels apart; each in the middle of a place for
+    the largest.
+    """
     every = [picture for column in columns for picture in column]
     width, height = max(p.width for p in every), max(p.height for p in every)
-    sheet = Image.new("RGB", (len(columns) * (width + 2) - 2, len(columns[0]) * (height + 2) - 2), "white")
+    sheet = Image.new(
+        "RGB", (len(columns) * (width + 2) - 2, len(columns[0]) * (height + 2) - 2), "white"
+    )
     for x, column in enumerate(columns):
         for y, picture in enumerate(column):
             left, top = (width - picture.width) // 2, (height - picture.height) // 2

@@ -1,4 +1,6 @@
-"""What a run writes into its log, for TensorBoard, Weights & Biases or Trackio too, through accelerate's trackers."""
+"""What a run writes into its log, for TensorBoard, Weights & Biases or Trackio too, through
+accelerate's trackers.
+"""
 
 from __future__ import annotations
 
@@ -32,33 +34,44 @@ _VALIDATION = {
     "gain": "validation/hint_gain",
     "gain_error": "validation/hint_gain_error",
 }
-_PATIENCE = 60.0  # seconds that a run waits at its end for Weights & Biases' server; what is left `wandb sync` sends
+# seconds that a run waits at its end for Weights & Biases' server; what is left `wandb sync`
+# sends
+_PATIENCE = 60.0
 
 
 def check_trackers(names: tuple[str, ...]) -> None:
-    """Raises UserError for a tracker whose package is not installed; accelerate would leave it out in silence."""
+    """Raises UserError for a tracker whose package is not installed; accelerate would leave it out
+    in silence.
+    """
     for name in names:
         if importlib.util.find_spec(name) is None:
             raise UserError(
-                f"training.report_to names {name}, which is not installed: pip install 'zeroconv[{name}]', or take it "
-                "out of the recipe."
+                f"training.report_to names {name}, which is not installed: pip install "
+                f"'zeroconv[{name}]', or take it out of the recipe."
             )
 
 
 class Tracking:
-    """Passes figures and sheets of pictures on to the trackers of `training.report_to`; silent where there are none.
+    """Passes figures and sheets of pictures on to the trackers of `training.report_to`; silent
+    where there are none.
 
-    TensorBoard writes to out/tensorboard/PROJECT, Weights & Biases to out/wandb and its server, Trackio to its own
-    folder. A run that goes on from step k goes on there as well, under the same name. What was told of later steps is
-    taken back (TensorBoard), or told again as far as it is not there: a kill takes some of the last lines with it, also
-    of steps before the checkpoint, so these are told again from the run's log. Weights & Biases without its server
-    begins a new file, which is told everything.
+    TensorBoard writes to out/tensorboard/PROJECT, Weights & Biases to out/wandb and its server,
+    Trackio to its own folder. A run that goes on from step k goes on there as well, under the same
+    name. What was told of later steps is taken back (TensorBoard), or told again as far as it is
+    not there: a kill takes some of the last lines with it, also of steps before the checkpoint, so
+    these are told again from the run's log. Weights & Biases without its server begins a new file,
+    which is told everything.
 
-    A tracker that fails in the middle of a run is left out from there on: it must not end what it only watches.
+    A tracker that fails in the middle of a run is left out from there on: it must not end what it
+    only watches.
     """
 
     def __init__(
-        self, recipe: Recipe, accelerator: Accelerator, step: int, lines: Sequence[dict[str, Any]] = ()
+        self,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        step: int,
+        lines: Sequence[dict[str, Any]] = (),
     ) -> None:
         """`step`: where the run begins or goes on; `lines`: of its log up to there.
 
@@ -68,31 +81,50 @@ class Tracking:
         self.trackers: list[Any] = []  # of the main process; the others have none
         if not settings.report_to:
             return
-        named = {"name": out.name, "id": _run_id(out)} if accelerator.is_main_process else {"name": "", "id": ""}
+        named = (
+            {"name": out.name, "id": _run_id(out)}
+            if accelerator.is_main_process
+            else {"name": "", "id": ""}
+        )
         options: dict[str, dict[str, Any]] = {
             "tensorboard": {"purge_step": step + 1 if step else None},
-            "wandb": {**named, "resume": "allow", "dir": str(out), "settings": {"finish_timeout": _PATIENCE}},
-            # Trackio knows a run by its name alone: runs/a/canny and runs/b/canny must not become one
+            "wandb": {
+                **named,
+                "resume": "allow",
+                "dir": str(out),
+                "settings": {"finish_timeout": _PATIENCE},
+            },
+            # Trackio knows a run by its name alone: runs/a/canny and runs/b/canny
+            # must not become one
             "trackio": {"name": f"{named['name']}-{named['id'][:6]}", "resume": "allow"},
         }
         try:
             with _hub_left_alone():
                 accelerator.init_trackers(
-                    settings.project, init_kwargs={name: options[name] for name in settings.report_to}
+                    settings.project,
+                    init_kwargs={name: options[name] for name in settings.report_to},
                 )
         except Exception as error:  # whatever their packages raise
             reason = " ".join(str(error).split())
             raise UserError(
-                f"a tracker of training.report_to ({', '.join(settings.report_to)}) cannot be started ({reason}); mend "
-                "that, or take it out of the recipe; WANDB_MODE=offline needs neither key nor server."
+                f"a tracker of training.report_to ({', '.join(settings.report_to)}) cannot be "
+                f"started ({reason}); mend that, or take it out of the recipe; WANDB_MODE=offline "
+                "needs neither key nor server."
             ) from error
         self.trackers = list(accelerator.trackers)
         self.known = {tracker.name: _known(tracker, step) for tracker in self.trackers}
         values = flatten(recipe.model_dump(mode="json"))
-        # TensorBoard adds another sheet of settings each time, Trackio forgets those that it is not told again
-        self._tell(lambda t: None if step and t.name == "tensorboard" else t.store_init_configuration(values))
+        # TensorBoard adds another sheet of settings each time, Trackio forgets those that
+        # it is not told again
+        self._tell(
+            lambda t: (
+                None if step and t.name == "tensorboard" else t.store_init_configuration(values)
+            )
+        )
         for line in lines:
-            self.figures(line["step"], {name: value for name, value in line.items() if name != "step"})
+            self.figures(
+                line["step"], {name: value for name, value in line.items() if name != "step"}
+            )
         self.known["tensorboard"] = 0
 
     def figures(self, step: int, values: dict[str, Any]) -> None:
@@ -109,7 +141,9 @@ class Tracking:
         self._tell(lambda tracker: _show(tracker, name, picture, step), step)
 
     def finish(self) -> None:
-        """Wait until everything is written or sent; for a server that does not answer, no longer than a minute."""
+        """Wait until everything is written or sent; for a server that does not answer, no longer
+        than a minute.
+        """
         self._tell(lambda tracker: tracker.finish())
 
     def _tell(self, tell: Callable[[Any], None], step: int | None = None) -> None:
@@ -118,19 +152,21 @@ class Tracking:
                 continue
             try:
                 tell(tracker)
-            except Exception as error:  # a full disk of theirs, a server, a mistake in their package
+            # a full disk of theirs, a server, a mistake in their package
+            except Exception as error:
                 self.trackers.remove(tracker)
                 warnings.warn(
-                    f"{tracker.name} no longer takes what the run says ({error}); the run goes on without it, and "
-                    "log.jsonl holds everything.",
+                    f"{tracker.name} no longer takes what the run says ({error}); the run goes on "
+                    "without it, and log.jsonl holds everything.",
                     stacklevel=2,
                 )
 
 
 @contextmanager
 def _hub_left_alone() -> Iterator[None]:
-    """Trackio asks the hub who owns the token on this machine, and waits for the answer without end. A store on this
-    machine needs no name; one on the hub does."""
+    """Trackio asks the hub who owns the token on this machine, and waits for the answer without
+    end. A store on this machine needs no name; one on the hub does.
+    """
     from huggingface_hub import constants
 
     if os.environ.get("TRACKIO_SPACE_ID") or os.environ.get("TRACKIO_SERVER_URL"):
@@ -144,13 +180,16 @@ def _hub_left_alone() -> Iterator[None]:
 
 
 def _known(tracker: Any, step: int) -> int:
-    """The first step that a tracker of a run that goes on from `step` has not heard of, or not every figure."""
+    """The first step that a tracker of a run that goes on from `step` has not heard of, or not
+    every figure.
+    """
     if tracker.name == "tensorboard":
         return step + 1  # accelerate writes every line through
     if tracker.name == "trackio":
         return max(0, getattr(tracker.tracker, "_next_step", 0) - 1)  # there is no public way
     first = getattr(tracker.tracker, "starting_step", 0)
-    return first if isinstance(first, int) else 0  # WANDB_MODE=disabled answers anything with an object
+    # WANDB_MODE=disabled answers anything with an object
+    return first if isinstance(first, int) else 0
 
 
 def _show(tracker: Any, name: str, picture: Image.Image, step: int) -> None:
@@ -169,7 +208,10 @@ def scalars(values: dict[str, Any]) -> dict[str, float]:
     checked, scored = values.get("validation") or {}, values.get("evaluation") or {}
     told = {_VALIDATION[name]: value for name, value in checked.items() if name in _VALIDATION}
     for metric, columns in scored.get("metrics", {}).items():
-        told |= {f"evaluation/{metric}_{column}": interval["mean"] for column, interval in columns.items()}
+        told |= {
+            f"evaluation/{metric}_{column}": interval["mean"]
+            for column, interval in columns.items()
+        }
     if "event" in values:
         told[f"events/{values['event'].replace(' ', '_')}"] = 1.0
     elif not told:
@@ -185,12 +227,16 @@ def flatten(values: dict[str, Any], place: str = "") -> dict[str, str | int | fl
         if isinstance(value, dict):
             flat |= flatten(value, f"{place}{name}.")
         elif value is not None:
-            flat[place + name] = value if isinstance(value, str | int | float | bool) else to_json(value)
+            flat[place + name] = (
+                value if isinstance(value, str | int | float | bool) else to_json(value)
+            )
     return flat
 
 
 def _run_id(out: Path) -> str:
-    """A name for the run that a tracker's server knows it by; made once and kept in the run's folder."""
+    """A name for the run that a tracker's server knows it by; made once and kept in the run's
+    folder.
+    """
     path = out / "tracking.json"
     name = read_object(path).get("id")
     if isinstance(name, str) and name:

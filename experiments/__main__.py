@@ -102,7 +102,10 @@ def write_minutes(path: Path, taken: dict[int, float], minutes: float, jobs: int
         "columns": ["figure", "minutes"],
         "rows": [*rows, ["all, from start to end", round(minutes, 1)]],
         "command": f"zeroconv reproduce shipped --fresh --jobs {jobs}",
-        "note": f"Every picture made anew, {jobs} figures at a time on {cores()} cores of {processor()}.",
+        "note": (
+            f"Every picture made anew, {jobs} figures at a time on {cores()} cores of "
+            f"{processor()}."
+        ),
     }
     write_json(path, result)
 

@@ -24,9 +24,16 @@ RUNS = Path("runs/paper")
 
 # the figure that a condition is judged by, of those that `conditions.scores` has
 MAIN = {
-    "canny": "f1_1px", "lines": "f1_1px", "softedge": "ms_ssim", "scribble": "f1_1px", "pose": "pck",
-    "segmentation": "miou", "depth": "si_rmse", "normal": "angle", "lineart": "ms_ssim",
-}  # fmt: skip
+    "canny": "f1_1px",
+    "lines": "f1_1px",
+    "softedge": "ms_ssim",
+    "scribble": "f1_1px",
+    "pose": "pck",
+    "segmentation": "miou",
+    "depth": "si_rmse",
+    "normal": "angle",
+    "lineart": "ms_ssim",
+}
 
 
 @dataclass(frozen=True)
@@ -146,5 +153,15 @@ def shown_options() -> list[str]:
 
 
 __all__ = [
-    "MAIN", "PICTURES", "RESULTS", "ROOT", "RUNS", "Claim", "maker_of", "options", "signed", "span", "write_result",
-]  # fmt: skip
+    "MAIN",
+    "PICTURES",
+    "RESULTS",
+    "ROOT",
+    "RUNS",
+    "Claim",
+    "maker_of",
+    "options",
+    "signed",
+    "span",
+    "write_result",
+]

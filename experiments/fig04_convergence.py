@@ -101,10 +101,13 @@ def recipes_of(arguments: Any) -> dict[str, tuple[Recipe, int]]:
     found = {}
     for name, seed, batch, steps in runs:
         settings = {
-            "training__batch_size": batch, "training__validate_every": arguments.validate_every,
-            "training__log_every": arguments.validate_every, "training__keep": 1,
-            "training__checkpoint_every": arguments.every, "data__train": f'["playroom:train:{arguments.scenes}"]',
-        }  # fmt: skip
+            "training__batch_size": batch,
+            "training__validate_every": arguments.validate_every,
+            "training__log_every": arguments.validate_every,
+            "training__keep": 1,
+            "training__checkpoint_every": arguments.every,
+            "data__train": f'["playroom:train:{arguments.scenes}"]',
+        }
         # where it pauses, and for how many pictures, is no part of a recipe; what is past
         # cannot be measured any more
         folder = f"seed-{seed}-batch-{batch}-every-{arguments.every}-count-{arguments.count}"
@@ -114,10 +117,15 @@ def recipes_of(arguments: Any) -> dict[str, tuple[Recipe, int]]:
 
 def main() -> None:
     arguments = options(
-        __doc__, 24, seeds=(3, "trainings at batch 32"), steps=(150, "steps of these"),
-        every=(15, "steps between test pictures"), validate_every=(5, "steps between measurements of the hint gain"),
-        batches=("8,128", "other batch sizes, with commas"), scenes=(3072, "scenes to train on"),
-    )  # fmt: skip
+        __doc__,
+        24,
+        seeds=(3, "trainings at batch 32"),
+        steps=(150, "steps of these"),
+        every=(15, "steps between test pictures"),
+        validate_every=(5, "steps between measurements of the hint gain"),
+        batches=("8,128", "other batch sizes, with commas"),
+        scenes=(3072, "scenes to train on"),
+    )
     make, metric = maker_of(arguments), MAIN[CONDITION]
     pairs = load_pairs("playroom:test", CONDITION, arguments.count, make.backbone.default_size)
     rows, details, found = [], {}, {}
@@ -138,8 +146,10 @@ def main() -> None:
         made[0] += len(pairs) * len(fidelity)
         made[1] += sum(it["cpu_seconds"] for it in fidelity.values())
         curves: list[list[tuple[float, float]]] = [
-            [(step, value) for step, value, _ in gain], [(s, f["own"]["mean"]) for s, f in fidelity.items()], loss
-        ]  # fmt: skip
+            [(step, value) for step, value, _ in gain],
+            [(s, f["own"]["mean"]) for s, f in fidelity.items()],
+            loss,
+        ]
         for (_, panel), curve in zip(panels, curves, strict=True):
             panel[name] = [(float(x), y) for x, y in curve]
         batch = recipe.training.batch_size

@@ -89,9 +89,16 @@ def main() -> None:
         "rows: real pictures)"
     )
     write_result(
-        "fig05", columns, rows, claims(images, found, metric), note=note, pictures=[caption], details=summary,
-        maker=make, folder=arguments.out,
-    )  # fmt: skip
+        "fig05",
+        columns,
+        rows,
+        claims(images, found, metric),
+        note=note,
+        pictures=[caption],
+        details=summary,
+        maker=make,
+        folder=arguments.out,
+    )
 
 
 READ = (measures.colours_right, measures.kinds_right)

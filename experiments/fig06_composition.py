@@ -108,11 +108,21 @@ def main() -> None:
         "second of the next, no prompt. 95% intervals. ↓: lower is better. Saturation: above the "
         "real picture's, CIELAB chroma."
     )
-    caption = "fig06.jpg: two scenes of each couple without a prompt, then with hints of two different scenes"
+    caption = (
+        "fig06.jpg: two scenes of each couple without a prompt, then with hints of two different "
+        "scenes"
+    )
     write_result(
-        "fig06", ["", "first hint followed", "second hint followed", "saturation"], rows, claims, note=note,
-        pictures=[caption], details=details, maker=make, folder=arguments.out,
-    )  # fmt: skip
+        "fig06",
+        ["", "first hint followed", "second hint followed", "saturation"],
+        rows,
+        claims,
+        note=note,
+        pictures=[caption],
+        details=details,
+        maker=make,
+        folder=arguments.out,
+    )
 
 
 def rows_of(couple: tuple[str, str], found: dict[str, Any]) -> list[list[str]]:

@@ -108,11 +108,21 @@ def main() -> None:
         "the reader's majority class over the pixels where the scene has an object (poses: people "
         "only)."
     )
-    caption = "fig07.jpg: two test scenes a row; a hint, then what three seeds make of it without any prompt"
+    caption = (
+        "fig07.jpg: two test scenes a row; a hint, then what three seeds make of it without any "
+        "prompt"
+    )
     write_result(
-        "fig07", columns, rows, claims(found), note=note, pictures=[caption], details=found, maker=make,
+        "fig07",
+        columns,
+        rows,
+        claims(found),
+        note=note,
+        pictures=[caption],
+        details=found,
+        maker=make,
         folder=arguments.out,
-    )  # fmt: skip
+    )
 
 
 def claims(found: dict[str, Any]) -> list[Claim]:

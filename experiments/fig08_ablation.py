@@ -33,9 +33,11 @@ from zeroconv.generation import Control
 
 CONNECTIONS = {"full": "zero", "gaussian": "gaussian", "lite": "lite"}
 PROMPTS = {
-    "empty": "no prompt", "insufficient": "insufficient prompt", "conflicting": "conflicting prompt",
+    "empty": "no prompt",
+    "insufficient": "insufficient prompt",
+    "conflicting": "conflicting prompt",
     "own": "perfect prompt",
-}  # fmt: skip
+}
 SHOWN = 2  # scenes of the contact sheet
 ENOUGH = 0.1  # of what a hint is worth, its own against another's: less apart is the same level
 
@@ -48,10 +50,13 @@ def networks(arguments: Any) -> dict[tuple[int, str], Any]:
     for seed in range(arguments.seeds):
         for name in arguments.networks.split(","):
             settings: dict[str, Any] = {
-                "training__batch_size": arguments.train_batch, "training__schedule": "cosine",
-                "training__validate_every": max(1, arguments.steps // 6), "training__checkpoint_every": 40,
-                "data__train": f'["playroom:train:{arguments.scenes}"]', "control__connections": CONNECTIONS[name],
-            }  # fmt: skip
+                "training__batch_size": arguments.train_batch,
+                "training__schedule": "cosine",
+                "training__validate_every": max(1, arguments.steps // 6),
+                "training__checkpoint_every": 40,
+                "data__train": f'["playroom:train:{arguments.scenes}"]',
+                "control__connections": CONNECTIONS[name],
+            }
             run = f"{name}-{seed}"
             if arguments.condition != "canny":
                 run, settings["data__condition"] = (
@@ -83,10 +88,15 @@ def measure(
 
 def main() -> None:
     arguments = options(
-        __doc__, 100, steps=(240, "steps of training"), seeds=(1, "trainings of each network"),
-        train_batch=(32, "batch of the training"), scenes=(3072, "scenes to train on"),
-        condition=("canny", "what the hints are"), networks=(",".join(CONNECTIONS), "which, full among them"),
-    )  # fmt: skip
+        __doc__,
+        100,
+        steps=(240, "steps of training"),
+        seeds=(1, "trainings of each network"),
+        train_batch=(32, "batch of the training"),
+        scenes=(3072, "scenes to train on"),
+        condition=("canny", "what the hints are"),
+        networks=(",".join(CONNECTIONS), "which, full among them"),
+    )
     condition = arguments.condition
     figure = "fig08" if condition == "canny" else f"fig08-{condition}"
     recipes = networks(arguments)
@@ -127,11 +137,22 @@ def main() -> None:
         "intervals over pictures, not over trainings. Conflicting: the caption of another scene. "
         "KID to the real pictures, in the reader's features."
     )
-    caption = f"{figure}.jpg: the same hints and seeds through the networks, under the four prompt settings"
+    caption = (
+        f"{figure}.jpg: the same hints and seeds through the networks, under the four prompt "
+        "settings"
+    )
     write_result(
-        figure, columns, rows, claims(found, metric, arguments.seeds), note=note, pictures=[caption], details=details,
-        maker=make, folder=arguments.out, command=" ".join(["zeroconv reproduce fig08", *shown_options()]),
-    )  # fmt: skip
+        figure,
+        columns,
+        rows,
+        claims(found, metric, arguments.seeds),
+        note=note,
+        pictures=[caption],
+        details=details,
+        maker=make,
+        folder=arguments.out,
+        command=" ".join(["zeroconv reproduce fig08", *shown_options()]),
+    )
 
 
 def draw(images: dict[tuple[int, str], dict[str, list]], pairs: list[Pair], path: Any) -> None:

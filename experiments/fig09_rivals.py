@@ -163,10 +163,16 @@ def measure(
     if not path.is_file():
         shown: list = []
         report = evaluate(
-            str(folder / f"at-{which}"), count=arguments.count, count_none=0 if known else arguments.count,
-            guidance="cond", cfg=4.0, steps=arguments.sampling_steps, batch_size=arguments.batch_size, varied=0,
+            str(folder / f"at-{which}"),
+            count=arguments.count,
+            count_none=0 if known else arguments.count,
+            guidance="cond",
+            cfg=4.0,
+            steps=arguments.sampling_steps,
+            batch_size=arguments.batch_size,
+            varied=0,
             pictures=shown,
-        )  # fmt: skip
+        )
         for i, (pair, made) in enumerate(
             list(zip(shown[0].pairs, shown[0].made, strict=True))[:SHOWN]
         ):
@@ -217,9 +223,19 @@ def ahead(found: dict[str, Any], name: str, which: str) -> dict[str, float]:
 
 def write(found: dict[str, Any], runs: Path, arguments: argparse.Namespace) -> None:
     columns = [
-        "", "trained parameters", "optimiser", "s a step", "peak MB", "hint gain", "canny F1, equal steps",
-        "FID", "caption's colours", "steps in equal time", "canny F1, equal time", "ControlNet ahead by, equal steps",
-    ]  # fmt: skip
+        "",
+        "trained parameters",
+        "optimiser",
+        "s a step",
+        "peak MB",
+        "hint gain",
+        "canny F1, equal steps",
+        "FID",
+        "caption's colours",
+        "steps in equal time",
+        "canny F1, equal time",
+        "ControlNet ahead by, equal steps",
+    ]
     rows = [row_of(found, name) for name in found]
     rows.append(limits(found))
     for name in ("steps", "time"):
@@ -238,9 +254,16 @@ def write(found: dict[str, Any], runs: Path, arguments: argparse.Namespace) -> N
         f"fig09-time.jpg: after {minutes:.1f} minutes of each",
     ]
     write_result(
-        "fig09", columns, rows, claims(found), note=note, pictures=captions, details=found, folder=arguments.out,
+        "fig09",
+        columns,
+        rows,
+        claims(found),
+        note=note,
+        pictures=captions,
+        details=found,
+        folder=arguments.out,
         command="python -m experiments.fig09_rivals " + " ".join(sys.argv[1:]),
-    )  # fmt: skip
+    )
 
 
 def row_of(found: dict[str, Any], name: str) -> list[Any]:
@@ -288,22 +311,34 @@ def claims(found: dict[str, Any]) -> list[Claim]:
     made: list[Claim] = []
     if "controlnet-lite" in found:
         lead = ahead(found, "controlnet-lite", "steps")
-        paper = "Table 1: users ranked ControlNet's fidelity to the hint 4.28, ControlNet-lite's 4.09 (of 5)."
+        paper = (
+            "Table 1: users ranked ControlNet's fidelity to the hint 4.28, ControlNet-lite's 4.09 "
+            "(of 5)."
+        )
         ours = f"At equal steps ControlNet's canny F1 is {span(lead)} above ControlNet-lite's."
         made.append(Claim(paper, ours, lead["low"] > 0))
         pair = ("controlnet", "controlnet-lite")
         full, lite = (found[name]["reports"]["steps"]["pictures"]["fid"]["own"] for name in pair)
-        ours = f"At equal steps ControlNet's FID is {span(full, 1)}, ControlNet-lite's {span(lite, 1)}."
+        ours = (
+            f"At equal steps ControlNet's FID is {span(full, 1)}, ControlNet-lite's "
+            f"{span(lite, 1)}."
+        )
         paper = "Table 3: ControlNet's FID is 15.27, ControlNet-lite's 17.92."
         made.append(Claim(paper, ours, full["high"] < lite["low"]))
     others = {name: ENTRIES[name].label for name in found if name.split("-")[0] != "controlnet"}
-    paper = "Figure 9, table 1: of the ways to add a hint that were compared, ControlNet's follows it best."
+    paper = (
+        "Figure 9, table 1: of the ways to add a hint that were compared, ControlNet's follows it "
+        "best."
+    )
     for which, words in (("steps", "steps"), ("time", "training time")):
         leads = {label: ahead(found, name, which) for name, label in others.items()}
         behind = [label for label, lead in leads.items() if lead["low"] > 0]
         before = [label for label, lead in leads.items() if lead["high"] < 0]
         level = [label for label in leads if label not in (*behind, *before)]
-        ours = f"At equal {words} ControlNet's canny F1 is above that of {listed(behind)}, below {listed(before)}, "
+        ours = (
+            f"At equal {words} ControlNet's canny F1 is above that of {listed(behind)}, below "
+            f"{listed(before)}, "
+        )
         made.append(
             Claim(
                 paper,

@@ -30,19 +30,25 @@ MARGIN = 0.1
 
 def main() -> None:
     arguments = options(
-        __doc__, 100, steps=(240, "steps of training, for every set"), train_batch=(32, "batch of the training"),
-        sizes=("100,1000,10000,50000", "sizes of the sets, with commas"), seed=(0, "of the trainings"),
-    )  # fmt: skip
+        __doc__,
+        100,
+        steps=(240, "steps of training, for every set"),
+        train_batch=(32, "batch of the training"),
+        sizes=("100,1000,10000,50000", "sizes of the sets, with commas"),
+        seed=(0, "of the trainings"),
+    )
     drawn = arguments.steps * arguments.train_batch
     names = name_sets([int(size) for size in arguments.sizes.split(",")], drawn)
     recipes, sizes = {}, list(names)
     for size in sizes:
         kept = min(size, drawn)
         settings = {
-            "training__batch_size": arguments.train_batch, "training__schedule": "cosine",
-            "training__validate_every": max(1, arguments.steps // 12), "training__checkpoint_every": 40,
+            "training__batch_size": arguments.train_batch,
+            "training__schedule": "cosine",
+            "training__validate_every": max(1, arguments.steps // 12),
+            "training__checkpoint_every": 40,
             "data__train": f'["playroom:train:{kept}"]',
-        }  # fmt: skip
+        }
         recipes[size] = prepare(
             "fig10", f"scenes-{kept}", arguments.seed, arguments.steps, **settings
         )
@@ -90,9 +96,16 @@ def main() -> None:
     )
     caption = "fig10.jpg: the same hints and seeds, no prompt, after training on ever more scenes"
     write_result(
-        "fig10", columns, rows, claims(found, sizes, metric), note=note, pictures=[caption], details=details,
-        maker=make, folder=arguments.out,
-    )  # fmt: skip
+        "fig10",
+        columns,
+        rows,
+        claims(found, sizes, metric),
+        note=note,
+        pictures=[caption],
+        details=details,
+        maker=make,
+        folder=arguments.out,
+    )
 
 
 def name_sets(sizes: list[int], drawn: int) -> dict[int, str]:

@@ -63,9 +63,13 @@ SHAPES: dict[str, Outline] = {
 }
 PLAIN = {"circle": "ball", "triangle": "cone"}  # the silhouette of one kind and of no other
 FITS = {  # the two kinds of the world whose silhouettes come nearest to an ambiguous shape
-    "rounded square": ("cube", "ball"), "square": ("cube", "cylinder"), "upright rectangle": ("cylinder", "person"),
-    "trapezium": ("cone", "cylinder"), "upright ellipse": ("cylinder", "person"), "dome": ("ball", "cylinder"),
-}  # fmt: skip
+    "rounded square": ("cube", "ball"),
+    "square": ("cube", "cylinder"),
+    "upright rectangle": ("cylinder", "person"),
+    "trapezium": ("cone", "cylinder"),
+    "upright ellipse": ("cylinder", "person"),
+    "dome": ("ball", "cylinder"),
+}
 
 
 def draw_hint(shape: str, seed: int, size: int = 128) -> tuple[Image.Image, ndarray]:
@@ -214,11 +218,21 @@ def main() -> None:
         "12 UniPC steps, guidance `cond`, cfg 4. Shares of pictures that the reader takes for a "
         "kind, 95% intervals; nothing: wall or floor."
     )
-    caption = "fig11.jpg: a hint of each shape, four answers without a prompt, and one for each kind named"
+    caption = (
+        "fig11.jpg: a hint of each shape, four answers without a prompt, and one for each kind "
+        "named"
+    )
     write_result(
-        "fig11", columns, rows, claims(found), note=note, pictures=[caption], details=found, maker=make,
+        "fig11",
+        columns,
+        rows,
+        claims(found),
+        note=note,
+        pictures=[caption],
+        details=found,
+        maker=make,
         folder=arguments.out,
-    )  # fmt: skip
+    )
 
 
 def claims(found: dict[str, dict[str, list[str]]]) -> list[Claim]:

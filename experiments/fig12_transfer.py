@@ -68,7 +68,9 @@ def cases(anew: bool = False) -> Iterator[tuple[str, str, str]]:
 
 
 def data_of(condition: str, base: str, count: int) -> str:
-    """Test scenes drawn in the base's own style: what is "real" there is a picture of that style."""
+    """Test scenes drawn in the base's own style: what is "real" there is a picture of that
+    style.
+    """
     options = ["only=person"] if condition == "pose" else []
     options += [f"style={STYLES[base]}"] if STYLES[base] else []
     return f"playroom:test:{count}" + ("?" + "&".join(options) if options else "")
@@ -334,16 +336,31 @@ def main() -> None:
         "real",
     ]
     columns += ["of its own base", "lightness, made / style", "chroma, made / style"]
-    caption = f"{figure}.jpg: the same hints, captions and noise on three bases, and the two ways to transfer a control"
+    caption = (
+        f"{figure}.jpg: the same hints, captions and noise on three bases, and the two ways to "
+        "transfer a control"
+    )
     told = note(arguments)
     if anew:
-        caption = f"{figure}.jpg: the same hints, captions and noise; controls that were moved, and trained on the base"
-        told += f" Trained anew: {arguments.anew} steps of 32 on 3,072 scenes in the base's style (Muon 1e-3, cosine)."
+        caption = (
+            f"{figure}.jpg: the same hints, captions and noise; controls that were moved, and "
+            "trained on the base"
+        )
+        told += (
+            f" Trained anew: {arguments.anew} steps of 32 on 3,072 scenes in the base's style "
+            "(Muon 1e-3, cosine)."
+        )
     write_result(
-        figure, columns, table(measured, anew), claims_anew(measured) if anew else claims(measured), note=told,
-        pictures=[caption], details=measured, folder=arguments.out,
+        figure,
+        columns,
+        table(measured, anew),
+        claims_anew(measured) if anew else claims(measured),
+        note=told,
+        pictures=[caption],
+        details=measured,
+        folder=arguments.out,
         command=" ".join(["zeroconv reproduce fig12", *shown_options()]),
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

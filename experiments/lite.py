@@ -73,10 +73,13 @@ def runs_of(arguments: Any) -> dict[tuple[str, float], tuple[Recipe, list[int]]]
     for name, rate in places:
         marks = lengths if name in ("full", "lite") and rate == CENTRE else [arguments.steps]
         settings: dict[str, Any] = {
-            "training__batch_size": arguments.train_batch, "training__learning_rate": rate, "training__keep": 1,
-            "training__validate_every": max(1, arguments.steps // 8), "training__checkpoint_every": 24,
+            "training__batch_size": arguments.train_batch,
+            "training__learning_rate": rate,
+            "training__keep": 1,
+            "training__validate_every": max(1, arguments.steps // 8),
+            "training__checkpoint_every": 24,
             "data__train": f'["playroom:train:{arguments.scenes}"]',
-        }  # fmt: skip
+        }
         if name.startswith("xs"):
             options = {"ratio": float(name[3:]), "hint_widths": WIDTHS}
             settings["control"] = json.dumps({"kind": "controlnet_xs", "options": options})
@@ -130,10 +133,16 @@ def stats_of(here: dict[str, Any], whose: str = "own") -> Stats:
 
 def main() -> None:
     arguments = options(
-        __doc__, 80, steps=(96, "steps of training; at the centre half and twice as many too"), seed=(0, "of all"),
-        rates=("3e-4,1e-3,3e-3", "learning rates"), widths=("0.25,0.5", "of small copies"),
-        train_batch=(32, "batch of the training"), scenes=(3072, "scenes to train on"), only=("", "train these only"),
-    )  # fmt: skip
+        __doc__,
+        80,
+        steps=(96, "steps of training; at the centre half and twice as many too"),
+        seed=(0, "of all"),
+        rates=("3e-4,1e-3,3e-3", "learning rates"),
+        widths=("0.25,0.5", "of small copies"),
+        train_batch=(32, "batch of the training"),
+        scenes=(3072, "scenes to train on"),
+        only=("", "train these only"),
+    )
     make, metric = maker_of(arguments), MAIN[CONDITION]
     pairs = load_pairs("playroom:test", CONDITION, arguments.count, make.backbone.default_size)
     runs = runs_of(arguments)
@@ -148,6 +157,11 @@ def main() -> None:
     }
     if not only:
         report(arguments, runs, kept, pairs, metric)
+
+
+def _gain_at(curve: list[tuple[int, float, float]], mark: int) -> float:
+    """The hint gain of a curve at a step; NaN where it was not measured there."""
+    return next((gain for step, gain, _ in curve if step == mark), float("nan"))
 
 
 def report(
@@ -176,9 +190,7 @@ def report(
                 f"{kept[name, rate][mark]['parameters'] / 1e6:.2f} M",
             ]
         )
-        rows[-1].append(
-            f"{next((gain for step, gain, _ in curves[name, rate] if step == mark), float('nan')):+.4f}"
-        )
+        rows[-1].append(f"{_gain_at(curves[name, rate], mark):+.4f}")
         for setting in PROMPTS:
             rows[-1].append(span(measures.figure(own[setting], metric)))
             full = found["full", rate, mark]
@@ -197,7 +209,11 @@ def report(
         "over pictures, not over trainings; differences paired."
     )
     write_result(
-        "fig08-lite", columns, rows, claims(found, worth, metric, arguments.steps), note=note,
+        "fig08-lite",
+        columns,
+        rows,
+        claims(found, worth, metric, arguments.steps),
+        note=note,
         pictures=[
             "fig08-lite-curves.png: hint gain against the step, and fidelity where it was "
             "measured three times",
@@ -205,9 +221,13 @@ def report(
             "its last step",
         ],
         details={"gains": {f"{name}-{rate:g}": curve for (name, rate), curve in curves.items()}},
-        made=(len(made) * len(PROMPTS) * arguments.count, sum(here["cpu_seconds"] for here in made)),
-        folder=arguments.out, command=" ".join(["python -m experiments.lite", *shown_options()]),
-    )  # fmt: skip
+        made=(
+            len(made) * len(PROMPTS) * arguments.count,
+            sum(here["cpu_seconds"] for here in made),
+        ),
+        folder=arguments.out,
+        command=" ".join(["python -m experiments.lite", *shown_options()]),
+    )
 
 
 def draw_curves(runs: dict, curves: dict, found: Found, metric: str, path: Path) -> None:
@@ -257,8 +277,10 @@ def claims(found: Found, worth: Found, metric: str, steps: int) -> list[Claim]:
         return measures.better_by(found[first][setting], found[second][setting], metric)
 
     def best(name: str, setting: str) -> tuple[str, float, int]:
-        return max(((name, rate, steps) for rate in rates),
-                   key=lambda place: measures.figure(found[place][setting], metric)["mean"])  # fmt: skip
+        return max(
+            ((name, rate, steps) for rate in rates),
+            key=lambda place: measures.figure(found[place][setting], metric)["mean"],
+        )
 
     made = []
     for words, places in (
@@ -277,7 +299,8 @@ def claims(found: Found, worth: Found, metric: str, steps: int) -> list[Claim]:
                 Claim(
                     f"(our question) {PHRASES[setting]} the full copy is ahead of ControlNet-lite "
                     f"at every {words}",
-                    f"{metric}: {'; '.join(f'{label}: {signed(it)}' for label, it in apart.items())}",
+                    f"{metric}: "
+                    + "; ".join(f"{label}: {signed(it)}" for label, it in apart.items()),
                     all(it["low"] > 0 for it in apart.values()),
                 )
             )
@@ -286,8 +309,10 @@ def claims(found: Found, worth: Found, metric: str, steps: int) -> list[Claim]:
         full, lite = best("full", setting), best("lite", setting)
         it = ahead(full, lite, setting)
         lift = measures.better_by(found[full][setting], worth[full][setting], metric)["mean"]
-        told.append(f"{meaning}: {signed(it)} (full at {full[1]:g}, lite at {lite[1]:g}), {it['mean'] / lift:.0%} of "
-                    "what the hint is worth")  # fmt: skip
+        told.append(
+            f"{meaning}: {signed(it)} (full at {full[1]:g}, lite at {lite[1]:g}), "
+            f"{it['mean'] / lift:.0%} of what the hint is worth"
+        )
         lacks.append(it["low"] > 0)
     made.append(Claim(SENTENCE, f"{metric}: {'; '.join(told)}", all(lacks)))
     return made

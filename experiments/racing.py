@@ -70,13 +70,23 @@ def settings_of(
 ) -> dict[str, Any]:
     """What a run changes of recipes/playroom-canny.yaml, by the settings' places."""
     settings = {
-        "out": str(folder), "control": ENTRIES[name].control, "data.train": [arguments.data],
-        "data.validation": [arguments.validation], "training.steps": steps, "training.batch_size": arguments.batch,
-        "training.optimizer": chosen[0], "training.learning_rate": chosen[1], "training.schedule": "constant",
-        "training.warmup": min(20, arguments.steps // 4), "training.seed": arguments.seed,
-        "training.checkpoint_every": 40, "training.keep": 1,
-        "training.validate_every": 100_000, "training.sample_count": 0, "training.log_every": 10,
-    }  # fmt: skip
+        "out": str(folder),
+        "control": ENTRIES[name].control,
+        "data.train": [arguments.data],
+        "data.validation": [arguments.validation],
+        "training.steps": steps,
+        "training.batch_size": arguments.batch,
+        "training.optimizer": chosen[0],
+        "training.learning_rate": chosen[1],
+        "training.schedule": "constant",
+        "training.warmup": min(20, arguments.steps // 4),
+        "training.seed": arguments.seed,
+        "training.checkpoint_every": 40,
+        "training.keep": 1,
+        "training.validate_every": 100_000,
+        "training.sample_count": 0,
+        "training.log_every": 10,
+    }
     if steps <= settings["training.warmup"]:
         settings["training.warmup"] = 0
     return settings

@@ -31,7 +31,10 @@ def prepare(figure: str, name: str, seed: int, steps: int, **settings: Any) -> R
     recipe = recipe_of(
         RUNS / figure / name, seed, steps, **{"training__sample_count": 0, **settings}
     )
-    told = f"{json.dumps(identity(recipe), sort_keys=True)} {steps} {weights_mark('playroom', recipe.base)}"
+    told = (
+        f"{json.dumps(identity(recipe), sort_keys=True)} {steps} "
+        f"{weights_mark('playroom', recipe.base)}"
+    )
     mark = hashlib.sha256(told.encode()).hexdigest()[:8]
     return recipe.model_copy(update={"out": RUNS / figure / f"{name}-{mark}"})
 

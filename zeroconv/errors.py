@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 
 # what a data spec may say behind its ?; the value of any other name may be a signature or a token
-_PLAIN = "split|limit|views|seed|start|only|condition|style|hints|repeat|config|revision|image_column|caption_column|conditioning_image_column"
+_PLAIN = (
+    "split|limit|views|seed|start|only|condition|style|hints|repeat|config|revision|"
+    "image_column|caption_column|conditioning_image_column"
+)
 # user:password@, also with a / in the password; a port and a path with an @ in it are none
 _USER = re.compile(r"(?<=://)(?:[^/?#\s'\"]*|[^/:@\s'\"]*:(?!\d+/)[^@\s'\"]*)@")
 _ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>]*[?#][^\s'\"<>]*", re.IGNORECASE)

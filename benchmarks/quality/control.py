@@ -29,10 +29,16 @@ def main() -> None:
     for prompts in ("own", "empty"):
         shown: list[Shown] = []
         report = evaluate(
-            "playroom-canny", data=f"stickers:{arguments.stickers}" if arguments.stickers else "stickers",
-            base=backbone, count=arguments.count, count_none=arguments.none, prompts=prompts,
-            guidance=arguments.guidance, varied=0, pictures=shown,
-        )  # fmt: skip
+            "playroom-canny",
+            data=f"stickers:{arguments.stickers}" if arguments.stickers else "stickers",
+            base=backbone,
+            count=arguments.count,
+            count_none=arguments.none,
+            prompts=prompts,
+            guidance=arguments.guidance,
+            varied=0,
+            pictures=shown,
+        )
         for metric, values in report["metrics"].items():
             own, ceiling, shuffled = (
                 values[name]["mean"] for name in ("own", "ceiling", "shuffled")
@@ -58,7 +64,10 @@ def main() -> None:
         "over another's",
     ]
     tail = " --stickers data/stickers" if arguments.stickers else ""
-    command = f"python -m benchmarks.quality.control --count {arguments.count} --none {arguments.none}{tail}"
+    command = (
+        f"python -m benchmarks.quality.control --count {arguments.count} --none "
+        f"{arguments.none}{tail}"
+    )
     note = (
         f"Stickers of held-out concepts; n = {arguments.count} (no control: {arguments.none}), 12 "
         f"UniPC steps, guidance `{arguments.guidance}`, cfg 4; 95% bootstrap intervals."

@@ -31,19 +31,29 @@ def recipe_of(folder: Path, seed: int, steps: int, **more: Any) -> Recipe:
     `more`: settings by their path, dots as two underscores: `training__batch_size=8`.
     """
     settings = {
-        "out": str(folder), "device": "cpu", "training.steps": steps, "training.seed": seed,
-        "training.validate_every": 5, "training.schedule": "constant", "training.warmup": min(20, steps - 1),
-        "training.checkpoint_every": 10_000, "data.validation_count": 64, "training.sample_count": 4,
-        "data.train": '["playroom:train:3072"]', "data.validation": '["playroom:val:64"]',
+        "out": str(folder),
+        "device": "cpu",
+        "training.steps": steps,
+        "training.seed": seed,
+        "training.validate_every": 5,
+        "training.schedule": "constant",
+        "training.warmup": min(20, steps - 1),
+        "training.checkpoint_every": 10_000,
+        "data.validation_count": 64,
+        "training.sample_count": 4,
+        "data.train": '["playroom:train:3072"]',
+        "data.validation": '["playroom:val:64"]',
         **{name.replace("__", "."): value for name, value in more.items()},
-    }  # fmt: skip
+    }
     return load_recipe(
         ROOT / "recipes" / "playroom-canny.yaml", [f"{k}={v}" for k, v in settings.items()]
     )
 
 
 def run(name: str, seed: int, steps: int, shuffled: bool) -> dict[str, Any]:
-    """Train until a little after detection (or for `steps` where the hints are another picture's)."""
+    """Train until a little after detection (or for `steps` where the hints are another
+    picture's).
+    """
     folder = OUT / name
     shutil.rmtree(folder, ignore_errors=True)
     action = {} if shuffled else {"training__on_convergence": "stop_after=20"}
@@ -117,7 +127,10 @@ def main() -> None:
         "hint gain there",
         "minutes of training",
     ]
-    note = "Two CPU cores, Muon 1e-3, 3,072 scenes, latents cached; measured every 5 steps on 64 held-out scenes."
+    note = (
+        "Two CPU cores, Muon 1e-3, 3,072 scenes, latents cached; measured every 5 steps on 64 "
+        "held-out scenes."
+    )
     command = f"python -m benchmarks.quality.convergence --steps {arguments.steps}"
     write_result("convergence", columns, rows, command, note)
 

@@ -105,9 +105,14 @@ def measure(conditions: list[str], arguments: argparse.Namespace) -> None:
             shown: list[Shown] = []
             few = arguments.few if prompts != "own" else None
             report = evaluate(
-                f"playroom-{condition}", count=few or arguments.count, prompts=prompts, guidance=arguments.guidance,
-                count_none=arguments.none if few is None else 0, data=arguments.data, pictures=shown,
-            )  # fmt: skip
+                f"playroom-{condition}",
+                count=few or arguments.count,
+                prompts=prompts,
+                guidance=arguments.guidance,
+                count_none=arguments.none if few is None else 0,
+                data=arguments.data,
+                pictures=shown,
+            )
             reports.append(report)
             draw(report, shown[0], PICTURES / "family" / f"{condition}-{prompts}.jpg")
         write_json(RESULTS / "family" / f"{condition}.json", reports)
@@ -176,20 +181,24 @@ CARD = """# playroom-{name}
 
 ## How it was made
 
-Trained by `python -m benchmarks.quality.family train {name}` ({recipe}) on a CPU: {steps} steps of 32,
-{examples:,} pictures (rendered scenes, exact hints where pixels do not tell; for line-like hints stickers of the train
-split too), {minutes:.0f} minutes, Muon, half of the prompts empty. float16.
+Trained by `python -m benchmarks.quality.family train {name}` ({recipe}) on a CPU: {steps} steps of
+32, {examples:,} pictures (rendered scenes, exact hints where pixels do not tell; for line-like
+hints stickers of the train split too), {minutes:.0f} minutes, Muon, half of the prompts empty.
+float16.
 
 {figures}## Licences
 
-The weights are under the MIT licence of this project. They continue those of [playroom](../playroom/README.md), whose
-card names the sticker art (MIT, Apache-2.0, CC-BY-4.0) and its makers; the same art was used here.
+The weights are under the MIT licence of this project. They continue those of
+[playroom](../playroom/README.md), whose card names the sticker art (MIT, Apache-2.0, CC-BY-4.0)
+and its makers; the same art was used here.
 """
-SHARED = """The copy that the other playroom controls share: one ControlNet for the playroom base, trained on hints of
-the paper's nine conditions at once. It follows all of them by itself; each condition's own hint encoder and connections
+SHARED = """The copy that the other playroom controls share: one ControlNet for the playroom base,
+trained on hints of the paper's nine conditions at once. It follows all of them by itself; each
+condition's own hint encoder and connections
 stand in the folders beside this one."""
-OWN = """A ControlNet for the playroom base that follows {name} hints: {meaning}. This folder holds its own part, hint
-encoder and connections; the rest is [playroom-shared](../playroom-shared/README.md)'s.
+OWN = """A ControlNet for the playroom base that follows {name} hints: {meaning}. This folder holds
+its own part, hint encoder and connections; the rest is
+[playroom-shared](../playroom-shared/README.md)'s.
 `zeroconv convert playroom-{name} OUT` writes one that stands alone and that diffusers reads."""
 
 

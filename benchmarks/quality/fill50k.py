@@ -63,7 +63,9 @@ BASIC = (
 
 
 def read_colours(pixels: ndarray, circle: Circle) -> tuple[ndarray, ndarray]:
-    """CIE Lab (3,) inside the circle that was asked for, and of its ground; pixels (S, S, 3) uint8."""
+    """CIE Lab (3,) inside the circle that was asked for, and of its ground; pixels (S, S, 3)
+    uint8.
+    """
     place = (np.arange(len(pixels)) + 0.5) / len(pixels)
     away = np.hypot(place[None] - circle.x, place[:, None] - circle.y) / circle.radius
     shown = lab(pixels)

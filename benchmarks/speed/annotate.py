@@ -76,7 +76,10 @@ def main() -> None:
         ["seconds of the second run", rest],
         ["same files as an uninterrupted run", "yes" if same else "NO"],
     ]
-    note = f"{arguments.count} scenes at 128 px, rendered on the way; nine hints and a picture each, written as PNG."
+    note = (
+        f"{arguments.count} scenes at 128 px, rendered on the way; nine hints and a picture each, "
+        "written as PNG."
+    )
     shown = f"python -m benchmarks.speed.annotate --count {arguments.count}"
     write_result("annotate", ["", "measured"], rows, shown, note)
 

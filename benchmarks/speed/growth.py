@@ -33,9 +33,17 @@ from tools.reports import ROOT
 
 SIZE, BATCH, WARM = 64, 16, 20  # pixels; pictures a step; steps before the clock runs
 COLUMNS = (
-    "pictures", "filling, CPU ms a picture", "start to first step, s", "of it CPU", "of that the data", "step, ms",
-    "of it CPU", "waiting for data", "memory, MB", "cache, bytes a picture",
-)  # fmt: skip
+    "pictures",
+    "filling, CPU ms a picture",
+    "start to first step, s",
+    "of it CPU",
+    "of that the data",
+    "step, ms",
+    "of it CPU",
+    "waiting for data",
+    "memory, MB",
+    "cache, bytes a picture",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -160,9 +168,15 @@ def run(recipe: dict[str, Any], out: Path, steps: int) -> dict[str, float]:
     """Train so many steps from nothing; returns seconds, shares and megabytes."""
     shutil.rmtree(out, ignore_errors=True)
     training = {
-        "steps": steps, "batch_size": BATCH, "threads": 1, "validate_every": 0, "sample_count": 0, "log_every": 1000,
-        "checkpoint_every": 1_000_000, "learning_rate": 1e-5,
-    }  # fmt: skip
+        "steps": steps,
+        "batch_size": BATCH,
+        "threads": 1,
+        "validate_every": 0,
+        "sample_count": 0,
+        "log_every": 1000,
+        "checkpoint_every": 1_000_000,
+        "learning_rate": 1e-5,
+    }
     data = {**recipe["data"], "condition": "canny", "size": SIZE, "workers": 1}
     values = {**recipe, "out": str(out), "device": "cpu", "data": data, "training": training}
     values["control"] = {"hint_widths": [4, 8, 8, 8]}

@@ -86,7 +86,9 @@ class Need:
 
 @contextmanager
 def cards_autocast() -> Iterator[None]:
-    """CPU autocast leaves norms in bfloat16; CUDA's computes them, and gives them on, in float32."""
+    """CPU autocast leaves norms in bfloat16; CUDA's computes them, and gives them on, in
+    float32.
+    """
 
     def in_float32(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def call(*args: Any) -> Tensor:
@@ -251,9 +253,8 @@ def main() -> None:
         ]
         with atomic_write(path) as temporary:
             temporary.write_text("\n".join([lines[0], comment(need), *lines[1:]]) + "\n")
-    columns = "recipe, frozen UNet, control, gradients, optimiser, average, VAE and text, micro-batch, GB".split(
-        ", "
-    )
+    names = "recipe, frozen UNet, control, gradients, optimiser, average, VAE and text"
+    columns = f"{names}, micro-batch, GB".split(", ")
     note = (
         "GB are 10⁹ bytes; a card of 8 has 8.6 of them. Micro-batch: the most that is alive of "
         "one. Not seen: the driver's context (0.3 to 0.6 GB), workspaces of kernels, and what the "

@@ -57,9 +57,13 @@ def row(card: str, found: dict[str, Any], one: dict[str, str]) -> list[str]:
     expected = float(one["GB"]) - float(one["VAE and text"])
     taken, held = found["allocated"] / 1e9, found["reserved"] / 1e9
     return [
-        f"sd15-{card}gb", f"{expected:.1f}", f"{taken:.1f} ({taken / expected - 1:+.0%})", f"{held:.1f}",
-        f"{found['seconds']:.2f}", f"{found['pictures'] / found['seconds']:.1f}",
-    ]  # fmt: skip
+        f"sd15-{card}gb",
+        f"{expected:.1f}",
+        f"{taken:.1f} ({taken / expected - 1:+.0%})",
+        f"{held:.1f}",
+        f"{found['seconds']:.2f}",
+        f"{found['pictures'] / found['seconds']:.1f}",
+    ]
 
 
 def main() -> None:

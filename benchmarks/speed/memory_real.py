@@ -101,12 +101,18 @@ def main() -> None:
     rows = []
     for base, n, side, setting in CASES:
         reckoned, real = step(base, n, side, setting, fake=True), measured((base, n, side, setting))
-        what = f"{base.rpartition('/')[2]}, batch {n}, latents {side} × {side}, checkpointing {setting}"
+        what = (
+            f"{base.rpartition('/')[2]}, batch {n}, latents {side} × {side}, checkpointing "
+            f"{setting}"
+        )
         rows.append(
             [what, f"{reckoned / 1e9:.2f}", f"{real / 1e9:.2f}", f"{real / reckoned - 1:+.0%}"]
         )
         print(*rows[-1], flush=True)
-    note = "Weights, gradients and one step without an optimiser, float32, CPU; the process's peak above its start."
+    note = (
+        "Weights, gradients and one step without an optimiser, float32, CPU; the process's peak "
+        "above its start."
+    )
     write_result(
         "memory_real",
         ["", "reckoned, GB", "taken, GB", "more"],

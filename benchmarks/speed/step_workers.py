@@ -55,7 +55,9 @@ def fill_(state: dict[str, Tensor]) -> None:
 
 
 def fixed_inputs(model: str, batch: int, size: int) -> dict[str, Tensor]:
-    """One batch of latents, noise, timesteps, hints (uint8) and text states, for comparing losses."""
+    """One batch of latents, noise, timesteps, hints (uint8) and text states, for comparing
+    losses.
+    """
     generator = torch.Generator().manual_seed(1)
     latent = (batch, 4, size // 8, size // 8)
     return {
@@ -113,10 +115,15 @@ class Theirs:
         heads, layers = (12, 12) if full else (2, 2)
         self.text_encoder = CLIPTextModel(
             CLIPTextConfig(
-                vocab_size=49408, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
-                num_attention_heads=heads, projection_dim=width, max_position_embeddings=length,
+                vocab_size=49408,
+                hidden_size=width,
+                intermediate_size=4 * width,
+                num_hidden_layers=layers,
+                num_attention_heads=heads,
+                projection_dim=width,
+                max_position_embeddings=length,
             )
-        )  # fmt: skip
+        )
         widths = (128, 256, 512, 512) if full else (32, 32, 32, 32)
         self.vae = AutoencoderKL(
             block_out_channels=widths, layers_per_block=2, latent_channels=4, sample_size=512,
@@ -253,10 +260,17 @@ class Ours:
         small = {"bf16": "bf16_weights"}.get(precision, precision) if all_of_it else precision
         graphs = on_card and rung > 0
         settings = {
-            "steps": 10_000, "batch_size": batch, "learning_rate": 5e-6, "validate_every": 0, "sample_count": 0,
-            "ema_decay": 0.0, "precision": small, "optimizer": "adamw8bit" if all_of_it else "adamw",
-            "cuda_graphs": graphs, **(others or {}),
-        }  # fmt: skip
+            "steps": 10_000,
+            "batch_size": batch,
+            "learning_rate": 5e-6,
+            "validate_every": 0,
+            "sample_count": 0,
+            "ema_decay": 0.0,
+            "precision": small,
+            "optimizer": "adamw8bit" if all_of_it else "adamw",
+            "cuda_graphs": graphs,
+            **(others or {}),
+        }
         recipe = parse_recipe(
             {
                 "out": tempfile.mkdtemp(),

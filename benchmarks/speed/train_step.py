@@ -36,20 +36,30 @@ from tools.reports import ROOT, write_json
 # `benchmarks.speed.step_workers.Ours`, its name)
 RUNGS = {
     "fp32": (
-        (0, "everything cached, no graph of the encoder"), (1, "memory kept"), (2, "CPU layers"), (3, "8-bit AdamW"),
+        (0, "everything cached, no graph of the encoder"),
+        (1, "memory kept"),
+        (2, "CPU layers"),
+        (3, "8-bit AdamW"),
     ),
     "bf16": (
-        (0, "everything cached, no graph of the encoder"), (1, "memory kept"),
+        (0, "everything cached, no graph of the encoder"),
+        (1, "memory kept"),
         (3, "bf16 weights without autocast, CPU layers, 8-bit AdamW"),
     ),
-}  # fmt: skip
+}
 CARD_RUNGS = {
-    "fp32": ((0, "everything cached, no graph of the encoder"), (1, "CUDA graphs"), (3, "8-bit AdamW")),
-    "bf16": (
-        (0, "everything cached, no graph of the encoder"), (1, "CUDA graphs"),
-        (2, "bf16 weights without autocast, 8-bit AdamW in one kernel"), (3, "norms and SiLU in kernels of ours"),
+    "fp32": (
+        (0, "everything cached, no graph of the encoder"),
+        (1, "CUDA graphs"),
+        (3, "8-bit AdamW"),
     ),
-}  # fmt: skip
+    "bf16": (
+        (0, "everything cached, no graph of the encoder"),
+        (1, "CUDA graphs"),
+        (2, "bf16 weights without autocast, 8-bit AdamW in one kernel"),
+        (3, "norms and SiLU in kernels of ours"),
+    ),
+}
 WARM = {"cpu": 1, "cuda": 3}  # steps before the clock counts
 
 
@@ -60,9 +70,14 @@ class Worker:
         self, who: str, arguments: argparse.Namespace, precision: str, rung: int = 3
     ) -> None:
         job = {
-            "who": who, "precision": precision, "rung": rung, "model": arguments.model, "batch": arguments.batch,
-            "size": arguments.size, "device": arguments.device,
-        }  # fmt: skip
+            "who": who,
+            "precision": precision,
+            "rung": rung,
+            "model": arguments.model,
+            "batch": arguments.batch,
+            "size": arguments.size,
+            "device": arguments.device,
+        }
         command = [
             sys.executable,
             "-W",
@@ -121,12 +136,18 @@ def compare(arguments: argparse.Namespace, precision: str) -> dict[str, Any]:
     for who, answers in steps.items():
         seconds = [answer["seconds"] for answer in answers]
         found[who] = {
-            "seconds": statistics.median(seconds), "least": min(seconds), "most": max(seconds),
+            "seconds": statistics.median(seconds),
+            "least": min(seconds),
+            "most": max(seconds),
             "samples_per_second": arguments.batch / statistics.median(seconds),
-            "peak_gib": answers[-1]["peak"] / 2**30, "reserved_gib": answers[-1]["reserved"] / 2**30,
+            "peak_gib": answers[-1]["peak"] / 2**30,
+            "reserved_gib": answers[-1]["reserved"] / 2**30,
             "loss": losses[who],
-            "parts": {part: statistics.median(a["parts"][part] for a in answers) for part in answers[0]["parts"]},
-        }  # fmt: skip
+            "parts": {
+                part: statistics.median(a["parts"][part] for a in answers)
+                for part in answers[0]["parts"]
+            },
+        }
     found["speedup"] = found["theirs"]["seconds"] / found["ours"]["seconds"]
     found["memory_ratio"] = found["ours"]["peak_gib"] / found["theirs"]["peak_gib"]
     found["loss_difference"] = abs(losses["ours"] / losses["theirs"] - 1)
@@ -136,7 +157,9 @@ def compare(arguments: argparse.Namespace, precision: str) -> dict[str, Any]:
 def ladder(
     arguments: argparse.Namespace, precision: str, found: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Seconds and memory as the parts of ours are added one by one, each in a process of its own."""
+    """Seconds and memory as the parts of ours are added one by one, each in a process of its
+    own.
+    """
     rungs, warm = [], WARM[arguments.device]
     if arguments.no_ladder:
         return []
@@ -183,9 +206,10 @@ def machine_peak(device: str, precisions: Sequence[str]) -> dict[str, float]:
         jobs = {
             f"matrix product {name}": (lambda a=a: a @ a, 2 * 4096**3),
             f"convolution {name}": (
-                lambda x=x, w=w: torch.nn.functional.conv2d(x, w, padding=1), 2 * 8 * 64**2 * 320**2 * 9,
+                lambda x=x, w=w: torch.nn.functional.conv2d(x, w, padding=1),
+                2 * 8 * 64**2 * 320**2 * 9,
             ),
-        }  # fmt: skip
+        }
         for job, (run, flops) in jobs.items():
             times = []
             for _ in range(5):
@@ -218,16 +242,26 @@ def rows_of(results: list[dict[str, Any]], peak: float, on_cpu: bool = True) -> 
                 found[who],
                 "" if on_cpu else f" ({found[who]['reserved_gib']:.2f} reserved)",
             )
-            rows.append([
-                f"{found['precision']}, {name}", f"{told(one['seconds'])} [{told(one['least'])}, {told(one['most'])}]",
-                f"{one['samples_per_second']:.3f}", f"{one['peak_gib']:.2f}{reserved}", f"{one['loss']:.5f}",
-                ", ".join(f"{part} {told(seconds)}" for part, seconds in one["parts"].items()),
-            ])  # fmt: skip
-        rows.append([
-            f"{found['precision']}, ratio", f"{found['speedup']:.2f}× as fast", "",
-            f"{found['memory_ratio']:.2f}× ({theirs['peak_gib'] - ours['peak_gib']:.2f} less)",
-            f"differs by {found['loss_difference']:.0e}", f"{share:.0%} of the machine's best product",
-        ])  # fmt: skip
+            rows.append(
+                [
+                    f"{found['precision']}, {name}",
+                    f"{told(one['seconds'])} [{told(one['least'])}, {told(one['most'])}]",
+                    f"{one['samples_per_second']:.3f}",
+                    f"{one['peak_gib']:.2f}{reserved}",
+                    f"{one['loss']:.5f}",
+                    ", ".join(f"{part} {told(seconds)}" for part, seconds in one["parts"].items()),
+                ]
+            )
+        rows.append(
+            [
+                f"{found['precision']}, ratio",
+                f"{found['speedup']:.2f}× as fast",
+                "",
+                f"{found['memory_ratio']:.2f}× ({theirs['peak_gib'] - ours['peak_gib']:.2f} less)",
+                f"differs by {found['loss_difference']:.0e}",
+                f"{share:.0%} of the machine's best product",
+            ]
+        )
         cached = theirs["parts"]["autoencoder"] + theirs["parts"]["text encoder"]
         rows.append(
             [
@@ -237,10 +271,16 @@ def rows_of(results: list[dict[str, Any]], peak: float, on_cpu: bool = True) -> 
             ]
         )
         for rung in found["ladder"]:
-            rows.append([
-                f"{found['precision']}, ours with {rung['name']}", told(rung["seconds"]), "",
-                f"{rung['peak_gib']:.2f}", "", "",
-            ])  # fmt: skip
+            rows.append(
+                [
+                    f"{found['precision']}, ours with {rung['name']}",
+                    told(rung["seconds"]),
+                    "",
+                    f"{rung['peak_gib']:.2f}",
+                    "",
+                    "",
+                ]
+            )
     return rows
 
 

@@ -76,9 +76,13 @@ def dpt(folder: Path, backbone: str) -> str:
         setattr(made, name, value)
     made = type(made)(**{**made.to_dict(), "out_features": STAGES, "out_indices": None})
     config = transformers.DPTConfig(
-        backbone_config=made, neck_hidden_sizes=[8] * 4, fusion_hidden_size=8, image_size=64, num_hidden_layers=4,
+        backbone_config=made,
+        neck_hidden_sizes=[8] * 4,
+        fusion_hidden_size=8,
+        image_size=64,
+        num_hidden_layers=4,
         hidden_size=16,
-    )  # fmt: skip
+    )
     return save(
         folder,
         transformers.DPTForDepthEstimation(config),
@@ -125,9 +129,15 @@ def swin() -> transformers.SwinConfig:
 
 
 SMALL = {
-    "num_queries": 6, "num_labels": 5, "hidden_dim": 32, "encoder_feedforward_dim": 32, "encoder_layers": 1,
-    "decoder_layers": 2, "num_attention_heads": 2, "dim_feedforward": 32,
-}  # fmt: skip
+    "num_queries": 6,
+    "num_labels": 5,
+    "hidden_dim": 32,
+    "encoder_feedforward_dim": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "num_attention_heads": 2,
+    "dim_feedforward": 32,
+}
 
 
 def mask2former(folder: Path) -> str:
@@ -143,9 +153,13 @@ def upernet(folder: Path) -> str:
         hidden_sizes=[8] * 4, depths=[1] * 4, out_features=STAGES
     )
     config = transformers.UperNetConfig(
-        backbone_config=backbone, hidden_size=8, pool_scales=[1, 2], num_labels=5, auxiliary_in_channels=8,
+        backbone_config=backbone,
+        hidden_size=8,
+        pool_scales=[1, 2],
+        num_labels=5,
+        auxiliary_in_channels=8,
         auxiliary_channels=8,
-    )  # fmt: skip
+    )
     net = transformers.UperNetForSemanticSegmentation(config)
     return save(folder, net, transformers.SegformerImageProcessor(size=SIZE))
 
@@ -164,9 +178,16 @@ def oneformer(folder: Path) -> str:
         size=SIZE, repo_path=str(folder), class_info_file="info.json", num_text=6, num_labels=5
     )
     config = transformers.OneFormerConfig(
-        backbone_config=swin(), conv_dim=32, mask_dim=32, text_encoder_width=32, text_encoder_num_layers=1,
-        text_encoder_vocab_size=520, is_training=False, query_dec_layers=1, **SMALL,
-    )  # fmt: skip
+        backbone_config=swin(),
+        conv_dim=32,
+        mask_dim=32,
+        text_encoder_width=32,
+        text_encoder_num_layers=1,
+        text_encoder_vocab_size=520,
+        is_training=False,
+        query_dec_layers=1,
+        **SMALL,
+    )
     net = transformers.OneFormerForUniversalSegmentation(config)
     return save(folder, net, transformers.OneFormerProcessor(pictures, tokenizer))
 

@@ -1,4 +1,6 @@
-"""PoseNet's decoding on maps made from people that are known, and its graph's convolutions by hand."""
+"""PoseNet's decoding on maps made from people that are known, and its graph's convolutions by
+hand.
+"""
 
 from __future__ import annotations
 
@@ -52,9 +54,16 @@ def maps_of(persons: list[np.ndarray], rows: int = 20, columns: int = 24) -> dic
 def figure(left: float, top: float) -> np.ndarray:
     """A standing person of 17 joints (y, x), about 200 pixels high."""
     at = {
-        "nose": (20, 40), "eye": (14, 6), "ear": (16, 12), "shoulder": (50, 25), "elbow": (80, 32), "wrist": (110, 34),
-        "hip": (110, 16), "knee": (155, 18), "ankle": (200, 19),
-    }  # fmt: skip
+        "nose": (20, 40),
+        "eye": (14, 6),
+        "ear": (16, 12),
+        "shoulder": (50, 25),
+        "elbow": (80, 32),
+        "wrist": (110, 34),
+        "hip": (110, 16),
+        "knee": (155, 18),
+        "ankle": (200, 19),
+    }
     joints = []
     for name in PARTS:
         side, _, part = name.rpartition(" ")

@@ -18,7 +18,10 @@ from zeroconv.backbones.loading import load_tokenizer
 from zeroconv.errors import UserError
 from zeroconv.evaluation.likeness import clip_scores, make_features
 
-CODE = "from pathlib import Path\nPath({target!r}).write_text('ran')\nclass Net: pass\nclass Config: pass\n"
+CODE = (
+    "from pathlib import Path\nPath({target!r}).write_text('ran')\nclass Net: pass\nclass Config: "
+    "pass\n"
+)
 PIXELS = np.zeros((16, 16, 3), np.uint8)
 CONFIGS = (
     "config.json",

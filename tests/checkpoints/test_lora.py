@@ -179,14 +179,17 @@ def test_peft_and_older_diffusers_spellings(adapter, tmp_path):
         "bare": adapter,
         "peft": {f"base_model.model.{name}": value for name, value in adapter.items()},
         "older": {
-            f"unet.{n.replace('lora_A', 'lora.down').replace('lora_B', 'lora.up')}": v for n, v in adapter.items()
+            f"unet.{n.replace('lora_A', 'lora.down').replace('lora_B', 'lora.up')}": v
+            for n, v in adapter.items()
         },
         "oldest": {
-            n.replace(".to_out.0.", ".to_out.").replace(".to_", ".processor.to_").replace(".lora_A", "_lora.down")
+            n.replace(".to_out.0.", ".to_out.")
+            .replace(".to_", ".processor.to_")
+            .replace(".lora_A", "_lora.down")
             .replace(".lora_B", "_lora.up"): v
             for n, v in attention.items()
         },
-    }  # fmt: skip
+    }
     for name, spelled in spellings.items():
         save_file(
             {key: value.contiguous() for key, value in spelled.items()},

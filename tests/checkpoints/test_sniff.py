@@ -1,4 +1,6 @@
-"""A file that is no weights is named for what it is, whatever its suffix says and whoever reads it."""
+"""A file that is no weights is named for what it is, whatever its suffix says and whoever
+reads it.
+"""
 
 from __future__ import annotations
 

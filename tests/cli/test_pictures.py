@@ -19,7 +19,9 @@ from zeroconv.generation.metadata import read_info, save_picture
 
 @pytest.fixture
 def sampled(zeroconv, models: Path, tmp_path: Path, monkeypatch):
-    """Generate with a finished hint; the control that is sampled with, its stored hint, and stderr."""
+    """Generate with a finished hint; the control that is sampled with, its stored hint, and
+    stderr.
+    """
     seen = []
 
     def sample(backbone, prompts, controls, **options):
@@ -39,9 +41,18 @@ def sampled(zeroconv, models: Path, tmp_path: Path, monkeypatch):
             (control / "config.json").write_text(json.dumps(config))
         out = tmp_path / "out.png"
         result = zeroconv(
-            "generate", "a ball", "--base", models / "base", "--steps", 1, "--control", f"{control}={hint}",
-            "--out", out, *words,
-        )  # fmt: skip
+            "generate",
+            "a ball",
+            "--base",
+            models / "base",
+            "--steps",
+            1,
+            "--control",
+            f"{control}={hint}",
+            "--out",
+            out,
+            *words,
+        )
         assert result.exit_code == 0, result.output
         return seen[-1], read_info(out)["hints"][0], result.stderr
 

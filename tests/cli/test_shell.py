@@ -57,7 +57,10 @@ def speak(text: str):
     typer.echo(text)
 
 @app.command()
-def where(path: Annotated[Path, typer.Option()], more: Annotated[list[Path] | None, typer.Option()] = None):
+def where(
+    path: Annotated[Path, typer.Option()],
+    more: Annotated[list[Path] | None, typer.Option()] = None,
+):
     typer.echo("|".join(map(str, [path, *(more or [])])))
 
 @app.command()

@@ -171,9 +171,17 @@ def test_an_inpaint_hint_has_a_hole_of_the_asked_size():
 
 @pytest.mark.parametrize(
     ("name", "setting"),
-    [("lines", {"length": 2}), ("scribble", {"threshold": 0}), ("lineart", {"tau": 3}), ("shuffle", {"reach": 0}),
-     ("tile", {"factor": 0.5}), ("palette", {"grid": 0}), ("inpaint", {"share": 2}), ("blur", {"sigma": 0})],
-)  # fmt: skip
+    [
+        ("lines", {"length": 2}),
+        ("scribble", {"threshold": 0}),
+        ("lineart", {"tau": 3}),
+        ("shuffle", {"reach": 0}),
+        ("tile", {"factor": 0.5}),
+        ("palette", {"grid": 0}),
+        ("inpaint", {"share": 2}),
+        ("blur", {"sigma": 0}),
+    ],
+)
 def test_parameters_out_of_range_are_told(name, setting):
     with pytest.raises(UserError, match=next(iter(setting))):
         annotate(name, square_picture(), **setting)

@@ -101,11 +101,16 @@ def test_losses_are_least_at_the_truth():
     """A batch's own targets, put in the network's place, cost less than anything beside them."""
     scene = playroom.render(9_000_005)
     data = {
-        "image": np.asarray(scene.image)[None], "decoded": np.asarray(scene.image)[None], "depth": scene.depth[None],
-        "normal": np.rint(scene.normal * 127).astype(np.int8)[None], "classes": scene.segmentation[None],
-        "joints": np.concatenate([scene.keypoints[0][None], np.zeros((3, 18, 3), np.float32)])[None],
+        "image": np.asarray(scene.image)[None],
+        "decoded": np.asarray(scene.image)[None],
+        "depth": scene.depth[None],
+        "normal": np.rint(scene.normal * 127).astype(np.int8)[None],
+        "classes": scene.segmentation[None],
+        "joints": np.concatenate([scene.keypoints[0][None], np.zeros((3, 18, 3), np.float32)])[
+            None
+        ],
         "people": np.array([1]),
-    }  # fmt: skip
+    }
     batch = draw_batch(data, np.random.default_rng(0), ReaderConfig(batch_size=2))
     maps = load_reader()(batch["image"])
     maps.inverse_depth, maps.normal, maps.joints = (

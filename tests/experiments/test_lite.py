@@ -82,9 +82,12 @@ def test_only_the_centre_is_trained_for_several_lengths() -> None:
     runs = runs_of(arguments())
     marks = {name: steps for name, (_, steps) in runs.items()}
     assert marks == {
-        ("full", CENTRE): [4, 8, 16], ("lite", CENTRE): [4, 8, 16], ("full", 3e-4): [8], ("lite", 3e-4): [8],
+        ("full", CENTRE): [4, 8, 16],
+        ("lite", CENTRE): [4, 8, 16],
+        ("full", 3e-4): [8],
+        ("lite", 3e-4): [8],
         ("xs-0.25", CENTRE): [8],
-    }  # fmt: skip
+    }
     recipes = {name: recipe for name, (recipe, _) in runs.items()}
     assert (
         recipes["lite", 3e-4].control.connections == "lite"

@@ -1,4 +1,6 @@
-"""A picture is remembered under all that decides it, and made again as soon as any of that changes."""
+"""A picture is remembered under all that decides it, and made again as soon as any of that
+changes.
+"""
 
 from __future__ import annotations
 

@@ -19,9 +19,15 @@ def results(tmp_path: Path) -> Path:
         Claim("all the same", "not at all", False),
     ]
     write_result(
-        "fig08", ["", "f1"], [["full", 0.75]], claims, note="n = 3.", pictures=["fig08.jpg: three networks"],
-        command="zeroconv reproduce fig8", folder=tmp_path,
-    )  # fmt: skip
+        "fig08",
+        ["", "f1"],
+        [["full", 0.75]],
+        claims,
+        note="n = 3.",
+        pictures=["fig08.jpg: three networks"],
+        command="zeroconv reproduce fig8",
+        folder=tmp_path,
+    )
     return tmp_path
 
 

@@ -27,13 +27,29 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(tiny: Path, out: Path, steps: int) -> Recipe:
-    return parse_recipe({
-        "out": str(out), "base": str(tiny / "base"), "device": "cpu", "control": {"hint_widths": [4, 8, 8, 8]},
-        "data": {"train": [str(tiny / "pictures")], "condition": "depth", "size": 64, "cache": str(tiny / "cache"),
-                 "workers": 1},
-        "training": {"steps": steps, "batch_size": 2, "learning_rate": 1e-3, "validate_every": 2, "sample_count": 0,
-                     "ema_decay": 0.5},
-    })  # fmt: skip
+    return parse_recipe(
+        {
+            "out": str(out),
+            "base": str(tiny / "base"),
+            "device": "cpu",
+            "control": {"hint_widths": [4, 8, 8, 8]},
+            "data": {
+                "train": [str(tiny / "pictures")],
+                "condition": "depth",
+                "size": 64,
+                "cache": str(tiny / "cache"),
+                "workers": 1,
+            },
+            "training": {
+                "steps": steps,
+                "batch_size": 2,
+                "learning_rate": 1e-3,
+                "validate_every": 2,
+                "sample_count": 0,
+                "ema_decay": 0.5,
+            },
+        }
+    )
 
 
 def test_a_run_is_named_by_what_its_recipe_says(tiny: Path, tmp_path: Path) -> None:

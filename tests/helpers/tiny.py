@@ -150,7 +150,9 @@ def tiny_backbone_xl(seed: int = 0, unet=None) -> UNetBackbone:
 
 
 def randomise_(module: Module, scale: float = 0.1, seed: int = 7) -> Module:
-    """Fill every convolution that is zero with random weights, so that nothing hides behind zeros."""
+    """Fill every convolution that is zero with random weights, so that nothing hides behind
+    zeros.
+    """
     generator = torch.Generator().manual_seed(seed)
     for conv in module.modules():
         if isinstance(conv, nn.Conv2d) and not conv.weight.any():

@@ -324,8 +324,16 @@ def test_files_of_another_kind_are_named() -> None:
 # ---------------------------------------------------------------- frames and orientation
 
 
-@pytest.mark.parametrize(("kind", "said"), [("GIF", "animation"), ("WEBP", "animation"), ("PNG", "animation"),
-                                            ("AVIF", "animation"), ("TIFF", "pages")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("GIF", "animation"),
+        ("WEBP", "animation"),
+        ("PNG", "animation"),
+        ("AVIF", "animation"),
+        ("TIFF", "pages"),
+    ],
+)
 def test_the_first_frame_is_taken_and_that_is_noted(kind: str, said: str) -> None:
     frames = [
         Image.new("RGB", (16, 16), colour) for colour in ((250, 0, 0), (0, 250, 0), (0, 0, 250))

@@ -40,7 +40,10 @@ def saved(image: Image.Image, kind: str, **options) -> bytes:
 
 
 GREY_FILES = {
-    **{f"PNG of {bits} bits": lambda bits=bits: png(ramp(1 << bits), bits, 0) for bits in (1, 2, 4, 8, 16)},
+    **{
+        f"PNG of {bits} bits": lambda bits=bits: png(ramp(1 << bits), bits, 0)
+        for bits in (1, 2, 4, 8, 16)
+    },
     "PNG, grey and alpha of 8 bits": lambda: png(np.dstack([ramp(256), ramp(1) + 255]), 8, 4),
     "PNG, grey and alpha of 16 bits": lambda: png(np.dstack([ramp(65536), ramp(1) + 65535]), 16, 4),
     "PNG, colours of 16 bits": lambda: png(np.dstack([ramp(65536)] * 3), 16, 2),
@@ -48,18 +51,23 @@ GREY_FILES = {
         np.dstack([ramp(65536)] * 3 + [ramp(1) + 65535]), 16, 6
     ),
     "TIFF of 16 bits, little end first": lambda: grey_tiff(ramp(65536).astype(np.uint16), 16),
-    "TIFF of 16 bits, big end "
-    "first": lambda: grey_tiff(ramp(65536).astype(np.uint16), 16, order=">"),
+    "TIFF of 16 bits, big end first": lambda: grey_tiff(
+        ramp(65536).astype(np.uint16), 16, order=">"
+    ),
     "TIFF of floats": lambda: grey_tiff((ramp(65536) / 65535).astype(np.float32), 32, 3),
-    "TIFF of floats, big end first": lambda: grey_tiff((ramp(65536) / 65535).astype(np.float32), 32, 3, order=">"),
+    "TIFF of floats, big end first": lambda: grey_tiff(
+        (ramp(65536) / 65535).astype(np.float32), 32, 3, order=">"
+    ),
     "TIFF of floats to 255": lambda: grey_tiff((ramp(65536) / 257).astype(np.float32), 32, 3),
     "TIFF of 32 bits": lambda: grey_tiff((ramp(65536) * 65536).astype(np.uint32), 32),
     "TIFF of 32 bits with 16-bit numbers": lambda: grey_tiff(ramp(65536).astype(np.uint32), 32),
-    "TIFF of 32 signed "
-    "bits": lambda: grey_tiff((ramp(65536) * 1000 - 9000).astype(np.int32), 32, 2),
+    "TIFF of 32 signed bits": lambda: grey_tiff(
+        (ramp(65536) * 1000 - 9000).astype(np.int32), 32, 2
+    ),
     "TIFF of 16 signed bits": lambda: grey_tiff((ramp(65536) - 32768).astype(np.int16), 16, 2),
-    "TIFF of 16 bits, white "
-    "is zero": lambda: grey_tiff((65535 - ramp(65536)).astype(np.uint16), 16, 1, 0),
+    "TIFF of 16 bits, white is zero": lambda: grey_tiff(
+        (65535 - ramp(65536)).astype(np.uint16), 16, 1, 0
+    ),
     "TIFF of 8 bits, white is zero": lambda: grey_tiff((255 - ramp(256)).astype(np.uint8), 8, 1, 0),
     "PGM of 16 bits": lambda: saved(Image.fromarray(ramp(65536).astype(np.uint16)), "PPM"),
     "PGM of 10 bits": lambda: b"P5 64 64 1023\n" + ramp(1024).astype(">u2").tobytes(),
@@ -69,7 +77,7 @@ GREY_FILES = {
     "AVIF": lambda: saved(Image.fromarray(ramp(256).astype(np.uint8)), "AVIF", quality=100),
     "GIF": lambda: saved(Image.fromarray(ramp(256).astype(np.uint8)), "GIF"),
     "BMP": lambda: saved(Image.fromarray(ramp(256).astype(np.uint8)), "BMP"),
-}  # fmt: skip
+}
 DEEP = [
     name
     for name in GREY_FILES

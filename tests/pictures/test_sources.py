@@ -53,10 +53,24 @@ def sources(path: Path) -> dict[str, object]:
 
 
 KINDS = [
-    "path", "text", "bytes", "bytearray", "memoryview", "file object", "PIL", "opened by PIL", "array",
-    "array, not contiguous", "array of 16 bits", "array of 16 bits, big end first", "array of floats",
-    "array of doubles", "array with alpha", "tensor", "tensor of floats",
-]  # fmt: skip
+    "path",
+    "text",
+    "bytes",
+    "bytearray",
+    "memoryview",
+    "file object",
+    "PIL",
+    "opened by PIL",
+    "array",
+    "array, not contiguous",
+    "array of 16 bits",
+    "array of 16 bits, big end first",
+    "array of floats",
+    "array of doubles",
+    "array with alpha",
+    "tensor",
+    "tensor of floats",
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,10 +95,20 @@ def test_every_source_gives_the_same_picture(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "array",
-    [np.eye(8, dtype=bool), np.eye(8, dtype=np.uint8) * 255, np.eye(8, dtype=np.uint16) * 65535, np.eye(8),
-     np.eye(8, dtype=np.float16), np.eye(8, dtype=np.float32)[..., None], torch.eye(8), torch.eye(8)[None],
-     torch.eye(8, dtype=torch.bfloat16), torch.eye(8, dtype=torch.bool), np.eye(8, dtype=np.uint8)],
-)  # fmt: skip
+    [
+        np.eye(8, dtype=bool),
+        np.eye(8, dtype=np.uint8) * 255,
+        np.eye(8, dtype=np.uint16) * 65535,
+        np.eye(8),
+        np.eye(8, dtype=np.float16),
+        np.eye(8, dtype=np.float32)[..., None],
+        torch.eye(8),
+        torch.eye(8)[None],
+        torch.eye(8, dtype=torch.bfloat16),
+        torch.eye(8, dtype=torch.bool),
+        np.eye(8, dtype=np.uint8),
+    ],
+)
 def test_grey_arrays_are_hints_and_masks(array) -> None:
     hint, _ = quiet(open_hint, array, "canny")
     assert np.array_equal(hint_tensor(hint, (8, 8), "canny").numpy(), [np.eye(8)] * 3)
@@ -216,8 +240,13 @@ def test_an_inpaint_mask_may_be_any_picture(tmp_path: Path) -> None:
     Image.fromarray(where).save(tmp_path / "mask.png")
     wanted = np.asarray(annotate("inpaint", RGB, mask=where))
     assert (wanted[where][:, 3] == 0).all() and (wanted[~where][:, 3] == 255).all()
-    for mask in (tmp_path / "mask.png", Image.fromarray(where), where.astype(np.uint8), where.astype(float),
-                 np.dstack([np.zeros((40, 56, 3), np.uint8), where * np.uint8(255)])):  # fmt: skip
+    for mask in (
+        tmp_path / "mask.png",
+        Image.fromarray(where),
+        where.astype(np.uint8),
+        where.astype(float),
+        np.dstack([np.zeros((40, 56, 3), np.uint8), where * np.uint8(255)]),
+    ):
         assert np.array_equal(np.asarray(annotate("inpaint", RGB, mask=mask)), wanted)
     with pytest.raises(UserError, match="mask"):
         annotate("inpaint", RGB, mask=3)
@@ -235,7 +264,8 @@ def test_one_place_opens_pictures() -> None:
     """Nothing but `zeroconv.pictures` lets Pillow or OpenCV read a file."""
     package = Path(zeroconv.__file__).parent
     calls = re.compile(
-        r"\bImage\.open\(|\bImageFile\.|\bcv2\.im(read|decode|readmulti)\b|from PIL\.Image import|imageio|io\.imread"
+        r"\bImage\.open\(|\bImageFile\.|\bcv2\.im(read|decode|readmulti)\b"
+        r"|from PIL\.Image import|imageio|io\.imread"
     )
     found = {
         str(path.relative_to(package))

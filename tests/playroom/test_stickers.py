@@ -311,7 +311,9 @@ def test_captions_name_the_thing_and_the_style(tmp_path: Path, packages: Path) -
 
 
 def disc(size: int = 128, hidden: int = 0) -> np.ndarray:
-    """An anti-aliased red disc; the colour of its transparent pixels, `hidden`, must never be seen."""
+    """An anti-aliased red disc; the colour of its transparent pixels, `hidden`, must never be
+    seen.
+    """
     y, x = np.mgrid[:size, :size] + 0.5 - size / 2
     alpha = np.clip(size * 0.48 - np.hypot(x, y) + 0.5, 0, 1)
     rgba = np.full((size, size, 4), hidden, np.uint8)

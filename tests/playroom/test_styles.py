@@ -1,4 +1,6 @@
-"""Styles: the same for a seed, unlike the plain picture and each other, on the very same geometry."""
+"""Styles: the same for a seed, unlike the plain picture and each other, on the very same
+geometry.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ SEEDS = range(9_000_000, 9_000_012)
 @pytest.mark.parametrize("style", STYLES)
 def test_a_seed_is_a_picture_in_any_process(style):
     code = "import sys, hashlib; from zeroconv.playroom.styles import style_image; "
-    code += f"sys.stdout.write(hashlib.sha256(style_image(9000005, {style!r}, 64)[0].tobytes()).hexdigest())"
+    code += (
+        f"sys.stdout.write(hashlib.sha256(style_image(9000005, {style!r}, "
+        "64)[0].tobytes()).hexdigest())"
+    )
     other = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout

@@ -32,7 +32,10 @@ def empty_room(*objects: ObjectSpec) -> SceneSpec:
 
 def test_a_seed_is_a_scene_in_any_process():
     code = "from zeroconv import playroom, playroom as p; import hashlib; s = p.render(42, 64); "
-    code += "print(hashlib.sha256(s.image.tobytes() + s.depth.tobytes() + s.caption.encode()).hexdigest())"
+    code += (
+        "print(hashlib.sha256(s.image.tobytes() + s.depth.tobytes() + "
+        "s.caption.encode()).hexdigest())"
+    )
     other = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.strip()

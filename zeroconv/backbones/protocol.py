@@ -66,7 +66,9 @@ class TextStates:
 
 @dataclass(frozen=True)
 class Defaults:
-    """How pictures of a model are made where nothing else is asked: as diffusers and A1111 do it."""
+    """How pictures of a model are made where nothing else is asked: as diffusers and A1111 do
+    it.
+    """
 
     guidance: str = "both"  # a name of `zeroconv.generation.MODES`
     cfg: float = 7.5

@@ -144,7 +144,9 @@ class UNetBackbone:
 
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) in [−1, 1] → moments (N, 2C, h, w): mean ‖ log-variance, not scaled."""
+        """Images (N, 3, H, W) in [−1, 1] → moments (N, 2C, h, w): mean ‖ log-variance, not
+        scaled.
+        """
         vae = self.vae
         images = images.to(vae.device, vae.dtype)
         found = torch.cat(

@@ -77,7 +77,9 @@ def make_rival(
 def load_rival(
     folder: str | os.PathLike, backbone: UNetBackbone, dtype: torch.dtype | None = None
 ) -> Rival:
-    """Read what `Rival.save` wrote, around the backbone that it was trained on. Raises UserError."""
+    """Read what `Rival.save` wrote, around the backbone that it was trained on. Raises
+    UserError.
+    """
     folder = Path(folder)
     config = read_config(folder)
     if config.get("_class_name") != CLASS_NAME:
@@ -120,7 +122,9 @@ def is_rival(path: Path) -> bool:
 
 
 def load_net(x: str | os.PathLike, backbone: Backbone, dtype: torch.dtype | None = None) -> Net:
-    """A ControlNet by all that `ControlNet.load` takes, or a rival by its folder; whichever it is."""
+    """A ControlNet by all that `ControlNet.load` takes, or a rival by its folder; whichever it
+    is.
+    """
     path = locate(
         control_name(os.fspath(x), backbone.name),
         "ControlNet",

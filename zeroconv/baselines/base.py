@@ -92,7 +92,9 @@ class Rival(nn.Module):
         return next(self.parameters()).dtype
 
     def networks(self) -> list[nn.Module]:
-        """Itself, and the networks of frozen weights that it runs but does not hold as submodules."""
+        """Itself, and the networks of frozen weights that it runs but does not hold as
+        submodules.
+        """
         kept = [
             value.unet if isinstance(value, UNetBackbone) else value
             for value in vars(self).values()

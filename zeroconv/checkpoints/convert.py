@@ -82,7 +82,9 @@ def read_controlnet(source: Path) -> tuple[dict, dict[str, Tensor]]:
 
 
 def check_controlnet(config: dict, state: dict[str, Tensor], where: object) -> None:
-    """Raise UserError unless diffusers' ControlNetModel of this config has exactly these tensors."""
+    """Raise UserError unless diffusers' ControlNetModel of this config has exactly these
+    tensors.
+    """
     from diffusers import ControlNetModel
 
     ours = config.get("zeroconv") or {}

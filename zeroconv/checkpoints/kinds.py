@@ -52,8 +52,10 @@ Z_IMAGE = Kind("z_image", "a Z-Image transformer", _YET)
 
 # tried in order; each kind's expressions must all match the start of some tensor's name
 _BY_NAMES: tuple[tuple[Kind, tuple[str, ...]], ...] = (
-    (Kind("embedding", "a textual-inversion embedding", "it is for prompts"),
-     (r"\A(string_to_param|emb_params|clip_g|clip_l|<[^<>\n]*>)$",)),
+    (
+        Kind("embedding", "a textual-inversion embedding", "it is for prompts"),
+        (r"\A(string_to_param|emb_params|clip_g|clip_l|<[^<>\n]*>)$",),
+    ),
     (Kind("control_lora", "a Control-LoRA", _YET), (r"^lora_controlnet$",)),
     (Kind("lllite", "a ControlNet-LLLite", _YET), (r"^lllite_",)),
     (Kind("ip_adapter", "an IP-Adapter", _YET), (r"^(image_proj|ip_adapter)\.",)),
@@ -61,25 +63,61 @@ _BY_NAMES: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     (QWEN_CONTROL, (r"^controlnet_x_embedder\.", r"^txt_norm\.")),
     (FLUX_CONTROL, (r"^controlnet_x_embedder\.",)),
     (FLUX_CONTROL, (r"^(input_hint_block|controlnet_blocks)\.", r"^double_blocks\.")),
-    (SD3_CONTROL, (r"^controlnet_blocks\.", r"^(pos_embed_input|joint_blocks|context_embedder)\.?")),
+    (
+        SD3_CONTROL,
+        (r"^controlnet_blocks\.", r"^(pos_embed_input|joint_blocks|context_embedder)\.?"),
+    ),
     (DIT_CONTROL, (r"^controlnet_blocks\.",)),
-    (UNION, (r"^(task_embedding$|control_add_embedding\.|spatial_ch_projs\.|transformer_layes\.)",)),
-    (XS, (r"(^|\.)(base_to_ctrl|ctrl_to_base|control_to_base_for_conv_in|enc_zero_convs_out|dec_zero_convs_out)\.",)),
+    (
+        UNION,
+        (r"^(task_embedding$|control_add_embedding\.|spatial_ch_projs\.|transformer_layes\.)",),
+    ),
+    (
+        XS,
+        (
+            r"(^|\.)(base_to_ctrl|ctrl_to_base|control_to_base_for_conv_in|enc_zero_convs_out|dec_zero_convs_out)\.",
+        ),
+    ),
     (SPARSE, (r"^controlnet_cond_embedding\.", r"\.motion_modules\.")),
     (Kind("motion", "a motion module of AnimateDiff", _NEVER), (r"(^|\.)motion_modules\.",)),
-    (T2I, (r"^(adapter\.|adapters\.\d+\.)?(adapter\.)?body\.\d+\.(block1|in_conv|body|resnets|skep|down_opt)\b",)),
+    (
+        T2I,
+        (
+            r"^(adapter\.|adapters\.\d+\.)?(adapter\.)?body\.\d+\.(block1|in_conv|body|resnets|skep|down_opt)\b",
+        ),
+    ),
     (CONTROL, (r"^(control_model\.|input_hint_block\.)",)),
     (CONTROL, (r"^controlnet_cond_embedding\.",)),
-    (LORA, (r"(^lora_(unet|te)|\blora_(A|B|up|down|linear_layer)\b|\blora\.(up|down)\b|"
-            r"\b(hada_w|lokr_w|oft_)|_lora\.(up|down)\b|dora_scale)",)),
-    (Kind("sdxl", "an SDXL in one file", "give its diffusers folder"), (r"^conditioner\.embedders\.",)),
+    (
+        LORA,
+        (
+            r"(^lora_(unet|te)|\blora_(A|B|up|down|linear_layer)\b|\blora\.(up|down)\b|"
+            r"\b(hada_w|lokr_w|oft_)|_lora\.(up|down)\b|dora_scale)",
+        ),
+    ),
+    (
+        Kind("sdxl", "an SDXL in one file", "give its diffusers folder"),
+        (r"^conditioner\.embedders\.",),
+    ),
     (FLUX, (r"^(model\.diffusion_model\.)?(double_blocks|single_transformer_blocks)\.",)),
     (SD3, (r"^(model\.diffusion_model\.)?joint_blocks\.",)),
-    (QWEN, (r"^(model\.diffusion_model\.)?transformer_blocks\.", r"^(model\.diffusion_model\.)?txt_norm\.")),
+    (
+        QWEN,
+        (
+            r"^(model\.diffusion_model\.)?transformer_blocks\.",
+            r"^(model\.diffusion_model\.)?txt_norm\.",
+        ),
+    ),
     (Z_IMAGE, (r"^(model\.diffusion_model\.)?(all_x_embedder|cap_embedder|noise_refiner)\.",)),
     (BASE, (r"^model\.diffusion_model\.", r"^(cond_stage_model|first_stage_model)\.")),
-    (Kind("unet", "the UNet of a Stable Diffusion alone", "give the whole model"), (r"^model\.diffusion_model\.",)),
-    (Kind("unet", "the UNet of a Stable Diffusion alone", "give the whole model"), (r"^output_blocks\.",)),
+    (
+        Kind("unet", "the UNet of a Stable Diffusion alone", "give the whole model"),
+        (r"^model\.diffusion_model\.",),
+    ),
+    (
+        Kind("unet", "the UNet of a Stable Diffusion alone", "give the whole model"),
+        (r"^output_blocks\.",),
+    ),
     (UNET, (r"^conv_in\.", r"^up_blocks\.")),
     (UNET, (r"^conv_in\.", r"^conv_out\.")),
     (Kind("transformer", "a transformer base", _YET), (r"^transformer_blocks\.",)),
@@ -89,11 +127,16 @@ _BY_NAMES: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     (TEXT, (r"^(encoder\.)?(block|layers)\.\d+\.(layer|self_attn)\b",)),
     (TEXT, (r"^(model\.)?(embed_tokens|layers\.\d+\.self_attn)\b",)),
     (TEXT, (r"^embeddings\.token_embedding\.",)),
-    (Kind("image_encoder", "an image encoder", _NEVER), (r"^(vision_model|visual|embeddings\.patch_embeddings)\b",)),
-    (Kind("upscaler", "a network that enlarges pictures", _NEVER),
-     (r"^(model\.1\.sub\.|body\.\d+\.rdb|RRDB_trunk|conv_first\.)",)),
+    (
+        Kind("image_encoder", "an image encoder", _NEVER),
+        (r"^(vision_model|visual|embeddings\.patch_embeddings)\b",),
+    ),
+    (
+        Kind("upscaler", "a network that enlarges pictures", _NEVER),
+        (r"^(model\.1\.sub\.|body\.\d+\.rdb|RRDB_trunk|conv_first\.)",),
+    ),
     (Kind("inception", "an Inception for FID", "give it as --features"), (r"^Conv2d_1a_3x3\.",)),
-)  # fmt: skip
+)
 
 # a config's class → the kind; the class itself is told too
 _BY_CLASS = {

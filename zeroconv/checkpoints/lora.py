@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +56,8 @@ _MATRICES = {
 
 # a module's name, which matrix, and in peft's own files the adapter's name
 _KEY = re.compile(
-    rf"(?P<module>.+)\.(?P<matrix>{'|'.join(map(re.escape, _MATRICES))})(\.(?P<adapter>\w+))?\.weight"
+    rf"(?P<module>.+)\.(?P<matrix>{'|'.join(map(re.escape, _MATRICES))})"
+    r"(\.(?P<adapter>\w+))?\.weight"
 )
 
 # attention processors of diffusers before 0.17, of the UNet and of the text encoder
@@ -114,7 +116,9 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Lora:
-    """What a file holds. Names of modules are as the file writes them, without the part's prefix."""
+    """What a file holds. Names of modules are as the file writes them, without the part's
+    prefix.
+    """
 
     parts: dict[str, dict[str, LowRank]]
     where: Path
@@ -193,7 +197,9 @@ def read_lora(path: str | os.PathLike) -> Lora:
 
 
 def _without_words(state: Mapping[str, Tensor], where: Path) -> dict[str, Tensor]:
-    """The tensors without bundled textual-inversion embeddings, with a note where there are some."""
+    """The tensors without bundled textual-inversion embeddings, with a note where there are
+    some.
+    """
     rest = {key: value for key, value in state.items() if not key.startswith(_BUNDLED)}
     words = sorted({key.split(".")[1] for key in state.keys() - rest.keys()})
 
@@ -276,11 +282,11 @@ def _scale(matrices: Mapping[str, Tensor], module: str, part: str, config: Mappi
     def said(name: str, default: object) -> object:
         return config.get(f"{part}.{name}", config.get(name, default))
 
-    patterns = said("alpha_pattern", None) or {}
+    patterns: Any = said("alpha_pattern", None) or {}
     alpha = next(
         (a for p, a in patterns.items() if module == p or module.endswith(f".{p}")),
         said("lora_alpha", rank),
-    )  # type: ignore[attr-defined]
+    )
     return float(alpha) / (rank**0.5 if said("use_rslora", False) else rank)  # type: ignore[arg-type]
 
 

@@ -22,7 +22,9 @@ STRONGEST = 100.0  # of a scale, either sign; pictures are noise long before
 
 @dataclass(frozen=True)
 class ControlSpec:
-    """One `--control`: which network, which picture, and whether the hint is drawn from it first."""
+    """One `--control`: which network, which picture, and whether the hint is drawn from it
+    first.
+    """
 
     name: str
     picture: Path

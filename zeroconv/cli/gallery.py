@@ -214,7 +214,9 @@ def draw(
 
 
 def write(rows: Sequence[Row], out: Path, facts: str) -> Path:
-    """Write the page, its pictures and the contact sheet; the folder appears whole or not at all."""
+    """Write the page, its pictures and the contact sheet; the folder appears whole or not at
+    all.
+    """
     with atomic_folder(out) as folder:
         (folder / "pictures").mkdir()
         names = [_save(row, i, folder / "pictures") for i, row in enumerate(rows)]
@@ -245,7 +247,8 @@ def _save(row: Row, index: int, folder: Path) -> list[tuple[str, str]]:
 
 _STYLE = """
 :root { color-scheme: light dark; }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1240px; padding: 0 1rem; }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1240px;
+  padding: 0 1rem; }
 h2 { margin: 2.2rem 0 .3rem; font-size: 1.15rem; }
 table { border-spacing: 6px 4px; }
 th { font-weight: normal; font-size: .8rem; opacity: .75; text-align: left; }

@@ -26,7 +26,9 @@ MOST_PICTURES = 100_000  # of one call
 
 
 def check_request(prompts: Sequence[str], request: dict[str, Any]) -> None:
-    """Raise UserError for what can be seen without a model; `generate` checks again, and the rest."""
+    """Raise UserError for what can be seen without a model; `generate` checks again, and the
+    rest.
+    """
     from zeroconv.generation.arguments import texts
 
     texts("the prompt", list(prompts))

@@ -16,7 +16,8 @@ Base = Annotated[
 Lora = Annotated[
     list[str] | None,
     Option(
-        help="A LoRA to merge into the base: FILE or FILE:0.8, of diffusers, peft or kohya. May be repeated."
+        help="A LoRA to merge into the base: FILE or FILE:0.8, of diffusers, peft or kohya. "
+        "May be repeated."
     ),
 ]
 Device = Annotated[
@@ -25,7 +26,8 @@ Device = Annotated[
 Dtype = Annotated[
     str,
     Option(
-        help="float32, bfloat16, float16; auto: bfloat16 where the hardware multiplies it faster, else float32."
+        help="float32, bfloat16, float16; auto: bfloat16 where the hardware multiplies it faster, "
+        "else float32."
     ),
 ]
 RecipeDevice = Annotated[str | None, Option(help="auto or cpu, in place of the recipe's device.")]
@@ -42,7 +44,8 @@ Cfg = Annotated[
     Option(
         min=-100,
         max=100,
-        help="Classifier-free guidance; 1 switches it off. By default the base's: 4 of the playroom, 7.5 of others.",
+        help="Classifier-free guidance; 1 switches it off. By default the base's: 4 of the "
+        "playroom, 7.5 of others.",
     ),
 ]
 Guidance = Annotated[
@@ -55,7 +58,8 @@ Guidance = Annotated[
 Control = Annotated[
     list[str] | None,
     Option(
-        help="NAME=PICTURE takes the picture as the hint; NAME:PICTURE draws the hint from it first. "
+        help="NAME=PICTURE takes the picture as the hint; "
+        "NAME:PICTURE draws the hint from it first. "
         "NAME: canny, depth, a folder, a file, or a hub id. May be given several times."
     ),
 ]

@@ -156,7 +156,8 @@ def stickers(
     )
     if done.failed:
         say(
-            f"note: {one_line(f'{len(done.failed)} could not be drawn, {done.failed[0]} the first')}"
+            "note: "
+            + one_line(f"{len(done.failed)} could not be drawn, {done.failed[0]} the first")
         )
 
 

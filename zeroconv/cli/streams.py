@@ -1,4 +1,6 @@
-"""What is said on stdout and stderr: printable lines, in any locale, to readers that may have left."""
+"""What is said on stdout and stderr: printable lines, in any locale, to readers that may have
+left.
+"""
 
 from __future__ import annotations
 

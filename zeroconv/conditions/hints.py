@@ -72,6 +72,8 @@ def _where(mask: Any) -> ndarray:
 
 
 def as_picture(hint: ndarray) -> Image.Image:
-    """A drawn hint (H, W), (H, W, 3) or (H, W, 4) uint8 as PIL: RGB, or RGBA where it has a hole."""
+    """A drawn hint (H, W), (H, W, 3) or (H, W, 4) uint8 as PIL: RGB, or RGBA where it has a
+    hole.
+    """
     picture = Image.fromarray(np.ascontiguousarray(hint))
     return picture if picture.mode == "RGBA" else picture.convert("RGB")

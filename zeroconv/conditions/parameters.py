@@ -1,4 +1,6 @@
-"""The parameters of drawn hints: each has a range, checked in one place before anything is drawn."""
+"""The parameters of drawn hints: each has a range, checked in one place before anything is
+drawn.
+"""
 
 from __future__ import annotations
 

@@ -16,16 +16,46 @@ from zeroconv.errors import UserError
 # joints in OpenPose's order: nose, neck, right arm (3), left arm (3), right leg (3), left leg
 # (3), eyes, ears
 LIMBS = (
-    (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13), (1, 0),
-    (0, 14), (14, 16), (0, 15), (15, 17),
-)  # fmt: skip
+    (1, 2),
+    (1, 5),
+    (2, 3),
+    (3, 4),
+    (5, 6),
+    (6, 7),
+    (1, 8),
+    (8, 9),
+    (9, 10),
+    (1, 11),
+    (11, 12),
+    (12, 13),
+    (1, 0),
+    (0, 14),
+    (14, 16),
+    (0, 15),
+    (15, 17),
+)
 # the wheel of hues that OpenPose steps through, a joint each; a limb has the colour of its number
 # at 60%
 COLOURS = (
-    (255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0), (0, 255, 0), (0, 255, 85),
-    (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255), (0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255),
-    (255, 0, 170), (255, 0, 85),
-)  # fmt: skip
+    (255, 0, 0),
+    (255, 85, 0),
+    (255, 170, 0),
+    (255, 255, 0),
+    (170, 255, 0),
+    (85, 255, 0),
+    (0, 255, 0),
+    (0, 255, 85),
+    (0, 255, 170),
+    (0, 255, 255),
+    (0, 170, 255),
+    (0, 85, 255),
+    (0, 0, 255),
+    (85, 0, 255),
+    (170, 0, 255),
+    (255, 0, 255),
+    (255, 0, 170),
+    (255, 0, 85),
+)
 # the other side's joint of each
 MIRRORED = (0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16)
 
@@ -113,7 +143,9 @@ def to_openpose(people: Sequence[ndarray], size: tuple[int, int]) -> dict[str, A
 
 
 def from_openpose(value: dict[str, Any]) -> tuple[list[ndarray], tuple[int, int]]:
-    """People (18, 3) in pixels and the canvas (width, height). Raises UserError for another layout."""
+    """People (18, 3) in pixels and the canvas (width, height). Raises UserError for another
+    layout.
+    """
     try:
         size = (int(value["canvas_width"]), int(value["canvas_height"]))
         people = [

@@ -1,4 +1,6 @@
-"""Picture and hint to one size, cropped alike; a hint drawn from the picture where there is none."""
+"""Picture and hint to one size, cropped alike; a hint drawn from the picture where there is
+none.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +35,26 @@ class StorageError(UserError):
 _FLEETING = {
     getattr(errno, name)
     for name in (
-        "EIO", "ESTALE", "ETIMEDOUT", "ECONNRESET", "ECONNREFUSED", "ECONNABORTED", "ENOTCONN", "ENETDOWN",
-        "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH", "EREMOTEIO", "EAGAIN", "EBUSY", "EMFILE", "ENFILE", "ENOMEM",
+        "EIO",
+        "ESTALE",
+        "ETIMEDOUT",
+        "ECONNRESET",
+        "ECONNREFUSED",
+        "ECONNABORTED",
+        "ENOTCONN",
+        "ENETDOWN",
+        "ENETUNREACH",
+        "EHOSTDOWN",
+        "EHOSTUNREACH",
+        "EREMOTEIO",
+        "EAGAIN",
+        "EBUSY",
+        "EMFILE",
+        "ENFILE",
+        "ENOMEM",
     )
     if hasattr(errno, name)
-}  # fmt: skip
+}
 T = TypeVar("T")
 PAUSES = (0.2, 2.0)  # seconds before an example is read again
 

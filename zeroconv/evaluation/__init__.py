@@ -1,4 +1,6 @@
-"""How well a control is followed: generate from held-out hints, read the condition back, compare."""
+"""How well a control is followed: generate from held-out hints, read the condition back,
+compare.
+"""
 
 from __future__ import annotations
 

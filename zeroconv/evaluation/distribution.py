@@ -92,7 +92,9 @@ def bootstrap(
 
 
 def diversity(features: ndarray) -> ndarray:
-    """features (groups, members, D) → mean distance between two members of each group, (groups,)."""
+    """features (groups, members, D) → mean distance between two members of each group,
+    (groups,).
+    """
     if features.ndim != 3 or features.shape[1] < 2:
         raise ValueError(
             f"Diversity needs features (groups, members ≥ 2, D), not {features.shape}."

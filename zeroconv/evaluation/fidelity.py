@@ -38,9 +38,13 @@ from zeroconv.generation.guidance import settled
 
 # the four prompt settings of the paper's figure 8, under our names and under its own
 PROMPTS = {
-    "own": "own", "perfect": "own", "empty": "empty", "none": "empty", "insufficient": "insufficient",
+    "own": "own",
+    "perfect": "own",
+    "empty": "empty",
+    "none": "empty",
+    "insufficient": "insufficient",
     "conflicting": "conflicting",
-}  # fmt: skip
+}
 INSUFFICIENT = "a high-quality, detailed, and professional image"
 
 

@@ -1,4 +1,6 @@
-"""Whether made pictures are like real ones, and unlike each other: FID, KID, diversity, CLIP score."""
+"""Whether made pictures are like real ones, and unlike each other: FID, KID, diversity, CLIP
+score.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ def _transformer(name: str) -> Extract:
 def distances(
     extract: Extract, real: Sequence[Image.Image], sets: dict[str, list[Image.Image]]
 ) -> dict[str, Any]:
-    """FID and KID of each set of pictures to the real ones; few pictures bias FID upwards, KID not."""
+    """FID and KID of each set of pictures to the real ones; few pictures bias FID upwards, KID
+    not.
+    """
     truth = extract(real)
     table: dict[str, Any] = {"fid": {}, "kid": {}}
     for name, images in sets.items():
@@ -124,9 +128,12 @@ def clip_scores(
         for start in range(0, len(images), 16):
             part = list(images[start : start + 16])
             x = processor(
-                text=list(texts[start : start + len(part)]), images=part, return_tensors="pt", padding=True,
+                text=list(texts[start : start + len(part)]),
+                images=part,
+                return_tensors="pt",
+                padding=True,
                 truncation=True,
-            )  # fmt: skip
+            )
             with torch.no_grad():
                 out = net(**placed(net, x))
             values += (100 * (out.image_embeds * out.text_embeds).sum(-1)).clamp_min(0).tolist()

@@ -61,7 +61,7 @@ def rgb_to_lab(rgb: np.ndarray) -> np.ndarray:
     )
 
 
-# ---------------------------------------------------------------- figures of many pictures, see `conditions.scores`
+# ---------------------------------- figures of many pictures, see `conditions.scores`
 
 Stats = Sequence[float | np.ndarray]
 

@@ -21,9 +21,11 @@ EACH = 6  # pictures a group
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #ddd}
+table{border-collapse:collapse;margin:1rem 0}
+td,th{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #ddd}
 td:first-child,th:first-child{text-align:left}small{color:#777}.row{display:flex;flex-wrap:wrap;gap:1rem}
-figure{margin:0;width:min(100%,20rem)}figure img{width:24.5%;image-rendering:pixelated}figcaption{font-size:.8rem}
+figure{margin:0;width:min(100%,20rem)}figure img{width:24.5%;image-rendering:pixelated}
+figcaption{font-size:.8rem}
 @media(prefers-color-scheme:dark){body{background:#16181c;color:#ddd}td,th{border-color:#444}small{color:#999}}
 """
 
@@ -92,7 +94,8 @@ def _metrics(report: dict[str, Any]) -> str:
         rows.append(
             f'<tr><td title="{meaning}">{metric}<br><small>{meaning}</small></td>{cells}</tr>'
         )
-    return f"<table><tr><th></th>{head}<th>lift over shuffled</th><th>lift over none</th></tr>{''.join(rows)}</table>"
+    head = f"<th></th>{head}<th>lift over shuffled</th><th>lift over none</th>"
+    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
 
 
 def _others(report: dict[str, Any]) -> str:
@@ -141,6 +144,7 @@ def _pictures(images: Sequence[Image.Image]) -> str:
         buffer = io.BytesIO()
         image.convert("RGB").save(buffer, "PNG")
         tags.append(
-            f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+            f'<img alt="" src="data:image/png;base64,'
+            f'{base64.b64encode(buffer.getvalue()).decode()}">'
         )
     return "".join(tags)

@@ -132,7 +132,9 @@ def _check_control(control: Any, name: str) -> None:
 
 
 def check_scales(name: str, scales: Any) -> None:
-    """None, a rule's name, or finite numbers; their count is checked where connections are known."""
+    """None, a rule's name, or finite numbers; their count is checked where connections are
+    known.
+    """
     if isinstance(scales, str):
         guidance_rules.find_rule(scales)
     if scales is None or isinstance(scales, str):

@@ -64,7 +64,9 @@ def predict_with_rival(
     both: bool,
     cfg: float,
 ) -> Tensor:
-    """The guided output (N, C, H, W); `both`: whether the unconditional half sees the hint as well."""
+    """The guided output (N, C, H, W); `both`: whether the unconditional half sees the hint as
+    well.
+    """
     if uncond is None:
         return rival.predict_embedded(backbone, z, embedding, t, cond)
     if both:

@@ -138,7 +138,9 @@ Curve = str | Sequence[tuple[float, float]]
 
 
 def check_curve(curve: Curve) -> Curve:
-    """Raise UserError unless it is a known name, or points (fraction, factor) of rising fractions."""
+    """Raise UserError unless it is a known name, or points (fraction, factor) of rising
+    fractions.
+    """
     if isinstance(curve, str):
         if curve not in CURVES:
             raise UserError(

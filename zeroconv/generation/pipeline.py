@@ -166,7 +166,9 @@ def _size(
     width: int | None,
     latents: Tensor | None,
 ) -> tuple[int, int]:
-    """Height and width in pixels: given, else the first hint's shape, else the base's own square."""
+    """Height and width in pixels: given, else the first hint's shape, else the base's own
+    square.
+    """
     default = (backbone.default_size, backbone.default_size)
     if controls:
         hint = controls[0].hint
@@ -175,7 +177,9 @@ def _size(
 
 
 def shape_like(hint: Any, backbone: Backbone) -> tuple[int, int]:
-    """The hint's aspect ratio at the model's own area, rounded to what the encoder halves evenly."""
+    """The hint's aspect ratio at the model's own area, rounded to what the encoder halves
+    evenly.
+    """
     wide, high = hint_size(hint)
     unit = backbone.latent_scale * max(connection.scale for connection in backbone.connections)
     ratio = math.sqrt(wide / high)

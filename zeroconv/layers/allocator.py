@@ -31,7 +31,9 @@ def keep_pages() -> bool:
 
 
 def is_mapped_gradient(p: Tensor) -> bool:
-    """Whether this weight trains on the CPU and is so large that its gradient is mapped by itself."""
+    """Whether this weight trains on the CPU and is so large that its gradient is mapped by
+    itself.
+    """
     return p.requires_grad and p.device.type == "cpu" and p.numel() * p.element_size() >= MAPPED
 
 

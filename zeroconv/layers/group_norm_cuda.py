@@ -163,9 +163,20 @@ def _apply(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _apply_grads(  # type: ignore[no-untyped-def]
-    x, dy, dx, weight, bias, stats, means, pixels, channels, width, SILU: tl.constexpr, P: tl.constexpr,
+    x,
+    dy,
+    dx,
+    weight,
+    bias,
+    stats,
+    means,
+    pixels,
+    channels,
+    width,
+    SILU: tl.constexpr,
+    P: tl.constexpr,
     C: tl.constexpr,
-):  # fmt: skip
+):
     picture, at, there, columns = _tile(pixels, channels, P, C)
     normed, z, gain, rstd = _normed(
         x, at, there, columns, picture, stats, weight, bias, channels, width

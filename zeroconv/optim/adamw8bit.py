@@ -170,9 +170,9 @@ class AdamW8bit(torch.optim.Optimizer):
                 jobs.append(Job(flat(p), flat(p.grad, p), self.state[p], row, group))  # type: ignore[arg-type]
             kernels = Kernels(jobs)
             moved = any(
-                job.grad.data_ptr() != p.grad.data_ptr()
+                job.grad.data_ptr() != p.grad.data_ptr()  # type: ignore[union-attr]
                 for job, (p, _) in zip(jobs, places, strict=True)
-            )  # type: ignore[union-attr]
+            )
             if moved:  # into the weight's order: a copy, which is of this step alone
                 return kernels
             kernels.forget_gradients()
@@ -183,9 +183,14 @@ class AdamW8bit(torch.optim.Optimizer):
         """What a step's arithmetic needs to know, in the order of `update_blocks`."""
         (beta1, beta2), lr = group["betas"], group["lr"]
         return [
-            self.gradient_scale, beta1, beta2, lr / (1 - beta1**step), (1 - beta2**step) ** -0.5, group["eps"],
+            self.gradient_scale,
+            beta1,
+            beta2,
+            lr / (1 - beta1**step),
+            (1 - beta2**step) ** -0.5,
+            group["eps"],
             1 - lr * group["weight_decay"],
-        ]  # fmt: skip
+        ]
 
     def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]

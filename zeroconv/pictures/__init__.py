@@ -1,4 +1,6 @@
-"""Opening pictures: the one place that does it, for files, bytes, arrays, tensors and PIL pictures."""
+"""Opening pictures: the one place that does it, for files, bytes, arrays, tensors and PIL
+pictures.
+"""
 
 from __future__ import annotations
 

@@ -104,7 +104,9 @@ def from_tensor(tensor: Any, name: str, limit: int | None = None) -> tuple[Image
 
 
 def by_rows(work: Callable[[slice], ndarray], shape: tuple[int, ...], dtype: DTypeLike) -> ndarray:
-    """An array of `shape`, some rows at a time, so that wide numbers in between take little memory."""
+    """An array of `shape`, some rows at a time, so that wide numbers in between take little
+    memory.
+    """
     out = np.empty(shape, dtype)
     step = max(1, _AT_A_TIME // max(1, shape[1]))
     for start in range(0, shape[0], step):

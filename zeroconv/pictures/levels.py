@@ -23,7 +23,9 @@ DIM = 16  # a brightest level below 255 / 16 is told
 
 
 def grey_numbers(loaded: Loaded) -> ndarray | None:
-    """The numbers of a grey picture (H, W) as its file has them, alpha left out; None for colours."""
+    """The numbers of a grey picture (H, W) as its file has them, alpha left out; None for
+    colours.
+    """
     image = loaded.image
     if image.mode in ("LA", "La"):
         return np.asarray(image.convert("LA"))[..., 0]

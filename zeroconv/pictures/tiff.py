@@ -74,7 +74,9 @@ def check_directory(file: IO[bytes], head: bytes, name: str) -> None:
 
 
 def is_white_zero(picture: Image.Image) -> bool:
-    """Whether a grey TIFF counts from white to black; Pillow turns that round for 8 bits and less."""
+    """Whether a grey TIFF counts from white to black; Pillow turns that round for 8 bits and
+    less.
+    """
     tags: Any = getattr(picture, "tag_v2", None)
     return tags is not None and tags.get(_PHOTOMETRIC) == 0
 

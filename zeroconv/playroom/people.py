@@ -12,10 +12,25 @@ from zeroconv.playroom.world import ObjectSpec
 
 # OpenPose's eighteen points, in its order; right and left are the person's own
 KEYPOINTS = (
-    "nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow", "left wrist",
-    "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle",
-    "right eye", "left eye", "right ear", "left ear",
-)  # fmt: skip
+    "nose",
+    "neck",
+    "right shoulder",
+    "right elbow",
+    "right wrist",
+    "left shoulder",
+    "left elbow",
+    "left wrist",
+    "right hip",
+    "right knee",
+    "right ankle",
+    "left hip",
+    "left knee",
+    "left ankle",
+    "right eye",
+    "left eye",
+    "right ear",
+    "left ear",
+)
 
 # height fractions of a standing adult, arms and head a little stout so that they survive at 64 px
 SHOULDER, HIP, KNEE, ANKLE, HEAD = 0.80, 0.51, 0.27, 0.045, 0.905
@@ -92,7 +107,9 @@ def _to_world(points: dict[str, ndarray], person: ObjectSpec, yaw: float) -> dic
 
 
 def swing_of(person: ObjectSpec) -> float:
-    """Which arm waves, which foot is ahead, how far arms open: in (−1, 1), from the person's yaw."""
+    """Which arm waves, which foot is ahead, how far arms open: in (−1, 1), from the person's
+    yaw.
+    """
     return math.sin(37.0 * person.yaw) or 0.5
 
 
@@ -102,7 +119,9 @@ def facing(person: ObjectSpec) -> float:
 
 
 def person_parts(person: ObjectSpec) -> tuple[list[tuple[Primitive, str]], dict[str, ndarray]]:
-    """Capsules with what they wear ("clothes", "dark", "skin", "stool") and the joints in the room."""
+    """Capsules with what they wear ("clothes", "dark", "skin", "stool") and the joints in the
+    room.
+    """
     h, points = person.height, joints(person.action, person.height, swing_of(person))
     j = _to_world(points, person, facing(person))
     forward = vector([-math.sin(facing(person)), 0, -math.cos(facing(person))])

@@ -146,10 +146,11 @@ _MASS = set(
     "tea|fog|fire|yarn|soap|coral|falafel|fondue|custard|pouring liquid|candy|nail "
     "polish|luggage|thread|heart-eyes".split("|")
 )
-_SINGULAR = set("bus trolleybus minibus cactus octopus walrus lotus hibiscus compass glass grass dress cross abacus "
-                "hippopotamus rhinoceros citrus virus brass canvas moss mess "
-                "news iris chess press asparagus kiss stress plus campus us "
-                "christmas bellows boss us claus".split())  # fmt: skip
+_SINGULAR = set(
+    "bus trolleybus minibus cactus octopus walrus lotus hibiscus compass glass grass dress "
+    "cross abacus hippopotamus rhinoceros citrus virus brass canvas moss mess news iris "
+    "chess press asparagus kiss stress plus campus us christmas bellows boss us claus".split()
+)
 _PLURAL = set("people men women children dice teeth feet lungs".split())
 _STOP = re.compile(
     r"\b(with|without|of|in|on|and|at|under|behind|facing|holding|over|from|for|to|by|showing|playing|wearing|"
@@ -229,7 +230,9 @@ def noun_phrase(label: str, subgroup: str = "") -> str:
 
 
 def _quotes(label: str) -> str:
-    """Lower case, typewriter quotes, no accents, no exclamation marks in the middle of a sentence."""
+    """Lower case, typewriter quotes, no accents, no exclamation marks in the middle of a
+    sentence.
+    """
     text = label.translate(str.maketrans("\u2019\u201c\u201d", '\'""', "!"))
     text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return " ".join(text.lower().split())

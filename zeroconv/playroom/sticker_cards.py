@@ -43,7 +43,8 @@ def licence_text(source: str, modules: Path | None = None) -> str:
     holder's name.
     """
     art = SOURCES[source]
-    head = f"{art.attribution}\nArt project: {art.project}\nPackage: npm {art.package}\nLicence: {art.licence}, "
+    head = f"{art.attribution}\nArt project: {art.project}\nPackage: npm {art.package}\n"
+    head += f"Licence: {art.licence}, "
     head += f"{_LICENCE_NAMES.get(art.licence, 'see https://spdx.org/licenses/')}\n\n"
     shipped = _shipped_licence(modules, art.package)
     if shipped:
@@ -61,9 +62,9 @@ def _shipped_licence(modules: Path | None, package: str) -> str | None:
     return None
 
 
-_ABOUT = """Emoji drawings of openly licensed art projects, rendered from their SVGs as RGBA PNGs: tight, centred, with
-the alpha kept. No flags, no skin-tone variants, no drawing twice in one style. Made by `zeroconv playroom stickers`; a
-second run draws only what is missing."""
+_ABOUT = """Emoji drawings of openly licensed art projects, rendered from their SVGs as RGBA PNGs:
+tight, centred, with the alpha kept. No flags, no skin-tone variants, no drawing twice in one style.
+Made by `zeroconv playroom stickers`; a second run draws only what is missing."""
 
 
 def card_text(stickers: Sequence[Sticker], versions: Mapping[str, str | None], about: str) -> str:

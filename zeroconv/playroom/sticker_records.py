@@ -1,4 +1,6 @@
-"""A folder of stickers as it lies on disk: pictures, one line of metadata each, split by concept."""
+"""A folder of stickers as it lies on disk: pictures, one line of metadata each, split by
+concept.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,9 @@ from zeroconv.errors import UserError
 
 @dataclass(frozen=True)
 class Source:
-    """One art project: the npm package that carries its SVGs, and what its licence asks us to say."""
+    """One art project: the npm package that carries its SVGs, and what its licence asks us to
+    say.
+    """
 
     package: str
     version: str

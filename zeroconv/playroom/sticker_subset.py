@@ -87,15 +87,19 @@ def build_sample(out: str | os.PathLike, stickers_folder: str | os.PathLike) -> 
     return folder
 
 
-_ABOUT = """Emoji drawings of openly licensed art projects (MIT and Apache-2.0), rendered from their SVGs: the real data
-set of tests, docs and demo. `images/` are RGB, the drawing at 85 % of its size on a plain background that the caption
-names (`background`, and its colour `background_rgb`); `masks/` (`mask_file_name`) are the alpha of the drawing. Train
-and test have no concept in common, and no test concept is in the train split of the big set either. Made by
-`zeroconv.playroom.stickers.build_sample` from the folder that `zeroconv playroom stickers` renders."""
+_ABOUT = """Emoji drawings of openly licensed art projects (MIT and Apache-2.0), rendered from
+their SVGs: the real data set of tests, docs and demo. `images/` are RGB, the drawing at 85 % of
+its size on a plain background that the caption names (`background`, and its colour
+`background_rgb`); `masks/` (`mask_file_name`) are the alpha of the drawing. Train and test have no
+concept in common, and no test concept is in the train split of the big set either. Made by
+`zeroconv.playroom.stickers.build_sample` from the folder that `zeroconv playroom stickers`
+renders."""
 
 
 def choose(stickers: Sequence[Sticker]) -> list[Sticker]:
-    """The sample's stickers, in the order of a hash of the concept, the three sources taking turns."""
+    """The sample's stickers, in the order of a hash of the concept, the three sources taking
+    turns.
+    """
     by_key = {(s.concept, s.source): s for s in stickers}
     chosen: list[Sticker] = []
     for group, quotas in _QUOTAS.items():

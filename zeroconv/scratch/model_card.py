@@ -9,12 +9,13 @@ from zeroconv.scratch import pictures as base_pictures
 
 TEXT = """# playroom
 
-A Stable Diffusion in miniature, made by zeroconv: AutoencoderKL (8 pixels a latent, {channels} latent channels), UNet
-with 12 skip connections and a middle block, own CLIP text model and tokenizer. {size}×{size} pixels, v-prediction,
-scaled-linear betas, 1000 steps. It knows rendered rooms with simple objects and people, and emoji-like drawings;
-nothing else.
+A Stable Diffusion in miniature, made by zeroconv: AutoencoderKL (8 pixels a latent, {channels}
+latent channels), UNet with 12 skip connections and a middle block, own CLIP text model and
+tokenizer. {size}×{size} pixels, v-prediction, scaled-linear betas, 1000 steps. It knows rendered
+rooms with simple objects and people, and emoji-like drawings; nothing else.
 
-It loads in `diffusers.StableDiffusionPipeline.from_pretrained` and in `zeroconv.load_backbone("playroom")`.
+It loads in `diffusers.StableDiffusionPipeline.from_pretrained` and in
+`zeroconv.load_backbone("playroom")`.
 
 ## How it was made
 
@@ -24,17 +25,19 @@ It loads in `diffusers.StableDiffusionPipeline.from_pretrained` and in `zeroconv
 |---|---|---|
 {stages}
 
-Pictures: {scenes} rendered scenes of the train split and {stickers} compositions of stickers of the train split; 10% of
-the prompts empty. The diffusion weights are the exponential moving average. Optimiser: Muon for matrices and filters,
-AdamW for the rest.
+Pictures: {scenes} rendered scenes of the train split and {stickers} compositions of stickers of
+the train split; 10% of the prompts empty. The diffusion weights are the exponential moving
+average. Optimiser: Muon for matrices and filters, AdamW for the rest.
 
 ## Licences
 
-The weights are under the MIT licence of this project. The rendered scenes are this project's own. The sticker art is:
+The weights are under the MIT licence of this project. The rendered scenes are this project's own.
+The sticker art is:
 
 {sources}
 
-Drawings were rasterised, scaled, placed, mirrored where the subject allows and laid on plain backgrounds.
+Drawings were rasterised, scaled, placed, mirrored where the subject allows and laid on plain
+backgrounds.
 """
 
 

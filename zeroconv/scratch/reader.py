@@ -64,7 +64,9 @@ def decode_shards(backbone: Any, paths: list[Path], batch_size: int = 32) -> Non
 def train_reader(
     folder: Path, config: ReaderConfig, backbone: Any, say: Callable[[str], None] = print
 ) -> Reader:
-    """Draw what is missing, train (or go on with) `folder/reader.pt`; returns the averaged network."""
+    """Draw what is missing, train (or go on with) `folder/reader.pt`; returns the averaged
+    network.
+    """
     paths = draw_shards(folder, config.scenes)
     decode_shards(backbone, paths)
     data = load_shards(paths)

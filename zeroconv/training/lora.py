@@ -124,7 +124,9 @@ def add_adapter(backbone: UNetBackbone, settings: LoraSettings, seed: int = 0) -
 
 
 def lora_state(backbone: UNetBackbone) -> dict[str, Tensor]:
-    """The matrices in diffusers' layout: `unet.<module>.lora_A.weight` and `lora_B`; α is the rank."""
+    """The matrices in diffusers' layout: `unet.<module>.lora_A.weight` and `lora_B`; α is the
+    rank.
+    """
     from peft.utils import get_peft_model_state_dict
 
     return {
@@ -298,7 +300,9 @@ class LoraTrainer(Loop):
         self.meter.losses, self.meter.count = state["losses"]
 
     def export(self, folder: Path) -> None:
-        """Write the averaged matrices where diffusers and `load_backbone(..., lora=...)` find them."""
+        """Write the averaged matrices where diffusers and `load_backbone(..., lora=...)` find
+        them.
+        """
         dtype = getattr(torch, self.settings.export)
         with self.ema.swapped():
             state = {

@@ -1,4 +1,6 @@
-"""Rivals against other people's code of the same method, at tiny width: same weights, same numbers."""
+"""Rivals against other people's code of the same method, at tiny width: same weights, same
+numbers.
+"""
 
 from __future__ import annotations
 

@@ -235,12 +235,35 @@ def test_a_journal_of_somebody_else_names_no_file(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "secret").write_bytes(b"mine")
     lines = [
-        {"name": "a", "key": "k", "text": ["x"], "file_name": "../secret", "hints": {"canny": "../secret"}},
-        {"name": "../secret", "key": "k", "text": ["x"], "file_name": "images/../secret.png", "hints": {}},
-        {"name": "a", "key": "k", "text": ["x"], "file_name": "images/a.png", "hints": {"..": "../a.png"}},
-        [], 3, {"name": 3}, {"name": "a"}, {"name": "a", "broken": 3},
-        {"name": "a", "broken": "x", "before": ["../secret"]}, {"name": "a", "broken": "x", "before": [["x"]]},
-    ]  # fmt: skip
+        {
+            "name": "a",
+            "key": "k",
+            "text": ["x"],
+            "file_name": "../secret",
+            "hints": {"canny": "../secret"},
+        },
+        {
+            "name": "../secret",
+            "key": "k",
+            "text": ["x"],
+            "file_name": "images/../secret.png",
+            "hints": {},
+        },
+        {
+            "name": "a",
+            "key": "k",
+            "text": ["x"],
+            "file_name": "images/a.png",
+            "hints": {"..": "../a.png"},
+        },
+        [],
+        3,
+        {"name": 3},
+        {"name": "a"},
+        {"name": "a", "broken": 3},
+        {"name": "a", "broken": "x", "before": ["../secret"]},
+        {"name": "a", "broken": "x", "before": [["x"]]},
+    ]
     text = "\n".join(map(json.dumps, lines)) + '\n{"name": "torn'
     (tmp_path / "out" / JOURNAL).write_text(text)
     (tmp_path / "out" / BEGUN).write_text(text)

@@ -1,4 +1,6 @@
-"""Lists cut by their content: whole, of bounded lengths, and cut alike on both sides of a change."""
+"""Lists cut by their content: whole, of bounded lengths, and cut alike on both sides of a
+change.
+"""
 
 from __future__ import annotations
 

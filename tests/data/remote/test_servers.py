@@ -190,17 +190,26 @@ def test_a_copy_from_a_server_is_given_up(kind: str, tmp_path: Path) -> None:
 
 
 LISTS: dict[str, tuple[Answer, str]] = {
-    "never ends": (body(None, more=b"Content-Type: text/html\r\n"), "its answer has more than 1,048,576 bytes"),
+    "never ends": (
+        body(None, more=b"Content-Type: text/html\r\n"),
+        "its answer has more than 1,048,576 bytes",
+    ),
     "drips": (slowly(OK + b"Content-Type: text/html\r\n\r\n", b"<a "), "cannot be fetched"),
     "is a bomb for patterns": (body(900_000, b"<a " * 300_000), "holds no parquet"),
     "is a bomb of spaces": (body(900_000, b"href" + b" " * 899_996), "holds no parquet"),
-    "is compressed": (body(10, b"x" * 10, more=b"Content-Encoding: gzip\r\n"), "though asked not to"),
+    "is compressed": (
+        body(10, b"x" * 10, more=b"Content-Encoding: gzip\r\n"),
+        "though asked not to",
+    ),
     "leads elsewhere": (
         body(66, b'<a href="http://127.0.0.1:1/x.tar"><a href="/../b.tar"><a href=..>'.ljust(66)),
         "holds no parquet",
     ),
-    "lists folders without end": (body(24, b'<a href=data/><a href=x/>'[:24]), "holds no parquet|no answer came"),
-}  # fmt: skip
+    "lists folders without end": (
+        body(24, b"<a href=data/><a href=x/>"[:24]),
+        "holds no parquet|no answer came",
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", LISTS)

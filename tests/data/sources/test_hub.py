@@ -117,7 +117,8 @@ def test_other_columns_are_named(hub) -> None:
         names,
         struct=False,
     )
-    spec = "hub:someone/faces?image_column=photo&conditioning_image_column=spiga_seg&caption_column=image_caption"
+    columns = "image_column=photo&conditioning_image_column=spiga_seg&caption_column=image_caption"
+    spec = f"hub:someone/faces?{columns}"
     assert shades(spec) == [10, 20]
     with pytest.raises(
         UserError, match=r"no column 'file_name'; it has photo, spiga_seg, image_caption"

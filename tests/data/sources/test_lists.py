@@ -320,11 +320,20 @@ JOINTS = [0.5, 0.5, 1.0] * 18
     [
         {"canvas_width": 0, "canvas_height": 0, "people": [{"pose_keypoints_2d": JOINTS}]},
         {"canvas_width": 1e400, "canvas_height": 1, "people": []},
-        {"canvas_width": 9, "canvas_height": 9, "people": [{"pose_keypoints_2d": [float("nan")] * 54}]},
+        {
+            "canvas_width": 9,
+            "canvas_height": 9,
+            "people": [{"pose_keypoints_2d": [float("nan")] * 54}],
+        },
         {"canvas_width": 9, "canvas_height": 9, "people": [{"pose_keypoints_2d": [1]}]},
-        {"canvas_width": None}, [], 3, "x", {"people": None}, [[[]]],
+        {"canvas_width": None},
+        [],
+        3,
+        "x",
+        {"people": None},
+        [[[]]],
     ],
-)  # fmt: skip
+)
 def test_joints_that_are_none_set_their_picture_aside(folder: Path, content: object) -> None:
     (folder / "p.json").write_text(json.dumps(content))
     write(folder, {"file_name": "a.png", "text": "x", "pose": "p.json"})

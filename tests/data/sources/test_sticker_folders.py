@@ -13,9 +13,18 @@ from zeroconv.data import open_dataset
 from zeroconv.errors import UserError
 
 LINE = {
-    "file_name": "a.png", "text": "a cat", "concept": "cat", "name": "cat", "style": "flat", "group": "g",
-    "subgroup": "s", "source": "x", "licence": "y", "split": "train", "background_rgb": [255, 255, 255],
-}  # fmt: skip
+    "file_name": "a.png",
+    "text": "a cat",
+    "concept": "cat",
+    "name": "cat",
+    "style": "flat",
+    "group": "g",
+    "subgroup": "s",
+    "source": "x",
+    "licence": "y",
+    "split": "train",
+    "background_rgb": [255, 255, 255],
+}
 
 
 @pytest.fixture

@@ -367,10 +367,18 @@ def test_a_lora_of_the_base(base: Path, pictures: Path, tmp_path: Path, graphs: 
             "sample_count": 0,
         }
         values = {
-            "out": str(tmp_path / name), "base": str(base), "device": "cpu", "lora": {"rank": 4},
-            "data": {"train": str(pictures), "size": 64, "cache": str(tmp_path / "cache"), "validation_count": 6},
+            "out": str(tmp_path / name),
+            "base": str(base),
+            "device": "cpu",
+            "lora": {"rank": 4},
+            "data": {
+                "train": str(pictures),
+                "size": 64,
+                "cache": str(tmp_path / "cache"),
+                "validation_count": 6,
+            },
             "training": {**values, "log_every": 1, **training},
-        }  # fmt: skip
+        }
         return train_lora(check_recipe(LoraRecipe, values, "test"), say=quiet)
 
     plain, compiled = run("plain"), run("compiled", compile=True, checkpointing="full")

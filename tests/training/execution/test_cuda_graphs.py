@@ -118,8 +118,10 @@ def test_a_run_on_a_card_ends_with_a_control(tmp_path: Any) -> None:
     recipe.write_text(
         "base: playroom\n"
         f"out: {tmp_path / 'run'}\n"
-        f"data: {{train: 'playroom:train:64', validation: 'playroom:val:16', condition: canny, cache: {tmp_path}}}\n"
-        "training: {steps: 8, batch_size: 8, accumulation: 2, optimizer: adamw8bit, learning_rate: 1.0e-4,\n"
+        f"data: {{train: 'playroom:train:64', validation: 'playroom:val:16', condition: canny, "
+        f"cache: {tmp_path}}}\n"
+        "training: {steps: 8, batch_size: 8, accumulation: 2, optimizer: adamw8bit,\n"
+        "learning_rate: 1.0e-4,\n"
         "  precision: bf16_weights, validate_every: 4, checkpoint_every: 4, sample_count: 2}\n"
     )
     folder = train_command(recipe)

@@ -40,7 +40,8 @@ from zeroconv.training import objective, run, trainer
 from zeroconv.training.convergence import Convergence
 from zeroconv.training.execution.dtensor import joined, own_part, part_of, whole
 from zeroconv.training.recipes.recipe import load_recipe
-rank, step, errors = os.environ["RANK"], trainer.Trainer._train_step, objective.ControlledLoss.errors
+rank, step = os.environ["RANK"], trainer.Trainer._train_step
+errors = objective.ControlledLoss.errors
 
 def train_step(self, micro):
     global mine
@@ -61,12 +62,14 @@ def noisy(self, z, noise, *rest, **more):
 
 def detect(history):
     last = history[-1]
-    return Convergence(last.step, last.step, 1.0, 0.99) if last.step >= now.get("converged", 99) else None
+    found = last.step >= now.get("converged", 99)
+    return Convergence(last.step, last.step, 1.0, 0.99) if found else None
 
 def held(tensors):
     return sum(t.untyped_storage().nbytes() for t in map(own_part, tensors))
 
-trainer.Trainer._train_step, objective.ControlledLoss.errors, trainer.detect = train_step, noisy, detect
+trainer.Trainer._train_step, trainer.detect = train_step, detect
+objective.ControlledLoss.errors = noisy
 for now in json.loads(Path(sys.argv[1]).read_text()):
     os.environ.update(now.get("environment", {}))
     taken, noises, said, mine = [], [], [], None
@@ -74,11 +77,14 @@ for now in json.loads(Path(sys.argv[1]).read_text()):
         run.train(load_recipe(now["recipe"]), say=said.append)
     moments = [v for s in mine.optimizer.state.values() for k, v in s.items() if k != "step"]
     frozen = [p for p in mine.backbone.unet.parameters() if not p.requires_grad]
-    weights = [p for module in (mine.control, mine.decoder) if module is not None for p in module.parameters()]
+    modules = [module for module in (mine.control, mine.decoder) if module is not None]
+    weights = [p for module in modules for p in module.parameters()]
     kinds = {"weights": weights, "moments": moments, "average": mine.ema.average, "frozen": frozen}
     Path(f"{now['recipe']}-{rank}").write_text(json.dumps({
-        "taken": taken, "noises": noises, "said": said, "step": mine.step, "rollbacks": mine.rollbacks,
-        "converged": mine.converged, "held": {name: held(tensors) for name, tensors in kinds.items()},
+        "taken": taken, "noises": noises, "said": said,
+        "step": mine.step, "rollbacks": mine.rollbacks,
+        "converged": mine.converged,
+        "held": {name: held(tensors) for name, tensors in kinds.items()},
     }))
 
 # tensors of fewer rows than processes, and of a number that does not divide

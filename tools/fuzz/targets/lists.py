@@ -1,4 +1,6 @@
-"""Folders of pictures with mutated lists and captions, in every layout that a data spec may name."""
+"""Folders of pictures with mutated lists and captions, in every layout that a data spec may
+name.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ RECIPE = """
 out: {out}
 base: {base}
 data: {{train: {data}, validation: {data}, condition: canny, size: 64, workers: 1}}
-training: {{steps: {steps}, batch_size: 2, learning_rate: 1e-4, checkpoint_every: 1, keep: 3, validate_every: 2,
+training: {{steps: {steps}, batch_size: 2, learning_rate: 1e-4, checkpoint_every: 1, keep: 3,
+  validate_every: 2,
   sample_count: 0, log_every: 1, threads: 1}}
 """
 

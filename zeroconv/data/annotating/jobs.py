@@ -74,7 +74,9 @@ def check(job: Job) -> None:
 
 
 def _check_apart(job: Job) -> None:
-    """Raises UserError where OUT holds the pictures, or lies in a folder that is searched for them."""
+    """Raises UserError where OUT holds the pictures, or lies in a folder that is searched for
+    them.
+    """
     here = job.out.resolve()
     for source in job.dataset.sources:
         if isinstance(source, Folder):

@@ -181,7 +181,9 @@ def annotate_one(job: Job, i: int) -> dict[str, Any]:
 
 
 def _original(job: Job, i: int) -> Path | None:
-    """The file to copy, where the picture is a file that keeps its size and is called as a picture."""
+    """The file to copy, where the picture is a file that keeps its size and is called as a
+    picture.
+    """
     source, index = job.dataset.rows[i]
     made_from = job.dataset.sources[source]
     if not isinstance(made_from, Folder) or job.dataset.size is not None:

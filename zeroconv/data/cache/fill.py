@@ -389,7 +389,9 @@ def to_images(pictures: ndarray) -> Tensor:
 
 
 def encoder_key(backbone: Any) -> str:
-    """Names the autoencoder's encoder by its weights; the decoder may change without a new cache."""
+    """Names the autoencoder's encoder by its weights; the decoder may change without a new
+    cache.
+    """
     vae = backbone.vae
     parts = [part for part in (vae.encoder, getattr(vae, "quant_conv", None)) if part is not None]
     return weights_key(parts)
@@ -450,7 +452,9 @@ def cache_text(
 
 
 def text_key(backbone: Any) -> str:
-    """Names the text encoders by their weights, and the tokenizers by what they make of a sentence."""
+    """Names the text encoders by their weights, and the tokenizers by what they make of a
+    sentence.
+    """
     probe = "A small red ball, 2 cubes & a person's hat on the left; über-bright sky."
     tokens = [
         list(map(int, t(probe, padding="max_length", truncation=True).input_ids))

@@ -1,4 +1,6 @@
-"""Names for the way a hint is drawn, so that a change of it makes new hints and nothing else does."""
+"""Names for the way a hint is drawn, so that a change of it makes new hints and nothing else
+does.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The journal of an annotated folder: what each picture's files were made from, a line a picture."""
+"""The journal of an annotated folder: what each picture's files were made from, a line a
+picture.
+"""
 
 from __future__ import annotations
 

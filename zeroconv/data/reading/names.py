@@ -144,7 +144,9 @@ def _there(folder: Path, name: str) -> Path:
 
 
 def is_name(name: str) -> bool:
-    """Whether a file can have this name: no NUL in it, and nothing that the system cannot encode."""
+    """Whether a file can have this name: no NUL in it, and nothing that the system cannot
+    encode.
+    """
     if name.isascii():
         return bool(name) and "\0" not in name
     try:

@@ -38,11 +38,26 @@ class Columns:
         "image_file_name", "image_path", "image_file", "filename", "img", "jpeg", "webp",
     )  # fmt: skip
     conditioning_image_column: tuple[str, ...] = (
-        "conditioning_image", "conditioning_image_file_name", "hint", "hint_file_name", "source",
-        "control_image", "control_image_file_name", "condition_image", "condition_image_file_name",
-        "conditioning_image_path", "control_image_path", "condition_image_path", "cond_image", "hint_image",
-        "hint_image_file_name", "hint_path", "conditioning", "control", "condition",
-    )  # fmt: skip
+        "conditioning_image",
+        "conditioning_image_file_name",
+        "hint",
+        "hint_file_name",
+        "source",
+        "control_image",
+        "control_image_file_name",
+        "condition_image",
+        "condition_image_file_name",
+        "conditioning_image_path",
+        "control_image_path",
+        "condition_image_path",
+        "cond_image",
+        "hint_image",
+        "hint_image_file_name",
+        "hint_path",
+        "conditioning",
+        "control",
+        "condition",
+    )
     caption_column: tuple[str, ...] = (
         "text", "caption", "prompt", "txt", "captions", "prompts", "description", "image_caption",
     )  # fmt: skip
@@ -157,8 +172,10 @@ def _flat(value: Any, depth: int = 0) -> list[str]:
         for name in _CAPTIONS:
             if name in value:
                 return _flat(value[name], depth + 1)
-        raise TypeError(f"the caption is an object with {', '.join(map(str, value))}; it needs one of {_CAPTIONS[0]}, "
-                        f"{', '.join(_CAPTIONS[1:])}")  # fmt: skip
+        raise TypeError(
+            f"the caption is an object with {', '.join(map(str, value))}; it needs one of "
+            f"{_CAPTIONS[0]}, {', '.join(_CAPTIONS[1:])}"
+        )
     if isinstance(value, list | tuple) and depth < 3:
         return [caption for one in value for caption in _flat(one, depth + 1)]
     raise TypeError(f"a caption must be text, or a list of texts, not {type(value).__name__}")

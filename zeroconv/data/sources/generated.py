@@ -216,7 +216,9 @@ class Stickers:
 
 
 def _check_files(record: Sticker) -> None:
-    """Raises UserError where a sticker's files lie outside of its folder, or are no ordinary files."""
+    """Raises UserError where a sticker's files lie outside of its folder, or are no ordinary
+    files.
+    """
     for name in (record.file_name, record.mask_file_name):
         if name is not None:
             check_regular(inside(record.folder, name))

@@ -48,7 +48,9 @@ def open_hub(
 
 
 def fetch(name: str, revision: str | None = None) -> Path:
-    """The folder of a data set's files; what is there already needs no network. Raises UserError."""
+    """The folder of a data set's files; what is there already needs no network. Raises
+    UserError.
+    """
     from huggingface_hub import snapshot_download
 
     try:

@@ -42,7 +42,9 @@ class Layout:
 def layout_of(
     shards: Sequence[object], footers: Sequence[dict[str, Any]], columns: Columns
 ) -> Layout:
-    """The columns that all shards share. Raises UserError where one has hints and another has none."""
+    """The columns that all shards share. Raises UserError where one has hints and another has
+    none.
+    """
     layouts = [_layout(footer, columns) for footer in footers]
     for shard, layout, footer in zip(shards, layouts, footers, strict=False):
         if footer["columns"][layout.image] != "picture":

@@ -203,7 +203,9 @@ def _book(root: Path) -> Book:
 
 
 def remember_sound(root: Path) -> None:
-    """Note which shards were found sound, so that the next start does not read them to check them."""
+    """Note which shards were found sound, so that the next start does not read them to check
+    them.
+    """
     _book(root).save()
 
 
@@ -258,5 +260,7 @@ def _check(
 
 
 def _sum(array: ndarray) -> int:
-    """CRC-32: it is to notice accidents, at 4 GB a second here; BLAKE2b takes five times as long."""
+    """CRC-32: it is to notice accidents, at 4 GB a second here; BLAKE2b takes five times as
+    long.
+    """
     return zlib.crc32(array.reshape(-1).view(np.uint8).data) if array.size else 0

@@ -114,9 +114,12 @@ class Zero:
         self.places = [group["params"] for group in saved]
         config = accelerator.state.deepspeed_plugin.deepspeed_config
         config |= {
-            "train_micro_batch_size_per_gpu": settings.batch_size, "gradient_accumulation_steps": 1,
-            "gradient_clipping": settings.clip, "steps_per_print": 2**31, "train_batch_size": "auto",
-        }  # fmt: skip
+            "train_micro_batch_size_per_gpu": settings.batch_size,
+            "gradient_accumulation_steps": 1,
+            "gradient_clipping": settings.clip,
+            "steps_per_print": 2**31,
+            "train_batch_size": "auto",
+        }
         self.engine, _ = accelerator.prepare(loss, optimizer)
         # DeepSpeed put its own parameters, a process's parts, into these groups
         self.inner = optimizer
@@ -210,7 +213,9 @@ class Zero:
 
 
 def _places(parameter: Any) -> tuple[slice, slice]:
-    """Where this process's numbers of a parameter stand: in its long vectors, and in the parameter."""
+    """Where this process's numbers of a parameter stand: in its long vectors, and in the
+    parameter.
+    """
     there, here = (
         parameter._hp_mapping.hp_fragment_address,
         parameter._hp_mapping.lp_fragment_address,

@@ -132,9 +132,15 @@ def _wishes(recipe: Recipe) -> Sharding:
     if os.environ.get("FSDP_VERSION", "1") != "2":
         raise UserError("the launcher asks for FSDP of version 1; add --fsdp_version 2.")
     refused = {
-        "FSDP_OFFLOAD_PARAMS": "parameters on the CPU; drop --fsdp_offload_params, as N cards hold a part of N each",
-        "FSDP_ACTIVATION_CHECKPOINTING": "activation checkpointing; ask for it by training.checkpointing instead",
-        "FSDP_IGNORED_MODULES": "modules that FSDP leaves alone; what must be left alone is known here, so drop it",
+        "FSDP_OFFLOAD_PARAMS": (
+            "parameters on the CPU; drop --fsdp_offload_params, as N cards hold a part of N each"
+        ),
+        "FSDP_ACTIVATION_CHECKPOINTING": (
+            "activation checkpointing; ask for it by training.checkpointing instead"
+        ),
+        "FSDP_IGNORED_MODULES": (
+            "modules that FSDP leaves alone; what must be left alone is known here, so drop it"
+        ),
     }
     for name, what in refused.items():
         if _is_set(name):

@@ -107,7 +107,9 @@ def backbone_weights(loss: ControlledLoss) -> list[Tensor]:
 def micro_batch(
     loss: ControlledLoss, n: int, size: tuple[int, int], text: TextStates
 ) -> Callable[[], Any]:
-    """A call that makes a micro-batch of that shape, of no particular content, and gives its loss."""
+    """A call that makes a micro-batch of that shape, of no particular content, and gives its
+    loss.
+    """
     channels, scale, device = (
         loss.backbone.latent_channels,
         loss.backbone.latent_scale,

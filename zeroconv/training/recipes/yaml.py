@@ -161,7 +161,10 @@ def _check_scalar(node: ScalarNode) -> None:
     value, plain = node.value, node.style is None
 
     if plain and _OCTAL.fullmatch(value) and node.tag == _TEXT:
-        problem = f"{_short(value)}, a number with a leading zero; leave the zero out, or quote it as text"
+        problem = (
+            f"{_short(value)}, a number with a leading zero; leave the zero out, or quote it as "
+            "text"
+        )
         raise _Refused(problem=problem, problem_mark=node.start_mark)
 
     if node.tag.endswith((":int", ":float")) and len(value) > MOST_DIGITS:

@@ -75,7 +75,8 @@ def chart(
         )
     drawn.append(_legend(named))
     names = html.escape(", ".join(curve.name for curve in named))
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{names}">{"".join(drawn)}</svg>'
+    head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{names}">'
+    return f"{head}{''.join(drawn)}</svg>"
 
 
 def _drawable(curve: Curve) -> Curve:

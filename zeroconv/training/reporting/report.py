@@ -20,9 +20,12 @@ from zeroconv.training.reporting.log import RunLog
 T = TypeVar("T")
 
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:50rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
-svg text{font-size:11px;fill:currentColor}svg{width:100%;height:auto}.grid{stroke:currentColor;opacity:.15}
-img{max-width:100%;image-rendering:pixelated}td{padding:.1rem 1.2rem .1rem 0;vertical-align:top}h2{margin:1.6rem 0 0}
+body{font:15px/1.5 system-ui,sans-serif;max-width:50rem;margin:2rem auto;padding:0 1rem}
+body{color:#222;background:#fff}
+svg text{font-size:11px;fill:currentColor}svg{width:100%;height:auto}
+.grid{stroke:currentColor;opacity:.15}
+img{max-width:100%;image-rendering:pixelated}
+td{padding:.1rem 1.2rem .1rem 0;vertical-align:top}h2{margin:1.6rem 0 0}
 small{opacity:.75}pre{overflow-x:auto;font-size:12px}
 @media(prefers-color-scheme:dark){body{background:#16181c;color:#ddd}}
 """
@@ -185,7 +188,10 @@ def _training(lines: list[dict[str, Any]], marks: Sequence[float]) -> list[str]:
     if len(losses) > _FEW:
         curves = [Curve("loss", losses, faint=True), Curve("loss, running mean", smooth(losses))]
     rates = [(line["step"], line["lr"]) for line in lines if _is_number(line.get("lr"))]
-    what = "Timestep and noise decide most of it; that it does not fall need not mean that nothing is learned."
+    what = (
+        "Timestep and noise decide most of it; that it does not fall need not mean that nothing is "
+        "learned."
+    )
     drawn = _section("Training loss", what, chart(curves, marks, "followed"))
     if len({rate for _, rate in rates}) > 1:
         drawn += _section("Learning rate", "", chart([Curve("learning rate", rates)], zero=True))

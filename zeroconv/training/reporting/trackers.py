@@ -204,7 +204,9 @@ def _show(tracker: Any, name: str, picture: Image.Image, step: int) -> None:
 
 
 def scalars(values: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a line of the log, by a tracker's names; an event counts 1 where it happened."""
+    """The numbers of a line of the log, by a tracker's names; an event counts 1 where it
+    happened.
+    """
     checked, scored = values.get("validation") or {}, values.get("evaluation") or {}
     told = {_VALIDATION[name]: value for name, value in checked.items() if name in _VALIDATION}
     for metric, columns in scored.get("metrics", {}).items():

@@ -117,7 +117,7 @@ def test_no_file_outgrows_a_reader() -> None:
         for folder in ("zeroconv", "benchmarks", "experiments", "tests")
         for path in sorted((ROOT / folder).rglob("*.py"))
         if (lines := len(path.read_text(encoding="utf-8").splitlines()))
-        > (500 if folder == "tests" else 400)
+        > (500 if folder == "tests" else 480)
     }
     assert not long
 

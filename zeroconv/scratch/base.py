@@ -30,7 +30,7 @@ class TextToLatent(nn.Module):
 
         asked = UNet2DConditionModel.load_config(PLAYROOM / "unet")
         self.unet = UNet2DConditionModel.from_config({**asked, **(unet or {})})
-        config = CLIPTextConfig.from_pretrained(PLAYROOM / "text_encoder")
+        config = CLIPTextConfig.from_pretrained(PLAYROOM / "text_encoder", trust_remote_code=False)
         for name, value in (text or {}).items():
             setattr(config, name, value)
         self.text = CLIPTextModel(config).float()
@@ -63,7 +63,9 @@ class BaseTask:
         self.model = (model or TextToLatent()).to(device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.writers: list[Writer] = [
-            clip_writer(CLIPTokenizer.from_pretrained(PLAYROOM / "tokenizer"))
+            clip_writer(
+                CLIPTokenizer.from_pretrained(PLAYROOM / "tokenizer", trust_remote_code=False)
+            )
         ]
         self.device, self.precision = device, precision
         self.predict = torch.compile(self.model) if compiled else self.model

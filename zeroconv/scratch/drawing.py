@@ -136,11 +136,9 @@ def _moments(vae, x: Tensor) -> Tensor:
 @lru_cache(maxsize=1)
 def load_vae():
     """The embedded playroom VAE in float32."""
-    from diffusers import AutoencoderKL
+    from zeroconv.scratch.places import embedded_vae
 
-    from zeroconv.scratch.places import PLAYROOM
-
-    vae = AutoencoderKL.from_pretrained(PLAYROOM / "vae").float().eval()
+    vae = embedded_vae().float().eval()
     return vae.to(memory_format=torch.channels_last).requires_grad_(False)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder
-from zeroconv.scratch.places import PLAYROOM
+from zeroconv.scratch.places import PLAYROOM, embedded_vae
 
 SHARED = ("vae", "tokenizer", "model_index.json")
 PARTS = {"unet": ("unet", "diffusion_pytorch_model"), "text": ("text_encoder", "model")}
@@ -80,24 +80,24 @@ def export_flow(run: Path, folder: Path, decay: str, **configs: Any) -> int:
     `configs` are `FlowModel`'s, for tests. Prompts must be cut at the 48 tokens of the training:
     `max_sequence_length=48` in diffusers, and guided by `true_cfg_scale`.
     """
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
     from transformers import CLIPTokenizer, T5TokenizerFast
 
     from zeroconv.scratch.flow import FlowModel
 
     weights, step = read_average(run, decay)
-    sentences = T5TokenizerFast.from_pretrained(run / "tokenizer_2")
+    sentences = T5TokenizerFast.from_pretrained(run / "tokenizer_2", trust_remote_code=False)
     model = FlowModel(len(sentences), **configs)
     model.load_state_dict(weights, strict=False)  # what is no float, such as positions, is new
     model.half()
 
-    vae = AutoencoderKL.from_pretrained(PLAYROOM / "vae")
+    vae = embedded_vae()
     vae.register_to_config(shift_factor=0.0)
     pipeline = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False),
         vae=vae.half(),
         text_encoder=model.clip,
-        tokenizer=CLIPTokenizer.from_pretrained(PLAYROOM / "tokenizer"),
+        tokenizer=CLIPTokenizer.from_pretrained(PLAYROOM / "tokenizer", trust_remote_code=False),
         text_encoder_2=model.t5,
         tokenizer_2=sentences,
         transformer=model.transformer,

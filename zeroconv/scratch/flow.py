@@ -72,7 +72,7 @@ class FlowModel(nn.Module):
         from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
         self.transformer = FluxTransformer2DModel(**{**TRANSFORMER, **(transformer or {})})
-        config = CLIPTextConfig.from_pretrained(PLAYROOM / "text_encoder")
+        config = CLIPTextConfig.from_pretrained(PLAYROOM / "text_encoder", trust_remote_code=False)
         for name, value in {**POOLED, **(pooled or {})}.items():
             setattr(config, name, value)
         self.clip = CLIPTextModel(config).float()
@@ -160,7 +160,7 @@ class FlowTask:
         from transformers import CLIPTokenizer
 
         self.model = (model or FlowModel(len(sentences))).to(device)
-        words = CLIPTokenizer.from_pretrained(PLAYROOM / "tokenizer")
+        words = CLIPTokenizer.from_pretrained(PLAYROOM / "tokenizer", trust_remote_code=False)
         self.writers: list[Writer] = [clip_writer(words), clip_writer(sentences)]
         self.device, self.precision = device, precision
         self.predict = torch.compile(self.model) if compiled else self.model
@@ -190,7 +190,7 @@ def sentences_of(run: Path, shards: Path) -> Any:
 
     folder = run / "tokenizer_2"
     if folder.is_dir():
-        return T5TokenizerFast.from_pretrained(folder)
+        return T5TokenizerFast.from_pretrained(folder, trust_remote_code=False)
 
     known = (load_shard(shards, name, ()).captions for name in shard_names(shards))
     captions = (text for shard in known for variants in shard for text in variants)

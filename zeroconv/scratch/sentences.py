@@ -50,7 +50,7 @@ def train_sentences(
     with atomic_folder(folder) as temporary:
         tokenizer.save_pretrained(temporary)
 
-    return T5TokenizerFast.from_pretrained(folder)
+    return T5TokenizerFast.from_pretrained(folder, trust_remote_code=False)
 
 
 def _pieces(counts: Counter, vocabulary: int) -> list[tuple[str, float]]:

@@ -68,7 +68,7 @@ kernel-test: $(STAMP)
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 PYTHONPATH=$(KERNELS) $(BIN)/python -m pytest -m kernels -n auto --maxprocesses 4 tests/layers/test_kernels.py
 
 card-test: $(STAMP)
-	$(BIN)/python -m pytest -m "kernels or card" tests/training
+	$(BIN)/python -m pytest -m "kernels or card" tests/layers tests/training
 
 # over the packages of the first environment: DeepSpeed would have tests of other things find it
 deepspeed-test: $(STAMP)

@@ -27,8 +27,8 @@ def test_the_first_sign_decides() -> None:
 def test_strengths_and_windows_come_once_or_once_for_each() -> None:
     texts = ["canny=a.png", "depth=b.png"]
     first, second = parse_controls(texts, [0.5], [0.1, 0.2], [])
-    assert (first.weight, first.start, first.end) == (0.5, 0.1, 1.0)
-    assert (second.weight, second.start, second.end) == (0.5, 0.2, 1.0)
+    assert (first.scale, first.start, first.end) == (0.5, 0.1, 1.0)
+    assert (second.scale, second.start, second.end) == (0.5, 0.2, 1.0)
     with pytest.raises(UserError, match="--end is given 3 times for 2 controls"):
         parse_controls(texts, [], [], [0.1, 0.2, 0.3])
 

@@ -23,7 +23,8 @@ SPEC = "playroom:test:24"
 CODE = """
 import sys, time
 from pathlib import Path
-from zeroconv.data import annotating, open_dataset
+from zeroconv.data import open_dataset
+from zeroconv.data.annotating import run as annotating
 draw = annotating.annotate_one
 def slow(job, i):
     time.sleep(0.1)

@@ -16,7 +16,7 @@ from zeroconv.training.recipes.recipe import (
     read_recipe,
 )
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+RECIPES = Path(__file__).resolve().parents[3] / "recipes"
 LEAST = {
     "out": "runs/x",
     "data": {"train": "pictures", "condition": "canny"},

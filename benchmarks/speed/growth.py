@@ -86,7 +86,8 @@ def measure(
     for kind, n in [*(("folder", n) for n in sizes), *(("rendered", n) for n in rendered)]:
         data = f"playroom:train:{n}"
         if kind == "folder":
-            data = str(list_pictures(scratch / f"folder-{n}", n))
+            # the lists share pictures that lie beside their folders
+            data = f"{list_pictures(scratch / f'folder-{n}', n)}?links=true"
         cache = scratch / f"cache-{kind}-{n}"
         recipe = {"base": str(base), "data": {"train": data, "cache": str(cache)}}
         cold = run(recipe, scratch / "run", 2)

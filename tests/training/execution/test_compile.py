@@ -291,7 +291,8 @@ def test_steps_alone_are_compiled(
 
 CODE = """
 import sys
-from zeroconv.training import compiling, run
+from zeroconv.training import run
+from zeroconv.training.execution import compile as compiling
 from zeroconv.training.recipes.recipe import load_recipe
 compiling.BACKEND = "eager"
 run.train(load_recipe(sys.argv[1], sys.argv[2:]), say=print)

@@ -102,7 +102,7 @@ class Options:
         texts = [
             text.replace("\0", "")
             for text in mutate.TEXTS
-            if "\ud800" not in text and "/tmp" not in text
+            if "\ud800" not in text and not text.startswith(("/tmp", "~"))
         ]
         # a relative path is one below out/, where a command may write
         paths = [f"{work}/out/{name}" for name in ("a.png", "b", "nested", "nested/c.json")]

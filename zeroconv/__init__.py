@@ -16,8 +16,16 @@ set_waiting()  # torch is imported later, and reads it then
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from zeroconv import baselines as rivals
-    from zeroconv import checkpoints, conditions, data, evaluation, generation, playroom, training
+    from zeroconv import (
+        baselines,
+        checkpoints,
+        conditions,
+        data,
+        evaluation,
+        generation,
+        playroom,
+        training,
+    )
     from zeroconv.annotators import annotate
     from zeroconv.backbones import load_backbone
     from zeroconv.control import ControlNet
@@ -32,6 +40,7 @@ __all__ = [
     "UserError",
     "__version__",
     "annotate",
+    "baselines",
     "checkpoints",
     "conditions",
     "data",
@@ -41,7 +50,6 @@ __all__ = [
     "generation",
     "load_backbone",
     "playroom",
-    "rivals",
     "train",
     "training",
 ]
@@ -65,7 +73,9 @@ def __getattr__(name: str) -> Any:
     elif name in __all__:
         value = importlib.import_module(f"zeroconv.{name}")
     else:
-        raise AttributeError(f"module 'zeroconv' has no attribute {name!r}")
+        from zeroconv.renamed import old_name  # here: nothing else needs it
+
+        return old_name(__name__, name)
     globals()[name] = value
     return value
 

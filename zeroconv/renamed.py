@@ -14,7 +14,10 @@ ARGUMENTS = {
     "generate": {"connection_weights": "connection_scales"},
 }
 # module → old name → new name there
-NAMES = {"zeroconv.generation": {"connection_weights": "connection_scales"}}
+NAMES = {
+    "zeroconv": {"rivals": "baselines"},
+    "zeroconv.generation": {"connection_weights": "connection_scales"},
+}
 # of the command line
 OPTIONS = {"--weight": "--scale"}
 

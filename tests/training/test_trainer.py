@@ -371,12 +371,13 @@ def test_pictures_with_bfloat16_weights(trainer, narrow_weights) -> None:
 
 
 def test_time_ends_a_run(trainer) -> None:
+    before = threading.active_count()  # other tests of this process may have left some
     run = trainer(steps=10_000, max_minutes=0.5 / 60)
     assert run.run() == "finished"
     assert 0 < run.step < 1000
     again = trainer(steps=10_000, max_minutes=0.5 / 60)
     assert again.resume() and again.run() == "finished" and again.step == run.step
-    assert threading.active_count() < 20  # readers end with their runs
+    assert threading.active_count() <= before + 2  # readers end with their runs
 
 
 def test_the_log_stands_once_for_every_step(trainer) -> None:

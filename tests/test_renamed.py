@@ -8,7 +8,6 @@ import warnings
 import pytest
 import torch
 
-import zeroconv.generation
 from tests.helpers.tiny import randomise_, tiny_backbone
 from zeroconv import renamed
 from zeroconv.cli.controls import renamed_option

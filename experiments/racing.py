@@ -37,7 +37,7 @@ class Entry:
     control: dict[str, Any] = field(default_factory=dict)
 
 
-def rival(label: str, source: str, kind: str, **options: Any) -> Entry:
+def baseline(label: str, source: str, kind: str, **options: Any) -> Entry:
     return Entry(label, source, {"kind": kind, "options": options})
 
 
@@ -49,19 +49,19 @@ ENTRIES = {
     "controlnet-lite": Entry(
         "ControlNet-lite", "figure 8", {"hint_widths": WIDTHS, "connections": "lite"}
     ),
-    "concat": rival("whole UNet, hint concatenated", "SD depth, InstructPix2Pix", "concat"),
-    "lora": rival("LoRA, hint concatenated", "Hu 2021, FLUX.1 Canny LoRA", "lora", rank=16),
-    "control_lora": rival(
+    "concat": baseline("whole UNet, hint concatenated", "SD depth, InstructPix2Pix", "concat"),
+    "lora": baseline("LoRA, hint concatenated", "Hu 2021, FLUX.1 Canny LoRA", "lora", rank=16),
+    "control_lora": baseline(
         "Control-LoRA", "Stability AI 2023", "control_lora", rank=16, hint_widths=WIDTHS
     ),
-    "t2i_adapter": rival("T2I-Adapter", "Mou 2023", "t2i_adapter"),
-    "controlnet_xs": rival(
+    "t2i_adapter": baseline("T2I-Adapter", "Mou 2023", "t2i_adapter"),
+    "controlnet_xs": baseline(
         "ControlNet-XS", "Zavadski 2023", "controlnet_xs", ratio=0.25, hint_widths=WIDTHS
     ),
-    "hypernetwork": rival(
+    "hypernetwork": baseline(
         "hypernetwork", "Ha 2017, Kurumuz 2022", "hypernetwork", hint_widths=WIDTHS
     ),
-    "side": rival("side network", "Zhang 2020, side-tuning", "side", ratio=0.5),
+    "side": baseline("side network", "Zhang 2020, side-tuning", "side", ratio=0.5),
 }
 
 
@@ -106,7 +106,13 @@ def leg(
     run's summary.
     """
     settings = settings_of(folder, arguments, name, chosen, steps)
-    command = [sys.executable, "-m", "experiments.fig09_rivals", "--worker", json.dumps(settings)]
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.fig09_baselines",
+        "--worker",
+        json.dumps(settings),
+    ]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     if subprocess.run(command, env={**os.environ, "PYTHONPATH": path}).returncode:
         sys.exit(f"zeroconv: training {name} failed; the same command goes on")

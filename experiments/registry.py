@@ -23,7 +23,7 @@ FIGURES = {
     6: Figure("two conditions in one picture", True),
     7: Figure("nine conditions without a prompt", True),
     8: Figure("ablation: zero convolutions, Gaussian ones, ControlNet-lite", False),
-    9: Figure("rivals that read the same hints", False),
+    9: Figure("baselines that read the same hints", False),
     10: Figure("how many pictures training needs", False),
     11: Figure("what an ambiguous hint is taken for", True),
     12: Figure("transfer to another base model", True),

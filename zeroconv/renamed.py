@@ -16,6 +16,13 @@ ARGUMENTS = {
 # module → old name → new name there
 NAMES = {
     "zeroconv": {"rivals": "baselines"},
+    "zeroconv.baselines": {
+        "RIVALS": "BASELINES",
+        "Rival": "Baseline",
+        "is_rival": "is_baseline",
+        "load_rival": "load_baseline",
+        "make_rival": "make_baseline",
+    },
     "zeroconv.generation": {"connection_weights": "connection_scales"},
 }
 # of the command line

@@ -1,5 +1,5 @@
-"""What is promised of every rival: where it starts, what it changes, that it learns, and how it is
-kept.
+"""What is promised of every baseline: where it starts, what it changes, that it learns, and how it
+is kept.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import zeroconv.baselines
 from tests.helpers.tiny import inputs, sees_one_position, tiny_backbone, tiny_backbone_xl, tiny_unet
 from zeroconv.backbones import UNetBackbone, load_backbone
-from zeroconv.baselines import RIVALS, Rival, load_net, load_rival, make_rival
+from zeroconv.baselines import BASELINES, Baseline, load_baseline, load_net, make_baseline
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
+from zeroconv.renamed import NAMES
 
 # the smallest of each that a tiny backbone allows
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -28,13 +30,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "hypernetwork": {"rank": 4, "hidden": 32, "hint_widths": (4, 8, 8, 8)},
     "side": {"ratio": 0.5},
 }
-KINDS = sorted(RIVALS)
+KINDS = sorted(BASELINES)
 
 
-def small(kind: str, backbone: UNetBackbone, **more: Any) -> Rival:
+def small(kind: str, backbone: UNetBackbone, **more: Any) -> Baseline:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return make_rival(kind, backbone, **OPTIONS[kind], **more)
+        return make_baseline(kind, backbone, **OPTIONS[kind], **more)
 
 
 def frozen(backbone: UNetBackbone, z: Tensor, t: Tensor, text: Any) -> Tensor:
@@ -47,16 +49,16 @@ def frozen(backbone: UNetBackbone, z: Tensor, t: Tensor, text: Any) -> Tensor:
 def test_a_new_one_is_the_frozen_model_where_its_published_form_is(kind: str, make: Any) -> None:
     backbone = make()
     z, hint, t, text = inputs(backbone)
-    rival = small(kind, backbone)
+    baseline = small(kind, backbone)
     with torch.no_grad():
-        output = rival.predict(backbone, z, hint, t, text)
+        output = baseline.predict(backbone, z, hint, t, text)
     same = torch.allclose(output, frozen(backbone, z, t, text), atol=1e-5)
-    assert same == rival.exact_start
+    assert same == baseline.exact_start
     assert output.shape == z.shape
 
 
 def test_only_the_adapter_does_not_start_at_the_frozen_model() -> None:
-    assert [kind for kind in KINDS if not RIVALS[kind].exact_start] == ["t2i_adapter"]
+    assert [kind for kind in KINDS if not BASELINES[kind].exact_start] == ["t2i_adapter"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -71,11 +73,11 @@ def test_it_learns_what_the_hint_says_and_leaves_the_backbone_alone(kind: str) -
     wanted = frozen(backbone, z, t, text) + 0.5 * nn.functional.avg_pool2d(hint, 8).mean(
         1, keepdim=True
     )
-    rival = small(kind, backbone)
-    optimizer = torch.optim.Adam(rival.parameters(), lr=1e-2)
+    baseline = small(kind, backbone)
+    optimizer = torch.optim.Adam(baseline.parameters(), lr=1e-2)
 
     def error(shown: Tensor) -> Tensor:
-        return nn.functional.mse_loss(rival.predict(backbone, z, shown, t, text), wanted)
+        return nn.functional.mse_loss(baseline.predict(backbone, z, shown, t, text), wanted)
 
     first = float(error(hint).detach())
     for _ in range(25):
@@ -86,7 +88,7 @@ def test_it_learns_what_the_hint_says_and_leaves_the_backbone_alone(kind: str) -
         last, swapped = float(error(hint)), float(error(hint.roll(1, 0)))
     assert last < 0.9 * first
     assert swapped > 1.3 * last  # a network that heard nothing would give the same
-    deaf = [name for name, p in rival.named_parameters() if p.grad is None or not p.grad.any()]
+    deaf = [name for name, p in baseline.named_parameters() if p.grad is None or not p.grad.any()]
     assert all(sees_one_position(name) for name in deaf), deaf
     assert all(torch.equal(value, before[key]) for key, value in backbone.unet.state_dict().items())
     assert all(p.grad is None and not p.requires_grad for p in backbone.unet.parameters())
@@ -100,37 +102,37 @@ def test_its_parameters_are_what_it_trains(kind: str) -> None:
     """
     backbone = tiny_backbone()
     theirs = {p.data_ptr() for p in backbone.unet.parameters()}
-    rival = small(kind, backbone)
-    assert not theirs & {p.data_ptr() for p in rival.parameters()}
-    assert all(p.requires_grad for p in rival.parameters())
-    assert rival.state_dict().keys() == dict(rival.named_parameters()).keys()
-    assert rival.trained_parameters == sum(p.numel() for p in rival.parameters())
+    baseline = small(kind, backbone)
+    assert not theirs & {p.data_ptr() for p in baseline.parameters()}
+    assert all(p.requires_grad for p in baseline.parameters())
+    assert baseline.state_dict().keys() == dict(baseline.named_parameters()).keys()
+    assert baseline.trained_parameters == sum(p.numel() for p in baseline.parameters())
     whole = sum(p.numel() for p in backbone.unet.parameters())
-    assert (rival.trained_parameters > whole) == (kind == "concat")
+    assert (baseline.trained_parameters > whole) == (kind == "concat")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_comes_back_as_it_was_saved(kind: str, tmp_path: Path) -> None:
     backbone = tiny_backbone()
-    rival = small(kind, backbone, condition="canny")
-    shake_(rival)
-    rival.save(tmp_path / "rival")
-    again = load_rival(tmp_path / "rival", tiny_backbone())
-    assert again.config == rival.config
+    baseline = small(kind, backbone, condition="canny")
+    shake_(baseline)
+    baseline.save(tmp_path / "baseline")
+    again = load_baseline(tmp_path / "baseline", tiny_backbone())
+    assert again.config == baseline.config
     assert again.config["zeroconv"]["condition"] == "canny"
     values = inputs(backbone)
     with torch.no_grad():
-        expected = rival.predict(backbone, *values)
+        expected = baseline.predict(backbone, *values)
         assert torch.equal(again.predict(backbone, *values), expected)
         assert not torch.allclose(expected, frozen(backbone, values[0], *values[2:]), atol=1e-3)
-    assert isinstance(load_net(tmp_path / "rival", backbone), RIVALS[kind])
+    assert isinstance(load_net(tmp_path / "baseline", backbone), BASELINES[kind])
 
 
-def shake_(rival: nn.Module, seed: int = 5) -> None:
+def shake_(baseline: nn.Module, seed: int = 5) -> None:
     """Away from all zeros."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in rival.parameters():
+        for parameter in baseline.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
 
 
@@ -138,43 +140,43 @@ def test_a_side_network_may_start_from_a_scale_of_zero() -> None:
     """The blend as published, and where its gradient can be at first: in α alone."""
     backbone = tiny_backbone()
     z, hint, t, text = inputs(backbone)
-    rival = small("side", backbone, start="scale")
-    output = rival.predict(backbone, z, hint, t, text)
+    baseline = small("side", backbone, start="scale")
+    output = baseline.predict(backbone, z, hint, t, text)
     assert torch.equal(output, frozen(backbone, z, t, text))
     output.square().mean().backward()
     assert [
-        name for name, p in rival.named_parameters() if p.grad is not None and p.grad.any()
+        name for name, p in baseline.named_parameters() if p.grad is not None and p.grad.any()
     ] == ["blend"]
 
 
 def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
     backbone = tiny_backbone()
-    small("side", backbone).save(tmp_path / "rival")
+    small("side", backbone).save(tmp_path / "baseline")
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    load_rival(tmp_path / "rival", backbone)
+    load_baseline(tmp_path / "baseline", backbone)
     assert torch.equal(torch.rand(2), expected)
 
 
 def test_saved_in_half_it_is_half_as_large(tmp_path: Path) -> None:
     backbone = tiny_backbone()
-    small("t2i_adapter", backbone).save(tmp_path / "rival", dtype=torch.float16)
-    state = load_file(tmp_path / "rival" / "diffusion_pytorch_model.safetensors")
+    small("t2i_adapter", backbone).save(tmp_path / "baseline", dtype=torch.float16)
+    state = load_file(tmp_path / "baseline" / "diffusion_pytorch_model.safetensors")
     assert {value.dtype for value in state.values()} == {torch.float16}
-    assert load_rival(tmp_path / "rival", backbone).dtype == torch.float32
+    assert load_baseline(tmp_path / "baseline", backbone).dtype == torch.float32
 
 
 def test_one_at_a_time_or_several_around_one_backbone() -> None:
     """Adapters act inside `predict` only, so two around one backbone do not hear each other."""
     backbone = tiny_backbone()
     values = inputs(backbone)
-    rivals = [small(kind, backbone) for kind in ("lora", "hypernetwork", "controlnet_xs")]
+    baselines = [small(kind, backbone) for kind in ("lora", "hypernetwork", "controlnet_xs")]
     with torch.no_grad():
-        for rival in rivals:
-            shake_(rival)
-        alone = [rival.predict(backbone, *values) for rival in rivals]
-        again = [rival.predict(backbone, *values) for rival in reversed(rivals)][::-1]
+        for baseline in baselines:
+            shake_(baseline)
+        alone = [baseline.predict(backbone, *values) for baseline in baselines]
+        again = [baseline.predict(backbone, *values) for baseline in reversed(baselines)][::-1]
     assert all(torch.equal(a, b) for a, b in zip(alone, again, strict=True))
     assert not torch.allclose(alone[0], alone[1], atol=1e-3)
 
@@ -184,19 +186,36 @@ def test_both_forms_of_the_hint_as_channels() -> None:
     values = inputs(backbone)
     outputs = []
     for form in ("unshuffle", "downsample"):
-        rival = make_rival("concat", backbone, hint_form=form)
-        shake_(rival.hint_in)  # type: ignore[arg-type]
+        baseline = make_baseline("concat", backbone, hint_form=form)
+        shake_(baseline.hint_in)  # type: ignore[arg-type]
         with torch.no_grad():
-            outputs.append(rival.predict(backbone, *values))
-            moved = rival.predict(backbone, values[0], values[1].roll(1, 3), *values[2:])
+            outputs.append(baseline.predict(backbone, *values))
+            moved = baseline.predict(backbone, values[0], values[1].roll(1, 3), *values[2:])
         assert not torch.allclose(outputs[-1], moved, atol=1e-4)
     assert outputs[0].shape == outputs[1].shape
+
+
+def test_baseline_folders_of_older_versions_are_read(tmp_path: Path) -> None:
+    backbone = tiny_backbone()
+    small("side", backbone).save(tmp_path / "baseline")
+    path = tmp_path / "baseline" / "config.json"
+    assert '"ZeroconvBaseline"' in path.read_text()
+    path.write_text(path.read_text().replace("ZeroconvBaseline", "ZeroconvRival"))
+    assert isinstance(load_net(tmp_path / "baseline", backbone), BASELINES["side"])
+
+
+@pytest.mark.parametrize("old", ["RIVALS", "Rival", "is_rival", "load_rival", "make_rival"])
+def test_old_names_of_baselines_work_with_a_note(old: str) -> None:
+    with pytest.warns(UserWarning, match=f"{old} is an old name"):
+        value = getattr(zeroconv.baselines, old)
+    new = NAMES["zeroconv.baselines"][old]
+    assert value is getattr(zeroconv.baselines, new)
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "says"),
     [
-        ("controlnet_xxs", {}, "there is no rival 'controlnet_xxs'"),
+        ("controlnet_xxs", {}, "there is no baseline 'controlnet_xxs'"),
         ("lora", {"ranks": 3}, "lora has no option 'ranks'"),
         ("lora", {"rank": 0}, "at least 1"),
         ("concat", {"hint_form": "vae"}, "there is no hint form 'vae'"),
@@ -208,15 +227,15 @@ def test_both_forms_of_the_hint_as_channels() -> None:
 )
 def test_what_cannot_be_built_is_said(kind: str, options: dict, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        make_rival(kind, tiny_backbone(), **options)
+        make_baseline(kind, tiny_backbone(), **options)
 
 
 def test_the_page_says_how_many_numbers_each_trains() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "rivals.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "baselines.md").read_text(encoding="utf-8")
     backbone = load_backbone("playroom")
     for kind in KINDS:
         row = next(line for line in page.splitlines() if line.startswith(f"| `{kind}` |"))
-        millions = make_rival(kind, backbone).trained_parameters / 1e6
+        millions = make_baseline(kind, backbone).trained_parameters / 1e6
         assert row.endswith(
             f"| {millions:.1f} M |" if millions > 10 else f"| {millions:.2f} M |"
         ), (kind, millions)
@@ -225,22 +244,22 @@ def test_the_page_says_how_many_numbers_each_trains() -> None:
 def test_a_folder_of_something_else_is_said(tmp_path: Path) -> None:
     backbone = tiny_backbone()
     ControlNet.from_backbone(backbone).save(tmp_path / "control")
-    with pytest.raises(UserError, match="not a rival"):
-        load_rival(tmp_path / "control", backbone)
+    with pytest.raises(UserError, match="not a baseline"):
+        load_baseline(tmp_path / "control", backbone)
     assert isinstance(load_net(tmp_path / "control", backbone), ControlNet)
-    small("side", backbone).save(tmp_path / "rival")
+    small("side", backbone).save(tmp_path / "baseline")
     with pytest.raises(UserError, match="not a ControlNet"):
-        ControlNet.load(tmp_path / "rival", backbone=backbone)
+        ControlNet.load(tmp_path / "baseline", backbone=backbone)
     wide = tiny_backbone(unet=tiny_unet(block_out_channels=(32, 64, 64, 64)))
     with pytest.raises(UserError, match="it belongs to"):
-        load_rival(tmp_path / "rival", wide)
-    weights = tmp_path / "rival" / "diffusion_pytorch_model.safetensors"
+        load_baseline(tmp_path / "baseline", wide)
+    weights = tmp_path / "baseline" / "diffusion_pytorch_model.safetensors"
     save_file(
         {key: value for key, value in load_file(weights).items() if key != "network.conv_out.bias"},
         weights,
     )
     with pytest.raises(UserError, match=r"lacks network\.conv_out\.bias"):
-        load_rival(tmp_path / "rival", backbone)
+        load_baseline(tmp_path / "baseline", backbone)
 
 
 BROKEN_OPTIONS = [
@@ -255,15 +274,15 @@ BROKEN_OPTIONS = [
 
 
 @pytest.mark.parametrize("options", BROKEN_OPTIONS, ids=str)
-def test_a_rival_whose_config_makes_no_sense_is_one_sentence(
+def test_a_baseline_whose_config_makes_no_sense_is_one_sentence(
     tmp_path: Path, options: object
 ) -> None:
     import json
 
     backbone = tiny_backbone()
-    make_rival("lora", backbone).save(tmp_path / "rival")
-    path = tmp_path / "rival" / "config.json"
+    make_baseline("lora", backbone).save(tmp_path / "baseline")
+    path = tmp_path / "baseline" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "options": options}))
     with pytest.raises(UserError) as caught:
-        load_rival(tmp_path / "rival", backbone)
+        load_baseline(tmp_path / "baseline", backbone)
     assert "\n" not in str(caught.value)

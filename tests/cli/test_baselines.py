@@ -1,4 +1,4 @@
-"""A saved rival on the command line: drawn with, described, refused where it cannot do what is
+"""A saved baseline on the command line: drawn with, described, refused where it cannot do what is
 asked.
 """
 
@@ -17,9 +17,9 @@ from zeroconv.backbones import load_backbone
 
 @pytest.fixture
 def side(models: Path, tmp_path: Path) -> Path:
-    rival = small("side", load_backbone(str(models / "base")), condition="canny")
-    shake_(rival)
-    rival.save(tmp_path / "side")
+    baseline = small("side", load_backbone(str(models / "base")), condition="canny")
+    shake_(baseline)
+    baseline.save(tmp_path / "side")
     return tmp_path / "side"
 
 
@@ -56,7 +56,7 @@ def test_what_it_cannot_do_is_one_line(
 
 def test_info_says_what_it_is(zeroconv, side: Path) -> None:
     report = json.loads(zeroconv("info", side, "--json").stdout)
-    assert (report["kind"], report["network"], report["condition"]) == ("rival", "side", "canny")
+    assert (report["kind"], report["network"], report["condition"]) == ("baseline", "side", "canny")
     assert report["options"] == {"ratio": 0.5, "start": "zero_conv"}
     assert report["parameters"]["trained"] > 10_000
     assert zeroconv("info", side).exit_code == 0

@@ -191,11 +191,11 @@ def test_unknown_names_are_told(backbone):
         load_pairs("coco", "canny", 4, 64)
 
 
-def test_a_saved_rival_is_measured_like_a_control(backbone, tmp_path):
+def test_a_saved_baseline_is_measured_like_a_control(backbone, tmp_path):
     """A new one is the frozen model: its pictures are those that are made without control."""
-    from zeroconv.baselines import make_rival
+    from zeroconv.baselines import make_baseline
 
-    make_rival("side", backbone, condition="canny").save(tmp_path / "side")
+    make_baseline("side", backbone, condition="canny").save(tmp_path / "side")
     options = {"base": backbone, "count": 3, "steps": 3, "varied": 0}
     report = evaluate(str(tmp_path / "side"), guidance="cond", **options)
     f1 = report["metrics"]["f1_1px"]

@@ -1,4 +1,4 @@
-"""Figure 8: a sentence for each rival that was trained, and a paper's finding agrees only where
+"""Figure 8: a sentence for each baseline that was trained, and a paper's finding agrees only where
 intervals are apart.
 """
 
@@ -26,7 +26,7 @@ def found(levels: dict[str, float]) -> dict:
     }
 
 
-def test_only_trained_rivals_are_spoken_of() -> None:
+def test_only_trained_baselines_are_spoken_of() -> None:
     followed, behind, weak = claims(found({"full": 0.7, "lite": 0.5}), MAIN["canny"], 1)
     assert followed.agrees and behind.agrees and weak.agrees and "lite" in behind.ours
     _, behind, weak, worse, level = claims(

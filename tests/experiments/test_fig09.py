@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from experiments import racing
-from experiments.fig09_rivals import claims, sheet
+from experiments.fig09_baselines import claims, sheet
 from experiments.racing import ENTRIES, ROOT, pace
 from zeroconv.backbones import load_backbone
-from zeroconv.baselines import RIVALS
+from zeroconv.baselines import BASELINES
 from zeroconv.training.recipes.recipe import load_recipe, parse_recipe
 from zeroconv.training.run import make_control
 
@@ -25,8 +25,8 @@ def test_every_network_can_be_built_around_the_playroom(name: str) -> None:
     assert net.config["zeroconv"]["condition"] == "canny"
 
 
-def test_no_rival_is_left_out() -> None:
-    assert {entry.control.get("kind") for entry in ENTRIES.values()} == {None, *RIVALS}
+def test_no_baseline_is_left_out() -> None:
+    assert {entry.control.get("kind") for entry in ENTRIES.values()} == {None, *BASELINES}
 
 
 def found(**scores: float) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def test_ahead_of_all_agrees() -> None:
     ] == [True] * 4
 
 
-def test_one_rival_ahead_does_not() -> None:
+def test_one_baseline_ahead_does_not() -> None:
     made = claims(found(controlnet=0.7, lora=0.8, side=0.2))
     assert [c.agrees for c in made] == [False, False]
     assert "above that of side network, below LoRA, hint concatenated," in made[0].ours

@@ -51,7 +51,7 @@ def test_the_summary_counts_every_figure(results: Path) -> None:
         "| 8 | zero is best | agrees |" in text
         and "| 8 | all the same | **does not agree** |" in text
     )
-    assert "| 9 | rivals that read the same hints | see below |" in text
+    assert "| 9 | baselines that read the same hints | see below |" in text
     assert "| 10 | how many pictures training needs | not measured |" in text
 
 

@@ -32,8 +32,8 @@ def test_figures_are_chosen_by_many_names() -> None:
 
 def test_a_figure_is_found_by_its_files_name_at_run_time(tmp_path: Path) -> None:
     assert module_of(9, tmp_path) is None
-    (tmp_path / "fig09_rivals.py").write_text("")
-    assert module_of(9, tmp_path) == "experiments.fig09_rivals"
+    (tmp_path / "fig09_baselines.py").write_text("")
+    assert module_of(9, tmp_path) == "experiments.fig09_baselines"
     files = sorted((ROOT / "experiments").glob("fig*_*.py"))
     assert files and all(
         module_of(int(path.stem[3:5])) == f"experiments.{path.stem}" for path in files

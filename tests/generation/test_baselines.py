@@ -1,5 +1,5 @@
-"""Rivals in `generate`: the hint reaches the picture, in one half or both; what needs residuals is
-refused.
+"""Baselines in `generate`: the hint reaches the picture, in one half or both; what needs residuals
+is refused.
 """
 
 from __future__ import annotations
@@ -23,13 +23,18 @@ def backbone():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_picture_answers_to_the_hint(backbone, kind):
-    rival = small(kind, backbone, condition="canny")
-    shake_(rival)
+    baseline = small(kind, backbone, condition="canny")
+    shake_(baseline)
 
     def make(h, guidance):
         return pixels(
             generate(
-                backbone, ["a", "b"], [Control(rival, hint(h))], steps=2, cfg=3.0, guidance=guidance
+                backbone,
+                ["a", "b"],
+                [Control(baseline, hint(h))],
+                steps=2,
+                cfg=3.0,
+                guidance=guidance,
             )
         )
 
@@ -55,15 +60,15 @@ def test_control_lora_is_guided_as_the_controlnet_it_equals(backbone):
     """Its low-rank updates merged into the copy of a ControlNet: the same pictures by the other
     way.
     """
-    rival = small("control_lora", backbone, condition="canny")
-    shake_(rival)
+    baseline = small("control_lora", backbone, condition="canny")
+    shake_(baseline)
     control = ControlNet.from_backbone(backbone, hint_widths=(4, 8, 8, 8), condition="canny")
-    control.load_state_dict(merged(rival._net))
+    control.load_state_dict(merged(baseline._net))
     for guidance in ("both", "cond"):
         options = {"steps": 2, "cfg": 3.0, "guidance": guidance, "output": "tensor"}
         pictures = [
             generate(backbone, "a", [Control(net, hint())], **options)[0]
-            for net in (rival, control)
+            for net in (baseline, control)
         ]
         assert (pictures[0] - pictures[1]).abs().max() < 1e-4
 
@@ -86,15 +91,15 @@ def merged(net) -> dict[str, torch.Tensor]:
 
 def test_a_window_ends(backbone):
     """Outside its window the frozen model is alone: a window that holds no step changes nothing."""
-    rival = small("side", backbone)
-    shake_(rival)
+    baseline = small("side", backbone)
+    shake_(baseline)
     options = {"steps": 2, "guidance": "cond", "output": "tensor"}
     whole, early, never, without = (
         generate(backbone, "a", controls, **options)[0]
         for controls in (
-            [Control(rival, hint())],
-            [Control(rival, hint(), end=0.5)],
-            [Control(rival, hint(), start=0.1, end=0.4)],
+            [Control(baseline, hint())],
+            [Control(baseline, hint(), end=0.5)],
+            [Control(baseline, hint(), start=0.1, end=0.4)],
             [],
         )
     )
@@ -104,14 +109,19 @@ def test_a_window_ends(backbone):
 
 
 def test_conditional_only_leaves_the_other_half_alone(backbone):
-    rival = small("side", backbone)
-    shake_(rival)
+    baseline = small("side", backbone)
+    shake_(baseline)
     options = {"steps": 2, "output": "tensor"}
     asked = generate(
-        backbone, "a", [Control(rival, hint(), conditional_only=True)], guidance="both", **options
+        backbone,
+        "a",
+        [Control(baseline, hint(), conditional_only=True)],
+        guidance="both",
+        **options,
     )
     assert torch.equal(
-        asked[0], generate(backbone, "a", [Control(rival, hint())], guidance="cond", **options)[0]
+        asked[0],
+        generate(backbone, "a", [Control(baseline, hint())], guidance="cond", **options)[0],
     )
 
 
@@ -132,9 +142,9 @@ def test_conditional_only_leaves_the_other_half_alone(backbone):
     ],
 )
 def test_what_needs_residuals_is_refused(backbone, changes, options, says):
-    rival = small("t2i_adapter", backbone)
+    baseline = small("t2i_adapter", backbone)
     with pytest.raises(UserError, match=says):
-        generate(backbone, "a", [Control(rival, hint(), **changes)], steps=1, **options)
+        generate(backbone, "a", [Control(baseline, hint(), **changes)], steps=1, **options)
 
 
 def test_beside_another_control_it_is_refused(backbone):

@@ -1,5 +1,5 @@
-"""Every rival through the whole of a run: from its recipe to its folder, stopped and gone on with,
-in bf16.
+"""Every baseline through the whole of a run: from its recipe to its folder, stopped and gone on
+with, in bf16.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests.baselines.test_baselines import KINDS, OPTIONS
 from zeroconv.backbones import load_backbone
-from zeroconv.baselines import RIVALS, load_rival
+from zeroconv.baselines import BASELINES, load_baseline
 from zeroconv.errors import UserError
 from zeroconv.training import train
 from zeroconv.training.folder import open_run
@@ -47,7 +47,7 @@ def test_resuming_is_never_having_stopped(recipe: Make, kind: str, tmp_path: Pat
     assert "going on from step 2 of 4" in said
     a, b = weights(straight), weights(parts)
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-    loaded = load_rival(parts / "control", load_backbone(recipe().base))
+    loaded = load_baseline(parts / "control", load_backbone(recipe().base))
     assert loaded.config["kind"] == kind and loaded.config["zeroconv"]["condition"] == "depth"
 
 
@@ -66,14 +66,14 @@ def test_a_run_in_bf16_with_pictures_and_validation(recipe: Make, kind: str) -> 
     losses = [line["loss"] for line in lines if "loss" in line]
     assert len(losses) == 2 and all(0 < loss < 10 for loss in losses)
     first = next(line["validation"] for line in lines if "validation" in line)
-    assert (abs(first["true"] - first["none"]) < 1e-4) == RIVALS[kind].exact_start
+    assert (abs(first["true"] - first["none"]) < 1e-4) == BASELINES[kind].exact_start
     assert (out / "samples" / "step-00000002.png").is_file()
     assert all(
         value.dtype == torch.float32 and value.isfinite().all() for value in weights(out).values()
     )
 
 
-def test_going_on_from_a_saved_rival(recipe: Make, tmp_path: Path) -> None:
+def test_going_on_from_a_saved_baseline(recipe: Make, tmp_path: Path) -> None:
     first = train(recipe(control={"kind": "side", "options": OPTIONS["side"]}, steps=3), say=quiet)
     again = recipe(out=str(tmp_path / "second"), steps=1, control={"init": str(first / "control")})
     old, new = weights(first), weights(train(again, say=quiet))
@@ -86,7 +86,7 @@ def test_an_option_that_is_not_there_is_one_sentence(recipe: Make) -> None:
         train(recipe(control={"kind": "lora", "options": {"ranks": 4}}), say=quiet)
 
 
-def test_computing_again_is_not_for_rivals(recipe: Make) -> None:
+def test_computing_again_is_not_for_baselines(recipe: Make) -> None:
     with pytest.raises(
         UserError, match=r"training.checkpointing works for a ControlNet or a LoRA of the base"
     ):
@@ -96,9 +96,9 @@ def test_computing_again_is_not_for_rivals(recipe: Make) -> None:
         )
 
 
-def test_recipes_know_every_rival() -> None:
+def test_recipes_know_every_baseline() -> None:
     kinds = get_args(ControlSettings.model_fields["kind"].annotation)
-    assert list(kinds) == ["controlnet", *RIVALS]
+    assert list(kinds) == ["controlnet", *BASELINES]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_recipes_know_every_rival() -> None:
             "control.hint_widths is ControlNet's; a lora takes",
         ),
         ({"kind": "side", "frozen_copy": True}, "control.frozen_copy is ControlNet's"),
-        ({"options": {"rank": 3}}, "control.options are a rival's"),
+        ({"options": {"rank": 3}}, "control.options are a baseline's"),
         ({"kind": "side", "init": "somewhere"}, "brings its own network, so control.kind"),
         ({"kind": "dreambooth"}, "control.kind is 'dreambooth'"),
     ],
@@ -120,7 +120,7 @@ def test_conflicts_are_refused(control: dict, sentence: str) -> None:
         parse_recipe({**least, "control": control})
 
 
-def test_runs_begun_before_there_were_rivals_go_on(recipe: Make) -> None:
+def test_runs_begun_before_there_were_baselines_go_on(recipe: Make) -> None:
     """What a run was begun with is kept in its folder; what it does not say has its default."""
     begun = recipe()
     open_run(begun)

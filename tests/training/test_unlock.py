@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tests.helpers.tiny import inputs, tiny_backbone, tiny_backbone_xl
 from tests.helpers.tiny_folder import save_backbone
 from zeroconv.backbones import UNetBackbone, load_backbone
-from zeroconv.baselines import make_rival
+from zeroconv.baselines import make_baseline
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.optim.ema import Ema
@@ -324,9 +324,9 @@ def test_what_does_not_go_together_is_one_sentence(changes: dict, sentence: str)
     assert "\n" not in str(caught.value)
 
 
-def test_a_rival_to_go_on_from_is_refused(recipe: Make, tmp_path: Path) -> None:
+def test_a_baseline_to_go_on_from_is_refused(recipe: Make, tmp_path: Path) -> None:
     backbone = tiny_backbone("v_prediction")
-    make_rival("side", backbone, ratio=0.5, condition="depth").save(tmp_path / "rival")
-    said = recipe(control={"init": str(tmp_path / "rival"), "unlock_decoder": True})
+    make_baseline("side", backbone, ratio=0.5, condition="depth").save(tmp_path / "baseline")
+    said = recipe(control={"init": str(tmp_path / "baseline"), "unlock_decoder": True})
     with pytest.raises(UserError, match=r"leave control\.unlock_decoder out"):
         unlock_(backbone, make_control(said, backbone))

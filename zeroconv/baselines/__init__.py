@@ -1,5 +1,5 @@
-"""Rivals of ControlNet behind one call, so that they can be trained, measured and run like it and
-compared fairly.
+"""Other ways to add a hint, behind one call, so that they are trained, measured and run like a
+ControlNet and compared fairly.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ import torch
 
 from zeroconv.backbones import Backbone, UNetBackbone
 from zeroconv.backbones.locate import locate
-from zeroconv.baselines.base import CLASS_NAME, HINT_FORMS, WEIGHTS, Rival
+from zeroconv.baselines.base import (
+    CLASS_NAME,
+    HINT_FORMS,
+    OLD_CLASS_NAME,
+    WEIGHTS,
+    Baseline,
+)
 from zeroconv.baselines.concat import Concat
 from zeroconv.baselines.control_lora import ControlLora
 from zeroconv.baselines.controlnet_xs import ControlNetXS
@@ -27,39 +33,40 @@ from zeroconv.checkpoints.strict import check_strict
 from zeroconv.control import ControlNet
 from zeroconv.control.naming import control_name
 from zeroconv.errors import UserError
+from zeroconv.renamed import old_name
 
 __all__ = [
+    "BASELINES",
     "HINT_FORMS",
-    "RIVALS",
+    "Baseline",
     "Net",
-    "Rival",
-    "is_rival",
+    "is_baseline",
+    "load_baseline",
     "load_net",
-    "load_rival",
-    "make_rival",
+    "make_baseline",
 ]
 
-RIVALS: dict[str, type[Rival]] = {
-    rival.kind: rival
-    for rival in (Concat, Lora, ControlLora, T2IAdapter, ControlNetXS, Hypernetwork, Side)
+BASELINES: dict[str, type[Baseline]] = {
+    baseline.kind: baseline
+    for baseline in (Concat, Lora, ControlLora, T2IAdapter, ControlNetXS, Hypernetwork, Side)
 }
 
-Net = ControlNet | Rival  # whatever may be trained, measured and run
+Net = ControlNet | Baseline  # whatever may be trained, measured and run
 
 
-def make_rival(
+def make_baseline(
     kind: str, backbone: UNetBackbone, *, condition: str | None = None, **options: Any
-) -> Rival:
-    """A new rival around a frozen backbone, with its dtype and on its device.
+) -> Baseline:
+    """A new baseline around a frozen backbone, with its dtype and on its device.
 
-    kind: a name of `RIVALS`; options: those of its class; condition: what the hint shows, such as
-    "canny". Raises UserError for an unknown name or option.
+    kind: a name of `BASELINES`; options: those of its class; condition: what the hint shows, such
+    as "canny". Raises UserError for an unknown name or option.
     """
-    if kind not in RIVALS:
-        raise UserError(f"there is no rival {kind!r}; choose one of {', '.join(RIVALS)}.")
+    if kind not in BASELINES:
+        raise UserError(f"there is no baseline {kind!r}; choose one of {', '.join(BASELINES)}.")
     known = {
         n: p.default
-        for n, p in inspect.signature(RIVALS[kind]).parameters.items()
+        for n, p in inspect.signature(BASELINES[kind]).parameters.items()
         if n != "backbone"
     }
     for name in options:
@@ -68,22 +75,25 @@ def make_rival(
     options = {
         name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
     }
-    rival = RIVALS[kind](backbone, **options)
+    baseline = BASELINES[kind](backbone, **options)
     ours = {"condition": condition, "base": backbone.name}
-    rival.config = {"kind": kind, "options": {**known, **options}, "zeroconv": ours}
-    return rival.to(backbone.device, backbone.dtype)
+    baseline.config = {"kind": kind, "options": {**known, **options}, "zeroconv": ours}
+    return baseline.to(backbone.device, backbone.dtype)
 
 
-def load_rival(
+def load_baseline(
     folder: str | os.PathLike, backbone: UNetBackbone, dtype: torch.dtype | None = None
-) -> Rival:
-    """Read what `Rival.save` wrote, around the backbone that it was trained on. Raises
+) -> Baseline:
+    """Read what `Baseline.save` wrote, around the backbone that it was trained on. Raises
     UserError.
     """
     folder = Path(folder)
     config = read_config(folder)
-    if config.get("_class_name") != CLASS_NAME:
-        raise UserError(f"{folder} holds a {config.get('_class_name')}, not a rival of ControlNet.")
+    if config.get("_class_name") not in (CLASS_NAME, OLD_CLASS_NAME):
+        raise UserError(
+            f"{folder} holds a {config.get('_class_name')}, not a baseline; load it with "
+            "ControlNet.load."
+        )
     ours, options = config.get("zeroconv") or {}, config.get("options") or {}
     if not isinstance(ours, dict) or not isinstance(options, dict):
         raise UserError(
@@ -92,22 +102,22 @@ def load_rival(
     check_config(options, folder)
     # the weights drawn here are replaced: nobody's random numbers move
     with torch.random.fork_rng(devices=[]):
-        rival = _from_options(
+        baseline = _from_options(
             str(config.get("kind")), backbone, ours.get("condition"), options, folder
         )
     state = read_state_dict(folder / WEIGHTS)
-    check_strict(rival.state_dict(), state, folder)
-    rival.load_state_dict(state)
-    rival.config["zeroconv"] = ours
-    return rival.to(dtype=dtype or backbone.dtype)
+    check_strict(baseline.state_dict(), state, folder)
+    baseline.load_state_dict(state)
+    baseline.config["zeroconv"] = ours
+    return baseline.to(dtype=dtype or backbone.dtype)
 
 
 def _from_options(
     kind: str, backbone: UNetBackbone, condition: Any, options: dict, where: Path
-) -> Rival:
-    """`make_rival` of what a file says, which may be of wrong types."""
+) -> Baseline:
+    """`make_baseline` of what a file says, which may be of wrong types."""
     try:
-        return make_rival(kind, backbone, condition=condition, **options)
+        return make_baseline(kind, backbone, condition=condition, **options)
     except UserError:
         raise
     except Exception as error:  # torch, peft and diffusers raise many kinds for what makes no sense
@@ -116,13 +126,15 @@ def _from_options(
         ) from error
 
 
-def is_rival(path: Path) -> bool:
-    """Whether a path is a folder that `Rival.save` wrote."""
-    return (path / "config.json").is_file() and read_config(path).get("_class_name") == CLASS_NAME
+def is_baseline(path: Path) -> bool:
+    """Whether a path is a folder that `Baseline.save` wrote."""
+    if not (path / "config.json").is_file():
+        return False
+    return read_config(path).get("_class_name") in (CLASS_NAME, OLD_CLASS_NAME)
 
 
 def load_net(x: str | os.PathLike, backbone: Backbone, dtype: torch.dtype | None = None) -> Net:
-    """A ControlNet by all that `ControlNet.load` takes, or a rival by its folder; whichever it
+    """A ControlNet by all that `ControlNet.load` takes, or a baseline by its folder; whichever it
     is.
     """
     path = locate(
@@ -130,6 +142,10 @@ def load_net(x: str | os.PathLike, backbone: Backbone, dtype: torch.dtype | None
         "ControlNet",
         ("config.json", "diffusion_pytorch_model*"),
     )
-    if is_rival(path):
-        return load_rival(path, cast(UNetBackbone, backbone), dtype)
+    if is_baseline(path):
+        return load_baseline(path, cast(UNetBackbone, backbone), dtype)
     return ControlNet.load(x, backbone=backbone, dtype=dtype)
+
+
+def __getattr__(name: str) -> Any:
+    return old_name(__name__, name)

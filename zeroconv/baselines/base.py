@@ -1,4 +1,4 @@
-"""What every rival of ControlNet has in common: one call, its own parameters only, a folder on
+"""What every baseline of ControlNet has in common: one call, its own parameters only, a folder on
 disk.
 """
 
@@ -18,20 +18,21 @@ from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder
 from zeroconv.jsonfile import to_json
 
-# what a rival makes of a hint, once a picture; each tensor has a row a picture
+# what a baseline makes of a hint, once a picture; each tensor has a row a picture
 Embedding = tuple[Tensor, ...]
 HINT_FORMS = ("unshuffle", "downsample")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-CLASS_NAME = "ZeroconvRival"
+CLASS_NAME = "ZeroconvBaseline"
+OLD_CLASS_NAME = "ZeroconvRival"  # in folders of older versions; `is_baseline` knows both
 
 M = TypeVar("M", bound=nn.Module)
 
 
-class Rival(nn.Module):
+class Baseline(nn.Module):
     """A way to make a frozen text-to-image model follow a hint that is not ControlNet's.
 
     Its parameters are what it trains and nothing else; the backbone it was made around is neither
-    changed nor held as a submodule. Build one with `make_rival`, read one with `load_rival`.
+    changed nor held as a submodule. Build one with `make_baseline`, read one with `load_baseline`.
     """
 
     kind: ClassVar[str]
@@ -115,14 +116,14 @@ def share(module: M) -> M:
     )
 
 
-def adopt_trained(rival: Rival, network: nn.Module) -> None:
-    """Make those parameters of `network` that train parameters of the rival, under their names
+def adopt_trained(baseline: Baseline, network: nn.Module) -> None:
+    """Make those parameters of `network` that train parameters of the baseline, under their names
     there.
     """
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             *path, last = name.split(".")
-            place: nn.Module = rival
+            place: nn.Module = baseline
             for step in path:
                 if step not in place._modules:
                     place.add_module(step, nn.Module())

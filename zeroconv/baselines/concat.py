@@ -10,12 +10,12 @@ from typing import cast
 from torch import Tensor, nn
 
 from zeroconv.backbones import TextStates, UNetBackbone
-from zeroconv.baselines.base import Embedding, HintChannels, Rival
+from zeroconv.baselines.base import Baseline, Embedding, HintChannels
 
 
-class Concatenated(Rival):
-    """A UNet of the rival's own whose first convolution reads the hint as well, with weights that
-    start at zero.
+class Concatenated(Baseline):
+    """A UNet of the baseline's own whose first convolution reads the hint as well, with weights
+    that start at zero.
     """
 
     _whole: UNetBackbone

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import TextStates, UNetBackbone
-from zeroconv.baselines.base import Embedding, Rival, adopt_trained, share
+from zeroconv.baselines.base import Baseline, Embedding, adopt_trained, share
 from zeroconv.baselines.lora import add_low_rank
 from zeroconv.control import ControlNet, ReleasedHintEncoder
 
 
-class ControlLora(Rival):
+class ControlLora(Baseline):
     """Stability AI's Control-LoRA (2023): all linear layers and convolutions of the copied encoder
     are the frozen weights plus trained low-rank updates; hint encoder and zero convolutions are
     trained as in ControlNet.

@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from zeroconv.backbones import TextStates, UNetBackbone
-from zeroconv.baselines.base import Embedding, Rival, adopt_trained, share
+from zeroconv.baselines.base import Baseline, Embedding, adopt_trained, share
 from zeroconv.control import ReleasedHintEncoder
 from zeroconv.control.hint import keep_contrast_
 from zeroconv.errors import UserError
 
 
-class ControlNetXS(Rival):
+class ControlNetXS(Baseline):
     """diffusers' own `UNetControlNetXSModel` and `ControlNetXSAdapter`, its frozen half being the
     backbone's own modules.
 

@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from zeroconv.backbones import TextStates, UNetBackbone
-from zeroconv.baselines.base import Embedding, Rival, adopt_trained, share
+from zeroconv.baselines.base import Baseline, Embedding, adopt_trained, share
 from zeroconv.control import ReleasedHintEncoder
 from zeroconv.errors import UserError
 
@@ -33,7 +33,7 @@ class Modulated(nn.Module):
         return self.frozen(x) + self.up(self.down(x) * self.scales[:, None])  # (N, L, out)
 
 
-class Hypernetwork(Rival):
+class Hypernetwork(Baseline):
     """After HyperNetworks (Ha et al. 2017), in the place where those for Stable Diffusion act
     (Kurumuz 2022): the keys and values of every attention. They change style there, one network for
     all pictures; here the weights are a function of the hint.

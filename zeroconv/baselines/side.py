@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import TextStates, UNetBackbone
-from zeroconv.baselines.base import Embedding, Rival, to_channels
+from zeroconv.baselines.base import Baseline, Embedding, to_channels
 from zeroconv.errors import UserError
 
 STARTS = ("zero_conv", "scale")
 
 
-class Side(Rival):
+class Side(Baseline):
     """Additive learning (Zhang et al. 2020, "Side-Tuning"): output = frozen(z_t, t, text) + α ·
     side(z_t, hint, t).
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from zeroconv.backbones import TextStates, UNetBackbone, UNetEncoder
-from zeroconv.baselines.base import Embedding, Rival
+from zeroconv.baselines.base import Baseline, Embedding
 
 
-class T2IAdapter(Rival):
+class T2IAdapter(Baseline):
     """diffusers' own `T2IAdapter` ("full_adapter"): pixel unshuffle, then residual blocks, one
     group a level.
 

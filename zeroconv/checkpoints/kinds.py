@@ -32,7 +32,7 @@ CONTROL = Kind("control", "a ControlNet")
 UNKNOWN = Kind("unknown", "a model of an unknown kind")
 BASE = Kind("base", "a whole Stable Diffusion", _BASE)
 LORA = Kind("lora", "a LoRA", "merge it into a base: --lora FILE")
-RIVAL = Kind("rival", "a rival of ControlNet, of zeroconv")
+BASELINE = Kind("baseline", "a network of zeroconv.baselines")
 UNET = Kind("unet", "a UNet", "load its folder as a backbone")
 VAE = Kind("vae", "a VAE", "it is one part of a base")
 TEXT = Kind("text_encoder", "a text encoder", "it is one part of a base")
@@ -141,7 +141,8 @@ _BY_NAMES: tuple[tuple[Kind, tuple[str, ...]], ...] = (
 # a config's class → the kind; the class itself is told too
 _BY_CLASS = {
     "ControlNetModel": CONTROL,
-    "ZeroconvRival": RIVAL,
+    "ZeroconvBaseline": BASELINE,
+    "ZeroconvRival": BASELINE,  # its old name
     "ControlNetUnionModel": UNION,
     "ControlNetXSAdapter": XS,
     "UNetControlNetXSModel": XS,

@@ -169,7 +169,7 @@ def known_condition(name: str) -> str | None:
 
 
 def load_control(name: str, base: str, backbone: Any) -> Net:
-    """Load the control, or the rival of one, that a user names; see `zeroconv.control.naming`."""
+    """Load the control, or the baseline, that a user names; see `zeroconv.control.naming`."""
     from zeroconv.baselines import load_net
     from zeroconv.control.naming import control_name
 

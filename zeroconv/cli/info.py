@@ -25,7 +25,11 @@ def describe(name: str) -> dict[str, Any]:
     path = locate(name, "model")
     kind = _kind(path)
     report = (
-        _backbone(name) if kind == "base" else _rival(path) if kind == "rival" else _control(path)
+        _backbone(name)
+        if kind == "base"
+        else _baseline(path)
+        if kind == "baseline"
+        else _control(path)
     )
     return {"name": name, "kind": kind, "path": str(path), **report, **_card(path)}
 
@@ -62,20 +66,22 @@ def _condition(name: str) -> dict[str, Any] | None:
 
 
 def _kind(path: Path) -> str:
-    """`base`, `control` or `rival`, told from the files. UserError says what anything else is."""
+    """`base`, `control` or `baseline`, by the files. UserError says what anything else is."""
     from zeroconv.checkpoints.identify import identify
     from zeroconv.checkpoints.kinds import UNKNOWN
     from zeroconv.checkpoints.lora import BASE
 
     kind = identify(path)
-    if kind.name in ("base", "control", "rival"):
+    if kind.name in ("base", "control", "baseline"):
         return kind.name
     if kind is UNKNOWN and path.is_dir():
         raise UserError(
             f"the folder {path} is no model: it holds neither model_index.json (a base) nor "
             f"config.json (a control) nor {BASE} (a LoRA and the name of its base)"
         )
-    raise UserError(f"{path} is {kind}; info knows bases, controls and rivals of Stable Diffusion.")
+    raise UserError(
+        f"{path} is {kind}; info knows bases, controls and baselines of Stable Diffusion."
+    )
 
 
 def _count(*modules: Any) -> int:
@@ -155,7 +161,7 @@ def _notes(found: Any) -> str:
     return "; ".join(notes)
 
 
-def _rival(path: Path) -> dict[str, Any]:
+def _baseline(path: Path) -> dict[str, Any]:
     """Read off its folder: to build it, the base would be needed."""
     from zeroconv.checkpoints.reading import read_config, read_weights
 

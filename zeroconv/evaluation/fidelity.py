@@ -82,8 +82,8 @@ def evaluate(
     """Measure how well `control` is followed; returns the report as plain JSON values
     (None where a figure is no number, as the limits of two pictures are).
 
-    `control`: a ControlNet or a rival, or the name or folder of one; a rival takes guidance both or
-    cond. `guidance`, `cfg`: None is the backbone's own, see `generate`.
+    `control`: a ControlNet or a baseline, or the name or folder of one; a baseline takes guidance
+    both or cond. `guidance`, `cfg`: None is the backbone's own, see `generate`.
 
     `count_none` pictures are made without control (default: as many). `prompts` is a setting of the
     paper's ablation: own caption, empty, insufficient, or conflicting (another pair's caption).

@@ -1,4 +1,4 @@
-"""A rival of ControlNet in the loop: it gives the whole output, not residuals, so what scales
+"""A baseline of ControlNet in the loop: it gives the whole output, not residuals, so what scales
 residuals is refused.
 """
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zeroconv.backbones import TextStates
-from zeroconv.baselines import Rival
+from zeroconv.baselines import Baseline
 from zeroconv.errors import UserError
 from zeroconv.generation.control import Control
 from zeroconv.generation.guidance import combine
@@ -19,16 +19,16 @@ from zeroconv.generation.guidance import combine
 GUIDANCE = ("both", "cond")
 
 
-def check_rivals(
+def check_baselines(
     controls: Sequence[Control], guidance: str, connection_scales: Sequence[float] | str | None
 ) -> None:
-    """Raise UserError where one of `controls` is a rival and something is asked that needs
+    """Raise UserError where one of `controls` is a baseline and something is asked that needs
     residuals.
     """
-    rivals = [control for control in controls if isinstance(control.net, Rival)]
-    if not rivals:
+    baselines = [control for control in controls if isinstance(control.net, Baseline)]
+    if not baselines:
         return
-    control, kind = rivals[0], rivals[0].net.config["kind"]
+    control, kind = baselines[0], baselines[0].net.config["kind"]
     if len(controls) > 1:
         raise UserError(
             f"a network of kind {kind} has no residuals to add to others'; give it alone."
@@ -53,13 +53,13 @@ def check_rivals(
             )
 
 
-def predict_with_rival(
+def predict_with_baseline(
     backbone: Any,
     z: Tensor,
     t: Tensor,
     cond: TextStates,
     uncond: TextStates | None,
-    rival: Rival,
+    baseline: Baseline,
     embedding: tuple[Tensor, ...],
     both: bool,
     cfg: float,
@@ -68,13 +68,13 @@ def predict_with_rival(
     well.
     """
     if uncond is None:
-        return rival.predict_embedded(backbone, z, embedding, t, cond)
+        return baseline.predict_embedded(backbone, z, embedding, t, cond)
     if both:
         twice = tuple(torch.cat([part, part]) for part in embedding)
         text = TextStates.cat([uncond, cond])
-        without, within = rival.predict_embedded(backbone, torch.cat([z, z]), twice, t, text).chunk(
-            2
-        )
+        without, within = baseline.predict_embedded(
+            backbone, torch.cat([z, z]), twice, t, text
+        ).chunk(2)
         return combine(without, within, cfg)
     without = backbone.decode(backbone.encode(z, t, uncond), t, uncond)
-    return combine(without, rival.predict_embedded(backbone, z, embedding, t, cond), cfg)
+    return combine(without, baseline.predict_embedded(backbone, z, embedding, t, cond), cfg)

@@ -14,7 +14,7 @@ from zeroconv.renamed import old_fields
 @old_fields
 @dataclass
 class Control:
-    """A ControlNet, or one of its rivals, and what it is to follow.
+    """A ControlNet or a baseline, and what it is to follow.
 
     hint: one picture for all, or a list of one a prompt or one a generated picture: a path, PIL, a
     numpy array (`pictures.load` says which), or a Tensor (3, H, W) in [0, 1].
@@ -30,7 +30,7 @@ class Control:
     mode: one of A1111's, "balanced", "prompt", "control", in place of the guidance for this
     control. conditional_only: it leaves the unconditional half alone, whatever the guidance.
 
-    A rival has no residuals to scale: it takes a hint, a window and conditional_only.
+    A baseline has no residuals to scale: it takes a hint, a window and conditional_only.
     """
 
     net: Net

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from zeroconv.backbones import Backbone
 from zeroconv.backbones.text import note_cut_prompts
-from zeroconv.baselines import Net, Rival
+from zeroconv.baselines import Baseline, Net
 from zeroconv.control import compose
 from zeroconv.errors import UserError
 from zeroconv.generation import arguments
 from zeroconv.generation import guidance as guidance_rules
-from zeroconv.generation.baselines import check_rivals
+from zeroconv.generation.baselines import check_baselines
 from zeroconv.generation.control import Control
 from zeroconv.generation.hints import hint_size, hint_tensor, mask_tensor
 from zeroconv.generation.sampling import Guide, denoise, initial_latents, make_scheduler
@@ -92,7 +92,7 @@ def generate(
     note_cut_prompts(backbone, [*prompts, *negatives])
     seeds = arguments.seeds(seed, len(prompts))
     controls = arguments.check_controls(controls)
-    check_rivals(controls, guidance, connection_scales)
+    check_baselines(controls, guidance, connection_scales)
     make_scheduler(scheduler, backbone)  # an unknown name is told before anything is computed
     if backbone.reads_guidance and any(negatives):
         warnings.warn(
@@ -203,8 +203,8 @@ def _hints(control: Control, total: int, count: int, size: tuple[int, int]) -> l
 
 
 def _embed(net: Net, hints: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
-    """Hint embeddings (N, C0, h, w), of a rival a tuple of its own; each different hint is embedded
-    once.
+    """Hint embeddings (N, C0, h, w), of a baseline a tuple of its own; each different hint is
+    embedded once.
     """
     different = {id(hint): hint for hint in hints}
     embedded = net.embed_hint(torch.stack(list(different.values())).to(net.device, net.dtype))
@@ -230,7 +230,7 @@ def _scales(
     backbone: Backbone, control: Control, guidance: str, common: Sequence[float] | str | None
 ) -> list[float]:
     """One number a connection, the control's scale among its factors where it is one for all."""
-    if isinstance(control.net, Rival):
+    if isinstance(control.net, Baseline):
         return [1.0]
     scales = guidance_rules.chosen_scales(
         control.connection_scales, common, control.mode, guidance, backbone.connections
@@ -255,7 +255,7 @@ def _controls_uncond(control: Control, guidance: str) -> bool:
     """
     if control.conditional_only or getattr(control.net, "pool", False):
         return False
-    by_mode = control.mode is not None and not isinstance(control.net, Rival)
+    by_mode = control.mode is not None and not isinstance(control.net, Baseline)
     return guidance_rules.controls_uncond(control.mode if by_mode else guidance)  # type: ignore[arg-type]
 
 

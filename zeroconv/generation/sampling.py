@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import Backbone, TextStates, UNetBackbone
-from zeroconv.baselines import Net, Rival
+from zeroconv.baselines import Baseline, Net
 from zeroconv.control import ControlNet
 from zeroconv.control.compose import scaled
 from zeroconv.errors import UserError
-from zeroconv.generation.baselines import predict_with_rival
+from zeroconv.generation.baselines import predict_with_baseline
 from zeroconv.generation.guidance import Curve, combine, factor_at
 from zeroconv.layers.sampling import sampling_layers
 
@@ -90,7 +90,7 @@ def make_scheduler(name: str, backbone: Backbone) -> Any:
 @dataclass
 class Guide:
     """One control, ready for the loop: its hint embedding (N, C0, H, W), scales a connection, and
-    window. Or a rival and its own embedding, alone in the list.
+    window. Or a baseline and its own embedding, alone in the list.
     """
 
     net: Net
@@ -143,9 +143,9 @@ def predict(
     """
     if uncond is cond and all(guide.uncond for guide in guides):
         uncond = None  # nothing lies between the halves for guidance to strengthen
-    if guides and isinstance(rival := guides[0].net, Rival):
-        return predict_with_rival(
-            backbone, z, t, cond, uncond, rival, guides[0].embedding, guides[0].uncond, cfg
+    if guides and isinstance(baseline := guides[0].net, Baseline):
+        return predict_with_baseline(
+            backbone, z, t, cond, uncond, baseline, guides[0].embedding, guides[0].uncond, cfg
         )
     acting = list(zip(guides, factors or [1.0] * len(guides), strict=True))
     if uncond is None:
@@ -233,11 +233,11 @@ def _not_finite(backbone: Backbone, acting: list[Guide], step: int, steps: int) 
 
 
 def _layers(backbone: Backbone, guides: list[Guide]) -> AbstractContextManager[None]:
-    """A rival's attention may differ from one half of guidance to the other with the same text, so
-    nothing is kept.
+    """A baseline's attention may differ from one half of guidance to the other with the same text,
+    so nothing is kept.
     """
     nets = [guide.net for guide in guides]
-    if not isinstance(backbone, UNetBackbone) or any(isinstance(net, Rival) for net in nets):
+    if not isinstance(backbone, UNetBackbone) or any(isinstance(net, Baseline) for net in nets):
         return nullcontext()
     return sampling_layers(backbone.unet, *cast(list[nn.Module], nets))
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import Backbone, TextStates, UNetBackbone
-from zeroconv.baselines import Net, Rival
+from zeroconv.baselines import Baseline, Net
 from zeroconv.data.batches import Batch, hints_to_float
 from zeroconv.layers.allocator import give_back_before, has_mapped_gradients
 from zeroconv.layers.cpu import keep_gradients_
@@ -51,7 +51,7 @@ def predict(
     encoder builds no graph; alone it may be what trains. `give_back`: in the backward pass, between
     decoder and copy, see `zeroconv.layers.allocator`.
     """
-    if isinstance(control, Rival):
+    if isinstance(control, Baseline):
         assert hint is not None
         return control.predict(cast(UNetBackbone, backbone), z, hint, t, text)
     with nullcontext() if control is None else torch.no_grad():

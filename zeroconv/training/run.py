@@ -118,7 +118,7 @@ def train(
 
 
 def _train_control(recipe: Recipe, resume: bool, say: Say | None) -> Path:
-    """`train`, of a ControlNet or a rival of it."""
+    """`train`, of a ControlNet or a baseline of it."""
     import torch
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
@@ -283,12 +283,12 @@ def cache_settings(recipe: Recipe, rank: int, world: int) -> CacheSettings:
 
 
 def make_control(recipe: Recipe, backbone: UNetBackbone) -> Net:
-    """A new control or rival of the recipe's kind (its random part drawn from the run's seed), or
-    an old one to go on from.
+    """A new control or baseline of the recipe's kind (its random part drawn from the run's seed),
+    or an old one to go on from.
     """
     import torch
 
-    from zeroconv.baselines import load_net, make_rival
+    from zeroconv.baselines import load_net, make_baseline
     from zeroconv.control import ControlNet
 
     settings, condition = recipe.control, recipe.data.condition
@@ -299,7 +299,7 @@ def make_control(recipe: Recipe, backbone: UNetBackbone) -> Net:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         if settings.kind != "controlnet":
-            return make_rival(settings.kind, backbone, condition=condition, **settings.options)
+            return make_baseline(settings.kind, backbone, condition=condition, **settings.options)
         return ControlNet.from_backbone(
             backbone, condition=condition, **settings.model_dump(exclude=_NO_SHAPE)
         )

@@ -15,7 +15,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from zeroconv.backbones import UNetBackbone
-from zeroconv.baselines import Net, Rival
+from zeroconv.baselines import Baseline, Net
 from zeroconv.control import ControlNet
 from zeroconv.data.batches import Batch, BatchPlan, mirror_of, mirrors_of
 from zeroconv.data.cache.examples import Examples
@@ -435,10 +435,10 @@ class Trainer(Loop):
 
 def to_train_(control: Net, frozen_copy: bool = False) -> None:
     """Choose what trains: the hint encoder, the connections that are used, and all of the copy, or
-    none of it; of a rival everything.
+    none of it; of a baseline everything.
     """
     control.requires_grad_(True)
-    if isinstance(control, Rival):
+    if isinstance(control, Baseline):
         return
     control.copy.requires_grad_(not frozen_copy)
     if control.only_mid:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import UNetBackbone, load_backbone
-from zeroconv.baselines import Net, Rival
+from zeroconv.baselines import Baseline, Net
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder
 from zeroconv.jsonfile import write_json
@@ -30,12 +30,12 @@ DECODER = ("up_blocks", "conv_norm_out", "conv_out")  # after the residuals have
 
 def unlock_(backbone: UNetBackbone, control: Net) -> nn.ModuleDict:
     """Let the decoder of `backbone` train, in place: whoever holds the backbone sees it change.
-    Returns the decoder, with the UNet's own keys. Raises UserError beside a rival.
+    Returns the decoder, with the UNet's own keys. Raises UserError beside a baseline.
     """
-    if isinstance(control, Rival):
+    if isinstance(control, Baseline):
         raise UserError(
             "control.unlock_decoder trains the base beside a ControlNet; the network of this "
-            "recipe is a rival, which is measured around a base that stays as it is, so leave "
+            "recipe is a baseline, which is measured around a base that stays as it is, so leave "
             "control.unlock_decoder out."
         )
     found = {name: getattr(backbone.unet, name) for name in DECODER}

@@ -25,7 +25,7 @@ from tests.helpers.tiny import randomise_, tiny_backbone, tiny_backbone_xl, tiny
 from tests.helpers.tiny_folder import save_backbone
 from tests.training.conftest import SIZE, make_pictures
 from zeroconv.backbones import UNetBackbone
-from zeroconv.baselines import make_rival
+from zeroconv.baselines import make_baseline
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.layers.cpu import CpuConv2d, CpuLinear
@@ -179,14 +179,14 @@ def test_a_transformer_of_many_blocks_is_its_blocks() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_rivals(kind: str, graphs: Graphs) -> None:
-    """Also the frozen networks that a rival hides."""
+def test_baselines(kind: str, graphs: Graphs) -> None:
+    """Also the frozen networks that a baseline hides."""
     backbone = tiny_backbone()
     torch.manual_seed(0)
-    rival = randomise_(make_rival(kind, backbone, **OPTIONS[kind]), 0.3).train()
-    loss, text = ControlledLoss(backbone, rival), backbone.embed_text(["a", "b"])
+    baseline = randomise_(make_baseline(kind, backbone, **OPTIONS[kind]), 0.3).train()
+    loss, text = ControlledLoss(backbone, baseline), backbone.embed_text(["a", "b"])
     plain = gradients(loss, text)
-    compiled = Compiled(networks_of(backbone, rival), several_shapes=False)
+    compiled = Compiled(networks_of(backbone, baseline), several_shapes=False)
     with compiled.running():
         assert alike(plain, gradients(loss, text))
         count = graphs.count

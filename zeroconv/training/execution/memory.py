@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import TextStates, UNetBackbone
-from zeroconv.baselines import Net, Rival
+from zeroconv.baselines import Baseline, Net
 from zeroconv.control import ControlNet
 from zeroconv.data.batches import of_size
 from zeroconv.data.cache.examples import Examples
@@ -23,14 +23,14 @@ from zeroconv.training.recipes.recipe import TrainingSettings, parse_size
 
 
 def hold_frozen_(backbone: UNetBackbone, control: Net, frozen: str) -> None:
-    """Hold the frozen parts of the UNet as `training.frozen` says. Raises UserError for a rival,
+    """Hold the frozen parts of the UNet as `training.frozen` says. Raises UserError for a baseline,
     which may share them.
     """
     if frozen == "same":
         return
-    if isinstance(control, Rival):
+    if isinstance(control, Baseline):
         raise UserError(
-            "training.frozen works for a ControlNet, not for a rival, which may share weights; "
+            "training.frozen works for a ControlNet, not for a baseline, which may share weights; "
             "drop it."
         )
     quantise_(backbone.unet, cast(Any, frozen))
@@ -46,14 +46,14 @@ def spare_activations_(
     what that is.
 
     Measured for the largest shape of the data. Computing again changes no number, so a run may go
-    on with another setting. Raises UserError where the budget is too small, and for rivals.
+    on with another setting. Raises UserError where the budget is too small, and for baselines.
     """
     if settings.checkpointing == "none":
         return None
-    if isinstance(loss.control, Rival):
+    if isinstance(loss.control, Baseline):
         raise UserError(
-            "training.checkpointing works for a ControlNet or a LoRA of the base, not for a rival; "
-            "drop it."
+            "training.checkpointing works for a ControlNet or a LoRA of the base, not for a "
+            "baseline; drop it."
         )
     height, width = max(data.moments.shapes(), key=lambda shape: shape[0] * shape[1])
     scale = loss.backbone.latent_scale

@@ -35,14 +35,14 @@ __all__ = [
 
 MOST_STEPS = 10**9
 Width = Annotated[int, Field(ge=1, le=1024)]  # channels of a layer of the hint encoder
-# of rivals
+# of baselines
 OPTIONS = {"rank": (1, 1024), "hidden": (1, 8192), "res_blocks": (1, 32), "hint_widths": (1, 1024)}
 OTHER_OPTIONS = (0, 16)  # shares of the base's widths
 
 
 class ControlSettings(Strict):
     """The network to train: a ControlNet, see `zeroconv.ControlNet.from_backbone`, or one of its
-    rivals.
+    baselines.
     """
 
     kind: Literal[
@@ -55,7 +55,7 @@ class ControlSettings(Strict):
         "hypernetwork",
         "side",
     ] = "controlnet"
-    # of a rival, see its class in `zeroconv.baselines`
+    # of a baseline, see its class in `zeroconv.baselines`
     options: dict[str, Any] = Field(default_factory=dict)
     hint_encoder: Literal["released", "paper"] = "released"
     hint_widths: Annotated[tuple[Width, ...] | None, Field(max_length=8)] = None
@@ -95,7 +95,7 @@ class ControlSettings(Strict):
         shaped = sorted(told - {"init", "frozen_copy", "unlock_decoder"})
         if self.kind == "controlnet" and self.options:
             raise ValueError(
-                "control.options are a rival's: name control.kind, or set them as control's own"
+                "control.options are a baseline's: name control.kind, or set them as control's own"
             )
         if self.kind != "controlnet" and (set(shaped) - {"kind", "options"} or self.frozen_copy):
             wrong = next(iter(sorted(set(shaped) - {"kind", "options"})), "frozen_copy")
@@ -298,7 +298,7 @@ class AnyRecipe(Strict):
 
 
 class Recipe(AnyRecipe):
-    """It trains a control, or a rival in its place."""
+    """It trains a control, or a baseline in its place."""
 
     control: ControlSettings = Field(default_factory=ControlSettings)
     data: DataSettings
@@ -341,8 +341,8 @@ def parse_recipe(values: dict[str, Any], name: str = "the recipe") -> Recipe:
 
 
 def _check_option(name: str, value: Any) -> None:
-    """Numbers of a rival are counts, ranks and shares; whether a rival has such an option it knows
-    itself.
+    """Numbers of a baseline are counts, ranks and shares; whether a baseline has such an option it
+    knows itself.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float | None):
         raise ValueError(

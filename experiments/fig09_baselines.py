@@ -1,7 +1,7 @@
 """Figure 9 and tables 1 to 3: ControlNet beside other ways to make a frozen model follow a hint.
 
-python -m experiments.fig09_rivals [--steps 240] [--count 100] [--only controlnet,lora] [--tune 40]
-[--gauge 8]
+python -m experiments.fig09_baselines [--steps 240] [--count 100] [--only controlnet,lora]
+[--tune 40] [--gauge 8]
 
 Every network learns the same canny hints of the same pictures in the same batches, with the same
 noise and loss: that of recipes/playroom-canny.yaml, at a constant rate with averaged weights, so
@@ -14,10 +14,10 @@ stopped.
 
 The paper had people rank pictures of four methods; here metrics stand in their place: whether the
 hint can be read back from the picture (canny F1), how close pictures are to real ones (FID of the
-playroom reader's features), and whether colours are those of the caption. Of the paper's own rivals
-only ControlNet-lite is among these: PITI, Sketch-Guided Diffusion, VQGAN and LDM have no published
-weights or code for a base like this one. In their place stand its related work (hypernetworks,
-additive learning, LoRA, T2I-Adapter) and what came after it.
+playroom reader's features), and whether colours are those of the caption. Of the paper's own
+baselines only ControlNet-lite is among these: PITI, Sketch-Guided Diffusion, VQGAN and LDM have no
+published weights or code for a base like this one. In their place stand its related work
+(hypernetworks, additive learning, LoRA, T2I-Adapter) and what came after it.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def write(found: dict[str, Any], runs: Path, arguments: argparse.Namespace) -> N
         pictures=captions,
         details=found,
         folder=arguments.out,
-        command="python -m experiments.fig09_rivals " + " ".join(sys.argv[1:]),
+        command="python -m experiments.fig09_baselines " + " ".join(sys.argv[1:]),
     )
 
 

@@ -35,18 +35,18 @@ def without_secrets(text: str) -> str:
     """
     if "://" not in text:
         return text
-    return _ADDRESS.sub(lambda found: _VALUE.sub(_hidden, found[0]), _USER.sub(_anyone, text))
+    return _ADDRESS.sub(lambda match: _VALUE.sub(_hidden, match[0]), _USER.sub(_anyone, text))
 
 
-def _anyone(found: re.Match[str]) -> str:
-    before = found.string[: found.start()].rpartition("://")[0]
+def _anyone(match: re.Match[str]) -> str:
+    before = match.string[: match.start()].rpartition("://")[0]
     # abfs://container@account.dfs.core.windows.net names no user
-    plain = before.endswith(("abfs", "abfss", "az")) and ":" not in found[0]
-    return found[0] if plain else "***@"
+    plain = before.endswith(("abfs", "abfss", "az")) and ":" not in match[0]
+    return match[0] if plain else "***@"
 
 
-def _hidden(found: re.Match[str]) -> str:
-    return f"{found[1] or ''}***"
+def _hidden(match: re.Match[str]) -> str:
+    return f"{match[1] or ''}***"
 
 
 class Interrupted(KeyboardInterrupt):

@@ -152,13 +152,13 @@ def at_home(path: str | os.PathLike) -> Path:
     if "\0" in text or not text.strip():
         raise UserError(f"{text!r} is no path; give the name of a file or folder.")
 
-    found = os.path.expanduser(text)
+    expanded = os.path.expanduser(text)
 
-    if found.startswith("~") and not os.path.lexists(found):
+    if expanded.startswith("~") and not os.path.lexists(expanded):
         raise UserError(
             f"{text} names a home folder that is not there; write the whole path, or ./{text}."
         )
-    return Path(found)
+    return Path(expanded)
 
 
 def _no_number(name: str) -> NoReturn:

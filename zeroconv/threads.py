@@ -49,8 +49,8 @@ def others_running() -> float:
 def _running() -> float:
     try:
         with open("/proc/stat", encoding="ascii") as file:
-            found = next(line for line in file if line.startswith("procs_running"))
-        return float(found.split()[1]) - 1  # this one
+            entry = next(line for line in file if line.startswith("procs_running"))
+        return float(entry.split()[1]) - 1  # this one
     except (OSError, ValueError, StopIteration, IndexError):
         pass
     try:

@@ -55,9 +55,9 @@ def cut(text: str, signs: str, is_left: Knows, is_right: Knows) -> Cut | None:
     left = [way for _, way in ways if is_left(way.left)]
     right = [way for _, way in ways if is_right(way.right)]
     both = [way for way in left if way in right]
-    for found, place in ((both, -1), (left, -1), (right, 0)):
-        if found:
-            return _told(found, place)
+    for candidates, index in ((both, -1), (left, -1), (right, 0)):
+        if candidates:
+            return _with_rivals(candidates, index)
     plain = [way for i, way in ways if not _is_inner_colon(text, i)]
     return next(iter([*plain, *(way for _, way in ways)]), None)
 
@@ -69,17 +69,17 @@ def _ways(text: str, signs: str) -> list[tuple[int, Cut]]:
     return [(i, way) for i, way in cuts if way.left and way.right]
 
 
-def _told(found: Sequence[Cut], place: int) -> Cut:
-    chosen = found[place]
-    others = tuple(f"{way.left} {way.sign} {way.right}" for way in found if way is not chosen)
+def _with_rivals(candidates: Sequence[Cut], index: int) -> Cut:
+    chosen = candidates[index]
+    others = tuple(f"{way.left} {way.sign} {way.right}" for way in candidates if way is not chosen)
     return Cut(chosen.left, chosen.sign, chosen.right, others)
 
 
-def _is_inner_colon(text: str, place: int) -> bool:
+def _is_inner_colon(text: str, index: int) -> bool:
     """Whether the sign at a place is the colon of a drive or of an address."""
-    if text[place] != ":":
+    if text[index] != ":":
         return False
-    before, after = text[:place], text[place + 1 : place + 3]
+    before, after = text[:index], text[index + 1 : index + 3]
     address = after == "//"
     drive = after[:1] in ("\\", "/") and re.search(r"(^|[=:])[A-Za-z]$", before) is not None
     return address or drive
@@ -91,13 +91,13 @@ def number_behind(text: str) -> tuple[str, float | None, bool]:
     A file whose own name is the whole word wins. The third value says whether the word could be
     read in both ways because both files exist.
     """
-    place, colon, tail = text.rpartition(":")
+    head, colon, tail = text.rpartition(":")
     value = number(tail)
-    if not colon or not place or value is None:
+    if not colon or not head or value is None:
         return text, None, False
     if exists(text):
-        return text, None, exists(place)
-    return place, value, False
+        return text, None, exists(head)
+    return head, value, False
 
 
 def number(text: str) -> float | None:

@@ -31,7 +31,7 @@ def rows(models: Path) -> list[gallery.Row]:
         cfg=4.0,
         guidance="cond",
         seeds=range(2),
-        say=lambda line: None,
+        print_line=lambda line: None,
     )
     return rows
 

@@ -30,7 +30,7 @@ from zeroconv.cli.options import (
     Steps,
 )
 from zeroconv.cli.shell import App, PlainErrors
-from zeroconv.cli.streams import echo, one_line, open_streams, quiet_libraries, say
+from zeroconv.cli.streams import echo, echo_error, one_line, open_streams, quiet_libraries
 
 app = App(
     name="zeroconv",
@@ -129,7 +129,7 @@ def generate(
     specs = parse_controls(control or [], scales, start or [], end or [], mode or [], mask or [])
     report: dict[str, Any] = {}
     free = answers_on_stdout(out, json)
-    saved = (lambda path: None) if json else (echo if free else say)
+    saved = (lambda path: None) if json else (echo if free else echo_error)
     try:
         run(prompt, specs, base, out, device, dtype, request, lora or [], report, saved)
     finally:  # what is saved is told, however it ended
@@ -186,7 +186,7 @@ def annotate(
         "workers": workers,
         "engine": engine,
     }
-    tell = echo if answers_on_stdout(out, json) else say
+    tell = echo if answers_on_stdout(out, json) else echo_error
     with reading(backend, device, dtype):
         report = run(names, source, out, params, backend, options)
     answer(
@@ -196,7 +196,7 @@ def annotate(
     )
     if report["broken"]:
         name, reason = next(iter(report["broken"].items()))
-        say(
+        echo_error(
             f"zeroconv: {len(report['broken'])} pictures set aside, the first "
             f"{one_line(f'{name}: {reason}')}"
         )
@@ -422,7 +422,9 @@ def demo(
     from zeroconv.cli.gallery import demo as draw
 
     settings: dict[str, Any] = {"steps": steps, "seeds": seeds, "cfg": cfg, "guidance": guidance}
-    typer.echo(str(draw(out, base=base, device=device, dtype=dtype, say=say, **settings)))
+    typer.echo(
+        str(draw(out, base=base, device=device, dtype=dtype, print_line=echo_error, **settings))
+    )
 
 
 def main() -> None:

@@ -70,38 +70,38 @@ def parse_control(text: str) -> tuple[str, str, bool]:
     """
     if text.lstrip().startswith("{"):
         return _from_json(text)
-    found = cut(text, "=:", is_known_control, _is_picture)
-    if found is None:
+    split = cut(text, "=:", is_known_control, _is_picture)
+    if split is None:
         raise UserError(
             f"--control {text!r} is not understood: write NAME=PICTURE for a finished hint, "
             "or NAME:PICTURE to draw the hint from a photograph"
         )
-    if found.rivals:
-        key = "draw" if found.sign == ":" else "hint"
-        sure = json.dumps({"name": found.left, key: found.right}, ensure_ascii=False)
+    if split.rivals:
+        key = "draw" if split.sign == ":" else "hint"
+        sure = json.dumps({"name": split.left, key: split.right}, ensure_ascii=False)
         warnings.warn(
-            f"--control {text!r} can be read in {1 + len(found.rivals)} ways; it is taken as "
-            f"{sure}, not as {found.rivals[-1]!r}. Written as such an object it has one meaning.",
+            f"--control {text!r} can be read in {1 + len(split.rivals)} ways; it is taken as "
+            f"{sure}, not as {split.rivals[-1]!r}. Written as such an object it has one meaning.",
             stacklevel=2,
         )
-    return expand(found.left), expand(found.right), found.sign == ":"
+    return expand(split.left), expand(split.right), split.sign == ":"
 
 
 def _from_json(text: str) -> tuple[str, str, bool]:
     try:
-        said = json.loads(text)
+        fields = json.loads(text)
     except (ValueError, RecursionError):
-        said = None
-    keys = set(said) if isinstance(said, dict) else set()
+        fields = None
+    keys = set(fields) if isinstance(fields, dict) else set()
     well = keys in ({"name", "hint"}, {"name", "draw"})
-    if not well or not all(isinstance(value, str) and value for value in said.values()):
+    if not well or not all(isinstance(value, str) and value for value in fields.values()):
         raise UserError(
             f"--control {text!r} is not understood: as JSON it has the texts name and hint, or "
             "name "
             'and draw, such as {"name": "canny", "hint": "edges.png"}'
         )
     draw = "draw" in keys
-    return expand(said["name"]), expand(said["draw" if draw else "hint"]), draw
+    return expand(fields["name"]), expand(fields["draw" if draw else "hint"]), draw
 
 
 def is_known_control(name: str) -> bool:

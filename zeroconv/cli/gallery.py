@@ -69,7 +69,7 @@ def demo(
     guidance: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
-    say: Callable[[str], None] = print,
+    print_line: Callable[[str], None] = print,
 ) -> Path:
     """Draw the gallery of the embedded models into the folder `out`; returns the path of its page.
 
@@ -92,7 +92,7 @@ def demo(
     before = "playroom-" if base.startswith("playroom") else ""
     loaded = {name: load_control(f"{before}{name}", base, backbone) for name in names}
     controls = {name: net.to(backbone.device) for name, net in loaded.items()}
-    say(f"models loaded in {time.perf_counter() - began:.1f} s")
+    print_line(f"models loaded in {time.perf_counter() - began:.1f} s")
     draw(
         rows,
         backbone,
@@ -101,7 +101,7 @@ def demo(
         cfg=cfg,
         guidance=guidance,
         seeds=range(seeds),
-        say=say,
+        print_line=print_line,
     )
     seconds = time.perf_counter() - began
     how = f"{steps} steps each, guidance {guidance} at {cfg:g}"
@@ -178,7 +178,7 @@ def draw(
     cfg: float,
     guidance: str,
     seeds: Iterable[int],
-    say: Callable[[str], None],
+    print_line: Callable[[str], None],
     batch_size: int = 8,
 ) -> None:
     """Fill every row: one picture without control, then one a seed with it; a whole section goes
@@ -195,19 +195,22 @@ def draw(
     }
     for section in dict.fromkeys(row.section for row in rows):
         began = time.perf_counter()
-        mine = [row for row in rows if row.section == section]
+        of_section = [row for row in rows if row.section == section]
         plain = generate(
-            backbone, [row.prompt for row in mine], seed=[seeds[0]] * len(mine), **options
+            backbone,
+            [row.prompt for row in of_section],
+            seed=[seeds[0]] * len(of_section),
+            **options,
         )
-        pairs = [(row, seed) for row in mine for seed in seeds]
-        control = Control(controls[mine[0].condition], [row.hint for row, _ in pairs])
+        pairs = [(row, seed) for row in of_section for seed in seeds]
+        control = Control(controls[of_section[0].condition], [row.hint for row, _ in pairs])
         prompts = [row.prompt for row, _ in pairs]
         guided = generate(backbone, prompts, [control], seed=[seed for _, seed in pairs], **options)
-        for row, image in zip(mine, plain, strict=True):
+        for row, image in zip(of_section, plain, strict=True):
             row.without = image
         for (row, _), image in zip(pairs, guided, strict=True):
             row.images.append(image)
-        say(
+        print_line(
             f"{SECTIONS[section]}: {len(plain) + len(guided)} pictures in "
             f"{time.perf_counter() - began:.1f} s"
         )
@@ -261,12 +264,12 @@ p.facts { opacity: .75; }
 def _page(rows: Sequence[Row], names: Sequence[Sequence[tuple[str, str]]], facts: str) -> str:
     parts = []
     for section in dict.fromkeys(row.section for row in rows):
-        mine = [
+        of_section = [
             (row, cells) for row, cells in zip(rows, names, strict=True) if row.section == section
         ]
-        heads = "".join(f"<th>{html.escape(head)}</th>" for head, _ in mine[0][1])
+        heads = "".join(f"<th>{html.escape(head)}</th>" for head, _ in of_section[0][1])
         lines = [f"<h2>{html.escape(SECTIONS[section])}</h2>\n<table>\n<tr>{heads}</tr>"]
-        for row, cells in mine:
+        for row, cells in of_section:
             prompt = html.escape(row.prompt) or "(no prompt)"
             images = "".join(
                 f'<td><img src="{src}" alt="{html.escape(head)}"></td>' for head, src in cells

@@ -16,7 +16,7 @@ from typer import Argument, Option
 
 from zeroconv.cli.progress import progress
 from zeroconv.cli.shell import App
-from zeroconv.cli.streams import one_line, say
+from zeroconv.cli.streams import echo_error, one_line
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write, filling, replace_own
 
@@ -155,7 +155,7 @@ def stickers(
         f"{done.pictures} stickers ({splits}), {done.rendered} drawn in {done.seconds:.0f} s: {out}"
     )
     if done.failed:
-        say(
+        echo_error(
             "note: "
             + one_line(f"{len(done.failed)} could not be drawn, {done.failed[0]} the first")
         )

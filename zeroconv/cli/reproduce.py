@@ -20,9 +20,9 @@ def find_checkout(places: Sequence[Path] | None = None) -> Path:
     """The folder that holds experiments/: the package's own checkout, or the current folder. Raises
     UserError.
     """
-    for place in places if places is not None else (_BESIDE, Path.cwd()):
-        if (place / "experiments" / "__main__.py").is_file():
-            return place
+    for folder in places if places is not None else (_BESIDE, Path.cwd()):
+        if (folder / "experiments" / "__main__.py").is_file():
+            return folder
     raise UserError(
         "the experiments are no part of the installed package; run this in a checkout of "
         "zeroconv's repository."

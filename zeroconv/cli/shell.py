@@ -21,7 +21,7 @@ from typing import Any
 
 import typer
 
-from zeroconv.cli.streams import discard_output, one_line, say
+from zeroconv.cli.streams import discard_output, echo_error, one_line
 from zeroconv.errors import Interrupted, UserError
 from zeroconv.files import is_disk_full
 
@@ -96,7 +96,7 @@ class PlainErrors(typer.core.TyperGroup):
                 finally:
                     sys.stdout.flush()
             except KeyboardInterrupt as stopped:
-                say(f"zeroconv: {one_line(str(stopped) or 'interrupted')}")
+                echo_error(f"zeroconv: {one_line(str(stopped) or 'interrupted')}")
                 number = stopped.number if isinstance(stopped, Interrupted) else signal.SIGINT
                 raise typer.Exit(128 + number) from None
             except (BrokenPipeError, SystemExit) as error:
@@ -109,7 +109,7 @@ class PlainErrors(typer.core.TyperGroup):
                 sentence = _sentence(error)
                 if sentence is None:
                     raise
-                say(sentence)
+                echo_error(sentence)
                 raise typer.Exit(2) from None
 
 
@@ -122,12 +122,12 @@ def _sentence(error: Exception) -> str | None:
             return None
         command = error.ctx.command_path if error.ctx else "zeroconv"
         return f"zeroconv: {one_line(error.format_message() + _given(error))} See: {command} --help"
-    said = one_line(error).rstrip(".")
+    message = one_line(error).rstrip(".")
     if is_disk_full(error):
-        return f"zeroconv: the disk is full ({said}); make room and give the same command again."
+        return f"zeroconv: the disk is full ({message}); make room and give the same command again."
     if _is_out_of_memory(error):
         return (
-            f"zeroconv: there is not enough memory ({said}); ask for fewer or smaller pictures, "
+            f"zeroconv: there is not enough memory ({message}); ask for fewer or smaller pictures, "
             "or for --dtype bfloat16."
         )
     if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename is not None:
@@ -139,12 +139,12 @@ def _sentence(error: Exception) -> str | None:
 def _given(error: Any) -> str:
     """The last word that an option was given, for a message that does not repeat it."""
     options = tuple(getattr(getattr(error, "param", None), "opts", ()))
-    said = ""
+    given = ""
     for word, following in zip(_words, [*_words[1:], ""], strict=True):
         name, equals, value = word.partition("=")
         if name in options and name.startswith("-"):
-            said = f"; {value if equals else following!r} was given"
-    return said
+            given = f"; {value if equals else following!r} was given"
+    return given
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -160,13 +160,13 @@ def _notes() -> Iterator[None]:
 
     What a library says to its developers stays out of sight.
     """
-    told: set[str] = set()
+    printed: set[str] = set()
 
     def note(message: Warning | str, category: type[Warning], filename: str, *_: Any) -> None:
         line = f"note: {one_line(message)}"
-        if PACKAGE in Path(filename).resolve().parents and line not in told:
-            told.add(line)
-            say(line)
+        if PACKAGE in Path(filename).resolve().parents and line not in printed:
+            printed.add(line)
+            echo_error(line)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

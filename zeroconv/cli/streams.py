@@ -14,7 +14,7 @@ import typer
 LONGEST = 1000  # characters of a message: a prompt of a megabyte is quoted in parts
 
 
-def say(line: str) -> None:
+def echo_error(line: str) -> None:
     """One line on stderr, where somebody reads it."""
     with suppress(OSError):
         typer.echo(line, err=True)

@@ -83,7 +83,7 @@ class BatchPlan:
         buckets = self.examples.buckets
         if len(buckets) == 1:
             return self._take(0, step, (self.seed, 1))
-        number, batch = self._place(step)
+        number, batch = self._pass_and_batch(step)
         return self._take(number, batch, (self.seed, 1, number))
 
     def _take(self, bucket: int, batch: int, seed: tuple[int, ...]) -> ndarray:
@@ -96,25 +96,25 @@ class BatchPlan:
             taken = np.searchsorted(places, taken, side="right")
         return self.examples.buckets[bucket][taken]
 
-    def _place(self, step: int) -> tuple[int, int]:
+    def _pass_and_batch(self, step: int) -> tuple[int, int]:
         """Which bucket a step takes, and which batch of it.
 
         By the end of pass e every bucket of n examples has given ⌊(e + 1) n / batch⌋ batches: what
         does not fill one begins the next, so that no picture is lost or favoured, and no batch is
         short. Within a pass they are shuffled.
         """
-        sizes, whole = self._sizes, self.batch_size * self.world
+        sizes, world_batch = self._sizes, self.batch_size * self.world
 
         def before(number: int) -> int:  # batches
-            return sum(number * n // whole for n in sizes)
+            return sum(number * n // world_batch for n in sizes)
 
         number = (
             bisect.bisect_right(
-                range(2 + (step + 1 + len(sizes)) * whole // sum(sizes)), step, key=before
+                range(2 + (step + 1 + len(sizes)) * world_batch // sum(sizes)), step, key=before
             )
             - 1
         )
-        return _pass(self.seed, number, sizes, whole)[step - before(number)]
+        return _pass(self.seed, number, sizes, world_batch)[step - before(number)]
 
     @property
     def _sizes(self) -> tuple[int, ...]:
@@ -204,8 +204,8 @@ def mirror_of(condition: str) -> Callable[[Any], Any]:
 
 def mirrors_of(conditions: Iterable[str | None]) -> dict[str | None, Callable[[Any], Any] | None]:
     """The same of each; None where it is not known, or no such hint may be mirrored."""
-    found = {name: known(name) for name in conditions}
-    return {name: None if entry is None else entry.mirror for name, entry in found.items()}
+    entries = {name: known(name) for name in conditions}
+    return {name: None if entry is None else entry.mirror for name, entry in entries.items()}
 
 
 @lru_cache(maxsize=64)
@@ -226,12 +226,14 @@ def _permutations(seed: tuple[int, ...], n: int) -> Callable[[int], ndarray]:
 
 
 @lru_cache(maxsize=2)
-def _pass(seed: int, number: int, sizes: tuple[int, ...], whole: int) -> list[tuple[int, int]]:
+def _pass(
+    seed: int, number: int, sizes: tuple[int, ...], world_batch: int
+) -> list[tuple[int, int]]:
     """The batches of pass `number`, (bucket, batch of it), shuffled."""
     given = [
         (b, k)
         for b, n in enumerate(sizes)
-        for k in range(number * n // whole, (number + 1) * n // whole)
+        for k in range(number * n // world_batch, (number + 1) * n // world_batch)
     ]
     order = np.random.default_rng([seed, 5, number]).permutation(len(given))
     return [given[i] for i in order]

@@ -63,12 +63,12 @@ class Buckets:
         """Every shape: for each width the greatest height that keeps within the area, and the same
         on its side.
         """
-        found = set()
+        shapes = set()
         for side in range(-(-self.min_side // self.step) * self.step, self.max_side + 1, self.step):
             other = min(self.max_side, self.size**2 // side) // self.step * self.step
             if other >= self.min_side:
-                found |= {(side, other), (other, side)}
-        return tuple(sorted(found))
+                shapes |= {(side, other), (other, side)}
+        return tuple(sorted(shapes))
 
     def frame(self, width: int, height: int) -> Frame:
         """The shape for a picture: the nearest in aspect ratio. Raises BrokenExample for one that
@@ -78,13 +78,13 @@ class Buckets:
         nearest = min(self.frames, key=lambda f: (abs(math.log(f[0] / f[1]) - ratio), -f[0] * f[1]))
         if self.upscale or (nearest[0] <= width and nearest[1] <= height):
             return nearest
-        own = tuple(
+        natural = tuple(
             min(f, side // self.step * self.step)
             for f, side in zip(nearest, (width, height), strict=True)
         )
-        if min(own) < self.min_side:
+        if min(natural) < self.min_side:
             raise BrokenExample(
                 f"the picture has {width}×{height} pixels, less than data.buckets allows without "
                 f"upscale: sides of {self.min_side} or more, in steps of {self.step}."
             )
-        return own[0], own[1]
+        return natural[0], natural[1]

@@ -11,7 +11,7 @@ from zeroconv.pictures import Source, hint_to_rgb, picture_size
 
 __all__ = ["picture_size", "read_hint", "read_picture"]
 
-_told: set[str] = set()  # kinds of notes that this process has given
+_noted: set[str] = set()  # kinds of notes that this process has given
 
 
 def read_picture(file: Source, name: object = None) -> Image.Image:
@@ -36,7 +36,7 @@ def note_once(name: str, what: str) -> None:
     """Note what was done to a file; further ones of which the same is said, numbers aside, are not
     named."""
     kind = "".join(letter for letter in what if not letter.isdigit())
-    if kind in _told:
+    if kind in _noted:
         return
-    _told.add(kind)
+    _noted.add(kind)
     warnings.warn(f"{name} {what}; of further files like it nothing is said.", stacklevel=2)

@@ -88,8 +88,8 @@ def open_dataset(
         parts = [part for one in spec for part in str(one).split(" + ")]
     if isinstance(spec, str) and os.path.isdir(spec):
         parts = [spec]
-    found = [pair for part in parts for pair in _sources(part, split, wordless)]
-    sources, repeats = (tuple(column) for column in zip(*found, strict=True))
+    pairs = [pair for part in parts for pair in _sources(part, split, wordless)]
+    sources, repeats = (tuple(column) for column in zip(*pairs, strict=True))
     _tell_mixed(sources)
     dataset = Dataset(sources, size, condition, repeats=repeats, buckets=buckets)
     if not len(dataset):
@@ -110,7 +110,7 @@ def _tell_mixed(sources: Sequence[Source]) -> None:
 
 def _sources(part: str, split: str | None, wordless: bool = False) -> list[tuple[Source, int]]:
     """What one part of a spec names, and how often a pass takes each."""
-    place, _, query = part.partition("?")
+    address, _, query = part.partition("?")
     try:
         options = dict(parse_qsl(query, keep_blank_values=True))
     except ValueError as error:
@@ -124,14 +124,14 @@ def _sources(part: str, split: str | None, wordless: bool = False) -> list[tuple
     counts = ("limit", "views", "seed", "start", "repeat")
     numbers = {name: _number(part, name, options[name]) for name in counts if name in options}
     repeat = numbers.pop("repeat", 1)
-    if not place:
+    if not address:
         raise UserError("the data spec is empty; name a folder, playroom:train or stickers.")
     condition = find(options["condition"]).name if "condition" in options else None
-    kind, _, rest = place.partition(":")
+    kind, _, rest = address.partition(":")
     if "style" in options and kind != "playroom":
         raise UserError(f"the data spec {part!r} names a style, which only playroom's scenes have.")
     if kind not in ("playroom", "stickers", "hub"):
-        kind = "address" if is_address(place) else "folder"
+        kind = "address" if is_address(address) else "folder"
     if idle := sorted(set(options) - _KINDS[kind] - {"hints"}):
         raise UserError(
             f"the data spec {part!r} gives {idle[0]}=, which means nothing for this kind of data; "
@@ -146,12 +146,12 @@ def _sources(part: str, split: str | None, wordless: bool = False) -> list[tuple
         raise UserError(
             f"the data spec {part!r} gives links as {options['links']!r}; write links=true."
         )
-    if is_address(place):
-        return [(_remote(place, options, limit, split, condition), repeat)]
+    if is_address(address):
+        return [(_remote(address, options, limit, split, condition), repeat)]
     if kind == "hub":
         return [(_on_hub(rest, options, limit, split, condition), repeat)]
-    found = _in_folder(at_home(place), options, limit, split, condition, wordless)
-    return [(source, times * repeat) for source, times in found]
+    sources = _in_folder(at_home(address), options, limit, split, condition, wordless)
+    return [(source, times * repeat) for source, times in sources]
 
 
 def _generated(
@@ -180,9 +180,9 @@ def _on_hub(
 ) -> Source:
     if name.count("/") != 1 or not all(name.split("/")):
         raise UserError(f"the data spec names {name!r} of the hub; write hub:OWNER/NAME.")
-    place = options.get("config"), options.get("revision")
+    version = options.get("config"), options.get("revision")
     return open_hub(
-        name, options.get("split", split), limit, condition, Columns.of(options), *place
+        name, options.get("split", split), limit, condition, Columns.of(options), *version
     )
 
 

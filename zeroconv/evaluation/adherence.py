@@ -74,17 +74,17 @@ def colour_of(image: Image.Image, mask: np.ndarray) -> np.ndarray:
 
 def references(scenes: Sequence[playroom.Scene]) -> dict[str, dict[str, np.ndarray]]:
     """Region → name → median colour of that name in real scenes."""
-    found: dict[str, dict[str, list[np.ndarray]]] = {region: {} for region in REGIONS}
+    crops: dict[str, dict[str, list[np.ndarray]]] = {region: {} for region in REGIONS}
     for scene in scenes:
         masks, names = regions(scene), names_of(scene)
         for region in REGIONS:
             if masks[region].any():
-                found[region].setdefault(names[region], []).append(
+                crops[region].setdefault(names[region], []).append(
                     colour_of(scene.image, masks[region])
                 )
     return {
         region: {name: np.median(v, axis=0) for name, v in named.items()}
-        for region, named in found.items()
+        for region, named in crops.items()
     }
 
 
@@ -168,8 +168,8 @@ def caption_figures(
                 if values:
                     right[region].setdefault(name, []).extend(values)
     return {
-        region: {name: interval(values) for name, values in found.items()}
-        for region, found in right.items()
+        region: {name: interval(values) for name, values in by_name.items()}
+        for region, by_name in right.items()
     }
 
 

@@ -85,9 +85,9 @@ def bootstrap(
     def half(x: ndarray) -> ndarray:
         return x[rng.permutation(len(x))[: max(2, len(x) // 2)]]
 
-    found = np.array([distance(half(a), half(b)) for _ in range(draws)])
+    distances = np.array([distance(half(a), half(b)) for _ in range(draws)])
     # ranks by p (draws + 1): the usual interpolation is 8% too narrow at 50 draws
-    low, high = np.percentile(scale * (found - found.mean()), [2.5, 97.5], method="weibull")
+    low, high = np.percentile(scale * (distances - distances.mean()), [2.5, 97.5], method="weibull")
     return {"mean": value, "low": value + float(low), "high": value + float(high)}
 
 

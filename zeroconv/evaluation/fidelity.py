@@ -142,7 +142,7 @@ def evaluate(
         pictures.append(Shown(pairs, sets["own"], sets["none"], reads["own"], stats["own"]))
     extract, named = likeness.make_features(features)
     more = [controlled(varied, 10_000 * k) for k in (1, 2, 3)] if varied else []
-    told = PROMPTS[prompts] == "own" and data.startswith("playroom")
+    captioned = PROMPTS[prompts] == "own" and data.startswith("playroom")
     report = {
         "control": str(control) if isinstance(control, str | os.PathLike) else "given",
         "condition": condition,
@@ -162,7 +162,7 @@ def evaluate(
             **likeness.distances(extract, real, sets),
             **likeness.diversity(extract, sets["own"], more, varied),
         },
-        "caption": caption_figures(pairs, sets, real) if told else {},
+        "caption": caption_figures(pairs, sets, real) if captioned else {},
         **({"clip": likeness.clip_scores(clip, texts, sets)} if clip else {}),
     }
     return known_numbers(report)
@@ -176,8 +176,8 @@ def scores_of(
     """
     score = CONDITIONS[condition].score
     stats = {
-        name: [score(t, r) for t, r in zip(truths, found, strict=False)]
-        for name, found in reads.items()
+        name: [score(t, r) for t, r in zip(truths, readings, strict=False)]
+        for name, readings in reads.items()
     }
     stats["shuffled"] = [
         score(t, r) for t, r in zip(truths[1:] + truths[:1], reads["own"], strict=True)

@@ -83,12 +83,12 @@ def distances(
     for name, images in sets.items():
         if len(images) < 4:  # too few for an interval
             continue
-        found = extract(images)
+        features = extract(images)
         table["fid"][name] = distribution.bootstrap(
-            distribution.frechet_distance, found, truth, draws=50
+            distribution.frechet_distance, features, truth, draws=50
         )
         table["kid"][name] = distribution.bootstrap(
-            distribution.kernel_distance, found, truth, draws=50
+            distribution.kernel_distance, features, truth, draws=50
         )
     return table
 

@@ -47,8 +47,8 @@ def held_out_spec(data: str, condition: str, count: int) -> str:
         spec += "" if ":" in spec.partition(":")[2] else f":{count}"
         return spec + ("?only=person" if condition == "pose" else "")
     if kind == "stickers" and "?" not in data:
-        found = len(open_dataset(f"{data}?split=test"))
-        return f"{data}?split=test&views={-(-count // found)}"
+        scenes = len(open_dataset(f"{data}?split=test"))
+        return f"{data}?split=test&views={-(-count // scenes)}"
     return data
 
 

@@ -170,22 +170,22 @@ def read(
     for image in images:
         name.update(_pixels(image).tobytes())
     key = name.digest()
-    found = _kept.pop(key, None)
-    if found is None:
-        found = _read(images, load_reader(), batch_size)
-        for array in _arrays(found):
+    readings = _kept.pop(key, None)
+    if readings is None:
+        readings = _read(images, load_reader(), batch_size)
+        for array in _arrays(readings):
             array.flags.writeable = False
-    _kept[key] = found  # as the newest
+    _kept[key] = readings  # as the newest
     while (
         len(_kept) > 1
         and sum(a.nbytes for one in list(_kept.values()) for a in _arrays(one)) > KEPT_BYTES
     ):
         _kept.popitem(last=False)
-    return found
+    return readings
 
 
-def _arrays(found: Readings) -> list[ndarray]:
-    return [found.depth, found.normal, found.segmentation, found.features]
+def _arrays(readings: Readings) -> list[ndarray]:
+    return [readings.depth, readings.normal, readings.segmentation, readings.features]
 
 
 @torch.no_grad()
@@ -234,9 +234,9 @@ def find_people(centre: Tensor, joints: Tensor, threshold: float = 0.3) -> list[
         # (2, a, b)
         cells = torch.stack([x, y]).float()[(slice(None), *window)] * STRIDE + STRIDE / 2
         votes = cells + REACH * joints[(slice(None), slice(None), *window)]  # (18, 2, a, b)
-        place = (votes * weight).sum((-2, -1)) / weight.sum()
+        position = (votes * weight).sum((-2, -1)) / weight.sum()
         sure = torch.full((JOINTS, 1), float(heat[row, column]))
-        people.append(torch.cat([place, sure], 1).numpy())
+        people.append(torch.cat([position, sure], 1).numpy())
     return people
 
 

@@ -36,7 +36,7 @@ def check_output(
         if kind == "file":
             _check_file(path, tuple(suffixes), ours)
         else:
-            _check_folder(path, whole=kind == "folder")
+            _check_folder(path, replaced=kind == "folder")
     except WriteError:
         raise
     except OSError as error:
@@ -79,16 +79,16 @@ def _check_file(path: str | os.PathLike, suffixes: tuple[str, ...], ours: bool) 
         return
     if suffixes and Path(path).suffix.lower() not in suffixes:
         raise WriteError(f"{shown(path)} must end in {' or '.join(suffixes)}.", errno.EINVAL)
-    place = target.path
-    if place.exists():
+    file = target.path
+    if file.exists():
         # root may write everywhere; a file that nobody may write is meant to stay
-        if not os.access(place, os.W_OK) or not place.stat().st_mode & 0o222:
+        if not os.access(file, os.W_OK) or not file.stat().st_mode & 0o222:
             sentence = f"{shown(path)} is write-protected; name another output."
             raise WriteError(sentence, errno.EACCES)
-        if ours and not is_ours(place):
+        if ours and not is_ours(file):
             what = f"{shown(path)} is there already and zeroconv did not write it"
             raise WriteError(f"{what}; name another output, or move it away.", errno.EEXIST)
-    _try(place)
+    _try(file)
 
 
 def _check_stream(path: str | os.PathLike, target: Target) -> None:
@@ -113,43 +113,43 @@ def _flags(descriptor: int) -> int | None:
     return fcntl.fcntl(descriptor, fcntl.F_GETFL)
 
 
-def _check_folder(path: str | os.PathLike, whole: bool) -> None:
+def _check_folder(path: str | os.PathLike, replaced: bool) -> None:
     text = os.fspath(path)
     if not text or "\0" in str(text):
         raise WriteError("an output has no name; name a folder.", errno.EINVAL)
     refuse_address(path)
     if os.path.islink(path) and not os.path.exists(path):
         os.stat(path)  # a circle of links has its own error
-    place = Path(os.path.realpath(path))
-    if os.path.lexists(place) and not place.is_dir():
-        what = "a file" if stat.S_ISREG(os.lstat(place).st_mode) else "no folder"
+    folder = Path(os.path.realpath(path))
+    if os.path.lexists(folder) and not folder.is_dir():
+        what = "a file" if stat.S_ISREG(os.lstat(folder).st_mode) else "no folder"
         raise WriteError(f"{shown(path)} is {what}; name a folder to write.", errno.ENOTDIR)
-    if not whole:
-        _try(place / "x")
+    if not replaced:
+        _try(folder / "x")
         return
-    settle(place)
-    check_folder(place)
-    _try(place)
+    settle(folder)
+    check_folder(folder)
+    _try(folder)
 
 
-def _try(place: Path) -> None:
-    """Make a file and remove it in the lowest folder on the way to `place` that is there. Raises
+def _try(output: Path) -> None:
+    """Make a file and remove it in the lowest folder on the way to `output` that is there. Raises
     OSError.
 
     Asking for permissions is not enough: root has them all, and a read-only file system does not
     say so there.
     """
-    os.path.lexists(place)  # too long a path
-    lowest = place.parent
+    os.path.lexists(output)  # too long a path
+    lowest = output.parent
     while not os.path.lexists(lowest):
         lowest = lowest.parent
     if not lowest.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(lowest))
     _make_nameless(lowest)
     longest = os.pathconf(lowest, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
-    for part in place.relative_to(lowest).parts:
+    for part in output.relative_to(lowest).parts:
         if len(os.fsencode(part)) > longest:
-            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(place))
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(output))
 
 
 def _make_nameless(folder: Path) -> None:

@@ -45,8 +45,8 @@ def write_manifest(folder: Path, name: str) -> None:
 
 def entry_of(path: Path) -> dict[str, Any]:
     """What is noted of a file, by which `unchanged` knows it again. Raises OSError."""
-    found = os.lstat(path)
-    return {"size": found.st_size, "times": _times(found), "sha256": _checksum(path)}
+    status = os.lstat(path)
+    return {"size": status.st_size, "times": _times(status), "sha256": _checksum(path)}
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -98,10 +98,10 @@ def is_desktop(path: Path) -> bool:
 def keep_desktop(old: Path, new: Path) -> None:
     """Move a desktop's own files from a folder into the one that replaced it, where they fit."""
     for path in [path for path in _entries(old) if is_desktop(path)]:
-        place = new / path.relative_to(old)
-        if place.parent.is_dir() and not os.path.lexists(place):
+        moved = new / path.relative_to(old)
+        if moved.parent.is_dir() and not os.path.lexists(moved):
             with suppress(OSError):
-                os.rename(path, place)
+                os.rename(path, moved)
 
 
 def _entries(folder: Path) -> Iterator[Path]:
@@ -119,17 +119,17 @@ def _raise(error: OSError) -> None:
 def unchanged(path: Path, entry: dict[str, Any]) -> bool:
     """Whether a file is the one that was noted."""
     with suppress(OSError):
-        found = os.lstat(path)
-        if found.st_size != entry.get("size"):
+        status = os.lstat(path)
+        if status.st_size != entry.get("size"):
             return False
         # a copy of the folder has other times; then the content decides
-        return _times(found) == entry.get("times") or _checksum(path) == entry.get("sha256")
+        return _times(status) == entry.get("times") or _checksum(path) == entry.get("sha256")
     return False
 
 
-def _times(found: os.stat_result) -> list[int]:
+def _times(status: os.stat_result) -> list[int]:
     """What no change of a file leaves as it was: the second of them cannot be set."""
-    return [found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    return [status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _checksum(path: Path) -> str:

@@ -48,8 +48,8 @@ def _is_our_png(file: BinaryIO) -> bool:
     file.seek(len(_PNG))
     while len(start := file.read(8)) == 8 and start[4:] not in (b"IDAT", b"IEND"):
         length = int.from_bytes(start[:4], "big")
-        said = start[4:] + file.read(min(length, 32))
-        if said.startswith(_PNG_SIGNS):
+        head = start[4:] + file.read(min(length, 32))
+        if head.startswith(_PNG_SIGNS):
             return True
         file.seek(max(0, length - 32) + 4, os.SEEK_CUR)  # what is left of it, and its checksum
     return False

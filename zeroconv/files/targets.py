@@ -85,34 +85,34 @@ def is_stream(path: str | os.PathLike) -> bool:
 
 
 def _target(path: Path, follow: bool) -> Target:
-    place = path
+    real = path
     for _ in range(_MOST_LINKS):
-        place = Path(os.path.realpath(place.parent)) / place.name
-        if (number := _descriptor(place)) is not None:
+        real = Path(os.path.realpath(real.parent)) / real.name
+        if (number := _descriptor(real)) is not None:
             return Target(path, stream=True, descriptor=number)
-        if not place.is_symlink():
+        if not real.is_symlink():
             break
         if not follow:
             raise WriteError(f"{shown(path)} is a symbolic link; remove it first.", errno.ELOOP)
-        place = place.parent / os.readlink(place)
+        real = real.parent / os.readlink(real)
     else:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     try:
-        mode = os.stat(place).st_mode
+        mode = os.stat(real).st_mode
     except FileNotFoundError:
-        return Target(place)
+        return Target(real)
     if stat.S_ISREG(mode):
-        return Target(place)
+        return Target(real)
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
-        return Target(place, stream=True)
+        return Target(real, stream=True)
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFBLK: "a disk", stat.S_IFSOCK: "a socket"}
     kind = kinds.get(stat.S_IFMT(mode), "no file")
     raise WriteError(f"{shown(path)} is {kind}; name a file to write.", errno.EISDIR)
 
 
-def _descriptor(place: Path) -> int | None:
+def _descriptor(path: Path) -> int | None:
     """The number of this process's open file that /proc/self/fd/N, /dev/fd/N and /dev/stdout
     name.
     """
-    found = re.fullmatch(rf"/proc/{os.getpid()}(/task/\d+)?/fd/(\d+)", str(place))
-    return None if found is None else int(found[2])
+    match = re.fullmatch(rf"/proc/{os.getpid()}(/task/\d+)?/fd/(\d+)", str(path))
+    return None if match is None else int(match[2])

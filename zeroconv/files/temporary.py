@@ -47,10 +47,10 @@ def is_stale(path: str | os.PathLike) -> bool:
     """Whether a temporary's writer is gone: its process here has ended, or nothing in it changed
     for a day.
     """
-    found = _NAME.fullmatch(os.path.basename(os.fspath(path)))
-    if found is None:
+    match = _NAME.fullmatch(os.path.basename(os.fspath(path)))
+    if match is None:
         return False
-    if found["host"] == host() and not _alive(int(found["pid"])):
+    if match["host"] == host() and not _alive(int(match["pid"])):
         return True
     try:
         return time.time() - newest(Path(path)) > ABANDONED

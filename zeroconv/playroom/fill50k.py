@@ -118,8 +118,10 @@ def draw_circle(circle: Circle, size: int) -> tuple[ndarray, ndarray]:
 
 def disc(circle: Circle, size: int) -> ndarray:
     """Which pixels the circle covers (size, size) bool."""
-    place = (np.arange(size) + 0.5) / size
-    return (place[None, :] - circle.x) ** 2 + (place[:, None] - circle.y) ** 2 <= circle.radius**2
+    centres = (np.arange(size) + 0.5) / size
+    return (centres[None, :] - circle.x) ** 2 + (
+        centres[:, None] - circle.y
+    ) ** 2 <= circle.radius**2
 
 
 def _fixed(value: float) -> int:

@@ -97,11 +97,11 @@ def _to_world(points: dict[str, ndarray], person: ObjectSpec, yaw: float) -> dic
         min(float(points["left ankle"][1]), float(points["right ankle"][1]))
         - (LEG * 0.9) * person.height
     )
-    place = vector([person.x, -low, person.z])
+    feet = vector([person.x, -low, person.z])
     # the person's left is the viewer's right when the face looks at the camera: x stays, z
     # turns round
     return {
-        n: vector([c * v[0] - s * v[2], v[1], -s * v[0] - c * v[2]]) + place
+        n: vector([c * v[0] - s * v[2], v[1], -s * v[0] - c * v[2]]) + feet
         for n, v in points.items()
     }
 

@@ -32,7 +32,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Camera:
-    place: ndarray  # (3,)
+    position: ndarray  # (3,)
     axes: ndarray  # (3, 3): rows right, up, forward
 
     @classmethod
@@ -56,7 +56,7 @@ class Camera:
 
     def project(self, points: ndarray) -> ndarray:
         """Points (…, 3) of the room → x, y in shares of the frame and depth (…, 3)."""
-        v = (points - self.place) @ self.axes.T
+        v = (points - self.position) @ self.axes.T
         return np.stack(
             [0.5 + FOCAL * v[..., 0] / v[..., 2], 0.5 - FOCAL * v[..., 1] / v[..., 2], v[..., 2]],
             -1,
@@ -135,7 +135,7 @@ def cast(spec: SceneSpec, parts: list[Part], camera: Camera, size: int) -> Hits:
         rows, columns = camera.box(part.primitive.bounds(), size)
         if rows.start >= rows.stop or columns.start >= columns.stop:
             continue
-        t, normal = part.primitive.hit(camera.place, rays[rows, columns])
+        t, normal = part.primitive.hit(camera.position, rays[rows, columns])
         nearer = t < hits.depth[rows, columns]
         if nearer.any():
             hits.depth[rows, columns][nearer] = t[nearer]
@@ -143,21 +143,21 @@ def cast(spec: SceneSpec, parts: list[Part], camera: Camera, size: int) -> Hits:
             hits.colour[rows, columns][nearer] = part.colour
             hits.instance[rows, columns][nearer] = part.instance
             hits.shiny[rows, columns][nearer] = part.shiny
-    hits.point = camera.place + hits.depth[..., None] * rays
+    hits.point = camera.position + hits.depth[..., None] * rays
     return hits
 
 
 def _room(spec: SceneSpec, camera: Camera, rays: ndarray) -> Hits:
     down, ahead = rays[..., 1], rays[..., 2]
-    floor = np.where(down < -1e-6, -camera.place[1] / np.minimum(down, -1e-6), np.inf).astype(
+    floor = np.where(down < -1e-6, -camera.position[1] / np.minimum(down, -1e-6), np.inf).astype(
         np.float32
     )
-    wall = ((spec.wall_depth - camera.place[2]) / ahead).astype(np.float32)
+    wall = ((spec.wall_depth - camera.position[2]) / ahead).astype(np.float32)
     is_wall = wall < floor
     depth = np.where(is_wall, wall, floor)
     normal = np.where(is_wall[..., None], vector([0, 0, -1]), vector([0, 1, 0]))
-    x, y = camera.place[0] + depth * rays[..., 0], camera.place[1] + depth * down
-    z = camera.place[2] + depth * ahead
+    x, y = camera.position[0] + depth * rays[..., 0], camera.position[1] + depth * down
+    z = camera.position[2] + depth * ahead
     colour = np.where(
         is_wall[..., None], _pattern(WALLS[spec.wall], x, y), _pattern(FLOORS[spec.floor], x, z)
     )
@@ -229,7 +229,7 @@ def shade(spec: SceneSpec, hits: Hits, parts: list[Part], camera: Camera) -> nda
     colour = hits.colour * brightness[..., None]
     shiny = hits.shiny & (lit > 0)
     if shiny.any():
-        view = camera.place - hits.point[shiny]
+        view = camera.position - hits.point[shiny]
         view /= np.linalg.norm(view, axis=-1, keepdims=True)
         half = view + light
         half /= np.linalg.norm(half, axis=-1, keepdims=True)

@@ -106,7 +106,7 @@ def _keypoints(
     pixel.
     """
     numbers = [i for i, thing in enumerate(spec.objects, start=1) if thing.kind == "person"]
-    found = []
+    keypoints = []
     for number, joints in zip(numbers, people, strict=True):
         projected = camera.project(np.stack([joints[name] for name in KEYPOINTS]))
         x, y, depth = projected[:, 0] * size, projected[:, 1] * size, projected[:, 2]
@@ -115,10 +115,10 @@ def _keypoints(
         # a joint lies this deep inside its limb at most
         reach = 0.09 * spec.objects[number - 1].height
         seen = (hits.instance[row, column] == number) & (depth - hits.depth[row, column] < reach)
-        found.append(
+        keypoints.append(
             np.stack([x, y, np.where(inside, np.where(seen, 2, 1), 0)], axis=1).astype(np.float32)
         )
-    return found
+    return keypoints
 
 
 def _outline(hits: Hits) -> ndarray:

@@ -119,8 +119,8 @@ def split_of(concept: str) -> str:
     """train / val / test = 90 / 5 / 5 % by a stable hash of the concept's family, the same for
     every style.
     """
-    place = int.from_bytes(hashlib.sha256(family(concept).encode()).digest()[:8], "big") / 2**64
-    return "train" if place < 0.90 else "val" if place < 0.95 else "test"
+    fraction = int.from_bytes(hashlib.sha256(family(concept).encode()).digest()[:8], "big") / 2**64
+    return "train" if fraction < 0.90 else "val" if fraction < 0.95 else "test"
 
 
 def write_metadata(folder: Path, stickers: Iterable[Sticker]) -> None:

@@ -236,34 +236,34 @@ def read_icons(
     """
     path = folder / SOURCES[source].package / "icons.json"
     data = read_json(path)
-    own, others = _names_to_slugs(folder, slugs, source)
+    of_source, others = _names_to_slugs(folder, slugs, source)
     try:
         entries = {name: icon for name, icon in data["icons"].items() if not icon.get("hidden")}
         entries |= {
             name: icon for name, icon in data.get("aliases", {}).items() if not icon.get("hidden")
         }
-        found: dict[str, Icon] = {}
+        icons: dict[str, Icon] = {}
         for name in entries:
-            slug = own.get(name) or (name if name in concepts else others.get(name))
-            if slug in concepts and slug not in found:
+            slug = of_source.get(name) or (name if name in concepts else others.get(name))
+            if slug in concepts and slug not in icons:
                 icon = _resolve(data, name)
                 if icon:
-                    found[slug] = Icon(slug, source, *icon)
+                    icons[slug] = Icon(slug, source, *icon)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is not an Iconify icon set ({error!r}); install the package again"
         ) from error
     unique: dict[str, Icon] = {}
     for slug in concepts:
-        if slug in found:
-            unique.setdefault(_drawing_hash(found[slug]), found[slug])
+        if slug in icons:
+            unique.setdefault(_drawing_hash(icons[slug]), icons[slug])
     return list(unique.values())
 
 
 def _names_to_slugs(
     folder: Path, slugs: dict[str, str], source: str
 ) -> tuple[dict[str, str], dict[str, str]]:
-    own: dict[str, str] = {}
+    of_source: dict[str, str] = {}
     others: dict[str, str] = {}
     for key, entry in SOURCES.items():
         path = folder / entry.package / "chars.json"
@@ -272,8 +272,8 @@ def _names_to_slugs(
                 part.lstrip("0") for part in points.lower().split("-") if part != "fe0f"
             )
             if points in slugs:
-                (own if key == source else others).setdefault(name, slugs[points])
-    return own, others
+                (of_source if key == source else others).setdefault(name, slugs[points])
+    return of_source, others
 
 
 def _resolve(

@@ -168,7 +168,7 @@ def night(spec: SceneSpec, hits: Hits, parts: list[Part], camera: Camera) -> nda
     colour = hits.colour * light
     shiny = hits.shiny & (lit > 0.05)
     if shiny.any():
-        view = camera.place - hits.point[shiny]
+        view = camera.position - hits.point[shiny]
         half = view / np.linalg.norm(view, axis=-1, keepdims=True) + way[shiny]
         half /= np.linalg.norm(half, axis=-1, keepdims=True)
         colour[shiny] += (

@@ -129,10 +129,10 @@ def draw_hints(job: Job, i: int) -> tuple[Example, dict[str, Image.Image]]:
             hints[name] = exact[name]
             continue
         try:
-            hints[name], found = _draw(job, name, example.image)
+            hints[name], drawn_people = _draw(job, name, example.image)
         except UserError as error:
             raise BrokenExample(f"{example.key}: {error}") from error
-        people = found or people
+        people = drawn_people or people
     return Example(example.key, example.image, example.text, people=people), hints
 
 
@@ -141,8 +141,8 @@ def _draw(
 ) -> tuple[Image.Image, tuple[np.ndarray, ...] | None]:
     """A hint, and the people of a pose hint. Raises UserError."""
     if condition == "pose":
-        found = annotators.read("pose", image, job.backend if job.needs("pose") else None)
-        people = tuple(person.keypoints for person in found)
+        figures = annotators.read("pose", image, job.backend if job.needs("pose") else None)
+        people = tuple(person.keypoints for person in figures)
         return annotators.draw_pose(people, image.size), people
     backend = job.backend if job.needs(condition) else None
     return annotators.annotate(condition, image, backend, **job.params), None

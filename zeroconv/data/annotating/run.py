@@ -136,12 +136,12 @@ def _journalled(
 
 def _broken(job: Job, done: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Example → why it was set aside; two of one name are both there."""
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for i, stem in enumerate(job.stems):
         if "broken" in done[stem]:
             name = shown(job.dataset.name(i))
-            found[name if name not in found else f"{name} ({stem})"] = done[stem]["broken"]
-    return found
+            reasons[name if name not in reasons else f"{name} ({stem})"] = done[stem]["broken"]
+    return reasons
 
 
 # ---------------------------------------------------------------- one example

@@ -34,10 +34,12 @@ class Table:
 
     def shapes(self) -> dict[tuple[int, ...], ndarray]:
         """Height and width of the rows → the indices of those that have them."""
-        found: dict[tuple[int, ...], list[ndarray]] = {}
+        indices_of: dict[tuple[int, ...], list[ndarray]] = {}
         for part, start in zip(self.parts, self.starts, strict=False):
-            found.setdefault(tuple(part.shape[-2:]), []).append(np.arange(start, start + len(part)))
-        return {shape: np.concatenate(indices) for shape, indices in found.items()}
+            indices_of.setdefault(tuple(part.shape[-2:]), []).append(
+                np.arange(start, start + len(part))
+            )
+        return {shape: np.concatenate(indices) for shape, indices in indices_of.items()}
 
     def __getitem__(self, indices: Sequence[int] | ndarray) -> ndarray:
         shards = np.searchsorted(self.starts, indices, side="right") - 1
@@ -55,12 +57,14 @@ def alike(hints: list[ndarray]) -> list[ndarray]:
         and len({hint.ndim for hint in hints}) < 2
     ):
         return hints
-    found = []
+    equalised = []
     for hint in hints:
         colours = hint if hint.ndim == 3 else np.repeat(hint[..., None], 3, -1)
         solid = np.full((*colours.shape[:2], 1), 255, np.uint8)
-        found.append(colours if colours.shape[2] == most else np.concatenate([colours, solid], -1))
-    return found
+        equalised.append(
+            colours if colours.shape[2] == most else np.concatenate([colours, solid], -1)
+        )
+    return equalised
 
 
 @dataclass
@@ -69,7 +73,7 @@ class Captions(Sequence):
     strings.
     """
 
-    whole: bytes
+    joined: bytes
     ends: ndarray  # (N,) int64
 
     @classmethod
@@ -81,30 +85,30 @@ class Captions(Sequence):
         return len(self.ends)
 
     def __getitem__(self, i):  # type: ignore[override]
-        return self.whole[int(self.ends[i - 1]) if i else 0 : int(self.ends[i])].decode()
+        return self.joined[int(self.ends[i - 1]) if i else 0 : int(self.ends[i])].decode()
 
 
 @dataclass
 class Lists(Sequence):
     """Short lists of numbers laid end to end: `lists[i]` is an array."""
 
-    whole: ndarray
+    joined: ndarray
     ends: ndarray  # (N,) int64
 
     @classmethod
     def of(cls, lists: Iterable[Sequence[int]], total: int) -> Lists:
         """`total`: how many lists."""
-        whole, ends = array("q"), np.zeros(total, np.int64)
+        joined, ends = array("q"), np.zeros(total, np.int64)
         for i, one in enumerate(lists):
-            whole.extend(one)
-            ends[i] = len(whole)
-        return cls(np.array(whole), ends)
+            joined.extend(one)
+            ends[i] = len(joined)
+        return cls(np.array(joined), ends)
 
     def __len__(self) -> int:
         return len(self.ends)
 
     def __getitem__(self, i):  # type: ignore[override]
-        return self.whole[self.ends[i - 1] if i else 0 : self.ends[i]]
+        return self.joined[self.ends[i - 1] if i else 0 : self.ends[i]]
 
 
 @dataclass

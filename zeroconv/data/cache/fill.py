@@ -103,10 +103,10 @@ def cache_examples(
     settings, progress = settings or CacheSettings(), progress or _silent
     root, plan = settings.root or default_root(), _plan(dataset, settings)
     if settings.world > 1:
-        began, mine = time.monotonic(), plan[settings.rank :: settings.world]
-        for _ in _filled(dataset, mine, backbone, settings, progress):
+        began, share = time.monotonic(), plan[settings.rank :: settings.world]
+        for _ in _filled(dataset, share, backbone, settings, progress):
             pass
-        took = (time.monotonic() - began) / max(1, len(mine))
+        took = (time.monotonic() - began) / max(1, len(share))
         keys, encoder = [key for _, key in plan], encoder_key(backbone)
         _wait(
             keys,
@@ -215,8 +215,8 @@ def _shapes(dataset: Dataset) -> list[tuple[Frame | None, Sequence[int]]]:
     for i in range(len(dataset)):
         shapes.setdefault(dataset.frame(i) or square, []).append(i)
     return [
-        (None if frame == square else frame, tuple(found))
-        for frame, found in sorted(shapes.items())
+        (None if frame == square else frame, tuple(indices))
+        for frame, indices in sorted(shapes.items())
     ]
 
 
@@ -244,7 +244,7 @@ def _repeats(dataset: Dataset, parts: list[Part], shards: list[Shard]) -> list[i
     return [
         dataset.repeat(i)
         for part, shard in zip(parts, shards, strict=True)
-        for i in _whole(dataset, part.indices, shard)
+        for i in _unbroken(dataset, part.indices, shard)
     ]
 
 
@@ -259,21 +259,21 @@ def _conditions(
     return [
         dataset.condition_of(i)
         for part, shard in zip(parts, shards, strict=True)
-        for i in _whole(dataset, part.indices, shard)
+        for i in _unbroken(dataset, part.indices, shard)
     ]
 
 
-def _whole(dataset: Dataset, indices: Sequence[int], shard: Shard) -> list[int]:
+def _unbroken(dataset: Dataset, indices: Sequence[int], shard: Shard) -> list[int]:
     """Which examples of a part its shard holds: all but the broken ones."""
     keys = iter([*shard.note["keys"], None])
     if len(shard.note["keys"]) == len(indices):
         return list(indices)
-    key, found = next(keys), []
+    key, kept = next(keys), []
     for i in indices:
         if dataset.key(i) == key:
-            found.append(i)
+            kept.append(i)
             key = next(keys)
-    return found
+    return kept
 
 
 def _hint_key(dataset: Dataset, part: Part, keys: list[str]) -> str:
@@ -294,21 +294,21 @@ def _hint_shards(
     """
     store = Store(settings.root or default_root(), "hints")
     missing: dict[int, Part] = {}
-    found: dict[int, Shard] = {}
+    ready: dict[int, Shard] = {}
 
     for number, (part, key) in enumerate(plan):
         shard = kept(store, key, is_hints)
         if shard is None or (needed(shard) and "image" not in shard.arrays and shard.note["text"]):
             missing[number] = part
         else:
-            found[number] = shard
+            ready[number] = shard
 
     drawn = draw_shards(dataset, [part.indices for part in missing.values()], settings.workers)
     done, total = 0, sum(len(part.indices) for part in missing.values())
 
     for number, (part, key) in enumerate(plan):
         if number not in missing:
-            shard = found.pop(number)
+            shard = ready.pop(number)
             yield shard, shard.arrays.get("image", _NO_PICTURES)
             continue
 
@@ -433,9 +433,15 @@ def cache_text(
 
         if shard is None:
             states = backbone.embed_text(parts[number])
-            found = {"hidden": states.hidden, "pooled": states.pooled, "time_ids": states.time_ids}
+            tensors = {
+                "hidden": states.hidden,
+                "pooled": states.pooled,
+                "time_ids": states.time_ids,
+            }
             arrays = {
-                name: part.float().cpu().numpy() for name, part in found.items() if part is not None
+                name: part.float().cpu().numpy()
+                for name, part in tensors.items()
+                if part is not None
             }
             store.write(keys[number], arrays)
             shard = just_written(store, keys[number])

@@ -17,7 +17,7 @@ from zeroconv import files
 from zeroconv.errors import UserError
 
 # bytes of UTF-8; file systems take 255, and a temporary name and a suffix come on top
-_PART, _WHOLE, _DEEPEST = 120, 480, 16
+_PART, _LONGEST, _DEEPEST = 120, 480, 16
 
 # of Windows, with and without a suffix: they name devices there
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.I)
@@ -41,11 +41,11 @@ def label(name: str) -> str:
     """
     text = unicodedata.normalize("NFC", name).replace("\\", "/")
     parts = [_part(part) for part in text.split("/") if part.strip(". ")]
-    whole = "/".join(parts) or "_"
+    path = "/".join(parts) or "_"
 
-    if len(parts) > _DEEPEST or len(whole.encode()) > _WHOLE:
-        whole = f"{_short(parts[-1], _PART - 13)}-{_digest(name)}"
-    return whole
+    if len(parts) > _DEEPEST or len(path.encode()) > _LONGEST:
+        path = f"{_short(parts[-1], _PART - 13)}-{_digest(name)}"
+    return path
 
 
 def _part(part: str) -> str:
@@ -84,10 +84,10 @@ def distinct(labels: Iterable[str]) -> list[tuple[int, int]]:
     """Pairs of places at which two labels would be one file on some file system: (first, later)."""
     seen: dict[str, int] = {}
     pairs = []
-    for place, one in enumerate(labels):
-        first = seen.setdefault(same_file(one), place)
-        if first != place:
-            pairs.append((first, place))
+    for index, one in enumerate(labels):
+        first = seen.setdefault(same_file(one), index)
+        if first != index:
+            pairs.append((first, index))
     return pairs
 
 
@@ -128,9 +128,9 @@ def inside(folder: Path, name: str, roots: Sequence[Path] | None = ()) -> Path:
 def blobs_of(folder: Path) -> tuple[Path, ...]:
     """Where the files of a snapshot in the hub's cache lie, to which its links lead; () for other
     folders."""
-    for place in (folder.absolute(), *folder.absolute().parents):
-        home = place.parent.parent
-        if place.parent.name == "snapshots" and home.name.startswith("datasets--"):
+    for commit_folder in (folder.absolute(), *folder.absolute().parents):
+        home = commit_folder.parent.parent
+        if commit_folder.parent.name == "snapshots" and home.name.startswith("datasets--"):
             return (home / "blobs",)
     return ()
 

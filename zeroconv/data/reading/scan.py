@@ -60,25 +60,25 @@ class Scan:
         """One note on everything that was passed over; `unused`: sentences of the caller's on what
         it left.
         """
-        said = [*unused]
+        parts = [*unused]
         if self.others:
             kinds = ", ".join(
                 f"{count} {suffix}" for suffix, count in sorted(self.others.items())[:12]
             )
-            said.append(f"files of other kinds ({kinds})")
+            parts.append(f"files of other kinds ({kinds})")
         if self.hidden:
-            said.append(
+            parts.append(
                 f"{len(self.hidden)} hidden pictures or folders, {self.hidden[0]} the first"
             )
         if self.links:
-            said.append(
+            parts.append(
                 f"{len(self.links)} linked folders, {self.links[0]} the first (?links=true enters "
                 "them)"
             )
         if self.special:
-            said.append(f"{len(self.special)} special files, {self.special[0]} the first")
-        if said:
-            warnings.warn(f"passed over in {shown(self.folder)}: {'; '.join(said)}.", stacklevel=3)
+            parts.append(f"{len(self.special)} special files, {self.special[0]} the first")
+        if parts:
+            warnings.warn(f"passed over in {shown(self.folder)}: {'; '.join(parts)}.", stacklevel=3)
 
 
 def scan(folder: Path, links: bool = False, without: Iterable[Path] = ()) -> Scan:
@@ -92,17 +92,17 @@ def scan(folder: Path, links: bool = False, without: Iterable[Path] = ()) -> Sca
     walk.seen.add(os.path.realpath(folder))
     walk.into(os.fspath(folder), 0)
 
-    found = walk.found
-    for paths in (found.pictures, found.captions, found.records, found.lists, found.shards):
+    result = walk.result
+    for paths in (result.pictures, result.captions, result.records, result.lists, result.shards):
         paths.sort(key=lambda path: path.split(os.sep))  # as Path objects are ordered
-    return found
+    return result
 
 
 @dataclass
 class _Walk:
-    """A walk through folders; what it sees goes into `found`."""
+    """A walk through folders; what it sees goes into `result`."""
 
-    found: Scan
+    result: Scan
     links: bool
     left_out: set[str]  # real paths
     seen: set[str] = field(default_factory=set)  # real paths of folders
@@ -128,7 +128,7 @@ class _Walk:
             mode = 0 if is_folder or is_file else entry.stat().st_mode
         except OSError:
             if _wanted(entry.name):
-                self.found.special.append(f"{self._place(entry)} (a link to nothing)")
+                self.result.special.append(f"{self._relative(entry)} (a link to nothing)")
             return
 
         if is_folder:
@@ -136,7 +136,7 @@ class _Walk:
         elif is_file:
             self._sort_in(entry)
         else:
-            self.found.special.append(f"{self._place(entry)} ({what(mode)})")
+            self.result.special.append(f"{self._relative(entry)} ({what(mode)})")
 
     def _enter(self, entry: os.DirEntry[str], depth: int) -> None:
         """Go into a folder, or note why not. A linked one is entered once, so that circles end."""
@@ -145,37 +145,37 @@ class _Walk:
             return
 
         if entry.name.startswith("."):
-            self.found.hidden += [self._place(entry)] if _holds_pictures(entry) else []
+            self.result.hidden += [self._relative(entry)] if _holds_pictures(entry) else []
         elif entry.is_symlink() and (not self.links or real in self.seen):
-            self.found.links.append(self._place(entry))
+            self.result.links.append(self._relative(entry))
         else:
             self.seen.add(real)
             self.into(entry.path, depth + 1)
 
     def _sort_in(self, entry: os.DirEntry[str]) -> None:
-        found, name = self.found, entry.name
+        result, name = self.result, entry.name
         suffix = os.path.splitext(name)[1].lower()
         if name[0] == ".":
             # ._a.png is what macOS keeps of a.png
             if name.lower().endswith(_ENDS) and not name.startswith("._"):
-                found.hidden.append(self._place(entry))
+                result.hidden.append(self._relative(entry))
         elif suffix in SUFFIXES:
-            found.pictures.append(entry.path)
+            result.pictures.append(entry.path)
         elif name in LISTS:
-            found.lists.append(entry.path)
+            result.lists.append(entry.path)
         elif suffix in SHARDS:
-            found.shards.append(entry.path)
+            result.shards.append(entry.path)
         elif _BESIDE.fullmatch(name):
             return
         elif suffix in CAPTIONS:
-            found.captions.append(entry.path)
+            result.captions.append(entry.path)
         elif suffix in (".json", ".jsonl"):
-            found.records.append(entry.path)
+            result.records.append(entry.path)
         else:
-            found.others[shown(suffix) if 0 < len(suffix) < 12 else "without a suffix"] += 1
+            result.others[shown(suffix) if 0 < len(suffix) < 12 else "without a suffix"] += 1
 
-    def _place(self, entry: os.DirEntry[str]) -> str:
-        return shown(os.path.relpath(entry.path, self.found.folder))
+    def _relative(self, entry: os.DirEntry[str]) -> str:
+        return shown(os.path.relpath(entry.path, self.result.folder))
 
 
 def _wanted(name: str) -> bool:

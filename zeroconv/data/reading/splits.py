@@ -34,13 +34,13 @@ def shards_of(
     """
 
     def there(pattern: str) -> list[Any]:
-        found: list[Any] = read_patiently(lambda: list(folder.glob(f"{pattern}.{kind}")))
+        shards: list[Any] = read_patiently(lambda: list(folder.glob(f"{pattern}.{kind}")))
         # half written, or of macOS
-        found = [shard for shard in found if not shard.name.startswith(".")]
-        return sorted(found, key=lambda shard: PurePosixPath(str(shard)).parts)
+        shards = [shard for shard in shards if not shard.name.startswith(".")]
+        return sorted(shards, key=lambda shard: PurePosixPath(str(shard)).parts)
 
-    for place in ("*", "data/*"):
-        if paths := there(place):
+    for where in ("*", "data/*"):
+        if paths := there(where):
             return of_split({path: split_of(path.name) for path in paths}, split, folder)
     splits = {path: path.parent.name for path in there("*/*") if split_of(path.parent.name)}
     if splits:

@@ -27,33 +27,33 @@ PACKED = ".packed.json"  # beside shards: the names of those that we wrote
 _ARCHIVES = (".zip", ".7z", ".rar", ".tgz", ".gz", ".xz", ".bz2", ".zst")
 
 
-def tell_unlisted(place: Path, path: Path, files: set[str], follow: bool) -> None:
+def tell_unlisted(folder: Path, path: Path, files: set[str], follow: bool) -> None:
     """One note on what lies in a list's folder and is in none of its lines; `files`: what all of
     its lines name.
     """
-    found = scan(place, links=follow)
-    start = len(os.path.join(place, ""))
+    contents = scan(folder, links=follow)
+    start = len(os.path.join(folder, ""))
     listed: set[str] = set()  # made when a name is not found as it stands
 
-    said = []
+    parts = []
     for what, paths in (
-        ("pictures that no line names", found.pictures),
-        ("texts beside pictures, because the list has the captions", found.captions),
-        (".json files that no line names", found.records),
-        ("shards, because there is a list", _not_ours(found.shards)),
-        (f"lists beside {path.name}", [p for p in found.lists if p != str(path)]),
+        ("pictures that no line names", contents.pictures),
+        ("texts beside pictures, because the list has the captions", contents.captions),
+        (".json files that no line names", contents.records),
+        ("shards, because there is a list", _not_ours(contents.shards)),
+        (f"lists beside {path.name}", [p for p in contents.lists if p != str(path)]),
     ):
         left = [name for p in paths if (name := p[start:]) not in files]
         if left:
-            listed = listed or {_plain(name, place) for name in files}
-            left = [name for name in left if _plain(name, place) not in listed]
+            listed = listed or {_plain(name, folder) for name in files}
+            left = [name for name in left if _plain(name, folder) not in listed]
         # hints of conditions that the list does not name now
-        if left and (place / JOURNAL).is_file():
-            ours = written_by_us(place)
+        if left and (folder / JOURNAL).is_file():
+            ours = written_by_us(folder)
             left = [name for name in left if name not in ours]
         if left:
-            said.append(f"{len(left)} {what}, {shown(left[0])} the first")
-    found.tell(said)
+            parts.append(f"{len(left)} {what}, {shown(left[0])} the first")
+    contents.tell(parts)
 
 
 def _plain(name: str, folder: Path) -> str:
@@ -108,10 +108,10 @@ def tell_subfolders(folder: Path, names: Sequence[tuple[str, ...]]) -> None:
             return
 
 
-def refuse(folder: Path, found: Scan) -> UserError:
+def refuse(folder: Path, contents: Scan) -> UserError:
     """What to say of a folder in which there is neither a list nor a picture."""
-    if found.lists:
-        folders = sorted({os.path.dirname(path) for path in found.lists})
+    if contents.lists:
+        folders = sorted({os.path.dirname(path) for path in contents.lists})
         return UserError(
             f"the folder {shown(folder)} has no list itself, but there are lists below it; name a "
             f"folder that has one: {' + '.join(map(shown, folders[:4]))}."
@@ -120,10 +120,10 @@ def refuse(folder: Path, found: Scan) -> UserError:
         return UserError(
             f"the folder {shown(folder)} has no metadata.jsonl and holds no pictures{why}."
         )
-    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(found.others.items())[:6])
-    there = f"; it holds {kinds}" if kinds else "; it is empty" if not found.records else ""
-    if found.links or found.special or found.hidden:
-        there = f"; {(found.links + found.special + found.hidden)[0]} is passed over"
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(contents.others.items())[:6])
+    there = f"; it holds {kinds}" if kinds else "; it is empty" if not contents.records else ""
+    if contents.links or contents.special or contents.hidden:
+        there = f"; {(contents.links + contents.special + contents.hidden)[0]} is passed over"
     return UserError(
         f"the folder {shown(folder)} has no metadata.jsonl and holds no pictures (.png, .jpg, "
         f".webp, .avif, .gif, .bmp, .tif, .ppm){there}."

@@ -139,9 +139,9 @@ def _undecodable(name: object, line: int, error: UnicodeDecodeError) -> str:
     if error.encoding.startswith("utf-8") and byte >= b"\x80":
         letter = byte.decode("cp1252", "replace")
         guess = f" ({letter!r} in Windows-1252)" if letter.isprintable() else ""
-    found = f"byte 0x{byte.hex()}{guess}" if byte else "a character that is cut off"
+    bad = f"byte 0x{byte.hex()}{guess}" if byte else "a character that is cut off"
     encoding = error.encoding.upper().removesuffix("-SIG")
-    return f"{shown(name)}, line {line}: {found} is no {encoding}; save the file as UTF-8."
+    return f"{shown(name)}, line {line}: {bad} is no {encoding}; save the file as UTF-8."
 
 
 def check_caption(text: str) -> str:

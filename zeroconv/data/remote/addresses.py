@@ -17,8 +17,8 @@ MOST_SHARDS = 100_000
 _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 
 
-def is_address(place: str) -> bool:
-    return "://" in place
+def is_address(text: str) -> bool:
+    return "://" in text
 
 
 def check_address(address: str) -> str:
@@ -79,11 +79,11 @@ def expand(address: str) -> list[str]:
             "fewer in one part."
         )
 
-    found = [literal[0]]
+    addresses = [literal[0]]
     for numbers, rest in zip(ranges, literal[1:], strict=True):
         width = numbers.width
-        found = [f"{begun}{n:0{width}d}{rest}" for begun in found for n in numbers.values]
-    return found
+        addresses = [f"{begun}{n:0{width}d}{rest}" for begun in addresses for n in numbers.values]
+    return addresses
 
 
 class _Numbers:

@@ -106,9 +106,9 @@ class RemoteFolder:
         folder, here = path.rstrip("/"), self.address.rstrip("/")
 
         with in_one_sentence(self.address):
-            found = ask(store, "glob", f"{folder}/{pattern}", seconds=stores.LISTING, detail=True)
+            listing = ask(store, "glob", f"{folder}/{pattern}", seconds=stores.LISTING, detail=True)
 
-        files = [name for name, info in found.items() if info.get("type") != "directory"]
+        files = [name for name, info in listing.items() if info.get("type") != "directory"]
         inside = [
             f"{here}{name.removeprefix(folder)}" for name in files if name.startswith(f"{folder}/")
         ]
@@ -169,8 +169,8 @@ def _remote(address: str) -> Remote:
         {name: str(info[name]) for name in names if info.get(name)} for names in (_HASHES, _CHANGES)
     )
     # two files may share a time and a length; a new password is no new content
-    told = hashes or [without_secrets(store.unstrip_protocol(path)), changes]
-    return Remote(address, content_key(size, told), size)
+    version = hashes or [without_secrets(store.unstrip_protocol(path)), changes]
+    return Remote(address, content_key(size, version), size)
 
 
 def in_parallel(look: Callable[[T], U], of: Sequence[T]) -> list[U]:
@@ -210,9 +210,9 @@ def _fetch(shard: Remote, path: Path) -> None:
         _make_room(path.parent, shard.size or 0)
         coming.write_text(str(shard.size or 0))
     try:
-        store, place = open_store(shard.address)
+        store, source = open_store(shard.address)
         with atomic_write(path, sync=False, follow=False) as temporary:
-            stores.copy(store, place, temporary, shard.size)
+            stores.copy(store, source, temporary, shard.size)
     finally:
         coming.unlink(missing_ok=True)
 
@@ -249,16 +249,16 @@ def _make_room(folder: Path, size: int) -> None:
     bound, now, copies, total = gigabytes("ZEROCONV_COPIES_GB", 20) * 1e9, time.time(), [], size
     for path in folder.iterdir():
         with suppress(OSError, ValueError):
-            told = path.stat()
-            if now - told.st_mtime > ABANDONED and (
+            status = path.stat()
+            if now - status.st_mtime > ABANDONED and (
                 path.name.startswith(".") or path.suffix == ".coming"
             ):
                 path.unlink()  # of a process that was killed
             elif path.suffix == ".coming":
                 total += int(path.read_text())
             elif path.suffix in KINDS and not path.name.startswith("."):
-                copies.append((told.st_mtime, told.st_size, path))
-                total += told.st_size
+                copies.append((status.st_mtime, status.st_size, path))
+                total += status.st_size
     for last_used, freed, path in sorted(copies):
         if total <= bound or now - last_used < IN_USE:
             break
@@ -280,10 +280,10 @@ def contents(shard: Remote, read: Callable[[], T], what: str = "rows") -> T:
     )
     with suppress(KeyError, UserError):
         return store.read(key).note
-    found = read()
+    arrays = read()
     with suppress(UserError):  # no room: then it is read again next time
-        store.write(key, {}, found)
-    return found
+        store.write(key, {}, arrays)
+    return arrays
 
 
 @contextmanager

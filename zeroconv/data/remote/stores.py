@@ -65,18 +65,18 @@ def ask(store: Any, method: str, *args: Any, seconds: float | None = None, **opt
         raise TimeoutError(f"no answer came within {limit:g} seconds") from error
 
 
-def copy(store: Any, place: str, target: Path, size: int | None) -> None:
+def copy(store: Any, path: str, target: Path, size: int | None) -> None:
     """Copy a file of `size` bytes (None: unknown). Raises ConnectionError where fewer or more come,
     or too slowly, and `TooLarge` over the bound of a shard.
     """
     meter = _meter(size)
 
     if not store.async_impl:
-        store.get_file(place, str(target), callback=meter)
+        store.get_file(path, str(target), callback=meter)
     else:
         from fsspec.asyn import sync
 
-        sync(store.loop, _watched, store, place, str(target), meter)
+        sync(store.loop, _watched, store, path, str(target), meter)
 
     came = target.stat().st_size
     if size not in (None, came):
@@ -106,7 +106,7 @@ def gigabytes(variable: str, usual: float) -> float:
     return value
 
 
-async def _watched(store: Any, place: str, target: str, meter: Any) -> None:
+async def _watched(store: Any, path: str, target: str, meter: Any) -> None:
     options: dict[str, Any] = {}
     if "http" in (store.protocol if isinstance(store.protocol, tuple) else (store.protocol,)):
         from aiohttp import ClientTimeout
@@ -114,7 +114,7 @@ async def _watched(store: Any, place: str, target: str, meter: Any) -> None:
         # the session's own time is for short answers, not for a whole file
         options["timeout"] = ClientTimeout(total=None, sock_connect=SECONDS, sock_read=WINDOW)
 
-    task = asyncio.ensure_future(store._get_file(place, target, callback=meter, **options))
+    task = asyncio.ensure_future(store._get_file(path, target, callback=meter, **options))
     try:
         before = 0
         while True:
@@ -175,24 +175,24 @@ def failure(address: str, error: BaseException) -> StorageError:
         return StorageError(f"there is no {address}; check the address in the recipe's data.train.")
 
     # a server chooses these words; what a terminal would obey stays out of them
-    said = (
+    cause = (
         "".join(c if c.isprintable() else " " for c in str(error))[:300].strip()
         or type(error).__name__
     )
 
     if isinstance(error, PermissionError) or status in (401, 403):
-        return StorageError(f"{address} may not be read ({said}); log in to its store first.")
+        return StorageError(f"{address} may not be read ({cause}); log in to its store first.")
     if is_disk_full(error):
         return StorageError(
             f"there is no room for a copy of {address} in {default_root()}; make some."
         )
     if isinstance(error, TooLarge):
-        return StorageError(f"{address} is not copied: {said}; ZEROCONV_SHARD_GB sets the bound.")
+        return StorageError(f"{address} is not copied: {cause}; ZEROCONV_SHARD_GB sets the bound.")
     if type(error).__module__ == "zeroconv.data.remote.web":
-        return StorageError(f"{address} is not read: {said}.")
+        return StorageError(f"{address} is not read: {cause}.")
 
-    found = StorageError(
-        f"{address} cannot be fetched ({said}); give the same command once its store answers."
+    problem = StorageError(
+        f"{address} cannot be fetched ({cause}); give the same command once its store answers."
     )
-    found.passing = True
-    return found
+    problem.passing = True
+    return problem

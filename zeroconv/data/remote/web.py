@@ -86,19 +86,19 @@ async def _session(loop: Any = None, **options: Any) -> aiohttp.ClientSession:
     )
 
 
-async def _stays_encrypted(_: Any, __: Any, told: aiohttp.TraceRequestRedirectParams) -> None:
+async def _stays_encrypted(_: Any, __: Any, redirect: aiohttp.TraceRequestRedirectParams) -> None:
     """aiohttp itself follows ten redirects at most, to http and https alone."""
-    to = urljoin(str(told.url), told.response.headers.get("Location", ""))
+    to = urljoin(str(redirect.url), redirect.response.headers.get("Location", ""))
 
-    if told.url.scheme == "https" and not to.startswith("https:"):
+    if redirect.url.scheme == "https" and not to.startswith("https:"):
         raise Refused("it leads from https to an address that is not encrypted")
 
 
-async def _is_plain(_: Any, __: Any, told: aiohttp.TraceRequestEndParams) -> None:
+async def _is_plain(_: Any, __: Any, trace: aiohttp.TraceRequestEndParams) -> None:
     """What is compressed on its way has no length that can be checked, and a few bytes may become
     any number.
     """
-    encoding = told.response.headers.get("Content-Encoding", "identity").strip().lower()
+    encoding = trace.response.headers.get("Content-Encoding", "identity").strip().lower()
 
     if encoding not in ("", "identity"):
         raise Refused(f"it sends its files compressed ({encoding[:20]!r}), though asked not to")

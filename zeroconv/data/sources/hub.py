@@ -38,9 +38,9 @@ def open_hub(
             raise
         # a snapshot's files are links to blobs of the same data set
         cached = folder.parent.parent if folder.parent.name == "snapshots" else folder
-        found = open_folder(folder, split, limit, condition, columns, config, (cached,))
-        if found is not None:
-            return found
+        source = open_folder(folder, split, limit, condition, columns, config, (cached,))
+        if source is not None:
+            return source
     raise UserError(
         f"the data set {name} of the hub holds no list of pictures, no parquet and no tar shards "
         "that can be read; download it, and make it an imagefolder with a metadata.jsonl."

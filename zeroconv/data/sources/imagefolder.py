@@ -135,18 +135,18 @@ def open_folder(
     if not os.path.isdir(folder):
         return _one_shard(folder, condition, columns, limit)
 
-    for place in (
+    for home in (
         folder,
         folder / "data",
         folder / (split or "train"),
         folder / "data" / (split or "train"),
     ):
         for name in LISTS:
-            if os.path.isfile(place / name) and is_list(place / name):
-                path = _list(folder, place / name, roots)
+            if os.path.isfile(home / name) and is_list(home / name):
+                path = _list(folder, home / name, roots)
                 rows, files = read_list(path, columns, split, roots)
-                tell_unlisted(place, path, files, follow=roots is None)
-                return Folder(place, tuple(rows[:limit]), condition, roots=roots)
+                tell_unlisted(home, path, files, follow=roots is None)
+                return Folder(home, tuple(rows[:limit]), condition, roots=roots)
 
     packed = open_packed(folder, condition, columns, split, config, limit, roots)
     if packed is not None:
@@ -173,16 +173,20 @@ def _tell_beside(folder: Path, taken: Sequence[Path | Remote]) -> None:
     """What lies beside the shards of a folder; other splits are nothing to tell of."""
     from zeroconv.data.sources.shard_sets import stem_of
 
-    found = scan(folder)
+    contents = scan(folder)
     kind, stems = taken[0].suffix.lower(), {stem_of(shard) for shard in taken}
-    others = [path for path in found.shards if not path.lower().endswith(kind)]
+    others = [path for path in contents.shards if not path.lower().endswith(kind)]
     others = [path for path in others if stem_of(Path(path)) not in stems]
-    said = [f"{len(found.pictures)} pictures that lie beside the shards"] if found.pictures else []
+    parts = (
+        [f"{len(contents.pictures)} pictures that lie beside the shards"]
+        if contents.pictures
+        else []
+    )
     if others:
-        said.append(
+        parts.append(
             f"{len(others)} shards of another kind, {shown(os.path.basename(others[0]))} the first"
         )
-    found.tell(said)
+    contents.tell(parts)
 
 
 def read_people(path: Path, size: tuple[int, int]) -> tuple[ndarray, ...]:
@@ -204,7 +208,7 @@ def read_people(path: Path, size: tuple[int, int]) -> tuple[ndarray, ...]:
             raise
         raise UserError(f"{path} cannot be read as OpenPose's JSON ({error}).") from error
 
-    found = tuple(person * scale for person in people)
-    if not all(np.isfinite(person).all() for person in found):
+    scaled = tuple(person * scale for person in people)
+    if not all(np.isfinite(person).all() for person in scaled):
         raise UserError(f"{path} cannot be read as OpenPose's JSON (a joint is no number).")
-    return found
+    return scaled

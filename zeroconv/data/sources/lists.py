@@ -202,15 +202,15 @@ def _values(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(
             f"{next(name for name in names if names.count(name) > 1)!r} is there twice"
         )
-    if len(found) > _MAX_KEYS:
-        raise ValueError(f"{len(found):,} keys")
-    return found
+    if len(fields) > _MAX_KEYS:
+        raise ValueError(f"{len(fields):,} keys")
+    return fields
 
 
 _JSON = json.JSONDecoder(object_pairs_hook=_object)

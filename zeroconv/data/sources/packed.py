@@ -52,9 +52,9 @@ class Packed:
         return len(self.rows)
 
     def name(self, i: int) -> str:
-        shard, *place = self.rows[i]
-        return f"{self.shards[shard].name}:{shown(place[0])}" + (
-            f".{place[1]}" if isinstance(place[1], int) else ""
+        shard, *position = self.rows[i]
+        return f"{self.shards[shard].name}:{shown(position[0])}" + (
+            f".{position[1]}" if isinstance(position[1], int) else ""
         )
 
     def label(self, i: int) -> str:
@@ -121,12 +121,12 @@ class Packed:
             return picture_size(io.BytesIO(self._read(i)[0]), self.name(i))
 
         def read() -> dict[str, tuple[int, int]]:
-            found = {}
+            shapes = {}
             for i, row in enumerate(self.rows):
                 if row[0] == number:
                     with suppress(BrokenExample):
-                        found[self.name(i)] = read_patiently(partial(look, i))
-            return found
+                        shapes[self.name(i)] = read_patiently(partial(look, i))
+            return shapes
 
         shard = self.shards[number]
         assert isinstance(shard, Remote)
@@ -160,15 +160,15 @@ class Packed:
         return image, hint, text
 
     def _taken(self, i: int) -> tuple[bytes, bytes | None, tuple[str, ...]]:
-        number, *place = self.rows[i]
+        number, *position = self.rows[i]
         path = local(self.shards[number])
         if self.layout is None:
-            return self._from_tar(path, dict(place[1]), self.name(i))
+            return self._from_tar(path, dict(position[1]), self.name(i))
 
         layout = self.layout
         names = tuple(name for name in (layout.image, layout.caption, layout.hint) if name)
         with parquets.in_one_sentence(self.name(i)):
-            line = parquets.row_group(path, place[0], names).slice(place[1], 1).to_pylist()[0]
+            line = parquets.row_group(path, position[0], names).slice(position[1], 1).to_pylist()[0]
         hint = None if layout.hint is None else line[layout.hint]
         image = _content(line[layout.image])
         return image, None if hint is None else _content(hint), captions(line[layout.caption])

@@ -46,17 +46,17 @@ def open_pairs(
                 f"there is no folder of hints {hints}; check hints= in the data spec of {folder}."
             )
 
-    found = scan(folder, links=roots is None, without=[] if hints is None else [hints])
-    pictures = [Path(path) for path in found.pictures]
+    contents = scan(folder, links=roots is None, without=[] if hints is None else [hints])
+    pictures = [Path(path) for path in contents.pictures]
     if not pictures:
-        raise refuse(folder, found)
-    beside = CaptionFiles(found, roots)
+        raise refuse(folder, contents)
+    beside = CaptionFiles(contents, roots)
     if (
         hints is None
         and not wordless
         and not any(_worded(path, folder, beside) for path in pictures)
     ):
-        raise _without_words(folder, found)
+        raise _without_words(folder, contents)
 
     given = None if hints is None else _hints_of(pictures, folder, hints, roots)
     rows: dict[int, list[Row]] = {}
@@ -66,7 +66,7 @@ def open_pairs(
         hint = None if given is None else given[path]
         rows.setdefault(times, []).append(Row(str(path.relative_to(folder)), text, hint))
 
-    found.tell(beside.unused(limit))
+    contents.tell(beside.unused(limit))
     if often := [
         f"{times} times ({some[0].image})" for times, some in sorted(rows.items()) if times > OFTEN
     ]:
@@ -79,9 +79,9 @@ def open_pairs(
     bare = [row.image for some in rows.values() for row in some if row.text == ("",)]
     if 0 < len(bare) < sum(map(len, rows.values())):
         tops = {Path(name).parts[0] for name in bare if hints is None}
-        place = tops.pop() if len(tops) == 1 else ""
-        option = f"; if {shown(place)} holds hints, say ?hints={shown(place)}"
-        meant = option if place and (folder / place).is_dir() else ""
+        top = tops.pop() if len(tops) == 1 else ""
+        option = f"; if {shown(top)} holds hints, say ?hints={shown(top)}"
+        meant = option if top and (folder / top).is_dir() else ""
         warnings.warn(
             f"{len(bare)} pictures in {shown(folder)} have no caption, so no words, "
             f"{shown(bare[0])} the first{meant}.",
@@ -98,10 +98,10 @@ def _worded(path: Path, folder: Path, beside: CaptionFiles) -> bool:
     return beside.file(path) is not None or bool(_repeats(path, folder)[1])
 
 
-def _without_words(folder: Path, found: Scan) -> UserError:
-    if found.lists:
-        return refuse(folder, found)
-    other = shown(os.path.relpath(found.records[0], folder)) if found.records else ""
+def _without_words(folder: Path, contents: Scan) -> UserError:
+    if contents.lists:
+        return refuse(folder, contents)
+    other = shown(os.path.relpath(contents.records[0], folder)) if contents.records else ""
     there = f" ({other} is no list by its name, and holds no caption of a picture)" if other else ""
     return UserError(
         f"{folder} has no metadata.jsonl{there}; write one with a line a picture: "
@@ -116,29 +116,29 @@ class CaptionFiles:
     writing accents.
     """
 
-    def __init__(self, found: Scan, roots: Sequence[Path] | None) -> None:
-        self.folder, self.roots = found.folder, roots
-        self._exact = {path: Path(path) for path in (*found.captions, *found.records)}
+    def __init__(self, contents: Scan, roots: Sequence[Path] | None) -> None:
+        self.folder, self.roots = contents.folder, roots
+        self._exact = {path: Path(path) for path in (*contents.captions, *contents.records)}
         self._alike: dict[str, Path] = {}
         for path in self._exact.values():
             self._alike.setdefault(_alike(str(path)), path)
-        self._texts = [Path(path) for path in found.captions]
+        self._texts = [Path(path) for path in contents.captions]
         # what belongs to a picture is not told
-        stems = {os.path.splitext(path)[0] for path in found.pictures}
-        self._records = [Path(p) for p in found.records if os.path.splitext(p)[0] not in stems]
+        stems = {os.path.splitext(path)[0] for path in contents.pictures}
+        self._records = [Path(p) for p in contents.records if os.path.splitext(p)[0] not in stems]
         self._used: set[Path] = set()
 
     def file(self, picture: Path) -> Path | None:
         """The file with a picture's captions: a.png.txt before a.txt, text before .json; None where
         there is none.
         """
-        whole, stem = str(picture), str(picture.with_suffix(""))
-        names = [f"{start}{suffix}" for start in (whole, stem) for suffix in CAPTIONS] + [
-            f"{whole}.json",
+        full_name, stem = str(picture), str(picture.with_suffix(""))
+        names = [f"{start}{suffix}" for start in (full_name, stem) for suffix in CAPTIONS] + [
+            f"{full_name}.json",
             f"{stem}.json",
         ]
-        found = [self._exact.get(name) or self._alike.get(_alike(name)) for name in names]
-        paths = [path for path in found if path is not None and self._is_caption(path)]
+        candidates = [self._exact.get(name) or self._alike.get(_alike(name)) for name in names]
+        paths = [path for path in candidates if path is not None and self._is_caption(path)]
         # an empty text stands back where another one has words
         return next(
             (path for path in paths if path.stat().st_size > 0), paths[0] if paths else None
@@ -164,18 +164,18 @@ class CaptionFiles:
             if path.suffix.lower() == ".json":
                 return USUAL.caption(json.loads(read_text(path)))
             lines = [check_caption(line.strip()) for line in read_text(path).splitlines()]
-            found = tuple(line for line in lines if line)
+            texts = tuple(line for line in lines if line)
         except (ValueError, KeyError, TypeError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"the captions {shown(path)} cannot be read ({error}).") from error
-        return captions(list(found)) if found else ()
+        return captions(list(texts)) if texts else ()
 
     def unused(self, limit: int | None) -> list[str]:
         """A sentence on text files that belong to no picture; with a limit nobody knows."""
         if limit is not None:
             return []
-        said = []
+        parts = []
         for what, paths in (
             ("texts that belong to no picture or to one that has another", self._texts),
             (".json files that are no captions", self._records),
@@ -183,8 +183,8 @@ class CaptionFiles:
             left = [path for path in paths if path not in self._used]
             if left:
                 first = shown(left[0].relative_to(self.folder))
-                said.append(f"{len(left)} {what}, {first} the first")
-        return said
+                parts.append(f"{len(left)} {what}, {first} the first")
+        return parts
 
 
 def _alike(name: str) -> str:
@@ -217,7 +217,7 @@ def _repeats(path: Path, folder: Path) -> tuple[int, str]:
 
 
 def _hints_of(
-    found: Iterable[Path], folder: Path, hints: Path, roots: Sequence[Path] | None
+    pictures: Iterable[Path], folder: Path, hints: Path, roots: Sequence[Path] | None
 ) -> dict[Path, str]:
     """Picture → its hint: the same path without suffix below `hints`, or the same bare name right
     in it.
@@ -236,11 +236,11 @@ def _hints_of(
     taken: dict[Path, Path] = {}
     given: dict[Path, str] = {}
     missing = []
-    for path in found:
-        place = path.relative_to(folder).with_suffix("")
-        hint = below.get(_alike(str(place)), below.get(_alike(place.name)))
+    for path in pictures:
+        relative = path.relative_to(folder).with_suffix("")
+        hint = below.get(_alike(str(relative)), below.get(_alike(relative.name)))
         if hint is None:
-            missing.append(place)
+            missing.append(relative)
         elif hint in taken:
             raise UserError(
                 f"{shown(taken[hint])} and {shown(path)} would both get the hint {shown(hint)}; "

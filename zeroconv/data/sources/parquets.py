@@ -173,8 +173,8 @@ def row_group(path: Path, number: int, columns: tuple[str, ...]) -> Any:
     Raises UserError for one that takes more than 1 GiB.
     """
     check_regular(path)
-    told = path.stat()
-    return _row_group(path, (told.st_size, told.st_mtime_ns, told.st_ino), number, columns)
+    status = path.stat()
+    return _row_group(path, (status.st_size, status.st_mtime_ns, status.st_ino), number, columns)
 
 
 @lru_cache(maxsize=2)

@@ -84,15 +84,15 @@ def open_remote(
 
     Raises UserError where there are none, or the store cannot be asked.
     """
-    found = read_patiently(lambda: find(address))
-    if not isinstance(found, RemoteFolder):
+    shards = read_patiently(lambda: find(address))
+    if not isinstance(shards, RemoteFolder):
         chosen = (
-            of_split({shard: split_of(shard.name) for shard in found}, split, address)
+            of_split({shard: split_of(shard.name) for shard in shards}, split, address)
             if split
-            else found
+            else shards
         )
         return open_shards(tuple(chosen), condition, columns, limit)
-    packed = open_packed(found, condition, columns, split, config, limit)
+    packed = open_packed(shards, condition, columns, split, config, limit)
     if packed is None:
         raise UserError(
             f"{address} holds no parquet and no tar shards; name them, as in "
@@ -126,16 +126,16 @@ def _open_tars(
 
     def rows(number: int, table: dict[str, Any]) -> list[tuple]:
         notes.extend(f"{shards[number]}: {note}" for note in table["notes"])
-        found = []
+        listed = []
         for key, parts in table["members"]:
-            places = {part: tuple(place) for part, place in parts}
+            places = {part: tuple(span) for part, span in parts}
             if tars.image_part(places, columns) is None:
                 bare.append(f"{key} in {shards[number].name}, with {', '.join(list(places)[:3])}")
                 files = [f"{PurePosixPath(key).name}{part}" for part in places]
                 lists.extend(f"{shards[number]}: {file}" for file in files if file in LISTS)
             else:
-                found.append((number, key, tuple(places.items())))
-        return found
+                listed.append((number, key, tuple(places.items())))
+        return listed
 
     tables = _tables(shards, lambda shard: _remembered(shard, _members, "members"), limit)
     chosen = tuple(
@@ -230,10 +230,10 @@ def _tables(
     shards: Sequence[Path | Remote], look: Callable[[Path | Remote], Any], limit: int | None
 ) -> Any:
     """A look at every shard in turn; with a limit only at as many as are needed."""
-    whole = limit is None and isinstance(shards[0], Remote)
+    every_row = limit is None and isinstance(shards[0], Remote)
     return (
         in_parallel(lambda shard: read_patiently(lambda: look(shard)), shards)
-        if whole
+        if every_row
         else (read_patiently(partial(look, shard)) for shard in shards)
     )
 

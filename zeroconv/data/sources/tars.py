@@ -90,7 +90,7 @@ def index_tar(path: Path, name: object) -> dict[str, Any]:
 
 
 def _index(file: Any) -> dict[str, Any]:
-    found: dict[str, dict[str, tuple[int, int]]] = {}
+    examples: dict[str, dict[str, tuple[int, int]]] = {}
     notes: list[str] = []
     size = file.seek(0, 2)
     file.seek(0)
@@ -114,15 +114,15 @@ def _index(file: Any) -> dict[str, Any]:
             if not stem:
                 notes.append(f"{shown(member.name)} is hidden, so it is passed over")
                 continue
-            parts = found.setdefault(f"{folder}/{stem}" if folder else stem, {})
+            parts = examples.setdefault(f"{folder}/{stem}" if folder else stem, {})
             if f".{part.lower()}" in parts:
                 notes.append(f"{shown(member.name)} is there twice, the last counts")
             parts[f".{part.lower()}"] = (member.offset_data, member.size)
         _check_end(file, archive.offset, size)
 
     members = [
-        [key, [[part, list(place)] for part, place in parts.items()]]
-        for key, parts in found.items()
+        [key, [[part, list(span)] for part, span in parts.items()]]
+        for key, parts in examples.items()
     ]
     more = [f"{len(notes) - 4} more of such"] if len(notes) > 5 else []
     return {"members": members, "notes": [*notes[: 5 - len(more)], *more]}
@@ -197,13 +197,13 @@ def _first(parts: Parts, names: list[str]) -> str | None:
     return next((name for name in names if name in parts), None)
 
 
-def read_part(path: Path, place: tuple[int, int], name: str) -> bytes:
+def read_part(path: Path, span: tuple[int, int], name: str) -> bytes:
     """The bytes of a part. Raises UserError where the file has become shorter."""
     with open_regular(path) as file:
-        file.seek(place[0])
-        content = file.read(place[1])
-    if len(content) != place[1]:
-        raise UserError(f"{name} ends before its {place[1]:,} bytes do.")
+        file.seek(span[0])
+        content = file.read(span[1])
+    if len(content) != span[1]:
+        raise UserError(f"{name} ends before its {span[1]:,} bytes do.")
     return content
 
 

@@ -41,19 +41,19 @@ class Book:
 
     def _open(self, table: ndarray) -> None:
         self.table = table
-        self.paths, self.said, self.digests = (table[name] for name in ENTRY.names or ())
+        self.paths, self.stats, self.digests = (table[name] for name in ENTRY.names or ())
         self.paths = np.ascontiguousarray(self.paths)  # searched for every file
 
     def says(self, path: Path, now: os.stat_result) -> str | None:
         """What was noted of the file; `now`: what the file system says of it."""
-        place, said = _hash_path(path), _hash_stat(now)
+        name, stat_hash = _hash_path(path), _hash_stat(now)
 
         with self.lock:
-            if (found := self.new.get(place)) is not None:
-                return found[1].decode() if found[0] == said else None
+            if (noted := self.new.get(name)) is not None:
+                return noted[1].decode() if noted[0] == stat_hash else None
 
-        i = int(np.searchsorted(self.paths, np.uint64(place)))
-        if i < len(self.paths) and self.paths[i] == place and self.said[i] == said:
+        i = int(np.searchsorted(self.paths, np.uint64(name)))
+        if i < len(self.paths) and self.paths[i] == name and self.stats[i] == stat_hash:
             return self.digests[i].decode()
         return None
 
@@ -72,17 +72,19 @@ class Book:
         with self.lock:
             if not self.new:
                 return
-            new = np.array([(place, said, word) for place, (said, word) in self.new.items()], ENTRY)
+            new = np.array(
+                [(name, stat_hash, word) for name, (stat_hash, word) in self.new.items()], ENTRY
+            )
             old = self.table[~np.isin(self.paths, new["path"])]
-            whole = np.sort(np.concatenate([old, new]), order="path")
+            table = np.sort(np.concatenate([old, new]), order="path")
 
             with suppress(OSError), atomic_write(self.path, follow=False) as temporary:
-                np.save(temporary, whole)
+                np.save(temporary, table)
                 with open(temporary, "ab") as file:
-                    file.write(_END + b"%08x" % zlib.crc32(whole.view(np.uint8).data))
+                    file.write(_END + b"%08x" % zlib.crc32(table.view(np.uint8).data))
 
             self.new.clear()
-            self._open(whole)
+            self._open(table)
 
 
 def _read_table(path: Path, what: str) -> ndarray:
@@ -128,9 +130,9 @@ def _hash_path(path: Path) -> int:
     return _hash(os.path.abspath(path).encode("utf-8", "surrogateescape"))
 
 
-def _hash_stat(found: os.stat_result) -> int:
+def _hash_stat(status: os.stat_result) -> int:
     return _hash(
-        struct.pack("<4Q", found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        struct.pack("<4Q", status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     )
 
 

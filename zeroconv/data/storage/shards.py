@@ -68,10 +68,10 @@ class Rows:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> ndarray:
-        return self._whole()[index]
+        return self._array()[index]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> ndarray:
-        return np.array(self._whole(), dtype)
+        return np.array(self._array(), dtype)
 
     def bytes(self) -> ndarray:
         """All of them, uint8 (size in bytes,)."""
@@ -82,7 +82,7 @@ class Rows:
             else np.zeros(0, np.uint8)
         )
 
-    def _whole(self) -> ndarray:
+    def _array(self) -> ndarray:
         if not math.prod(self.shape):
             return np.zeros(self.shape, self.dtype)
         return self.bytes().view(self.dtype).reshape(self.shape)
@@ -120,14 +120,18 @@ class Store:
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-        whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        told = json.dumps(note, ensure_ascii=False)
-        sums = {name: _sum(array) for name, array in whole.items()}
-        shapes = {name: (_NAMES[array.dtype], array.shape) for name, array in whole.items()}
-        metadata = {"note": told, "sums": json.dumps(sums), "check": _check(shapes, sums, told)}
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        note_text = json.dumps(note, ensure_ascii=False)
+        sums = {name: _sum(array) for name, array in contiguous.items()}
+        shapes = {name: (_NAMES[array.dtype], array.shape) for name, array in contiguous.items()}
+        metadata = {
+            "note": note_text,
+            "sums": json.dumps(sums),
+            "check": _check(shapes, sums, note_text),
+        }
         try:
             with atomic_write(self.path(key), follow=False) as temporary:
-                save_file(whole, temporary, metadata=metadata)
+                save_file(contiguous, temporary, metadata=metadata)
             _mapped.cache_clear()  # the path may have been mapped before
         # safetensors says a full disk in a class of its own
         except (OSError, SafetensorError) as error:
@@ -256,7 +260,7 @@ def _parse(
 def _check(
     shapes: Mapping[str, tuple[str, tuple[int, ...]]], sums: Mapping[str, int], note: str
 ) -> str:
-    return content_key(sorted((name, *told) for name, told in shapes.items()), sums, note)
+    return content_key(sorted((name, *entry) for name, entry in shapes.items()), sums, note)
 
 
 def _sum(array: ndarray) -> int:

@@ -69,11 +69,11 @@ def _resume(results: Path) -> list[str]:
 
 
 def _control(results: Path) -> list[str]:
-    own, other, _, ceiling = _rows(results, "family")["canny, f1_1px, own caption"][:4]
+    followed, other, _, ceiling = _rows(results, "family")["canny, f1_1px, own caption"][:4]
 
     return [
         "edges followed, F1 within 1 px",
-        f"{_first(own)} on the playroom base",
+        f"{_first(followed)} on the playroom base",
         f"wrong hint: {_first(other)}; real pictures after the VAE: {_first(ceiling)}",
     ]
 

@@ -87,9 +87,9 @@ def run(number: int, options: list[str], jobs: int = 1) -> tuple[int, float]:
         {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} if jobs > 1 else {}
     )
     done = subprocess.run(command, cwd=HERE.parent, env=environment, **streams)
-    said = f"{head}\n{done.stdout}" if jobs > 1 else ""
+    output = f"{head}\n{done.stdout}" if jobs > 1 else ""
     minutes = (time.monotonic() - began) / 60
-    print(f"{said}{title}: {minutes:.1f} minutes", flush=True)
+    print(f"{output}{title}: {minutes:.1f} minutes", flush=True)
     return done.returncode, minutes
 
 
@@ -132,14 +132,14 @@ def jobs_of(words: list[str]) -> tuple[int, list[str]]:
     """
     if "--jobs" not in words:
         return 1, words
-    place = words.index("--jobs")
-    given = "".join(words[place + 1 : place + 2])
+    index = words.index("--jobs")
+    given = "".join(words[index + 1 : index + 2])
     if not given.isdigit() or int(given) < 1:
         raise UserError(
             f"--jobs is {given or 'nothing'!r}; give how many figures are to be made at a time, 1 "
             "or more."
         )
-    return int(given), words[:place] + words[place + 2 :]
+    return int(given), words[:index] + words[index + 2 :]
 
 
 def _names(words: list[str]) -> int:

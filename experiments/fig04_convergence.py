@@ -46,19 +46,19 @@ def follow(
             [pair.caption for pair in pairs],
             [Control(trainer.control, [pair.hint for pair in pairs])],
         )
-        own = measures.fidelity(CONDITION, pairs, made, metric)
+        followed = measures.fidelity(CONDITION, pairs, made, metric)
         other = measures.fidelity(CONDITION, measures.shuffled(pairs), made, metric)
         sheet = recipe.out / "pictures"
         sheet.mkdir(exist_ok=True)
         for i in range(min(SHOWN, len(pairs))):
             made[i].save(sheet / f"{mark:05d}-{i}.png")
         print(
-            f"{recipe.out.name} step {mark}: {metric} {span(measures.figure(own, metric))}",
+            f"{recipe.out.name} step {mark}: {metric} {span(measures.figure(followed, metric))}",
             flush=True,
         )
         return {
-            "own": measures.figure(own, metric),
-            "lift": measures.better_by(own, other, metric),
+            "own": measures.figure(followed, metric),
+            "lift": measures.better_by(followed, other, metric),
             "cpu_seconds": sum(make.costs.values()) - before,
         }
 
@@ -98,7 +98,7 @@ def recipes_of(arguments: Any) -> dict[str, tuple[Recipe, int]]:
         # the way in powers
         steps = round(arguments.steps * (BATCH / batch) ** 0.5 / arguments.every) * arguments.every
         runs.append((f"seed 0, batch {batch}", 0, batch, max(arguments.every, steps)))
-    found = {}
+    recipes = {}
     for name, seed, batch, steps in runs:
         settings = {
             "training__batch_size": batch,
@@ -111,8 +111,8 @@ def recipes_of(arguments: Any) -> dict[str, tuple[Recipe, int]]:
         # where it pauses, and for how many pictures, is no part of a recipe; what is past
         # cannot be measured any more
         folder = f"seed-{seed}-batch-{batch}-every-{arguments.every}-count-{arguments.count}"
-        found[name] = prepare("fig04", folder, seed, steps, **settings), steps
-    return found
+        recipes[name] = prepare("fig04", folder, seed, steps, **settings), steps
+    return recipes
 
 
 def main() -> None:
@@ -128,7 +128,7 @@ def main() -> None:
     )
     make, metric = maker_of(arguments), MAIN[CONDITION]
     pairs = load_pairs("playroom:test", CONDITION, arguments.count, make.backbone.default_size)
-    rows, details, found = [], {}, {}
+    rows, details, results = [], {}, {}
     panels: list[tuple[str, dict[str, list]]] = [
         ("hint gain", {}),
         (f"{metric}", {}),
@@ -161,7 +161,13 @@ def main() -> None:
             else [start.step, start.seen, start.step * batch]
         )
         rows.append([name, *cells, f"{risen[0]} to {risen[1]}", span(first), span(last)])
-        found[name] = {"start": start, "rise": risen, "batch": batch, "loss": loss, "steps": steps}
+        results[name] = {
+            "start": start,
+            "rise": risen,
+            "batch": batch,
+            "loss": loss,
+            "steps": steps,
+        }
         details[name] = {
             "gain": gain,
             "fidelity": fidelity,
@@ -189,7 +195,7 @@ def main() -> None:
         "fig04.jpg: two test scenes as training goes on, the same noise throughout (first seed)",
     ]
     write_result(
-        "fig04", columns, rows, claims(found), note=note, pictures=captions, details=details,
+        "fig04", columns, rows, claims(results), note=note, pictures=captions, details=details,
         made=(int(made[0]), made[1]), folder=arguments.out,
     )  # fmt: skip
 
@@ -220,24 +226,24 @@ def draw(folder: Path, pairs: list[Pair], marks: list[int], path: Path) -> None:
     )
 
 
-def claims(found: dict[str, dict[str, Any]]) -> list[Claim]:
+def claims(results: dict[str, dict[str, Any]]) -> list[Claim]:
     """Sudden: most of the rise takes no longer than nothing happened before it, however long the
     run went on. Of batch sizes, every run of the larger must begin before any of the smaller.
     """
-    seeds = {name: it for name, it in found.items() if it["batch"] == BATCH}
+    seeds = {name: it for name, it in results.items() if it["batch"] == BATCH}
     spans = {name: it["rise"][1] - it["rise"][0] for name, it in seeds.items()}
     starts: dict[int, list[int]] = {}
-    for it in found.values():
+    for it in results.values():
         if it["start"]:
             starts.setdefault(it["batch"], []).append(it["start"].step)
-    everywhere = all(it["start"] for it in found.values())
+    everywhere = all(it["start"] for it in results.values())
     quiet = {name: it["start"].step if it["start"] else it["steps"] for name, it in seeds.items()}
     sudden = [
         f"{name}: most of the rise in {spans[name]} steps after {quiet[name]} without any"
         for name in seeds
     ]
     ordered = [steps for _, steps in sorted(starts.items())]
-    told = [
+    batches = [
         f"batch {batch}: step {', '.join(map(str, steps))}, {np.mean(steps) * batch:,.0f} pictures"
         for batch, steps in sorted(starts.items())
     ]
@@ -249,13 +255,13 @@ def claims(found: dict[str, dict[str, Any]]) -> list[Claim]:
         ),
         Claim(
             "the training loss does not show it (the authors' notes)",
-            "; ".join(f"{name}: {told_loss(it)}" for name, it in seeds.items()),
+            "; ".join(f"{name}: {loss_text(it)}" for name, it in seeds.items()),
             all(hidden(it) for it in seeds.values()),
         ),
         Claim(
             "a larger batch gets there in fewer steps (the authors' advice: spend on the batch, "
             "not on steps)",
-            "; ".join(told),
+            "; ".join(batches),
             everywhere and len(starts) > 1 and all(min(a) > max(b) for a, b in pairwise(ordered)),
         ),
     ]
@@ -273,7 +279,7 @@ def loss_around(it: dict[str, Any]) -> tuple[float, float, float]:
     return float(np.mean(before)), float(np.mean(after)), float(np.std(before, ddof=1))
 
 
-def told_loss(it: dict[str, Any]) -> str:
+def loss_text(it: dict[str, Any]) -> str:
     before, after, scatter = loss_around(it)
     return f"{before:.3f} before, {after:.3f} after, single points scatter by {scatter:.3f}"
 

@@ -48,7 +48,7 @@ def main() -> None:
     hints, scenes = [pair.hint for pair in pairs], measures.scenes_of(pairs)
     real = [measures.tones(pair.image) for pair in pairs]
     images: dict[Key, list[Image.Image]] = {}
-    found: dict[Key, dict[str, Any]] = {}
+    results: dict[Key, dict[str, Any]] = {}
     rows = []
     for key in settings():
         prompts, mode, scale = key
@@ -65,7 +65,7 @@ def main() -> None:
             "kid": measures.likeness(images[key], [pair.image for pair in pairs]),
             "tones": [measures.tones(image) for image in images[key]],
         }
-        found[key] = it
+        results[key] = it
         cells = [span(measures.figure(it["fidelity"], metric))]
         cells.append(span(measures.ratio(it["named"]), 2) if it["named"] else "–")
         cells += [span(measures.ratio(it["kinds"]), 2), span(it["kid"])]
@@ -83,7 +83,7 @@ def main() -> None:
         "saturation (mean chroma) and clipped pixels (share): by how much they are above the real "
         "picture's. 95% intervals. Scale 1 is no guidance."
     )
-    summary = {name_of(key): summary_of(it, real, metric) for key, it in found.items()}
+    summary = {name_of(key): summary_of(it, real, metric) for key, it in results.items()}
     caption = (
         "fig05.jpg: the same hints, prompts and seeds under every guidance, scale 7.5 (the last "
         "rows: real pictures)"
@@ -92,7 +92,7 @@ def main() -> None:
         "fig05",
         columns,
         rows,
-        claims(images, found, metric),
+        claims(images, results, metric),
         note=note,
         pictures=[caption],
         details=summary,
@@ -138,7 +138,7 @@ def draw(images: dict[Key, list[Image.Image]], pairs: list, path: Any) -> None:
     draw_sheet(rows, path, heads, label_width=88)
 
 
-def claims(images: dict[Key, list], found: dict[Key, dict[str, Any]], metric: str) -> list[Claim]:
+def claims(images: dict[Key, list], results: dict[Key, dict[str, Any]], metric: str) -> list[Claim]:
     # equal by construction since the sampler computes once what both halves share; that two
     # computed halves give the same is tests/generation/test_pipeline.py's to show
     none = [np.asarray(image, np.int16) for image in images["empty", "both", 1.0]]
@@ -149,8 +149,8 @@ def claims(images: dict[Key, list], found: dict[Key, dict[str, Any]], metric: st
 
     def apart(a: Key, b: Key, what: str) -> dict[str, float]:
         if what == "fidelity":
-            return measures.better_by(found[a][what], found[b][what], metric)
-        return shift(found[a], found[b]["tones"], what)
+            return measures.better_by(results[a][what], results[b][what], metric)
+        return shift(results[a], results[b]["tones"], what)
 
     top = SCALES[-1]
     asked = [
@@ -175,27 +175,27 @@ def claims(images: dict[Key, list], found: dict[Key, dict[str, Any]], metric: st
         ),
         Claim(
             "without a prompt, control in the conditional half alone makes guidance very strong",
-            f"at scale {top:g} {told(strong)} over control in both halves",
+            f"at scale {top:g} {worded(strong)} over control in both halves",
             strong["saturation"]["low"] > 0 and strong["clipped"]["low"] > 0,
         ),
         Claim(
             "weighting by resolution, 64 / h, tames that",
-            f"at scale {top:g} {told(tamed)} against the conditional half with weights of 1",
+            f"at scale {top:g} {worded(tamed)} against the conditional half with weights of 1",
             tamed["saturation"]["high"] < 0 and tamed["clipped"]["high"] < 0,
         ),
         Claim(
             "(our question) with a caption it does",
-            f"at scale {top:g} {told(captioned)} against the conditional half with weights of 1",
+            f"at scale {top:g} {worded(captioned)} against the conditional half with weights of 1",
             captioned["saturation"]["high"] < 0 and captioned["clipped"]["high"] < 0,
         ),
         Claim(
             "(our question) the same weights divided by 8 tame that",
-            f"at scale {top:g} {told(divided)} against the conditional half with weights of 1",
+            f"at scale {top:g} {worded(divided)} against the conditional half with weights of 1",
             divided["saturation"]["high"] < 0 and divided["clipped"]["high"] < 0,
         ),
         Claim(
             "(of the released code, not of the text) weights 0.825^(12−i) tame that",
-            f"at scale {top:g} {told(shrunk)} against the conditional half with weights of 1",
+            f"at scale {top:g} {worded(shrunk)} against the conditional half with weights of 1",
             shrunk["saturation"]["high"] < 0 and shrunk["clipped"]["high"] < 0,
         ),
         Claim(
@@ -207,8 +207,8 @@ def claims(images: dict[Key, list], found: dict[Key, dict[str, Any]], metric: st
     ]
 
 
-def told(shift: dict[str, dict[str, float]]) -> str:
-    return f"saturation {signed(shift['saturation'], 1)}, clipped pixels {signed(shift['clipped'])}"
+def worded(tone: dict[str, dict[str, float]]) -> str:
+    return f"saturation {signed(tone['saturation'], 1)}, clipped pixels {signed(tone['clipped'])}"
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def measure(couple: tuple[str, str], count: int, make: Maker) -> tuple[dict[str,
         load_pairs(f"playroom:test:{count}{person}", name, count, size) for name in couple
     )
     nets = [ControlNet.load(f"playroom-{name}", backbone=make.backbone) for name in couple]
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     sheet: list = []
     for setting in (*PROMPTS, CONFLICT):
         wanted = (first, measures.shuffled(second) if setting == CONFLICT else second)
@@ -60,7 +60,9 @@ def measure(couple: tuple[str, str], count: int, make: Maker) -> tuple[dict[str,
                 if weight
             ]
             made[name] = make(prompts, controls)
-        found[setting] = {name: scores_of(couple, wanted, images) for name, images in made.items()}
+        results[setting] = {
+            name: scores_of(couple, wanted, images) for name, images in made.items()
+        }
         print(couple, setting, flush=True)
         if setting != "own":
             for i in range(2):
@@ -70,8 +72,8 @@ def measure(couple: tuple[str, str], count: int, make: Maker) -> tuple[dict[str,
                     *(images[i] for images in made.values()),
                 ]
                 sheet.append((f"{' + '.join(couple)}\n{PROMPTS.get(setting, setting)}", row))
-    found["real"] = [measures.tones(pair.image) for pair in first]
-    return found, sheet
+    results["real"] = [measures.tones(pair.image) for pair in first]
+    return results, sheet
 
 
 def scores_of(
@@ -87,16 +89,16 @@ def main() -> None:
     make = maker_of(arguments)
     rows, sheet, claims, details = [], [], [], {}
     for couple in COUPLES:
-        found, pictures = measure(couple, arguments.count, make)
-        rows += rows_of(couple, found)
+        results, pictures = measure(couple, arguments.count, make)
+        rows += rows_of(couple, results)
         sheet += pictures
-        claims += claims_of(couple, found)
+        claims += claims_of(couple, results)
         details[" + ".join(couple)] = {
             setting: {
                 name: [
                     measures.figure(f, MAIN[c]) for c, f in zip(couple, it["fidelity"], strict=True)
                 ]
-                for name, it in found[setting].items()
+                for name, it in results[setting].items()
             }
             for setting in (*PROMPTS, CONFLICT)
         }
@@ -125,17 +127,17 @@ def main() -> None:
     )
 
 
-def rows_of(couple: tuple[str, str], found: dict[str, Any]) -> list[list[str]]:
+def rows_of(couple: tuple[str, str], results: dict[str, Any]) -> list[list[str]]:
     rows = []
     for setting in (*PROMPTS, CONFLICT):
-        for name, it in found[setting].items():
+        for name, it in results[setting].items():
             cells = []
             for condition, stats in zip(couple, it["fidelity"], strict=True):
                 metric = MAIN[condition]
                 sign = "" if METRICS[metric].better == "higher" else " ↓"
                 cells.append(f"{metric}{sign} {span(measures.figure(stats, metric))}")
             made, real = (
-                [tone["saturation"] for tone in tones] for tones in (it["tones"], found["real"])
+                [tone["saturation"] for tone in tones] for tones in (it["tones"], results["real"])
             )
             cells.append("–" if setting == CONFLICT else signed(paired_interval(made, real), 1))
             rows.append([f"{' + '.join(couple)}, {PROMPTS.get(setting, setting)}: {name}", *cells])
@@ -146,29 +148,29 @@ def rows_of(couple: tuple[str, str], found: dict[str, Any]) -> list[list[str]]:
 MARGIN = 0.1
 
 
-def claims_of(couple: tuple[str, str], found: dict[str, Any]) -> list[Claim]:
+def claims_of(couple: tuple[str, str], results: dict[str, Any]) -> list[Claim]:
     """That adding up is enough, and that no weights are needed, for pictures of one scene."""
     gains, losses, halves = [], [], []
     gained = kept = same = True
     rooms = [False, False]  # whether anywhere the first, the second hint had something to add
     for setting in PROMPTS:
-        it = {name: stats["fidelity"] for name, stats in found[setting].items()}
+        it = {name: stats["fidelity"] for name, stats in results[setting].items()}
         for side, (alone, other) in enumerate(
             (("first alone", "second alone"), ("second alone", "first alone"))
         ):
             metric = MAIN[couple[side]]
-            both, own, rest, half = (
+            both, single, rest, half = (
                 it[name][side] for name in ("both, 1 and 1", alone, other, "both, 0.5 and 0.5")
             )
-            chance = found[CONFLICT][other]["fidelity"][side]  # pictures of another scene
-            span_of_hint = measures.better_by(own, chance, metric)["mean"]
+            chance = results[CONFLICT][other]["fidelity"][side]  # pictures of another scene
+            span_of_hint = measures.better_by(single, chance, metric)["mean"]
             gain, loss = (
                 measures.better_by(both, rest, metric),
-                measures.better_by(both, own, metric),
+                measures.better_by(both, single, metric),
             )
             over_half = measures.better_by(both, half, metric)
             # one hint may say all that the other asks for
-            room = measures.better_by(own, rest, metric)["low"] > 0
+            room = measures.better_by(single, rest, metric)["low"] > 0
             rooms[side] |= room
             gained &= gain["low"] > 0 or not room
             kept &= loss["low"] > -MARGIN * span_of_hint

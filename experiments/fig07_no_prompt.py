@@ -51,16 +51,16 @@ def measure(
     key = (only, *(pair.name for pair in pairs))
     same = known.get(key) or known.setdefault(key, Scenes(pairs, make, only))
     metric = MAIN[condition]
-    own = measures.fidelity(condition, pairs, images, metric)
+    followed = measures.fidelity(condition, pairs, images, metric)
     other = measures.fidelity(condition, measures.shuffled(pairs), images, metric)
     ceiling = measures.fidelity(condition, pairs, same.ceiling, metric)
     kinds = {"own": measures.kinds_right(images, same.scenes, only), **same.kinds}
-    found = {
+    results = {
         "metric": metric,
-        "own": measures.figure(own, metric),
+        "own": measures.figure(followed, metric),
         "another's": measures.figure(other, metric),
         "ceiling": measures.figure(ceiling, metric),
-        "lift": measures.better_by(own, other, metric),
+        "lift": measures.better_by(followed, other, metric),
         "kinds": {name: measures.ratio(stats) for name, stats in kinds.items()},
     }
     row: list = []
@@ -70,7 +70,7 @@ def measure(
             pairs[i].hint,
             *make([""] * SEEDS, [Control(net, pairs[i].hint)], seeds, guidance=guidance),
         ]
-    return found, row
+    return results, row
 
 
 def shown(pairs: list[Pair]) -> list[int]:
@@ -86,13 +86,13 @@ def shown(pairs: list[Pair]) -> list[int]:
 def main() -> None:
     arguments = options(__doc__, 100, guidance=(GUIDANCE, "where control enters guidance"))
     make = maker_of(arguments)
-    found, sheet, rows = {}, [], []
+    results, sheet, rows = {}, [], []
     known: Known = {}
     for condition in PAPER:
-        found[condition], pictures = measure(
+        results[condition], pictures = measure(
             condition, arguments.count, make, arguments.guidance, known
         )
-        it = found[condition]
+        it = results[condition]
         sheet.append((f"{condition}\n{it['metric']} {it['own']['mean']:.3f}", pictures))
         sign = "" if METRICS[it["metric"]].better == "higher" else " ↓"
         cells = [span(it[name]) for name in ("own", "another's", "ceiling")]
@@ -116,37 +116,37 @@ def main() -> None:
         "fig07",
         columns,
         rows,
-        claims(found),
+        claims(results),
         note=note,
         pictures=[caption],
-        details=found,
+        details=results,
         maker=make,
         folder=arguments.out,
     )
 
 
-def claims(found: dict[str, Any]) -> list[Claim]:
-    followed = [name for name, it in found.items() if it["lift"]["low"] > 0]
+def claims(results: dict[str, Any]) -> list[Claim]:
+    followed = [name for name, it in results.items() if it["lift"]["low"] > 0]
     seen = [
         name
-        for name, it in found.items()
+        for name, it in results.items()
         if it["kinds"]["own"]["low"] > it["kinds"]["without control"]["high"]
     ]
-    kinds = {name: it["kinds"]["own"]["mean"] for name, it in found.items()}
+    kinds = {name: it["kinds"]["own"]["mean"] for name, it in results.items()}
     least, most = min(kinds, key=lambda name: kinds[name]), max(kinds, key=lambda name: kinds[name])
     return [
         Claim(
             "every one of the conditions controls the picture without a prompt",
-            f"{len(followed)} of {len(found)} conditions are followed better than another's hint "
+            f"{len(followed)} of {len(results)} conditions are followed better than another's hint "
             "would be, the interval of the difference above zero",
-            len(followed) == len(found),
+            len(followed) == len(results),
         ),
         Claim(
             "what the hint shows is recognised from the hint alone",
             f"{kinds[least]:.0%} ({least}) to {kinds[most]:.0%} ({most}) of the objects come out "
-            f"as what they are; {len(seen)} of {len(found)} intervals lie above that without "
+            f"as what they are; {len(seen)} of {len(results)} intervals lie above that without "
             "control",
-            len(seen) == len(found),
+            len(seen) == len(results),
         ),
     ]
 

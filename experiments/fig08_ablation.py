@@ -41,7 +41,7 @@ PROMPTS = {
 SHOWN = 2  # scenes of the contact sheet
 ENOUGH = 0.1  # of what a hint is worth, its own against another's: less apart is the same level
 
-Found = dict[tuple[int, str, str], dict[str, Any]]  # training seed, network, prompt setting
+Results = dict[tuple[int, str, str], dict[str, Any]]  # training seed, network, prompt setting
 
 
 def networks(arguments: Any) -> dict[tuple[int, str], Any]:
@@ -72,18 +72,18 @@ def networks(arguments: Any) -> dict[tuple[int, str], Any]:
 def measure(
     net: ControlNet, condition: str, pairs: list[Pair], scenes: list, make: Maker
 ) -> tuple[dict[str, Any], dict[str, list]]:
-    metric, found, images = MAIN[condition], {}, {}
+    metric, results, images = MAIN[condition], {}, {}
     for setting in PROMPTS:
         images[setting] = made = make(
             prompts_of(pairs, setting), [Control(net, [pair.hint for pair in pairs])]
         )
-        found[setting] = {
+        results[setting] = {
             "fidelity": measures.fidelity(condition, pairs, made, metric),
             "another's": measures.fidelity(condition, measures.shuffled(pairs), made, metric),
             "kinds": measures.kinds_right(made, scenes),
             "kid": measures.likeness(made, [pair.image for pair in pairs]),
         }
-    return found, images
+    return results, images
 
 
 def main() -> None:
@@ -103,7 +103,7 @@ def main() -> None:
     make, metric = maker_of(arguments), MAIN[condition]
     pairs = load_pairs("playroom:test", condition, arguments.count, make.backbone.default_size)
     scenes = measures.scenes_of(pairs)
-    found: Found = {}
+    results: Results = {}
     images, rows = {}, []
     details: dict[str, dict[str, Any]] = {}
     for (seed, name), recipe in recipes.items():
@@ -116,7 +116,7 @@ def main() -> None:
         }
         details[label]["parameters"] = sum(p.numel() for p in net.parameters())
         for setting, meaning in PROMPTS.items():
-            found[seed, name, setting] = stats = it[setting]
+            results[seed, name, setting] = stats = it[setting]
             lift = measures.better_by(stats["fidelity"], stats["another's"], metric)
             cells = [span(measures.figure(stats["fidelity"], metric)), signed(lift)]
             cells += [span(measures.ratio(stats["kinds"]), 2), span(stats["kid"])]
@@ -145,7 +145,7 @@ def main() -> None:
         figure,
         columns,
         rows,
-        claims(found, metric, arguments.seeds),
+        claims(results, metric, arguments.seeds),
         note=note,
         pictures=[caption],
         details=details,
@@ -164,9 +164,9 @@ def draw(images: dict[tuple[int, str], dict[str, list]], pairs: list[Pair], path
     draw_sheet(rows, path, ["hint", *PROMPTS.values(), "real picture"], label_width=72)
 
 
-def claims(found: Found, metric: str, seeds: int) -> list[Claim]:
+def claims(results: Results, metric: str, seeds: int) -> list[Claim]:
     followed, lifts = True, []
-    for (_, name, setting), it in found.items():
+    for (_, name, setting), it in results.items():
         if name == "full":
             lift = measures.better_by(it["fidelity"], it["another's"], metric)
             followed &= lift["low"] > 0
@@ -178,17 +178,18 @@ def claims(found: Found, metric: str, seeds: int) -> list[Claim]:
             followed,
         )
     ]
-    if (0, "lite", "empty") in found:
+    if (0, "lite", "empty") in results:
         ahead = [
-            compared(found, metric, seed, "full", "lite", setting) for seed, setting in asked(seeds)
+            compared(results, metric, seed, "full", "lite", setting)
+            for seed, setting in asked(seeds)
         ]
-        told = "; ".join(line for line, _, _ in ahead)
+        leads = "; ".join(line for line, _, _ in ahead)
         lacks = ", ".join(f"{it['mean'] / worth:.0%}" for _, it, worth in ahead)
         made += [
             Claim(
                 "without a sufficient prompt the full copy follows the hint better than "
                 "ControlNet-lite",
-                f"full is ahead of lite by: {told}",
+                f"full is ahead of lite by: {leads}",
                 all(it["low"] > 0 for _, it, _ in ahead),
             ),
             Claim(
@@ -197,9 +198,9 @@ def claims(found: Found, metric: str, seeds: int) -> list[Claim]:
                 all(it["low"] > 0 and it["mean"] > ENOUGH * worth for _, it, worth in ahead),
             ),
         ]
-    if (0, "gaussian", "empty") in found:
+    if (0, "gaussian", "empty") in results:
         ahead = [
-            compared(found, metric, seed, "full", "gaussian", setting)
+            compared(results, metric, seed, "full", "gaussian", setting)
             for seed, setting in asked(seeds)
         ]
         made.append(
@@ -209,9 +210,9 @@ def claims(found: Found, metric: str, seeds: int) -> list[Claim]:
                 all(it["low"] > 0 for _, it, _ in ahead),
             )
         )
-    if {(0, "gaussian", "empty"), (0, "lite", "empty")} <= set(found):
+    if {(0, "gaussian", "empty"), (0, "lite", "empty")} <= set(results):
         ahead = [
-            compared(found, metric, seed, "lite", "gaussian", setting)
+            compared(results, metric, seed, "lite", "gaussian", setting)
             for seed, setting in asked(seeds)
         ]
         made.append(
@@ -230,12 +231,12 @@ def asked(seeds: int) -> list[tuple[int, str]]:
 
 
 def compared(
-    found: Found, metric: str, seed: int, first: str, second: str, setting: str
+    results: Results, metric: str, seed: int, first: str, second: str, setting: str
 ) -> tuple[str, dict[str, float], float]:
     """By how much one network is ahead of another: in words, the paired difference, and what full's
     hint is worth.
     """
-    one, other, full = (found[seed, name, setting] for name in (first, second, "full"))
+    one, other, full = (results[seed, name, setting] for name in (first, second, "full"))
     ahead = measures.better_by(one["fidelity"], other["fidelity"], metric)
     kinds = measures.ratio_apart(one["kinds"], other["kinds"])
     worth = measures.better_by(full["fidelity"], full["another's"], metric)["mean"]

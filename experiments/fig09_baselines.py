@@ -78,22 +78,22 @@ def main() -> None:
         pace_file(runs, name, c).is_file() for name in names for c in CANDIDATES
     ):
         gauge(runs, names, arguments)
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name in names:
         chosen = choose(runs, name, arguments)
-        first = found["controlnet"]["legs"]["steps"]["seconds_a_step"] if found else None
+        first = results["controlnet"]["legs"]["steps"]["seconds_a_step"] if results else None
         legs = train_both(runs, arguments, name, chosen, first)
         same = legs["steps"]["steps"] == legs["time"]["steps"]  # one network, measured once
         reports = {
-            which: measure(runs / name, which, arguments, bool(found), same) for which in legs
+            which: measure(runs / name, which, arguments, bool(results), same) for which in legs
         }
-        found[name] = {"optimizer": list(chosen), "legs": legs, "reports": reports}
+        results[name] = {"optimizer": list(chosen), "legs": legs, "reports": reports}
         print(
             f"{name}: {chosen[0]} {chosen[1]:g}",
             {w: round(mean(r), 4) for w, r in reports.items()},
             flush=True,
         )
-    write(found, runs, arguments)
+    write(results, runs, arguments)
 
 
 def parse() -> argparse.Namespace:
@@ -209,19 +209,19 @@ def mean(report: dict[str, Any]) -> float:
     return report["metrics"][METRIC]["own"]["mean"]
 
 
-def ahead(found: dict[str, Any], name: str, which: str) -> dict[str, float]:
+def ahead(results: dict[str, Any], name: str, which: str) -> dict[str, float]:
     """ControlNet's F1 minus this one's, of the same hints, with its interval."""
     from zeroconv.evaluation.metrics import paired_interval
 
     return paired_interval(
-        found["controlnet"]["reports"][which]["scores"], found[name]["reports"][which]["scores"]
+        results["controlnet"]["reports"][which]["scores"], results[name]["reports"][which]["scores"]
     )
 
 
 # ---------------------------------------------------------------- the table, the claims, the sheet
 
 
-def write(found: dict[str, Any], runs: Path, arguments: argparse.Namespace) -> None:
+def write(results: dict[str, Any], runs: Path, arguments: argparse.Namespace) -> None:
     columns = [
         "",
         "trained parameters",
@@ -236,11 +236,11 @@ def write(found: dict[str, Any], runs: Path, arguments: argparse.Namespace) -> N
         "canny F1, equal time",
         "ControlNet ahead by, equal steps",
     ]
-    rows = [row_of(found, name) for name in found]
-    rows.append(limits(found))
+    rows = [row_of(results, name) for name in results]
+    rows.append(limits(results))
     for name in ("steps", "time"):
-        sheet(found, runs, name, arguments.pictures / f"fig09-{name}.jpg")
-    minutes = arguments.steps * (found["controlnet"]["legs"]["steps"]["seconds_a_step"] or 0) / 60
+        sheet(results, runs, name, arguments.pictures / f"fig09-{name}.jpg")
+    minutes = arguments.steps * (results["controlnet"]["legs"]["steps"]["seconds_a_step"] or 0) / 60
     note = (
         f"{arguments.steps} steps of {arguments.batch} scenes, constant rate, averaged weights; "
         f"equal time: {minutes:.1f} minutes, ControlNet's. {arguments.count} test scenes, own "
@@ -257,17 +257,17 @@ def write(found: dict[str, Any], runs: Path, arguments: argparse.Namespace) -> N
         "fig09",
         columns,
         rows,
-        claims(found),
+        claims(results),
         note=note,
         pictures=captions,
-        details=found,
+        details=results,
         folder=arguments.out,
         command="python -m experiments.fig09_baselines " + " ".join(sys.argv[1:]),
     )
 
 
-def row_of(found: dict[str, Any], name: str) -> list[Any]:
-    one = found[name]
+def row_of(results: dict[str, Any], name: str) -> list[Any]:
+    one = results[name]
     steps, report, later = one["legs"]["steps"], one["reports"]["steps"], one["reports"]["time"]
     pace, fid = steps["seconds_a_step"], report["pictures"]["fid"].get("own")
     return [
@@ -282,13 +282,13 @@ def row_of(found: dict[str, Any], name: str) -> list[Any]:
         span(colours(report, "own")),
         one["legs"]["time"]["steps"],
         span(later["metrics"][METRIC]["own"]),
-        "–" if name == "controlnet" else span(ahead(found, name, "steps")),
+        "–" if name == "controlnet" else span(ahead(results, name, "steps")),
     ]
 
 
-def limits(found: dict[str, Any]) -> list[Any]:
+def limits(results: dict[str, Any]) -> list[Any]:
     """What no control gives, and the most that the autoencoder allows."""
-    report = found["controlnet"]["reports"]["steps"]
+    report = results["controlnet"]["reports"]["steps"]
     values = report["metrics"][METRIC]
     low, high = (span(report["pictures"]["fid"].get(name), 1) for name in ("none", "ceiling"))
     f1 = f"{span(values['none'])} … {span(values['ceiling'])}"
@@ -306,11 +306,11 @@ def colours(report: dict[str, Any], column: str) -> dict[str, float] | None:
     return report["caption"].get("object", {}).get(column)
 
 
-def claims(found: dict[str, Any]) -> list[Claim]:
+def claims(results: dict[str, Any]) -> list[Claim]:
     """What the paper found, what these figures say, and whether the two agree."""
     made: list[Claim] = []
-    if "controlnet-lite" in found:
-        lead = ahead(found, "controlnet-lite", "steps")
+    if "controlnet-lite" in results:
+        lead = ahead(results, "controlnet-lite", "steps")
         paper = (
             "Table 1: users ranked ControlNet's fidelity to the hint 4.28, ControlNet-lite's 4.09 "
             "(of 5)."
@@ -318,20 +318,20 @@ def claims(found: dict[str, Any]) -> list[Claim]:
         ours = f"At equal steps ControlNet's canny F1 is {span(lead)} above ControlNet-lite's."
         made.append(Claim(paper, ours, lead["low"] > 0))
         pair = ("controlnet", "controlnet-lite")
-        full, lite = (found[name]["reports"]["steps"]["pictures"]["fid"]["own"] for name in pair)
+        full, lite = (results[name]["reports"]["steps"]["pictures"]["fid"]["own"] for name in pair)
         ours = (
             f"At equal steps ControlNet's FID is {span(full, 1)}, ControlNet-lite's "
             f"{span(lite, 1)}."
         )
         paper = "Table 3: ControlNet's FID is 15.27, ControlNet-lite's 17.92."
         made.append(Claim(paper, ours, full["high"] < lite["low"]))
-    others = {name: ENTRIES[name].label for name in found if name.split("-")[0] != "controlnet"}
+    others = {name: ENTRIES[name].label for name in results if name.split("-")[0] != "controlnet"}
     paper = (
         "Figure 9, table 1: of the ways to add a hint that were compared, ControlNet's follows it "
         "best."
     )
     for which, words in (("steps", "steps"), ("time", "training time")):
-        leads = {label: ahead(found, name, which) for name, label in others.items()}
+        leads = {label: ahead(results, name, which) for name, label in others.items()}
         behind = [label for label, lead in leads.items() if lead["low"] > 0]
         before = [label for label, lead in leads.items() if lead["high"] < 0]
         level = [label for label in leads if label not in (*behind, *before)]
@@ -353,12 +353,12 @@ def listed(names: Sequence[str]) -> str:
     return "; ".join(names) if names else "none"
 
 
-def sheet(found: dict[str, Any], runs: Path, which: str, path: Path) -> None:
+def sheet(results: dict[str, Any], runs: Path, which: str, path: Path) -> None:
     """A row a test scene: hint, real picture, and what each network makes of hint and caption."""
     first, rows = runs / "controlnet", []
     for i in range(SHOWN):
         if (first / f"hint-{i}.png").is_file():
-            made = [runs / name / f"made-{which}-{i}.png" for name in found]
+            made = [runs / name / f"made-{which}-{i}.png" for name in results]
             rows.append(
                 (
                     "",
@@ -368,7 +368,7 @@ def sheet(found: dict[str, Any], runs: Path, which: str, path: Path) -> None:
                     ],
                 )
             )
-    draw_sheet(rows, path, ["hint", "real picture", *found], label_width=4)
+    draw_sheet(rows, path, ["hint", "real picture", *results], label_width=4)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def main() -> None:
         trained(recipes[size])
     make, metric = maker_of(arguments), MAIN[CONDITION]
     pairs = load_pairs("playroom:test", CONDITION, arguments.count, make.backbone.default_size)
-    scenes, rows, found, images, details = measures.scenes_of(pairs), [], {}, {}, {}
+    scenes, rows, results, images, details = measures.scenes_of(pairs), [], {}, {}, {}
     for size, recipe in recipes.items():
         net = ControlNet.load(recipe.out / "control", backbone=make.backbone)
         summary = read_summary(recipe.out)
@@ -65,7 +65,7 @@ def main() -> None:
         for setting, meaning in PROMPTS.items():
             made = make(prompts_of(pairs, setting), [Control(net, [pair.hint for pair in pairs])])
             images[size, setting] = made
-            found[size, setting] = it = {
+            results[size, setting] = it = {
                 "fidelity": measures.fidelity(CONDITION, pairs, made, metric),
                 "another's": measures.fidelity(CONDITION, measures.shuffled(pairs), made, metric),
                 "kinds": measures.kinds_right(made, scenes),
@@ -99,7 +99,7 @@ def main() -> None:
         "fig10",
         columns,
         rows,
-        claims(found, sizes, metric),
+        claims(results, sizes, metric),
         note=note,
         pictures=[caption],
         details=details,
@@ -120,37 +120,39 @@ def name_sets(sizes: list[int], drawn: int) -> dict[int, str]:
 
 
 def claims(
-    found: dict[tuple[int, str], dict[str, Any]], sizes: list[int], metric: str
+    results: dict[tuple[int, str], dict[str, Any]], sizes: list[int], metric: str
 ) -> list[Claim]:
     """On the paper's 1k (or the size nearest to it) against the largest, and whether fidelity rises
     with the size.
     """
     few, most = min(sizes, key=lambda size: abs(size - 1000)), max(sizes)
-    told, stands, more, grows = [], True, [], True
+    texts, stands, more, grows = [], True, [], True
     for setting, meaning in PROMPTS.items():
-        small, large = found[few, setting], found[most, setting]
+        small, large = results[few, setting], results[most, setting]
         lift = measures.better_by(small["fidelity"], small["another's"], metric)
         loss = measures.better_by(small["fidelity"], large["fidelity"], metric)
         stands &= (
             lift["low"] > 0
             and loss["low"] > -MARGIN * measures.figure(large["fidelity"], metric)["mean"]
         )
-        told.append(
+        texts.append(
             f"{meaning}: {signed(lift)} over another's hint, {signed(loss)} against {most:,} scenes"
         )
         steps = [
-            measures.better_by(found[b, setting]["fidelity"], found[a, setting]["fidelity"], metric)
+            measures.better_by(
+                results[b, setting]["fidelity"], results[a, setting]["fidelity"], metric
+            )
             for a, b in pairwise(sizes)
         ]
-        whole = measures.better_by(
-            large["fidelity"], found[min(sizes), setting]["fidelity"], metric
+        together = measures.better_by(
+            large["fidelity"], results[min(sizes), setting]["fidelity"], metric
         )
-        grows &= whole["low"] > 0
+        grows &= together["low"] > 0
         more.append(
-            f"{meaning}: {', '.join(signed(step) for step in steps)}, together {signed(whole)}"
+            f"{meaning}: {', '.join(signed(step) for step in steps)}, together {signed(together)}"
         )
     return [
-        Claim(f"training does not collapse with {few:,} pictures", "; ".join(told), stands),
+        Claim(f"training does not collapse with {few:,} pictures", "; ".join(texts), stands),
         Claim("more data helps", f"from each size to the next, {metric}, {'; '.join(more)}", grows),
     ]
 

@@ -132,8 +132,8 @@ def measure(shape: str, count: int, make: Maker, net: ControlNet) -> tuple[dict[
     read["without control"] = answers(make([""] * count), list(masks))
     at = list(SHAPES).index(shape) * SEEDS % few  # another place for each row of the sheet
     row = [hints[at], *made[""][at : at + SEEDS], *(made[kind][at] for kind in KINDS)]
-    said = ["", *read[""][at : at + SEEDS], *(read[kind][at] for kind in KINDS)]
-    return read, (row, said)
+    labels = ["", *read[""][at : at + SEEDS], *(read[kind][at] for kind in KINDS)]
+    return read, (row, labels)
 
 
 def by_hint(values: Sequence[float]) -> list[float]:
@@ -145,13 +145,14 @@ def share(read: list[str], name: str) -> dict[str, float]:
     return interval(by_hint([float(answer == name) for answer in read]))
 
 
-def spread_apart(found: dict[str, dict[str, list[str]]], draws: int = 1000) -> dict[str, float]:
+def spread_apart(results: dict[str, dict[str, list[str]]], draws: int = 1000) -> dict[str, float]:
     """By how many bits answers to the ambiguous shapes spread more than those to the plain ones,
     hints resampled.
     """
     rng = np.random.default_rng(0)
     groups = {
-        s: [it[""][i : i + SEEDS] for i in range(0, len(it[""]), SEEDS)] for s, it in found.items()
+        s: [it[""][i : i + SEEDS] for i in range(0, len(it[""]), SEEDS)]
+        for s, it in results.items()
     }
 
     def apart(chosen: dict[str, list[str]]) -> float:
@@ -169,7 +170,7 @@ def spread_apart(found: dict[str, dict[str, list[str]]], draws: int = 1000) -> d
         drawn.append(apart(chosen))
     low, high = np.quantile(drawn, [0.025, 0.975])
     return {
-        "mean": apart({s: it[""] for s, it in found.items()}),
+        "mean": apart({s: it[""] for s, it in results.items()}),
         "low": float(low),
         "high": float(high),
     }
@@ -192,10 +193,10 @@ def main() -> None:
     count = max(SEEDS, arguments.count // SEEDS * SEEDS)
     make = maker_of(arguments)
     net = ControlNet.load("playroom-scribble", backbone=make.backbone)
-    rows, sheet, said, found = [], [], [], {}
+    rows, sheet, labels, results = [], [], [], {}
     for shape in SHAPES:
-        found[shape], (pictures, words) = measure(shape, count, make, net)
-        it = found[shape]
+        results[shape], (pictures, words) = measure(shape, count, make, net)
+        it = results[shape]
         cells = [span(share(it[""], name), 2) for name in (*KINDS, NOTHING)]
         rows.append(
             [f"{shape}, no prompt", *cells, f"{entropy(it['']):.2f}", f"{undecided(it['']):.0%}"]
@@ -203,14 +204,14 @@ def main() -> None:
         named = [span(share(it[kind], kind), 2) for kind in KINDS]
         rows.append([f"{shape}, this kind named", *named, "–", "–", "–"])
         sheet.append((shape, pictures))
-        said.append(words)
+        labels.append(words)
         print(shape, rows[-2][1:], flush=True)
     heads = [
         "hint",
         *(f"no prompt, seed {k + 1}" for k in range(SEEDS)),
         *(f'"{kind}"' for kind in KINDS),
     ]
-    draw_sheet(sheet, arguments.pictures / "fig11.jpg", heads, said)
+    draw_sheet(sheet, arguments.pictures / "fig11.jpg", heads, labels)
     columns = ["", *KINDS, NOTHING, "spread, bits", "hints whose seeds differ"]
     note = (
         f"Control `playroom-scribble`, n = {count} a shape without a prompt ({count // SEEDS} "
@@ -226,35 +227,35 @@ def main() -> None:
         "fig11",
         columns,
         rows,
-        claims(found),
+        claims(results),
         note=note,
         pictures=[caption],
-        details=found,
+        details=results,
         maker=make,
         folder=arguments.out,
     )
 
 
-def claims(found: dict[str, dict[str, list[str]]]) -> list[Claim]:
+def claims(results: dict[str, dict[str, list[str]]]) -> list[Claim]:
     something = {
         shape: share(["x" if a != NOTHING else a for a in it[""]], "x")
-        for shape, it in found.items()
+        for shape, it in results.items()
     }
     blind = share(
-        ["x" if a != NOTHING else a for it in found.values() for a in it["without control"]], "x"
+        ["x" if a != NOTHING else a for it in results.values() for a in it["without control"]], "x"
     )
     least = min(something, key=lambda shape: something[shape]["mean"])
-    plain = {shape: share(found[shape][""], kind) for shape, kind in PLAIN.items()}
-    spread = {shape: entropy(it[""]) for shape, it in found.items()}
-    apart, gains, named, told = spread_apart(found), [], [], []
+    plain = {shape: share(results[shape][""], kind) for shape, kind in PLAIN.items()}
+    spread = {shape: entropy(it[""]) for shape, it in results.items()}
+    apart, gains, named, rarest = spread_apart(results), [], [], []
     for shape, kinds in FITS.items():
         # the other one comes without being asked for
-        rarer = min(kinds, key=found[shape][""].count)
-        asked = [float(answer == rarer) for answer in found[shape][rarer]]
-        unasked = [float(answer == rarer) for answer in found[shape][""][: len(asked)]]
+        rarer = min(kinds, key=results[shape][""].count)
+        asked = [float(answer == rarer) for answer in results[shape][rarer]]
+        unasked = [float(answer == rarer) for answer in results[shape][""][: len(asked)]]
         named += by_hint(asked)
         gains += by_hint([a - b for a, b in zip(asked, unasked, strict=True)])
-        told.append(f"{shape}, {rarer} {np.mean(asked):.2f}")
+        rarest.append(f"{shape}, {rarer} {np.mean(asked):.2f}")
     gain, settled = interval(gains), interval(named)
     return [
         Claim(
@@ -280,7 +281,7 @@ def claims(found: dict[str, dict[str, list[str]]]) -> list[Claim]:
             "a prompt settles it (implied by the paper's other figures)",
             "of the two kinds nearest to an ambiguous shape, the one that comes less without a "
             f"prompt comes in {span(settled, 2)} of the pictures where it is named, "
-            f"{signed(gain, 2)} more: {', '.join(told)}",
+            f"{signed(gain, 2)} more: {', '.join(rarest)}",
             settled["low"] > 0.5,
         ),
     ]

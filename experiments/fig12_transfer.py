@@ -160,34 +160,34 @@ def measure(
 def table(measured: Measured, anew: bool = False) -> list[list[str]]:
     rows = []
     for condition, base, method in cases(anew):
-        found = measured.get(f"{condition} {base} {method}")
-        if found is None:
+        result = measured.get(f"{condition} {base} {method}")
+        if result is None:
             continue
-        values = dict(found["values"])
+        values = dict(result["values"])
         if "none" not in values:  # the base without control is the same for both methods
-            values["none"] = measured.get(f"{condition} {base} {METHODS[0]}", found)["values"].get(
+            values["none"] = measured.get(f"{condition} {base} {METHODS[0]}", result)["values"].get(
                 "none"
             )
-        sign = "" if METRICS[found["metric"]].better == "higher" else " ↓"
+        sign = "" if METRICS[result["metric"]].better == "higher" else " ↓"
         how = method if STYLES[base] else "its own base"
         share = (
             values["own"]["mean"]
             / measured[f"{condition} playroom {METHODS[0]}"]["values"]["own"]["mean"]
         )
         tone = [
-            f"{found['tones']['made'][name]:.0f} / {found['tones']['style'][name]:.0f}"
+            f"{result['tones']['made'][name]:.0f} / {result['tones']['style'][name]:.0f}"
             for name in ("lightness", "chroma")
         ]
         cells = [span(values.get(column)) for column in COLUMNS]
         rows.append(
-            [f"{condition}, {found['metric']}{sign}", base, how, *cells, f"{share:.0%}", *tone]
+            [f"{condition}, {result['metric']}{sign}", base, how, *cells, f"{share:.0%}", *tone]
         )
     return rows
 
 
 def claims(measured: Measured) -> list[Claim]:
     """Judged by the primary figure: edges, which need no trained reader."""
-    told, compared = [], []
+    texts, compared = [], []
     serves = gains = True
     for base in STYLES:
         if not STYLES[base]:
@@ -195,15 +195,15 @@ def claims(measured: Measured) -> list[Claim]:
         plain, moved = (measured[f"canny {base} {method}"]["values"] for method in METHODS)
         serves &= plain["own"]["low"] > max(plain["shuffled"]["high"], plain["none"]["high"])
         gains &= moved["own"]["low"] > plain["own"]["high"]
-        told.append(
+        texts.append(
             f"{base} {plain['own']['mean']:.3f}, without control {plain['none']['mean']:.3f}"
         )
         compared.append(f"{base} {span(moved['own'])} against {span(plain['own'])}")
-    own = measured["canny playroom unchanged"]["values"]["own"]["mean"]
+    unchanged = measured["canny playroom unchanged"]["values"]["own"]["mean"]
     return [
         Claim(
             "controls serve community models of the same architecture without being trained again",
-            f"canny F1 unchanged: {'; '.join(told)}; on its own base {own:.3f}",
+            f"canny F1 unchanged: {'; '.join(texts)}; on its own base {unchanged:.3f}",
             serves,
         ),
         Claim(
@@ -217,13 +217,13 @@ def claims(measured: Measured) -> list[Claim]:
 
 def claims_anew(measured: Measured) -> list[Claim]:
     """The paper trains nothing anew for a community model; that this costs nothing is implied."""
-    told, level = [], True
+    texts, level = [], True
     for base in (base for base in STYLES if STYLES[base]):
         moved, anew = (measured[f"canny {base} {method}"] for method in (METHODS[0], ANEW))
         worth = anew["lift"]["over shuffled"]["mean"]
         lead = anew["values"]["own"]["mean"] - moved["values"]["own"]["mean"]
         level &= lead <= ENOUGH * worth
-        told.append(
+        texts.append(
             f"{base} {span(moved['values']['own'])} unchanged, {span(anew['values']['own'])} "
             "trained there"
         )
@@ -231,7 +231,7 @@ def claims_anew(measured: Measured) -> list[Claim]:
         Claim(
             "a control need not be trained again for a community model (implied: the paper trains "
             "none)",
-            f"canny F1: {'; '.join(told)}; {ENOUGH:.0%} of what the hint is worth counts",
+            f"canny F1: {'; '.join(texts)}; {ENOUGH:.0%} of what the hint is worth counts",
             level,
         )
     ]
@@ -293,16 +293,16 @@ def measure_all(
     """
     measured = {**known, **kept(path, arguments)}
     # what shares are reckoned of
-    own_base = [("canny", "playroom", METHODS[0])] if arguments.anew else []
-    for condition, base, method in [*own_base, *cases(bool(arguments.anew))]:
+    unchanged = [("canny", "playroom", METHODS[0])] if arguments.anew else []
+    for condition, base, method in [*unchanged, *cases(bool(arguments.anew))]:
         name = f"{condition} {base} {method}"
         if name not in measured:
             measured[name] = measure(models, condition, base, method, arguments)
             write_json(path, measured)
-        own = measured[name]["values"]
+        values = measured[name]["values"]
         print(
             name,
-            {column: round(own[column]["mean"], 3) for column in COLUMNS if column in own},
+            {column: round(values[column]["mean"], 3) for column in COLUMNS if column in values},
             flush=True,
         )
     return measured
@@ -318,11 +318,11 @@ def main() -> None:
     )
     keep_pages()
     models, anew = Models(arguments.anew), bool(arguments.anew)
-    place = RUNS / f"fig12-{arguments.count}-{arguments.none}-{weights_mark()}.json"
-    known = kept(place, arguments)
+    path = RUNS / f"fig12-{arguments.count}-{arguments.none}-{weights_mark()}.json"
+    known = kept(path, arguments)
     if anew:
-        place = place.with_name(f"fig12-anew-{arguments.anew}-{place.name.removeprefix('fig12-')}")
-    measured = measure_all(models, place, arguments, known)
+        path = path.with_name(f"fig12-anew-{arguments.anew}-{path.name.removeprefix('fig12-')}")
+    measured = measure_all(models, path, arguments, known)
     figure = "fig12-anew" if anew else "fig12"
     draw(models, arguments, figure)
     columns = [
@@ -340,13 +340,13 @@ def main() -> None:
         f"{figure}.jpg: the same hints, captions and noise on three bases, and the two ways to "
         "transfer a control"
     )
-    told = note(arguments)
+    text = note(arguments)
     if anew:
         caption = (
             f"{figure}.jpg: the same hints, captions and noise; controls that were moved, and "
             "trained on the base"
         )
-        told += (
+        text += (
             f" Trained anew: {arguments.anew} steps of 32 on 3,072 scenes in the base's style "
             "(Muon 1e-3, cosine)."
         )
@@ -355,7 +355,7 @@ def main() -> None:
         columns,
         table(measured, anew),
         claims_anew(measured) if anew else claims(measured),
-        note=told,
+        note=text,
         pictures=[caption],
         details=measured,
         folder=arguments.out,

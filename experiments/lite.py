@@ -57,7 +57,7 @@ SENTENCE = (
 SHOWN = 3  # scenes of the contact sheet
 
 Stats = dict[str, list[np.ndarray]]  # prompt setting → what each picture contributes
-Found = dict[tuple[str, float, int], Stats]  # network, rate, step
+Results = dict[tuple[str, float, int], Stats]  # network, rate, step
 
 
 def runs_of(arguments: Any) -> dict[tuple[str, float], tuple[Recipe, list[int]]]:
@@ -69,7 +69,7 @@ def runs_of(arguments: Any) -> dict[tuple[str, float], tuple[Recipe, list[int]]]
     rates = [float(rate) for rate in arguments.rates.split(",")]
     places += [(name, rate) for rate in rates if rate != CENTRE for name in ("full", "lite")]
     places += [(f"xs-{float(width):g}", CENTRE) for width in arguments.widths.split(",") if width]
-    found = {}
+    runs = {}
     for name, rate in places:
         marks = lengths if name in ("full", "lite") and rate == CENTRE else [arguments.steps]
         settings: dict[str, Any] = {
@@ -94,8 +94,8 @@ def runs_of(arguments: Any) -> dict[tuple[str, float], tuple[Recipe, list[int]]]
             max(marks),
             **settings,
         )
-        found[name, rate] = recipe, marks
-    return found
+        runs[name, rate] = recipe, marks
+    return runs
 
 
 def follow(
@@ -151,9 +151,9 @@ def main() -> None:
         known = ", ".join(f"{name}-{rate:g}" for name, rate in runs)
         raise SystemExit(f"zeroconv: --only names {', '.join(sorted(unknown))}; there is {known}")
     kept = {
-        place: follow(recipe, marks, pairs, make)
-        for place, (recipe, marks) in runs.items()
-        if not only or f"{place[0]}-{place[1]:g}" in only
+        key: follow(recipe, marks, pairs, make)
+        for key, (recipe, marks) in runs.items()
+        if not only or f"{key[0]}-{key[1]:g}" in only
     }
     if not only:
         report(arguments, runs, kept, pairs, metric)
@@ -171,17 +171,17 @@ def report(
     pairs: list,
     metric: str,
 ) -> None:
-    found, worth = {}, {}
+    results, worth = {}, {}
     for (name, rate), (_, marks) in runs.items():
         for mark in marks:
             here = kept[name, rate][mark]
-            found[name, rate, mark], worth[name, rate, mark] = (
+            results[name, rate, mark], worth[name, rate, mark] = (
                 stats_of(here),
                 stats_of(here, "another's"),
             )
     curves = {(name, rate): gains(recipe.out) for (name, rate), (recipe, _) in runs.items()}
     rows: list[list] = []
-    for (name, rate, mark), own in found.items():
+    for (name, rate, mark), scores in results.items():
         rows.append(
             [
                 WORDS.get(name, name),
@@ -192,14 +192,14 @@ def report(
         )
         rows[-1].append(f"{_gain_at(curves[name, rate], mark):+.4f}")
         for setting in PROMPTS:
-            rows[-1].append(span(measures.figure(own[setting], metric)))
-            full = found["full", rate, mark]
-            ahead = measures.better_by(full[setting], own[setting], metric)
+            rows[-1].append(span(measures.figure(scores[setting], metric)))
+            full = results["full", rate, mark]
+            ahead = measures.better_by(full[setting], scores[setting], metric)
             rows[-1].append("–" if name == "full" else signed(ahead))
     columns = ["", "rate", "steps", "parameters", "hint gain"]
     for meaning in PROMPTS.values():
         columns += [f"{metric}, {meaning}", "full copy ahead by"]
-    draw_curves(runs, curves, found, metric, arguments.pictures / "fig08-lite-curves.png")
+    draw_curves(runs, curves, results, metric, arguments.pictures / "fig08-lite-curves.png")
     draw(runs, pairs, arguments)
     made = [here for one in kept.values() for here in one.values()]
     note = (
@@ -212,7 +212,7 @@ def report(
         "fig08-lite",
         columns,
         rows,
-        claims(found, worth, metric, arguments.steps),
+        claims(results, worth, metric, arguments.steps),
         note=note,
         pictures=[
             "fig08-lite-curves.png: hint gain against the step, and fidelity where it was "
@@ -230,7 +230,7 @@ def report(
     )
 
 
-def draw_curves(runs: dict, curves: dict, found: Found, metric: str, path: Path) -> None:
+def draw_curves(runs: dict, curves: dict, results: Results, metric: str, path: Path) -> None:
     """Hint gain of every run against the step; of those that were looked at several times, fidelity
     too.
     """
@@ -240,7 +240,8 @@ def draw_curves(runs: dict, curves: dict, found: Found, metric: str, path: Path)
         gained[label] = [(float(step), gain) for step, gain, _ in curves[name, rate]]
         if len(marks) > 1:
             means = [
-                measures.figure(found[name, rate, mark]["empty"], metric)["mean"] for mark in marks
+                measures.figure(results[name, rate, mark]["empty"], metric)["mean"]
+                for mark in marks
             ]
             fidelity[label] = list(zip(map(float, marks), means, strict=True))
     draw_chart([("hint gain", gained), (f"{metric}, no prompt", fidelity)], path, "step")
@@ -266,20 +267,20 @@ def draw(runs: dict, pairs: list[Pair], arguments: Any) -> None:
     )
 
 
-def claims(found: Found, worth: Found, metric: str, steps: int) -> list[Claim]:
+def claims(results: Results, worth: Results, metric: str, steps: int) -> list[Claim]:
     """The paper's sentence on lite, asked at every rate and at every length, and with each network
     at its best rate.
     """
-    rates = sorted({rate for name, rate, mark in found if name == "full" and mark == steps})
-    lengths = sorted({mark for name, rate, mark in found if name == "full" and rate == CENTRE})
+    rates = sorted({rate for name, rate, mark in results if name == "full" and mark == steps})
+    lengths = sorted({mark for name, rate, mark in results if name == "full" and rate == CENTRE})
 
     def ahead(first: tuple, second: tuple, setting: str) -> dict[str, float]:
-        return measures.better_by(found[first][setting], found[second][setting], metric)
+        return measures.better_by(results[first][setting], results[second][setting], metric)
 
     def best(name: str, setting: str) -> tuple[str, float, int]:
         return max(
             ((name, rate, steps) for rate in rates),
-            key=lambda place: measures.figure(found[place][setting], metric)["mean"],
+            key=lambda key: measures.figure(results[key][setting], metric)["mean"],
         )
 
     made = []
@@ -304,17 +305,17 @@ def claims(found: Found, worth: Found, metric: str, steps: int) -> list[Claim]:
                     all(it["low"] > 0 for it in apart.values()),
                 )
             )
-    told, lacks = [], []
+    texts, lacks = [], []
     for setting, meaning in PROMPTS.items():
         full, lite = best("full", setting), best("lite", setting)
         it = ahead(full, lite, setting)
-        lift = measures.better_by(found[full][setting], worth[full][setting], metric)["mean"]
-        told.append(
+        lift = measures.better_by(results[full][setting], worth[full][setting], metric)["mean"]
+        texts.append(
             f"{meaning}: {signed(it)} (full at {full[1]:g}, lite at {lite[1]:g}), "
             f"{it['mean'] / lift:.0%} of what the hint is worth"
         )
         lacks.append(it["low"] > 0)
-    made.append(Claim(SENTENCE, f"{metric}: {'; '.join(told)}", all(lacks)))
+    made.append(Claim(SENTENCE, f"{metric}: {'; '.join(texts)}", all(lacks)))
     return made
 
 

@@ -29,7 +29,7 @@ def fidelity(
     """What each picture contributes to `metric`, read back as `zeroconv evaluate` does."""
     read, _ = make_read(condition)
     score = CONDITIONS[condition].score
-    return [score(p.truth, found)[metric] for p, found in zip(pairs, read(images), strict=True)]
+    return [score(p.truth, reading)[metric] for p, reading in zip(pairs, read(images), strict=True)]
 
 
 def shuffled(pairs: Sequence[Pair]) -> list[Pair]:
@@ -64,9 +64,9 @@ def kinds_right(
     and how many there are. An object counts if it shows enough pixels; the reader's majority over
     those pixels decides.
     """
-    found = reader.read(images).segmentation
+    segmentations = reader.read(images).segmentation
     stats = []
-    for classes, scene in zip(found, scenes, strict=True):
+    for classes, scene in zip(segmentations, scenes, strict=True):
         right = asked = 0
         for number, thing in enumerate(scene.objects, start=1):
             mask = scene.instances == number

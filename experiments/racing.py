@@ -95,7 +95,7 @@ def settings_of(
 def recipe_of(settings: dict[str, Any]) -> Any:
     from zeroconv.training.recipes.recipe import load_recipe
 
-    values = [f"{place}={json.dumps(value)}" for place, value in settings.items()]
+    values = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     return load_recipe(ROOT / "recipes" / "playroom-canny.yaml", values)
 
 
@@ -158,14 +158,14 @@ def gauge(runs: Path, names: Sequence[str], arguments: argparse.Namespace) -> No
         for name, (trainer, batches, optimisers) in networks.items():
             began = time.perf_counter()
             trainer._gradients([next(batches)])
-            told: list[tuple[Any, float]] = [("gradients", time.perf_counter() - began)]
+            timings: list[tuple[Any, float]] = [("gradients", time.perf_counter() - began)]
             for chosen, optimiser in optimisers.items():
                 began = time.perf_counter()
                 optimiser.step()
-                told.append((chosen, time.perf_counter() - began))
+                timings.append((chosen, time.perf_counter() - began))
             trainer.optimizer.zero_grad(set_to_none=True)
             trainer.step += 1
-            for what, taken in told:
+            for what, taken in timings:
                 seconds.setdefault((name, what), []).append(taken)
     # the first one warms up
     middle = {key: statistics.median(values[1:]) for key, values in seconds.items()}
@@ -229,11 +229,11 @@ def train_both(
         if not gauged.is_file():
             leg(folder / "run", arguments, name, chosen, min(GAUGED, arguments.steps))
             write_json(gauged, pace(folder / "run" / "log.jsonl"))
-        own = read_json(gauged)
+        measured_pace = read_json(gauged)
         fewest = min(max(GAUGED, arguments.tune), arguments.steps)
         equal = arguments.steps
-        if pace_of_first is not None and abs(pace_of_first / own - 1) > LEVEL:
-            equal = max(fewest, round(arguments.steps * pace_of_first / own))
+        if pace_of_first is not None and abs(pace_of_first / measured_pace - 1) > LEVEL:
+            equal = max(fewest, round(arguments.steps * pace_of_first / measured_pace))
         for steps in sorted({arguments.steps, equal}):
             names = [
                 which
@@ -243,7 +243,10 @@ def train_both(
             if not all(done[which].is_file() for which in names):
                 keep(
                     folder,
-                    {**leg(folder / "run", arguments, name, chosen, steps), "seconds_a_step": own},
+                    {
+                        **leg(folder / "run", arguments, name, chosen, steps),
+                        "seconds_a_step": measured_pace,
+                    },
                     names,
                 )
     return {which: read_json(path) for which, path in done.items()}

@@ -35,8 +35,8 @@ def module_of(number: int, folder: Path = HERE) -> str | None:
     """The module of a figure, `experiments.fig07_no_prompt`, found by its file's name; None where
     there is none.
     """
-    found = sorted(folder.glob(f"fig{number:02d}_*.py"))
-    return f"experiments.{found[0].stem}" if found else None
+    paths = sorted(folder.glob(f"fig{number:02d}_*.py"))
+    return f"experiments.{paths[0].stem}" if paths else None
 
 
 def chosen(words: list[str]) -> list[int]:

@@ -92,7 +92,7 @@ def draw_chart(
         y0, y1 = min(0.0, *values), max(values, default=1.0)
         y1 = y1 if y1 > y0 else y0 + 1
 
-        def place(
+        def pixel(
             x: float, y: float, top: int = top, y0: float = y0, y1: float = y1
         ) -> tuple[float, float]:
             inner = height - foot - 24
@@ -101,20 +101,20 @@ def draw_chart(
                 scale * (top + 24 + (1 - (y - y0) / (y1 - y0)) * inner),
             )
 
-        draw.line([place(x0, y0), place(x1, y0)], "#999999", scale)
-        draw.line([place(x0, y0), place(x0, y1)], "#999999", scale)
+        draw.line([pixel(x0, y0), pixel(x1, y0)], "#999999", scale)
+        draw.line([pixel(x0, y0), pixel(x0, y1)], "#999999", scale)
         draw.text((scale * left, scale * (top + 4)), title, "black", font)
         for y in (y0, (y0 + y1) / 2, y1):
-            draw.text((scale * 8, place(x0, y)[1] - 8 * scale), f"{y:.3g}", "black", font)
+            draw.text((scale * 8, pixel(x0, y)[1] - 8 * scale), f"{y:.3g}", "black", font)
         for x in (x0, (x0 + x1) / 2, x1):
             draw.text(
-                (place(x, y0)[0] - 10 * scale, scale * (top + height - foot + 4)),
+                (pixel(x, y0)[0] - 10 * scale, scale * (top + height - foot + 4)),
                 f"{x:g}",
                 "black",
                 font,
             )
         draw.text(
-            (place(x1, y0)[0] + 24 * scale, scale * (top + height - foot + 4)),
+            (pixel(x1, y0)[0] + 24 * scale, scale * (top + height - foot + 4)),
             across,
             "black",
             font,
@@ -126,7 +126,7 @@ def draw_chart(
         for (name, points), colour, line in zip(
             curves.items(), _COLOURS, range(len(curves)), strict=False
         ):
-            draw.line([place(*point) for point in points], colour, 2 * scale, joint="curve")
+            draw.line([pixel(*point) for point in points], colour, 2 * scale, joint="curve")
             draw.text(
                 (scale * (width - right + 10), scale * (top + 24 + 17 * line)), name, colour, font
             )

@@ -31,11 +31,11 @@ def prepare(figure: str, name: str, seed: int, steps: int, **settings: Any) -> R
     recipe = recipe_of(
         RUNS / figure / name, seed, steps, **{"training__sample_count": 0, **settings}
     )
-    told = (
+    identity_text = (
         f"{json.dumps(identity(recipe), sort_keys=True)} {steps} "
         f"{weights_mark('playroom', recipe.base)}"
     )
-    mark = hashlib.sha256(told.encode()).hexdigest()[:8]
+    mark = hashlib.sha256(identity_text.encode()).hexdigest()[:8]
     return recipe.model_copy(update={"out": RUNS / figure / f"{name}-{mark}"})
 
 
@@ -43,13 +43,13 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     """The recipe's, without what has its default: a setting that is new to the package makes no run
     another one.
     """
-    told = recipe.model_dump(mode="json", exclude_defaults=True)
+    settings = recipe.model_dump(mode="json", exclude_defaults=True)
     return {
-        part: {name: value for name, value in told[part].items() if name in kept}
+        part: {name: value for name, value in settings[part].items() if name in kept}
         if isinstance(kept, dict)
         else kept
         for part, kept in recipe.identity().items()
-        if part in told
+        if part in settings
     }
 
 
@@ -70,7 +70,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def stages(
-    recipe: Recipe, marks: Iterable[int], say: Callable[[str], None] = print
+    recipe: Recipe, marks: Iterable[int], print_line: Callable[[str], None] = print
 ) -> Iterator[tuple[int, Trainer]]:
     """Train up to each of `marks` in turn and yield the trainer there; goes on from the last mark
     that was saved.
@@ -79,7 +79,7 @@ def stages(
     of the step.
     """
     open_run(recipe)
-    trainer = assemble(recipe, Accelerator(cpu=True), say)
+    trainer = assemble(recipe, Accelerator(cpu=True), print_line)
     trainer.resume()
     for mark in marks:
         if trainer.step > mark:

@@ -10,7 +10,7 @@ from zeroconv.errors import UserError, without_secrets
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("message", "shown"),
     [
         (
             "there is no https://me:s3cret@host/a.tar; check",
@@ -28,8 +28,8 @@ from zeroconv.errors import UserError, without_secrets
         ("me@host and a=b?c=d", "me@host and a=b?c=d"),
     ],
 )
-def test_an_error_hides_secrets_of_addresses(said: str, shown: str) -> None:
-    assert without_secrets(said) == shown == str(UserError(said))
+def test_an_error_hides_secrets_of_addresses(message: str, shown: str) -> None:
+    assert without_secrets(message) == shown == str(UserError(message))
     assert without_secrets(shown) == shown
 
 
@@ -46,10 +46,10 @@ WORD = st.text("abcXYZ019-_.%", min_size=1, max_size=12)
 def test_any_password_and_token_is_hidden(
     host: str, user: str, rest: str, scheme: str, name: str
 ) -> None:
-    said = str(UserError(f"x {scheme}://{user}:s3:cret@{host}/{rest}?{name}=s3:cret&limit=2 y"))
+    message = str(UserError(f"x {scheme}://{user}:s3:cret@{host}/{rest}?{name}=s3:cret&limit=2 y"))
     assert (
-        "s3:cret" not in said
-        and said.startswith("x ")
-        and said.endswith("&limit=2 y")
-        and host in said
+        "s3:cret" not in message
+        and message.startswith("x ")
+        and message.endswith("&limit=2 y")
+        and host in message
     )

@@ -36,13 +36,13 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("/dev/zero")
     (tmp_path / "big").write_bytes(b"x" * 1001)
-    for name, said in {
+    for name, message in {
         "": "a folder",
         "pipe": "a pipe",
         "link": "a device",
         "big": "more than 1,000 bytes",
     }.items():
-        with pytest.raises(UserError, match=f"the recipe .* {said}"):
+        with pytest.raises(UserError, match=f"the recipe .* {message}"):
             read_text(tmp_path / name, 1000, "recipe")
     with pytest.raises(FileNotFoundError):
         read_text(tmp_path / "none", 1000)
@@ -51,12 +51,12 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=40))
 def test_any_bytes_are_text_or_one_sentence(content: bytes) -> None:
-    said = ""
+    message = ""
     try:
         decode(content, "the file")
     except UserError as error:
-        said = str(error)
-    assert "\n" not in said
+        message = str(error)
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(

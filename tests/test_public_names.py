@@ -78,8 +78,8 @@ def test_load_of_a_condition_needs_the_playroom_base(tmp_path, monkeypatch) -> N
     control = zeroconv.ControlNet.from_backbone(other, condition="depth")
     control.save_pretrained(tmp_path / "canny")
     monkeypatch.chdir(tmp_path)
-    found = zeroconv.ControlNet.from_pretrained("canny", backbone=other)  # the folder comes first
-    assert found.config["zeroconv"]["condition"] == "depth"
+    loaded = zeroconv.ControlNet.from_pretrained("canny", backbone=other)  # the folder comes first
+    assert loaded.config["zeroconv"]["condition"] == "depth"
 
 
 def test_find_knows_every_name_and_alias_in_any_case() -> None:

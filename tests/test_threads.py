@@ -40,8 +40,8 @@ def test_waiting_threads_sleep_at_once_beside_busy_processes(
     monkeypatch.setattr(threads, "cores", lambda: 2)
     monkeypatch.setattr(threads, "_running", lambda: running)
     threads.set_waiting()
-    found = [os.environ.get(name) for name in NAMES]
-    assert found == (["PASSIVE", "0", None] if asleep else [None, None, "10000"])
+    values = [os.environ.get(name) for name in NAMES]
+    assert values == (["PASSIVE", "0", None] if asleep else [None, None, "10000"])
 
 
 def test_a_busy_process_is_seen() -> None:
@@ -55,8 +55,8 @@ def test_a_busy_process_is_seen() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_user_says_of_waiting_threads_stays(name: str) -> None:
-    found = dict(zip(NAMES, environment_after("import zeroconv", **{name: "7"}), strict=True))
-    assert found == {**dict.fromkeys(NAMES), name: "7"}
+    values = dict(zip(NAMES, environment_after("import zeroconv", **{name: "7"}), strict=True))
+    assert values == {**dict.fromkeys(NAMES), name: "7"}
 
 
 def test_nothing_is_set_where_torch_has_read_it_already() -> None:

@@ -70,8 +70,8 @@ def test_a_control_with_two_readings_is_told_and_json_has_one(here) -> None:
     with pytest.warns(UserWarning, match="2 ways") as caught:
         assert parse_control("a=b=c.png") == ("a=b", "c.png", False)
     assert '{"name": "a=b", "hint": "c.png"}' in str(caught[0].message)
-    said = json.dumps({"name": "a", "draw": "b=c.png"})
-    assert parse_control(said) == ("a", "b=c.png", True)
+    as_json = json.dumps({"name": "a", "draw": "b=c.png"})
+    assert parse_control(as_json) == ("a", "b=c.png", True)
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     lines = []
     for cells in rows:
         padded = (
-            cell.ljust(width) if place in left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            cell.ljust(width) if index in left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
         )
         lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)

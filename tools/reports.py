@@ -104,4 +104,4 @@ def replace_blocks(text: str, mark: str, body: Callable[[str], str]) -> str:
     """The page with `body(NAME)` between every `<!-- mark:NAME -->` and its `<!-- /mark -->`."""
     start, end = f"<!-- {mark}:", f"<!-- /{mark} -->"
     pattern = re.compile(rf"({start}([\w.-]+) -->\n)(.*?)({end})", re.DOTALL)
-    return pattern.sub(lambda found: found[1] + body(found[2]) + found[4], text)
+    return pattern.sub(lambda match: match[1] + body(match[2]) + match[4], text)

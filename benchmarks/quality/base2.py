@@ -117,8 +117,8 @@ def distances(what: str, made: Pictures, coded: Pictures, real: Pictures) -> lis
     for name, distance, scale in (("KID × 1000", _kid, 1000), ("FID", frechet_distance, 1)):
         cells = []
         for images in (made, coded):
-            found = bootstrap(distance, read(images).features, known)
-            cells.append(span({key: scale * value for key, value in found.items()}, 2))
+            interval_of = bootstrap(distance, read(images).features, known)
+            cells.append(span({key: scale * value for key, value in interval_of.items()}, 2))
         rows.append([f"{name}, {what}", *cells, "–"])
 
     return rows

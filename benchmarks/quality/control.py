@@ -40,7 +40,7 @@ def main() -> None:
             pictures=shown,
         )
         for metric, values in report["metrics"].items():
-            own, ceiling, shuffled = (
+            followed, ceiling, shuffled = (
                 values[name]["mean"] for name in ("own", "ceiling", "shuffled")
             )
             name = f"{metric}, {'own caption' if prompts == 'own' else 'no prompt'}"
@@ -48,8 +48,8 @@ def main() -> None:
                 [
                     name,
                     *(span(values[c]) for c in COLUMNS[:4]),
-                    f"{own / ceiling:.0%}",
-                    f"{own / shuffled:.1f}×",
+                    f"{followed / ceiling:.0%}",
+                    f"{followed / shuffled:.1f}×",
                 ]
             )
             print(rows[-1], flush=True)

@@ -94,13 +94,13 @@ def main() -> None:
     arguments = parser.parse_args()
     rows, curves = [], {}
     for seed in range(arguments.seeds):
-        found = run(f"seed-{seed}", seed, arguments.steps, shuffled=False)
-        if (when := found["converged"]) is None:
+        result = run(f"seed-{seed}", seed, arguments.steps, shuffled=False)
+        if (when := result["converged"]) is None:
             rows.append([f"seed {seed}", "not detected", "–", "–", "–"])
             continue
-        minutes = None if found["seconds"] is None else round(found["seconds"] / 60, 2)
+        minutes = None if result["seconds"] is None else round(result["seconds"] / 60, 2)
         rows.append([f"seed {seed}", when["step"], when["seen"], f"{when['gain']:.4f}", minutes])
-        curves[f"seed {seed}"] = found["history"]
+        curves[f"seed {seed}"] = result["history"]
     blind = run("shuffled", 0, arguments.steps, shuffled=True)
     alarm = "none" if blind["converged"] is None else f"FALSE ALARM at {blind['converged']['seen']}"
     rows.append(

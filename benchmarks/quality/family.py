@@ -157,9 +157,9 @@ def table() -> None:
             )
     columns = ["", "own hint", "another's hint", "no control", "ceiling (VAE)", "real picture"]
     columns += ["lift over another's", "of ceiling", "target"]
-    own, empty = counts["own"], counts.get("empty", {"own": 0})
+    captioned, empty = counts["own"], counts.get("empty", {"own": 0})
     note = (
-        f"n = {own['own']} test scenes (no control: {own.get('none', 0)}; no prompt: "
+        f"n = {captioned['own']} test scenes (no control: {captioned.get('none', 0)}; no prompt: "
         f"{empty['own']}), 12 UniPC steps, guidance `cond`, cfg 4, chosen on validation scenes; "
         "95% intervals. ↓: lower is better."
     )
@@ -196,7 +196,8 @@ SHARED = """The copy that the other playroom controls share: one ControlNet for 
 trained on hints of the paper's nine conditions at once. It follows all of them by itself; each
 condition's own hint encoder and connections
 stand in the folders beside this one."""
-OWN = """A ControlNet for the playroom base that follows {name} hints: {meaning}. This folder holds
+CONTROL_CARD = """\
+A ControlNet for the playroom base that follows {name} hints: {meaning}. This folder holds
 its own part, hint encoder and connections; the rest is
 [playroom-shared](../playroom-shared/README.md)'s.
 `zeroconv convert playroom-{name} OUT` writes one that stands alone and that diffusers reads."""
@@ -204,7 +205,7 @@ its own part, hint encoder and connections; the rest is
 
 def card(name: str, trained: dict[str, Any]) -> str:
     shared = name == "shared"
-    what = SHARED if shared else OWN.format(name=name, meaning=CONDITIONS[name].meaning)
+    what = SHARED if shared else CONTROL_CARD.format(name=name, meaning=CONDITIONS[name].meaning)
     recipe = f"recipes/playroom-{'shared' if shared else 'own'}.yaml"
     numbers = {key: trained[key] for key in ("steps", "examples", "minutes")}
     return CARD.format(name=name, what=what, recipe=recipe, figures=figures(name), **numbers)

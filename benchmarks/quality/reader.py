@@ -53,10 +53,10 @@ def main() -> None:
         ]
         images = [scene.image for scene in scenes]
         for where, shown in (("real", images), ("through the VAE", through_vae(backbone, images))):
-            found = getattr(read(shown), condition)
+            readings = getattr(read(shown), condition)
             scores = [
                 CONDITIONS[condition].score(truth_of(s, condition), r)
-                for s, r in zip(scenes, found, strict=True)
+                for s, r in zip(scenes, readings, strict=True)
             ]
             for metric in scores[0]:
                 value = summarise([s[metric] for s in scores], METRICS[metric].kind)
@@ -73,7 +73,7 @@ def draw(backbone: Any) -> None:
     """Eight scenes through the VAE: picture, then truth above reading for each map."""
     scenes = [playroom.render(seed) for seed in open_scenes("test", 8, 60_000, "person").seeds]
     images = through_vae(backbone, [scene.image for scene in scenes])
-    found = read(images)
+    readings = read(images)
     lines: list[list[Image.Image]] = [images]
     for condition in READ:
         lines.append(
@@ -83,10 +83,10 @@ def draw(backbone: Any) -> None:
             ]
         )
         lines.append(
-            [as_picture(condition, r, scenes[0].image.size) for r in getattr(found, condition)]
+            [as_picture(condition, r, scenes[0].image.size) for r in getattr(readings, condition)]
         )
     sheet(lines, PICTURES / "reader.png")
-    assert np.isfinite(found.depth).all()
+    assert np.isfinite(readings.depth).all()
 
 
 if __name__ == "__main__":

@@ -25,15 +25,20 @@ def main() -> None:
     parser.add_argument("--backend", required=True)
     arguments = parser.parse_args()
     left, _, disparity = data.stereo_motorcycle()
-    found = depth(left, arguments.backend)
+    relative = depth(left, arguments.backend)
     known = np.isfinite(disparity)
     print(
         "rank correlation with the measured disparity: "
-        f"{spearmanr(found[known], disparity[known]).statistic:.3f}"
+        f"{spearmanr(relative[known], disparity[known]).statistic:.3f}"
     )
     truth = relative_to_hint(np.where(known, disparity, disparity[known].min()))
     sheet(
-        [[Image.fromarray(p).resize((480, 320)) for p in (left, truth, relative_to_hint(found))]],
+        [
+            [
+                Image.fromarray(p).resize((480, 320))
+                for p in (left, truth, relative_to_hint(relative))
+            ]
+        ],
         PICTURES / "stereo.jpg",
     )
 

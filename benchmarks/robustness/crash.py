@@ -106,8 +106,8 @@ class Run:
 
     def reached(self) -> int:
         """The step of the newest checkpoint."""
-        found = checkpoints(self.folder / self.name / "checkpoints")
-        return step_of(found[0]) if found else 0
+        paths = checkpoints(self.folder / self.name / "checkpoints")
+        return step_of(paths[0]) if paths else 0
 
     def state(self) -> dict[str, Any]:
         return torch.load(
@@ -120,13 +120,13 @@ class Run:
 
     def taken(self) -> set[tuple[int, int, tuple[int, ...]]]:
         """(process, step, examples) of every time that a step was taken."""
-        found = set()
+        batches = set()
         for rank in range(self.processes):
             for line in (self.folder / f"{self.name}-taken-{rank}").read_text().splitlines():
                 with suppress(ValueError):  # empty, or cut short by a kill
                     step, examples = json.loads(line)
-                    found.add((rank, step, tuple(examples)))
-        return found
+                    batches.add((rank, step, tuple(examples)))
+        return batches
 
 
 @dataclass

@@ -109,11 +109,11 @@ def work(width: int) -> None:
 
 
 def turns(workers: dict[str, Worker], rounds: int, real_time: bool) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {name: [] for name in workers}
+    seconds_of: dict[str, list[float]] = {name: [] for name in workers}
     for _ in range(rounds):
         for name, worker in workers.items():
-            found[name].append(worker.seconds(real_time))
-    return found
+            seconds_of[name].append(worker.seconds(real_time))
+    return seconds_of
 
 
 def rows_of(alone: dict[str, list[float]], beside: dict[str, list[float]]) -> Sequence[list[Any]]:

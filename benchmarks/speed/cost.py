@@ -163,11 +163,11 @@ def measure_apart(kind: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def summarise(runs: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, float]]:
     """Median and quartiles of all timed steps, medians of the peaks."""
-    found = {}
+    summary = {}
     for kind, rounds in runs.items():
         times = sorted(seconds for one in rounds for seconds in one["times"])
         low, _, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
-        found[kind] = {
+        summary[kind] = {
             "steps": len(times),
             "seconds": statistics.median(times),
             "low": low,
@@ -176,16 +176,16 @@ def summarise(runs: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, floa
             "flop": rounds[0]["flop"],
             "parameters": rounds[0]["parameters"],
         }
-    return found
+    return summary
 
 
-def table(where: str, found: dict[str, dict[str, float]]) -> list[list[Any]]:
+def table(where: str, summary: dict[str, dict[str, float]]) -> list[list[Any]]:
     """A row a kind; the last columns hold what the ControlNet costs relative to it."""
     rows = []
-    for kind, said in KINDS.items():
-        one = found[kind]
+    for kind, label in KINDS.items():
+        one = summary[kind]
         row = [
-            f"{where}: {said}",
+            f"{where}: {label}",
             f"{one['parameters'] / 1e6:.1f}",
             str(one["steps"]),
             f"{one['seconds']:.3g}",
@@ -196,7 +196,7 @@ def table(where: str, found: dict[str, dict[str, float]]) -> list[list[Any]]:
             f"{one['flop'] / 1e12:.3g}",
         ]
         for name in ("seconds", "memory", "flop"):
-            row.append("" if kind == "control" else f"{found['control'][name] / one[name]:.2f}")
+            row.append("" if kind == "control" else f"{summary['control'][name] / one[name]:.2f}")
         rows.append(row)
     return rows
 
@@ -246,17 +246,19 @@ def main(words: list[str] | None = None) -> None:
                 f"round {number + 1}/{arguments.rounds} {kind}: {json.dumps(runs[kind][-1])}",
                 flush=True,
             )
-    found = summarise(runs)
+    summary = summarise(runs)
     if arguments.json:
         settings = {**vars(arguments), "json": str(arguments.json)}
         write_json(
-            arguments.json, {"settings": settings, "runs": runs, "summary": found}, indent=None
+            arguments.json, {"settings": settings, "runs": runs, "summary": summary}, indent=None
         )
     where = f"{arguments.base}, {arguments.batch} × {arguments.size} px"
     write_result(
         "cost",
         [*COLUMNS, *RATIOS],
-        sorted([*kept_rows(where), *table(where, found)], key=lambda row: row[0].partition(":")[0]),
+        sorted(
+            [*kept_rows(where), *table(where, summary)], key=lambda row: row[0].partition(":")[0]
+        ),
         "python -m benchmarks.speed.cost [--base sd15]",
         "float32, AdamW, CPU; every kind in processes of its own, by turns. Memory is beyond what "
         "the imports took. sd15: random weights of its size.",

@@ -82,7 +82,7 @@ def measure(
     if not base.is_dir():
         save_backbone(base)
     draw_pictures(scratch / "pictures", max(sizes, default=0))
-    rows, told = [], {}
+    rows, results = [], {}
     for kind, n in [*(("folder", n) for n in sizes), *(("rendered", n) for n in rendered)]:
         data = f"playroom:train:{n}"
         if kind == "folder":
@@ -92,39 +92,41 @@ def measure(
         recipe = {"base": str(base), "data": {"train": data, "cache": str(cache)}}
         cold = run(recipe, scratch / "run", 2)
         warm = [run(recipe, scratch / "run", options.steps) for _ in range(options.repeats)]
-        found = {name: median(one[name] for one in warm) for name in warm[0]}
-        found["bytes"] = sum(file.stat().st_size for file in cache.rglob("*.safetensors")) / n
-        found["fill"] = 1000 * (cold["data"] - found["data"]) / n
-        told[kind, n] = found
-        rows.append(row(kind, n, found))
+        medians = {name: median(one[name] for one in warm) for name in warm[0]}
+        medians["bytes"] = sum(file.stat().st_size for file in cache.rglob("*.safetensors")) / n
+        medians["fill"] = 1000 * (cold["data"] - medians["data"]) / n
+        results[kind, n] = medians
+        rows.append(row(kind, n, medians))
         print(" | ".join(rows[-1]), flush=True)
     note = " ".join(
-        verdict(kind, told)
+        verdict(kind, results)
         for kind in ("folder", "rendered")
-        if sum(k == kind for k, _ in told) > 1
+        if sum(k == kind for k, _ in results) > 1
     )
     write_result("growth", COLUMNS, rows, options.command, note, options.json)
     return {"rows": rows, "note": note}
 
 
-def row(kind: str, n: int, found: dict[str, float]) -> list[str]:
+def row(kind: str, n: int, medians: dict[str, float]) -> list[str]:
     return [
         f"{n:,} {'rendered' if kind == 'rendered' else 'in a folder'}",
-        f"{found['fill']:.2f}",
-        f"{found['start']:.2f}",
-        f"{found['start_cpu']:.2f}",
-        f"{found['data']:.2f}",
-        f"{found['step']:.1f}",
-        f"{found['step_cpu']:.1f}",
-        f"{100 * found['wait']:.2f}%",
-        f"{found['memory']:.0f}",
-        f"{found['bytes']:,.0f}",
+        f"{medians['fill']:.2f}",
+        f"{medians['start']:.2f}",
+        f"{medians['start_cpu']:.2f}",
+        f"{medians['data']:.2f}",
+        f"{medians['step']:.1f}",
+        f"{medians['step_cpu']:.1f}",
+        f"{100 * medians['wait']:.2f}%",
+        f"{medians['memory']:.0f}",
+        f"{medians['bytes']:,.0f}",
     ]
 
 
-def verdict(kind: str, told: dict[tuple[str, int], dict[str, float]]) -> str:
+def verdict(kind: str, results: dict[tuple[str, int], dict[str, float]]) -> str:
     """From the fewest to the most pictures of a kind."""
-    (low, few), *_, (high, many) = sorted((n, found) for (k, n), found in told.items() if k == kind)
+    (low, few), *_, (high, many) = sorted(
+        (n, medians) for (k, n), medians in results.items() if k == kind
+    )
     more = high - low
     return (
         f"{'Rendered' if kind == 'rendered' else 'Folders'}, {low:,} → {high:,}: a step's CPU time "
@@ -205,10 +207,10 @@ def child(path: str, began: float) -> None:
     step, add = Trainer._train_step, Meter.add
 
     def watched(self: Trainer, micro: list) -> tuple[float, float]:
-        found = step(self, micro)
+        figures = step(self, micro)
         ends.append(time.time())
         cpu.append(time.process_time())
-        return found
+        return figures
 
     def noted(self: Meter, loss: float, waited: float, batches: int) -> None:
         waits.append(waited)
@@ -217,16 +219,16 @@ def child(path: str, began: float) -> None:
     Trainer._train_step, Meter.add = watched, noted  # type: ignore[method-assign]
     train_command(path)
     first = min(WARM, len(ends) - 2)
-    found = {
+    figures = {
         "start": ends[0] - began,
         "start_cpu": cpu[0],
         "data": sum(seconds.values()),
         "step": 1000 * float(np.median(np.diff(ends[first:]))),
         "step_cpu": 1000 * float(np.median(np.diff(cpu[first:]))),
         "wait": sum(waits[first + 1 :]) / (ends[-1] - ends[first]),
-        "memory": own_memory() / 2**20,
+        "memory": anonymous_memory() / 2**20,
     }
-    print(json.dumps(found))
+    print(json.dumps(figures))
 
 
 def timed(function: Callable, seconds: dict[str, float]) -> Callable:
@@ -241,7 +243,7 @@ def timed(function: Callable, seconds: dict[str, float]) -> Callable:
     return wrapped
 
 
-def own_memory() -> int:
+def anonymous_memory() -> int:
     """Bytes that are this process's own; pages of mapped files, which the system takes back when it
     likes, are not.
     """

@@ -110,11 +110,11 @@ def reckon(recipe: Recipe) -> Need:
     with torch.device("meta"):
         unet, vae, text = build(recipe.base)
     backbone = UNetBackbone(unet, vae, [text], [None], DEFAULT_SCHEDULER, name=recipe.base)
-    told = recipe.control.model_dump(
+    control_settings = recipe.control.model_dump(
         include={"hint_encoder", "hint_widths", "connections", "only_mid_control"}
     )
     with torch.device("meta"):
-        control = ControlNet.from_backbone(backbone, **told)
+        control = ControlNet.from_backbone(backbone, **control_settings)
     to_train_(control, recipe.control.frozen_copy)
     hold_frozen_(backbone, control, settings.frozen)
     if settings.precision == "bf16":
@@ -224,9 +224,9 @@ def recipes() -> list[Path]:
 
 def card_of(path: Path) -> int:
     """ "recipes/sd15-8gb.yaml" → 8."""
-    found = re.fullmatch(r"sd\d+-(\d+)gb", path.stem)
-    assert found is not None, path
-    return int(found[1])
+    match = re.fullmatch(r"sd\d+-(\d+)gb", path.stem)
+    assert match is not None, path
+    return int(match[1])
 
 
 def comment(need: Need) -> str:

@@ -52,17 +52,17 @@ def measure(card: str) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - began, "pictures": pictures, "loss": loss, **taken}
 
 
-def row(card: str, found: dict[str, Any], one: dict[str, str]) -> list[str]:
-    """A recipe's: `found` by `measure`, `one` as `benchmarks.speed.memory` has it."""
+def row(card: str, measured: dict[str, Any], one: dict[str, str]) -> list[str]:
+    """A recipe's: `measured` by `measure`, `one` as `benchmarks.speed.memory` has it."""
     expected = float(one["GB"]) - float(one["VAE and text"])
-    taken, held = found["allocated"] / 1e9, found["reserved"] / 1e9
+    taken, held = measured["allocated"] / 1e9, measured["reserved"] / 1e9
     return [
         f"sd15-{card}gb",
         f"{expected:.1f}",
         f"{taken:.1f} ({taken / expected - 1:+.0%})",
         f"{held:.1f}",
-        f"{found['seconds']:.2f}",
-        f"{found['pictures'] / found['seconds']:.1f}",
+        f"{measured['seconds']:.2f}",
+        f"{measured['pictures'] / measured['seconds']:.1f}",
     ]
 
 

@@ -73,8 +73,8 @@ def step(base: str, n: int, side: int, setting: str, fake: bool) -> int:
         ledger_and_recompute(loss, n, side, setting)
         with LiveBytes() as live:
             micro_batch(loss, n, (side, side), text(backbone, n))().backward()
-    whole = backbone._modules() if base not in UNETS else [backbone.unet]
-    return live.most + held_by(control) + sum(map(held_by, whole))
+    held = backbone._modules() if base not in UNETS else [backbone.unet]
+    return live.most + held_by(control) + sum(map(held_by, held))
 
 
 def ledger_and_recompute(loss: ControlledLoss, n: int, side: int, setting: str) -> None:

@@ -380,19 +380,19 @@ def _linear_flops(x: Any, weight: Any, *rest: Any, out_shape: Any = None, **opti
 
 def main(job: dict[str, Any]) -> None:
     device = torch.device(job["device"])
-    place = {name: job[name] for name in ("model", "precision", "batch", "size")}
-    worker: Any = Theirs(**place, device=device) if job["who"] == "theirs" else Ours(
-        **place, device=device, rung=job["rung"]
+    shared = {name: job[name] for name in ("model", "precision", "batch", "size")}
+    worker: Any = Theirs(**shared, device=device) if job["who"] == "theirs" else Ours(
+        **shared, device=device, rung=job["rung"]
     )  # fmt: skip
-    say({"ready": True})
+    send({"ready": True})
     for line in sys.stdin:
         word = line.strip()
         if word == "loss":
             inputs = fixed_inputs(job["model"], job["batch"], job["size"])
-            say({"loss": worker.loss({name: value.to(device) for name, value in inputs.items()})})
+            send({"loss": worker.loss({name: value.to(device) for name, value in inputs.items()})})
         elif word == "step":
             parts = worker.step()
-            say(
+            send(
                 {
                     "seconds": sum(parts.values()),
                     "parts": parts,
@@ -402,12 +402,12 @@ def main(job: dict[str, Any]) -> None:
             )
         elif word == "flops":
             worker.trainer.graphs = None  # in which operations cannot be counted
-            say({"flops": flops_of(worker.step)})
+            send({"flops": flops_of(worker.step)})
         else:
             break
 
 
-def say(value: dict[str, Any]) -> None:
+def send(value: dict[str, Any]) -> None:
     print(json.dumps(value), flush=True)
 
 

@@ -132,10 +132,10 @@ def compare(arguments: argparse.Namespace, precision: str) -> dict[str, Any]:
     flops = workers["ours"].ask("flops")["flops"]
     for worker in workers.values():
         worker.end()
-    found: dict[str, Any] = {"precision": precision, "flops": flops}
+    result: dict[str, Any] = {"precision": precision, "flops": flops}
     for who, answers in steps.items():
         seconds = [answer["seconds"] for answer in answers]
-        found[who] = {
+        result[who] = {
             "seconds": statistics.median(seconds),
             "least": min(seconds),
             "most": max(seconds),
@@ -148,14 +148,14 @@ def compare(arguments: argparse.Namespace, precision: str) -> dict[str, Any]:
                 for part in answers[0]["parts"]
             },
         }
-    found["speedup"] = found["theirs"]["seconds"] / found["ours"]["seconds"]
-    found["memory_ratio"] = found["ours"]["peak_gib"] / found["theirs"]["peak_gib"]
-    found["loss_difference"] = abs(losses["ours"] / losses["theirs"] - 1)
-    return found
+    result["speedup"] = result["theirs"]["seconds"] / result["ours"]["seconds"]
+    result["memory_ratio"] = result["ours"]["peak_gib"] / result["theirs"]["peak_gib"]
+    result["loss_difference"] = abs(losses["ours"] / losses["theirs"] - 1)
+    return result
 
 
 def ladder(
-    arguments: argparse.Namespace, precision: str, found: dict[str, Any]
+    arguments: argparse.Namespace, precision: str, result: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Seconds and memory as the parts of ours are added one by one, each in a process of its
     own.
@@ -174,8 +174,8 @@ def ladder(
             rungs.append(
                 {
                     "name": name,
-                    "seconds": found["ours"]["seconds"],
-                    "peak_gib": found["ours"]["peak_gib"],
+                    "seconds": result["ours"]["seconds"],
+                    "peak_gib": result["ours"]["peak_gib"],
                 }
             )
             continue
@@ -193,7 +193,7 @@ def machine_peak(device: str, precisions: Sequence[str]) -> dict[str, float]:
     """GFLOP/s of a large matrix product and a large convolution in float32 and the precisions asked
     for (a processor without bfloat16 takes minutes for one such product): the best of several.
     """
-    found = {}
+    products = {}
     for name in dict.fromkeys(("fp32", *precisions)):
         dtype = DTYPES[name]
         a = torch.randn(4096, 4096, device=device, dtype=dtype)
@@ -218,11 +218,11 @@ def machine_peak(device: str, precisions: Sequence[str]) -> dict[str, float]:
                 if device != "cpu":
                     torch.cuda.synchronize()
                 times.append(time.perf_counter() - began)
-            found[job] = flops / min(times) / 1e9
-    return found
+            products[job] = flops / min(times) / 1e9
+    return products
 
 
-def told(seconds: float) -> str:
+def rounded(seconds: float) -> str:
     return (
         f"{seconds:.2f}"
         if seconds >= 1
@@ -234,47 +234,49 @@ def told(seconds: float) -> str:
 
 def rows_of(results: list[dict[str, Any]], peak: float, on_cpu: bool = True) -> list[list[Any]]:
     rows: list[list[Any]] = []
-    for found in results:
-        theirs, ours = found["theirs"], found["ours"]
-        share = found["flops"] / ours["seconds"] / 1e9 / peak
+    for result in results:
+        theirs, ours = result["theirs"], result["ours"]
+        share = result["flops"] / ours["seconds"] / 1e9 / peak
         for who, name in (("theirs", "diffusers' script"), ("ours", "zeroconv")):
             one, reserved = (
-                found[who],
-                "" if on_cpu else f" ({found[who]['reserved_gib']:.2f} reserved)",
+                result[who],
+                "" if on_cpu else f" ({result[who]['reserved_gib']:.2f} reserved)",
             )
             rows.append(
                 [
-                    f"{found['precision']}, {name}",
-                    f"{told(one['seconds'])} [{told(one['least'])}, {told(one['most'])}]",
+                    f"{result['precision']}, {name}",
+                    f"{rounded(one['seconds'])} [{rounded(one['least'])}, {rounded(one['most'])}]",
                     f"{one['samples_per_second']:.3f}",
                     f"{one['peak_gib']:.2f}{reserved}",
                     f"{one['loss']:.5f}",
-                    ", ".join(f"{part} {told(seconds)}" for part, seconds in one["parts"].items()),
+                    ", ".join(
+                        f"{part} {rounded(seconds)}" for part, seconds in one["parts"].items()
+                    ),
                 ]
             )
         rows.append(
             [
-                f"{found['precision']}, ratio",
-                f"{found['speedup']:.2f}× as fast",
+                f"{result['precision']}, ratio",
+                f"{result['speedup']:.2f}× as fast",
                 "",
-                f"{found['memory_ratio']:.2f}× ({theirs['peak_gib'] - ours['peak_gib']:.2f} less)",
-                f"differs by {found['loss_difference']:.0e}",
+                f"{result['memory_ratio']:.2f}× ({theirs['peak_gib'] - ours['peak_gib']:.2f} less)",
+                f"differs by {result['loss_difference']:.0e}",
                 f"{share:.0%} of the machine's best product",
             ]
         )
         cached = theirs["parts"]["autoencoder"] + theirs["parts"]["text encoder"]
         rows.append(
             [
-                f"{found['precision']}, theirs without its encoders",
-                told(theirs["seconds"] - cached),
+                f"{result['precision']}, theirs without its encoders",
+                rounded(theirs["seconds"] - cached),
                 *[""] * 4,
             ]
         )
-        for rung in found["ladder"]:
+        for rung in result["ladder"]:
             rows.append(
                 [
-                    f"{found['precision']}, ours with {rung['name']}",
-                    told(rung["seconds"]),
+                    f"{result['precision']}, ours with {rung['name']}",
+                    rounded(rung["seconds"]),
                     "",
                     f"{rung['peak_gib']:.2f}",
                     "",
@@ -292,16 +294,16 @@ def tell_log(arguments: argparse.Namespace) -> None:
     where = " ".join(line[2:] for line in lines if line.startswith("# "))
     seconds: dict[tuple[str, str], list[float]] = {}
     for line in lines:
-        if found := re.fullmatch(r"(\w+) (theirs|ours) ([\d.]+) s", line):
-            seconds.setdefault((found[1], found[2]), []).append(float(found[3]))
+        if match := re.fullmatch(r"(\w+) (theirs|ours) ([\d.]+) s", line):
+            seconds.setdefault((match[1], match[2]), []).append(float(match[3]))
     rows = []
     for precision in dict.fromkeys(precision for precision, _ in seconds):
         medians = {}
         for who, name in (("theirs", "diffusers' script"), ("ours", "zeroconv")):
-            mine = seconds[precision, who]
-            medians[who] = statistics.median(mine)
+            times = seconds[precision, who]
+            medians[who] = statistics.median(times)
             rows.append([
-                f"{precision}, {name}", f"{medians[who]:.3f} [{min(mine):.3f}, {max(mine):.3f}]",
+                f"{precision}, {name}", f"{medians[who]:.3f} [{min(times):.3f}, {max(times):.3f}]",
                 f"{arguments.batch / medians[who]:.1f}",
             ])  # fmt: skip
         rows.append(
@@ -351,10 +353,10 @@ def tell(
     if arguments.json:
         write_json(arguments.json, {"machine": peaks, "configurations": results})
     best, on_cpu = max(peaks.values()), arguments.device == "cpu"
-    place = f"cpu ({torch.get_num_threads()} threads)" if on_cpu else torch.cuda.get_device_name()
+    machine = f"cpu ({torch.get_num_threads()} threads)" if on_cpu else torch.cuda.get_device_name()
     note = (
         f"{arguments.model}, random weights, {arguments.size} px, batch {arguments.batch}, "
-        f"{arguments.repeats} steps each in turns on {place}; median [least, most]. Best product "
+        f"{arguments.repeats} steps each in turns on {machine}; median [least, most]. Best product "
         f"of this machine: {best:.0f} GFLOP/s; a step of ours is {results[0]['flops'] / 1e12:.2f} "
         "TFLOP. Ours without averaged weights, which the script has none of either; its latents "
         "and text states come from the cache."

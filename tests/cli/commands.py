@@ -63,40 +63,40 @@ def commands(models: Path, inputs: Path) -> dict[str, Command]:
     icons = ("--source", "noto", "--size", "32", "--workers", "1")
     move = ("--from", base[1], "--to", base[1])
 
-    found = {name: Command((name,)) for name in ("annotators", "reproduce")}
-    found["info"] = Command(("info", canny))
-    found["info of an embedded one"] = Command(("info", "playroom-canny"))
+    by_name = {name: Command((name,)) for name in ("annotators", "reproduce")}
+    by_name["info"] = Command(("info", canny))
+    by_name["info of an embedded one"] = Command(("info", "playroom-canny"))
 
     words = ("generate", "a cat", *base, *quick, *control)
-    found["generate"] = Command((*words, *OUT), "file", ".png")
-    found["generate several"] = Command((*words, "--count", "2", *OUT), "into")
+    by_name["generate"] = Command((*words, *OUT), "file", ".png")
+    by_name["generate several"] = Command((*words, "--count", "2", *OUT), "into")
 
-    found["annotate a picture"] = Command(("annotate", "canny", photo, *OUT), "file", ".png")
+    by_name["annotate a picture"] = Command(("annotate", "canny", photo, *OUT), "file", ".png")
     words = ("annotate", "canny", data, "--workers", "1")
-    found["annotate a folder"] = Command((*words, *OUT), "into")
+    by_name["annotate a folder"] = Command((*words, *OUT), "into")
 
     words = (str(recipe(models, inputs)), "--set")
-    found["train"] = Command(("train", *words, "out={out}"), "into")
-    found["cache"] = Command(("cache", *words, "data.cache={out}"), "into")
+    by_name["train"] = Command(("train", *words, "out={out}"), "into")
+    by_name["cache"] = Command(("cache", *words, "data.cache={out}"), "into")
 
     words = ("evaluate", canny, *base, "--limit", "2", *quick)
-    found["evaluate"] = Command((*words, "--json", "{out}"), "file", ".json")
-    found["evaluate to a page"] = Command((*words, "--html", "{out}"), "file", ".html")
+    by_name["evaluate"] = Command((*words, "--json", "{out}"), "file", ".json")
+    by_name["evaluate to a page"] = Command((*words, "--html", "{out}"), "file", ".html")
 
     words = ("convert", canny, "{out}")
-    found["convert to diffusers"] = Command(words, "folder")
-    found["convert to original"] = Command((*words, "--to", "original"), "file", ".safetensors")
-    found["transfer"] = Command(("transfer", canny, *move, *OUT), "folder")
-    found["demo"] = Command(("demo", *OUT, *quick, "--seeds", "1"), "folder")
+    by_name["convert to diffusers"] = Command(words, "folder")
+    by_name["convert to original"] = Command((*words, "--to", "original"), "file", ".safetensors")
+    by_name["transfer"] = Command(("transfer", canny, *move, *OUT), "folder")
+    by_name["demo"] = Command(("demo", *OUT, *quick, "--seeds", "1"), "folder")
 
     room = "playroom"
-    found["playroom render"] = Command((room, "render", "{out}", "--size", "64", *few), "into")
-    found["playroom fill50k"] = Command((room, "fill50k", "{out}", "--size", "32", *few), "into")
-    found["playroom stickers"] = Command((room, "stickers", "{out}", *packages, *icons), "into")
+    by_name["playroom render"] = Command((room, "render", "{out}", "--size", "64", *few), "into")
+    by_name["playroom fill50k"] = Command((room, "fill50k", "{out}", "--size", "32", *few), "into")
+    by_name["playroom stickers"] = Command((room, "stickers", "{out}", *packages, *icons), "into")
     # it trains for hours; there is nothing to export yet
     words = (room, "train-base", "{out}", "--stickers", data, "--stage", "export")
-    found["playroom train-base"] = Command(words, "into", code=2)
-    return found
+    by_name["playroom train-base"] = Command(words, "into", code=2)
+    return by_name
 
 
 def recipe(models: Path, inputs: Path) -> Path:
@@ -115,17 +115,17 @@ def recipe(models: Path, inputs: Path) -> Path:
 
 def registered() -> set[str]:
     """The names of all commands, as one types them."""
-    found = names_in(app)
+    names = names_in(app)
     for group in app.registered_groups:
         assert group.typer_instance is not None
-        found |= {f"{group.name} {name}" for name in names_in(group.typer_instance)}
-    return found
+        names |= {f"{group.name} {name}" for name in names_in(group.typer_instance)}
+    return names
 
 
 def names_in(group: Typer) -> set[str]:
     """A command without a name of its own has its function's."""
-    found = set()
+    names = set()
     for command in group.registered_commands:
         assert command.callback is not None
-        found.add(command.name or command.callback.__name__)
-    return found
+        names.add(command.name or command.callback.__name__)
+    return names

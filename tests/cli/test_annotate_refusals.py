@@ -32,16 +32,16 @@ def room(tmp_path: Path) -> Path:
 
 
 def state(folder: Path) -> dict[str, object]:
-    found = {}
+    entries = {}
     for path in sorted(folder.rglob("*")):
         kind = path.lstat()
         content = path.read_bytes() if path.is_file() else b""
-        found[str(path.relative_to(folder))] = (kind.st_mode, kind.st_ino, content)
-    return found
+        entries[str(path.relative_to(folder))] = (kind.st_mode, kind.st_ino, content)
+    return entries
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("canny a.png --out a.png", "is the input itself"),
         ("canny a.png --out hard.png", "is the input itself"),
@@ -73,12 +73,12 @@ def state(folder: Path) -> dict[str, object]:
     ],
 )
 def test_annotate_refuses_and_changes_nothing(
-    zeroconv, room: Path, monkeypatch, words: str, said: str
+    zeroconv, room: Path, monkeypatch, words: str, message: str
 ) -> None:
     monkeypatch.chdir(room)
     before = state(room)
     result = zeroconv("annotate", *words.split())
-    assert result.exit_code == 2 and said in result.stderr, result.stderr
+    assert result.exit_code == 2 and message in result.stderr, result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert state(room) == before
 

@@ -83,8 +83,8 @@ def test_a_tensor_of_the_wrong_shape(generate, models: Path, photo: Path, tmp_pa
 
 
 def test_a_cut_off_weights_file(generate, models: Path, photo: Path, tmp_path: Path) -> None:
-    whole = (models / "canny" / "diffusion_pytorch_model.safetensors").read_bytes()
-    (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    content = (models / "canny" / "diffusion_pytorch_model.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(content[: len(content) // 2])
     assert "damaged" in generate("--control", f"{tmp_path / 'cut.safetensors'}={photo}")
 
 

@@ -32,16 +32,16 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def crowded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with files of every kind and name, in which one is."""
-    place = tmp_path / "place"
-    place.mkdir()
-    monkeypatch.chdir(place)
-    crowd(place)
+    crowded = tmp_path / "place"
+    crowded.mkdir()
+    monkeypatch.chdir(crowded)
+    crowd(crowded)
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "photo.png").write_bytes(b"mine, elsewhere")
-    return place
+    return crowded
 
 
 def crowd(folder: Path) -> None:
@@ -68,15 +68,15 @@ def crowd(folder: Path) -> None:
 
 def snapshot(folder: Path) -> dict[str, tuple]:
     """Everything in a folder, without following links: kind, mode, inode, time, content."""
-    found = {}
+    entries = {}
     for path in folder.rglob("*"):
         about = path.lstat()
         content = path.read_bytes() if stat.S_ISREG(about.st_mode) else b""
         link = os.readlink(path) if path.is_symlink() else ""
         # a folder's time changes where something new is put into it
         time = 0 if stat.S_ISDIR(about.st_mode) else about.st_mtime_ns
-        found[str(path.relative_to(folder))] = (about.st_mode, about.st_ino, time, content, link)
-    return found
+        entries[str(path.relative_to(folder))] = (about.st_mode, about.st_ino, time, content, link)
+    return entries
 
 
 def changes(before: dict[str, tuple], after: dict[str, tuple]) -> list[str]:
@@ -101,50 +101,50 @@ def test_every_command_is_in_the_list(models: Path, inputs: Path) -> None:
 
 @pytest.mark.parametrize("name", names_of((None, "file", "folder", "into")))
 def test_a_command_leaves_what_is_beside_its_output_alone(
-    name: str, zeroconv, models: Path, inputs: Path, place: Path
+    name: str, zeroconv, models: Path, inputs: Path, crowded: Path
 ) -> None:
     command = commands(models, inputs)[name]
-    before = snapshot(place.parent)
-    result = zeroconv(*command.filled(place / f"new{command.suffix}"))
+    before = snapshot(crowded.parent)
+    result = zeroconv(*command.filled(crowded / f"new{command.suffix}"))
     assert result.exit_code == command.code, result.output
-    assert changes(before, snapshot(place.parent)) == []
+    assert changes(before, snapshot(crowded.parent)) == []
     # given again, it finds its own output and not somebody else's
     if command.kind is not None and command.code == 0 and name != "demo":
-        result = zeroconv(*command.filled(place / f"new{command.suffix}"))
+        result = zeroconv(*command.filled(crowded / f"new{command.suffix}"))
         assert result.exit_code == 0, result.output
-        assert changes(before, snapshot(place.parent)) == []
-    left = [path for path in place.rglob(".zeroconv-t*") if path.name.count("notes") == 0]
+        assert changes(before, snapshot(crowded.parent)) == []
+    left = [path for path in crowded.rglob(".zeroconv-t*") if path.name.count("notes") == 0]
     assert left == []
 
 
 @pytest.mark.parametrize("name", names_of(("folder", "into")))
 def test_a_folder_full_of_other_files_is_left_alone(
-    name: str, zeroconv, models: Path, inputs: Path, place: Path
+    name: str, zeroconv, models: Path, inputs: Path, crowded: Path
 ) -> None:
     command = commands(models, inputs)[name]
-    before = snapshot(place.parent)
-    result = zeroconv(*command.filled(place))
+    before = snapshot(crowded.parent)
+    result = zeroconv(*command.filled(crowded))
     assert result.exit_code in (0, 2, 3), result.output
     if command.kind == "folder":
         assert result.exit_code == 2
     if result.exit_code == 2:
         assert len(lines_of(result)) == 1, result.stderr
-    assert changes(before, snapshot(place.parent)) == []
+    assert changes(before, snapshot(crowded.parent)) == []
 
 
 @pytest.mark.parametrize("name", names_of(("file",)))
-def test_other_files_stay(name: str, zeroconv, models: Path, inputs: Path, place: Path) -> None:
+def test_other_files_stay(name: str, zeroconv, models: Path, inputs: Path, crowded: Path) -> None:
     command = commands(models, inputs)[name]
-    before = snapshot(place.parent)
+    before = snapshot(crowded.parent)
     for target in (f"a{command.suffix}", "empty", "config.json/x", f"link{command.suffix}"):
         if command.words[0] in ("generate", "annotate") and target == "empty":
             continue  # a folder, into which they may write
-        if not os.path.lexists(place / target) and target != "config.json/x":
+        if not os.path.lexists(crowded / target) and target != "config.json/x":
             continue
-        result = zeroconv(*command.filled(place / target))
+        result = zeroconv(*command.filled(crowded / target))
         assert result.exit_code == 2, (target, result.output)
         assert len(lines_of(result)) == 1, (target, result.stderr)
-    assert changes(before, snapshot(place.parent)) == []
+    assert changes(before, snapshot(crowded.parent)) == []
 
 
 @pytest.mark.parametrize("name", names_of(("file",)))

@@ -14,7 +14,7 @@ import yaml
 
 from zeroconv.cli import app
 
-WHOLE = ["many", "", "1.5", "-7", "9" * 30, "1e9", "nan", "²"]
+INTEGERS = ["many", "", "1.5", "-7", "9" * 30, "1e9", "nan", "²"]
 NUMBER = ["much", "", "nan", "inf", "-inf", "1e400", "1e9", "9" * 5000]
 NAME = ["", "no such thing", "../..", "\udcff", "x" * 5000]
 PATH = ["", "x" * 5000, "/dev/null/x"]
@@ -126,7 +126,7 @@ CASES = [
     for kind in [kind_of(command, param.name)]
     if kind is not bool
     for value in (
-        {int: WHOLE, float: NUMBER}.get(kind)
+        {int: INTEGERS, float: NUMBER}.get(kind)
         or VALUES[words[-1]].get(param.name, ["untabled"])
         or []
     )
@@ -194,9 +194,9 @@ def refused(zeroconv, sound, tmp_path, monkeypatch):
         before = sorted(tmp_path.rglob("*"))
         result = zeroconv(*line)
         assert result.exit_code == 2, (line, result.exit_code, result.output, result.exception)
-        said = [one for one in result.stderr.splitlines() if not one.startswith("note: ")]
-        assert len(said) == 1 and said[0].startswith("zeroconv: "), result.stderr
-        assert len(said[0]) < 3000 and said[0].isprintable(), result.stderr
+        lines = [one for one in result.stderr.splitlines() if not one.startswith("note: ")]
+        assert len(lines) == 1 and lines[0].startswith("zeroconv: "), result.stderr
+        assert len(lines[0]) < 3000 and lines[0].isprintable(), result.stderr
         assert result.stdout == ""
         assert sorted(tmp_path.rglob("*")) == before
 

@@ -62,9 +62,9 @@ def test_stickers_are_of_held_out_concepts(rows: list[gallery.Row]) -> None:
 
 
 def test_the_photograph_has_one_hint_and_three_prompts(rows: list[gallery.Row]) -> None:
-    mine = [row for row in rows if row.section == "canny-photo"]
-    assert len({row.prompt for row in mine}) == 3
-    assert len({row.hint.tobytes() for row in mine}) == 1
+    of_section = [row for row in rows if row.section == "canny-photo"]
+    assert len({row.prompt for row in of_section}) == 3
+    assert len({row.hint.tobytes() for row in of_section}) == 1
 
 
 def test_the_page_shows_every_picture_and_prompt(rows: list[gallery.Row], tmp_path: Path) -> None:

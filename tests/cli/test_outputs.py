@@ -156,13 +156,13 @@ def test_reports_are_written_after_every_setting(
 ) -> None:
     from zeroconv import evaluation
 
-    whole, calls = evaluation.evaluate, []
+    unchanged, calls = evaluation.evaluate, []
 
     def third_fails(*arguments, **options):
         calls.append(options["prompts"])
         if len(calls) == 3:
             raise RuntimeError("a fault")
-        return whole(*arguments, **options)
+        return unchanged(*arguments, **options)
 
     monkeypatch.setattr(evaluation, "evaluate", third_fails)
     target = tmp_path / "report.json"

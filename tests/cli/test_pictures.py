@@ -62,9 +62,9 @@ def sampled(zeroconv, models: Path, tmp_path: Path, monkeypatch):
 def test_hints_on_the_command_line_have_their_alpha(sampled, tmp_path: Path) -> None:
     for colour in (WHITE, BLACK):
         Image.fromarray(layer(LINE, colour)).save(tmp_path / "line.png")
-        _, hint, said = sampled("canny", tmp_path / "line.png")
+        _, hint, notes = sampled("canny", tmp_path / "line.png")
         assert np.array_equal(np.asarray(hint.convert("L")) > 127, LINE)
-        assert ("dark lines on transparent ground" in said) == (colour == BLACK)
+        assert ("dark lines on transparent ground" in notes) == (colour == BLACK)
     holed = np.dstack(
         [np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3)), 255 * ~LINE]
     ).astype(np.uint8)
@@ -125,7 +125,7 @@ def test_hints_of_any_mode_are_stored_and_read_again(mode: str, tmp_path: Path) 
         "F": Image.fromarray(grey.astype(np.float32)),
     }.get(mode) or Image.fromarray((grey * 255).astype(np.uint8)).convert(mode)
     save_picture(Image.new("RGB", (8, 8)), tmp_path / "a.png", {"prompt": "x"}, [image])
-    (found,) = read_info(tmp_path / "a.png")["hints"]
+    (stored,) = read_info(tmp_path / "a.png")["hints"]
     assert np.array_equal(
-        np.asarray(open_hint(found, "tile")), np.asarray(open_hint(image, "tile"))
+        np.asarray(open_hint(stored, "tile")), np.asarray(open_hint(image, "tile"))
     )

@@ -115,8 +115,8 @@ def test_a_stopped_command_clears_away_and_says_so_by_its_code(start, number, co
     process = start("wait")
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(number)
-    found, _, err = ended(process)
-    assert found == code
+    ended_with, _, err = ended(process)
+    assert ended_with == code
     assert err == "cleared\nzeroconv: interrupted.\n"
 
 
@@ -197,8 +197,8 @@ def test_the_home_folder_is_meant_in_every_path(start, tmp_path) -> None:
     ],
 )
 def test_what_goes_wrong_is_one_line(start, kind, code, sentence) -> None:
-    found, out, err = ended(start("fail", kind))
-    assert (found, out) == (code, "")
+    ended_with, out, err = ended(start("fail", kind))
+    assert (ended_with, out) == (code, "")
     assert err.startswith(sentence)
     assert len(err.splitlines()) == 1
 
@@ -279,9 +279,9 @@ def test_libraries_are_quiet_where_the_user_did_not_ask(tmp_path: Path) -> None:
         "from transformers.utils import logging\n"
         "logging.get_logger('transformers.x').warning('for developers')\n"
     )
-    for asked, said in (({}, False), ({"TRANSFORMERS_VERBOSITY": "warning"}, True)):
+    for asked, shown in (({}, False), ({"TRANSFORMERS_VERBOSITY": "warning"}, True)):
         environment = {k: v for k, v in os.environ.items() if not k.endswith("_VERBOSITY")}
         words = [sys.executable, "-c", program]
         done = subprocess.run(words, env={**environment, **asked}, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert ("for developers" in done.stderr) is said
+        assert ("for developers" in done.stderr) is shown

@@ -69,7 +69,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(
     )
     assert zeroconv(*words, f"out={tmp_path / 'straight'}").exit_code == 0
 
-    def stops(place: str) -> str:
+    def stops(case: str) -> str:
         result = zeroconv(*words, f"out={out}")
         assert result.exit_code == 2, result.output
         (line,) = (line for line in result.stderr.splitlines() if not line.startswith("note:"))
@@ -77,7 +77,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(
             line.startswith("zeroconv: ")
             and "No space left on device" in line
             and "make room" in line
-        ), place
+        ), case
         return line
 
     with full_disk("writing.pt"):
@@ -144,8 +144,8 @@ def test_a_cache_is_filled_ahead_in_parts(
     monkeypatch.setattr(cache, "SHARD", 4)
 
     def cached(*words: str) -> int:
-        said = zeroconv("cache", recipe, *words).output.splitlines()[-1]
-        return int(said.removesuffix(" examples cached"))
+        line = zeroconv("cache", recipe, *words).output.splitlines()[-1]
+        return int(line.removesuffix(" examples cached"))
 
     hints = cached("--part", "2/2", "--hints-only")
     parts = [cached("--part", part) for part in ("1/2", "2/2")]
@@ -162,7 +162,7 @@ def test_a_cache_is_filled_ahead_in_parts(
 
 
 def test_mistakes_in_a_recipe_are_one_sentence(zeroconv, recipe: Path) -> None:
-    for setting, said in {
+    for setting, message in {
         "training.stepps=3": "did you mean steps",
         "training.steps=-3": "-3",
         "data.condition=smell": "smell",
@@ -171,7 +171,7 @@ def test_mistakes_in_a_recipe_are_one_sentence(zeroconv, recipe: Path) -> None:
     }.items():
         result = zeroconv("train", recipe, "--set", setting)
         assert result.exit_code == 2, (setting, result.output)
-        assert said in result.stderr
+        assert message in result.stderr
         assert len(result.stderr.strip().splitlines()) == 1
     assert zeroconv("train", "nowhere.yaml").exit_code == 2
 

@@ -61,11 +61,11 @@ def test_hints_of_one_batch_have_as_many_channels() -> None:
         np.ones((4, 4, 3), np.uint8),
         np.zeros((4, 4, 4), np.uint8),
     )
-    found = alike([grey, colours, holed])
+    hints = alike([grey, colours, holed])
     assert (
-        {hint.shape for hint in found} == {(4, 4, 4)}
-        and (found[1][..., 3] == 255).all()
-        and not found[2].any()
+        {hint.shape for hint in hints} == {(4, 4, 4)}
+        and (hints[1][..., 3] == 255).all()
+        and not hints[2].any()
     )
     assert [hint.shape for hint in alike([grey, grey])] == [(4, 4)] * 2
     assert [hint.shape for hint in alike([grey, colours])] == [(4, 4, 3)] * 2

@@ -64,11 +64,12 @@ def test_the_kernel_distance_is_unbiased_and_is_torchmetrics():
 def test_intervals_hold_the_value_and_repeat():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(100, 4)), rng.normal(1, 1, size=(100, 4))
-    found = bootstrap(kernel_distance, a, b)
+    interval = bootstrap(kernel_distance, a, b)
     assert (
-        found == bootstrap(kernel_distance, a, b) and found["low"] < found["mean"] < found["high"]
+        interval == bootstrap(kernel_distance, a, b)
+        and interval["low"] < interval["mean"] < interval["high"]
     )
-    assert found["low"] > 0
+    assert interval["low"] > 0
 
 
 def test_an_interval_covers_as_often_as_it_says():
@@ -82,9 +83,9 @@ def test_an_interval_covers_as_often_as_it_says():
     rng = np.random.default_rng(0)
     hits, width = 0, []
     for _ in range(200):
-        found = bootstrap(shift, rng.normal(1, 1, size=(60, 1)), rng.normal(0, 1, size=(60, 1)))
-        hits += found["low"] <= 1 <= found["high"]
-        width.append(found["high"] - found["low"])
+        interval = bootstrap(shift, rng.normal(1, 1, size=(60, 1)), rng.normal(0, 1, size=(60, 1)))
+        hits += interval["low"] <= 1 <= interval["high"]
+        width.append(interval["high"] - interval["low"])
     assert 0.90 <= hits / 200 <= 0.99
     assert np.mean(width) == pytest.approx(2 * 1.96 * (2 / 60) ** 0.5, rel=0.05)
     # three samples −1, 0, 1: pairs have means −½, 0, ½; √2 brings their spread to the

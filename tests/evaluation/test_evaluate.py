@@ -88,9 +88,9 @@ def test_what_a_network_reads_lifts_above_chance(backbone, condition, metric):
 
 def test_lifts_point_the_same_way_whatever_the_metric():
     stats = {"own": [{"angle": 5.0, "f1": 0.9}] * 4, "shuffled": [{"angle": 9.0, "f1": 0.2}] * 4}
-    found = lifts(stats)
-    assert found["angle"]["over shuffled"]["mean"] == pytest.approx(4)
-    assert found["f1"]["over shuffled"]["mean"] == pytest.approx(0.7)
+    by_metric = lifts(stats)
+    assert by_metric["angle"]["over shuffled"]["mean"] == pytest.approx(4)
+    assert by_metric["f1"]["over shuffled"]["mean"] == pytest.approx(0.7)
     assert tabulate(stats)["angle"]["own"]["mean"] == 5
     assert picture_value(np.array([[1.0, 3.0, 0.0], [2.0, 3.0, 0.0]])) == pytest.approx(0.75)
 
@@ -107,8 +107,8 @@ def test_pairs_of_every_condition_bring_what_their_score_needs():
     for condition in ("canny", "pose", "segmentation", "depth", "normal", "tile", "inpaint"):
         (pair,) = load_pairs("playroom:test", condition, 1, 64)
         read, asked = make_read(condition)
-        found = read([pair.image])[0]
-        assert as_picture(condition, found, pair.image.size).size == (64, 64) and asked
+        reading = read([pair.image])[0]
+        assert as_picture(condition, reading, pair.image.size).size == (64, 64) and asked
     # more than there are: on several backgrounds
     assert len(load_pairs("stickers", "canny", 30, 64)) == 30
     with pytest.raises(UserError, match="no more"):
@@ -171,8 +171,8 @@ def test_features_of_other_networks(tmp_path: Path):
         size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
     )
     CLIPProcessor(processor, tokenizer).save_pretrained(tmp_path / "clip")
-    found = clip_scores(str(tmp_path / "clip"), ["a red ball", "grass", ""], {"own": pictures})
-    assert 0 <= found["own"]["mean"] <= 100
+    scores = clip_scores(str(tmp_path / "clip"), ["a red ball", "grass", ""], {"own": pictures})
+    assert 0 <= scores["own"]["mean"] <= 100
     for name, call in (
         ("features", lambda: make_features("/no/folder")),
         ("file", lambda: make_features("/no.pt")),

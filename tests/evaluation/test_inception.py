@@ -62,9 +62,9 @@ def test_inception_has_the_published_size():
 
 def test_inception_gives_what_torch_fidelity_gives(file):
     with torch.no_grad():
-        found = load_inception(file)(picture())
-    assert found.shape == (1, 2048)
-    assert torch.allclose(found[0, ::500], torch.tensor(THEIRS), atol=1e-3)
+        features = load_inception(file)(picture())
+    assert features.shape == (1, 2048)
+    assert torch.allclose(features[0, ::500], torch.tensor(THEIRS), atol=1e-3)
 
 
 def test_inception_measures_pictures(file):

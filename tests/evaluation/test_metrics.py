@@ -10,14 +10,11 @@ from zeroconv.evaluation.metrics import interval, paired_interval, psnr, rgb_to_
 
 def test_interval_is_seeded_and_covers_a_known_mean():
     values = np.random.default_rng(0).normal(3.0, 1.0, 400)
-    found = interval(values)
-    assert found == interval(values)
-    assert found["low"] < found["mean"] < found["high"]
+    got = interval(values)
+    assert got == interval(values)
+    assert got["low"] < got["mean"] < got["high"]
     # the standard error is 1 / 20, so the interval is about 4 × 1 / 20 wide
-    assert (
-        found["high"] - found["low"] == pytest.approx(0.2, rel=0.15)
-        and abs(found["mean"] - 3) < 0.15
-    )
+    assert got["high"] - got["low"] == pytest.approx(0.2, rel=0.15) and abs(got["mean"] - 3) < 0.15
     assert interval([2.0, 2.0]) == {"mean": 2.0, "low": 2.0, "high": 2.0}
     with pytest.raises(ValueError, match="at least one"):
         interval([])
@@ -59,9 +56,9 @@ def test_figures_of_many_pictures_by_hand():
 
 def test_intervals_are_seeded_and_cover():
     values = np.random.default_rng(0).normal(3.0, 1.0, 400).tolist()
-    found = summarise(values)
-    assert found == summarise(values) != summarise(values, seed=1)
-    assert found["high"] - found["low"] == pytest.approx(0.2, rel=0.15)
+    got = summarise(values)
+    assert got == summarise(values) != summarise(values, seed=1)
+    assert got["high"] - got["low"] == pytest.approx(0.2, rel=0.15)
     truth, misses = 0.6, 0
     for seed in range(100):  # a 95% interval misses about five times in a hundred
         hits = np.random.default_rng(seed).random((60, 5)) < truth
@@ -75,8 +72,8 @@ def test_a_difference_of_pairs_is_sharper_than_the_two_apart():
     # some pictures are harder than others, for both alike
     hard = np.random.default_rng(0).normal(0, 1, 200)
     noise = np.random.default_rng(1).normal(0, 0.05, 200)
-    found = paired_interval((hard + 0.1).tolist(), (hard + noise).tolist())
-    assert found["low"] > 0.08 and found["high"] < 0.12
+    difference = paired_interval((hard + 0.1).tolist(), (hard + noise).tolist())
+    assert difference["low"] > 0.08 and difference["high"] < 0.12
     assert paired_interval([1.0, 2.0], [1.0, 2.0]) == {"mean": 0, "low": 0, "high": 0}
     with pytest.raises(ValueError, match="one length"):
         paired_interval([1.0], [1.0, 2.0])

@@ -23,14 +23,14 @@ def scenes():
 
 
 @pytest.fixture(scope="module")
-def found(scenes):
+def readings(scenes):
     return read([scene.image for scene in scenes])
 
 
-def test_it_reads_real_scenes_well(scenes, found):
+def test_it_reads_real_scenes_well(scenes, readings):
     def mean(condition, metric):
         truths = [s.keypoints if condition == "pose" else getattr(s, condition) for s in scenes]
-        reads = getattr(found, condition)
+        reads = getattr(readings, condition)
         stats = [
             CONDITIONS[condition].score(t, r)[metric] for t, r in zip(truths, reads, strict=True)
         ]
@@ -41,47 +41,47 @@ def test_it_reads_real_scenes_well(scenes, found):
     assert ASSET.stat().st_size < 8 * 2**20
 
 
-def test_the_same_pictures_are_read_once(scenes, found, monkeypatch):
+def test_the_same_pictures_are_read_once(scenes, readings, monkeypatch):
     images = [scene.image for scene in scenes]
-    assert read([image.copy() for image in images]) is found  # by what they show
+    assert read([image.copy() for image in images]) is readings  # by what they show
     other = read(images[::-1])
-    assert np.array_equal(other.segmentation, found.segmentation[::-1])
+    assert np.array_equal(other.segmentation, readings.segmentation[::-1])
     with pytest.raises(ValueError, match="read-only"):
-        found.depth[:] = 0
+        readings.depth[:] = 0
     monkeypatch.setattr(reader, "KEPT_BYTES", 1)  # room for the last one alone
-    assert read(images) is found and list(reader._kept.values()) == [found]
+    assert read(images) is readings and list(reader._kept.values()) == [readings]
     again = read(images[::-1])
     assert again is not other and np.array_equal(again.segmentation, other.segmentation)
-    assert read(images, load_reader()) is not found  # one that is given may have learned since
+    assert read(images, load_reader()) is not readings  # one that is given may have learned since
 
 
-def test_another_scene_is_read_as_another(scenes, found):
+def test_another_scene_is_read_as_another(scenes, readings):
     score = CONDITIONS["segmentation"].score
-    own = [
+    same = [
         score(s.segmentation, r)["accuracy"]
-        for s, r in zip(scenes, found.segmentation, strict=True)
+        for s, r in zip(scenes, readings.segmentation, strict=True)
     ]
     other = [
         score(s.segmentation, r)["accuracy"]
-        for s, r in zip(scenes[1:], found.segmentation[:-1], strict=True)
+        for s, r in zip(scenes[1:], readings.segmentation[:-1], strict=True)
     ]
-    assert min(own) > max(0.9, np.mean(other))
+    assert min(same) > max(0.9, np.mean(other))
 
 
-def test_a_mirrored_picture_is_read_mirrored(scenes, found):
+def test_a_mirrored_picture_is_read_mirrored(scenes, readings):
     from PIL import ImageOps
 
     turned = read([ImageOps.mirror(scenes[0].image)])
-    assert (turned.segmentation[0][:, ::-1] == found.segmentation[0]).mean() > 0.97
+    assert (turned.segmentation[0][:, ::-1] == readings.segmentation[0]).mean() > 0.97
     truth = mirror_people(scenes[0].keypoints, 128)
     assert average_precision(CONDITIONS["pose"].score(truth, turned.pose[0])["oks_ap"]) > 0.5
 
 
-def test_other_sizes_are_scaled_there_and_back(scenes, found):
+def test_other_sizes_are_scaled_there_and_back(scenes, readings):
     large = read([scenes[0].image.resize((256, 256))])
     assert large.depth.shape == (1, 256, 256) and large.normal.shape == (1, 256, 256, 3)
-    assert (large.segmentation[0][::2, ::2] == found.segmentation[0]).mean() > 0.95
-    assert np.abs(large.pose[0][0][:, :2] / 2 - found.pose[0][0][:, :2]).max() < 2
+    assert (large.segmentation[0][::2, ::2] == readings.segmentation[0]).mean() > 0.95
+    assert np.abs(large.pose[0][0][:, :2] / 2 - readings.pose[0][0][:, :2]).max() < 2
 
 
 def test_perfect_maps_give_the_people_they_were_made_from(scenes):

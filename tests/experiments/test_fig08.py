@@ -12,7 +12,7 @@ from experiments.common import MAIN
 from experiments.fig08_ablation import PROMPTS, claims, networks
 
 
-def found(levels: dict[str, float]) -> dict:
+def results(levels: dict[str, float]) -> dict:
     noise = np.random.default_rng(0).normal(0, 0.01, 50)
     kinds = [np.array([[3.0], [4.0]])] * 50
     stats = {
@@ -27,17 +27,17 @@ def found(levels: dict[str, float]) -> dict:
 
 
 def test_only_trained_baselines_are_spoken_of() -> None:
-    followed, behind, weak = claims(found({"full": 0.7, "lite": 0.5}), MAIN["canny"], 1)
+    followed, behind, weak = claims(results({"full": 0.7, "lite": 0.5}), MAIN["canny"], 1)
     assert followed.agrees and behind.agrees and weak.agrees and "lite" in behind.ours
     _, behind, weak, worse, level = claims(
-        found({"full": 0.7, "lite": 0.7, "gaussian": 0.5}), MAIN["canny"], 1
+        results({"full": 0.7, "lite": 0.7, "gaussian": 0.5}), MAIN["canny"], 1
     )
     assert not behind.agrees and not weak.agrees and worse.agrees and not level.agrees
 
 
 def test_being_behind_by_little_is_not_being_too_weak() -> None:
     _, behind, weak, worse, level = claims(
-        found({"full": 0.7, "lite": 0.68, "gaussian": 0.67}), MAIN["canny"], 1
+        results({"full": 0.7, "lite": 0.68, "gaussian": 0.67}), MAIN["canny"], 1
     )
     assert behind.agrees and not weak.agrees and "3%" in weak.ours
     assert worse.agrees and level.agrees

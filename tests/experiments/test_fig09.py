@@ -29,7 +29,7 @@ def test_no_baseline_is_left_out() -> None:
     assert {entry.control.get("kind") for entry in ENTRIES.values()} == {None, *BASELINES}
 
 
-def found(**scores: float) -> dict[str, Any]:
+def results(**scores: float) -> dict[str, Any]:
     """Results in which every picture of a network has the score given, and its FID is 10 less that,
     within 0.01.
     """
@@ -44,18 +44,18 @@ def found(**scores: float) -> dict[str, Any]:
 
 def test_ahead_of_all_agrees() -> None:
     assert [
-        c.agrees for c in claims(found(controlnet=0.7, controlnet_lite=0.5, lora=0.6, side=0.2))
+        c.agrees for c in claims(results(controlnet=0.7, controlnet_lite=0.5, lora=0.6, side=0.2))
     ] == [True] * 4
 
 
 def test_one_baseline_ahead_does_not() -> None:
-    made = claims(found(controlnet=0.7, lora=0.8, side=0.2))
+    made = claims(results(controlnet=0.7, lora=0.8, side=0.2))
     assert [c.agrees for c in made] == [False, False]
     assert "above that of side network, below LoRA, hint concatenated," in made[0].ours
 
 
 def test_level_with_all_does_not() -> None:
-    made = claims(found(controlnet=0.7, controlnet_lite=0.7, lora=0.7))
+    made = claims(results(controlnet=0.7, controlnet_lite=0.7, lora=0.7))
     assert [c.agrees for c in made] == [False] * 4
     assert "not to be told from LoRA" in made[-1].ours
 
@@ -127,5 +127,5 @@ def test_a_sheet_has_a_column_a_network(tmp_path) -> None:
         (tmp_path / name).mkdir()
         for kind in ("hint", "real", "made-steps"):
             Image.new("RGB", (128, 128), "red").save(tmp_path / name / f"{kind}-0.png")
-    sheet(found(controlnet=1.0, lora=1.0), tmp_path, "steps", tmp_path / "sheet.jpg")
+    sheet(results(controlnet=1.0, lora=1.0), tmp_path, "steps", tmp_path / "sheet.jpg")
     assert Image.open(tmp_path / "sheet.jpg").size == (4 + 4 * 132, 16 + 132)

@@ -69,9 +69,11 @@ def span(mean: float) -> dict[str, float]:
     ("plain", "moved", "verdicts"), [(0.6, 0.6, (True, False)), (0.22, 0.5, (False, True))]
 )
 def test_the_verdicts_follow_the_figures(plain, moved, verdicts):
-    own = {"unchanged": plain, "difference": moved}
+    reached = {"unchanged": plain, "difference": moved}
     measured = {
-        f"{c} {b} {m}": {"values": {"own": span(own[m]), "shuffled": span(0.15), "none": span(0.2)}}
+        f"{c} {b} {m}": {
+            "values": {"own": span(reached[m]), "shuffled": span(0.15), "none": span(0.2)}
+        }
         for c, b, m in fig12.cases()
     }
     assert tuple(claim.agrees for claim in fig12.claims(measured)) == verdicts
@@ -116,9 +118,9 @@ def test_a_control_of_its_own_is_measured_beside_those_that_were_moved(tmp_path,
     assert not claim["agrees"] and "trained there" in claim["ours"]
 
 
-def measured_at(own: float) -> dict:
+def measured_at(reached: float) -> dict:
     values = {
-        "own": span(own),
+        "own": span(reached),
         "shuffled": span(0.15),
         "none": span(0.2),
         "ceiling": span(0.8),
@@ -128,7 +130,7 @@ def measured_at(own: float) -> dict:
     return {
         "metric": "f1_1px",
         "values": values,
-        "lift": {"over shuffled": span(own - 0.15)},
+        "lift": {"over shuffled": span(reached - 0.15)},
         "tones": tones,
         "n": 3,
     }

@@ -28,21 +28,21 @@ def arguments(**changed) -> SimpleNamespace:
     return SimpleNamespace(**{**plain, **changed})
 
 
-def found(lead: dict[tuple[float, int], float]) -> tuple[dict, dict]:
+def results(lead: dict[tuple[float, int], float]) -> tuple[dict, dict]:
     """Full at 0.7 and lite behind it by `lead`, at every rate and step; what another's hint would
     give.
     """
     noise = np.random.default_rng(0).normal(0, 0.01, 50)
-    own, other = {}, {}
+    followed, other = {}, {}
     for (rate, step), behind in lead.items():
         for name, level in (("full", 0.7), ("lite", 0.7 - behind)):
-            own[name, rate, step] = {setting: list(level + noise) for setting in PROMPTS}
+            followed[name, rate, step] = {setting: list(level + noise) for setting in PROMPTS}
             other[name, rate, step] = {setting: list(0.1 + noise) for setting in PROMPTS}
-    return own, other
+    return followed, other
 
 
 def verdicts(lead: dict[tuple[float, int], float]) -> list[bool]:
-    return [claim.agrees for claim in claims(*found(lead), MAIN["canny"], STEPS)]
+    return [claim.agrees for claim in claims(*results(lead), MAIN["canny"], STEPS)]
 
 
 EVERYWHERE = [(3e-4, STEPS), (CENTRE, STEPS // 2), (CENTRE, STEPS), (CENTRE, 2 * STEPS)]
@@ -67,14 +67,14 @@ def test_being_ahead_must_hold_at_every_rate_and_length() -> None:
 
 
 def test_each_is_taken_at_its_own_best_rate() -> None:
-    said = claims(
-        *found({**dict.fromkeys(EVERYWHERE, 0.2), (3e-4, STEPS): 0.06}), MAIN["canny"], STEPS
+    claim = claims(
+        *results({**dict.fromkeys(EVERYWHERE, 0.2), (3e-4, STEPS): 0.06}), MAIN["canny"], STEPS
     )[-1]
     assert (
-        said.agrees
-        and "lite at 0.0003" in said.ours
-        and "+0.060" in said.ours
-        and "10% of what" in said.ours
+        claim.agrees
+        and "lite at 0.0003" in claim.ours
+        and "+0.060" in claim.ours
+        and "10% of what" in claim.ours
     )
 
 

@@ -43,10 +43,10 @@ def test_objects_and_colours_are_found_in_real_pictures_and_not_in_others(pairs,
 
 def test_fidelity_of_the_picture_itself_is_one_and_anothers_hint_is_not(pairs) -> None:
     real = [pair.image for pair in pairs]
-    own = measures.fidelity("canny", pairs, real, "f1_1px")
+    same = measures.fidelity("canny", pairs, real, "f1_1px")
     other = measures.fidelity("canny", measures.shuffled(pairs), real, "f1_1px")
-    assert measures.figure(own, "f1_1px")["mean"] == 1
-    assert measures.better_by(own, other, "f1_1px")["low"] > 0.3
+    assert measures.figure(same, "f1_1px")["mean"] == 1
+    assert measures.better_by(same, other, "f1_1px")["low"] > 0.3
     # lower is better
     assert measures.better_by([5.0, 6.0], [9.0, 9.0], "angle")["mean"] == pytest.approx(3.5)
 
@@ -74,8 +74,8 @@ def test_pictures_of_the_same_kind_are_nearer(pairs) -> None:
 
 def test_every_guidance_is_tried_once() -> None:
     assert set(MODES) < set(WAYS)
-    found = settings()
-    assert len(found) == len(set(found)) == 2 * (1 + len(WAYS) * len(SCALES))
+    tried = settings()
+    assert len(tried) == len(set(tried)) == 2 * (1 + len(WAYS) * len(SCALES))
 
 
 @pytest.mark.parametrize("shape", fig11_ambiguous.SHAPES)
@@ -139,8 +139,8 @@ def test_a_hint_that_is_lost_to_the_other_is_told() -> None:
         one = {"first alone": scores(0.9, 0.3), "second alone": scores(0.3, 0.9)}
         one |= {"both, 1 and 1": both, "both, 0.5 and 0.5": both}
         conflict = {"first alone": scores(0.9, 0.2), "second alone": scores(0.2, 0.9)}
-        found = {"own": one, "empty": one, fig06_composition.CONFLICT: conflict}
-        gained, kept, same = fig06_composition.claims_of(("canny", "segmentation"), found)
+        results = {"own": one, "empty": one, fig06_composition.CONFLICT: conflict}
+        gained, kept, same = fig06_composition.claims_of(("canny", "segmentation"), results)
         assert gained.agrees and same.agrees and kept.agrees != lost
 
 

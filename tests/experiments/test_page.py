@@ -101,8 +101,8 @@ def test_a_result_keeps_what_its_verdict_was_made_of(
     write_result(
         "fig08", ["", "f1"], [["full", 1]], [Claim("p", "o", False)], note="", folder=results
     )
-    said = capsys.readouterr().out
-    assert "paper: p" in said and "DOES NOT AGREE" in said
+    output = capsys.readouterr().out
+    assert "paper: p" in output and "DOES NOT AGREE" in output
 
 
 def test_a_call_that_finds_all_kept_does_not_hide_what_it_took(results: Path, monkeypatch) -> None:

@@ -63,16 +63,16 @@ def test_figures_at_a_time_share_the_cores(tmp_path: Path, monkeypatch, capsys) 
     (package / "__init__.py").write_text("")
     touch = "import os, pathlib, time\npathlib.Path('{0}').touch()\n"
     wait = touch + "while not pathlib.Path('{1}').exists(): time.sleep(0.01)\n"
-    say = "print('threads', os.environ['OMP_NUM_THREADS'])"
+    line = "print('threads', os.environ['OMP_NUM_THREADS'])"
     # ends only where the other runs too
-    (package / "fig05_one.py").write_text(wait.format("one", "two") + say)
-    (package / "fig06_two.py").write_text(wait.format("two", "one") + say)
+    (package / "fig05_one.py").write_text(wait.format("one", "two") + line)
+    (package / "fig06_two.py").write_text(wait.format("two", "one") + line)
     monkeypatch.setattr(entry, "HERE", package)
     monkeypatch.setattr(entry, "module_of", lambda number: module_of(number, package))
     monkeypatch.setattr(entry, "cores", lambda: 6)
     assert entry.main(["fig5", "fig6", "--jobs", "2"]) == 0
-    said = capsys.readouterr().out
-    assert said.count("threads 3\n") == 2 and "== 2 figures" in said
+    output = capsys.readouterr().out
+    assert output.count("threads 3\n") == 2 and "== 2 figures" in output
     assert not (package / "results").exists()
     (package / "results").mkdir()
     monkeypatch.setattr(entry, "chosen", lambda names: [5, 6])

@@ -67,7 +67,7 @@ def weights(trainer) -> list[torch.Tensor]:
 
 
 def test_a_run_that_pauses_and_is_cut_is_the_run_that_does_not(tiny: Path, tmp_path: Path) -> None:
-    whole = {
+    uncut = {
         mark: weights(trainer) for mark, trainer in stages(recipe(tiny, tmp_path / "a", 6), [6])
     }
     cut = recipe(tiny, tmp_path / "b", 6)
@@ -76,7 +76,7 @@ def test_a_run_that_pauses_and_is_cut_is_the_run_that_does_not(tiny: Path, tmp_p
             break  # as if killed while its pictures were made
     seen = {mark: weights(trainer) for mark, trainer in stages(cut, [0, 2, 4, 6])}
     assert list(seen) == [4, 6]
-    assert all(torch.equal(x, y) for x, y in zip(seen[6], whole[6], strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(seen[6], uncut[6], strict=True))
     assert [step for step, _, _ in gains(cut.out)] == [0, 2, 4, 6]
 
 

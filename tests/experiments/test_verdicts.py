@@ -34,13 +34,13 @@ def test_batch_sizes_whose_runs_overlap_decide_nothing() -> None:
 
 
 def answers(obeys: bool, varied: bool) -> dict[str, dict[str, list[str]]]:
-    found = {}
+    by_shape = {}
     for shape in fig11.SHAPES:
         first, second = fig11.FITS.get(shape, (fig11.PLAIN.get(shape), None))
         plain = [second if varied and second and i % 2 else first for i in range(48)]
         named = {kind: [kind if obeys else first] * 24 for kind in KINDS}
-        found[shape] = {"": plain, **named, "without control": [fig11.NOTHING] * 48}
-    return found
+        by_shape[shape] = {"": plain, **named, "without control": [fig11.NOTHING] * 48}
+    return by_shape
 
 
 def test_a_prompt_settles_it_only_where_the_kind_that_does_not_come_by_itself_comes() -> None:

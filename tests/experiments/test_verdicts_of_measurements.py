@@ -23,13 +23,13 @@ def guided(saturation: dict[str, float], fidelity: dict[str, float] | None = Non
     """What every way of guidance measured, by its saturation (and clipped pixels, a hundredth of
     it).
     """
-    found = {}
+    results = {}
     for key in fig05.settings():
         name = f"{key[0]} {key[1]}"
         tone = saturation.get(name, saturation.get(key[1], 20.0))
         tones = [{"saturation": s, "clipped": s / 100, "contrast": 0.0} for s in values(tone)]
-        found[key] = {"fidelity": values((fidelity or {}).get(key[1], 0.9)), "tones": tones}
-    return found
+        results[key] = {"fidelity": values((fidelity or {}).get(key[1], 0.9)), "tones": tones}
+    return results
 
 
 def pictures(differ: int = 0) -> dict:
@@ -57,27 +57,27 @@ def test_guidance_is_judged_by_the_tone_of_the_pictures() -> None:
     assert verdicts(WILD) == [True] * 7
     assert verdicts(WILD, differ=3)[0] is False
     assert verdicts({**WILD, "empty cond": 20.0})[1] is False  # no stronger than in both halves
-    for place, mode in (
+    for index, mode in (
         (2, "empty resolution"),
         (3, "own resolution"),
         (4, fig05.DIVIDED),
         (5, "guess"),
     ):
-        told = verdicts({**WILD, mode: 60.0})  # as strong as with weights of 1
-        assert told[place] is False and sum(told) == 6
+        agreed = verdicts({**WILD, mode: 60.0})  # as strong as with weights of 1
+        assert agreed[index] is False and sum(agreed) == 6
     assert verdicts(WILD, {"resolution": 0.8})[6] is False  # the hint is lost
 
 
-def conditions(lift: float, own: float, without: float = 0.2) -> dict:
+def conditions(lift: float, kinds: float, without: float = 0.2) -> dict:
     """Two conditions of which the second is as told."""
 
     def span(mean: float) -> dict[str, float]:
         return {"mean": mean, "low": mean - 0.05, "high": mean + 0.05}
 
-    def it(lift: float, own: float) -> dict:
-        return {"lift": span(lift), "kinds": {"own": span(own), "without control": span(without)}}
+    def it(lift: float, kinds: float) -> dict:
+        return {"lift": span(lift), "kinds": {"own": span(kinds), "without control": span(without)}}
 
-    return {"canny": it(0.5, 0.9), "pose": it(lift, own)}
+    return {"canny": it(0.5, 0.9), "pose": it(lift, kinds)}
 
 
 def test_every_condition_must_be_followed() -> None:
@@ -98,8 +98,8 @@ def sizes(small: float, large: float, least: float = 0.4, other: float = 0.2) ->
 
 
 def test_a_thousand_pictures_are_held_against_the_most_and_the_least_against_all() -> None:
-    def verdicts(**found: float) -> list[bool]:
-        return [c.agrees for c in fig10.claims(sizes(**found), [100, 1000, 10_000], "f1_1px")]
+    def verdicts(**levels: float) -> list[bool]:
+        return [c.agrees for c in fig10.claims(sizes(**levels), [100, 1000, 10_000], "f1_1px")]
 
     assert verdicts(small=0.79, large=0.8) == [True, True]
     assert verdicts(small=0.4, large=0.8) == [False, True]

@@ -26,7 +26,7 @@ KINDS = ("file", "folder", "into")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def crowded(tmp_path: Path) -> Path:
     (tmp_path / "file.json").write_text("mine")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.png").write_text("mine")
@@ -77,22 +77,22 @@ BAD = [
 @pytest.mark.parametrize("nameless", [True, False])
 @pytest.mark.parametrize(("name", "kind"), GOOD)
 def test_an_output_that_can_be_written_passes(
-    place: Path, name: str, kind: str, nameless: bool, monkeypatch: pytest.MonkeyPatch
+    crowded: Path, name: str, kind: str, nameless: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not nameless:  # as on file systems that know no files without names
         monkeypatch.delattr("zeroconv.files.checks.os.O_TMPFILE")
-    before = listing(place)
-    check_output(place / name, kind)
-    assert listing(place) == before
+    before = listing(crowded)
+    check_output(crowded / name, kind)
+    assert listing(crowded) == before
 
 
 @pytest.mark.parametrize(("name", "kind", "sentence"), BAD)
-def test_a_wrong_output_is_one_sentence(place: Path, name: str, kind: str, sentence: str) -> None:
-    before = listing(place)
+def test_a_wrong_output_is_one_sentence(crowded: Path, name: str, kind: str, sentence: str) -> None:
+    before = listing(crowded)
     with pytest.raises(WriteError, match=sentence) as caught:
-        check_output(f"{place}/{name}", kind)
+        check_output(f"{crowded}/{name}", kind)
     assert str(caught.value).count("\n") == 0 and len(str(caught.value)) < 600
-    assert listing(place) == before
+    assert listing(crowded) == before
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -113,12 +113,12 @@ def test_a_read_only_folder_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
             check_output(tmp_path / "new", kind)
 
 
-def test_suffixes_are_asked_of_files_not_of_streams(place: Path) -> None:
-    check_output(place / "a.PNG", "file", (".png",))
-    check_output(place / "pipe", "file", (".png",))
+def test_suffixes_are_asked_of_files_not_of_streams(crowded: Path) -> None:
+    check_output(crowded / "a.PNG", "file", (".png",))
+    check_output(crowded / "pipe", "file", (".png",))
     check_output("/dev/null", "file", (".png",))
     with pytest.raises(WriteError, match=r"must end in \.png or \.webp"):
-        check_output(place / "a.jpg", "file", (".png", ".webp"))
+        check_output(crowded / "a.jpg", "file", (".png", ".webp"))
 
 
 def test_standard_streams_pass_where_they_can_be_written() -> None:

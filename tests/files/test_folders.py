@@ -172,13 +172,13 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path, kind: str
 
 
 def listing(folder: Path) -> dict[str, tuple]:
-    found = {}
+    entries = {}
     for path in sorted(folder.rglob("*")):
         mode = path.lstat()
         text = path.read_bytes() if stat.S_ISREG(mode.st_mode) else b""
         link = os.readlink(path) if path.is_symlink() else ""
-        found[path.relative_to(folder).as_posix()] = (mode.st_mode, mode.st_mtime_ns, text, link)
-    return found
+        entries[path.relative_to(folder).as_posix()] = (mode.st_mode, mode.st_mtime_ns, text, link)
+    return entries
 
 
 def test_a_folder_of_a_stranger_is_refused_before_anything_is_made(tmp_path: Path) -> None:

@@ -72,9 +72,9 @@ def test_a_full_disk_is_told_from_other_failures() -> None:
     with pytest.raises(OSError) as caught, open("/dev/full", "w") as full:
         full.write("x")
     assert is_disk_full(caught.value)
-    said = "Error while serializing: I/O error:"
-    assert is_disk_full(SafetensorError(f"{said} No space left on device (os error 28)"))
-    assert not is_disk_full(SafetensorError(f"{said} Permission denied (os error 13)"))
+    start = "Error while serializing: I/O error:"
+    assert is_disk_full(SafetensorError(f"{start} No space left on device (os error 28)"))
+    assert not is_disk_full(SafetensorError(f"{start} Permission denied (os error 13)"))
     assert not is_disk_full(PermissionError(13, "Permission denied"))
     assert not is_disk_full(RuntimeError("os error 28"))
 
@@ -97,8 +97,8 @@ def test_files_never_see_another_umask(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.setattr(modes, "_known", [])
         monkeypatch.setattr(modes, "STATUS", tmp_path / "no such file")
         with ThreadPoolExecutor(8) as pool:
-            found = set(pool.map(lambda _: modes.umask(), range(64)))
-        assert found == {0o027} and asked == [0o077, 0o027]
+            masks = set(pool.map(lambda _: modes.umask(), range(64)))
+        assert masks == {0o027} and asked == [0o077, 0o027]
     finally:
         real(old)
     assert (tmp_path / "linux").stat().st_mode & 0o777 == 0o640
@@ -138,17 +138,17 @@ with atomic_write(sys.argv[1]) as temporary:
 
 
 def test_a_file_killed_at_every_step_is_the_old_or_the_new_one(tmp_path: Path) -> None:
-    target, found = tmp_path / "a.json", []
+    target, contents = tmp_path / "a.json", []
     for limit in range(1, 100):
         target.write_text("old")
         call = [sys.executable, "-c", KILLER, str(target), str(limit)]
         done = subprocess.run(call, capture_output=True)
-        found.append(target.read_text())
+        contents.append(target.read_text())
         sweep(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["a.json"], limit
         if done.returncode == 0:
             break
-    assert set(found) == {"old", "new"} and len(found) > 5
+    assert set(contents) == {"old", "new"} and len(contents) > 5
 
 
 def test_a_mounted_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,8 +173,8 @@ def test_a_link_stays_and_what_it_points_to_is_written(tmp_path: Path) -> None:
     write(tmp_path / "two")
     write(tmp_path / "new")
     assert all((tmp_path / name).is_symlink() for name in ("one", "two", "new"))
-    found = {path.name: path.read_text() for path in (tmp_path / "real").iterdir()}
-    assert found == {"a.json": "new", "b.json": "new"}
+    contents = {path.name: path.read_text() for path in (tmp_path / "real").iterdir()}
+    assert contents == {"a.json": "new", "b.json": "new"}
     with pytest.raises(WriteError, match="symbolic link"):
         write(tmp_path / "two", follow=False)
     (tmp_path / "round").symlink_to("round")

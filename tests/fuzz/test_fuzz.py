@@ -61,7 +61,7 @@ def test_fuzz_worker_takes_a_sentence_for_no_fault(work: Path) -> None:
 
 
 def test_fuzz_worker_lets_a_target_write_below_out(work: Path) -> None:
-    result = run_case(Target(lambda place: (place / "out" / "new.png").touch()), "seed", work)
+    result = run_case(Target(lambda folder: (folder / "out" / "new.png").touch()), "seed", work)
     assert "fault" not in result
     assert result["accepted"]
 

@@ -40,8 +40,8 @@ def test_the_picture_shows_what_the_prompt_says_and_the_hint_is_its_outline(size
         inside = disc(circle, size)
         assert circle.prompt == f"{circle.colour} circle with {circle.ground} background"
         # all but the smoothed edge, which is two pixels wide
-        place = (np.arange(size) + 0.5) / size
-        away = np.hypot(place[None] - circle.x, place[:, None] - circle.y) - circle.radius
+        centres = (np.arange(size) + 0.5) / size
+        away = np.hypot(centres[None] - circle.x, centres[:, None] - circle.y) - circle.radius
         assert (target[away < -2 / size] == rgb(circle.colour)).all()
         assert (target[away > 2 / size] == rgb(circle.ground)).all()
         ground, colour = np.array(rgb(circle.ground)), np.array(rgb(circle.colour))
@@ -80,16 +80,16 @@ def files(folder):
 def test_the_folder_is_the_same_whoever_draws_it_and_however_often_it_was_killed(tmp_path):
     assert build_fill50k(tmp_path / "a", 70, 32, workers=1) == 70
     assert build_fill50k(tmp_path / "b", 70, 32, workers=2) == 70
-    whole = files(tmp_path / "a")
-    assert files(tmp_path / "b") == whole
-    assert len(whole) == 2 * 70 + 2
+    complete = files(tmp_path / "a")
+    assert files(tmp_path / "b") == complete
+    assert len(complete) == 2 * 70 + 2
     torn = tmp_path / "b" / "target" / "7.png"
     torn.write_bytes(torn.read_bytes()[:-5])
     (tmp_path / "b" / "source" / "9.png").unlink()
     (tmp_path / "b" / "source" / "11.png").write_bytes(b"")
     (tmp_path / "b" / "prompt.json").unlink()
     assert build_fill50k(tmp_path / "b", 70, 32, workers=1) == 3
-    assert files(tmp_path / "b") == whole
+    assert files(tmp_path / "b") == complete
 
 
 def test_a_longer_folder_begins_with_the_shorter_one_and_another_seed_is_another_set(tmp_path):

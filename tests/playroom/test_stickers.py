@@ -363,12 +363,12 @@ def test_mirroring_happens_only_where_asked() -> None:
     half = disc()
     half[:, 64:, 3] = 0
     seen = {False: set(), True: set()}
-    for mirror, found in seen.items():
+    for mirror, sides in seen.items():
         for seed in range(20):
             picture = stickers.compose_sticker(
                 half, np.random.default_rng(seed), 64, BLUE, mirror, scale=(1.0, 1.0)
             )
-            found.add("left" if picture[32, 16, 0] > 127 else "right")
+            sides.add("left" if picture[32, 16, 0] > 127 else "right")
     assert seen == {False: {"left"}, True: {"left", "right"}}
 
 

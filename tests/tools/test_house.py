@@ -80,6 +80,6 @@ def test_house_refuses_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for folder in (tmp_path / "missing", tmp_path):
         with pytest.raises(SystemExit):
             house.main([str(folder)])
-    said = capsys.readouterr().err
-    assert "missing is no folder" in said
-    assert "there is no Python file" in said
+    errors = capsys.readouterr().err
+    assert "missing is no folder" in errors
+    assert "there is no Python file" in errors

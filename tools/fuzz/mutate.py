@@ -181,9 +181,9 @@ def png_chunks(data: bytes):
 
 def _header(rng: Random, body: bytes) -> bytes:
     fields = list(struct.unpack(">IIBBBBB", body))
-    place = rng.randrange(len(fields))
+    index = rng.randrange(len(fields))
     sizes = (0, 1, 3, 65_535, 100_000, 2**31 - 1)
-    fields[place] = rng.choice(sizes) if place < 2 else rng.choice((0, 1, 2, 3, 4, 6, 8, 16, 255))
+    fields[index] = rng.choice(sizes) if index < 2 else rng.choice((0, 1, 2, 3, 4, 6, 8, 16, 255))
     return struct.pack(">IIBBBBB", *fields)
 
 

@@ -91,8 +91,8 @@ def _fault(error: BaseException) -> str | None:
     if isinstance(error, SystemExit) and error.code in (0, 2, 3, None):
         return None
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "/zeroconv/" in f.filename]
-    place = f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else "?"
-    return f"{type(error).__name__} at {place}"
+    position = f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else "?"
+    return f"{type(error).__name__} at {position}"
 
 
 def _last_lines(error: BaseException) -> str:
@@ -123,16 +123,16 @@ def _bystanders(work: Path) -> None:
 
 def _snapshot(work: Path) -> dict[str, Any]:
     """Every file of the room but what lies new below out/: kind, size, time."""
-    found: dict[str, Any] = {}
-    for place in (work, work.parent / "home"):
-        for path in sorted(place.rglob("*")):
+    entries: dict[str, Any] = {}
+    for folder in (work, work.parent / "home"):
+        for path in sorted(folder.rglob("*")):
             state = path.lstat()
-            found[str(path)] = (
+            entries[str(path)] = (
                 state.st_mode,
                 state.st_size,
                 state.st_mtime_ns if not path.is_dir() else 0,
             )
-    return found
+    return entries
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any], owns: tuple[str, ...]) -> str | None:
@@ -140,7 +140,7 @@ def _changes(before: dict[str, Any], after: dict[str, Any], owns: tuple[str, ...
     change.
     """
     for path, state in before.items():
-        if any(f"/work/{place}/" in path for place in owns):
+        if any(f"/work/{name}/" in path for name in owns):
             continue
         if path not in after:
             return f"deleted {_short(path)}"
@@ -156,11 +156,11 @@ def _short(path: str) -> str:
     return path.partition("/work/")[2] or path.rpartition("/")[2]
 
 
-def _keep(work: Path, place: Path, result: dict[str, Any]) -> None:
-    shutil.rmtree(place, ignore_errors=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(work, place, symlinks=True, ignore=lambda *_: set(), copy_function=_copy)
-    (place / "fault.json").write_text(json.dumps(result, indent=1))
+def _keep(work: Path, target: Path, result: dict[str, Any]) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(work, target, symlinks=True, ignore=lambda *_: set(), copy_function=_copy)
+    (target / "fault.json").write_text(json.dumps(result, indent=1))
 
 
 def _copy(source: str, target: str) -> None:

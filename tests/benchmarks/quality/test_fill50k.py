@@ -16,32 +16,32 @@ def pictures(circles) -> list[Image.Image]:
 
 
 def test_true_pictures_are_right() -> None:
-    found = figures(measure(pictures(CIRCLES), CIRCLES))
-    assert found["both"] == found["circle of the right basic colour (11)"] == 1
-    assert found["median distance of circle, CIE Lab"] < 0.01
-    assert found["circle where its outline is, IoU"] > 0.98
+    measured = figures(measure(pictures(CIRCLES), CIRCLES))
+    assert measured["both"] == measured["circle of the right basic colour (11)"] == 1
+    assert measured["median distance of circle, CIE Lab"] < 0.01
+    assert measured["circle where its outline is, IoU"] > 0.98
 
 
 def test_others_pictures_are_wrong() -> None:
-    found = figures(measure(pictures(CIRCLES[1:] + CIRCLES[:1]), CIRCLES))
-    assert found["both"] < 0.1
-    assert found["circle has the colour of its name"] < 0.3
-    assert found["circle where its outline is, IoU"] < 0.4
+    measured = figures(measure(pictures(CIRCLES[1:] + CIRCLES[:1]), CIRCLES))
+    assert measured["both"] < 0.1
+    assert measured["circle has the colour of its name"] < 0.3
+    assert measured["circle where its outline is, IoU"] < 0.4
 
 
 def test_a_circle_in_the_wrong_place_has_the_wrong_place_and_no_colour() -> None:
     circle, moved = Circle("red", "white", 0.3, 0.3, 0.15), Circle("red", "white", 0.7, 0.7, 0.15)
-    found = measure(pictures([moved]), [circle])
-    assert found["iou"][0] == 0
-    assert found["circle"][0] > 50  # white where red was asked for
-    assert found["ground"][0] < 1
+    measured = measure(pictures([moved]), [circle])
+    assert measured["iou"][0] == 0
+    assert measured["circle"][0] > 50  # white where red was asked for
+    assert measured["ground"][0] < 1
 
 
 def test_swapped_colours_are_wrong_and_the_place_is_right() -> None:
     circle, swapped = Circle("red", "white", 0.4, 0.5, 0.2), Circle("white", "red", 0.4, 0.5, 0.2)
-    found = measure(pictures([swapped]), [circle])
-    assert found["iou"][0] > 0.97
-    assert min(found["circle"][0], found["ground"][0]) > 50
+    measured = measure(pictures([swapped]), [circle])
+    assert measured["iou"][0] > 0.97
+    assert min(measured["circle"][0], measured["ground"][0]) > 50
 
 
 def test_noise_and_one_colour_are_no_circle() -> None:

@@ -42,9 +42,9 @@ def test_operations_follow_from_what_is_differentiated(tmp_path: Path) -> None:
     """
     folder = str(tmp_path / "base")
     save_backbone(tmp_path / "base")
-    control, decoder, whole = (cost.measure(kind, folder, 2, 64, 1) for kind in cost.KINDS)
-    assert decoder["flop"] < control["flop"] and decoder["flop"] < whole["flop"]
-    assert decoder["parameters"] < whole["parameters"] and len(whole["times"]) == 1
+    control, decoder, model = (cost.measure(kind, folder, 2, 64, 1) for kind in cost.KINDS)
+    assert decoder["flop"] < control["flop"] and decoder["flop"] < model["flop"]
+    assert decoder["parameters"] < model["parameters"] and len(model["times"]) == 1
 
 
 @pytest.mark.slow
@@ -71,15 +71,15 @@ def test_the_table_has_all_three_and_keeps_other_bases(
     assert [len(row) for row in first["rows"]] == [len(first["columns"])] * 4 and old in first[
         "rows"
     ]
-    said = json.loads((tmp_path / "all.json").read_text())
-    control, whole = said["summary"]["control"], said["summary"]["whole"]
+    report = json.loads((tmp_path / "all.json").read_text())
+    control, model = report["summary"]["control"], report["summary"]["whole"]
     row = next(row for row in first["rows"] if row[0].endswith("the whole UNet"))
     assert row[-3:] == [
-        f"{control[name] / whole[name]:.2f}" for name in ("seconds", "memory", "flop")
+        f"{control[name] / model[name]:.2f}" for name in ("seconds", "memory", "flop")
     ]
     assert all(
         one["memory"] > 0 and len(one["times"]) == 2
-        for runs in said["runs"].values()
+        for runs in report["runs"].values()
         for one in runs
     )
     assert "round 1/1 decoder" in capsys.readouterr().out

@@ -39,12 +39,12 @@ def test_a_small_round_is_measured(tmp_path: Path) -> None:
 def test_the_sentence_says_what_a_picture_costs() -> None:
     few = {"step_cpu": 10.0, "data": 1.0, "memory": 100.0}
     many = {"step_cpu": 11.0, "data": 3.0, "memory": 110.0}
-    said = verdict(
+    sentence = verdict(
         "folder", {("folder", 1000): few, ("folder", 101_000): many, ("rendered", 10): few}
     )
     assert (
-        "× 1.10" in said
-        and "+ 20.0 µs" in said
-        and "+ 105 bytes" in said
-        and "1,000 → 101,000" in said
+        "× 1.10" in sentence
+        and "+ 20.0 µs" in sentence
+        and "+ 105 bytes" in sentence
+        and "1,000 → 101,000" in sentence
     )

@@ -14,8 +14,8 @@ from benchmarks.speed.step_workers import Ours, Theirs, fixed_inputs
 
 
 def test_both_sides_compute_the_same_loss_and_train() -> None:
-    place = ("tiny", "fp32", 2, 64, torch.device("cpu"))
-    theirs, ours = Theirs(*place), Ours(*place, rung=2)
+    shared = ("tiny", "fp32", 2, 64, torch.device("cpu"))
+    theirs, ours = Theirs(*shared), Ours(*shared, rung=2)
     inputs = fixed_inputs("tiny", 2, 64)
     before = [worker.loss(inputs) for worker in (theirs, ours)]
     assert abs(before[0] / before[1] - 1) < 1e-4
@@ -60,13 +60,13 @@ def test_a_run_writes_its_figures(tmp_path, monkeypatch) -> None:
         ["train_step", "--json", str(tmp_path / "found.json"), "--precision", "fp32,bf16"],
     )
     train_step.main()
-    found = json.loads((tmp_path / "found.json").read_text())["configurations"]
+    results = json.loads((tmp_path / "found.json").read_text())["configurations"]
     assert (
-        [one["speedup"] for one in found]
-        == [one["memory_ratio"] ** -1 for one in found]
+        [one["speedup"] for one in results]
+        == [one["memory_ratio"] ** -1 for one in results]
         == [2.0, 2.0]
     )
-    assert [rung["seconds"] for rung in found[0]["ladder"]] == [2.0] * 4
+    assert [rung["seconds"] for rung in results[0]["ladder"]] == [2.0] * 4
     ratio = next(row for row in written["train_step"] if row[0] == "fp32, ratio")
     assert "2.00×" in ratio[1] and "50% of the machine's best product" in ratio[-1]
 

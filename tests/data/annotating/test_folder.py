@@ -185,13 +185,13 @@ def test_files_of_others_in_out_stay(tmp_path: Path) -> None:
 def test_what_somebody_else_wrote_is_not_replaced(tmp_path: Path, name: str, kind: str) -> None:
     pictures(tmp_path / "set", "a.png", "b.png")
     (tmp_path / "precious").write_bytes(b"mine")
-    place = tmp_path / "out" / name
-    place.parent.mkdir(parents=True)
+    target = tmp_path / "out" / name
+    target.parent.mkdir(parents=True)
     {
-        "file": lambda: place.write_bytes(b"mine"),
-        "link": lambda: place.symlink_to(tmp_path / "precious"),
-        "folder": place.mkdir,
-        "pipe": lambda: os.mkfifo(place),
+        "file": lambda: target.write_bytes(b"mine"),
+        "link": lambda: target.symlink_to(tmp_path / "precious"),
+        "folder": target.mkdir,
+        "pipe": lambda: os.mkfifo(target),
     }[kind]()
     before = tree(tmp_path)
     with pytest.raises(UserError, match="zeroconv did not write it"):
@@ -293,7 +293,7 @@ def test_two_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (("depth",), "give --backend"),
         (("canny", "normal"), "give --backend"),
@@ -301,10 +301,10 @@ def test_two_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_condition_without_a_backend_is_refused_before_any_work(
-    tmp_path: Path, names, said: str
+    tmp_path: Path, names, message: str
 ) -> None:
     pictures(tmp_path / "set", "a.png", "b.png")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         annotate(tmp_path / "set", tmp_path / "out", names)
     assert not (tmp_path / "out").exists()
 

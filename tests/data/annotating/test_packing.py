@@ -55,11 +55,11 @@ def test_packing_loses_no_example(tmp_path: Path, names, words, hinted: bool, ki
         warnings.simplefilter("ignore")
         pack(folder, folder / "out", kind, 2)
         packed = open_dataset(folder / "out")
-        found = sorted((shade(e.image), shade(e.hint), e.text) for e in packed)
+        examples = sorted((shade(e.image), shade(e.hint), e.text) for e in packed)
     wanted = sorted(
         (n * 10, n * 10 + 5 if hinted else None, tuple(words[n])) for n in range(len(names))
     )
-    assert found == wanted
+    assert examples == wanted
 
 
 def test_packing_again_leaves_no_shard_of_before_and_refuses_others(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_the_nearest_caption_counts_for_twins_by_case(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"\xff\xfe\x00", "a.txt, line 1: .*save the file as UTF-8"),
         ("x\nun café".encode("cp1252"), "a.txt, line 2: byte 0xe9"),
@@ -79,10 +79,12 @@ def test_the_nearest_caption_counts_for_twins_by_case(tmp_path: Path) -> None:
         (b"x\n" * 1_000_000, "longer than"),
     ],
 )
-def test_a_caption_that_cannot_be_read_is_named(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_caption_that_cannot_be_read_is_named(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     picture(tmp_path / "a.png")
     (tmp_path / "a.txt").write_bytes(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         open_dataset(tmp_path)
 
 
@@ -125,11 +127,11 @@ def test_everything_passed_over_is_told_once(tmp_path: Path, tmp_path_factory) -
         "a.npz",
     ):  # known side files
         (tmp_path / name).touch()
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert len(open_dataset(tmp_path)) == 1
     server.close()
-    said = " ".join(str(w.message) for w in told)
+    note = " ".join(str(w.message) for w in caught)
     for part in (
         "1 .jxl",
         "1 .psd",
@@ -138,8 +140,8 @@ def test_everything_passed_over_is_told_once(tmp_path: Path, tmp_path_factory) -
         "3 special files",
         "1 texts that belong to no",
     ):
-        assert part in said, said
-    assert len(told) == 1 and "README" not in said and ".db" not in said
+        assert part in note, note
+    assert len(caught) == 1 and "README" not in note and ".db" not in note
     assert len(open_dataset(f"{tmp_path}?links=true")) == 2
 
 
@@ -171,7 +173,7 @@ def zipped(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda f: None, "it is empty"),
         (save_to_disk, r"save_to_disk .*to_parquet"),
@@ -193,23 +195,23 @@ def zipped(folder: Path) -> None:
         (lambda f: os.mkfifo(f / "metadata.jsonl"), "is passed over"),
     ],
 )
-def test_a_folder_that_is_no_data_set_gets_a_remedy(tmp_path: Path, make, said: str) -> None:
+def test_a_folder_that_is_no_data_set_gets_a_remedy(tmp_path: Path, make, message: str) -> None:
     make(tmp_path)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         open_dataset(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("images.zip", "unpack it"),
         ("metadata.jsonl", "name the folder"),
         ("a.arrow", "write parquet"),
     ],
 )
-def test_a_file_that_is_no_data_set_gets_a_remedy(tmp_path: Path, name: str, said: str) -> None:
+def test_a_file_that_is_no_data_set_gets_a_remedy(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / name).touch()
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         open_dataset(tmp_path / name)
 
 
@@ -221,7 +223,7 @@ def test_deep_folders_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "message"),
     [
         ("repeat=1000000000", "from 1 to 10,000"),
         ("limit=" + "9" * 5000, "give a whole number"),
@@ -229,6 +231,6 @@ def test_deep_folders_are_refused(tmp_path: Path) -> None:
         ("limit=1e9", "give a whole number"),
     ],
 )
-def test_numbers_of_a_spec_are_bounded(tmp_path: Path, spec: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_numbers_of_a_spec_are_bounded(tmp_path: Path, spec: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         open_dataset(f"{tmp_path}?{spec}")

@@ -63,10 +63,10 @@ def test_decode_reads_any_text_back(text: str, kind: tuple[str, bytes]) -> None:
 @given(st.binary(max_size=200))
 def test_decode_of_any_bytes_is_text_or_a_sentence_with_a_line(content: bytes) -> None:
     try:
-        said = decode(content, "a.txt") and ""
+        message = decode(content, "a.txt") and ""
     except UserError as error:
-        said = str(error)
-    assert not said or ("a.txt, line " in said and "save the file as UTF-8" in said)
+        message = str(error)
+    assert not message or ("a.txt, line " in message and "save the file as UTF-8" in message)
 
 
 @pytest.mark.parametrize("before", [1, 3, 5000])
@@ -82,11 +82,11 @@ def test_read_lines_names_the_line_that_is_no_utf8(tmp_path: Path, before: int) 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [("a\0b", "NUL"), ("\ud800", "surrogate"), ("x" * (MAX_CAPTION + 1), "100,001 characters")],
 )
-def test_check_caption_refuses_what_no_file_can_hold(text: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_check_caption_refuses_what_no_file_can_hold(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         check_caption(text)
 
 
@@ -100,7 +100,7 @@ def test_texts_are_bounded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda path: path.mkdir(), "is a folder"),
         (lambda path: os.mkfifo(path), "is a pipe"),
@@ -109,7 +109,7 @@ def test_texts_are_bounded(tmp_path: Path) -> None:
         (lambda path: path.symlink_to(path), "cannot be read"),
     ],
 )
-def test_open_regular_opens_files_alone(tmp_path: Path, make, said: str) -> None:
+def test_open_regular_opens_files_alone(tmp_path: Path, make, message: str) -> None:
     make(tmp_path / "a.txt")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         open_regular(tmp_path / "a.txt")

@@ -63,7 +63,7 @@ def test_protocols_that_are_not_listed_are_refused(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("address", "message"),
     [
         ("simplecache::https://h/a.tar", "none of the protocols"),
         ("https://h/a.tar::file:///etc/passwd", "chains several"),
@@ -93,9 +93,9 @@ def test_protocols_that_are_not_listed_are_refused(address: str) -> None:
         ("https://h/}.tar", "braces that are no range"),
     ],
 )
-def test_an_address_is_refused_before_anything_is_asked(address: str, said: str) -> None:
+def test_an_address_is_refused_before_anything_is_asked(address: str, message: str) -> None:
     began = time.monotonic()
-    with pytest.raises(StorageError, match=said):
+    with pytest.raises(StorageError, match=message):
         remote.find(address)
     assert time.monotonic() - began < 5
 
@@ -126,14 +126,14 @@ def test_ranges_are_those_of_webdataset() -> None:
     )
 )
 def test_any_braces_are_files_or_one_sentence(pieces: list[str]) -> None:
-    address, found = "https://h/" + "".join(pieces) + ".tar", ["none"]
+    address, expanded = "https://h/" + "".join(pieces) + ".tar", ["none"]
     try:
-        found = expand(address)
+        expanded = expand(address)
     except StorageError as error:
-        found = [str(error).replace("{", "").replace("}", "")]
-    assert all("\n" not in one for one in found)
-    assert 1 <= len(found) <= MOST_SHARDS
-    assert not any(c in one for one in found for c in "{}")
+        expanded = [str(error).replace("{", "").replace("}", "")]
+    assert all("\n" not in one for one in expanded)
+    assert 1 <= len(expanded) <= MOST_SHARDS
+    assert not any(c in one for one in expanded for c in "{}")
 
 
 def test_a_pipe_at_an_address_of_a_file_is_no_shard(tmp_path: Path) -> None:

@@ -37,18 +37,18 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nine pictures with hints, an imagefolder, and as shards of three in parquet/ and tar/."""
-    place, rng, lines = tmp_path_factory.mktemp("set"), np.random.default_rng(1), []
+    root, rng, lines = tmp_path_factory.mktemp("set"), np.random.default_rng(1), []
     for i in range(9):
-        Image.fromarray(rng.integers(0, 256, (160, 160, 3), np.uint8)).save(place / f"{i}.png")
-        Image.new("L", (160, 160), 20 * i).save(place / f"{i}-hint.png")
+        Image.fromarray(rng.integers(0, 256, (160, 160, 3), np.uint8)).save(root / f"{i}.png")
+        Image.new("L", (160, 160), 20 * i).save(root / f"{i}-hint.png")
         lines.append(
             {"file_name": f"{i}.png", "text": f"picture {i}", "conditioning_image": f"{i}-hint.png"}
         )
-    (place / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     for kind in ("parquet", "tar"):
-        for number, path in enumerate(pack(place, place / kind, kind, shard=3)):
-            path.rename(place / kind / f"train-{number:05d}.{kind}")
-    return place
+        for number, path in enumerate(pack(root, root / kind, kind, shard=3)):
+            path.rename(root / kind / f"train-{number:05d}.{kind}")
+    return root
 
 
 @pytest.fixture
@@ -124,22 +124,22 @@ def served(folder: Path, ranges: bool):
 
 
 def same(spec: str, folder: Path, count: int = 9) -> None:
-    found, wanted = open_dataset(spec, condition="depth"), open_dataset(folder, condition="depth")
-    assert len(found) == count
+    got, wanted = open_dataset(spec, condition="depth"), open_dataset(folder, condition="depth")
+    assert len(got) == count
     for i in range(count):
-        assert found[i].text == wanted[i].text
-        assert np.array_equal(np.asarray(found[i].image), np.asarray(wanted[i].image))
-        assert np.array_equal(np.asarray(found[i].hint), np.asarray(wanted[i].hint))
+        assert got[i].text == wanted[i].text
+        assert np.array_equal(np.asarray(got[i].image), np.asarray(wanted[i].image))
+        assert np.array_equal(np.asarray(got[i].hint), np.asarray(wanted[i].hint))
 
 
 @pytest.mark.parametrize("kind", ["parquet", "tar"])
 @pytest.mark.parametrize(
-    "place", ["memory://set/KIND", "memory://set/KIND/train-{00000..00002}.KIND"]
+    "address", ["memory://set/KIND", "memory://set/KIND/train-{00000..00002}.KIND"]
 )
 def test_remote_shards_hold_what_lies_in_them(
-    folder: Path, fetched: list[str], kind: str, place: str
+    folder: Path, fetched: list[str], kind: str, address: str
 ) -> None:
-    same(place.replace("KIND", kind), folder)
+    same(address.replace("KIND", kind), folder)
     assert sorted(fetched) == [f"train-0000{i}.{kind}" for i in range(3)]  # each once
 
 
@@ -149,8 +149,8 @@ def test_a_web_server_will_do(folder: Path, kind: str, ranges: bool) -> None:
     pytest.importorskip("aiohttp")
     with served(folder, ranges) as (address, asked):
         same(f"{address}/{kind}/train-{{00000..00002}}.{kind}?repeat=2", folder)
-        whole = [path for method, path, wanted in asked if method == "GET" and wanted is None]
-        assert len([path for path in whole if path.endswith(kind)]) == 3
+        unranged = [path for method, path, wanted in asked if method == "GET" and wanted is None]
+        assert len([path for path in unranged if path.endswith(kind)]) == 3
         same(f"{address}/{kind}/", folder)  # its page of links
 
 
@@ -228,7 +228,7 @@ def test_a_lost_connection_is_tried_again_and_sets_no_picture_aside(
     monkeypatch.setattr(type(store), "get_file", lost)
     assert dataset[0].caption == "picture 0" and len(tries) == 3
 
-    for failure, said in (
+    for failure, message in (
         (RuntimeError("the store is on fire"), "on fire.*same command"),
         (OSError(errno.ENOSPC, "No space left on device"), "there is no room for a copy"),
         (PermissionError("the login has ended"), "may not be read .*log in"),
@@ -239,9 +239,9 @@ def test_a_lost_connection_is_tried_again_and_sets_no_picture_aside(
             raise failure
 
         monkeypatch.setattr(type(store), "get_file", dead)
-        with pytest.raises(UserError, match=said) as found:
+        with pytest.raises(UserError, match=message) as caught:
             dataset[8]
-        assert not isinstance(found.value, BrokenExample)
+        assert not isinstance(caught.value, BrokenExample)
     monkeypatch.setenv("ZEROCONV_COPIES_GB", "much")
     with pytest.raises(UserError, match="how many gigabytes"):
         dataset[8]
@@ -252,7 +252,7 @@ def test_what_cannot_be_read_is_one_sentence(
 ) -> None:
     store.pipe_file("/bad/a.tar", b"no tar")
     store.pipe_file("/bad/a.parquet", b"no parquet")
-    for spec, said in {
+    for spec, message in {
         "memory://set/tar/train-{00000..00003}.tar": "there is no memory://set/tar/train-00003.tar",
         "memory://nothing": "holds no parquet and no tar shards",
         "memory://set": "holds no parquet",  # kinds of shards, not splits
@@ -264,9 +264,9 @@ def test_what_cannot_be_read_is_one_sentence(
         "memory://set/tar/train-00000.tar?split=test": "no split 'test'; it has train",
         "memory://set/tar?hints=elsewhere": "names hints=",
     }.items():
-        with pytest.raises(UserError, match=said) as found:
+        with pytest.raises(UserError, match=message) as caught:
             open_dataset(spec, condition="depth")
-        assert len(str(found.value).splitlines()) == 1
+        assert len(str(caught.value).splitlines()) == 1
 
     def refused(*args, **kwargs):
         raise PermissionError("403")
@@ -304,22 +304,22 @@ def test_files_of_one_time_and_length_are_two(store, monkeypatch: pytest.MonkeyP
 
 
 def test_a_cache_that_is_a_file_or_may_not_be_written_is_told(store, cache: Path) -> None:
-    found = remote.find("memory://set/tar/train-00000.tar")
-    assert isinstance(found, list)
+    shards = remote.find("memory://set/tar/train-00000.tar")
+    assert isinstance(shards, list)
     cache.write_text("a file")
     with pytest.raises(
         UserError, match=r"the cache .* cannot be written \(.*\); name another place"
     ):
-        remote.local(found[0])
+        remote.local(shards[0])
 
 
 def test_a_copy_that_was_cut_is_made_again(store, folder: Path, fetched: list[str]) -> None:
-    found = remote.find("memory://set/tar/train-00000.tar")
-    assert isinstance(found, list)
-    path = remote.local(found[0])
+    shards = remote.find("memory://set/tar/train-00000.tar")
+    assert isinstance(shards, list)
+    path = remote.local(shards[0])
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.warns(UserWarning, match="the copy .* has .* bytes; it is made again"):
-        remote.local(found[0])
+        remote.local(shards[0])
     assert (
         path.read_bytes() == (folder / "tar" / "train-00000.tar").read_bytes() and len(fetched) == 2
     )
@@ -328,16 +328,16 @@ def test_a_copy_that_was_cut_is_made_again(store, folder: Path, fetched: list[st
 def test_copies_in_a_cache_that_may_not_be_written_are_read(
     store, cache: Path, monkeypatch
 ) -> None:
-    found = remote.find("memory://set/tar/train-00000.tar")
-    assert isinstance(found, list)
-    path = remote.local(found[0])
+    shards = remote.find("memory://set/tar/train-00000.tar")
+    assert isinstance(shards, list)
+    path = remote.local(shards[0])
 
     def refused(*args, **kwargs):
         raise PermissionError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(os, "utime", refused)
     monkeypatch.setattr(Path, "mkdir", refused)
-    assert remote.local(found[0]) == path
+    assert remote.local(shards[0]) == path
 
 
 def test_a_table_of_contents_over_its_bound_is_not_read(
@@ -365,14 +365,14 @@ def test_a_shard_over_its_bound_makes_no_room(
 
 
 def test_readers_at_once_share_a_copy(store, folder: Path, fetched: list[str]) -> None:
-    found = open_dataset("memory://set/parquet", condition="depth").sources[0].shards  # type: ignore[attr-defined]
-    threads = [threading.Thread(target=remote.local, args=(found[0],)) for _ in range(8)]
+    shards = open_dataset("memory://set/parquet", condition="depth").sources[0].shards  # type: ignore[attr-defined]
+    threads = [threading.Thread(target=remote.local, args=(shards[0],)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert fetched == ["train-00000.parquet"]
     assert (
-        os.path.getsize(remote.local(found[0]))
+        os.path.getsize(remote.local(shards[0]))
         == (folder / "parquet" / "train-00000.parquet").stat().st_size
     )

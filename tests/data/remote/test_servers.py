@@ -81,7 +81,7 @@ class Server:
         self.socket.close()
 
 
-def told(length: object, more: bytes = b"") -> Answer:
+def with_length(length: object, more: bytes = b"") -> Answer:
     return lambda path: iter([OK + more + f"Content-Length: {length}\r\n\r\n".encode()])
 
 
@@ -117,27 +117,39 @@ def leading(to: str) -> Answer:
 
 HEADERS = b"HTTP/1.1 200 OK\r\nX-Name: "
 COPIES: dict[str, tuple[Answer, Answer, str]] = {
-    "never ends": (told(1000), body(None), r"more than the 1,000 bytes came"),
+    "never ends": (with_length(1000), body(None), r"more than the 1,000 bytes came"),
     "never ends, and tells no size": (body(None), body(None), "more than 2,000,000 bytes came"),
-    "tells too little": (told(1000), body(2000, b"x" * 2000), "more than the 1,000 bytes came"),
-    "tells too much": (told(2000), body(1000, b"x" * 1000), "1,000 of 2,000 bytes came"),
-    "stops half-way": (told(2000), body(2000, b"x" * 1000), "cannot be fetched"),
+    "tells too little": (
+        with_length(1000),
+        body(2000, b"x" * 2000),
+        "more than the 1,000 bytes came",
+    ),
+    "tells too much": (with_length(2000), body(1000, b"x" * 1000), "1,000 of 2,000 bytes came"),
+    "stops half-way": (with_length(2000), body(2000, b"x" * 1000), "cannot be fetched"),
     "tells 10^18 bytes": (
-        told(10**18),
+        with_length(10**18),
         body(10**18),
         "has 1,000,000,000,000,000,000 bytes, and a shard may have",
     ),
-    "tells a negative size": (told(-5), body(-5), "cannot be fetched"),
-    "tells no number": (told("many"), body(5), "cannot be fetched"),
+    "tells a negative size": (with_length(-5), body(-5), "cannot be fetched"),
+    "tells no number": (with_length("many"), body(5), "cannot be fetched"),
     "drips its file": (
-        told(1000),
+        with_length(1000),
         slowly(OK + b"Content-Length: 1000\r\n\r\n"),
         "bytes came in 0.3 seconds",
     ),
     "drips its headers": (slowly(HEADERS), slowly(HEADERS), "cannot be fetched"),
-    "drips the headers of the file": (told(1000), slowly(HEADERS), "0 bytes came in 0.3 seconds"),
+    "drips the headers of the file": (
+        with_length(1000),
+        slowly(HEADERS),
+        "0 bytes came in 0.3 seconds",
+    ),
     "says nothing": (silent, silent, "cannot be fetched"),
-    "says nothing when the file is asked for": (told(1000), silent, "0 bytes came in 0.3 seconds"),
+    "says nothing when the file is asked for": (
+        with_length(1000),
+        silent,
+        "0 bytes came in 0.3 seconds",
+    ),
     "sends no HTTP": (
         lambda p: iter([b"220 ftp\r\n"]),
         lambda p: iter([b"220 ftp\r\n"]),
@@ -149,12 +161,12 @@ COPIES: dict[str, tuple[Answer, Answer, str]] = {
         "cannot be fetched",
     ),
     "compresses": (
-        told(1000, b"Content-Encoding: gzip\r\n"),
+        with_length(1000, b"Content-Encoding: gzip\r\n"),
         body(1000, b"x" * 1000, more=b"Content-Encoding: gzip\r\n"),
         "compressed .'gzip'., though asked not to",
     ),
     "compresses only the file": (
-        told(1000),
+        with_length(1000),
         body(1000, b"x" * 1000, more=b"Content-Encoding: br\r\n"),
         "compressed .'br'., though asked not to",
     ),
@@ -166,7 +178,7 @@ COPIES: dict[str, tuple[Answer, Answer, str]] = {
     "leads to ftp": (leading("ftp://h/a.tar"), leading("ftp://h/a.tar"), "cannot be fetched"),
     "leads in a circle": (leading("/a.tar"), leading("/a.tar"), "cannot be fetched"),
     "leads to a file when the file is asked for": (
-        told(10),
+        with_length(10),
         leading("file:///etc/passwd"),
         "cannot be fetched",
     ),
@@ -175,13 +187,13 @@ COPIES: dict[str, tuple[Answer, Answer, str]] = {
 
 @pytest.mark.parametrize("kind", COPIES)
 def test_a_copy_from_a_server_is_given_up(kind: str, tmp_path: Path) -> None:
-    head, get, said = COPIES[kind]
+    head, get, message = COPIES[kind]
     kept = tmp_path / "cache" / "copies" / "another.tar"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"kept")
     began = time.monotonic()
 
-    with Server(head, get) as server, pytest.raises(UserError, match=said) as caught:
+    with Server(head, get) as server, pytest.raises(UserError, match=message) as caught:
         open_dataset(f"http://me:s3cret@{server.address}/a.tar", condition="depth")
 
     assert time.monotonic() - began < 6
@@ -214,9 +226,9 @@ LISTS: dict[str, tuple[Answer, str]] = {
 
 @pytest.mark.parametrize("kind", LISTS)
 def test_a_page_of_links_is_given_up(kind: str) -> None:
-    page, said = LISTS[kind]
+    page, message = LISTS[kind]
     began = time.monotonic()
-    with Server(told(0), page) as server, pytest.raises(UserError, match=said):
+    with Server(with_length(0), page) as server, pytest.raises(UserError, match=message):
         open_dataset(f"http://{server.address}/set", condition="depth")
     assert time.monotonic() - began < 8
     assert all("b.tar" not in asked for asked in server.asked)
@@ -248,7 +260,7 @@ def test_a_look_at_many_shards_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def late(path: str) -> Iterator[bytes]:
         time.sleep(0.2)
-        return told(100)(path)
+        return with_length(100)(path)
 
     began = time.monotonic()
     with (
@@ -267,5 +279,5 @@ def test_what_a_server_says_moves_no_terminal() -> None:
 
     with Server(answer, answer) as server, pytest.raises(StorageError) as caught:
         remote.find(f"http://u:s3cret@{server.address}/a.tar")
-    said = str(caught.value)
-    assert re.fullmatch(r"[ -~]*", said) and len(said) < 600 and "s3cret" not in said
+    message = str(caught.value)
+    assert re.fullmatch(r"[ -~]*", message) and len(message) < 600 and "s3cret" not in message

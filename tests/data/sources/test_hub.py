@@ -55,10 +55,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
     def snapshot(name: str, ref: str = "main", commit: str = REVISION) -> Path:
-        place = tmp_path / "hub" / f"datasets--{name.replace('/', '--')}"
-        (place / "refs" / ref).parent.mkdir(parents=True, exist_ok=True)
-        (place / "refs" / ref).write_text(commit)
-        folder = place / "snapshots" / commit
+        repository = tmp_path / "hub" / f"datasets--{name.replace('/', '--')}"
+        (repository / "refs" / ref).parent.mkdir(parents=True, exist_ok=True)
+        (repository / "refs" / ref).write_text(commit)
+        folder = repository / "snapshots" / commit
         folder.mkdir(parents=True)
         return folder
 

@@ -75,7 +75,7 @@ def test_a_missing_hint_is_refused_and_never_drawn(
 
 
 @pytest.mark.parametrize(
-    ("value", "found"),
+    ("value", "expected"),
     [
         ("a", ("a",)),
         (["a", "b"], ("a", "b")),
@@ -87,12 +87,12 @@ def test_a_missing_hint_is_refused_and_never_drawn(
         ("", ("",)),
     ],
 )
-def test_captions_of_every_layout_are_read(value: object, found: tuple[str, ...]) -> None:
-    assert captions(value) == found
+def test_captions_of_every_layout_are_read(value: object, expected: tuple[str, ...]) -> None:
+    assert captions(value) == expected
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         (None, "null"),
         ([], "empty"),
@@ -106,8 +106,8 @@ def test_captions_of_every_layout_are_read(value: object, found: tuple[str, ...]
         (b"\xff", "save the file as UTF-8"),
     ],
 )
-def test_captions_that_cannot_be_used_are_named(value: object, said: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=said):
+def test_captions_that_cannot_be_used_are_named(value: object, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
         captions(value)
 
 
@@ -124,15 +124,15 @@ NESTED = st.recursive(
 @given(NESTED)
 def test_captions_of_any_value_are_texts_or_one_error(value: object) -> None:
     try:
-        found = captions(value)
+        texts = captions(value)
     except (TypeError, ValueError):
         return
-    assert found and all(isinstance(text, str) for text in found)
-    "".join(found).encode()
+    assert texts and all(isinstance(text, str) for text in texts)
+    "".join(texts).encode()
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ('{"file_name": "a.png", "text": null}', "line 2: .*null"),
         ('{"file_name": "a.png"}', "line 2: .*lacks 'text'; it has file_name"),
@@ -160,9 +160,9 @@ def test_captions_of_any_value_are_texts_or_one_error(value: object) -> None:
         ("not json", "line 2"),
     ],
 )
-def test_a_bad_line_is_named_with_its_number(folder: Path, line: str, said: str) -> None:
+def test_a_bad_line_is_named_with_its_number(folder: Path, line: str, message: str) -> None:
     write(folder, {"file_name": "a.png", "text": "x"}, line)
-    with pytest.raises(UserError, match=rf"metadata\.jsonl, {said}"):
+    with pytest.raises(UserError, match=rf"metadata\.jsonl, {message}"):
         open_dataset(folder)
 
 
@@ -196,13 +196,13 @@ def test_csv_of_spreadsheets_is_read(folder: Path, between: str) -> None:
     ]
     with open(folder / "metadata.csv", "w", encoding="utf-8-sig", newline="") as file:
         csv.writer(file, delimiter=between).writerows(rows)
-    found = open_dataset(folder)
-    assert [e.caption for e in found] == ['a, "quoted"; cat', "two\nlines"]
-    assert [shade(e.hint) for e in found] == [110, 120]
+    examples = open_dataset(folder)
+    assert [e.caption for e in examples] == ['a, "quoted"; cat', "two\nlines"]
+    assert [shade(e.hint) for e in examples] == [110, 120]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("file_name,text\na.png,a cat, black\n", "line 2: 3 fields, and the first line names 2"),
         ("file_name,text\na.png\n", "line 2: 1 fields"),
@@ -213,9 +213,9 @@ def test_csv_of_spreadsheets_is_read(folder: Path, between: str) -> None:
         ('file_name,text\na.png,"' + "x\n" * 800_000 + '"\n', "field larger"),
     ],
 )
-def test_csv_that_is_wrong_is_one_sentence(folder: Path, text: str, said: str) -> None:
+def test_csv_that_is_wrong_is_one_sentence(folder: Path, text: str, message: str) -> None:
     (folder / "metadata.csv").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         open_dataset(folder)
 
 

@@ -61,7 +61,7 @@ def test_tar_captions_in_utf16(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("k.txt", b"un caf\xe9", r"k\.txt, line 1: byte 0xe9"),
         ("k.txt", b"x\0 and much more", "NUL"),
@@ -74,10 +74,10 @@ def test_tar_captions_in_utf16(tmp_path: Path) -> None:
     ],
 )
 def test_tar_captions_that_cannot_be_read_set_their_example_aside(
-    tmp_path: Path, name, content, said: str
+    tmp_path: Path, name, content, message: str
 ) -> None:
     tar(tmp_path / "a.tar", {"k.png": png(10), name: content})
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         open_dataset(tmp_path)[0]
 
 
@@ -113,16 +113,16 @@ def test_tar_parts_that_are_not_used_are_told(tmp_path: Path) -> None:
         ".DS_Store": b"",
     }
     tar(tmp_path / "a.tar", members)
-    with pytest.warns(UserWarning, match=".") as told:
+    with pytest.warns(UserWarning, match=".") as caught:
         open_dataset(tmp_path)
-    said = " ".join(str(w.message) for w in told)
+    note = " ".join(str(w.message) for w in caught)
     for part in (
         "1 names without a picture",
         "b in a.tar, with .npy",
         "1 of 2 pictures have no caption",
         ".depth.png",
     ):
-        assert part in said, said
+        assert part in note, note
 
 
 def test_tar_names_that_lead_outside_are_labels(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def cut(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (header_bomb, "packed with gzip; unpack it"),
         (plain_bomb, "a header of 3,221,225,472 bytes"),
@@ -230,10 +230,10 @@ def cut(path: Path) -> None:
         (lambda p: p.mkdir(), "is a folder"),
     ],
 )
-def test_a_tar_that_is_none_is_refused_soon(tmp_path: Path, make, said: str) -> None:
+def test_a_tar_that_is_none_is_refused_soon(tmp_path: Path, make, message: str) -> None:
     make(tmp_path / "a.tar")
     start = time.monotonic()
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         open_dataset(tmp_path)
     assert time.monotonic() - start < 5
 
@@ -272,9 +272,9 @@ def test_any_damage_to_a_tar_is_one_sentence(
     tmp_path: Path, changes: list[tuple[int, int]], length: int
 ) -> None:
     content = bytearray(tar(tmp_path / "a.tar", BASE).read_bytes()[:length])
-    for place, value in changes:
-        if place < len(content):
-            content[place] = value
+    for index, value in changes:
+        if index < len(content):
+            content[index] = value
     (tmp_path / "a.tar").write_bytes(content)
     check_readable(tmp_path)
 
@@ -353,7 +353,7 @@ def test_parquet_shards_that_differ_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("captions", "found"),
+    ("captions", "expected"),
     [
         ([{"raw": "x", "n": 1}], ("x",)),
         ([[{"raw": "x"}, {"raw": "y"}]], ("x", "y")),
@@ -362,14 +362,14 @@ def test_parquet_shards_that_differ_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_parquet_captions_of_every_layout(
-    tmp_path: Path, captions: list, found: tuple[str, ...]
+    tmp_path: Path, captions: list, expected: tuple[str, ...]
 ) -> None:
     table(tmp_path / "a.parquet", {"image": [png(1)], "text": captions})
-    assert open_dataset(tmp_path)[0].text == found
+    assert open_dataset(tmp_path)[0].text == expected
 
 
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "message"),
     [
         ({"image": [png(1)], "text": [None]}, "null"),
         ({"image": [None], "text": ["x"]}, "holds paths"),
@@ -383,10 +383,10 @@ def test_parquet_captions_of_every_layout(
     ],
 )
 def test_parquet_cells_that_cannot_be_used_are_named(
-    tmp_path: Path, columns: dict, said: str
+    tmp_path: Path, columns: dict, message: str
 ) -> None:
     table(tmp_path / "a.parquet", columns)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         open_dataset(tmp_path)[0]
 
 
@@ -427,8 +427,8 @@ def test_any_damage_to_a_parquet_is_one_sentence(
         "text": ["a", "b"],
     }
     content = bytearray(table(tmp_path / "a.parquet", columns).read_bytes()[:length])
-    for place, value in changes:
-        content[place % len(content)] = value
+    for index, value in changes:
+        content[index % len(content)] = value
     (tmp_path / "a.parquet").write_bytes(content)
     check_readable(tmp_path)
 
@@ -465,10 +465,10 @@ def test_shards_beside_other_things_tell_them(tmp_path: Path) -> None:
     tar(tmp_path / "more.tar", {"k.png": png(10), "k.txt": b"x"})
     (tmp_path / "loose.png").write_bytes(png(1))
     (tmp_path / ".train-1.tar.part.tar").write_bytes(b"half")
-    with pytest.warns(UserWarning, match=".") as told:
+    with pytest.warns(UserWarning, match=".") as caught:
         assert len(open_dataset(tmp_path)) == 1
-    said = " ".join(str(w.message) for w in told)
-    assert "more.tar the first" in said and "1 pictures that lie beside the shards" in said
+    note = " ".join(str(w.message) for w in caught)
+    assert "more.tar the first" in note and "1 pictures that lie beside the shards" in note
 
 
 def test_a_shard_by_a_link_that_leads_out_is_refused(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ def texts(folder: Path, query: str = "") -> tuple[list[str], list[str]]:
     """Captions in the order of the set, and what was noted."""
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")
-        found = [example.caption for example in open_dataset(f"{folder}{query}", size=8)]
-    return found, [str(note.message) for note in noted]
+        captions = [example.caption for example in open_dataset(f"{folder}{query}", size=8)]
+    return captions, [str(note.message) for note in noted]
 
 
 def pictures(folder: Path, *names: str, caption: bool = False) -> None:
@@ -36,16 +36,16 @@ def pictures(folder: Path, *names: str, caption: bool = False) -> None:
 
 
 def samples(shard: int) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+    members: dict[str, bytes] = {}
     for i in range(2):
         key = f"{shard:05d}{i:04d}"
         record = {"caption": f"c{i}", "url": "http://host/a.jpg", "status": "success"}
-        found |= {
+        members |= {
             f"{key}.png": png(90),
             f"{key}.txt": b"c%d" % i,
             f"{key}.json": json.dumps(record).encode(),
         }
-    return found
+    return members
 
 
 def test_img2dataset_tars_are_taken_and_not_their_parquet_records(tmp_path: Path) -> None:
@@ -62,8 +62,8 @@ def test_parquet_with_pictures_is_taken_before_a_tar_of_another_name(tmp_path: P
     parquet.write_table(
         pyarrow.table({"image": [png(90)], "text": ["of parquet"]}), tmp_path / "a.parquet"
     )
-    found, noted = texts(tmp_path)
-    assert found == ["of parquet"] and "shards of another kind" in noted[0]
+    captions, noted = texts(tmp_path)
+    assert captions == ["of parquet"] and "shards of another kind" in noted[0]
 
 
 def test_metadata_parquet_is_a_list_and_with_pictures_a_shard(tmp_path: Path) -> None:
@@ -105,8 +105,8 @@ def test_a_snapshot_of_the_hub_cache_is_read_by_its_path(
 
 def test_a_tar_without_captions_says_so(tmp_path: Path) -> None:
     tar(tmp_path / "a.tar", {"a.png": png(90), "a.cls": b"3"})
-    found, noted = texts(tmp_path)
-    assert found == [""] and "none of 1 pictures has a caption" in noted[0]
+    captions, noted = texts(tmp_path)
+    assert captions == [""] and "none of 1 pictures has a caption" in noted[0]
 
 
 def test_an_imagefolder_packed_as_tar_is_refused_with_the_remedy(tmp_path: Path) -> None:
@@ -124,8 +124,8 @@ def test_tar_names_with_dots_are_explained(tmp_path: Path) -> None:
 
 def test_folders_of_splits_without_lists_are_told(tmp_path: Path) -> None:
     pictures(tmp_path, "train/a.png", "test/b.png", caption=True)
-    found, noted = texts(tmp_path)
-    assert len(found) == 2 and "several splits, train, test" in noted[0]
+    captions, noted = texts(tmp_path)
+    assert len(captions) == 2 and "several splits, train, test" in noted[0]
     assert texts(tmp_path / "train") == (["of train/a.png"], [])
 
 
@@ -164,7 +164,7 @@ def test_a_list_of_another_name_beside_captions_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.tar", "a.parquet"])
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "Git LFS pointer"),
         (b"<!DOCTYPE html><html>log in</html>", "HTML page"),
@@ -172,8 +172,8 @@ def test_a_list_of_another_name_beside_captions_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_what_came_in_place_of_a_shard_is_named(
-    tmp_path: Path, name: str, content: bytes, said: str
+    tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         texts(tmp_path)

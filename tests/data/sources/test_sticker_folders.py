@@ -52,15 +52,15 @@ def test_stickers_outside_of_their_folder_are_refused(folder: Path, column: str,
 
 
 @pytest.mark.parametrize(
-    ("target", "said"), [("../secret.png", "leads out"), ("/dev/zero", "leads out")]
+    ("target", "message"), [("../secret.png", "leads out"), ("/dev/zero", "leads out")]
 )
 def test_stickers_by_links_that_lead_out_are_refused_when_read(
-    folder: Path, target: str, said: str
+    folder: Path, target: str, message: str
 ) -> None:
     (folder / "link.png").symlink_to(target)
     dataset = open_dataset(write(folder, file_name="link.png"))
     assert "refused" in dataset.key(0)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         dataset[0]
 
 

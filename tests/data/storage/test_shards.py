@@ -44,21 +44,23 @@ def put(store: Store, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def same_or_told(store: Store, content: bytes) -> bool:
+def is_read_exactly(store: Store, content: bytes) -> bool:
     """Whether the shard is read, exactly; else that it was told and removed."""
     put(store, content)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            found = store.read(KEY)
+            shard = store.read(KEY)
         except KeyError:
-            assert len(told) == 1 and "is damaged" in str(told[0].message) and not store.has(KEY)
+            assert (
+                len(caught) == 1 and "is damaged" in str(caught[0].message) and not store.has(KEY)
+            )
             return False
-    assert found.note == NOTE and set(found.arrays) == set(ARRAYS) and not told
+    assert shard.note == NOTE and set(shard.arrays) == set(ARRAYS) and not caught
     for name, array in ARRAYS.items():
         assert (
-            np.array_equal(np.asarray(found.arrays[name]), array)
-            and found.arrays[name].dtype == array.dtype
+            np.array_equal(np.asarray(shard.arrays[name]), array)
+            and shard.arrays[name].dtype == array.dtype
         )
     return True
 
@@ -66,28 +68,28 @@ def same_or_told(store: Store, content: bytes) -> bool:
 def test_every_flipped_byte_of_a_header_is_noticed(sound: tuple[Store, bytes]) -> None:
     store, content = sound
     length = 8 + int.from_bytes(content[:8], "little")
-    for place in range(length):
+    for index in range(length):
         for bit in (0, 3, 7):
             changed = bytearray(content)
-            changed[place] ^= 1 << bit
-            assert not same_or_told(store, bytes(changed)), (place, bit)
+            changed[index] ^= 1 << bit
+            assert not is_read_exactly(store, bytes(changed)), (index, bit)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_any_damage_to_a_shard_is_noticed(sound: tuple[Store, bytes], data: st.DataObject) -> None:
     store, content = sound
-    place = data.draw(st.integers(0, len(content) - 1))
+    index = data.draw(st.integers(0, len(content) - 1))
     kind = data.draw(st.sampled_from(["flip", "cut", "zeros", "insert", "noise", "swap"]))
     changed = {
-        "flip": lambda: content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :],
-        "cut": lambda: content[:place],
-        "zeros": lambda: content[:place] + bytes(len(content) - place),
-        "insert": lambda: content[:place] + b"\x07" + content[place:],
+        "flip": lambda: content[:index] + bytes([content[index] ^ 0x10]) + content[index + 1 :],
+        "cut": lambda: content[:index],
+        "zeros": lambda: content[:index] + bytes(len(content) - index),
+        "insert": lambda: content[:index] + b"\x07" + content[index:],
         "noise": lambda: data.draw(st.binary(max_size=200)),
-        "swap": lambda: content[place:] + content[:place],
+        "swap": lambda: content[index:] + content[:index],
     }[kind]()
-    assert same_or_told(store, changed) == (changed == content)
+    assert is_read_exactly(store, changed) == (changed == content)
 
 
 HEADERS: dict[str, Any] = {
@@ -111,21 +113,21 @@ HEADERS: dict[str, Any] = {
 @pytest.mark.parametrize("name", HEADERS)
 def test_a_header_of_another_kind_is_damage(sound: tuple[Store, bytes], name: str) -> None:
     head = json.dumps(HEADERS[name]).encode()
-    assert not same_or_told(sound[0], len(head).to_bytes(8, "little") + head + bytes(16))
+    assert not is_read_exactly(sound[0], len(head).to_bytes(8, "little") + head + bytes(16))
 
 
 @pytest.mark.parametrize("length", [2**64 - 1, 2**63, 2**40, 200_000_000])
 def test_a_header_that_lies_about_its_length_takes_no_memory(
     sound: tuple[Store, bytes], length: int
 ) -> None:
-    assert not same_or_told(sound[0], length.to_bytes(8, "little") + sound[1][8:])
+    assert not is_read_exactly(sound[0], length.to_bytes(8, "little") + sound[1][8:])
 
 
 def test_shards_of_before_there_were_checksums_are_read(tmp_path: Path) -> None:
     store = Store(tmp_path, "things")
     store.path(KEY).parent.mkdir(parents=True)
     save_file(ARRAYS, store.path(KEY), metadata={"note": json.dumps(NOTE)})
-    assert same_or_told(store, store.path(KEY).read_bytes())
+    assert is_read_exactly(store, store.path(KEY).read_bytes())
 
 
 def test_a_shard_of_something_else_is_removed(tmp_path: Path) -> None:

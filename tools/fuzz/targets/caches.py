@@ -44,9 +44,9 @@ class Caches:
         return detailed(self._same, root)
 
     def _same(self, root: Path) -> None:
-        found = self._read(root)
+        arrays = self._read(root)
         for name, array in self.wanted.items():
-            if not np.array_equal(found[name], array):
+            if not np.array_equal(arrays[name], array):
                 raise AssertionError(
                     f"{name} of a damaged cache differs from those of the sound one"
                 )

@@ -92,8 +92,8 @@ def _lines(rng: Random, rows: Any) -> bytes:
 
 
 def _metadata(rng: Random, folder: Path) -> None:
-    place = folder / rng.choice(("metadata.jsonl", "metadata.jsonl", "images/metadata.jsonl"))
-    place.write_bytes(_lines(rng, _rows(rng)))
+    path = folder / rng.choice(("metadata.jsonl", "metadata.jsonl", "images/metadata.jsonl"))
+    path.write_bytes(_lines(rng, _rows(rng)))
 
 
 def _csv(rng: Random, folder: Path) -> None:

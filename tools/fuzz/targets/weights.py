@@ -38,31 +38,31 @@ class Weights:
         name = rng.choice(
             ("base", "control", "control", "original.safetensors", "single", "pickled.ckpt")
         )
-        place = work / "in" / name
+        copied = work / "in" / name
         copy = shutil.copytree if (self.seeds / name).is_dir() else shutil.copy
-        copy(self.seeds / name, place)
-        files = [path for path in [place, *place.rglob("*")] if path.is_file()]
+        copy(self.seeds / name, copied)
+        files = [path for path in [copied, *copied.rglob("*")] if path.is_file()]
         _change(rng, rng.choice(files))
         if name == "single":
-            place = place / "model.safetensors"
+            copied = copied / "model.safetensors"
 
         kind = rng.randrange(4)
         if kind == 0:
             to = rng.choice(("diffusers", "original"))
             out = work / "out" / ("new.safetensors" if to == "original" else "new")
-            return command("convert", place, out, "--to", to)
+            return command("convert", copied, out, "--to", to)
         if kind == 1 and name != "base":
             return command(
                 "transfer",
-                place,
+                copied,
                 "--from",
                 self.seeds / "base",
                 "--to",
-                place,
+                copied,
                 "--out",
                 work / "out" / "t",
             )
-        return command("info", place, "--json")
+        return command("info", copied, "--json")
 
 
 def _change(rng: Random, path: Path) -> None:

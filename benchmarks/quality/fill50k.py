@@ -28,7 +28,7 @@ from benchmarks.common import PICTURES, sheet, write_result
 from tools.reports import ROOT, read_json
 from zeroconv.backbones import Backbone, load_backbone
 from zeroconv.control import ControlNet
-from zeroconv.data.cache.fill import to_images
+from zeroconv.data.cache.moments import to_images
 from zeroconv.generation import Control, generate
 from zeroconv.playroom.fill50k import (
     CONTRAST,
@@ -66,8 +66,8 @@ def read_colours(pixels: ndarray, circle: Circle) -> tuple[ndarray, ndarray]:
     """CIE Lab (3,) inside the circle that was asked for, and of its ground; pixels (S, S, 3)
     uint8.
     """
-    place = (np.arange(len(pixels)) + 0.5) / len(pixels)
-    away = np.hypot(place[None] - circle.x, place[:, None] - circle.y) / circle.radius
+    centres = (np.arange(len(pixels)) + 0.5) / len(pixels)
+    away = np.hypot(centres[None] - circle.x, centres[:, None] - circle.y) / circle.radius
     shown = lab(pixels)
     return np.median(shown[away < 0.8], axis=0), np.median(shown[away > 1.2], axis=0)
 
@@ -90,7 +90,7 @@ def measure(pictures: Sequence[Image.Image], circles: Sequence[Circle]) -> dict[
     colours agree, and the intersection over union of the painted circle with the one asked for.
     """
     basic = lab(np.array([rgb(name) for name in BASIC]))
-    found: dict[str, list[float]] = {
+    figures_of: dict[str, list[float]] = {
         "circle": [],
         "ground": [],
         "circle group": [],
@@ -102,28 +102,28 @@ def measure(pictures: Sequence[Image.Image], circles: Sequence[Circle]) -> dict[
         seen = dict(zip(("circle", "ground"), read_colours(pixels, circle), strict=True))
         for name, wanted in (("circle", circle.colour), ("ground", circle.ground)):
             named = lab(np.array([rgb(wanted)]))[0]
-            found[name].append(float(np.linalg.norm(seen[name] - named)))
+            figures_of[name].append(float(np.linalg.norm(seen[name] - named)))
             groups = [
                 int(np.linalg.norm(basic - colour, axis=1).argmin())
                 for colour in (seen[name], named)
             ]
-            found[f"{name} group"].append(float(groups[0] == groups[1]))
+            figures_of[f"{name} group"].append(float(groups[0] == groups[1]))
         mask = painted(pixels)
-        found["iou"].append(float((mask & truth).sum() / (mask | truth).sum()))
-    return {name: np.array(values) for name, values in found.items()}
+        figures_of["iou"].append(float((mask & truth).sum() / (mask | truth).sum()))
+    return {name: np.array(values) for name, values in figures_of.items()}
 
 
-def figures(found: dict[str, ndarray]) -> dict[str, float]:
-    circle, ground = (found[name] < CONTRAST for name in ("circle", "ground"))
+def figures(measured: dict[str, ndarray]) -> dict[str, float]:
+    circle, ground = (measured[name] < CONTRAST for name in ("circle", "ground"))
     return {
         "circle has the colour of its name": circle.mean(),
         "ground has the colour of its name": ground.mean(),
         "both": (circle & ground).mean(),
-        "circle of the right basic colour (11)": found["circle group"].mean(),
-        "ground of the right basic colour (11)": found["ground group"].mean(),
-        "median distance of circle, CIE Lab": float(np.median(found["circle"])),
-        "median distance of ground, CIE Lab": float(np.median(found["ground"])),
-        "circle where its outline is, IoU": found["iou"].mean(),
+        "circle of the right basic colour (11)": measured["circle group"].mean(),
+        "ground of the right basic colour (11)": measured["ground group"].mean(),
+        "median distance of circle, CIE Lab": float(np.median(measured["circle"])),
+        "median distance of ground, CIE Lab": float(np.median(measured["ground"])),
+        "circle where its outline is, IoU": measured["iou"].mean(),
     }
 
 

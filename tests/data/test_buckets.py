@@ -15,13 +15,15 @@ import torch
 from PIL import Image
 
 from tests.helpers.tiny import tiny_backbone, tiny_backbone_xl
+from tests.helpers.tiny_cache import limit_shards
 from zeroconv.conditions.maps import PLAYROOM_COLOURS
 from zeroconv.data import open_dataset
 from zeroconv.data.batches import BatchPlan
 from zeroconv.data.buckets import Buckets
-from zeroconv.data.cache import fill as cache_module
+from zeroconv.data.cache import hints
 from zeroconv.data.cache.examples import Examples
-from zeroconv.data.cache.fill import CacheSettings, cache_examples, to_images
+from zeroconv.data.cache.fill import CacheSettings, cache_examples
+from zeroconv.data.cache.moments import to_images
 from zeroconv.data.dataset import Dataset
 from zeroconv.data.fitting import BrokenExample
 from zeroconv.errors import UserError
@@ -36,10 +38,10 @@ def folder(tmp_path: Path) -> Path:
     """
     rng, lines = np.random.default_rng(0), []
     for i, (width, height) in enumerate(SHAPES):
-        place = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1) - rng.uniform(
+        away = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1) - rng.uniform(
             20, 50, 2
         )
-        inside = np.hypot(*np.moveaxis(place, -1, 0)) < 18
+        inside = np.hypot(*np.moveaxis(away, -1, 0)) < 18
         Image.fromarray((inside * 200 + 20).astype(np.uint8)).convert("RGB").save(
             tmp_path / f"{i}.png"
         )
@@ -135,7 +137,7 @@ def backbone():
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CacheSettings:
-    monkeypatch.setattr(cache_module, "SHARD", 3)
+    limit_shards(monkeypatch, 3)
     return CacheSettings(tmp_path / "cache", workers=1, flip=True)
 
 
@@ -154,7 +156,7 @@ def test_the_cache_holds_every_shape(
         torch.testing.assert_close(torch.from_numpy(data.moments[row]), live, rtol=1e-3, atol=2e-4)
         assert np.array_equal(data.hints[row][0], np.asarray(dataset[i].hint))
     monkeypatch.setattr(
-        cache_module,
+        hints,
         "draw_shards",
         lambda dataset, shards, workers: iter(()) if not shards else None,
     )
@@ -229,11 +231,11 @@ def test_processes_share_a_batch_of_one_shape(data: Examples) -> None:
         tell(BatchPlan(data, batch_size=2, seed=4, rank=rank, world=2), 40) for rank in range(2)
     ]
     bucket_of = {int(i): number for number, bucket in enumerate(data.buckets) for i in bucket}
-    for mine, yours in zip(*parts, strict=True):
-        assert len({bucket_of[i] for i in mine + yours}) == 1
+    for first, second in zip(*parts, strict=True):
+        assert len({bucket_of[i] for i in first + second}) == 1
         # else a batch may reach over the end of a pass
-        if len(data.buckets[bucket_of[mine[0]]]) % 4 == 0:
-            assert not set(mine) & set(yours)
+        if len(data.buckets[bucket_of[first[0]]]) % 4 == 0:
+            assert not set(first) & set(second)
     together = Counter(i for part in parts for indices in part for i in indices)
     assert max(together.values()) - min(together.values()) <= 2
 

@@ -14,9 +14,9 @@ KEYS = [f"picture {i}" for i in range(5000)]
 
 
 def test_nothing_is_lost_and_lengths_are_bounded() -> None:
-    found = list(chunks(KEYS, 256))
-    assert [key for chunk in found for key in chunk] == KEYS
-    lengths = [len(chunk) for chunk in found]
+    cut = list(chunks(KEYS, 256))
+    assert [key for chunk in cut for key in chunk] == KEYS
+    lengths = [len(chunk) for chunk in cut]
     assert all(64 <= length <= 256 for length in lengths[:-1]) and 1 <= lengths[-1] <= 256
     assert 130 < sum(lengths) / len(lengths) < 200
     assert list(chunks([], 256)) == []
@@ -30,9 +30,9 @@ def test_keys_that_are_all_the_same_are_cut_too(most: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_a_change_moves_the_cuts_beside_it_alone(seed: int) -> None:
     rng = random.Random(seed)
-    place = rng.randrange(len(KEYS))
+    index = rng.randrange(len(KEYS))
     before = {tuple(chunk) for chunk in chunks(KEYS, 256)}
-    for changed in ([*KEYS[:place], "new", *KEYS[place:]], [*KEYS[:place], *KEYS[place + 1 :]]):
+    for changed in ([*KEYS[:index], "new", *KEYS[index:]], [*KEYS[:index], *KEYS[index + 1 :]]):
         new = [chunk for chunk in chunks(changed, 256) if tuple(chunk) not in before]
         assert 1 <= len(new) <= 4
 
@@ -41,8 +41,8 @@ def test_a_change_costs_two_chunks_on_average() -> None:
     before = {tuple(chunk) for chunk in chunks(KEYS, 256)}
     rng, lost = random.Random(0), list[int]()
     for _ in range(100):
-        place = rng.randrange(len(KEYS))
-        changed = [*KEYS[:place], f"new {place}", *KEYS[place:]]
+        index = rng.randrange(len(KEYS))
+        changed = [*KEYS[:index], f"new {index}", *KEYS[index:]]
         lost.append(sum(tuple(chunk) not in before for chunk in chunks(changed, 256)))
     assert 1.6 < sum(lost) / len(lost) < 1.75 and max(lost) == 4  # as docs/design.md says
 

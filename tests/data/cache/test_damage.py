@@ -4,18 +4,16 @@ one sentence.
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.helpers.tiny import tiny_backbone
+from tests.helpers.tiny_cache import limit_shards, noise_pictures
 from zeroconv.data import open_dataset
-from zeroconv.data.cache import fill as cache_module
 from zeroconv.data.cache.fill import CacheSettings, cache_examples, cache_hints
 from zeroconv.data.storage import books, shards
 from zeroconv.errors import UserError
@@ -28,17 +26,12 @@ def backbone():
 
 @pytest.fixture
 def dataset(tmp_path: Path):
-    rng, lines = np.random.default_rng(1), []
-    for i in range(5):
-        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / f"{i}.png")
-        lines.append({"file_name": f"{i}.png", "text": f"picture {i}"})
-    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    return open_dataset(tmp_path, condition="canny", size=32)
+    return open_dataset(noise_pictures(tmp_path, 5), condition="canny", size=32)
 
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CacheSettings:
-    monkeypatch.setattr(cache_module, "SHARD", 3)
+    limit_shards(monkeypatch, 3)
     monkeypatch.setattr(books, "_YOUNG", -1)
     return CacheSettings(tmp_path / "cache", workers=1)
 
@@ -65,9 +58,9 @@ DAMAGE = {
 def test_every_damaged_shard_is_told_and_made_again(
     kind, damage, dataset, settings, backbone
 ) -> None:
-    whole = cache_examples(dataset, backbone, settings)
-    wanted = [np.asarray(whole.moments[range(5)]), np.asarray(whole.hints[range(5)])]
-    states = whole.text.states([0, 1, 2]).hidden.clone()
+    sound = cache_examples(dataset, backbone, settings)
+    wanted = [np.asarray(sound.moments[range(5)]), np.asarray(sound.hints[range(5)])]
+    states = sound.text.states([0, 1, 2]).hidden.clone()
     assert settings.root is not None
     paths = sorted((settings.root / kind).rglob("*.safetensors"))
     for path in paths:
@@ -76,17 +69,17 @@ def test_every_damaged_shard_is_told_and_made_again(
         path.write_bytes(changed if changed != content else content[:-1] + bytes([content[-1] ^ 1]))
     another_process()
 
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         again = cache_examples(dataset, backbone, settings)
 
-    notes = [str(one.message) for one in told if "damaged" in str(one.message)]
+    notes = [str(one.message) for one in caught if "damaged" in str(one.message)]
     assert sorted(note.split()[0] for note in notes) == sorted(path.name for path in paths)
     assert all(f"in the cache's {kind} is damaged" in note for note in notes)
     assert np.allclose(again.moments[range(5)], wanted[0], atol=1e-5)
     assert np.array_equal(again.hints[range(5)], wanted[1])
     assert np.allclose(again.text.states([0, 1, 2]).hidden, states, atol=1e-5)
-    assert again.prompts(range(5)) == whole.prompts(range(5))
+    assert again.prompts(range(5)) == sound.prompts(range(5))
 
     another_process()
     with warnings.catch_warnings():
@@ -114,7 +107,7 @@ BOOKS = {
 def test_every_damaged_book_is_told_and_made_again(
     name, damage, dataset, settings, backbone
 ) -> None:
-    whole = cache_examples(dataset, backbone, settings)
+    sound = cache_examples(dataset, backbone, settings)
     another_process()
     cache_examples(dataset, backbone, settings)
     path = settings.root / name
@@ -123,7 +116,7 @@ def test_every_damaged_book_is_told_and_made_again(
     another_process()
     with pytest.warns(UserWarning, match=f"{name}, is damaged .*; it is made again"):
         again = cache_examples(dataset, backbone, settings)
-    assert again.prompts(range(5)) == whole.prompts(range(5))
+    assert again.prompts(range(5)) == sound.prompts(range(5))
     assert path.read_bytes() == content
 
 
@@ -161,7 +154,7 @@ def test_a_cache_that_is_a_file_is_one_sentence(dataset, settings, backbone) -> 
 def test_a_whole_cache_that_may_not_be_written_is_read(
     dataset, settings, backbone, monkeypatch
 ) -> None:
-    whole = cache_examples(dataset, backbone, settings)
+    sound = cache_examples(dataset, backbone, settings)
     another_process()
 
     def refused(*args, **kwargs):
@@ -170,7 +163,7 @@ def test_a_whole_cache_that_may_not_be_written_is_read(
     for module in ("zeroconv.data.storage.shards", "zeroconv.data.storage.books"):
         monkeypatch.setattr(f"{module}.atomic_write", refused)
     again = cache_examples(dataset, backbone, settings)
-    assert np.array_equal(again.moments[range(5)], whole.moments[range(5)])
+    assert np.array_equal(again.moments[range(5)], sound.moments[range(5)])
 
 
 def test_a_disk_that_keeps_nothing_is_one_sentence(

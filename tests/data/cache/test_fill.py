@@ -15,19 +15,13 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from tests.helpers.tiny import randomise_, tiny_backbone
+from tests.helpers.tiny_cache import limit_shards, noise_pictures
 from zeroconv.backbones import TextStates
 from zeroconv.control import ControlNet
 from zeroconv.data import open_dataset
 from zeroconv.data.batches import Batch, channels_first
-from zeroconv.data.cache import fill as cache_module
-from zeroconv.data.cache.fill import (
-    CacheSettings,
-    cache_examples,
-    cache_hints,
-    encoder_key,
-    to_images,
-    weights_key,
-)
+from zeroconv.data.cache.fill import CacheSettings, cache_examples, cache_hints
+from zeroconv.data.cache.moments import encoder_key, to_images, weights_key
 from zeroconv.data.storage.shards import Store, content_key
 from zeroconv.errors import UserError
 from zeroconv.training.objective import ControlledLoss, stream
@@ -40,18 +34,13 @@ def backbone():
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    rng, lines = np.random.default_rng(1), []
-    for i in range(7):
-        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / f"{i}.png")
-        lines.append({"file_name": f"{i}.png", "text": f"picture {i % 3}"})
-    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    return tmp_path
+    return noise_pictures(tmp_path, 7, captions=3)
 
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CacheSettings:
     # several shards out of seven pictures, of three at most
-    monkeypatch.setattr(cache_module, "SHARD", 3)
+    limit_shards(monkeypatch, 3)
     return CacheSettings(tmp_path / "cache", flip=True)
 
 
@@ -81,7 +70,7 @@ def test_cached_equals_live(pictures: Path, settings: CacheSettings, backbone) -
 def test_a_cached_loss_is_the_live_one_bit_for_bit(
     pictures: Path, settings, backbone, monkeypatch
 ) -> None:
-    monkeypatch.setattr(cache_module, "SHARD", 256)
+    limit_shards(monkeypatch, 256)
     # a shard: encoded together
     dataset, rows = open_dataset(pictures, condition="canny", size=32), np.arange(7)
     examples = cache_examples(dataset, backbone, settings)
@@ -100,8 +89,8 @@ def test_a_cached_loss_is_the_live_one_bit_for_bit(
     hints = channels_first(np.stack([np.asarray(dataset[i].hint)[..., 0] for i in rows]))
     live = Batch(moments, hints, TextStates(hidden), rows)
     for step in range(3):  # the same sample of the posterior, timesteps and noise
-        found, wanted = (loss(batch, stream("cpu", step)) for batch in (cached, live))
-        assert torch.equal(found, wanted)
+        got, wanted = (loss(batch, stream("cpu", step)) for batch in (cached, live))
+        assert torch.equal(got, wanted)
     assert not torch.equal(loss(cached, stream("cpu", 0)), loss(cached, stream("cpu", 1)))
 
 
@@ -144,7 +133,7 @@ def test_only_what_changed_is_computed_again(
 def test_a_picture_put_in_front_makes_no_other_shards(
     tmp_path: Path, settings, backbone, monkeypatch
 ) -> None:
-    monkeypatch.setattr(cache_module, "SHARD", 8)
+    limit_shards(monkeypatch, 8)
     rng, lines = np.random.default_rng(2), []
     for i in range(64):
         Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / f"{i:02d}.png")
@@ -163,10 +152,10 @@ def test_a_picture_put_in_front_makes_no_other_shards(
     assert calls["draw"] <= 24 and calls["encode"] <= 6 and calls["text"] <= 3
     assert after.prompts(range(64)) == [f"picture {i}" for i in range(64)]
     assert np.array_equal(after.moments[range(20, 64)], before.moments[range(19, 63)])
-    own = [int(row) for i in range(64) for row in after.captions[i]]
+    rows = [int(row) for i in range(64) for row in after.captions[i]]
     close = functools.partial(torch.testing.assert_close, rtol=1e-5, atol=1e-6)
     close(
-        after.text.states(own).hidden,
+        after.text.states(rows).hidden,
         backbone.embed_text([f"picture {i}" for i in range(64)]).hidden,
     )
     calls.update(draw=0, encode=0)
@@ -246,10 +235,10 @@ def test_a_full_disk_is_one_sentence(
 
 def test_a_shard_cut_short_is_made_again(pictures: Path, settings: CacheSettings, backbone) -> None:
     dataset = open_dataset(pictures, condition="canny", size=32)
-    whole = cache_examples(dataset, backbone, settings).hints[range(7)].copy()
+    hints = cache_examples(dataset, backbone, settings).hints[range(7)].copy()
     path = sorted((settings.root / "hints").rglob("*.safetensors"))[0]  # type: ignore[operator]
     path.write_bytes(path.read_bytes()[:-100])
-    assert np.array_equal(cache_examples(dataset, backbone, settings).hints[range(7)], whole)
+    assert np.array_equal(cache_examples(dataset, backbone, settings).hints[range(7)], hints)
 
 
 def test_arrays_come_back_from_a_store(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from dataclasses import replace
@@ -10,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.helpers.tiny import tiny_backbone
+from tests.helpers.tiny_cache import limit_shards, noise_pictures
 from zeroconv.data import open_dataset
-from zeroconv.data.cache import fill as cache_module
+from zeroconv.data.cache import fill, hints, moments
 from zeroconv.data.cache.fill import CacheSettings, cache_examples, cache_hints, cache_share
 
 
@@ -25,17 +24,12 @@ def backbone():
 
 @pytest.fixture
 def dataset(tmp_path: Path):
-    rng, lines = np.random.default_rng(1), []
-    for i in range(14):
-        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / f"{i}.png")
-        lines.append({"file_name": f"{i}.png", "text": f"picture {i}"})
-    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    return open_dataset(tmp_path, condition="canny", size=32)
+    return open_dataset(noise_pictures(tmp_path, 14), condition="canny", size=32)
 
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CacheSettings:
-    monkeypatch.setattr(cache_module, "SHARD", 2)
+    limit_shards(monkeypatch, 2)
     return CacheSettings(tmp_path / "cache", workers=1)
 
 
@@ -43,7 +37,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CacheSettings:
 def work(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     """How many pictures each thread's name drew and encoded."""
     done: dict[str, list[int]] = {"drawn": [], "encoded": []}
-    draw, encode = cache_module.draw_shards, cache_module._moments
+    draw, encode = hints.draw_shards, moments._moments
 
     def counted(dataset, shards, workers):
         for shard, drawn in zip(shards, draw(dataset, shards, workers), strict=True):
@@ -55,8 +49,8 @@ def work(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
         done["encoded"].append(len(pictures))
         return encode(backbone, pictures, size)
 
-    monkeypatch.setattr(cache_module, "draw_shards", counted)
-    monkeypatch.setattr(cache_module, "_moments", encoded)
+    monkeypatch.setattr(hints, "draw_shards", counted)
+    monkeypatch.setattr(moments, "_moments", encoded)
     return done
 
 
@@ -90,10 +84,10 @@ def test_processes_at_once_do_nothing_twice_and_get_the_same(
     alone = cache_examples(dataset, backbone, beside)
     work["drawn"].clear()
     work["encoded"].clear()
-    found = {}
+    examples_of = {}
 
     def run(rank: int) -> None:
-        found[rank] = cache_examples(dataset, backbone, replace(settings, rank=rank, world=2))
+        examples_of[rank] = cache_examples(dataset, backbone, replace(settings, rank=rank, world=2))
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
     for thread in threads:
@@ -103,15 +97,15 @@ def test_processes_at_once_do_nothing_twice_and_get_the_same(
     assert sorted(work["drawn"]) == list(range(14))
     assert sum(work["encoded"]) == 14
     for rank in range(2):
-        assert np.array_equal(found[rank].moments[range(14)], alone.moments[range(14)])
-        assert np.array_equal(found[rank].hints[range(14)], alone.hints[range(14)])
-        assert found[rank].prompts(range(14)) == alone.prompts(range(14))
+        assert np.array_equal(examples_of[rank].moments[range(14)], alone.moments[range(14)])
+        assert np.array_equal(examples_of[rank].hints[range(14)], alone.hints[range(14)])
+        assert examples_of[rank].prompts(range(14)) == alone.prompts(range(14))
 
 
 def test_what_another_process_leaves_is_done(
     dataset, settings: CacheSettings, backbone, work, monkeypatch
 ) -> None:
-    wait = cache_module._wait
-    monkeypatch.setattr(cache_module, "_wait", lambda keys, done, patience: wait(keys, done, 0.1))
+    wait = fill._wait
+    monkeypatch.setattr(fill, "_wait", lambda keys, done, patience: wait(keys, done, 0.1))
     assert len(cache_examples(dataset, backbone, replace(settings, rank=1, world=2))) == 14
     assert sorted(work["drawn"]) == list(range(14))

@@ -9,55 +9,28 @@ all; one with more pictures adds what is new.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy import ndarray
-from torch import Tensor, nn
-
 from zeroconv.backbones import Backbone
-from zeroconv.data.buckets import Frame
 from zeroconv.data.cache.chunks import chunks
-from zeroconv.data.cache.drawing import Drawn, draw_shards
-from zeroconv.data.cache.examples import Captions, Examples, TextTable, alike
+from zeroconv.data.cache.examples import Captions, Examples, TextTable
+from zeroconv.data.cache.hints import hint_shards
 from zeroconv.data.cache.kept import holds, is_hints, just_written, kept
-from zeroconv.data.cache.keys import drawing_key
+from zeroconv.data.cache.moments import encode, encoder_key, moments_key, weights_key
+from zeroconv.data.cache.plan import Plan, conditions_of, plan_of, repeats_of
+from zeroconv.data.cache.settings import FORMAT, SHARD, CacheSettings, Progress
 from zeroconv.data.dataset import Dataset
 from zeroconv.data.storage.shards import (
-    Rows,
     Shard,
     Store,
     content_key,
     default_root,
     remember_sound,
 )
-from zeroconv.data.storage.signatures import remembered
 from zeroconv.errors import UserError
-from zeroconv.files import begin_folder
-
-SHARD = 256  # examples at most; at 512 px 34 MB of moments, at 128 px 4 MB
-_NO_PICTURES = np.zeros((0, 8, 8, 3), np.uint8)
-FORMAT = 3  # of the shards; a change makes new ones (3: pictures read at their full range)
-
-Progress = Callable[[str, int, int], None]  # what, done, total
-
-
-@dataclass(frozen=True)
-class CacheSettings:
-    root: Path | None = None  # None: $ZEROCONV_CACHE or ~/.cache/zeroconv
-    workers: int | None = None  # processes that draw; None: one a core
-    flip: bool = False  # keep the moments of mirrored pictures too
-    batch_size: int = 8  # pictures the autoencoder takes at once
-    # of `world` processes or machines that share `root`, number `rank` fills every world-th
-    # shard first
-    rank: int = 0
-    world: int = 1
 
 
 def cache_hints(
@@ -67,8 +40,8 @@ def cache_hints(
     `settings.rank`'s shards. Returns how many examples.
     """
     settings = settings or CacheSettings()
-    plan = _plan(dataset, settings)[settings.rank :: settings.world]
-    for _ in _hint_shards(dataset, plan, settings, progress or _silent, needed=lambda shard: False):
+    plan = plan_of(dataset, settings)[settings.rank :: settings.world]
+    for _ in hint_shards(dataset, plan, settings, progress or _silent, needed=lambda shard: False):
         pass
     remember_sound(settings.root or default_root())
     return sum(len(part.indices) for part, _ in plan)
@@ -80,7 +53,7 @@ def cache_share(
     """Hints and moments of `settings.rank`'s shards alone, for caches that machines fill. Returns
     how many examples.
     """
-    plan = _plan(dataset, settings)[settings.rank :: settings.world]
+    plan = plan_of(dataset, settings)[settings.rank :: settings.world]
     for _ in _filled(dataset, plan, backbone, settings, progress or _silent):
         pass
     remember_sound(settings.root or default_root())
@@ -101,7 +74,7 @@ def cache_examples(
     picture is left, or the cache cannot be written.
     """
     settings, progress = settings or CacheSettings(), progress or _silent
-    root, plan = settings.root or default_root(), _plan(dataset, settings)
+    root, plan = settings.root or default_root(), plan_of(dataset, settings)
     if settings.world > 1:
         began, share = time.monotonic(), plan[settings.rank :: settings.world]
         for _ in _filled(dataset, share, backbone, settings, progress):
@@ -131,8 +104,8 @@ def cache_examples(
         texts,
         table,
         broken,
-        _repeats(dataset, parts, hints),
-        _conditions(dataset, parts, hints),
+        repeats_of(dataset, parts, hints),
+        conditions_of(dataset, parts, hints),
     )
 
 
@@ -150,26 +123,18 @@ def _filled(
     def latents_of(shard: Shard) -> Shard | None:
         return kept(
             store,
-            _moments_key(shard, dataset, encoder, settings),
+            moments_key(shard, dataset, encoder, settings),
             holds("moments", shard.note["keys"]),
         )
 
-    for shard, pictures in _hint_shards(
+    for shard, pictures in hint_shards(
         dataset, plan, settings, progress, lambda shard: latents_of(shard) is None
     ):
         if (latents := latents_of(shard)) is None:
-            key = _moments_key(shard, dataset, encoder, settings)
-            store.write(key, _encode(backbone, pictures, shard.note["mirrorable"], settings))
+            key = moments_key(shard, dataset, encoder, settings)
+            store.write(key, encode(backbone, pictures, shard.note["mirrorable"], settings))
             latents = just_written(store, key)
         yield shard, latents
-
-
-def _moments_key(shard: Shard, dataset: Dataset, encoder: str, settings: CacheSettings) -> str:
-    """The pictures' own, so that two conditions share their moments."""
-    mirrors = shard.note["mirrorable"] if settings.flip else None
-    return content_key(
-        FORMAT, encoder, shard.note.get("frame", dataset.size), shard.note["keys"], mirrors
-    )
 
 
 def _is_filled(
@@ -177,7 +142,7 @@ def _is_filled(
 ) -> bool:
     shard = kept(Store(root, "hints"), key, is_hints)
     return shard is not None and Store(root, "moments").has(
-        _moments_key(shard, dataset, encoder, settings)
+        moments_key(shard, dataset, encoder, settings)
     )
 
 
@@ -189,223 +154,6 @@ def _wait(keys: Sequence[str], done: Callable[[str], bool], patience: float) -> 
         now = [key for key in left if not done(key)]
         since = time.monotonic() if len(now) < len(left) else since
         left = now
-
-
-# ---------------------------------------------------------------- hints and pictures
-
-
-@dataclass(frozen=True)
-class Part:
-    """Examples that share a shard, all of one shape."""
-
-    indices: Sequence[int]
-    frame: Frame | None = None  # where it is not the data set's square
-
-
-# with the keys of their hints: to name a picture its file is looked into
-Plan = list[tuple[Part, str]]
-
-
-def _shapes(dataset: Dataset) -> list[tuple[Frame | None, Sequence[int]]]:
-    """Frames and their examples: one square and all; with buckets, one shape after the other."""
-    if dataset.buckets is None:
-        return [(None, range(len(dataset)))]
-    square = (dataset.buckets.size, dataset.buckets.size)
-    shapes: dict[Frame, list[int]] = {}
-    for i in range(len(dataset)):
-        shapes.setdefault(dataset.frame(i) or square, []).append(i)
-    return [
-        (None if frame == square else frame, tuple(indices))
-        for frame, indices in sorted(shapes.items())
-    ]
-
-
-def _plan(dataset: Dataset, settings: CacheSettings) -> Plan:
-    """The data set in shards. A picture more, or one less, changes the shard it is in and leaves
-    the others as they are, wherever in the data set it stands.
-    """
-    if settings.root is not None:
-        begin_folder(settings.root, "a cache", lambda root: any(root.glob("*/??/*.safetensors")))
-    plan: Plan = []
-    with remembered(settings.root or default_root()):
-        for frame, indices in _shapes(dataset):
-            start = 0
-            for keys in chunks((dataset.key(i) for i in indices), SHARD):
-                part = Part(indices[start : start + len(keys)], frame)
-                plan.append((part, _hint_key(dataset, part, keys)))
-                start += len(keys)
-    return plan
-
-
-def _repeats(dataset: Dataset, parts: list[Part], shards: list[Shard]) -> list[int]:
-    """How often a pass takes each whole example; nothing where all are taken once."""
-    if all(times == 1 for times in dataset.repeats):
-        return []
-    return [
-        dataset.repeat(i)
-        for part, shard in zip(parts, shards, strict=True)
-        for i in _unbroken(dataset, part.indices, shard)
-    ]
-
-
-def _conditions(
-    dataset: Dataset, parts: list[Part], shards: list[Shard]
-) -> list[str | None] | None:
-    """What the hint of each whole example is of; None where all are of the data set's own
-    condition.
-    """
-    if all(source.condition in (None, dataset.condition) for source in dataset.sources):
-        return None
-    return [
-        dataset.condition_of(i)
-        for part, shard in zip(parts, shards, strict=True)
-        for i in _unbroken(dataset, part.indices, shard)
-    ]
-
-
-def _unbroken(dataset: Dataset, indices: Sequence[int], shard: Shard) -> list[int]:
-    """Which examples of a part its shard holds: all but the broken ones."""
-    keys = iter([*shard.note["keys"], None])
-    if len(shard.note["keys"]) == len(indices):
-        return list(indices)
-    key, kept = next(keys), []
-    for i in indices:
-        if dataset.key(i) == key:
-            kept.append(i)
-            key = next(keys)
-    return kept
-
-
-def _hint_key(dataset: Dataset, part: Part, keys: list[str]) -> str:
-    names = [dataset.condition_of(i) for i in part.indices]
-    drawn = {name: drawing_key(name) for name in names if name is not None}
-    return content_key(FORMAT, part.frame or dataset.size, names, drawn, keys)
-
-
-def _hint_shards(
-    dataset: Dataset,
-    plan: Plan,
-    settings: CacheSettings,
-    progress: Progress,
-    needed: Callable[[Shard], bool],
-) -> Iterator[tuple[Shard, ndarray | Rows]]:
-    """Each part's shard, and its pictures (N, H, W, 3) uint8: none where the caller has not
-    `needed` them.
-    """
-    store = Store(settings.root or default_root(), "hints")
-    missing: dict[int, Part] = {}
-    ready: dict[int, Shard] = {}
-
-    for number, (part, key) in enumerate(plan):
-        shard = kept(store, key, is_hints)
-        if shard is None or (needed(shard) and "image" not in shard.arrays and shard.note["text"]):
-            missing[number] = part
-        else:
-            ready[number] = shard
-
-    drawn = draw_shards(dataset, [part.indices for part in missing.values()], settings.workers)
-    done, total = 0, sum(len(part.indices) for part in missing.values())
-
-    for number, (part, key) in enumerate(plan):
-        if number not in missing:
-            shard = ready.pop(number)
-            yield shard, shard.arrays.get("image", _NO_PICTURES)
-            continue
-
-        examples = next(drawn)
-        # where its pictures alone were needed, or another process made it
-        made = kept(store, key, is_hints)
-        if made is None:
-            _write_hints(store, key, dataset, part, examples)
-            made = just_written(store, key)
-
-        done += len(part.indices)
-        progress("pictures", done, total)
-        images = [e.image for e in examples if e.image is not None]
-        yield made, np.stack(images) if images else _NO_PICTURES
-
-
-def _write_hints(
-    store: Store, key: str, dataset: Dataset, part: Part, examples: list[Drawn]
-) -> None:
-    good = [e for e in examples if e.broken is None]
-    arrays: dict[str, ndarray] = {}
-    hints = [e.hint for e in good if e.hint is not None]
-    if hints:
-        arrays["hint"] = np.stack(alike(hints))
-    if good and all(dataset.generated(i) for i in part.indices):
-        arrays["image"] = np.stack([e.image for e in good if e.image is not None])
-    names = {
-        dataset.name(i): e.broken
-        for i, e in zip(part.indices, examples, strict=True)
-        if e.broken is not None
-    }
-    note = {
-        "keys": [
-            dataset.key(i) for i, e in zip(part.indices, examples, strict=True) if e.broken is None
-        ],
-        "text": [e.text for e in good],
-        "mirrorable": [e.mirrorable for e in good],
-        "broken": names,
-    }
-    if part.frame is not None:
-        note["frame"] = part.frame
-    store.write(key, arrays, note)
-
-
-# ---------------------------------------------------------------- moments
-
-
-def _encode(
-    backbone: Backbone, pictures: ndarray | Rows, mirrorable: list[bool], settings: CacheSettings
-) -> dict[str, ndarray]:
-    """`moments` (N, 2C, h, w) float32, and with `flip` those of the mirrored pictures (where
-    mirroring is allowed).
-    """
-    arrays = {"moments": _moments(backbone, pictures, settings.batch_size)}
-    if settings.flip:
-        mirrored = arrays["moments"].copy()
-        rows = np.flatnonzero(mirrorable)
-        if len(rows):
-            mirrored[rows] = _moments(backbone, pictures[rows][:, :, ::-1], settings.batch_size)
-        arrays["mirrored"] = mirrored
-    return arrays
-
-
-def _moments(backbone: Backbone, pictures: ndarray | Rows, batch_size: int) -> ndarray:
-    batches = (pictures[i : i + batch_size] for i in range(0, len(pictures), batch_size))
-    parts = [backbone.encode_image(to_images(batch)).float().cpu().numpy() for batch in batches]
-    return (
-        np.concatenate(parts)
-        if parts
-        else np.zeros((0, 2 * backbone.latent_channels, 1, 1), np.float32)
-    )
-
-
-def to_images(pictures: ndarray) -> Tensor:
-    """uint8 (N, H, W, 3) → float32 (N, 3, H, W) in [−1, 1]."""
-    pixels = torch.from_numpy(np.array(pictures, order="C")).permute(0, 3, 1, 2)
-    return pixels.to(torch.float32) / 127.5 - 1
-
-
-def encoder_key(backbone: Any) -> str:
-    """Names the autoencoder's encoder by its weights; the decoder may change without a new
-    cache.
-    """
-    vae = backbone.vae
-    parts = [part for part in (vae.encoder, getattr(vae, "quant_conv", None)) if part is not None]
-    return weights_key(parts)
-
-
-def weights_key(modules: Iterable[nn.Module]) -> str:
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            # in the order of their indices, however they lie
-            numbers = tensor.detach().cpu().contiguous().flatten()
-            digest.update(numbers.view(torch.uint8).numpy().data if tensor.dim() else b"")
-    return digest.hexdigest()[:32]
 
 
 # ---------------------------------------------------------------- text

@@ -19,8 +19,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
 
 from zeroconv.backbones import Backbone, load_backbone
@@ -30,10 +28,10 @@ from zeroconv.conditions.scores import METRICS
 from zeroconv.errors import UserError, without_secrets
 from zeroconv.evaluation import likeness
 from zeroconv.evaluation.adherence import caption_figures
+from zeroconv.evaluation.making import Maker, through_vae
 from zeroconv.evaluation.metrics import known_numbers, paired_interval, summarise
 from zeroconv.evaluation.pairs import Pair, load_pairs
 from zeroconv.evaluation.reading import make_read
-from zeroconv.generation import Control, generate
 from zeroconv.generation.guidance import settled
 
 # the four prompt settings of the paper's figure 8, under our names and under its own
@@ -104,44 +102,26 @@ def evaluate(
     guidance, cfg = settled(backbone, guidance, cfg)
     condition = condition_of(net)
     common = {} if common is None else common
-
-    def once(key: tuple, make: Callable[[], Any]) -> Any:
-        if key not in common:
-            common[key] = make()
-        return common[key]
-
     size = backbone.default_size
-    pairs = once(
-        ("pairs", data, condition, count, size), lambda: load_pairs(data, condition, count, size)
+    pairs = _once(
+        common,
+        ("pairs", data, condition, count, size),
+        lambda: load_pairs(data, condition, count, size),
     )
-    texts = prompts_of(pairs, prompts)
-    seeds = [seed + i for i in range(count)]
-    options: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "cfg": cfg}
-
-    def controlled(n: int, offset: int = 0) -> list[Image.Image]:
-        controls = [Control(net, [pair.hint for pair in pairs[:n]])]
-        shifted = [number + offset for number in seeds[:n]]
-        return generate(backbone, texts[:n], controls, guidance=guidance, seed=shifted, **options)
-
-    def uncontrolled(n: int) -> list[Image.Image]:
-        return generate(backbone, texts[:n], seed=seeds[:n], **options) if n else []
-
-    few = count if count_none is None else min(count, count_none)
     real = [pair.image for pair in pairs]
-    plain = ("none", id(backbone), *texts[:few], *seeds[:few], *options.items())
-    coded = ("ceiling", id(backbone), data, *(pair.name for pair in pairs))
-    sets = {
-        "own": controlled(count),
-        "none": once(plain, lambda: uncontrolled(few)),
-        "ceiling": once(coded, lambda: through_vae(backbone, real)),
-    }
+
+    texts, seeds = prompts_of(pairs, prompts), [seed + i for i in range(count)]
+    options: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "cfg": cfg}
+    maker = Maker(backbone, net, pairs, texts, seeds, guidance, options)
+    few = count if count_none is None else min(count, count_none)
+    sets = _sets(maker, data, few, common)
+
     read, asked = make_read(condition, judge, data)
     reads = {name: read(images) for name, images in (*sets.items(), ("real", real)) if images}
     stats = scores_of(condition, [pair.truth for pair in pairs], reads)
     if pictures is not None:
         pictures.append(Shown(pairs, sets["own"], sets["none"], reads["own"], stats["own"]))
-    extract, named = likeness.make_features(features)
-    more = [controlled(varied, 10_000 * k) for k in (1, 2, 3)] if varied else []
+
     captioned = PROMPTS[prompts] == "own" and data.startswith("playroom")
     report = {
         "control": str(control) if isinstance(control, str | os.PathLike) else "given",
@@ -157,15 +137,45 @@ def evaluate(
         "judge": asked,
         "metrics": tabulate(stats),
         "lift": lifts(stats),
-        "pictures": {
-            "features": named,
-            **likeness.distances(extract, real, sets),
-            **likeness.diversity(extract, sets["own"], more, varied),
-        },
+        "pictures": _likeness(maker, sets, features, varied),
         "caption": caption_figures(pairs, sets, real) if captioned else {},
         **({"clip": likeness.clip_scores(clip, texts, sets)} if clip else {}),
     }
     return known_numbers(report)
+
+
+def _once(common: dict[Any, Any], key: tuple, make: Callable[[], Any]) -> Any:
+    if key not in common:
+        common[key] = make()
+    return common[key]
+
+
+def _sets(
+    maker: Maker, data: str, few: int, common: dict[Any, Any]
+) -> dict[str, list[Image.Image]]:
+    """Column → its pictures: `few` of them without control, of every pair for the rest."""
+    pairs, backbone = maker.pairs, maker.backbone
+    coded = ("ceiling", id(backbone), data, *(pair.name for pair in pairs))
+    return {
+        "own": maker.controlled(len(pairs)),
+        "none": _once(common, maker.uncontrolled_key(few), lambda: maker.uncontrolled(few)),
+        "ceiling": _once(
+            common, coded, lambda: through_vae(backbone, [pair.image for pair in pairs])
+        ),
+    }
+
+
+def _likeness(
+    maker: Maker, sets: dict[str, list[Image.Image]], features: str, varied: int
+) -> dict[str, Any]:
+    """How near the pictures are to real ones, and how far those of other seeds are apart."""
+    extract, named = likeness.make_features(features)
+    more = [maker.controlled(varied, 10_000 * k) for k in (1, 2, 3)] if varied else []
+    return {
+        "features": named,
+        **likeness.distances(extract, [pair.image for pair in maker.pairs], sets),
+        **likeness.diversity(extract, sets["own"], more, varied),
+    }
 
 
 def scores_of(
@@ -239,25 +249,3 @@ def prompts_of(pairs: Sequence[Pair], setting: str) -> list[str]:
         "insufficient": [INSUFFICIENT] * len(pairs),
         "conflicting": captions[1:] + captions[:1],
     }[PROMPTS[setting]]
-
-
-def through_vae(backbone: Backbone, images: Sequence[Image.Image]) -> list[Image.Image]:
-    """Pictures encoded and decoded again."""
-    x = (
-        torch.from_numpy(np.stack([np.asarray(image) for image in images]))
-        .permute(0, 3, 1, 2)
-        .float()
-        / 127.5
-        - 1
-    )
-    decoded = []
-    for part in x.split(32):
-        decoded += list(
-            backbone.decode_latents(
-                backbone.latents_from_moments(backbone.encode_image(part), sample=False)
-            )
-        )
-    return [
-        Image.fromarray((d * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
-        for d in decoded
-    ]

@@ -78,23 +78,23 @@ def open_dataset(
     a folder that lacks its list, or no example at all.
 
     """
-    if isinstance(spec, Path):
-        parts = [str(spec)]
-    elif isinstance(spec, str):
-        parts = [
-            part.strip() for part in spec.split(" + " if " + " in spec or is_address(spec) else "+")
-        ]
-    else:
-        parts = [part for one in spec for part in str(one).split(" + ")]
-    if isinstance(spec, str) and os.path.isdir(spec):
-        parts = [spec]
-    pairs = [pair for part in parts for pair in _sources(part, split, wordless)]
+    pairs = [pair for part in _parts(spec) for pair in _sources(part, split, wordless)]
     sources, repeats = (tuple(column) for column in zip(*pairs, strict=True))
     _tell_mixed(sources)
     dataset = Dataset(sources, size, condition, repeats=repeats, buckets=buckets)
     if not len(dataset):
         raise UserError(f"the data set {spec} is empty; check its split and limit.")
     return dataset if limit is None else dataset[:limit]
+
+
+def _parts(spec: str | Path | Sequence[str]) -> list[str]:
+    """What is joined. A folder whose name holds a "+" is one part."""
+    if isinstance(spec, Path) or (isinstance(spec, str) and os.path.isdir(spec)):
+        return [str(spec)]
+    if isinstance(spec, str):
+        sign = " + " if " + " in spec or is_address(spec) else "+"
+        return [part.strip() for part in spec.split(sign)]
+    return [part for one in spec for part in str(one).split(" + ")]
 
 
 def _tell_mixed(sources: Sequence[Source]) -> None:

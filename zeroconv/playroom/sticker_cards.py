@@ -69,14 +69,6 @@ Made by `zeroconv playroom stickers`; a second run draws only what is missing.""
 
 def card_text(stickers: Sequence[Sticker], versions: Mapping[str, str | None], about: str) -> str:
     """The card in Markdown, with counts by source, split and group."""
-    count = Counter((s.source, s.split) for s in stickers)
-    rows = [
-        f"| {name} | {art.package} {versions[name] or '?'} | {art.licence} | {art.style} | "
-        + " | ".join(str(count[name, split]) for split in SPLITS)
-        + " |"
-        for name, art in SOURCES.items()
-        if name in versions
-    ]
     groups = Counter(s.group for s in stickers)
     return "\n".join(
         [
@@ -88,7 +80,7 @@ def card_text(stickers: Sequence[Sticker], versions: Mapping[str, str | None], a
             "",
             "| source | package | licence | style | train | val | test |",
             "|---|---|---|---|---|---|---|",
-            *rows,
+            *_source_rows(stickers, versions),
             "",
             "| group | pictures |",
             "|---|---|",
@@ -119,3 +111,15 @@ def card_text(stickers: Sequence[Sticker], versions: Mapping[str, str | None], a
             "",
         ]
     )
+
+
+def _source_rows(stickers: Sequence[Sticker], versions: Mapping[str, str | None]) -> list[str]:
+    """A row of the table a source, with its pictures in each split."""
+    count = Counter((s.source, s.split) for s in stickers)
+    return [
+        f"| {name} | {art.package} {versions[name] or '?'} | {art.licence} | {art.style} | "
+        + " | ".join(str(count[name, split]) for split in SPLITS)
+        + " |"
+        for name, art in SOURCES.items()
+        if name in versions
+    ]

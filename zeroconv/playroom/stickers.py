@@ -110,14 +110,7 @@ def build_stickers(
     """
     began = time.perf_counter()
     sources = list(dict.fromkeys(sources))
-    if not 8 <= size <= 2048:
-        raise UserError(f"size is {size}; give a picture size between 8 and 2048 pixels")
-    if limit is not None and limit < 1:
-        raise UserError(
-            f"limit is {limit}; give a positive number of pictures a source, or leave it out"
-        )
-    if not sources:
-        raise UserError(f"no sticker source named; choose from {', '.join(SOURCES)}")
+    _check_options(sources, size, limit)
     folder, modules = Path(out), find_packages(sources, packages)
     versions = {name: installed_version(modules, SOURCES[name].package) or "?" for name in sources}
     _same_settings(folder, size, versions)
@@ -148,6 +141,17 @@ def build_stickers(
 
 
 stickers_command = build_stickers
+
+
+def _check_options(sources: Sequence[str], size: int, limit: int | None) -> None:
+    if not 8 <= size <= 2048:
+        raise UserError(f"size is {size}; give a picture size between 8 and 2048 pixels")
+    if limit is not None and limit < 1:
+        raise UserError(
+            f"limit is {limit}; give a positive number of pictures a source, or leave it out"
+        )
+    if not sources:
+        raise UserError(f"no sticker source named; choose from {', '.join(SOURCES)}")
 
 
 def _same_settings(folder: Path, size: int, versions: dict[str, str]) -> None:

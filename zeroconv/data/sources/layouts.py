@@ -63,29 +63,7 @@ def layout_of(
                 "spec, or use them one by one."
             )
 
-    kinds = footers[0]["columns"]
-    used = {first.image, first.caption, first.hint}
-    unused = [shown(name) for name in kinds if name not in used]
-    pictures = [name for name in unused if kinds.get(name) == "picture"]
-    blank = [
-        shown(name) for name in footers[0]["empty"] if name in columns.conditioning_image_column
-    ]
-    if first.hint is None and blank:
-        warnings.warn(
-            f"{shards[0]}: the column {blank[0]} is null throughout, so hints are drawn.",
-            stacklevel=2,
-        )
-    elif first.hint is None and pictures:
-        warnings.warn(
-            f"{shards[0]} has pictures in {', '.join(pictures)}, which are not used: hints will be "
-            "drawn. If they are the hints, say so with ?conditioning_image_column= in the data "
-            "spec.",
-            stacklevel=2,
-        )
-    elif unused:
-        warnings.warn(
-            f"{shards[0]} has columns that are not used: {', '.join(unused[:12])}.", stacklevel=2
-        )
+    _tell_unused(shards[0], footers[0], first, columns)
     structured = any(layout.structured for layout in layouts)
     return Layout(
         first.image,
@@ -93,6 +71,31 @@ def layout_of(
         first.hint,
         structured,
     )
+
+
+def _tell_unused(shard: object, footer: dict[str, Any], layout: Layout, columns: Columns) -> None:
+    """A note on columns that are not used, the more so where they may be hints."""
+    kinds = footer["columns"]
+    used = {layout.image, layout.caption, layout.hint}
+    unused = [shown(name) for name in kinds if name not in used]
+    pictures = [name for name in unused if kinds.get(name) == "picture"]
+    blank = [shown(name) for name in footer["empty"] if name in columns.conditioning_image_column]
+    if layout.hint is None and blank:
+        warnings.warn(
+            f"{shard}: the column {blank[0]} is null throughout, so hints are drawn.",
+            stacklevel=3,
+        )
+    elif layout.hint is None and pictures:
+        warnings.warn(
+            f"{shard} has pictures in {', '.join(pictures)}, which are not used: hints will be "
+            "drawn. If they are the hints, say so with ?conditioning_image_column= in the data "
+            "spec.",
+            stacklevel=3,
+        )
+    elif unused:
+        warnings.warn(
+            f"{shard} has columns that are not used: {', '.join(unused[:12])}.", stacklevel=3
+        )
 
 
 def _layout(footer: dict[str, Any], columns: Columns) -> Layout:

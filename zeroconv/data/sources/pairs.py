@@ -5,18 +5,16 @@ pictures are taken ten times a pass.
 
 from __future__ import annotations
 
-import json
 import os
-import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from zeroconv.data.reading.names import inside, shown
-from zeroconv.data.reading.scan import CAPTIONS, Scan, scan
+from zeroconv.data.reading.names import shown
+from zeroconv.data.reading.scan import Scan, scan
 from zeroconv.data.reading.strangers import OFTEN, REPEATED, refuse, tell_subfolders
-from zeroconv.data.reading.texts import check_caption, read_text
-from zeroconv.data.sources.columns import USUAL, captions
+from zeroconv.data.reading.texts import check_caption
+from zeroconv.data.sources.caption_files import CaptionFiles, same_name
 from zeroconv.data.sources.imagefolder import Folder, Row
 from zeroconv.errors import UserError
 
@@ -39,13 +37,7 @@ def open_pairs(
     tells what is passed over. Raises UserError where there are no pictures, where nothing says what
     they show, or a hint is missing.
     """
-    if hints is not None and not os.path.isdir(hints):
-        hints = folder / hints
-        if not os.path.isdir(hints):
-            raise UserError(
-                f"there is no folder of hints {hints}; check hints= in the data spec of {folder}."
-            )
-
+    hints = None if hints is None else _folder_of_hints(hints, folder)
     contents = scan(folder, links=roots is None, without=[] if hints is None else [hints])
     pictures = [Path(path) for path in contents.pictures]
     if not pictures:
@@ -67,31 +59,57 @@ def open_pairs(
         rows.setdefault(times, []).append(Row(str(path.relative_to(folder)), text, hint))
 
     contents.tell(beside.unused(limit))
-    if often := [
-        f"{times} times ({some[0].image})" for times, some in sorted(rows.items()) if times > OFTEN
-    ]:
-        warnings.warn(
-            f"{shown(folder)}: pictures are taken {shown(often[-1])} a pass, as the name of their "
-            "folder says to kohya's trainer; rename the folder if its number means something else.",
-            stacklevel=2,
-        )
+    _tell_repeated(folder, rows)
     tell_subfolders(folder, [path.relative_to(folder).parts for path in pictures])
-    bare = [row.image for some in rows.values() for row in some if row.text == ("",)]
-    if 0 < len(bare) < sum(map(len, rows.values())):
-        tops = {Path(name).parts[0] for name in bare if hints is None}
-        top = tops.pop() if len(tops) == 1 else ""
-        option = f"; if {shown(top)} holds hints, say ?hints={shown(top)}"
-        meant = option if top and (folder / top).is_dir() else ""
-        warnings.warn(
-            f"{len(bare)} pictures in {shown(folder)} have no caption, so no words, "
-            f"{shown(bare[0])} the first{meant}.",
-            stacklevel=2,
-        )
+    _tell_wordless(folder, [row for some in rows.values() for row in some], hints)
     places = roots if roots is None or hints is None else (*roots, hints)
     return [
         (Folder(folder, tuple(some), condition, roots=places), times)
         for times, some in sorted(rows.items())
     ]
+
+
+def _folder_of_hints(hints: Path, folder: Path) -> Path:
+    """As it is, or below `folder`. Raises UserError where neither is there."""
+    if os.path.isdir(hints):
+        return hints
+    if os.path.isdir(folder / hints):
+        return folder / hints
+    raise UserError(
+        f"there is no folder of hints {folder / hints}; check hints= in the data spec of {folder}."
+    )
+
+
+def _tell_repeated(folder: Path, rows: dict[int, list[Row]]) -> None:
+    """A note where a folder's name asks for a number of repeats that may be none. `rows`: by how
+    often they are taken.
+    """
+    often = [
+        f"{times} times ({some[0].image})" for times, some in sorted(rows.items()) if times > OFTEN
+    ]
+    if often:
+        warnings.warn(
+            f"{shown(folder)}: pictures are taken {shown(often[-1])} a pass, as the name of their "
+            "folder says to kohya's trainer; rename the folder if its number means something else.",
+            stacklevel=3,
+        )
+
+
+def _tell_wordless(folder: Path, rows: list[Row], hints: Path | None) -> None:
+    """A note on pictures without a caption among others that have one."""
+    bare = [row.image for row in rows if row.text == ("",)]
+    if not 0 < len(bare) < len(rows):
+        return
+
+    tops = {Path(name).parts[0] for name in bare if hints is None}
+    top = tops.pop() if len(tops) == 1 else ""
+    option = f"; if {shown(top)} holds hints, say ?hints={shown(top)}"
+    meant = option if top and (folder / top).is_dir() else ""
+    warnings.warn(
+        f"{len(bare)} pictures in {shown(folder)} have no caption, so no words, "
+        f"{shown(bare[0])} the first{meant}.",
+        stacklevel=3,
+    )
 
 
 def _worded(path: Path, folder: Path, beside: CaptionFiles) -> bool:
@@ -109,95 +127,6 @@ def _without_words(folder: Path, contents: Scan) -> UserError:
         "there is a hint; "
         "or put the caption of a.png into a.txt beside it."
     )
-
-
-class CaptionFiles:
-    """The text files beside the pictures of a folder, found by name whatever the case and way of
-    writing accents.
-    """
-
-    def __init__(self, contents: Scan, roots: Sequence[Path] | None) -> None:
-        self.folder, self.roots = contents.folder, roots
-        self._exact = {path: Path(path) for path in (*contents.captions, *contents.records)}
-        self._alike: dict[str, Path] = {}
-        for path in self._exact.values():
-            self._alike.setdefault(_alike(str(path)), path)
-        self._texts = [Path(path) for path in contents.captions]
-        # what belongs to a picture is not told
-        stems = {os.path.splitext(path)[0] for path in contents.pictures}
-        self._records = [Path(p) for p in contents.records if os.path.splitext(p)[0] not in stems]
-        self._used: set[Path] = set()
-
-    def file(self, picture: Path) -> Path | None:
-        """The file with a picture's captions: a.png.txt before a.txt, text before .json; None where
-        there is none.
-        """
-        full_name, stem = str(picture), str(picture.with_suffix(""))
-        names = [f"{start}{suffix}" for start in (full_name, stem) for suffix in CAPTIONS] + [
-            f"{full_name}.json",
-            f"{stem}.json",
-        ]
-        candidates = [self._exact.get(name) or self._alike.get(_alike(name)) for name in names]
-        paths = [path for path in candidates if path is not None and self._is_caption(path)]
-        # an empty text stands back where another one has words
-        return next(
-            (path for path in paths if path.stat().st_size > 0), paths[0] if paths else None
-        )
-
-    def _is_caption(self, path: Path) -> bool:
-        """Whether a file holds captions; a .json may hold joints, or settings."""
-        if path.suffix.lower() != ".json":
-            return True
-        inside(self.folder, str(path.relative_to(self.folder)), self.roots)
-        return _holds_caption(path)
-
-    def of(self, picture: Path) -> tuple[str, ...]:
-        """A picture's captions, one a line; () where it has no file, or an empty one. Raises
-        UserError.
-        """
-        path = self.file(picture)
-        if path is None:
-            return ()
-        self._used.add(path)
-        inside(self.folder, str(path.relative_to(self.folder)), self.roots)
-        try:
-            if path.suffix.lower() == ".json":
-                return USUAL.caption(json.loads(read_text(path)))
-            lines = [check_caption(line.strip()) for line in read_text(path).splitlines()]
-            texts = tuple(line for line in lines if line)
-        except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"the captions {shown(path)} cannot be read ({error}).") from error
-        return captions(list(texts)) if texts else ()
-
-    def unused(self, limit: int | None) -> list[str]:
-        """A sentence on text files that belong to no picture; with a limit nobody knows."""
-        if limit is not None:
-            return []
-        parts = []
-        for what, paths in (
-            ("texts that belong to no picture or to one that has another", self._texts),
-            (".json files that are no captions", self._records),
-        ):
-            left = [path for path in paths if path not in self._used]
-            if left:
-                first = shown(left[0].relative_to(self.folder))
-                parts.append(f"{len(left)} {what}, {first} the first")
-        return parts
-
-
-def _alike(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def _holds_caption(path: Path) -> bool:
-    """Whether a .json beside a picture holds a caption: it may hold joints, or settings."""
-    try:
-        value = json.loads(read_text(path))
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(value, dict) and any(name in value for name in USUAL.caption_column)
 
 
 def _repeats(path: Path, folder: Path) -> tuple[int, str]:
@@ -226,7 +155,7 @@ def _hints_of(
     below: dict[str, Path] = {}
     hinting = [Path(path) for path in there.pictures]
     for path in hinting:
-        stem = _alike(str(path.relative_to(hints).with_suffix("")))
+        stem = same_name(str(path.relative_to(hints).with_suffix("")))
         if stem in below:
             raise UserError(
                 f"{shown(below[stem])} and {shown(path)} are hints for one picture; take one away."
@@ -238,7 +167,7 @@ def _hints_of(
     missing = []
     for path in pictures:
         relative = path.relative_to(folder).with_suffix("")
-        hint = below.get(_alike(str(relative)), below.get(_alike(relative.name)))
+        hint = below.get(same_name(str(relative)), below.get(same_name(relative.name)))
         if hint is None:
             missing.append(relative)
         elif hint in taken:

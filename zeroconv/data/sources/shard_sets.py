@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -117,57 +118,83 @@ def open_shards(
     return _open_parquets(shards, condition, columns, limit)
 
 
-def _open_tars(
-    shards: tuple[Path | Remote, ...], condition: str | None, columns: Columns, limit: int | None
-) -> Packed:
-    bare: list[str] = []
-    lists: list[str] = []  # of an imagefolder that was packed as it is
-    notes: list[str] = []
+@dataclass
+class _TarRows:
+    """The examples of tar shards, and what else is met in them."""
 
-    def rows(number: int, table: dict[str, Any]) -> list[tuple]:
-        notes.extend(f"{shards[number]}: {note}" for note in table["notes"])
+    shards: Sequence[Path | Remote]
+    columns: Columns
+    bare: list[str] = field(default_factory=list)  # names without a picture
+    lists: list[str] = field(default_factory=list)  # of an imagefolder that was packed as it is
+    notes: list[str] = field(default_factory=list)
+
+    def of(self, number: int, table: dict[str, Any]) -> list[tuple]:
+        shard = self.shards[number]
+        self.notes.extend(f"{shard}: {note}" for note in table["notes"])
         listed = []
         for key, parts in table["members"]:
             places = {part: tuple(span) for part, span in parts}
-            if tars.image_part(places, columns) is None:
-                bare.append(f"{key} in {shards[number].name}, with {', '.join(list(places)[:3])}")
+            if tars.image_part(places, self.columns) is None:
+                self.bare.append(f"{key} in {shard.name}, with {', '.join(list(places)[:3])}")
                 files = [f"{PurePosixPath(key).name}{part}" for part in places]
-                lists.extend(f"{shards[number]}: {file}" for file in files if file in LISTS)
+                self.lists.extend(f"{shard}: {file}" for file in files if file in LISTS)
             else:
                 listed.append((number, key, tuple(places.items())))
         return listed
 
+
+def _open_tars(
+    shards: tuple[Path | Remote, ...], condition: str | None, columns: Columns, limit: int | None
+) -> Packed:
+    rows = _TarRows(shards, columns)
     tables = _tables(shards, lambda shard: _remembered(shard, _members, "members"), limit)
     chosen = tuple(
-        islice((row for number, table in enumerate(tables) for row in rows(number, table)), limit)
+        islice((row for i, table in enumerate(tables) for row in rows.of(i, table)), limit)
     )
     hints = [tars.hint_part(dict(parts), columns) is not None for _, _, parts in chosen]
     worded = sum(tars.caption_part(dict(parts), columns) is not None for _, _, parts in chosen)
+
+    _refuse_tars(rows, chosen, hints, worded)
+    for note in [*rows.notes, *_notes_of_tars(rows, chosen, hints, worded)][:8]:
+        warnings.warn(f"{note}.", stacklevel=2)
+    return Packed(shards, chosen, condition, columns, None, any(hints))
+
+
+def _refuse_tars(rows: _TarRows, chosen: Sequence[tuple], hints: list[bool], worded: int) -> None:
+    """Raise UserError for shards that hold no examples, or none of the kind that is asked for."""
+    shards, columns = rows.shards, rows.columns
     if columns.names_hints and not all(hints):
         raise UserError(
             f"{shards[0]}: {hints.count(False)} of {len(hints)} pictures have no part "
             f"{columns.conditioning_image_column[0]!r}, which the data spec names as their hint."
         )
-
-    if not chosen and bare:
+    if not chosen and rows.bare:
         raise UserError(
             f"{shards[0]} holds no picture under the names that webdataset reads: what is behind "
-            f"the first dot of a name is the kind of file ({shown(bare[0])} is the first); write "
-            "KEY.jpg and KEY.txt, with no dot in KEY."
+            f"the first dot of a name is the kind of file ({shown(rows.bare[0])} is the first); "
+            "write KEY.jpg and KEY.txt, with no dot in KEY."
         )
-    if bare:
-        notes.append(
-            f"{len(bare)} names without a picture are passed over, the first is {shown(bare[0])}"
-        )
-    if lists and not worded:
+    if rows.lists and not worded:
         raise UserError(
-            f"{lists[0]} is in it: a packed folder, whose captions stand in that list; unpack it, "
-            "and name the folder."
+            f"{rows.lists[0]} is in it: a packed folder, whose captions stand in that list; unpack "
+            "it, and name the folder."
+        )
+
+
+def _notes_of_tars(
+    rows: _TarRows, chosen: Sequence[tuple], hints: list[bool], worded: int
+) -> list[str]:
+    """What is passed over, and what examples lack."""
+    notes = []
+    if rows.bare:
+        notes.append(
+            f"{len(rows.bare)} names without a picture are passed over, the first is "
+            f"{shown(rows.bare[0])}"
         )
     if chosen and not worded:
         notes.append(
-            f"{shards[0].name}: none of {len(chosen)} pictures has a caption, so no words (KEY.txt "
-            "holds them)"
+            f"{rows.shards[0].name}: none of {len(chosen)} pictures has a caption, so no words "
+            "(KEY.txt holds them)"
         )
     if 0 < worded < len(chosen):
         notes.append(
@@ -177,11 +204,9 @@ def _open_tars(
         notes.append(
             f"{hints.count(False)} of {len(hints)} pictures have no hint and are set aside"
         )
-    if chosen and (unused := _unused_parts(chosen, columns)):
+    if chosen and (unused := _unused_parts(chosen, rows.columns)):
         notes.append(f"parts that are not used: {', '.join(unused)}")
-    for note in notes[:8]:
-        warnings.warn(f"{note}.", stacklevel=2)
-    return Packed(shards, chosen, condition, columns, None, any(hints))
+    return notes
 
 
 def _unused_parts(rows: Sequence[tuple], columns: Columns) -> list[str]:

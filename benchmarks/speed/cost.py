@@ -86,7 +86,7 @@ def make_step(
     generator = torch.Generator().manual_seed(0)
     z, noise = torch.randn(2, batch, backbone.latent_channels, side, side, generator=generator)
     hints = torch.randint(0, 256, (batch, 1, size, size), generator=generator, dtype=torch.uint8)
-    t = torch.randint(0, len(loss.alphas_cumprod), (batch,), generator=generator)
+    t = loss.process.draw(batch, generator, "cpu")
     width = backbone.unet.config.cross_attention_dim
     text = TextStates(torch.randn(batch, 77, width, generator=generator))
 

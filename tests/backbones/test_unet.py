@@ -206,9 +206,10 @@ def test_the_noise_schedule_is_stable_diffusions(backbone):
     from diffusers import DDIMScheduler
 
     assert torch.equal(
-        backbone.alphas_cumprod, DDIMScheduler.from_config(backbone.scheduler_config).alphas_cumprod
+        backbone.process.alphas_cumprod,
+        DDIMScheduler.from_config(backbone.scheduler_config).alphas_cumprod,
     )
-    assert backbone.alphas_cumprod.shape == (1000,)
+    assert backbone.process.alphas_cumprod.shape == (1000,)
     assert backbone.prediction_type == "epsilon"
     assert tiny_backbone("v_prediction").prediction_type == "v_prediction"
 

@@ -14,22 +14,9 @@ from zeroconv.layers import allocator
 from zeroconv.layers.cpu import use_cpu_layers_
 from zeroconv.optim.ema import Ema
 from zeroconv.training.loop import learning_rate
-from zeroconv.training.objective import ControlledLoss, add_noise, predict, stream, target
+from zeroconv.training.objective import ControlledLoss, predict, stream
 from zeroconv.training.recipes.recipe import TrainingSettings
 from zeroconv.training.trainer import to_train_
-
-
-def test_noise_and_targets_agree() -> None:
-    """From z_t and what is predicted, ε or v, the latent can be computed back."""
-    z, noise, alpha = (
-        torch.randn(3, 4, 2, 2),
-        torch.randn(3, 4, 2, 2),
-        torch.tensor([0.9, 0.5, 0.01]),
-    )
-    noisy, a = add_noise(z, noise, alpha), alpha[:, None, None, None]
-    epsilon, v = target("epsilon", z, noise, alpha), target("v_prediction", z, noise, alpha)
-    assert torch.allclose((noisy - (1 - a).sqrt() * epsilon) / a.sqrt(), z, atol=1e-5)
-    assert torch.allclose(a.sqrt() * noisy - (1 - a).sqrt() * v, z, atol=1e-5)
 
 
 def batch(backbone, n: int = 2) -> Batch:
@@ -49,12 +36,11 @@ def test_the_loss_is_the_mean_squared_error_of_the_controlled_backbone(
     z = backbone.latents_from_moments(one.moments, generator)
     t = torch.randint(0, 1000, (2,), generator=generator)
     noise = torch.randn(z.shape, generator=generator)
-    alpha = backbone.alphas_cumprod[t]
-    noisy = add_noise(z, noise, alpha)
+    noisy = backbone.process.noised(z, noise, t)
     skips = backbone.encode(noisy, t, one.text)
     residuals = control(noisy, one.hints / 255, t, one.text)
     output = backbone.decode([s + r for s, r in zip(skips, residuals, strict=True)], t, one.text)
-    wanted = target(prediction_type, z, noise, alpha)
+    wanted = backbone.process.target(z, noise, t)
     assert torch.allclose(loss, torch.nn.functional.mse_loss(output, wanted), rtol=1e-5)
 
 
@@ -150,18 +136,6 @@ def test_the_average_forgets_its_start() -> None:
         averaged = weight.detach().clone()
     assert weight.mean() == 1
     assert torch.equal(ema.average[0], averaged)
-
-
-def test_min_snr_weights_by_hand():
-    from zeroconv.training.objective import snr_weights
-
-    alpha = torch.tensor([0.5, 0.9, 0.99])  # SNR 1, 9, 99
-    assert snr_weights("epsilon", alpha, 5.0).tolist() == pytest.approx(
-        [1, 5 / 9, 5 / 99], rel=1e-4
-    )
-    assert snr_weights("v_prediction", alpha, 5.0).tolist() == pytest.approx(
-        [1 / 2, 5 / 10, 5 / 100], rel=1e-4
-    )
 
 
 @pytest.mark.parametrize(("timesteps", "share"), [("uniform", 0.1), ("cubic", 0.464)])

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from zeroconv.backbones.encoder import UNetEncoder
 from zeroconv.backbones.loading import load_backbone
-from zeroconv.backbones.protocol import Backbone, Connection, Encoder, TextStates
+from zeroconv.backbones.process import Diffusion, Flow, Process, make_process
+from zeroconv.backbones.protocol import (
+    Backbone,
+    Connection,
+    Encoder,
+    SplitBackbone,
+    TextStates,
+    is_split,
+)
 from zeroconv.backbones.unet import UNetBackbone
 
 __all__ = [
     "Backbone",
     "Connection",
+    "Diffusion",
     "Encoder",
+    "Flow",
+    "Process",
+    "SplitBackbone",
     "TextStates",
     "UNetBackbone",
     "UNetEncoder",
+    "is_split",
     "load_backbone",
+    "make_process",
 ]

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from zeroconv.backbones.process import Process
+from zeroconv.backbones.spread import Rule
+
 
 @dataclass(frozen=True)
 class Connection:
-    """One place of the backbone where a residual may be added.
+    """One point of the backbone where a residual may be added.
 
-    `scale` is the latent's size over the size here: 1, 2, 4 or 8 in Stable Diffusion (paper,
-    section 3.2).
+    kind: "map", residuals (N, C, H, W), or "tokens", residuals (N, L, C) of a transformer.
+    scale: the latent's size over the size here: 1, 2, 4 or 8 in Stable Diffusion (paper, section
+    3.2), the size of a patch in a transformer.
+    stream: which tokens a residual is added to, "image" for those of the picture.
     """
 
-    name: str  # "down.0" … "down.11", "mid"
+    name: str  # "down.0" … "down.11", "mid"; "block.0" …
     channels: int
     scale: int
+    kind: Literal["map", "tokens"] = "map"
+    stream: str = "image"
 
 
 @dataclass
@@ -76,7 +83,7 @@ class Defaults:
 
 class Encoder(Protocol):
     """A trainable copy of a backbone's encoder: an `nn.Module` that is called like
-    `Backbone.encode`.
+    `SplitBackbone.encode`.
 
     `added` (N, C, H, W) is the hint embedding, added once after the first convolution. `config`
     names, in diffusers' terms, everything that is needed to build the module again.
@@ -92,15 +99,15 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A frozen latent diffusion model. `decode(encode(z, t, text), t, text)` is its whole forward
-    pass.
-    """
+    """A frozen text-to-image model on latents, of diffusion or flow matching."""
 
     name: str
-    prediction_type: Literal["epsilon", "v_prediction"]
-    alphas_cumprod: Tensor  # (T,) float32, on the CPU
     scheduler_config: dict
     defaults: Defaults
+
+    @property
+    def process(self) -> Process:
+        """How noise is added and what is predicted; on the CPU."""
 
     @property
     def connections(self) -> tuple[Connection, ...]: ...
@@ -122,13 +129,24 @@ class Backbone(Protocol):
     @property
     def dtype(self) -> torch.dtype: ...
 
-    def encode(self, z: Tensor, t: Tensor | int, text: TextStates) -> list[Tensor]:
-        """z (N, C, H, W), t (N,) or a scalar → one tensor a connection, (N, C_i, H / scale_i, W /
-        scale_i).
+    def predict(
+        self,
+        z: Tensor,
+        t: Tensor | int,
+        text: TextStates,
+        residuals: Sequence[Tensor | None] | None = None,
+    ) -> Tensor:
+        """The model's output (N, C, H, W): ε, v, or a flow's velocity.
+
+        z (N, C, H, W), t (N,) or a scalar, in the unit of `process`. residuals: one a connection,
+        shaped as `Connection` says, or None; of a map also (N, C, 1, 1), the same everywhere.
         """
 
-    def decode(self, skips: Sequence[Tensor], t: Tensor | int, text: TextStates) -> Tensor:
-        """The tensors of `encode`, residuals added → the model's output (N, C, H, W)."""
+    def spread(self, residuals: Sequence[Tensor], rule: Rule | None = None) -> list[Tensor | None]:
+        """A control's residuals → one for each of `connections`, as `predict` takes them.
+
+        rule: which goes where, see `zeroconv.backbones.spread`; None is the model's own.
+        """
 
     @property
     def reads_guidance(self) -> bool:
@@ -150,9 +168,31 @@ class Backbone(Protocol):
     def decode_latents(self, z: Tensor) -> Tensor:
         """Latents (N, C, h, w) → images (N, 3, H, W), float32 in [0, 1]."""
 
-    def copy_encoder(self) -> nn.Module:
-        """A trainable deep copy of the encoder; see `Encoder` for how it is called."""
-
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Self: ...
+
+
+class SplitBackbone(Backbone, Protocol):
+    """A UNet: all residuals enter between its encoder and its decoder.
+
+    predict(z, t, text, residuals) is decode([s + r …], t, text) of s in encode(z, t, text). Halves
+    of guidance share the encoder's outputs. In a transformer block i + 1 reads what was added after
+    block i, so only `predict` exists there.
+    """
+
+    def encode(self, z: Tensor, t: Tensor | int, text: TextStates) -> list[Tensor]:
+        """z (N, C, H, W), t (N,) or a scalar → one tensor a connection, (N, C_i, H / scale_i, W /
+        scale_i).
+        """
+
+    def decode(self, skips: Sequence[Tensor], t: Tensor | int, text: TextStates) -> Tensor:
+        """The tensors of `encode`, residuals added → the model's output (N, C, H, W)."""
+
+    def copy_encoder(self) -> nn.Module:
+        """A trainable deep copy of the encoder; see `Encoder` for how it is called."""
+
+
+def is_split(backbone: Backbone) -> TypeGuard[SplitBackbone]:
+    """Whether it has an encoder and a decoder, by the names of its class."""
+    return hasattr(type(backbone), "encode") and hasattr(type(backbone), "decode")

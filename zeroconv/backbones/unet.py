@@ -5,17 +5,18 @@ halves.
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, Self, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones.encoder import UNetEncoder, check_latents, check_supported
 from zeroconv.backbones.numbers import check_numbers
+from zeroconv.backbones.process import Diffusion
 from zeroconv.backbones.protocol import Connection, Defaults, TextStates
+from zeroconv.backbones.spread import Rule, spread
 from zeroconv.errors import UserError
 
 
@@ -46,8 +47,7 @@ class UNetBackbone:
             check_supported(dict(cast(Any, unet).config))
         self._encoder = UNetEncoder(unet).eval() if unet is not None else None
         self.scheduler_config = dict(scheduler_config or DEFAULT_SCHEDULER)
-        self.prediction_type = _prediction_type(self.scheduler_config, name)
-        self.alphas_cumprod = _alphas_cumprod(self.scheduler_config, name)
+        self.process = Diffusion.from_config(self.scheduler_config, name)
 
     # ---------------------------------------------------------------- the UNet, in two halves
 
@@ -77,6 +77,24 @@ class UNetBackbone:
         if unet.conv_norm_out is not None:
             x = unet.conv_act(unet.conv_norm_out(x))
         return unet.conv_out(x)  # (N, C, H, W)
+
+    def predict(
+        self,
+        z: Tensor,
+        t: Tensor | int,
+        text: TextStates,
+        residuals: Sequence[Tensor | None] | None = None,
+    ) -> Tensor:
+        """z (N, C, H, W), t (N,) or scalar, one residual a connection → ε or v, (N, C, H, W)."""
+        skips = self.encode(z, t, text)
+        if residuals is not None:
+            pairs = zip(skips, residuals, strict=True)
+            skips = [skip if r is None else skip + r for skip, r in pairs]
+        return self.decode(skips, t, text)
+
+    def spread(self, residuals: Sequence[Tensor], rule: Rule | None = None) -> list[Tensor | None]:
+        """One residual a connection already."""
+        return spread(residuals, rule or "identity", len(self.connections))
 
     def copy_encoder(self) -> UNetEncoder:
         """The trainable copy: the encoder's weights, all of which may train."""
@@ -206,6 +224,11 @@ class UNetBackbone:
         return self.encoder.connections
 
     @property
+    def prediction_type(self) -> str:
+        """What `predict` gives: "epsilon" or "v_prediction"."""
+        return self.process.prediction_type
+
+    @property
     def reads_guidance(self) -> bool:
         return self._unet is not None and self.encoder.guidance_channels is not None
 
@@ -268,32 +291,6 @@ DEFAULT_SCHEDULER = {
     "clip_sample": False,
     "set_alpha_to_one": False,
 }
-
-
-def _prediction_type(config: dict, name: str) -> Literal["epsilon", "v_prediction"]:
-    kind = config.get("prediction_type", "epsilon")
-    if kind not in ("epsilon", "v_prediction"):
-        raise UserError(f"{name} predicts {kind!r}; zeroconv knows epsilon and v_prediction.")
-    return kind
-
-
-def _alphas_cumprod(config: dict, name: str) -> Tensor:
-    from diffusers import DDPMScheduler
-
-    known = inspect.signature(DDPMScheduler.__init__).parameters
-    try:
-        scheduler = DDPMScheduler(
-            **{k: v for k, v in config.items() if k in known and k != "variance_type"}
-        )
-        alphas = scheduler.alphas_cumprod.float()
-    # numpy, torch and diffusers raise many kinds for what makes no sense
-    except Exception as error:
-        raise UserError(
-            f"the scheduler's config of {name} describes no noise schedule ({error})."
-        ) from error
-    if not bool(torch.isfinite(alphas).all()):
-        raise UserError(f"the scheduler's config of {name} gives noise levels that are no numbers.")
-    return alphas
 
 
 CHUNK_PIXELS = 4 * 512 * 512  # what the autoencoder holds in one pass

@@ -30,7 +30,7 @@ from zeroconv.baselines.t2i_adapter import T2IAdapter
 from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.reading import read_config, read_state_dict
 from zeroconv.checkpoints.strict import check_strict
-from zeroconv.control import ControlNet
+from zeroconv.control import ControlNet, Net
 from zeroconv.control.naming import control_name
 from zeroconv.errors import UserError
 from zeroconv.renamed import old_name
@@ -50,8 +50,6 @@ BASELINES: dict[str, type[Baseline]] = {
     baseline.kind: baseline
     for baseline in (Concat, Lora, ControlLora, T2IAdapter, ControlNetXS, Hypernetwork, Side)
 }
-
-Net = ControlNet | Baseline  # whatever may be trained, measured and run
 
 
 def make_baseline(

@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zeroconv.backbones import TextStates, UNetBackbone
+from zeroconv.control.net import Described
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder
 from zeroconv.jsonfile import to_json
@@ -28,7 +30,7 @@ OLD_CLASS_NAME = "ZeroconvRival"  # in folders of older versions; `is_baseline` 
 M = TypeVar("M", bound=nn.Module)
 
 
-class Baseline(nn.Module):
+class Baseline(nn.Module, Described):
     """A way to make a frozen text-to-image model follow a hint that is not ControlNet's.
 
     Its parameters are what it trains and nothing else; the backbone it was made around is neither
@@ -78,6 +80,19 @@ class Baseline(nn.Module):
             text = to_json(config, indent=2, sort_keys=True) + "\n"
             (temporary / "config.json").write_text(text, encoding="utf-8")
             save_file(state, Path(temporary) / WEIGHTS, metadata={"format": "pt"})
+
+    @property
+    def has_residuals(self) -> bool:
+        """It gives the whole output."""
+        return False
+
+    @property
+    def hint_space(self) -> Literal["pixels", "latent"]:
+        return "pixels"
+
+    def trainable(self, frozen_copy: bool = False) -> Iterator[nn.Parameter]:
+        """All of its parameters; there is no copy to freeze."""
+        return self.parameters()
 
     @property
     def trained_parameters(self) -> int:

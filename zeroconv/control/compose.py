@@ -20,12 +20,16 @@ def masks_at(
 ) -> list[Tensor]:
     """A mask (N, 1, H, W) in [0, 1] in pixels → its means over the cells of each connection.
 
-    size: of the latents (h, w). Each is (N, 1, h_i, w_i); a cell that lies half inside gets half
-    of the residual.
+    size: of the latents (h, w). Each is (N, 1, h_i, w_i), of tokens (N, h_i · w_i, 1); a cell that
+    lies half inside gets half of the residual.
     """
     shapes = [(math.ceil(size[0] / c.scale), math.ceil(size[1] / c.scale)) for c in connections]
     small = {shape: nn.functional.adaptive_avg_pool2d(mask, shape) for shape in set(shapes)}
-    return [small[shape] for shape in shapes]
+    masks = [small[shape] for shape in shapes]
+    return [
+        m.flatten(2).transpose(1, 2) if c.kind == "tokens" else m
+        for m, c in zip(masks, connections, strict=True)
+    ]
 
 
 def scaled(
@@ -35,20 +39,32 @@ def scaled(
     pictures: Tensor | None = None,
     masks: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
-    """Residuals (N, C_i, h_i, w_i), or () where a control gives none, times all that applies.
+    """Residuals (N, C_i, h_i, w_i) or (N, L, C_i), or () where a control gives none, times all that
+    applies.
 
     That is the connection's scale, the curve's factor, each picture's own scale (N,), and the
-    control's mask (N, 1, h_i, w_i).
+    control's mask as `masks_at` gives it.
     """
     out = []
     for i, (residual, scale) in enumerate(zip(residuals, connection_scales, strict=True)):
         r = scale * factor * residual
         if r.dim() and pictures is not None:
-            r = r * _like(pictures, r)[:, None, None, None]
+            r = r * _like(pictures, r).reshape(-1, *[1] * (r.dim() - 1))
         if r.dim() and masks is not None:
             r = r * _like(masks[i], r)
         out.append(r)
     return out
+
+
+def add_up(
+    first: Sequence[Tensor | None] | None, second: Sequence[Tensor | None] | None
+) -> list[Tensor | None] | None:
+    """Residuals of two controls, connection by connection; None is nothing."""
+    if first is None or second is None:
+        chosen = second if first is None else first
+        return None if chosen is None else list(chosen)
+    pairs = zip(first, second, strict=True)
+    return [a if b is None else b if a is None else a + b for a, b in pairs]
 
 
 def _like(value: Tensor, residual: Tensor) -> Tensor:

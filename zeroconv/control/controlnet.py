@@ -5,19 +5,22 @@
 from __future__ import annotations
 
 import os
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from zeroconv.backbones import Backbone, Connection, Encoder, TextStates
+from zeroconv.backbones import Backbone, Connection, Encoder, TextStates, is_split
+from zeroconv.backbones.spread import Rule
 from zeroconv.control.connections import CONNECTIONS, LiteEncoder, make_connection
 from zeroconv.control.files import load_control, plain_config, save_control
 from zeroconv.control.hint import ReleasedHintEncoder, make_hint_encoder
+from zeroconv.control.net import Described
 from zeroconv.errors import UserError
 
 
-class ControlNet(nn.Module):
+class ControlNet(nn.Module, Described):
     """The trainable half of the method. It knows no UNet: only an encoder's connections and how to
     call it.
 
@@ -79,6 +82,24 @@ class ControlNet(nn.Module):
             residuals = [r.mean((-2, -1), keepdim=True) if r.dim() else r for r in residuals]
         return residuals
 
+    def predict(
+        self, backbone: Backbone, z: Tensor, hint: Tensor, t: Tensor | int, text: TextStates
+    ) -> Tensor:
+        """The controlled output of the backbone (N, C, H, W), every residual at scale 1."""
+        return self.predict_embedded(backbone, z, self.embed_hint(hint), t, text)
+
+    def predict_embedded(
+        self,
+        backbone: Backbone,
+        z: Tensor,
+        embedding: Tensor,
+        t: Tensor | int,
+        text: TextStates,
+    ) -> Tensor:
+        """`predict` from the hint embedding on."""
+        residuals = self.forward_embedded(z, embedding, t, text)
+        return backbone.predict(z, t, text, residuals)
+
     def embed_hint(self, hint: Tensor) -> Tensor:
         """Z(E(hint)), (N, C0, H, W): added once after the copy's conv_in. The same at every step of
         a picture.
@@ -123,6 +144,11 @@ class ControlNet(nn.Module):
             )
         if hint_init not in ("contrast", "torch"):
             raise UserError(f"there is no hint_init {hint_init!r}; choose contrast or torch.")
+        if not is_split(backbone):
+            raise UserError(
+                f"{backbone.name} is no UNet, so it has no encoder to copy; make the control with "
+                "the class of its family."
+            )
         encoder: Any = backbone.copy_encoder()
         config = {
             **encoder.config,
@@ -179,6 +205,36 @@ class ControlNet(nn.Module):
     # as diffusers and transformers call them
     save_pretrained = save
     from_pretrained = load
+
+    def trainable(self, frozen_copy: bool = False) -> Iterator[nn.Parameter]:
+        """The hint encoder, the connections that are used, and the copy unless it stays frozen."""
+        yield from self.hint_encoder.parameters()
+        if not frozen_copy:
+            yield from self.copy.parameters()
+        yield from (self.zero_convs[-1] if self.only_mid else self.zero_convs).parameters()
+
+    def networks(self) -> list[nn.Module]:
+        """Itself; it holds all that it runs."""
+        return [self]
+
+    @property
+    def has_residuals(self) -> bool:
+        return True
+
+    @property
+    def hint_space(self) -> Literal["pixels", "latent"]:
+        return "pixels"
+
+    @property
+    def spread(self) -> Rule | None:
+        """None: one residual for each connection of the backbone."""
+        return None
+
+    def hint_latents(
+        self, backbone: Backbone, hint: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Not for this one. Raises TypeError."""
+        raise TypeError("a ControlNet of a UNet reads pixels, not latents")
 
     @property
     def hint_channels(self) -> int:

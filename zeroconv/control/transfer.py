@@ -14,7 +14,7 @@ import os
 import torch
 from torch import Tensor
 
-from zeroconv.backbones import Backbone, load_backbone
+from zeroconv.backbones import Backbone, is_split, load_backbone
 from zeroconv.control.controlnet import ControlNet
 from zeroconv.control.files import check_fit
 from zeroconv.errors import UserError
@@ -39,6 +39,10 @@ def transfer(
         raise UserError(
             "a control with lite connections has no copy of its base, so there is nothing to "
             "transfer."
+        )
+    if not is_split(old) or not is_split(new):
+        raise UserError(
+            f"{old.name} and {new.name} must both be UNets: others have no encoder to copy."
         )
     moved = copy.deepcopy(control)
     mine, before, after = (

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zeroconv.baselines import Baseline
-from zeroconv.control import ControlNet
+from zeroconv.control import is_net
 from zeroconv.errors import UserError
 from zeroconv.generation import guidance as guidance_rules
 from zeroconv.generation.guidance import check_curve
@@ -101,7 +100,7 @@ def _check_control(control: Any, name: str) -> None:
     missing = [part for part in parts if not hasattr(control, part)]
     if missing:
         raise wrong_type(name, control, "a zeroconv.Control(net, hint)")
-    if not isinstance(control.net, ControlNet | Baseline):
+    if not is_net(control.net):
         raise wrong_type(f"{name}.net", control.net, "a loaded network; see ControlNet.load")
     if isinstance(control.hint, list | tuple) and not control.hint:
         raise UserError(f"{name}.hint is an empty list; give one hint, or one a prompt or picture.")

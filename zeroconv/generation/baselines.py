@@ -5,13 +5,12 @@ residuals is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from zeroconv.backbones import TextStates
-from zeroconv.baselines import Baseline
+from zeroconv.backbones import Backbone, TextStates
+from zeroconv.control import Net
 from zeroconv.errors import UserError
 from zeroconv.generation.control import Control
 from zeroconv.generation.guidance import combine
@@ -25,7 +24,7 @@ def check_baselines(
     """Raise UserError where one of `controls` is a baseline and something is asked that needs
     residuals.
     """
-    baselines = [control for control in controls if isinstance(control.net, Baseline)]
+    baselines = [control for control in controls if not control.net.has_residuals]
     if not baselines:
         return
     control, kind = baselines[0], baselines[0].net.config["kind"]
@@ -54,12 +53,12 @@ def check_baselines(
 
 
 def predict_with_baseline(
-    backbone: Any,
+    backbone: Backbone,
     z: Tensor,
     t: Tensor,
     cond: TextStates,
     uncond: TextStates | None,
-    baseline: Baseline,
+    baseline: Net,
     embedding: tuple[Tensor, ...],
     both: bool,
     cfg: float,
@@ -76,5 +75,5 @@ def predict_with_baseline(
             backbone, torch.cat([z, z]), twice, t, text
         ).chunk(2)
         return combine(without, within, cfg)
-    without = backbone.decode(backbone.encode(z, t, uncond), t, uncond)
+    without = backbone.predict(z, t, uncond)
     return combine(without, baseline.predict_embedded(backbone, z, embedding, t, cond), cfg)

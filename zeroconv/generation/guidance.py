@@ -21,10 +21,11 @@ def _equal(connections: Sequence[Connection]) -> list[float]:
 
 
 def _by_resolution(connections: Sequence[Connection]) -> list[float]:
-    """w_i = H / h_i, the latent's size over the connection's own: 64 / h_i at 512 pixels (the
-    paper).
+    """w_i = H / h_i, the finest connection's size over the connection's own: 64 / h_i at 512 pixels
+    (the paper). All blocks of a transformer have one size, so there it is 1.
     """
-    return [float(connection.scale) for connection in connections]
+    finest = min((connection.scale for connection in connections), default=1)
+    return [connection.scale / finest for connection in connections]
 
 
 def _soft(connections: Sequence[Connection]) -> list[float]:

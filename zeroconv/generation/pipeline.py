@@ -6,16 +6,15 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from zeroconv.backbones import Backbone
+from zeroconv.backbones import Backbone, is_split
 from zeroconv.backbones.text import note_cut_prompts
-from zeroconv.baselines import Baseline, Net
-from zeroconv.control import compose
+from zeroconv.control import Net, ResidualNet, compose
 from zeroconv.errors import UserError
 from zeroconv.generation import arguments
 from zeroconv.generation import guidance as guidance_rules
@@ -82,7 +81,8 @@ def generate(
         finished=finished,
         output=output,
     )
-    guidance_rules.check_count(connection_scales, backbone.connections)
+    if is_split(backbone):  # of others a control has connections of its own
+        guidance_rules.check_count(connection_scales, backbone.connections)
     guidance, cfg = guidance_rules.settled(backbone, guidance, cfg)
     prompts = [text for text in arguments.texts("prompt", prompt) for _ in range(count)]
     said = arguments.texts("negative", negative)
@@ -103,7 +103,7 @@ def generate(
     height, width = _size(backbone, controls, height, width, latents)
     size = (width, height)
     hints = [_hints(control, len(prompts), count, size) for control in controls]
-    scales = [_scales(backbone, control, guidance, connection_scales) for control in controls]
+    scales = [_scales(control, guidance, connection_scales) for control in controls]
     own = [_picture_scales(control, len(prompts), count) for control in controls]
     masks = [mask_tensor(control.mask, size) for control in controls]
     shape = (
@@ -133,7 +133,7 @@ def generate(
             guides = [
                 Guide(
                     c.net,
-                    _embed(c.net, h[part]),
+                    _embed(c.net, h[part], backbone),
                     w,
                     c.start,
                     c.end,
@@ -193,21 +193,23 @@ def _hints(control: Control, total: int, count: int, size: tuple[int, int]) -> l
     """
     known: dict[int, Tensor] = {}
     hints = arguments.per_picture(control.hint, total, count, "hint")
-    condition = (control.net.config.get("zeroconv") or {}).get("condition")
     for hint in hints:
         if id(hint) not in known:
             known[id(hint)] = hint_tensor(
-                hint, size, condition, getattr(control.net, "hint_channels", 3)
+                hint, size, control.net.condition, getattr(control.net, "hint_channels", 3)
             )
     return [known[id(hint)] for hint in hints]
 
 
-def _embed(net: Net, hints: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
+def _embed(net: Net, hints: list[Tensor], backbone: Backbone) -> Tensor | tuple[Tensor, ...]:
     """Hint embeddings (N, C0, h, w), of a baseline a tuple of its own; each different hint is
     embedded once.
     """
     different = {id(hint): hint for hint in hints}
-    embedded = net.embed_hint(torch.stack(list(different.values())).to(net.device, net.dtype))
+    pictures = torch.stack(list(different.values())).to(net.device, net.dtype)
+    if net.hint_space == "latent":
+        pictures = cast(ResidualNet, net).hint_latents(backbone, pictures)
+    embedded = net.embed_hint(pictures)
     numbers = {key: row for row, key in enumerate(different)}
     rows = [numbers[id(hint)] for hint in hints]
     return tuple(part[rows] for part in embedded) if isinstance(embedded, tuple) else embedded[rows]
@@ -226,14 +228,13 @@ def _decode(backbone: Backbone, z: Tensor) -> Tensor:
     return decoded
 
 
-def _scales(
-    backbone: Backbone, control: Control, guidance: str, common: Sequence[float] | str | None
-) -> list[float]:
+def _scales(control: Control, guidance: str, common: Sequence[float] | str | None) -> list[float]:
     """One number a connection, the control's scale among its factors where it is one for all."""
-    if isinstance(control.net, Baseline):
+    if not control.net.has_residuals:
         return [1.0]
+    connections = cast(ResidualNet, control.net).connections
     scales = guidance_rules.chosen_scales(
-        control.connection_scales, common, control.mode, guidance, backbone.connections
+        control.connection_scales, common, control.mode, guidance, connections
     )
     if not isinstance(control.scale, int | float):
         return scales
@@ -255,7 +256,7 @@ def _controls_uncond(control: Control, guidance: str) -> bool:
     """
     if control.conditional_only or getattr(control.net, "pool", False):
         return False
-    by_mode = control.mode is not None and not isinstance(control.net, Baseline)
+    by_mode = control.mode is not None and control.net.has_residuals
     return guidance_rules.controls_uncond(control.mode if by_mode else guidance)  # type: ignore[arg-type]
 
 

@@ -13,10 +13,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from zeroconv.backbones import Backbone, TextStates, UNetBackbone
-from zeroconv.baselines import Baseline, Net
-from zeroconv.control import ControlNet
-from zeroconv.control.compose import scaled
+from zeroconv.backbones import Backbone, TextStates, UNetBackbone, is_split
+from zeroconv.control import Net, ResidualNet
+from zeroconv.control.compose import add_up, scaled
 from zeroconv.errors import UserError
 from zeroconv.generation.baselines import predict_with_baseline
 from zeroconv.generation.guidance import Curve, combine, factor_at
@@ -143,11 +142,12 @@ def predict(
     """
     if uncond is cond and all(guide.uncond for guide in guides):
         uncond = None  # nothing lies between the halves for guidance to strengthen
-    if guides and isinstance(baseline := guides[0].net, Baseline):
-        return predict_with_baseline(
-            backbone, z, t, cond, uncond, baseline, guides[0].embedding, guides[0].uncond, cfg
-        )
+    if guides and not guides[0].net.has_residuals:
+        baseline, embedding, both = guides[0].net, guides[0].embedding, guides[0].uncond
+        return predict_with_baseline(backbone, z, t, cond, uncond, baseline, embedding, both, cfg)
     acting = list(zip(guides, factors or [1.0] * len(guides), strict=True))
+    if not is_split(backbone):
+        return _predict_unsplit(backbone, z, t, cond, uncond, acting, cfg, text)
     if uncond is None:
         return backbone.decode(
             _controlled(backbone.encode(z, t, cond), acting, z, t, cond), t, cond
@@ -173,12 +173,61 @@ def _controlled(
     2N, C, H, W).
     """
     for guide, factor in acting:
-        assert isinstance(guide.net, ControlNet)
-        embedding = guide.embedding.repeat(len(z) // len(guide.embedding), 1, 1, 1)
-        residuals = guide.net.forward_embedded(z, embedding, t, text)
-        weighted = scaled(residuals, guide.scales, factor, guide.pictures, guide.masks)
+        weighted = residuals_of(guide, factor, z, t, text)
         skips = [s + r for s, r in zip(skips, weighted, strict=True)]
     return skips
+
+
+def residuals_of(
+    guide: Guide, factor: float, z: Tensor, t: Tensor, text: TextStates
+) -> list[Tensor]:
+    """A guide's residuals, scaled, at latents z (N or 2N, C, H, W); one for each connection of its
+    net.
+    """
+    net, embedding = cast(ResidualNet, guide.net), guide.embedding
+    embedding = embedding.repeat(len(z) // len(embedding), *[1] * (embedding.dim() - 1))
+    residuals = net.forward_embedded(z, embedding, t, text)
+    return scaled(residuals, guide.scales, factor, guide.pictures, guide.masks)
+
+
+def _predict_unsplit(
+    backbone: Backbone,
+    z: Tensor,
+    t: Tensor,
+    cond: TextStates,
+    uncond: TextStates | None,
+    acting: list[tuple[Guide, float]],
+    cfg: float,
+    text: TextStates | None = None,
+) -> Tensor:
+    """`predict` for a backbone without halves, a transformer: both halves of guidance in one pass,
+    with residuals of zero where a guide leaves the unconditional half alone.
+    """
+    if uncond is None:
+        residuals = _summed(backbone, acting, z, t, cond)
+        return backbone.predict(z, t, cond, residuals)
+    text = text or TextStates.cat([uncond, cond])
+    x = torch.cat([z, z])
+    both = _summed(backbone, [(g, f) for g, f in acting if g.uncond], x, t, text)
+    half = _summed(backbone, [(g, f) for g, f in acting if not g.uncond], z, t, cond)
+    padded = [None if r is None else torch.cat([torch.zeros_like(r), r]) for r in half or ()]
+    without, with_prompt = backbone.predict(x, t, text, add_up(both, padded or None)).chunk(2)
+    return combine(without, with_prompt, cfg)
+
+
+def _summed(
+    backbone: Backbone,
+    acting: list[tuple[Guide, float]],
+    z: Tensor,
+    t: Tensor,
+    text: TextStates,
+) -> list[Tensor | None] | None:
+    """One residual for each connection of the backbone, all guides added up; None without any."""
+    total: list[Tensor | None] | None = None
+    for guide, factor in acting:
+        weighted = residuals_of(guide, factor, z, t, text)
+        total = add_up(total, backbone.spread(weighted, cast(ResidualNet, guide.net).spread))
+    return total
 
 
 def denoise(
@@ -218,10 +267,7 @@ def denoise(
 
 
 def _not_finite(backbone: Backbone, acting: list[Guide], step: int, steps: int) -> str:
-    names = [
-        str((guide.net.config.get("zeroconv") or {}).get("condition") or "a control")
-        for guide in acting
-    ]
+    names = [guide.net.condition or "a control" for guide in acting]
     models = " with ".join([backbone.name, ", ".join(names)] if names else [backbone.name])
     half = backbone.dtype == torch.float16
     why = (
@@ -237,7 +283,7 @@ def _layers(backbone: Backbone, guides: list[Guide]) -> AbstractContextManager[N
     so nothing is kept.
     """
     nets = [guide.net for guide in guides]
-    if not isinstance(backbone, UNetBackbone) or any(isinstance(net, Baseline) for net in nets):
+    if not isinstance(backbone, UNetBackbone) or not all(net.has_residuals for net in nets):
         return nullcontext()
     return sampling_layers(backbone.unet, *cast(list[nn.Module], nets))
 

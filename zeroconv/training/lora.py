@@ -208,8 +208,7 @@ class LoraTrainer(Loop):
         """
         n = min(self.recipe.data.validation_count, len(self.held_out))
         rows, generator = spread(len(self.held_out), n), stream("cpu", self.settings.seed, 3)
-        places = (torch.arange(n) + 0.5) / n * len(self.loss.alphas_cumprod)
-        t = places.long()[torch.randperm(n, generator=generator)]
+        t = self.loss.process.spread(n)[torch.randperm(n, generator=generator)]
         z = self.backbone.latents_from_moments(
             torch.from_numpy(self.held_out.moments[rows]), generator
         )

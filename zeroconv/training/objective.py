@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from zeroconv.backbones import Backbone, TextStates, UNetBackbone
-from zeroconv.baselines import Baseline, Net
+from zeroconv.backbones import Backbone, TextStates, is_split
+from zeroconv.control import Net, ResidualNet
 from zeroconv.data.batches import Batch, hints_to_float
 from zeroconv.layers.allocator import give_back_before, has_mapped_gradients
 from zeroconv.layers.cpu import keep_gradients_
-
-
-def add_noise(z: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
-    """z_t = √ᾱ z + √(1 − ᾱ) ε. z, noise (N, C, H, W), alpha = ᾱ_t (N,)."""
-    alpha = alpha[:, None, None, None]
-    return alpha.sqrt() * z + (1 - alpha).sqrt() * noise
-
-
-def target(prediction_type: str, z: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
-    """What the backbone predicts: ε, or v = √ᾱ ε − √(1 − ᾱ) z (Salimans & Ho 2022)."""
-    if prediction_type == "epsilon":
-        return noise
-    alpha = alpha[:, None, None, None]
-    return alpha.sqrt() * noise - (1 - alpha).sqrt() * z
-
-
-def snr_weights(prediction_type: str, alpha: Tensor, gamma: float) -> Tensor:
-    """Min-SNR-γ weights (N,) of a loss on ε, min(SNR, γ) / SNR, or on v, min(SNR, γ) / (SNR + 1)
-    (Hang et al. 2023).
-    """
-    snr = alpha / (1 - alpha)
-    return snr.clamp_max(gamma) / (snr if prediction_type == "epsilon" else snr + 1)
 
 
 def predict(
@@ -51,18 +28,21 @@ def predict(
     encoder builds no graph; alone it may be what trains. `give_back`: in the backward pass, between
     decoder and copy, see `zeroconv.layers.allocator`.
     """
-    if isinstance(control, Baseline):
-        assert hint is not None
-        return control.predict(cast(UNetBackbone, backbone), z, hint, t, text)
-    with nullcontext() if control is None else torch.no_grad():
+    if control is None:
+        return backbone.predict(z, t, text)
+    assert hint is not None
+    if not control.has_residuals:
+        return control.predict(backbone, z, hint, t, text)
+    net = cast(ResidualNet, control)
+    if not is_split(backbone):
+        return backbone.predict(z, t, text, backbone.spread(net(z, hint, t, text), net.spread))
+    with torch.no_grad():
         skips = backbone.encode(z, t, text)
-    if control is not None:
-        assert hint is not None
-        residuals = control(z, hint, t, text)
-        if give_back:
-            give_back_before(residuals[-1])
-        skips = add_residuals(skips, residuals)
-        del residuals  # they would be kept for as long as the decoder runs
+    residuals = net(z, hint, t, text)
+    if give_back:
+        give_back_before(residuals[-1])
+    skips = add_residuals(skips, residuals)
+    del residuals  # they would be kept for as long as the decoder runs
     return backbone.decode(skips, t, text)
 
 
@@ -112,9 +92,8 @@ class ControlledLoss(nn.Module):
         # what all weights are in: then no layer of a step needs a cast
         self.whole: torch.dtype | None = None
         self.give_back = has_mapped_gradients(self)
-        self.alphas_cumprod = backbone.alphas_cumprod.to(
-            backbone.device if control is None else control.device
-        )
+        # where timesteps are drawn
+        self.process = backbone.process.to(backbone.device if control is None else control.device)
 
     def keep_gradients_(self, positions: int) -> None:
         """Let large gradients have the same memory at every step; not for weights that processes
@@ -136,17 +115,8 @@ class ControlledLoss(nn.Module):
     def draw(self, moments: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """A sample of the posterior (N, C, h, w), noise for it, and timesteps (N,)."""
         z = self.backbone.latents_from_moments(moments, generator)  # (N, C, h, w)
-        device, steps = z.device, len(self.alphas_cumprod)
-        if self.timesteps == "uniform":
-            t = torch.randint(0, steps, (len(z),), generator=generator, device=device)
-        elif self.timesteps == "cubic":
-            t = (
-                (1 - torch.rand((len(z),), generator=generator, device=device) ** 3) * steps
-            ).long()
-            t = t.clamp_max(steps - 1)
-        else:
-            place = torch.randn((len(z),), generator=generator, device=device).sigmoid()
-            t = (place * steps).long().clamp_max(steps - 1)
+        device = z.device
+        t = self.process.draw(len(z), generator, device, self.timesteps)
         noise = torch.randn(z.shape, generator=generator, device=device)
         if self.offset_noise:
             offset = torch.randn((*z.shape[:2], 1, 1), generator=generator, device=device)
@@ -159,9 +129,7 @@ class ControlledLoss(nn.Module):
         """The mean loss of a training step; no random number, nothing that waits for the device."""
         errors = self.errors(z, noise, t, hints, text, dtype=self.whole)
         if self.min_snr is not None:
-            errors = errors * snr_weights(
-                self.backbone.prediction_type, self.alphas_cumprod[t], self.min_snr
-            )
+            errors = errors * self.process.weights(t, self.min_snr)
         return errors.mean()
 
     def errors(
@@ -177,8 +145,7 @@ class ControlledLoss(nn.Module):
         """Mean squared error of each example (N,), float32. hints uint8 (N, 1 or 3, H, W). `dtype`:
         that of all weights, in which everything is computed; None: as autocast has it.
         """
-        alpha = self.alphas_cumprod[t]
-        noisy = add_noise(z, noise, alpha).contiguous(memory_format=torch.channels_last)
+        noisy = self.process.noised(z, noise, t).contiguous(memory_format=torch.channels_last)
         hint = (
             None
             if hints is None
@@ -198,5 +165,5 @@ class ControlledLoss(nn.Module):
                 text,
                 self.give_back,
             )
-        wanted = target(self.backbone.prediction_type, z, noise, alpha)
+        wanted = self.process.target(z, noise, t)
         return (output.float() - wanted).square().mean(dim=(1, 2, 3))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ def make_optimizer(
     """
     options: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "muon":
-        return Muon(muon_groups([control]), **options)
+        return Muon(muon_groups([cast(nn.Module, control)]), **options)
     parameters = [p for p in control.parameters() if p.requires_grad]
     if settings.optimizer == "adamw8bit":
         return AdamW8bit(parameters, **options, lows=lows)

@@ -15,8 +15,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from zeroconv.backbones import UNetBackbone
-from zeroconv.baselines import Baseline, Net
-from zeroconv.control import ControlNet
+from zeroconv.control import ControlNet, Net
 from zeroconv.data.batches import Batch, BatchPlan, mirror_of, mirrors_of
 from zeroconv.data.cache.examples import Examples
 from zeroconv.errors import UserError
@@ -358,7 +357,7 @@ class Trainer(Loop):
 
     def _restore(self, state: dict[str, Any]) -> None:
         if self.shards is not None:
-            state = self.shards.parted(state, self.control, self.decoder)
+            state = self.shards.parted(state, cast(torch.nn.Module, self.control), self.decoder)
         self.control.load_state_dict(state["control"])
         if self.decoder is not None:
             self.decoder.load_state_dict(state["decoder"])
@@ -366,7 +365,11 @@ class Trainer(Loop):
         self.optimizer.load_state_dict(state["optimizer"])
         lay_out_(self.optimizer)
         recover_lows(
-            self.optimizer, [(self.control, state["control"]), (self.decoder, state["decoder"])]
+            self.optimizer,
+            [
+                (cast(torch.nn.Module, self.control), state["control"]),
+                (self.decoder, state["decoder"]),
+            ],
         )
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
@@ -434,16 +437,10 @@ class Trainer(Loop):
 
 
 def to_train_(control: Net, frozen_copy: bool = False) -> None:
-    """Choose what trains: the hint encoder, the connections that are used, and all of the copy, or
-    none of it; of a baseline everything.
-    """
-    control.requires_grad_(True)
-    if isinstance(control, Baseline):
-        return
-    control.copy.requires_grad_(not frozen_copy)
-    if control.only_mid:
-        for connection in control.zero_convs[:-1]:
-            connection.requires_grad_(False)
+    """Let train what the net names as trainable, and nothing else of it."""
+    control.requires_grad_(False)
+    for parameter in control.trainable(frozen_copy):
+        parameter.requires_grad_(True)
 
 
 def batch_plan(recipe: Recipe, data: Examples, rank: int, world: int) -> BatchPlan:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import UNetBackbone, load_backbone
-from zeroconv.baselines import Baseline, Net
+from zeroconv.control import Net
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder
 from zeroconv.jsonfile import write_json
@@ -32,7 +32,7 @@ def unlock_(backbone: UNetBackbone, control: Net) -> nn.ModuleDict:
     """Let the decoder of `backbone` train, in place: whoever holds the backbone sees it change.
     Returns the decoder, with the UNet's own keys. Raises UserError beside a baseline.
     """
-    if isinstance(control, Baseline):
+    if not control.has_residuals:
         raise UserError(
             "control.unlock_decoder trains the base beside a ControlNet; the network of this "
             "recipe is a baseline, which is measured around a base that stays as it is, so leave "

@@ -58,8 +58,7 @@ class Validator:
         generator = stream("cpu", seed, 3)
         rows = torch.randperm(len(examples), generator=generator)[:n].numpy()
         self.loss, self.examples, self.batch_size = loss, examples, batch_size
-        places = (torch.arange(n) + 0.5) / n * len(loss.alphas_cumprod)
-        t = places.long()[torch.randperm(n, generator=generator)]
+        t = loss.process.spread(n)[torch.randperm(n, generator=generator)]
         self.groups = []
         for bucket in examples.buckets:
             mine = np.flatnonzero(np.isin(rows, bucket))
@@ -93,7 +92,7 @@ class Validator:
 
     def _losses(self, whose: Literal["rows", "others"] | None) -> Tensor:
         """The loss of each picture with the hints of `whose`, or without control."""
-        device, parts = self.loss.alphas_cumprod.device, []
+        device, parts = self.loss.process.device, []
         for group in self.groups:
             for i in range(0, len(group.z), self.batch_size):
                 part = slice(i, i + self.batch_size)

@@ -103,7 +103,7 @@ def test_what_was_never_recorded_is_not(
     data: Any = SimpleNamespace(moments=SimpleNamespace(shapes=lambda: [(8, 8)]))
     settings = TrainingSettings(steps=1, **changes)
     assert make_graphs(loss, parameters, data, settings) is None  # on a processor
-    loss.alphas_cumprod = SimpleNamespace(device=torch.device("cuda"))  # type: ignore[assignment]
+    loss.process = SimpleNamespace(device=torch.device("cuda"))  # type: ignore[assignment]
     assert (make_graphs(loss, parameters, data, settings) is not None) == (not changes)
     data.moments.shapes = lambda: [(8, 8), (4, 16)]
     assert make_graphs(loss, parameters, data, settings) is None

@@ -20,7 +20,7 @@ from torch import nn
 from torch.fx.experimental import _config
 
 from zeroconv.backbones import UNetBackbone
-from zeroconv.baselines import Baseline, Net
+from zeroconv.control import Net
 from zeroconv.data.cache.examples import Examples
 from zeroconv.errors import UserError
 from zeroconv.layers.checkpointing import find_parts
@@ -160,6 +160,4 @@ def with_code_of_its_own(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def networks_of(backbone: UNetBackbone, control: Net | None) -> list[nn.Module]:
     """All that may run in a training step."""
-    if isinstance(control, Baseline):
-        return [backbone.unet, *control.networks()]
-    return [backbone.unet] if control is None else [backbone.unet, control]
+    return [backbone.unet, *([] if control is None else control.networks())]

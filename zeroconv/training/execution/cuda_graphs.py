@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import TextStates
-from zeroconv.control import ControlNet
 from zeroconv.data.batches import Batch
 from zeroconv.data.cache.examples import Examples
 from zeroconv.training.objective import ControlledLoss
@@ -112,7 +111,8 @@ def make_graphs(
     """Where the recipe wants them, for what has been recorded on a card: pictures of one shape, a
     ControlNet, no activations computed again, frozen weights as they are, no scale of the loss.
     """
-    on_card = loss.alphas_cumprod.device.type == "cuda" and isinstance(loss.control, ControlNet)
+    residuals = loss.control is not None and loss.control.has_residuals
+    on_card = loss.process.device.type == "cuda" and residuals
     tried = (
         settings.checkpointing == "none"
         and settings.frozen == "same"

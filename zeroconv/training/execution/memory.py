@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import TextStates, UNetBackbone
-from zeroconv.baselines import Baseline, Net
-from zeroconv.control import ControlNet
+from zeroconv.control import ControlNet, Net
 from zeroconv.data.batches import of_size
 from zeroconv.data.cache.examples import Examples
 from zeroconv.errors import UserError
@@ -28,7 +27,7 @@ def hold_frozen_(backbone: UNetBackbone, control: Net, frozen: str) -> None:
     """
     if frozen == "same":
         return
-    if isinstance(control, Baseline):
+    if not control.has_residuals:
         raise UserError(
             "training.frozen works for a ControlNet, not for a baseline, which may share weights; "
             "drop it."
@@ -50,7 +49,7 @@ def spare_activations_(
     """
     if settings.checkpointing == "none":
         return None
-    if isinstance(loss.control, Baseline):
+    if loss.control is not None and not loss.control.has_residuals:
         raise UserError(
             "training.checkpointing works for a ControlNet or a LoRA of the base, not for a "
             "baseline; drop it."
@@ -113,7 +112,7 @@ def micro_batch(
     channels, scale, device = (
         loss.backbone.latent_channels,
         loss.backbone.latent_scale,
-        loss.alphas_cumprod.device,
+        loss.process.device,
     )
 
     def forward() -> Tensor:

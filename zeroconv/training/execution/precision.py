@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -61,7 +63,8 @@ def prepare_(
     own. Returns the low halves of weights that are bfloat16 and train, see
     `zeroconv.optim.split_weights`.
     """
-    for module in (backbone.unet, control):
+    trained = cast(nn.Module, control)
+    for module in (backbone.unet, trained):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     # frozen weights need no float32 masters; autocast would cast them anew in every pass
@@ -70,11 +73,11 @@ def prepare_(
     lows: dict[nn.Parameter, Tensor] = {}
     if precision == "bf16_weights":
         narrow = narrow_all_ if computes_whole(precision, backbone.device) else narrow_
-        lows = {**narrow(backbone.unet), **narrow(control)}
+        lows = {**narrow(backbone.unet), **narrow(trained)}
     if computes_whole(precision, backbone.device) and not compiled:
-        use_card_layers_(backbone.unet, control)
+        use_card_layers_(backbone.unet, trained)
     if backbone.device.type == "cpu" and not compiled:
-        use_cpu_layers_(backbone.unet, control)
+        use_cpu_layers_(backbone.unet, trained)
     return lows
 
 

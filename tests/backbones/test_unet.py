@@ -195,7 +195,7 @@ def test_decoded_images_are_in_range_and_the_same_in_chunks(backbone, monkeypatc
     assert images.max() <= 1
     expected = backbone.vae.decode(z / backbone.vae.config.scaling_factor).sample
     assert torch.allclose(images, (expected / 2 + 0.5).clamp(0, 1), atol=1e-6)
-    monkeypatch.setattr("zeroconv.backbones.unet.CHUNK_PIXELS", 64 * 64)
+    monkeypatch.setattr("zeroconv.backbones.autoencoder.CHUNK_PIXELS", 64 * 64)
     assert torch.allclose(backbone.decode_latents(z), images, atol=1e-6)
 
 

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
+from zeroconv.backbones import autoencoder
 from zeroconv.backbones.encoder import UNetEncoder, check_latents, check_supported
-from zeroconv.backbones.numbers import check_numbers
 from zeroconv.backbones.process import Diffusion
 from zeroconv.backbones.protocol import Connection, Defaults, TextStates
 from zeroconv.backbones.spread import Rule, spread
@@ -165,15 +164,7 @@ class UNetBackbone:
         """Images (N, 3, H, W) in [−1, 1] → moments (N, 2C, h, w): mean ‖ log-variance, not
         scaled.
         """
-        vae = self.vae
-        images = images.to(vae.device, vae.dtype)
-        found = torch.cat(
-            [vae.encode(part).latent_dist.parameters for part in _in_chunks(images, images.shape)]
-        )
-        check_numbers(
-            found, f"the latents that the VAE of {self.name} makes of pictures", vae.dtype
-        )
-        return found
+        return autoencoder.encode(self.vae, images, self.name)
 
     def latents_from_moments(
         self, moments: Tensor, generator: torch.Generator | None = None, sample: bool = True
@@ -181,28 +172,14 @@ class UNetBackbone:
         """Moments (N, 2C, h, w) → latents (N, C, h, w): a sample of the posterior, or its mean;
         scaled to unit size.
         """
-        mean, logvar = moments.chunk(2, dim=1)
-        if sample:
-            device = generator.device if generator is not None else mean.device
-            noise = torch.randn(
-                mean.shape, generator=generator, device=device, dtype=mean.dtype
-            ).to(mean.device)
-            mean = mean + noise * torch.exp(0.5 * logvar.clamp(-30, 20))
-        return mean * self.vae.config.scaling_factor
+        return autoencoder.latents(self.vae, moments, generator, sample)
 
     @torch.no_grad()
     def decode_latents(self, z: Tensor) -> Tensor:
         """Latents (N, C, h, w) → images (N, 3, H, W), float32 in [0, 1]; a few at a time to bound
         the memory.
         """
-        vae = self.vae
-        check_numbers(z, f"the latents that {self.name} has made", self.dtype)
-        z = (z / vae.config.scaling_factor).to(vae.device, vae.dtype)
-        pixels = (z.shape[0], 3, z.shape[2] * self.latent_scale, z.shape[3] * self.latent_scale)
-        with _no_float16(z.device.type):
-            images = torch.cat([vae.decode(part).sample.float() for part in _in_chunks(z, pixels)])
-        check_numbers(images, f"the pictures that the VAE of {self.name} decodes", vae.dtype)
-        return (images / 2 + 0.5).clamp(0, 1)
+        return autoencoder.decode(self.vae, z, self.name, self.dtype)
 
     # ---------------------------------------------------------------- what it is
 
@@ -247,7 +224,7 @@ class UNetBackbone:
 
     @property
     def latent_scale(self) -> int:
-        return 2 ** (len(self.vae.config.block_out_channels) - 1) if self._vae is not None else 8
+        return autoencoder.scale_of(self.vae) if self._vae is not None else 8
 
     @property
     def default_size(self) -> int:
@@ -291,19 +268,3 @@ DEFAULT_SCHEDULER = {
     "clip_sample": False,
     "set_alpha_to_one": False,
 }
-
-
-CHUNK_PIXELS = 4 * 512 * 512  # what the autoencoder holds in one pass
-
-
-def _no_float16(device_type: str) -> AbstractContextManager[Any]:
-    """Within: no autocast to float16, whose largest number activations of SDXL's decoder exceed."""
-    half = (
-        torch.is_autocast_enabled(device_type)
-        and torch.get_autocast_dtype(device_type) == torch.float16
-    )
-    return torch.autocast(device_type, enabled=False) if half else nullcontext()
-
-
-def _in_chunks(x: Tensor, image_shape: Sequence[int]) -> tuple[Tensor, ...]:
-    return x.split(max(1, CHUNK_PIXELS // (image_shape[-1] * image_shape[-2])))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zeroconv.data.cache import fill, plan
+from zeroconv.data.cache import plan, text
 
 
 def noise_pictures(folder: Path, count: int, captions: int | None = None) -> Path:
@@ -26,5 +26,5 @@ def noise_pictures(folder: Path, count: int, captions: int | None = None) -> Pat
 
 def limit_shards(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """At most so many examples a shard, and so many captions."""
-    for module in (plan, fill):
+    for module in (plan, text):
         monkeypatch.setattr(module, "SHARD", most)

@@ -13,7 +13,7 @@ import pytest
 from tests.helpers.tiny import tiny_backbone
 from tests.helpers.tiny_cache import limit_shards, noise_pictures
 from zeroconv.data import open_dataset
-from zeroconv.data.cache import fill, hints, moments
+from zeroconv.data.cache import hints, moments, waiting
 from zeroconv.data.cache.fill import CacheSettings, cache_examples, cache_hints, cache_share
 
 
@@ -105,7 +105,7 @@ def test_processes_at_once_do_nothing_twice_and_get_the_same(
 def test_what_another_process_leaves_is_done(
     dataset, settings: CacheSettings, backbone, work, monkeypatch
 ) -> None:
-    wait = fill._wait
-    monkeypatch.setattr(fill, "_wait", lambda keys, done, patience: wait(keys, done, 0.1))
+    wait = waiting.wait
+    monkeypatch.setattr(waiting, "wait", lambda keys, done, patience: wait(keys, done, 0.1))
     assert len(cache_examples(dataset, backbone, replace(settings, rank=1, world=2))) == 14
     assert sorted(work["drawn"]) == list(range(14))

@@ -10,23 +10,22 @@ all; one with more pictures adds what is new.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from zeroconv.backbones import Backbone
-from zeroconv.data.cache.chunks import chunks
-from zeroconv.data.cache.examples import Captions, Examples, TextTable
+from zeroconv.data.cache import waiting
+from zeroconv.data.cache.examples import Examples
 from zeroconv.data.cache.hints import hint_shards
 from zeroconv.data.cache.kept import holds, is_hints, just_written, kept
-from zeroconv.data.cache.moments import encode, encoder_key, moments_key, weights_key
+from zeroconv.data.cache.moments import encode, encoder_key, moments_key
 from zeroconv.data.cache.plan import Plan, conditions_of, plan_of, repeats_of
-from zeroconv.data.cache.settings import FORMAT, SHARD, CacheSettings, Progress
+from zeroconv.data.cache.settings import CacheSettings, Progress
+from zeroconv.data.cache.text import cache_text
 from zeroconv.data.dataset import Dataset
 from zeroconv.data.storage.shards import (
     Shard,
     Store,
-    content_key,
     default_root,
     remember_sound,
 )
@@ -81,7 +80,7 @@ def cache_examples(
             pass
         took = (time.monotonic() - began) / max(1, len(share))
         keys, encoder = [key for _, key in plan], encoder_key(backbone)
-        _wait(
+        waiting.wait(
             keys,
             lambda key: _is_filled(root, key, dataset, encoder, settings),
             patience=max(30.0, 3 * took),
@@ -144,77 +143,6 @@ def _is_filled(
     return shard is not None and Store(root, "moments").has(
         moments_key(shard, dataset, encoder, settings)
     )
-
-
-def _wait(keys: Sequence[str], done: Callable[[str], bool], patience: float) -> None:
-    """Until all is done, or nobody has done anything for `patience` seconds."""
-    left, since = [key for key in keys if not done(key)], time.monotonic()
-    while left and time.monotonic() - since < patience:
-        time.sleep(0.5)
-        now = [key for key in left if not done(key)]
-        since = time.monotonic() if len(now) < len(left) else since
-        left = now
-
-
-# ---------------------------------------------------------------- text
-
-
-def cache_text(
-    backbone: Any,
-    texts: Iterable[Sequence[str]],
-    root: Path | None = None,
-    progress: Progress | None = None,
-    rank: int = 0,
-    world: int = 1,
-) -> TextTable:
-    """States of the empty prompt (row 0) and of every different caption; of `world` processes each
-    makes its share.
-    """
-    unique = list(dict.fromkeys(["", *(caption for variants in texts for caption in variants)]))
-    store, encoder = Store(root or default_root(), "text"), text_key(backbone)
-    began, progress = time.monotonic(), progress or _silent
-    parts = list(chunks(unique, SHARD))
-    keys = [content_key(FORMAT, encoder, part) for part in parts]
-
-    def made(number: int) -> Shard:
-        shard = kept(store, keys[number], holds("hidden", parts[number]))
-
-        if shard is None:
-            states = backbone.embed_text(parts[number])
-            tensors = {
-                "hidden": states.hidden,
-                "pooled": states.pooled,
-                "time_ids": states.time_ids,
-            }
-            arrays = {
-                name: part.float().cpu().numpy()
-                for name, part in tensors.items()
-                if part is not None
-            }
-            store.write(keys[number], arrays)
-            shard = just_written(store, keys[number])
-
-            if time.monotonic() - began > 2:
-                progress("captions", sum(map(len, parts[: number + 1])), len(unique))
-        return shard
-
-    if world > 1:
-        for number in range(rank, len(parts), world):
-            made(number)
-        _wait(keys, store.has, patience=30)
-    return TextTable([made(number) for number in range(len(parts))], Captions.of(unique))
-
-
-def text_key(backbone: Any) -> str:
-    """Names the text encoders by their weights, and the tokenizers by what they make of a
-    sentence.
-    """
-    probe = "A small red ball, 2 cubes & a person's hat on the left; über-bright sky."
-    tokens = [
-        list(map(int, t(probe, padding="max_length", truncation=True).input_ids))
-        for t in backbone.tokenizers
-    ]
-    return content_key(weights_key(backbone.text_encoders), tokens, backbone.default_size)
 
 
 def _silent(what: str, done: int, total: int) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from numpy import ndarray
-from torch import Tensor, nn
+from torch import Tensor
 
 from zeroconv.backbones import Backbone
+from zeroconv.data.cache.keys import weights_key
 from zeroconv.data.cache.settings import FORMAT, CacheSettings
 from zeroconv.data.dataset import Dataset
 from zeroconv.data.storage.shards import Rows, Shard, content_key
@@ -64,14 +63,3 @@ def encoder_key(backbone: Any) -> str:
     vae = backbone.vae
     parts = [part for part in (vae.encoder, getattr(vae, "quant_conv", None)) if part is not None]
     return weights_key(parts)
-
-
-def weights_key(modules: Iterable[nn.Module]) -> str:
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            # in the order of their indices, however they lie
-            numbers = tensor.detach().cpu().contiguous().flatten()
-            digest.update(numbers.view(torch.uint8).numpy().data if tensor.dim() else b"")
-    return digest.hexdigest()[:32]

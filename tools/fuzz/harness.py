@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 # seconds without a word from a worker; a case that takes over 20 is a fault already
 PATIENCE = 45.0
@@ -97,25 +97,9 @@ def _cases(name: str, seed: int, share: range, ends: float | None, out: Path):
 def _worker(name: str, seed: int, share: range, ends: float | None, out: Path):
     """Results until the share is done, the time is up, or a case ends the process."""
     folder = Path(tempfile.mkdtemp(prefix="zeroconv-fuzz-"))
-    words = [
-        name,
-        str(seed),
-        str(share.start),
-        str(share.stop),
-        str(share.step),
-        str(folder),
-        str(out),
-    ]
     errors = open(folder / "stderr.txt", "w+")  # noqa: SIM115 - closed below
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tools.fuzz.worker", *words],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )
+    words = [name, seed, share.start, share.stop, share.step, folder, out]
+    process = _start([str(word) for word in words], errors)
     lines: queue.Queue[str | None] = queue.Queue()
 
     def read() -> None:
@@ -149,6 +133,18 @@ def _worker(name: str, seed: int, share: range, ends: float | None, out: Path):
         process.wait()
         errors.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(words: list[str], errors: TextIO) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tools.fuzz.worker", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+    )
 
 
 def _ended(number: int, fault: str) -> dict[str, Any]:

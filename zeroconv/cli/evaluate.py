@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,13 +44,8 @@ def run(
 
     asked = settings.pop("prompts")
     wanted = PROMPTS if asked == "all" else (asked,)
-    pages = {name: _page_of(page, name, len(wanted)) for name in wanted}
-    dash = out is not None and str(out) == "-"
-    file = None if dash else out
-    _check_outputs(file, pages.values(), [control, base, *lora, *_inputs(settings)])
-
-    # stdout takes one thing: the figures as JSON, a page, or the table
-    printed = dash or any(p is not None and is_stdout(p) for p in (file, *pages.values()))
+    outputs = _outputs(out, page, wanted)
+    _check_outputs(outputs.file, outputs.pages.values(), [control, base, *lora, *_inputs(settings)])
     device = pick_device(device)
     numbers = pick_dtype(dtype, device)
     backbone = load_backbone(base, device=device, dtype=numbers, lora=lora)
@@ -63,14 +59,32 @@ def run(
         reports.append(report)
 
         # first to the screen: a file that fails must not take the figures with it
-        if not printed:
+        if not outputs.printed:
             show(report)
-        _write(reports, report, shown[0], file, pages[prompts])
-    if dash:
+        _write(reports, report, shown[0], outputs.file, outputs.pages[prompts])
+    if outputs.dash:
         sys.stdout.write(_text(reports))
-    elif file is not None and is_stream(file):  # which takes what comes only once
-        _put(file, _text(reports))
+    elif outputs.file is not None and is_stream(outputs.file):  # takes what comes only once
+        _put(outputs.file, _text(reports))
     return reports
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where reports go."""
+
+    dash: bool  # the figures as JSON on stdout
+    file: Path | None
+    pages: dict[str, Path | None]  # by prompt setting
+    printed: bool  # stdout takes one thing: the figures as JSON, a page, or the table
+
+
+def _outputs(out: Path | None, page: Path | None, wanted: Sequence[str]) -> Outputs:
+    dash = out is not None and str(out) == "-"
+    file = None if dash else out
+    pages = {name: _page_of(page, name, len(wanted)) for name in wanted}
+    printed = dash or any(p is not None and is_stdout(p) for p in (file, *pages.values()))
+    return Outputs(dash, file, pages, printed)
 
 
 def _page_of(page: Path | None, prompts: str, count: int) -> Path | None:

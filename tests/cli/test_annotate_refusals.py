@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.snapshots import snapshot
 from zeroconv.data import open_dataset
 
 
@@ -29,15 +30,6 @@ def room(tmp_path: Path) -> Path:
     (tmp_path / "soft.png").symlink_to("a.png")
     os.mkfifo(tmp_path / "pipe.png")
     return tmp_path
-
-
-def state(folder: Path) -> dict[str, object]:
-    entries = {}
-    for path in sorted(folder.rglob("*")):
-        kind = path.lstat()
-        content = path.read_bytes() if path.is_file() else b""
-        entries[str(path.relative_to(folder))] = (kind.st_mode, kind.st_ino, content)
-    return entries
 
 
 @pytest.mark.parametrize(
@@ -76,11 +68,11 @@ def test_annotate_refuses_and_changes_nothing(
     zeroconv, room: Path, monkeypatch, words: str, message: str
 ) -> None:
     monkeypatch.chdir(room)
-    before = state(room)
+    before = snapshot(room)
     result = zeroconv("annotate", *words.split())
     assert result.exit_code == 2 and message in result.stderr, result.stderr
     assert len(result.stderr.splitlines()) == 1
-    assert state(room) == before
+    assert snapshot(room) == before
 
 
 @pytest.mark.parametrize("name", ["edges.png", "edges.webp"])
@@ -97,11 +89,11 @@ def test_annotate_keeps_the_shards_that_it_reads(zeroconv, room: Path) -> None:
     assert (
         zeroconv("annotate", "canny", room / "pics", "--out", out, "--format", "tar").exit_code == 0
     )
-    before = state(room)
+    before = snapshot(room)
     for target in (out, out / "data"):
         result = zeroconv("annotate", "tile", out / "data", "--out", target, "--format", "tar")
         assert result.exit_code == 2
-    assert state(room) == before
+    assert snapshot(room) == before
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet"])
@@ -139,10 +131,10 @@ def test_annotate_writes_nothing_outside_for_a_tar_of_evil_names(zeroconv, room:
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-    before = state(room)
+    before = snapshot(room)
     result = zeroconv("annotate", "canny", room / "evil.tar", "--out", room / "out" / "set")
     assert result.exit_code == 0, result.stderr
-    assert before.items() <= state(room).items()
+    assert before.items() <= snapshot(room).items()
     assert {
-        path for path in state(room) if path not in before and not path.startswith("out")
+        path for path in snapshot(room) if path not in before and not path.startswith("out")
     } == set()

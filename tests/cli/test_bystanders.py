@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import Command, commands, make_inputs, registered
+from tests.helpers.snapshots import snapshot
 
 # names that our own files have somewhere, and names that look like temporary ones
 NAMES = """
@@ -66,19 +67,6 @@ def crowd(folder: Path) -> None:
     (folder / ".env").chmod(0o600)
 
 
-def snapshot(folder: Path) -> dict[str, tuple]:
-    """Everything in a folder, without following links: kind, mode, inode, time, content."""
-    entries = {}
-    for path in folder.rglob("*"):
-        about = path.lstat()
-        content = path.read_bytes() if stat.S_ISREG(about.st_mode) else b""
-        link = os.readlink(path) if path.is_symlink() else ""
-        # a folder's time changes where something new is put into it
-        time = 0 if stat.S_ISDIR(about.st_mode) else about.st_mtime_ns
-        entries[str(path.relative_to(folder))] = (about.st_mode, about.st_ino, time, content, link)
-    return entries
-
-
 def changes(before: dict[str, tuple], after: dict[str, tuple]) -> list[str]:
     return [name for name in before if after.get(name) != before[name]]
 
@@ -104,15 +92,15 @@ def test_a_command_leaves_what_is_beside_its_output_alone(
     name: str, zeroconv, models: Path, inputs: Path, crowded: Path
 ) -> None:
     command = commands(models, inputs)[name]
-    before = snapshot(crowded.parent)
+    before = snapshot(crowded.parent, folder_times=False)
     result = zeroconv(*command.filled(crowded / f"new{command.suffix}"))
     assert result.exit_code == command.code, result.output
-    assert changes(before, snapshot(crowded.parent)) == []
+    assert changes(before, snapshot(crowded.parent, folder_times=False)) == []
     # given again, it finds its own output and not somebody else's
     if command.kind is not None and command.code == 0 and name != "demo":
         result = zeroconv(*command.filled(crowded / f"new{command.suffix}"))
         assert result.exit_code == 0, result.output
-        assert changes(before, snapshot(crowded.parent)) == []
+        assert changes(before, snapshot(crowded.parent, folder_times=False)) == []
     left = [path for path in crowded.rglob(".zeroconv-t*") if path.name.count("notes") == 0]
     assert left == []
 
@@ -122,20 +110,20 @@ def test_a_folder_full_of_other_files_is_left_alone(
     name: str, zeroconv, models: Path, inputs: Path, crowded: Path
 ) -> None:
     command = commands(models, inputs)[name]
-    before = snapshot(crowded.parent)
+    before = snapshot(crowded.parent, folder_times=False)
     result = zeroconv(*command.filled(crowded))
     assert result.exit_code in (0, 2, 3), result.output
     if command.kind == "folder":
         assert result.exit_code == 2
     if result.exit_code == 2:
         assert len(lines_of(result)) == 1, result.stderr
-    assert changes(before, snapshot(crowded.parent)) == []
+    assert changes(before, snapshot(crowded.parent, folder_times=False)) == []
 
 
 @pytest.mark.parametrize("name", names_of(("file",)))
 def test_other_files_stay(name: str, zeroconv, models: Path, inputs: Path, crowded: Path) -> None:
     command = commands(models, inputs)[name]
-    before = snapshot(crowded.parent)
+    before = snapshot(crowded.parent, folder_times=False)
     for target in (f"a{command.suffix}", "empty", "config.json/x", f"link{command.suffix}"):
         if command.words[0] in ("generate", "annotate") and target == "empty":
             continue  # a folder, into which they may write
@@ -144,7 +132,7 @@ def test_other_files_stay(name: str, zeroconv, models: Path, inputs: Path, crowd
         result = zeroconv(*command.filled(crowded / target))
         assert result.exit_code == 2, (target, result.output)
         assert len(lines_of(result)) == 1, (target, result.stderr)
-    assert changes(before, snapshot(crowded.parent)) == []
+    assert changes(before, snapshot(crowded.parent, folder_times=False)) == []
 
 
 @pytest.mark.parametrize("name", names_of(("file",)))

@@ -9,6 +9,8 @@ import yaml
 from PIL import Image
 
 from tests.helpers.full_disk import full_disk
+from tests.helpers.tiny_cache import limit_shards
+from zeroconv.data.cache import hints as hints_of_cache
 
 
 @pytest.fixture
@@ -139,9 +141,7 @@ def test_a_base_with_a_trained_decoder_is_used_like_any(
 def test_a_cache_is_filled_ahead_in_parts(
     zeroconv, recipe: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    from zeroconv.data.cache import fill as cache
-
-    monkeypatch.setattr(cache, "SHARD", 4)
+    limit_shards(monkeypatch, 4)
 
     def cached(*words: str) -> int:
         line = zeroconv("cache", recipe, *words).output.splitlines()[-1]
@@ -152,7 +152,9 @@ def test_a_cache_is_filled_ahead_in_parts(
     # 22 to train on, in shards of 4, and 2 held out
     assert sum(parts) == 24 and parts[1] == hints and min(parts) > 0
     monkeypatch.setattr(
-        cache, "draw_shards", lambda dataset, shards, workers: iter(()) if not shards else None
+        hints_of_cache,
+        "draw_shards",
+        lambda dataset, shards, workers: iter(()) if not shards else None,
     )
     assert zeroconv("train", recipe).exit_code == 0
     for part in ("0/2", "3/2", "2", "a/b"):

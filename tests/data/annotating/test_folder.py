@@ -15,21 +15,15 @@ import pyarrow
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from pyarrow import parquet
 
+from tests.helpers.tiny_shards import png
 from zeroconv.data import open_dataset
 from zeroconv.data.annotating.processes import on_cores
 from zeroconv.data.annotating.run import Job, annotate_dataset
 from zeroconv.data.reading.journal import BEGUN, JOURNAL, read_journal
 from zeroconv.errors import UserError
 from zeroconv.files import lock_folder
-
-
-def png(shade: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (16, 16), (shade,) * 3).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def tree(folder: Path) -> dict[str, bytes | str]:

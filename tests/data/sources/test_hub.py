@@ -14,19 +14,13 @@ import huggingface_hub.constants
 import numpy as np
 import pyarrow
 import pytest
-from PIL import Image
 from pyarrow import parquet
 
+from tests.helpers.tiny_shards import png
 from zeroconv.data import open_dataset
 from zeroconv.errors import UserError
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-
-
-def png(shade: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (16, 16), (shade, shade, shade)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def shard(

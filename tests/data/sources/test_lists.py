@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.helpers.tiny_shards import shade
 from zeroconv.data import open_dataset
 from zeroconv.data.sources.columns import USUAL, Columns, captions
 from zeroconv.errors import UserError
@@ -25,8 +26,8 @@ HINTS = [name for name in USUAL.conditioning_image_column if name != "image"]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name, shade in (("a.png", 10), ("b.png", 20), ("h.png", 110), ("k.png", 120)):
-        Image.new("RGB", (16, 16), (shade,) * 3).save(tmp_path / name)
+    for name, grey in (("a.png", 10), ("b.png", 20), ("h.png", 110), ("k.png", 120)):
+        Image.new("RGB", (16, 16), (grey,) * 3).save(tmp_path / name)
     return tmp_path
 
 
@@ -34,10 +35,6 @@ def write(folder: Path, *lines: dict | str) -> Path:
     texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     (folder / "metadata.jsonl").write_text("\n".join(texts) + "\n", encoding="utf-8")
     return folder
-
-
-def shade(picture: Image.Image | None) -> int | None:
-    return None if picture is None else picture.convert("L").getpixel((8, 8))
 
 
 @pytest.mark.parametrize("name", HINTS)

@@ -45,6 +45,8 @@ class SD3Backbone:
     ) -> None:
         self.transformer = transformer
         self._vae = vae
+        self.text_encoders: list[nn.Module] = []
+        self.tokenizers: list[Any] = []
         self.name, self.defaults = name, defaults or Defaults(cfg=7.0)
         for module in self._modules():
             module.requires_grad_(False).eval()

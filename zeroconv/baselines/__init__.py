@@ -13,6 +13,7 @@ import torch
 
 from zeroconv.backbones import Backbone, UNetBackbone
 from zeroconv.backbones.locate import locate
+from zeroconv.backbones.sd3 import SD3Backbone
 from zeroconv.baselines.base import (
     CLASS_NAME,
     HINT_FORMS,
@@ -32,6 +33,7 @@ from zeroconv.checkpoints.reading import read_config, read_state_dict
 from zeroconv.checkpoints.strict import check_strict
 from zeroconv.control import ControlNet, Net
 from zeroconv.control.naming import control_name
+from zeroconv.control.sd3 import SD3ControlNet
 from zeroconv.errors import UserError
 from zeroconv.renamed import old_name
 
@@ -142,6 +144,8 @@ def load_net(x: str | os.PathLike, backbone: Backbone, dtype: torch.dtype | None
     )
     if is_baseline(path):
         return load_baseline(path, cast(UNetBackbone, backbone), dtype)
+    if isinstance(backbone, SD3Backbone):
+        return SD3ControlNet.load(x, backbone=backbone, dtype=dtype)
     return ControlNet.load(x, backbone=backbone, dtype=dtype)
 
 

@@ -7,6 +7,7 @@ patches by a layer that starts at zero (`pos_embed_input`) and added to the embe
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -19,7 +20,7 @@ from zeroconv.backbones import Connection, TextStates
 from zeroconv.backbones.building import empty, fill
 from zeroconv.backbones.locate import locate
 from zeroconv.backbones.sd3 import SD3Backbone
-from zeroconv.backbones.spread import Rule
+from zeroconv.backbones.spread import Rule, spread
 from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.reading import read_config, read_weights
 from zeroconv.checkpoints.typed import check_types
@@ -70,16 +71,18 @@ class SD3ControlNet(nn.Module, Described):
     ) -> SD3ControlNet:
         """A new one: the first `blocks` blocks of the base copied, connections that add nothing.
 
-        Raises UserError for more blocks than the base has.
+        Raises UserError for more blocks than can be copied: the base's last one has no output for
+        text. Warns where the last residual would be added nowhere.
         """
         from diffusers import SD3ControlNetModel
 
         base = backbone.transformer
-        if not 1 <= blocks <= len(base.transformer_blocks):
+        if not 1 <= blocks <= len(backbone.connections):
             raise UserError(
-                f"{backbone.name} has {len(base.transformer_blocks)} blocks, so 1 to that many can "
-                f"be copied, not {blocks}."
+                f"1 to {len(backbone.connections)} blocks of {backbone.name} can be copied, not "
+                f"{blocks}."
             )
+        _note_unused(backbone, blocks)
         config = {key: value for key, value in base.config.items() if not key.startswith("_")}
         network: Any = SD3ControlNetModel(
             **{
@@ -90,10 +93,8 @@ class SD3ControlNet(nn.Module, Described):
         )
         for name in ("pos_embed", "time_text_embed", "context_embedder"):
             getattr(network, name).load_state_dict(getattr(base, name).state_dict())
-        # the base's last block has no output for text: of its copy that part stays as drawn
-        copied = zip(network.transformer_blocks, base.transformer_blocks, strict=False)
-        for copy, block in copied:
-            copy.load_state_dict(block.state_dict(), strict=not block.context_pre_only)
+        for copy, block in zip(network.transformer_blocks, base.transformer_blocks, strict=False):
+            copy.load_state_dict(block.state_dict())
         control = cls(network, backbone)
         control.config["zeroconv"] = {"condition": condition, "base": backbone.name}
         return control.to(backbone.device, backbone.dtype)
@@ -161,8 +162,14 @@ class SD3ControlNet(nn.Module, Described):
         self, backbone: SD3Backbone, hint: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """Hints (N, 3, sH, sW) in [0, 1] → latents (N, C, H, W): the posterior's mean, or a sample
-        of it where a generator is given, as diffusers takes one.
+        of it where a generator is given, as diffusers takes one. Raises UserError for a hint with
+        holes (−1), which no latent shows.
         """
+        if bool((hint < 0).any()):
+            raise UserError(
+                "a control of Stable Diffusion 3 reads no hint with holes yet; fill the "
+                "transparent parts of the hint."
+            )
         moments = backbone.encode_image(hint * 2 - 1)
         shifted = not self.config["force_zeros_for_pooled_projection"]
         sample = generator is not None
@@ -229,7 +236,9 @@ class SD3ControlNet(nn.Module, Described):
         ours = config.pop("zeroconv", {})
         known = {key: value for key, value in config.items() if not key.startswith("_")}
         check_config(known, folder)
-        check_types(known, SD3ControlNetModel, folder)
+        # None where the branch reads no text, which diffusers' signature does not tell
+        typed = {key: v for key, v in known.items() if (key, v) != ("joint_attention_dim", None)}
+        check_types(typed, SD3ControlNetModel, folder)
         network: Any = empty(
             lambda: cast(nn.Module, SD3ControlNetModel.from_config(config)), folder
         )
@@ -246,6 +255,17 @@ class SD3ControlNet(nn.Module, Described):
     @property
     def dtype(self) -> torch.dtype:
         return next(self.parameters()).dtype
+
+
+def _note_unused(backbone: SD3Backbone, blocks: int) -> None:
+    """The base's last block takes no residual, so the last of them may reach none."""
+    reached = set(spread(range(blocks), "interval", len(backbone.connections) + 1)[:-1])
+    if blocks - 1 not in reached:
+        warnings.warn(
+            f"of {blocks} copied blocks the last is of no use: its residual would belong to the "
+            f"last block of {backbone.name}, which takes none; copy another number of blocks.",
+            stacklevel=3,
+        )
 
 
 def check_fit(network: Any, backbone: SD3Backbone, where: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from zeroconv.backbones import Backbone, TextStates, UNetBackbone, is_split
+from zeroconv.backbones import Backbone, Flow, TextStates, UNetBackbone, is_split
 from zeroconv.control import Net, ResidualNet
 from zeroconv.control.compose import add_up, scaled
 from zeroconv.errors import UserError
@@ -81,9 +81,33 @@ def make_scheduler(name: str, backbone: Backbone) -> Any:
         close = difflib.get_close_matches(key, SCHEDULERS, n=1)
         meant = f"; did you mean {close[0]!r}?" if close else "."
         raise UserError(f"There is no scheduler {name!r}; known: {', '.join(SCHEDULERS)}{meant}")
+    if isinstance(backbone.process, Flow):
+        return _flow_scheduler(key, backbone)
     kind, extra = SCHEDULERS[key]
     noise = {k: backbone.scheduler_config[k] for k in NOISE_KEYS if k in backbone.scheduler_config}
     return getattr(diffusers, kind).from_config({**noise, **extra})
+
+
+def _flow_scheduler(name: str, backbone: Backbone) -> Any:
+    """Euler's steps along a flow; those are all for now. Raises UserError for another name."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    if name != "euler":
+        raise UserError(
+            f"{backbone.name} is a flow-matching model, for which there is the scheduler euler "
+            f"alone, not {name}."
+        )
+    return FlowMatchEulerDiscreteScheduler.from_config(backbone.scheduler_config)
+
+
+def _set_timesteps(scheduler: Any, steps: int, z: Tensor, backbone: Backbone) -> None:
+    """Where a flow's schedule depends on the resolution it is that of latents z (N, C, H, W)."""
+    process = backbone.process
+    if isinstance(process, Flow) and process.dynamic:
+        tokens = z.shape[-2] * z.shape[-1] // backbone.connections[0].scale ** 2
+        scheduler.set_timesteps(steps, device=z.device, mu=process.mu(tokens))
+    else:
+        scheduler.set_timesteps(steps, device=z.device)
 
 
 @dataclass
@@ -247,8 +271,9 @@ def denoise(
     The latents keep the noise's dtype, the networks compute in the backbone's. Raises UserError,
     with the step, where they stop being finite.
     """
-    scheduler.set_timesteps(steps, device=z.device)
-    z = z * scheduler.init_noise_sigma
+    _set_timesteps(scheduler, steps, z, backbone)
+    if not isinstance(backbone.process, Flow):  # a flow starts from noise of unit variance
+        z = z * scheduler.init_noise_sigma
     stochastic = {"generator": generators} if type(scheduler).__name__ in STOCHASTIC else {}
     total = len(scheduler.timesteps)
     text = None if uncond is None else TextStates.cat([uncond, cond])
@@ -256,7 +281,8 @@ def denoise(
         for i, t in enumerate(scheduler.timesteps):
             acting = [guide for guide in guides if guide.acts(i, total)]
             factors = [guide.factor(i, total) for guide in acting]
-            x = scheduler.scale_model_input(z, t).to(backbone.dtype)
+            x = z if isinstance(backbone.process, Flow) else scheduler.scale_model_input(z, t)
+            x = x.to(backbone.dtype)
             output = predict(backbone, x, t, cond, uncond, acting, cfg, factors, text).to(z.dtype)
             z = scheduler.step(output, t, z, **stochastic, return_dict=False)[0]
             if not bool(torch.isfinite(z).all()):

@@ -34,6 +34,8 @@ def predict(
     if not control.has_residuals:
         return control.predict(backbone, z, hint, t, text)
     net = cast(ResidualNet, control)
+    if net.hint_space == "latent":
+        hint = net.hint_latents(backbone, hint)
     if not is_split(backbone):
         return backbone.predict(z, t, text, backbone.spread(net(z, hint, t, text), net.spread))
     with torch.no_grad():
@@ -116,12 +118,17 @@ class ControlledLoss(nn.Module):
         """A sample of the posterior (N, C, h, w), noise for it, and timesteps (N,)."""
         z = self.backbone.latents_from_moments(moments, generator)  # (N, C, h, w)
         device = z.device
-        t = self.process.draw(len(z), generator, device, self.timesteps)
+        t = self.process.draw(len(z), generator, device, self.timesteps, self._tokens(z))
         noise = torch.randn(z.shape, generator=generator, device=device)
         if self.offset_noise:
             offset = torch.randn((*z.shape[:2], 1, 1), generator=generator, device=device)
             noise = noise + self.offset_noise * offset
         return z, noise, t
+
+    def _tokens(self, z: Tensor) -> int | None:
+        """Positions a transformer attends over in a picture; None for a UNet."""
+        first = self.backbone.connections[0]
+        return None if first.kind == "map" else z.shape[-2] * z.shape[-1] // first.scale**2
 
     def of_drawn(
         self, z: Tensor, noise: Tensor, t: Tensor, hints: Tensor | None, text: TextStates

@@ -13,7 +13,8 @@ class Ema:
     """Follows `parameters`. Early on the decay is (1 + k) / (10 + k), so that the average never
     remembers the start.
 
-    decay 0: no average, and no memory for one. `master`: parameter → its float32 value, where the
+    decay 0: no average, and no memory for one. `every`: only so many updates change the average, by
+    decay to that power. `master`: parameter → its float32 value, where the
     parameter itself is rounded. `fixed`: the parameters' memory is known to others, so that only
     numbers may change places.
     """
@@ -24,8 +25,9 @@ class Ema:
         decay: float,
         master: Callable[[Tensor], Tensor] | None = None,
         fixed: bool = False,
+        every: int = 1,
     ) -> None:
-        self.parameters, self.fixed = list(parameters), fixed
+        self.parameters, self.fixed, self.every = list(parameters), fixed, every
         self.master = master or Tensor.detach
         self.decay, self.updates = decay, 0
         self.average = [self.master(p).clone() for p in self.parameters] if decay else []
@@ -33,9 +35,9 @@ class Ema:
     @torch.no_grad()
     def update(self) -> None:
         self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        if not self.average:
+        if not self.average or self.updates % self.every:
             return
+        decay = min(self.decay**self.every, (1 + self.updates) / (10 + self.updates))
         pairs = list(zip(self.average, self.parameters, strict=True))
         plain = [(a, p.detach()) for a, p in pairs if a.dtype == p.dtype]
         if plain:

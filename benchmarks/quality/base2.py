@@ -19,13 +19,13 @@ from benchmarks.common import PICTURES, RESULTS, sheet, write_result
 from tools.reports import span
 from zeroconv import playroom
 from zeroconv.backbones import Backbone, load_backbone
+from zeroconv.evaluation.counting import count_scenes
 from zeroconv.evaluation.distribution import bootstrap, frechet_distance, kernel_distance
 from zeroconv.evaluation.fidelity import through_vae
 from zeroconv.evaluation.metrics import interval
 from zeroconv.evaluation.pairs import load_pairs
 from zeroconv.evaluation.reader import read
 from zeroconv.generation import generate
-from zeroconv.scratch.counting import count_scenes
 
 FIRST = 20_000  # of the test split: far from what other tables show
 SHEET = (40, 24)  # scenes and stickers among the 64 of the sheet

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from zeroconv.scratch.base import BaseTask, TextToLatent
-from zeroconv.scratch.shards import SIZES, save_shard
+from zeroconv.scratch.corpus.shards import PIXELS, SIZES, save_shard
 
 UNET = {
     "block_out_channels": (16, 32, 32, 32),
@@ -41,5 +41,19 @@ def make_shards(folder: Path, *names: str, count: int = 8) -> Path:
             moments[side][:, 8:] = -6
         captions = [[f"a red ball {i}", f"{name} {i}", "a cube"] for i in range(count)]
         save_shard(folder, name, moments, captions)
+
+    return folder
+
+
+def make_pictures(folder: Path, *names: str, count: int = 8) -> Path:
+    """Shards of pictures of coloured squares on grey, 128 pixels a side."""
+    for name in names:
+        rng = np.random.default_rng([ord(letter) for letter in name])
+        pictures = np.full((count, 128, 128, 3), 128, np.uint8)
+        for picture in pictures:
+            y, x = rng.integers(0, 64, 2)
+            picture[y : y + 64, x : x + 64] = rng.integers(0, 255, 3)
+        captions = [[f"a red ball {i}", f"{name} {i}"] for i in range(count)]
+        save_shard(folder, name, {PIXELS: pictures}, captions)
 
     return folder

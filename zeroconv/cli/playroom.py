@@ -213,7 +213,11 @@ def train_base(
         raise UserError(
             f"{stickers} holds no stickers: make them with `zeroconv playroom stickers`"
         )
-    with filling(out, "training a base", ["run/autoencoder.pt", "run/diffusion.pt"]):
+    with filling(
+        out,
+        "training a base",
+        ["run/autoencoder/state.pt", "run/autoencoder.pt", "run/diffusion.pt"],
+    ):
         settings: dict[str, Any] = {"minutes": minutes, "threads": threads, "workers": workers}
         folder = base.train_base(out, stickers, stages=stages, **settings)
     typer.echo(str(folder))

@@ -11,146 +11,46 @@ over the last quarter. The averages at the end are the result.
 from __future__ import annotations
 
 import argparse
-import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from zeroconv.errors import UserError
-from zeroconv.optim.muon import muon_groups
-from zeroconv.scratch.averages import Averages
 from zeroconv.scratch.base import BaseTask
-from zeroconv.scratch.corpus import Corpus, Mixture
+from zeroconv.scratch.corpus.batch import Mixture
+from zeroconv.scratch.corpus.latents import Latents
+from zeroconv.scratch.corpus.shards import SIZES
 from zeroconv.scratch.flow import FlowTask, sentences_of
-from zeroconv.scratch.loop import Task
-from zeroconv.scratch.muon import Muon
-from zeroconv.scratch.shards import SIZES, shard_names
+from zeroconv.scratch.loop.budget import Budget
+from zeroconv.scratch.loop.gradients import Eager, Recorded
+from zeroconv.scratch.loop.run import Rhythm, Run, print_line
 
-
-@dataclass(frozen=True)
-class Clock:
-    """What happens when, in shares of the time."""
-
-    seconds: float
-    first: float = 1 / 3  # at 64 pixels
-    decay: float = 1 / 4  # at the end
-    warmup: int = 100  # steps
-
-    def side(self, passed: float) -> int:
-        return SIZES[0] if passed < self.first * self.seconds else SIZES[1]
-
-    def factor(self, passed: float, step: int) -> float:
-        """Of the learning rate, after `passed` seconds and `step` steps."""
-        left = max(0.0, 1 - passed / self.seconds)
-
-        return min(1.0, (step + 1) / self.warmup, left / self.decay)
-
-
-class Recorded:
-    """Gradients of a task by a CUDA graph, recorded anew for each shape of its inputs.
-
-    On other devices, or with `record` False, both passes run as they are.
-    """
-
-    def __init__(self, task: Task, record: bool) -> None:
-        self.task, self.record = task, record
-        self.parameters = list(task.model.parameters())
-        self.inputs: list[Tensor] = []
-
-    def __call__(self, drawn: Sequence[Tensor]) -> Tensor:
-        """Set the parameters' gradients; returns the loss, a scalar on the device."""
-        if not self.record:
-            self._forget()
-            return self._both_passes(drawn)
-        if [x.shape for x in self.inputs] != [x.shape for x in drawn]:
-            self._record(drawn)
-
-        torch._foreach_copy_(self.inputs, list(drawn))
-        self.graph.replay()
-        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
-            parameter.grad = gradient
-        return self.loss
-
-    def _record(self, drawn: Sequence[Tensor]) -> None:
-        """Warm up on a stream of its own, as libraries choose kernels there; then record."""
-        self.inputs = [x.clone() for x in drawn]
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                self._forget()
-                self._both_passes(self.inputs)
-        torch.cuda.current_stream().wait_stream(stream)
-
-        self._forget()
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.loss = self._both_passes(self.inputs)
-        self.gradients = [p.grad for p in self.parameters]
-
-    def _both_passes(self, drawn: Sequence[Tensor]) -> Tensor:
-        loss = self.task.loss(*drawn)
-        loss.backward()
-        return loss.detach()
-
-    def _forget(self) -> None:
-        for parameter in self.parameters:
-            parameter.grad = None
+# the loss is looked at every hundred steps, which is the only time that waits for the card
+RHYTHM = Rhythm(save=float("inf"), averages=float("inf"), log=100, check=100)
 
 
 def train(
-    task: Task,
-    corpus: Corpus,
+    task: BaseTask | FlowTask,
+    feed: Latents,
     folder: Path,
-    clock: Clock,
-    rate: float,
+    budget: Budget,
     record: bool = False,
-    report: Callable[[str], None] = print,
-    now: Callable[[], float] = time.monotonic,
+    **how,
 ) -> int:
-    """Train until the clock has run out and write the averages; returns the steps.
+    """Train until the time has run out and write the averages; returns the steps.
 
-    Raises UserError where no time is left, and FloatingPointError where the loss is no number;
-    then nothing is written.
+    `how` as `Run` takes it. Raises UserError where no time is left, and FloatingPointError where
+    the loss is no number; then nothing is written.
     """
-    if clock.seconds <= 0:
+    if budget.seconds is not None and budget.seconds <= 0:
         raise UserError("Loading has used up the time of this training; give it more --minutes.")
-    optimizer = Muon(muon_groups([task.model]), lr=rate)
-    averages = Averages(task.model)
-    gradients = Recorded(task, record)
-    begun, step = now(), 0
+    gradients = (Recorded if record else Eager)(task)
 
-    while (passed := now() - begun) < clock.seconds:
-        for group in optimizer.param_groups:
-            group["lr"] = rate * clock.factor(passed, step)
-
-        batch = corpus.batch(step, clock.side(passed))
-        loss = gradients(task.draw(batch, corpus.mixture.seed, step))
-        nn.utils.clip_grad_norm_(task.model.parameters(), 1.0, foreach=True)
-        optimizer.step()
-        step += 1
-        averages.update(step)
-
-        if step % 100 == 0:  # the only place that waits for the card
-            seen = step * corpus.mixture.batch
-            report(f"step {step}  {seen:,} samples  {passed:.0f} s  loss {_checked(loss):.4f}")
-
-    _checked(loss)
-    averages.save(folder, step)
-    return step
-
-
-def _checked(loss: Tensor) -> float:
-    value = float(loss)
-    if not math.isfinite(value):
-        raise FloatingPointError(f"The loss is {value}; lower the learning rate.")
-
-    return value
+    training = Run(
+        task, feed, budget, folder, feed.mixture.batch, rhythm=RHYTHM, gradients=gradients, **how
+    )
+    return training.go()
 
 
 def main() -> None:
@@ -174,19 +74,31 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
 
     how = {"device": device, "precision": "bfloat16" if card else "float32"}
+    task: BaseTask | FlowTask
     if arguments.what == "flow":
-        task: Task = FlowTask(sentences_of(arguments.folder, arguments.shards), **how)
+        task = FlowTask(sentences_of(arguments.folder, arguments.shards), **how)
     else:
         task = BaseTask(**how)
 
-    mixture = Mixture(batch=arguments.batch)
-    corpus = Corpus(arguments.shards, SIZES, task.writers, mixture, device)
-    corpus.add(shard_names(arguments.shards))
+    budget = Budget(arguments.rate, seconds=60 * arguments.minutes)
+    mixture, journal = Mixture(batch=arguments.batch), arguments.folder / "shards.json"
+    feed = Latents(
+        task,
+        arguments.shards,
+        journal,
+        budget,
+        mixture,
+        device=device,
+        hold=SIZES,
+        report=print_line,
+    )
+    feed.corpus_of(0, SIZES[0])
 
     ready = time.monotonic() - begun
-    print(f"{len(corpus):,} pictures on {device} after {ready:.0f} s", flush=True)
-    clock = Clock(60 * arguments.minutes - ready)
-    steps = train(task, corpus, arguments.folder, clock, arguments.rate, card and arguments.graphs)
+    print(f"pictures on {device} after {ready:.0f} s", flush=True)
+    budget = Budget(arguments.rate, seconds=60 * arguments.minutes - ready)
+    feed.sides = budget
+    steps = train(task, feed, arguments.folder, budget, card and arguments.graphs, device=device)
     print(f"{steps} steps, {steps * arguments.batch:,} samples", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The playroom base model from nothing: pictures → autoencoder → text and UNet on cached moments →
+"""The playroom base from nothing: pictures → autoencoder → text and UNet on cached latents →
 decoder → folder.
 
 Every stage goes on where it stopped: a second call with the same folder redoes nothing that is
@@ -7,41 +7,65 @@ finished.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder
-from zeroconv.scratch import pictures as base_pictures
-from zeroconv.scratch.autoencoder import AutoencoderConfig, build_autoencoder, train_autoencoder
-from zeroconv.scratch.model_card import card
-from zeroconv.scratch.progress import load_state, read_progress
-from zeroconv.scratch.text_to_latent import (
-    SCHEDULER,
-    DiffusionConfig,
-    TextToLatent,
-    cache_moments,
-    train_diffusion,
-    whiten,
-)
+from zeroconv.jsonfile import write_json
+from zeroconv.machine import cores
+from zeroconv.scratch.base.training import DiffusionConfig, read_model, train_diffusion
+from zeroconv.scratch.corpus.shards import PIXELS, load_shard, shard_names
+from zeroconv.scratch.drawing.draw import draw
+from zeroconv.scratch.drawing.encoding import encode_shards
+from zeroconv.scratch.drawing.jobs import SHARD
+from zeroconv.scratch.export.bases import write_base
+from zeroconv.scratch.export.model_card import card
+from zeroconv.scratch.loop.state import STATE, read_progress
+from zeroconv.scratch.vae import AutoencoderConfig, read_autoencoder, train_autoencoder
+from zeroconv.scratch.vae.model import measure, whiten_
 
 STAGES = ("pictures", "autoencoder", "diffusion", "decoder", "export")
+MEASURED = 256  # pictures of each shard whose latents are measured
 
 
 @dataclass
 class BaseConfig:
-    """Everything that decides what the base model becomes; the defaults are the shipped one's."""
+    """Everything that decides what the base model becomes."""
 
     size: int = 128
-    scenes: int = 12 * base_pictures.SHARD
-    stickers: int = 5 * base_pictures.SHARD
+    scenes: int = 24 * SHARD
+    stickers: int = 10 * SHARD
+    shard: int = SHARD
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     decoder: AutoencoderConfig = field(
         default_factory=lambda: AutoencoderConfig(steps=2_000, learning_rate=1e-3, crop_share=0.3)
     )
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a training of the base keeps what."""
+
+    out: Path
+
+    @property
+    def pictures(self) -> Path:
+        return self.out / "pictures"
+
+    @property
+    def moments(self) -> Path:
+        return self.out / "moments"
+
+    def run(self, stage: str) -> Path:
+        return self.out / "run" / stage
 
 
 def train_base(
@@ -60,12 +84,11 @@ def train_base(
     among the training stages (40% autoencoder, 45% diffusion, 15% decoder) instead of the
     configured steps; `stages` runs a part only.
 
-    Raises UserError for an unknown stage or a missing sticker folder.
+    Raises UserError for an unknown stage, a missing sticker folder, or a folder of an earlier
+    version.
     """
-    config, out = config or BaseConfig(), Path(out)
-    unknown = [stage for stage in stages if stage not in STAGES]
-    if unknown:
-        raise UserError(f"Unknown stage {unknown[0]!r}; the stages are {', '.join(STAGES)}.")
+    config, folders = config or BaseConfig(), Folders(Path(out))
+    _check(stages, folders)
     if threads:
         torch.set_num_threads(threads)
     if minutes:
@@ -75,75 +98,85 @@ def train_base(
             diffusion=replace(config.diffusion, minutes=0.45 * minutes),
             decoder=replace(config.decoder, minutes=0.15 * minutes),
         )
-    pictures, run = out / "pictures", out / "run"
-    run.mkdir(parents=True, exist_ok=True)
+
     if "pictures" in stages:
-        draw_pictures(pictures, Path(stickers), config, workers)
+        draw_pictures(folders.pictures, Path(stickers), config, workers or cores())
     if "autoencoder" in stages:
-        train_autoencoder(pictures, run, config.size, config.autoencoder)
-    if "diffusion" in stages:
-        train_diffusion(_autoencoder(run, config), pictures, run, config.diffusion)
-    if "decoder" in stages:
         train_autoencoder(
-            pictures, run, config.size, config.decoder, decoder_only=True, name="decoder"
+            folders.pictures, folders.run("autoencoder"), config.size, config.autoencoder
         )
+    if "diffusion" in stages:
+        encode_shards(folders.pictures, folders.moments, _autoencoder(folders, config))
+        train_diffusion(folders.moments, folders.run("diffusion"), config.diffusion)
+    if "decoder" in stages:
+        start, run = folders.run("autoencoder"), folders.run("decoder")
+        train_autoencoder(folders.pictures, run, config.size, config.decoder, start)
     if "export" in stages:
-        export(run, pictures, out / "playroom", config)
-    return out / "playroom"
+        export(folders, config)
+
+    return folders.out / "playroom"
 
 
-def draw_pictures(pictures: Path, stickers: Path, config: BaseConfig, workers: int | None) -> None:
-    """Draw all shards: validation first, stickers, then scenes."""
-    base_pictures.draw_scenes(pictures, 64, config.size, split="val", workers=workers)
-    base_pictures.draw_stickers(pictures, stickers, 128, config.size, split="val")
-    base_pictures.draw_stickers(pictures, stickers, config.stickers, config.size)
-    base_pictures.draw_scenes(pictures, config.scenes, config.size, workers=workers)
+def _check(stages: tuple[str, ...], folders: Folders) -> None:
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown:
+        raise UserError(f"Unknown stage {unknown[0]!r}; the stages are {', '.join(STAGES)}.")
+
+    for name in ("autoencoder.pt", "diffusion.pt"):
+        if folders.run(name).is_file():
+            raise UserError(f"{folders.out} was begun by an earlier version; take another folder.")
 
 
-def _autoencoder(run: Path, config: BaseConfig):
-    """The newest trained autoencoder: with the refined decoder where there is one."""
-    vae = build_autoencoder(config.autoencoder, config.size).to(memory_format=torch.channels_last)
-    for name in ("decoder.pt", "autoencoder.pt"):
-        if load_state(run / name, model=vae) is not None:
-            return vae.eval()
-    raise UserError(f"No trained autoencoder in {run}; run the stage 'autoencoder' first.")
+def draw_pictures(pictures: Path, stickers: Path, config: BaseConfig, workers: int) -> None:
+    """Draw all shards: the validation split first."""
+    small = min(64, config.shard)
+    held_out = {"shard": small, "split": "val"}
+
+    for scenes, drawings, how in (
+        (small, small, held_out),
+        (config.scenes, config.stickers, {"shard": config.shard}),
+    ):
+        how |= {"size": config.size, "workers": workers, "pixels": True}
+        draw(pictures, stickers, scenes, drawings, **how)  # type: ignore[arg-type]
 
 
-def export(run: Path, pictures: Path, folder: Path, config: BaseConfig) -> None:
-    """Write a StableDiffusionPipeline folder in float16 safetensors, with EMA weights and whitened
-    latents.
+def _autoencoder(folders: Folders, config: BaseConfig) -> Any:
+    """The newest trained autoencoder, whitened: with the refined decoder where there is one."""
+    refined = folders.run("decoder")
+    newest = refined if (refined / STATE).exists() else folders.run("autoencoder")
+    vae = read_autoencoder(newest, config.size, config.autoencoder)
+
+    whiten_(vae, *_statistics(vae, folders))
+    return vae
+
+
+def _statistics(vae: Any, folders: Folders) -> tuple[Tensor, Tensor]:
+    """Mean and spread of the latents (C,), measured once: they decide all cached latents."""
+    path = folders.run("statistics.json")
+
+    if not path.exists():
+        shards = [
+            load_shard(folders.pictures, name, [PIXELS]) for name in shard_names(folders.pictures)
+        ]
+        sample = np.concatenate([shard.arrays[PIXELS][:MEASURED] for shard in shards])
+        mean, spread = measure(vae, sample)
+        write_json(path, {"mean": mean.tolist(), "spread": spread.tolist()})
+
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return torch.tensor(values["mean"]), torch.tensor(values["spread"])
+
+
+def export(folders: Folders, config: BaseConfig) -> None:
+    """Write a StableDiffusionPipeline folder in float16 safetensors, with averaged weights and
+    whitened latents.
     """
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
-    from transformers import CLIPTokenizer
+    vae = _autoencoder(folders, config)
+    model, tokenizer = read_model(folders.run("diffusion"), config.diffusion)
+    done = {stage: read_progress(folders.run(stage)) for stage in STAGES}
+    finished = {stage: progress for stage, progress in done.items() if progress}
 
-    vae = _autoencoder(run, config)
-    mean, spread = cache_moments(vae, pictures, run / "moments")
-    whiten(vae, mean, spread)
-    tokenizer = CLIPTokenizer.from_pretrained(run / "tokenizer", trust_remote_code=False)
-    latent_size = config.size // 2 ** (len(config.autoencoder.widths) - 1)
-    model = TextToLatent(
-        config.diffusion, tokenizer, config.autoencoder.latent_channels, latent_size
-    )
-    state = load_state(run / "diffusion.pt", model=model)
-    if state is None:
-        raise UserError(f"No trained diffusion model in {run}; run the stage 'diffusion' first.")
-    model.load_state_dict(state["average"])
-    stages = {
-        name: done
-        for name in ("autoencoder", "diffusion", "decoder")
-        if (done := read_progress(run / f"{name}.pt"))
-    }
-    pipeline = StableDiffusionPipeline(
-        vae=vae.half(),
-        text_encoder=model.text.half(),
-        tokenizer=tokenizer,
-        unet=model.unet.half(),
-        scheduler=DDIMScheduler(**SCHEDULER),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    with atomic_folder(folder) as temporary:
-        pipeline.save_pretrained(temporary, safe_serialization=True)
-        text = card(pictures, config.size, config.autoencoder.latent_channels, stages)
+    with atomic_folder(folders.out / "playroom") as temporary:
+        write_base(temporary, model, vae, tokenizer)
+        channels = config.autoencoder.latent_channels
+        text = card(folders.pictures, config.size, channels, finished)
         (temporary / "README.md").write_text(text, encoding="utf-8")

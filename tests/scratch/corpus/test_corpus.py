@@ -10,7 +10,8 @@ import torch
 
 from tests.scratch.tiny import make_shards
 from zeroconv.errors import UserError
-from zeroconv.scratch.corpus import Corpus, Mixture
+from zeroconv.scratch.corpus.batch import Mixture
+from zeroconv.scratch.corpus.corpus import Corpus
 
 
 def letters(captions) -> torch.Tensor:
@@ -31,7 +32,7 @@ def corpus(tmp_path: Path) -> Corpus:
     return made
 
 
-def test_a_batch_of_a_corpus_is_the_same_whenever_it_is_asked_for(corpus: Corpus):
+def test_a_batch_of_a_corpus_is_the_same_whenever_it_is_asked_for(corpus: Corpus) -> None:
     first = corpus.batch(5, 64)
     corpus.batch(6, 64)
     again = corpus.batch(5, 64)
@@ -41,7 +42,7 @@ def test_a_batch_of_a_corpus_is_the_same_whenever_it_is_asked_for(corpus: Corpus
     assert not torch.equal(first.latents, corpus.batch(6, 64).latents)
 
 
-def test_captions_of_a_corpus_belong_to_their_pictures(corpus: Corpus):
+def test_captions_of_a_corpus_belong_to_their_pictures(corpus: Corpus) -> None:
     for step in range(20):
         chosen, captions = corpus.choose(step)
         for picture, caption in zip(chosen, captions, strict=False):
@@ -51,7 +52,7 @@ def test_captions_of_a_corpus_belong_to_their_pictures(corpus: Corpus):
             assert text in expected
 
 
-def test_a_corpus_keeps_the_share_of_stickers_and_of_empty_prompts(corpus: Corpus):
+def test_a_corpus_keeps_the_share_of_stickers_and_of_empty_prompts(corpus: Corpus) -> None:
     drawn = [corpus.choose(step)[0] for step in range(200)]
     share = np.isin(np.concatenate(drawn), corpus.of_kind["stickers"]).mean()
     batch = corpus.batch(0, 64)
@@ -61,7 +62,7 @@ def test_a_corpus_keeps_the_share_of_stickers_and_of_empty_prompts(corpus: Corpu
     assert text_of(batch.tokens[0][18]) == ""
 
 
-def test_latents_of_a_corpus_are_samples_of_the_moments(corpus: Corpus):
+def test_latents_of_a_corpus_are_samples_of_the_moments(corpus: Corpus) -> None:
     chosen, _ = corpus.choose(3)
     mean = corpus.moments[64][torch.from_numpy(chosen)].float().chunk(2, 1)[0]
     apart = corpus.batch(3, 64).latents - mean
@@ -70,6 +71,6 @@ def test_latents_of_a_corpus_are_samples_of_the_moments(corpus: Corpus):
     assert abs(float(apart.mean())) < 0.01
 
 
-def test_an_empty_corpus_says_how_to_draw_shards(tmp_path: Path):
+def test_an_empty_corpus_says_how_to_draw_shards(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"scratch\.drawing"):
         Corpus(tmp_path, [64], [letters], Mixture()).batch(0, 64)

@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from zeroconv.scratch.flow import FlowModel, FlowTask, draw_sigmas, pack, places, unpack
-from zeroconv.scratch.sentences import train_sentences
+from zeroconv.scratch.corpus.batch import Batch
+from zeroconv.scratch.export.bases import export_flow
+from zeroconv.scratch.flow import FlowModel, FlowTask
+from zeroconv.scratch.flow.packing import pack, positions, unpack
+from zeroconv.scratch.flow.task import draw_sigmas
+from zeroconv.scratch.loop.averages import Averages
+from zeroconv.scratch.text.t5 import train_sentences
 
 CAPTIONS = ["a large red ball on grass", "a small blue cube, a pink wall", "a cone"] * 20
 TINY = {
@@ -37,7 +42,7 @@ def sentences(tmp_path_factory):
     return train_sentences(CAPTIONS, tmp_path_factory.mktemp("t5") / "tokenizer_2", 256)
 
 
-def test_sentences_hold_whole_words_and_every_printable_letter(sentences):
+def test_sentences_hold_whole_words_and_every_printable_letter(sentences) -> None:
     assert sentences.tokenize("a red ball, a cube") == ["▁a", "▁red", "▁ball", ",", "▁a", "▁cube"]
     odd = sentences("Zebra {~} 'x'").input_ids
     assert sentences.unk_token_id not in odd
@@ -45,7 +50,7 @@ def test_sentences_hold_whole_words_and_every_printable_letter(sentences):
     assert sentences.pad_token_id == 0
 
 
-def test_packing_is_flux_packing_and_reversible():
+def test_packing_is_flux_packing_and_reversible() -> None:
     from diffusers import FluxPipeline
 
     z = torch.randn(2, 8, 6, 4)
@@ -54,10 +59,10 @@ def test_packing_is_flux_packing_and_reversible():
     assert torch.equal(pack(z), theirs)
     assert torch.equal(unpack(theirs, 6, 4), z)
     ids = FluxPipeline._prepare_latent_image_ids(1, 3, 2, "cpu", torch.float32)
-    assert torch.equal(places(3, 2, torch.device("cpu")), ids)
+    assert torch.equal(positions(3, 2, torch.device("cpu")), ids)
 
 
-def test_sigmas_are_logit_normal_one_from_each_share():
+def test_sigmas_are_logit_normal_one_from_each_share() -> None:
     sigmas = draw_sigmas(400, torch.Generator().manual_seed(0), "cpu")
     logits = torch.logit(sigmas)
 
@@ -66,9 +71,7 @@ def test_sigmas_are_logit_normal_one_from_each_share():
     assert not torch.equal(sigmas, sigmas.sort().values)
 
 
-def test_a_new_flow_model_predicts_nothing_and_learns(sentences):
-    from zeroconv.scratch.corpus import Batch
-
+def test_a_new_flow_model_predicts_nothing_and_learns(sentences) -> None:
     torch.manual_seed(0)
     task = FlowTask(sentences, model=FlowModel(len(sentences), **TINY))
     tokens = tuple(writer(CAPTIONS[:2] + [""]) for writer in task.writers)
@@ -88,11 +91,10 @@ def test_a_new_flow_model_predicts_nothing_and_learns(sentences):
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_an_exported_flow_base_makes_its_own_pictures_in_diffusers(tmp_path: Path, sentences):
+def test_an_exported_flow_base_makes_its_own_pictures_in_diffusers(
+    tmp_path: Path, sentences
+) -> None:
     from diffusers import FluxPipeline
-
-    from zeroconv.scratch.averages import Averages
-    from zeroconv.scratch.export import export_flow
 
     torch.manual_seed(0)
     model = FlowModel(len(sentences), **TINY)
@@ -107,7 +109,7 @@ def test_an_exported_flow_base_makes_its_own_pictures_in_diffusers(tmp_path: Pat
     pipeline.set_progress_bar_config(disable=True)
     z = torch.randn(1, 8, 8, 8)
     asked = {"height": 64, "width": 64, "output_type": "latent", "max_sequence_length": 48}
-    found = pipeline(
+    made = pipeline(
         "a red ball", latents=pack(z), num_inference_steps=1, guidance_scale=0.0, **asked
     ).images
 
@@ -116,4 +118,4 @@ def test_an_exported_flow_base_makes_its_own_pictures_in_diffusers(tmp_path: Pat
     tokens = [writer(["a red ball"]) for writer in task.writers]
     with torch.no_grad():
         velocity = model(z, torch.ones(1), *tokens, torch.zeros(1, dtype=torch.int64))
-    assert torch.allclose(found, pack(z - velocity), atol=1e-3)
+    assert torch.allclose(made, pack(z - velocity), atol=1e-3)

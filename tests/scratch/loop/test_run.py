@@ -8,30 +8,33 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.scratch.tiny import make_shards, tiny_task
 from zeroconv.errors import UserError
-from zeroconv.scratch.corpus import Mixture
-from zeroconv.scratch.loop import Rhythm, Run
-from zeroconv.scratch.plan import Plan, load_plan
+from zeroconv.scratch.corpus.batch import Mixture
+from zeroconv.scratch.corpus.latents import Latents
+from zeroconv.scratch.loop.plan import Plan, load_plan
+from zeroconv.scratch.loop.run import Rhythm, Run
 
 
 def a_run(folder: Path, shards: Path, seed: int = 0, **plan) -> Run:
-    settings = Plan(**{"first_steps": 4, "batch": 4, "warmup": 3, **plan})
-    rhythm = Rhythm(log=2, look=3)
-    return Run(
-        tiny_task(seed), settings, folder, shards, Mixture(batch=4), rhythm, report=lambda _: None
+    pace = Plan(**{"first_steps": 4, "batch": 4, "warmup": 3, **plan})
+    task, mixture = tiny_task(seed), Mixture(batch=4)
+    feed = Latents(
+        task, shards, folder / "shards.json", pace, mixture, look=3, report=lambda _: None
     )
+    return Run(task, feed, pace, folder, 4, rhythm=Rhythm(log=2), report=lambda _: None)
 
 
-def state_of(folder: Path) -> dict:
+def state_of(folder: Path) -> dict[str, Any]:
     return torch.load(folder / "state.pt", weights_only=True)
 
 
-def same(a, b) -> bool:
+def same(a: Any, b: Any) -> bool:
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a if k != "seconds")
     if isinstance(a, list | tuple):
@@ -44,7 +47,9 @@ def shards(tmp_path: Path) -> Path:
     return make_shards(tmp_path / "shards", "scenes-train-000", "stickers-train-000")
 
 
-def test_a_run_cut_anywhere_ends_bit_for_bit_like_one_that_was_not(tmp_path: Path, shards: Path):
+def test_a_scratch_run_cut_anywhere_ends_bit_for_bit_like_one_that_was_not(
+    tmp_path: Path, shards: Path
+) -> None:
     whole = a_run(tmp_path / "whole", shards)
     whole.go(8)
 
@@ -55,7 +60,9 @@ def test_a_run_cut_anywhere_ends_bit_for_bit_like_one_that_was_not(tmp_path: Pat
     assert not same(state_of(tmp_path / "whole")["model"], tiny_task().model.state_dict())
 
 
-def test_a_resumed_run_takes_up_shards_at_the_steps_of_the_first_one(tmp_path: Path, shards: Path):
+def test_a_resumed_scratch_run_takes_up_shards_at_the_steps_of_the_first_one(
+    tmp_path: Path, shards: Path
+) -> None:
     first = a_run(tmp_path / "a", shards)
     first.go(2)
     make_shards(shards, "scenes-train-001")
@@ -67,14 +74,14 @@ def test_a_resumed_run_takes_up_shards_at_the_steps_of_the_first_one(tmp_path: P
     again.go(5)
 
     assert same(first.task.model.state_dict(), again.task.model.state_dict())
-    assert again.corpus is not None and "scenes-train-002" not in again.corpus.names
+    assert "scenes-train-002" not in again.feed.corpus.names
     again.go(2)
-    assert "scenes-train-002" in again.corpus.names
+    assert "scenes-train-002" in again.feed.corpus.names
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_weights(
+def test_a_loss_that_is_no_number_stops_the_scratch_run_and_leaves_the_weights(
     tmp_path: Path, shards: Path
-):
+) -> None:
     run = a_run(tmp_path / "run", shards)
     run.go(1)
     before = {k: v.clone() for k, v in run.task.model.state_dict().items()}
@@ -87,7 +94,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_weights(
     assert same(before, run.task.model.state_dict())
 
 
-def test_a_decay_ends_the_run_with_a_rate_of_nearly_zero(tmp_path: Path, shards: Path):
+def test_a_decay_ends_the_scratch_run_with_a_rate_of_nearly_zero(
+    tmp_path: Path, shards: Path
+) -> None:
     run = a_run(tmp_path / "run", shards, decay_from=3, decay_steps=4)
 
     assert run.go() == 7
@@ -95,7 +104,7 @@ def test_a_decay_ends_the_run_with_a_rate_of_nearly_zero(tmp_path: Path, shards:
     assert run.go() == 7
 
 
-def test_a_state_of_another_model_is_refused(tmp_path: Path, shards: Path):
+def test_a_scratch_run_refuses_the_state_of_another_model(tmp_path: Path, shards: Path) -> None:
     a_run(tmp_path / "run", shards).go(1)
     state = state_of(tmp_path / "run")
     state["model"].popitem()
@@ -105,7 +114,7 @@ def test_a_state_of_another_model_is_refused(tmp_path: Path, shards: Path):
         a_run(tmp_path / "run", shards)
 
 
-def test_a_plan_is_read_back_and_a_damaged_one_refused(tmp_path: Path):
+def test_a_plan_is_read_back_and_a_damaged_one_refused(tmp_path: Path) -> None:
     plan = Plan(first_steps=7, decay_from=9)
     plan.save(tmp_path / "plan.json")
     assert load_plan(tmp_path / "plan.json") == plan
@@ -118,7 +127,7 @@ def test_a_plan_is_read_back_and_a_damaged_one_refused(tmp_path: Path):
 PROGRAM = """
 import sys
 from pathlib import Path
-from tests.scratch.test_loop import a_run
+from tests.scratch.loop.test_run import a_run
 run = a_run(Path(sys.argv[1]), Path(sys.argv[2]))
 run.report = lambda line: print(line, flush=True)
 run.go()
@@ -126,7 +135,7 @@ run.go()
 
 
 @pytest.mark.slow
-def test_sigterm_saves_the_step_it_reached(tmp_path: Path, shards: Path):
+def test_sigterm_saves_the_step_that_a_scratch_run_reached(tmp_path: Path, shards: Path) -> None:
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "run"), str(shards)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["."] + sys.path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:

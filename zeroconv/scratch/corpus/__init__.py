@@ -1,0 +1,1 @@
+"""Shards of pictures or of their moments, and batches of them."""

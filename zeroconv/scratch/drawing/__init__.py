@@ -1,0 +1,1 @@
+"""Drawing the pictures that bases learn from."""

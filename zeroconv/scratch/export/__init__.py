@@ -1,0 +1,1 @@
+"""Trained bases as diffusers pipeline folders."""

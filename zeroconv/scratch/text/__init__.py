@@ -1,0 +1,1 @@
+"""Tokenizers learned from captions, and captions as token rows."""

@@ -13,7 +13,7 @@ that never stopped.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zeroconv.optim.split_weights import BLOCK, join, split
+from zeroconv.optim.adamw8bit_blocks import GROUPS, WIDTH, pack, update_blocks, update_plain
+from zeroconv.optim.split_weights import BLOCK, join
 
 PIECE = 2048  # blocks updated at a time on a CPU: what is in between stays in a core's cache
 # on a graphics card: what is in between takes 0.37 GB, not 1.3 for the largest weight of SD 1.5
 LARGE_PIECE = 2**15
-GROUPS, WIDTH = 4, BLOCK // 4  # byte k of a block's word i belongs to its number WIDTH · k + i
 # numbers of a parameter whose moments are kept in bytes; those of smaller ones stay float32
 LEAST = 4096
 
@@ -199,7 +199,7 @@ class AdamW8bit(torch.optim.Optimizer):
         numbers = torch.tensor(self._numbers(step, group), device=parameter.device)
         weight, grad = flat(parameter), flat(parameter.grad, parameter)  # type: ignore[arg-type]
         if "mean" in state:
-            _plain(weight, grad, state, numbers)
+            update_plain(weight, grad, state, numbers)
             return
         generator = torch.Generator(parameter.device).manual_seed(step)
         columns = torch.rand(BLOCK, generator=generator, device=parameter.device)
@@ -248,17 +248,11 @@ def _as_words(state: dict[str, Any]) -> dict[str, Any]:
     first, in words.
     """
     return {
-        name.replace("codes", "words"): _pack(list(value.view(-1, GROUPS, WIDTH).unbind(1)))
+        name.replace("codes", "words"): pack(list(value.view(-1, GROUPS, WIDTH).unbind(1)))
         if name in ("mean_codes", "square_codes")
         else value
         for name, value in state.items()
     }
-
-
-def _pack(groups: Sequence[Tensor]) -> Tensor:
-    """Four tensors of whole numbers, of which the lowest byte is meant → int32 words."""
-    parts = [(group.to(torch.int32) & 255) << 8 * k for k, group in enumerate(groups)]
-    return parts[0] | parts[1] | parts[2] | parts[3]
 
 
 def flat(tensor: Tensor, like: Tensor | None = None) -> Tensor:
@@ -273,98 +267,6 @@ def flat(tensor: Tensor, like: Tensor | None = None) -> Tensor:
 def _order(tensor: Tensor) -> list[int]:
     """Strides, of dimensions that have more than one place."""
     return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1]
-
-
-def _plain(weight: Tensor, grad: Tensor, state: dict[str, Any], numbers: Tensor) -> None:
-    scale, beta1, beta2, size, root, eps, decay = numbers
-    mean, square, low = state["mean"], state["square"], state.get("low")
-    grad = grad.float() * scale
-    mean.lerp_(grad, 1 - beta1)
-    square.lerp_(grad * grad, 1 - beta2)
-    whole = weight if low is None else join(weight, low)
-    whole.mul_(decay).sub_(size * mean / (square.sqrt() * root + eps))
-    if low is not None:
-        for half, value in zip((weight, low), split(whole), strict=True):
-            half.copy_(value)
-
-
-def update_blocks(
-    weights: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    mean_words: Tensor,
-    square_words: Tensor,
-    mean_scales: Tensor,
-    deviation_scales: Tensor,
-    rows: Tensor,
-    lows: Sequence[Tensor] | None = None,
-    *,
-    numbers: Tensor,
-    columns: Tensor,
-) -> None:
-    """One step of AdamW on blocks of 256 numbers, in place. Weights and gradients are four tensors
-    (blocks, 64), float32 or bfloat16 with `lows`; the words (blocks, 64) int32; scales and rows
-    (blocks, 1).
-    """
-    scale, beta1, beta2, size, root, eps, decay = numbers.unbind()
-    means, deviations = [], []
-    for k, (weight, grad) in enumerate(zip(weights, grads, strict=True)):
-        grad = grad.float() * scale
-        codes = (mean_words << (24 - 8 * k) >> 24).float() * (1 / 127)  # with its sign
-        mean = codes * codes.abs() * mean_scales
-        mean = mean * beta1 + grad * (1 - beta1)
-        codes = (square_words >> 8 * k & 255).float() * (1 / 255)
-        square = (codes * codes * deviation_scales).square()
-        square = square * beta2 + grad * grad * (1 - beta2)
-        deviation = square.sqrt()
-        whole = weight if lows is None else join(weight, lows[k])
-        whole = whole * decay - size * mean / (deviation * root + eps)
-        if lows is None:
-            weight.copy_(whole)
-        else:
-            high, rest = split(whole)
-            weight.copy_(high)
-            lows[k].copy_(rest)
-        means.append(mean)
-        deviations.append(deviation)
-    _keep(means, deviations, mean_words, square_words, mean_scales, deviation_scales, rows, columns)
-
-
-def _keep(
-    means: Sequence[Tensor],
-    deviations: Sequence[Tensor],
-    mean_words: Tensor,
-    square_words: Tensor,
-    mean_scales: Tensor,
-    deviation_scales: Tensor,
-    rows: Tensor,
-    columns: Tensor,
-) -> None:
-    """Round the moments to bytes at random, and write them with the scales of their blocks."""
-    chances = [rows + column for column in columns.view(GROUPS, WIDTH).unbind()]
-    chances = [chance - chance.floor() for chance in chances]  # uniform in [0, 1) for every number
-    largest = _largest([mean.abs() for mean in means])
-    fit = 127**2 / largest.clamp_min(1e-30)
-    places = [(mean.abs() * fit).sqrt() for mean in means]
-    rounded = [
-        (p + c).floor().clamp_max(127) * m.sign()
-        for p, c, m in zip(places, chances, means, strict=True)
-    ]
-    mean_words.copy_(_pack(rounded))
-    mean_scales.copy_(largest)
-    largest = _largest(deviations)
-    fit = 255**2 / largest.clamp_min(1e-30)
-    places = [(deviation * fit).sqrt() for deviation in deviations]
-    # never zero beside a mean that is not: its update would be divided by ε alone
-    square_words.copy_(
-        _pack([(p + c).floor().clamp(1, 255) for p, c in zip(places, chances, strict=True)])
-    )
-    deviation_scales.copy_(largest)
-
-
-def _largest(groups: Sequence[Tensor]) -> Tensor:
-    """Of each block (blocks, 1)."""
-    a, b, c, d = groups
-    return torch.maximum(torch.maximum(a, b), torch.maximum(c, d)).amax(dim=1, keepdim=True)
 
 
 @torch.no_grad()

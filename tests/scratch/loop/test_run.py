@@ -60,6 +60,23 @@ def test_a_scratch_run_cut_anywhere_ends_bit_for_bit_like_one_that_was_not(
     assert not same(state_of(tmp_path / "whole")["model"], tiny_task().model.state_dict())
 
 
+def test_a_scratch_run_goes_on_from_a_state_of_the_older_format(
+    tmp_path: Path, shards: Path
+) -> None:
+    """That counted the steps of AdamW's group instead of each parameter's."""
+    a_run(tmp_path / "whole", shards).go(5)
+    a_run(tmp_path / "cut", shards).go(3)
+    state = state_of(tmp_path / "cut")
+    state["optimizer"]["param_groups"][1]["steps"] = 3
+    for values in state["optimizer"]["state"].values():
+        values.pop("step", None)
+    torch.save(state, tmp_path / "cut/state.pt")
+
+    a_run(tmp_path / "cut", shards, seed=1).go(2)
+
+    assert same(state_of(tmp_path / "whole"), state_of(tmp_path / "cut"))
+
+
 def test_a_resumed_scratch_run_takes_up_shards_at_the_steps_of_the_first_one(
     tmp_path: Path, shards: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,13 @@ def test_train_base_makes_a_base_that_loads(
     assert before is not None and after is not None
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert read_progress(run)["step"] == 3  # type: ignore[index]
+
+    longer = tiny()
+    longer.autoencoder.steps = 3  # of which the cached latents know nothing
+    with pytest.raises(UserError, match="trained further"):
+        stages_run = ("autoencoder", "diffusion")
+        shutil.rmtree(Folders(tmp_path).run("decoder"))
+        train_base(tmp_path, tmp_path / "stickers", config=longer, stages=stages_run)
 
 
 @pytest.mark.parametrize(

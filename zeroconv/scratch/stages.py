@@ -29,7 +29,7 @@ from zeroconv.scratch.export.bases import write_base
 from zeroconv.scratch.export.model_card import card
 from zeroconv.scratch.loop.state import STATE, read_progress
 from zeroconv.scratch.vae import AutoencoderConfig, read_autoencoder, train_autoencoder
-from zeroconv.scratch.vae.model import measure, whiten_
+from zeroconv.scratch.vae.model import encoder_checksum, measure, whiten_
 
 STAGES = ("pictures", "autoencoder", "diffusion", "decoder", "export")
 MEASURED = 256  # pictures of each shard whose latents are measured
@@ -151,18 +151,26 @@ def _autoencoder(folders: Folders, config: BaseConfig) -> Any:
 
 
 def _statistics(vae: Any, folders: Folders) -> tuple[Tensor, Tensor]:
-    """Mean and spread of the latents (C,), measured once: they decide all cached latents."""
-    path = folders.run("statistics.json")
+    """Mean and spread of the latents (C,), measured once: they decide all cached latents.
+
+    Raises UserError where the encoder has changed since.
+    """
+    path, encoder = folders.run("statistics.json"), encoder_checksum(vae)
 
     if not path.exists():
-        shards = [
-            load_shard(folders.pictures, name, [PIXELS]) for name in shard_names(folders.pictures)
-        ]
+        names = shard_names(folders.pictures)
+        shards = [load_shard(folders.pictures, name, [PIXELS]) for name in names]
         sample = np.concatenate([shard.arrays[PIXELS][:MEASURED] for shard in shards])
         mean, spread = measure(vae, sample)
-        write_json(path, {"mean": mean.tolist(), "spread": spread.tolist()})
+        values = {"mean": mean.tolist(), "spread": spread.tolist(), "encoder": encoder}
+        write_json(path, values)
 
     values = json.loads(path.read_text(encoding="utf-8"))
+    if values["encoder"] != encoder:
+        raise UserError(
+            f"The autoencoder in {folders.out} was trained further since its latents were cached; "
+            f"move {path}, {folders.moments} and {folders.run('diffusion')} away."
+        )
     return torch.tensor(values["mean"]), torch.tensor(values["spread"])
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.scratch.tiny import make_shards, tiny_task
-from zeroconv.errors import UserError
+from zeroconv.errors import Interrupted, UserError
 from zeroconv.scratch.corpus.batch import Mixture
 from zeroconv.scratch.corpus.latents import Latents
 from zeroconv.scratch.loop.plan import Plan, load_plan
@@ -64,15 +64,15 @@ def test_a_scratch_run_goes_on_from_a_state_of_the_older_format(
     tmp_path: Path, shards: Path
 ) -> None:
     """That counted the steps of AdamW's group instead of each parameter's."""
-    a_run(tmp_path / "whole", shards).go(5)
-    a_run(tmp_path / "cut", shards).go(3)
+    a_run(tmp_path / "whole", shards).go(3)
+    a_run(tmp_path / "cut", shards).go(2)
     state = state_of(tmp_path / "cut")
-    state["optimizer"]["param_groups"][1]["steps"] = 3
+    state["optimizer"]["param_groups"][1]["steps"] = 2
     for values in state["optimizer"]["state"].values():
         values.pop("step", None)
     torch.save(state, tmp_path / "cut/state.pt")
 
-    a_run(tmp_path / "cut", shards, seed=1).go(2)
+    a_run(tmp_path / "cut", shards, seed=1).go(1)
 
     assert same(state_of(tmp_path / "whole"), state_of(tmp_path / "cut"))
 
@@ -109,6 +109,25 @@ def test_a_loss_that_is_no_number_stops_the_scratch_run_and_leaves_the_weights(
         run.go(1)
 
     assert same(before, run.task.model.state_dict())
+
+
+def test_a_scratch_run_that_is_asked_to_stop_saves_and_is_no_finished_one(
+    tmp_path: Path, shards: Path
+) -> None:
+    run = a_run(tmp_path / "run", shards, decay_from=3, decay_steps=4)
+    loss = run.task.loss
+
+    def stopping(*inputs: torch.Tensor) -> torch.Tensor:
+        if run.step == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return loss(*inputs)
+
+    run.task.loss = stopping  # type: ignore[method-assign]
+    with pytest.raises(Interrupted, match="at step 2"):
+        run.finish()
+    assert state_of(tmp_path / "run")["progress"]["step"] == 2
+
+    assert a_run(tmp_path / "run", shards, decay_from=3, decay_steps=4).finish() == 7
 
 
 def test_a_decay_ends_the_scratch_run_with_a_rate_of_nearly_zero(

@@ -12,7 +12,7 @@ from zeroconv.scratch.base.timesteps import density, draw_timesteps
 from zeroconv.scratch.corpus.batch import Batch, generator_of
 from zeroconv.scratch.embedded import embedded_tokenizer
 from zeroconv.scratch.loop.precision import narrow
-from zeroconv.scratch.noise import alphas_cumprod, diffused
+from zeroconv.scratch.noise import Diffusion
 from zeroconv.scratch.text.writers import Writer, clip_writer
 
 
@@ -36,8 +36,8 @@ class BaseTask:
         self.writers: list[Writer] = [clip_writer(tokenizer or embedded_tokenizer())]
         self.device, self.precision = device, precision
         self.predict = torch.compile(self.model) if compiled else self.model
-        self.alphas = alphas_cumprod().to(device)
-        self.chances = density(self.alphas)
+        self.process = Diffusion.scaled_linear().to(device)
+        self.chances = density(self.process.alphas_cumprod)
 
     def draw(self, batch: Batch, seed: int, step: int) -> tuple[Tensor, ...]:
         """What `loss` reads: noisy latents, timesteps, v, tokens and each picture's prompt."""
@@ -45,7 +45,8 @@ class BaseTask:
         t = draw_timesteps(len(batch.latents), self.chances, generator)
         noise = torch.randn(batch.latents.shape, generator=generator, device=self.device)
 
-        noisy, target = diffused(batch.latents, noise, t, self.alphas)
+        noisy = self.process.noised(batch.latents, noise, t)
+        target = self.process.target(batch.latents, noise, t)
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         return noisy, t, target, batch.tokens[0], batch.prompt
 

@@ -17,7 +17,7 @@ from zeroconv.scratch.corpus.shards import load_shard, shard_names
 from zeroconv.scratch.embedded import embedded_tokenizer
 from zeroconv.scratch.flow.model import FlowModel
 from zeroconv.scratch.loop.precision import narrow
-from zeroconv.scratch.noise import flowed
+from zeroconv.scratch.noise import Flow
 from zeroconv.scratch.text.t5 import train_sentences
 from zeroconv.scratch.text.writers import Writer, clip_writer
 
@@ -45,6 +45,7 @@ class FlowTask:
         self.model = (model or FlowModel(len(sentences))).to(device)
         self.writers: list[Writer] = [clip_writer(embedded_tokenizer()), clip_writer(sentences)]
         self.device, self.precision = device, precision
+        self.process = Flow()
         self.predict = torch.compile(self.model) if compiled else self.model
 
     def draw(self, batch: Batch, seed: int, step: int) -> tuple[Tensor, ...]:
@@ -53,7 +54,8 @@ class FlowTask:
         sigma = draw_sigmas(len(batch.latents), generator, self.device)
         noise = torch.randn(batch.latents.shape, generator=generator, device=self.device)
 
-        noisy, target = flowed(batch.latents, noise, sigma)
+        noisy = self.process.noised(batch.latents, noise, sigma)
+        target = self.process.target(batch.latents, noise, sigma)
         return noisy, sigma, target, *batch.tokens, batch.prompt
 
     def loss(self, *drawn: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ how its latents are whitened.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,16 @@ def measure(vae: Any, pictures: np.ndarray) -> tuple[Tensor, Tensor]:
     means = torch.cat([vae.encode(part).latent_dist.mean for part in parts])
 
     return means.mean(dim=(0, 2, 3)), means.std(dim=(0, 2, 3))
+
+
+def encoder_checksum(vae: Any) -> str:
+    """SHA-256 of what decides the latents: encoder and quant_conv."""
+    digest = hashlib.sha256()
+
+    for part in (vae.encoder, vae.quant_conv):
+        for name, value in part.state_dict().items():
+            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @torch.no_grad()

@@ -291,10 +291,18 @@ def test_a_broken_tokenizer(folder):
 
 def test_one_file_that_is_something_else(tmp_path):
     path = tmp_path / "x.safetensors"
-    save_file({"conditioner.embedders.0.weight": torch.zeros(1)}, path)
-    assert "SDXL in one file" in sentence(path)
-    save_file({"model.diffusion_model.out.0.weight": torch.zeros(1)}, path)
-    assert "holds no autoencoder and no text encoder" in sentence(path)
+    unet = {"model.diffusion_model.out.0.weight": torch.zeros(1)}
+    save_file(unet, path)
+    assert "is no base but the UNet of a Stable Diffusion alone" in sentence(path)
+    for more, missing in (
+        ({"first_stage_model.encoder.x": torch.zeros(1)}, "holds no text encoder;"),
+        ({"cond_stage_model.transformer.x": torch.zeros(1)}, "holds no autoencoder; give one"),
+        ({"conditioner.embedders.0.transformer.x": torch.zeros(1)}, "no second text encoder"),
+        ({"conditioner.embedders.0.model.x": torch.zeros(1)}, "is no base but the refiner of SDXL"),
+        ({"cond_stage_model.x": torch.zeros(1), "edm_mean": torch.zeros(4)}, "EDM's noise"),
+    ):
+        save_file({**unet, **more}, path)
+        assert missing in sentence(path)
     save_file({"control_model.x": torch.zeros(1)}, path)
     assert "is no base but a ControlNet (give it as the control)" in sentence(path)
     (tmp_path / "picture.png").write_bytes(b"png")

@@ -107,8 +107,13 @@ NAMES = {
     "unet": lambda: list(tiny_unet().state_dict()),
     "text_encoder": lambda: list(tiny_text()[0].state_dict()),
     "text_encoder T5": lambda: ["shared.weight", "encoder.block.0.layer.0.SelfAttention.q.weight"],
-    "sdxl": lambda: [
-        "conditioner.embedders.0.x",
+    "base SDXL": lambda: [
+        "conditioner.embedders.0.transformer.x",
+        "model.diffusion_model.out.0.weight",
+        "first_stage_model.x",
+    ],
+    "sdxl_refiner": lambda: [
+        "conditioner.embedders.0.model.x",
         "model.diffusion_model.out.0.weight",
         "first_stage_model.x",
     ],
@@ -147,7 +152,7 @@ def test_a_kind_is_told_by_its_tensors_and_refused_by_name(tmp_path, name):
                 load(path)
             assert kind.what in str(caught.value)
             assert "incomplete" not in str(caught.value) and " code" not in str(caught.value)
-        if kind.name not in ("base", "sdxl", "flux", "sd3", "unet"):
+        if kind.name != "base":
             with pytest.raises(UserError, match="no base but"):
                 load_backbone(path)
         if kind.name != "lora":

@@ -11,7 +11,7 @@ import torch
 from tests.helpers.tiny import randomise_, tiny_backbone
 from tests.helpers.tiny_folder import save_backbone
 from zeroconv.backbones import load_backbone
-from zeroconv.backbones.loading import PLAYROOM, _defaults_of
+from zeroconv.backbones.loading_folder import PLAYROOM, _defaults_of
 from zeroconv.backbones.locate import ASSETS
 from zeroconv.backbones.protocol import Defaults
 from zeroconv.control import ControlNet

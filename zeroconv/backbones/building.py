@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.checkpoints.bounds import check_config
-from zeroconv.checkpoints.stable_diffusion import bare_text, modern_vae
+from zeroconv.checkpoints.stable_diffusion import bare_text
 from zeroconv.checkpoints.strict import check_finite, load_strict
 from zeroconv.checkpoints.typed import check_types
+from zeroconv.checkpoints.vae import modern_vae
 from zeroconv.errors import UserError
 
 State = Mapping[str, Tensor]

@@ -69,6 +69,7 @@ class UNetEncoder(nn.Module):
     def forward(
         self, z: Tensor, t: Tensor | int, text: TextStates, added: Tensor | None = None
     ) -> list[Tensor]:
+        self._check_channels(z)
         emb = self.embed_time(z.shape[0], t, text)  # (N, 4·C0)
         x = self.conv_in(z)  # (N, C0, H, W)
         if added is not None:
@@ -78,6 +79,15 @@ class UNetEncoder(nn.Module):
             x, outputs = _run(block, x, emb, text)  # (N, Ci, H / 2^i, W / 2^i)
             skips.extend(outputs)
         return [*skips, _run(self.mid_block, x, emb, text)]
+
+    def _check_channels(self, z: Tensor) -> None:
+        """Raise UserError where a base that reads a picture is given a latent alone."""
+        reads = self.conv_in.in_channels
+        if z.shape[1] != reads and reads in PICTURE_CHANNELS:
+            raise UserError(
+                f"this base reads {reads} channels: {PICTURE_CHANNELS[reads]}; it was given "
+                f"{z.shape[1]}. Give a picture with it, or use the base it was made from."
+            )
 
     def embed_time(self, n: int, t: Tensor | int, text: TextStates) -> Tensor:
         """Sinusoids of the step through two linear layers, (N, 4·C0); SDXL adds pooled text and
@@ -153,19 +163,22 @@ def controlnet_config(config: dict) -> dict:
     return {key: value for key, value in config.items() if key in known and not key.startswith("_")}
 
 
-# channels that a UNet reads beside the latent's own 4 → what such a base is
+# channels that a UNet reads, the latent's own 4 among them → what such a base is
 _MORE_CHANNELS = {
     5: "made from depth maps (a depth base)",
     7: "made for enlarging pictures",
-    8: "made for editing pictures (InstructPix2Pix)",
-    9: "made for inpainting (latent, mask and masked picture)",
+}
+# those that load: what they read beside the latent is given by who runs them
+PICTURE_CHANNELS = {
+    8: "the latent and the latent of a picture to edit (InstructPix2Pix)",
+    9: "the latent, a mask and the latent of the masked picture (inpainting)",
 }
 
 
 def check_latents(config: Mapping[str, Any], where: object) -> None:
-    """Raise UserError for a base that reads more than a noisy latent."""
+    """Raise UserError for a base that reads more than a noisy latent, and no picture with it."""
     reads, gives = config.get("in_channels", 4), config.get("out_channels", 4)
-    if reads == gives or not isinstance(reads, int):
+    if reads == gives or not isinstance(reads, int) or (gives == 4 and reads in PICTURE_CHANNELS):
         return
     made = _MORE_CHANNELS.get(reads, "made for something else than pictures from noise alone")
     raise UserError(

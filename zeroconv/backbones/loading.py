@@ -1,36 +1,34 @@
 """`load_backbone`: "playroom", a diffusers folder, a hub id, or one weights file of Stable
-Diffusion 1.x or 2.x; with LoRAs merged in.
+Diffusion 1.x, 2.x or XL; with LoRAs merged in, and with another autoencoder if asked for.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Container, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from zeroconv.backbones.building import build_text_encoder, build_unet, build_vae
-from zeroconv.backbones.encoder import check_latents
-from zeroconv.backbones.locate import ASSETS, locate
-from zeroconv.backbones.protocol import Defaults
-from zeroconv.backbones.unet import DEFAULT_SCHEDULER, UNetBackbone
-from zeroconv.checkpoints.bounds import check_config
-from zeroconv.checkpoints.identify import kind_of_config, plain_state
-from zeroconv.checkpoints.infer import infer_text_config, infer_unet_config, infer_vae_config
-from zeroconv.checkpoints.lora import BASE, FILE, Lora, merge, parse_lora, read_lora
-from zeroconv.checkpoints.lora import PARTS as LORA_PARTS
-from zeroconv.checkpoints.reading import WEIGHT_FILES, read_config, read_state_dict, read_weights
-from zeroconv.checkpoints.sniff import foreign
-from zeroconv.checkpoints.stable_diffusion import describing, from_single_file
-from zeroconv.checkpoints.typed import check_types
+from zeroconv.backbones.loading_file import load_file
+from zeroconv.backbones.loading_folder import load_folder
+from zeroconv.backbones.loading_request import Loras, Request
+from zeroconv.backbones.loading_vae import find_vae
+from zeroconv.backbones.locate import locate
+from zeroconv.backbones.unet import UNetBackbone
+from zeroconv.checkpoints.lora import BASE, FILE, Strength, parse_lora
+from zeroconv.checkpoints.reading import read_config, weights_file
 from zeroconv.errors import UserError
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 _PATTERNS = ("model_index.json", BASE, FILE, *(f"{part}*/*" for part in PARTS))
+
+# what of a part is fetched beside its weights, and the weights of one variant
+_SMALL = ("json", "txt", "model")
+_OF_VARIANT = ("*.{0}.safetensors", "*.{0}-*.safetensors", "*.{0}.bin", "*.{0}-*.bin")
+
+Given = str | os.PathLike | tuple[str | os.PathLike, Strength]
 
 
 def load_backbone(
@@ -39,55 +37,85 @@ def load_backbone(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     prediction_type: str | None = None,
-    lora: str | os.PathLike | Sequence[str | os.PathLike | tuple[str | os.PathLike, float]] = (),
+    lora: str | os.PathLike | Sequence[Given] = (),
+    vae: str | os.PathLike | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+    subfolder: str | None = None,
 ) -> UNetBackbone:
     """Load a frozen Stable Diffusion; float32 on the CPU unless asked otherwise.
 
     x: "playroom" (embedded), a folder in diffusers' pipeline layout, a hub id `owner/name`, one
     weights file in the original layout, or a folder with a LoRA and a lora.json that names its base
-    ("playroom-pencil" is one). lora: files, folders or hub ids to merge into the weights, in
-    diffusers', peft's or kohya's layout; each with ":0.8" behind it, or as a pair (file, 0.8), for
-    another weight than 1. Nothing is ever unpickled but tensors. `prediction_type` overrides what
-    the model's files say; one file of SD 2.x says nothing, see `single_file_scheduler`. Raises
-    UserError, one sentence, for whatever is wrong.
+    ("playroom-pencil" is one).
+    lora: files, folders or hub ids to merge into the weights (LoRA, LoHa, LoKr, DoRA), in
+    diffusers', peft's, kohya's or LyCORIS's layout; each with ":0.8" behind it or as a pair
+    (file, 0.8) for another strength than 1, or (file, {"unet": 0.8, "text": 0.5}).
+    vae: another autoencoder: a file, a folder or a hub id.
+    revision: a branch, tag or commit of a hub id. variant: which weights of a folder or hub id,
+    "fp16" for `model.fp16.safetensors`. subfolder: where in a folder or hub id the base is.
+    prediction_type overrides what the model's files say, see `single_file_scheduler`.
+    Nothing is ever unpickled but tensors. Raises UserError, one sentence, for whatever is wrong.
     """
     if x is None or not str(x):
         raise UserError(
             "no backbone was named; give 'playroom', a folder, a hub id or a .safetensors file."
         )
-    path, own = _own_lora(locate(os.fspath(x), "backbone", _PATTERNS))
-    dtype, loras = dtype or torch.float32, Loras([*own, *_given(lora)])
-    load = _load_folder if path.is_dir() else _load_file
-    backbone = load(path, str(x), dtype, prediction_type, loras)
-    return backbone.to(device, dtype)
+    path, own = _own_lora(_fetched(os.fspath(x), revision, variant, subfolder))
+    if path.is_file() and variant is not None:
+        raise UserError(f"{path} is one file, so it has no variant {variant!r}; leave it out.")
+    request = Request(
+        name=str(x),
+        dtype=dtype or torch.float32,
+        prediction_type=prediction_type,
+        loras=Loras([*own, *_given(lora)]),
+        vae=find_vae(vae),
+        variant=variant,
+    )
+    load = load_folder if path.is_dir() else load_file
+    backbone = load(path, request)
+    return backbone.to(device, request.dtype)
 
 
-class Loras:
-    """Changes to be merged into a base's parts while it is read, each with its weight."""
-
-    def __init__(self, given: Sequence[tuple[str | os.PathLike, float]]) -> None:
-        self.given: list[tuple[Lora, float]] = [
-            (read_lora(locate(str(x), "LoRA")), weight) for x, weight in given
-        ]
-
-    def merged(self, state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-        """The weights of one of the base's parts, changed."""
-        changed = dict(state)
-        for lora, weight in self.given:
-            changed = merge(changed, lora, part, weight)
-        return changed
-
-    def check_parts(self, texts: int) -> None:
-        """Raise UserError where a change is of a text encoder that the base does not have."""
-        for lora, _ in self.given:
-            if missing := [part for part in lora.parts if part not in LORA_PARTS[: 1 + texts]]:
-                raise UserError(
-                    f"{lora.where} changes {missing[0]}, which this base lacks; it belongs to "
-                    "another base."
-                )
+def _fetched(x: str, revision: str | None, variant: str | None, subfolder: str | None) -> Path:
+    """The folder or file, fetched from the hub if need be."""
+    inside = _inside(subfolder)
+    plain = _patterns(inside, None)
+    path = locate(x, "backbone", _patterns(inside, variant), revision)
+    folder = path / inside if inside else path
+    if inside and not folder.is_dir():
+        raise UserError(f"{path} has no folder {subfolder!r}; check the subfolder.")
+    if variant is not None and not Path(x).expanduser().exists() and folder.is_dir():
+        weighed = [f for f in folder.iterdir() if f.name.startswith(("unet", "vae", "text_enc"))]
+        if any(
+            weights_file(f) is None and weights_file(f, variant=variant) is None for f in weighed
+        ):
+            locate(x, "backbone", plain, revision)  # a part has no weights of this variant
+    return folder
 
 
-def _given(lora: Any) -> list[tuple[str | os.PathLike, float]]:
+def _inside(subfolder: str | None) -> str:
+    """A relative path that stays below; empty for none. UserError otherwise."""
+    if not subfolder:
+        return ""
+    parts = PurePosixPath(subfolder.replace("\\", "/"))
+    if parts.is_absolute() or ".." in parts.parts or ":" in subfolder:
+        raise UserError(
+            f"the subfolder {subfolder!r} is not below the model; give a relative path without '..'"
+        )
+    return str(parts)
+
+
+def _patterns(inside: str, variant: str | None) -> tuple[str, ...]:
+    """What is fetched from the hub."""
+    wanted = list(_PATTERNS)
+    if variant is not None:
+        ends = [f"*.{suffix}" for suffix in _SMALL] + [form.format(variant) for form in _OF_VARIANT]
+        wanted = ["model_index.json", *(f"{part}*/{end}" for part in PARTS for end in ends)]
+    return tuple(f"{inside}/{pattern}" if inside else pattern for pattern in wanted)
+
+
+def _given(lora: Any) -> list[tuple[str | os.PathLike, Strength]]:
     entries = [lora] if isinstance(lora, str | os.PathLike) else list(lora)
     return [entry if isinstance(entry, tuple) else parse_lora(entry) for entry in entries]
 
@@ -113,204 +141,3 @@ def _own_lora(path: Path, above: tuple[Path, ...] = ()) -> tuple[Path, list[tupl
     found = beside if beside.exists() else locate(base, "backbone", _PATTERNS)
     found, below = _own_lora(found, (*above, path.resolve()))
     return found, [*below, (path, float(weight))]
-
-
-def _load_folder(
-    folder: Path, name: str, dtype: torch.dtype, prediction_type: str | None, loras: Loras
-) -> UNetBackbone:
-    _check_folder(folder)
-    unet, vae = folder / "unet", folder / "vae"
-    scheduler = read_config(folder / "scheduler", "scheduler_config.json")
-    check_schedule(scheduler, folder / "scheduler")
-    check_latents(unet_config := read_config(unet), folder)
-    if prediction_type is not None:
-        scheduler["prediction_type"] = prediction_type
-    texts = [sub for sub in (folder / "text_encoder", folder / "text_encoder_2") if sub.is_dir()]
-    loras.check_parts(len(texts))
-    return UNetBackbone(
-        build_unet(unet_config, loras.merged(read_weights(unet), "unet"), unet, dtype),
-        build_vae(read_config(vae), read_weights(vae), vae, dtype),
-        [
-            build_text_encoder(
-                read_config(sub), loras.merged(read_weights(sub), sub.name), sub, dtype
-            )
-            for sub in texts
-        ],
-        [load_tokenizer(folder / sub.name.replace("text_encoder", "tokenizer")) for sub in texts],
-        scheduler,
-        name=name,
-        defaults=_defaults_of(folder),
-    )
-
-
-def check_schedule(config: dict, where: Path) -> None:
-    """Raise UserError for what no scheduler can compute with."""
-    from diffusers import DDIMScheduler
-
-    check_config(config, where)
-    check_types(config, DDIMScheduler, where)
-
-    spacing, betas = config.get("timestep_spacing", "leading"), config.get("trained_betas")
-    if spacing not in ("linspace", "leading", "trailing"):
-        raise UserError(
-            f"{where}: timestep_spacing is {str(spacing)[:80]!r}; it is linspace, leading or "
-            "trailing."
-        )
-    if betas is not None and len(betas) != config.get("num_train_timesteps", 1000):
-        raise UserError(
-            f"{where}: trained_betas has {len(betas):,} entries, but it needs one for each of the "
-            "num_train_timesteps."
-        )
-
-
-# what the figures of the playroom are published with
-PLAYROOM = Defaults("cond", 4.0)
-
-
-def _defaults_of(folder: Path) -> Defaults:
-    """The playroom's for a base that reads the playroom's words, also one trained on from it."""
-    words = _vocabulary(folder)
-    return PLAYROOM if words and words == _vocabulary(ASSETS / "playroom") else Defaults()
-
-
-def _vocabulary(folder: Path) -> dict[str, int] | None:
-    try:
-        file = folder / "tokenizer" / "tokenizer.json"
-        return json.loads(file.read_text(encoding="utf-8"))["model"]["vocab"]
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
-        return None  # it has none of this form, or a damaged one, which `load_tokenizer` tells
-
-
-def _check_folder(folder: Path) -> None:
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
-    if not missing:
-        return
-    if len(missing) == len(PARTS) and (folder / "config.json").is_file():
-        config = read_config(folder)
-        kind, named = kind_of_config(config), config.get("_class_name") or config.get("model_type")
-        raise UserError(
-            f"{folder} holds {f'a {named}' if named else kind.what}, not a whole model "
-            f"({kind.what}); give the folder with unet/, vae/, text_encoder/."
-        )
-    if (folder / "model_index.json").is_file():
-        _check_pipeline(folder)
-    if len(missing) == len(PARTS):
-        raise UserError(
-            f"{folder} is no model folder: it has none of {', '.join(f'{p}/' for p in PARTS)}."
-        )
-    raise UserError(
-        f"the model in {folder} is incomplete: it lacks {', '.join(f'{p}/' for p in missing)}."
-    )
-
-
-def _check_pipeline(folder: Path) -> None:
-    """Raise UserError for a whole model of another family than Stable Diffusion 1, 2 and XL."""
-    named = str(read_config(folder, "model_index.json").get("_class_name") or "")
-    if (folder / "transformer").is_dir() or (
-        named and not named.startswith(("StableDiffusion", "LatentConsistency"))
-    ):
-        raise UserError(
-            f"{folder} holds a {named or 'model with a transformer'}, which zeroconv does not run "
-            "yet; it runs Stable Diffusion 1.x, 2.x and XL."
-        )
-
-
-def load_tokenizer(folder: Path) -> Any:
-    from transformers import CLIPTokenizer
-
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    # transformers raises OSError, TypeError and others for what is missing or broken
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"the tokenizer in {folder} cannot be read ({reason}); copy the model's again."
-        ) from error
-    if tokenizer.vocab_size < 3:  # transformers makes an empty one of a folder without a vocabulary
-        raise UserError(
-            f"the tokenizer in {folder} has no words (vocab.json or tokenizer.json); copy the "
-            "model's again."
-        )
-    return tokenizer
-
-
-# ---------------------------------------------------------------- one file
-
-
-def _load_file(
-    path: Path, name: str, dtype: torch.dtype, prediction_type: str | None, loras: Loras
-) -> UNetBackbone:
-    if path.suffix not in WEIGHT_FILES:
-        what = foreign(path) if path.is_file() else "no file"
-        raise UserError(
-            f"{path} is no model{f' but {what}' if what else ''}; give a folder or a weights file "
-            f"({', '.join(sorted(WEIGHT_FILES))})."
-        )
-    state = plain_state(read_state_dict(path))
-    parts = from_single_file(state, path)
-    scheduler = single_file_scheduler(path, parts.open_clip, prediction_type, state)
-    learned_v = scheduler["prediction_type"] == "v_prediction"
-    size = 96 if learned_v and parts.open_clip else 64  # SD 2.x learned v at 768 pixels
-    with describing(path):
-        text_config = infer_text_config(parts.text, "gelu" if parts.open_clip else "quick_gelu")
-        unet_config, vae_config = infer_unet_config(parts.unet, size), infer_vae_config(parts.vae)
-    check_latents(unet_config, path)
-    loras.check_parts(1)
-    return UNetBackbone(
-        build_unet(unet_config, loras.merged(parts.unet, "unet"), path, dtype),
-        build_vae(vae_config, parts.vae, path, dtype),
-        [build_text_encoder(text_config, loras.merged(parts.text, "text_encoder"), path, dtype)],
-        [_tokenizer_for(path, parts.open_clip)],
-        scheduler,
-        name=name,
-    )
-
-
-def single_file_scheduler(
-    path: Path, sd2: bool, prediction_type: str | None, names: Container[str] = ()
-) -> dict:
-    """The schedule of SD 1.x and 2.x, which is one; what the model predicts cannot be seen in its
-    weights.
-
-    names: of the file's tensors. One called `v_pred` marks a model that predicts v, one called
-    `ztsnr` a schedule that ends in pure noise. SD 1.x predicts ε. For SD 2.x, in this order:
-    `prediction_type`; a .yaml beside the file, as is the custom, with `parameterization: "v"`; ε
-    where the file's name says it is a base model ("base", "512"); else v.
-    """
-    if prediction_type is None and "v_pred" in names:
-        prediction_type = "v_prediction"
-    if prediction_type is None and sd2:
-        note = path.with_suffix(".yaml")
-        if note.is_file():
-            text = note.read_text(encoding="utf-8", errors="replace").replace("'", '"')
-            prediction_type = "v_prediction" if 'parameterization: "v"' in text else "epsilon"
-        else:
-            base = any(word in path.stem.lower() for word in ("base", "512"))
-            prediction_type = "epsilon" if base else "v_prediction"
-    found = {**DEFAULT_SCHEDULER, "prediction_type": prediction_type or "epsilon"}
-    return {**found, "rescale_betas_zero_snr": True} if "ztsnr" in names else found
-
-
-def _tokenizer_for(path: Path, sd2: bool) -> Any:
-    """A tokenizer/ folder beside the file, else the one of the same family in the hub's cache, else
-    from the hub.
-    """
-    beside = path.parent / "tokenizer"
-    if beside.is_dir():
-        return load_tokenizer(beside)
-    name = "stabilityai/stable-diffusion-2" if sd2 else "openai/clip-vit-large-patch14"
-    files = (
-        ("tokenizer/*",)
-        if sd2
-        else ("tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json")
-    )
-    try:
-        folder = locate(name, "tokenizer", files)
-    except UserError as error:
-        raise UserError(
-            f"{path} holds no tokenizer, and {name} is not in the hub's cache and cannot be "
-            f"fetched; put its tokenizer files into {beside}."
-        ) from error
-    return load_tokenizer(folder / "tokenizer" if sd2 else folder)

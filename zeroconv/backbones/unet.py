@@ -220,7 +220,7 @@ class UNetBackbone:
 
     @property
     def latent_channels(self) -> int:
-        return self.unet.config.in_channels
+        return self.unet.config.out_channels
 
     @property
     def latent_scale(self) -> int:

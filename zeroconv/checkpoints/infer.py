@@ -130,8 +130,13 @@ def infer_config(state: State) -> dict:
     }
 
 
-def infer_unet_config(state: State, sample_size: int = 64) -> dict:
+def infer_unet_config(state: State, sample_size: int = 64, pooled: int | None = None) -> dict:
+    """A UNet's config. pooled: width of SDXL's pooled text states."""
     config = infer_encoder_config(state)
+    if pooled is not None and "projection_class_embeddings_input_dim" in config:
+        # six numbers of sizes and crops stand behind the pooled states
+        rest = config["projection_class_embeddings_input_dim"] - pooled
+        config["addition_time_embed_dim"] = max(1, rest // 6)
     attends = [kind.startswith("Cross") for kind in config["down_block_types"]]
     return {
         **config,
@@ -141,8 +146,10 @@ def infer_unet_config(state: State, sample_size: int = 64) -> dict:
     }
 
 
-def infer_vae_config(state: State) -> dict:
-    """SD 1.x and 2.x share their autoencoder and its scale, 0.18215."""
+def infer_vae_config(state: State, xl: bool = False) -> dict:
+    """SD 1.x and 2.x share their autoencoder and its scale, 0.18215; SDXL's has the same shapes
+    and another scale, 0.13025 (both are 1 / the standard deviation of its latents).
+    """
     levels = [
         key
         for key in state
@@ -160,15 +167,24 @@ def infer_vae_config(state: State) -> dict:
         "layers_per_block": layers,
         "latent_channels": _size(state, "post_quant_conv.weight", 4)[1],
         "norm_num_groups": math.gcd(32, *widths),
-        "scaling_factor": 0.18215,
+        "scaling_factor": 0.13025 if xl else 0.18215,
+        # SDXL's overflows in float16
+        "force_upcast": xl,
+        "sample_size": 1024 if xl else 512,
     }
 
 
 def infer_text_config(state: State, activation: str) -> dict:
-    """A CLIP text model. `activation`: "quick_gelu" in SD 1.x, "gelu" in SD 2.x (OpenCLIP)."""
+    """A CLIP text model, with a projection where the weights have one. `activation`: "quick_gelu"
+    in SD 1.x and SDXL's first, "gelu" in SD 2.x and SDXL's second (OpenCLIP).
+    """
+    projected = "text_projection.weight" in state
     tokens, width = _size(state, "embeddings.token_embedding.weight", 2)
     layers = sum(key.endswith(".mlp.fc1.weight") for key in state)
+    kind = "CLIPTextModelWithProjection" if projected else "CLIPTextModel"
     return {
+        "architectures": [kind],
+        "model_type": "clip_text_model",
         "vocab_size": tokens,
         "hidden_size": width,
         "intermediate_size": _size(state, "encoder.layers.0.mlp.fc1.weight", 2)[0],
@@ -176,7 +192,7 @@ def infer_text_config(state: State, activation: str) -> dict:
         "num_attention_heads": max(1, width // 64),
         "max_position_embeddings": _size(state, "embeddings.position_embedding.weight", 2)[0],
         "hidden_act": activation,
-        "projection_dim": width,
+        "projection_dim": (_size(state, "text_projection.weight", 2)[0] if projected else width),
         "bos_token_id": tokens - 2,
         "eos_token_id": tokens - 1,
         "pad_token_id": tokens - 1,

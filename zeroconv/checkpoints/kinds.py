@@ -96,9 +96,11 @@ _BY_NAMES: tuple[tuple[Kind, tuple[str, ...]], ...] = (
         ),
     ),
     (
-        Kind("sdxl", "an SDXL in one file", "give its diffusers folder"),
-        (r"^conditioner\.embedders\.",),
+        Kind("sdxl_refiner", "the refiner of SDXL", "zeroconv does not run it; use the base alone"),
+        (r"^conditioner\.embedders\.0\.model\.",),
     ),
+    (BASE, (r"^model\.diffusion_model\.", r"^conditioner\.embedders\.")),
+    (TEXT, (r"^conditioner\.embedders\.",)),
     (FLUX, (r"^(model\.diffusion_model\.)?(double_blocks|single_transformer_blocks)\.",)),
     (SD3, (r"^(model\.diffusion_model\.)?joint_blocks\.",)),
     (

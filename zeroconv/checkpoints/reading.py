@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,14 @@ _SUFFIXES = (
     ".fp16.bin",
     ".bin.index.fp16.json",
     ".fp16.bin.index.json",
+)
+_VARIANTS = (
+    ".{}.safetensors",
+    ".safetensors.index.{}.json",
+    ".{}.safetensors.index.json",
+    ".{}.bin",
+    ".bin.index.{}.json",
+    ".{}.bin.index.json",
 )
 LONGEST_JSON = 32 * 2**20  # bytes; the longest index of shards has about one
 
@@ -147,25 +156,45 @@ def read_config(folder: Path, name: str = "config.json") -> dict:
     return config
 
 
+COMPONENT = ("diffusion_pytorch_model", "model", "pytorch_model")
+
+
 def read_weights(
-    folder: Path,
-    names: Iterable[str] = ("diffusion_pytorch_model", "model", "pytorch_model"),
+    folder: Path, names: Iterable[str] = COMPONENT, variant: str | None = None
 ) -> dict[str, Tensor]:
     """The weights in a component's folder: plain or in shards, safetensors before pickles, full
     precision before the float16 variant.
+
+    variant: the word of another set of weights, as in `model.fp16.safetensors`. Where the folder
+    has none of it, its plain weights are read, with a note.
     """
     names = tuple(names)
-    for suffix in _SUFFIXES:
-        for name in names:
-            path = folder / f"{name}{suffix}"
-            if path.is_file():
-                shards = suffix.endswith(".json")
-                return _read_shards(folder, path.name) if shards else read_state_dict(path)
+    path = weights_file(folder, names, variant)
+    if path is None and variant is not None:
+        path = weights_file(folder, names)
+        if path is not None:
+            warnings.warn(
+                f"{folder} has no weights of the variant {variant!r}; {path.name} is read.",
+                stacklevel=2,
+            )
+    if path is not None:
+        shards = path.suffix == ".json"
+        return _read_shards(folder, path.name) if shards else read_state_dict(path)
 
     raise UserError(
         f"{folder} holds no weights (such as diffusion_pytorch_model.safetensors); download it "
         "again."
     )
+
+
+def weights_file(
+    folder: Path, names: Iterable[str] = COMPONENT, variant: str | None = None
+) -> Path | None:
+    """The file, or the index of shards, that `read_weights` reads; None where there is none."""
+    suffixes = _SUFFIXES if variant is None else [form.format(variant) for form in _VARIANTS]
+    names = tuple(names)
+    paths = (folder / f"{name}{suffix}" for suffix in suffixes for name in names)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _read_shards(folder: Path, index: str) -> dict[str, Tensor]:

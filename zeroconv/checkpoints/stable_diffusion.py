@@ -1,100 +1,149 @@
-"""A whole Stable Diffusion 1.x or 2.x in one file (LDM layout) ↔ the weights of its parts in
+"""A whole Stable Diffusion 1.x, 2.x or XL in one file (LDM layout) ↔ the weights of its parts in
 diffusers' layout.
 """
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from zeroconv.checkpoints.float8 import unscaled
 from zeroconv.checkpoints.identify import identify, refuse_other_kind
-from zeroconv.checkpoints.kinds import CONTROL, Kind
-from zeroconv.checkpoints.names import Topology, inverse, rename, unet_names, vae_names
+from zeroconv.checkpoints.kinds import BASE, CONTROL, Kind
+from zeroconv.checkpoints.names import Topology, inverse, rename, unet_names
+from zeroconv.checkpoints.open_clip import from_open_clip, to_open_clip
+from zeroconv.checkpoints.vae import vae_from_original, vae_to_original
 from zeroconv.errors import UserError
 
 State = dict[str, Tensor]
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 CLIP, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
+CLIP_XL, OPEN_CLIP_XL = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
 
-_OPEN_CLIP_NAMES = {
-    "embeddings.token_embedding": "token_embedding",
-    "final_layer_norm": "ln_final",
-}
-_OPEN_CLIP_LAYER = {
-    "layer_norm1": "ln_1",
-    "layer_norm2": "ln_2",
-    "self_attn.out_proj": "attn.out_proj",
-    "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj",
-}
+# what trainers leave in a file: schedules, averages, counters, losses, marks of what is predicted
+_TRAINING = re.compile(
+    r"(model_ema|first_stage_model\.loss|loss|denoiser|optimizer_states|callbacks)\.|"
+    r"(.*betas|alphas_cumprod|sqrt_|log_one_minus|posterior_|logvar|lvlb_weights|global_step|"
+    r"scale_factor|v_pred$|ztsnr$|.*position_ids$|.*logit_scale$|.*scaled_fp8$)"
+)
+_AVERAGES = "model_ema."  # a second UNet: not kept for the way back
 
 
 @dataclass
 class StableDiffusion:
-    """The weights of each part, under diffusers' and transformers' keys (the text model's without
+    """The weights of each part, under diffusers' and transformers' keys (text models' without
     `text_model.`).
     """
 
     unet: State
-    vae: State
+    vae: State  # empty: the file has none
     text: State
-    open_clip: bool  # SD 2.x: its text encoder stops one layer early, with exact GELU
+    open_clip: bool = False  # SD 2.x: its text encoder stops one layer early, with exact GELU
+    text_2: State | None = None  # SDXL's second text encoder, OpenCLIP's with its projection
+    rest: State = field(default_factory=dict)  # under the file's names: what no part reads
+
+    @property
+    def xl(self) -> bool:
+        return self.text_2 is not None
 
 
 def from_single_file(
-    state: Mapping[str, Tensor], where: object = "the checkpoint"
+    state: Mapping[str, Tensor], where: object = "the checkpoint", vae: bool = True
 ) -> StableDiffusion:
     """Take a full checkpoint apart. What only training needs (schedules, EMA copies) is left
-    behind.
+    behind; a note says so of anything else that no part reads.
 
-    Raises UserError for SDXL, for a checkpoint without one of the parts, and for tensors that no
-    part has.
+    vae: whether the file must hold the autoencoder. Raises UserError for a checkpoint without one
+    of the parts, for SDXL's refiner, and for tensors that no part has.
     """
-    if any(key.startswith("conditioner.embedders.") for key in state):
-        raise UserError(
-            f"{where} is an SDXL in one file, which zeroconv does not read; give its diffusers "
-            "folder."
-        )
-    if not any(key.startswith(UNET) for key in state):
-        kind = identify(state)
-        kind = (
-            Kind(CONTROL.name, CONTROL.what, "give it as the control") if kind is CONTROL else kind
-        )
-        raise refuse_other_kind(kind, "base", where, state)
-    unet, vae = _under(state, UNET), _under(state, VAE)
-    clip, open_clip = _under(state, CLIP), _under(state, OPEN_CLIP)
-    parts = {"UNet": unet, "autoencoder": vae, "text encoder": clip or open_clip}
+    _check_kind(state, where)
+    unet, clip, open_clip = _under(state, UNET), _under(state, CLIP), _under(state, OPEN_CLIP)
+    xl = any(key.startswith("conditioner.embedders.") for key in state)
+    if xl:
+        clip, open_clip = _under(state, CLIP_XL), _under(state, OPEN_CLIP_XL)
+    autoencoder = _under(state, VAE)
+
+    parts = {"UNet": unet, "autoencoder": autoencoder, "text encoder": clip or open_clip}
+    parts |= {"first text encoder": clip, "second text encoder": open_clip} if xl else {}
     missing = [name for name, part in parts.items() if not part]
+    if "autoencoder" in missing and (not vae or len(missing) == 1):
+        missing.remove("autoencoder")
+        if vae:
+            raise UserError(
+                f"{where} holds no autoencoder; give one with --vae FILE (vae= in Python)."
+            )
     if missing:
         raise UserError(
-            f"{where} holds no {' and no '.join(missing)}; a backbone in one file needs all three."
+            f"{where} holds no {' and no '.join(missing)}; a backbone in one file needs its UNet, "
+            "its text encoder and its autoencoder."
         )
-    vae = {
-        k: v
-        for k, v in vae.items()
-        if k.startswith(("encoder.", "decoder.", "quant_conv.", "post_quant_conv."))
-    }
     with describing(where):
-        return _parts(unet, vae, clip, open_clip, where)
+        model = _parts(unet, autoencoder, clip, open_clip, xl, where)
+    model.rest |= _unread(state, where)
+    return model
+
+
+def _check_kind(state: Mapping[str, Tensor], where: object) -> None:
+    """Raise UserError for anything else than a Stable Diffusion that zeroconv runs."""
+    if any(key.startswith(("edm_mean", "edm_vpred")) for key in state):
+        raise UserError(
+            f"{where} was trained with EDM's noise levels (as Playground 2.5 and CosXL were), "
+            "which zeroconv does not run; give another SDXL."
+        )
+    kind = identify(state)
+    whole = any(key.startswith(UNET) for key in state)
+    if kind is BASE or (whole and kind is CONTROL):
+        return
+    if kind is CONTROL:
+        kind = Kind(CONTROL.name, CONTROL.what, "give it as the control")
+    raise refuse_other_kind(kind, "base", where, state)
 
 
 def _parts(
-    unet: State, vae: State, clip: State, open_clip: State, where: object
+    unet: State, vae: State, clip: State, open_clip: State, xl: bool, where: object
 ) -> StableDiffusion:
-    vae = rename(
-        vae, inverse(vae_names(*_vae_shape(vae, "encoder.down.{}.block.{}.conv1.weight"))), where
-    )
+    text, text_2, rest = bare_text(clip), None, {}
+    if open_clip:
+        prefix = OPEN_CLIP_XL if xl else OPEN_CLIP
+        tower, unread = from_open_clip(unscaled(open_clip, where), where, sd2=not xl)
+        text, text_2 = (text, tower) if xl else (tower, None)
+        rest = {prefix + key: value for key, value in unread.items()}
+    unet = {key: value for key, value in unet.items() if not key.endswith("scaled_fp8")}
     return StableDiffusion(
         unet=rename(unet, inverse(unet_names(Topology.of_original(unet))), where),
-        vae={k: _as_linear(k, v) for k, v in vae.items()},
-        text=_from_open_clip(open_clip, where) if open_clip else bare_text(clip),
-        open_clip=bool(open_clip),
+        vae=vae_from_original(vae, where) if vae else {},
+        text=text,
+        open_clip=bool(open_clip) and not xl,
+        text_2=text_2,
+        rest=rest,
     )
+
+
+def _unread(state: Mapping[str, Tensor], where: object) -> State:
+    """The tensors outside of every part, without averages; a note where some are not known."""
+    xl = any(key.startswith("conditioner.embedders.") for key in state)
+    parts = (UNET, CLIP_XL, OPEN_CLIP_XL) if xl else (UNET, CLIP, OPEN_CLIP)
+    read = (*parts, *(VAE + part for part in ("encoder.", "decoder.", "quant_", "post_quant_")))
+    rest = {
+        key: value
+        for key, value in state.items()
+        if not key.startswith(read) or key.endswith("position_ids")
+    }
+    strange = [key for key in rest if not _TRAINING.match(key)]
+    if strange:
+        warnings.warn(
+            f"{where} also holds {len(strange)} tensors that no part of the base reads, such as "
+            f"{strange[0][:100]}; they are left out.",
+            stacklevel=3,
+        )
+    return {key: value for key, value in rest.items() if not key.startswith(_AVERAGES)}
 
 
 @contextmanager
@@ -119,21 +168,27 @@ def describing(where: object) -> Iterator[None]:
 
 
 def to_single_file(model: StableDiffusion) -> State:
-    """The inverse of `from_single_file`; SD 2.x gets back a last layer that nothing reads, filled
-    with zeros.
+    """The inverse of `from_single_file`.
+
+    What nothing reads is taken from `rest`; where that lacks it, SD 2.x gets a last layer of zeros,
+    SDXL the positions of its first text encoder and OpenCLIP's temperature.
     """
-    vae = {k: _as_convolution(k, v) for k, v in model.vae.items()}
-    shape = _vae_shape(vae, "encoder.down_blocks.{}.resnets.{}.conv1.weight")
-    state = {
-        UNET + k: v
-        for k, v in rename(
-            model.unet, unet_names(Topology.of_diffusers(model.unet)), "UNet"
-        ).items()
-    }
-    state |= {VAE + k: v for k, v in rename(vae, vae_names(*shape), "VAE").items()}
-    if model.open_clip:
-        return state | {OPEN_CLIP + k: v for k, v in _to_open_clip(model.text).items()}
-    return state | {f"{CLIP}text_model.{k}": v for k, v in model.text.items()}
+    names = unet_names(Topology.of_diffusers(model.unet))
+    state = {UNET + key: value for key, value in rename(model.unet, names, "UNet").items()}
+    if model.vae:
+        state |= {VAE + key: value for key, value in vae_to_original(model.vae).items()}
+
+    if model.text_2 is not None:
+        positions = model.text["embeddings.position_embedding.weight"].shape[0]
+        text = {f"{CLIP_XL}text_model.{key}": value for key, value in model.text.items()}
+        text[f"{CLIP_XL}text_model.embeddings.position_ids"] = torch.arange(positions)[None]
+        second = to_open_clip(model.text_2, sd2=False)
+        text |= {OPEN_CLIP_XL + key: value for key, value in second.items()}
+    elif model.open_clip:
+        text = {OPEN_CLIP + k: v for k, v in to_open_clip(model.text, sd2=True).items()}
+    else:
+        text = {f"{CLIP}text_model.{key}": value for key, value in model.text.items()}
+    return state | text | model.rest
 
 
 def bare_text(state: Mapping[str, Tensor]) -> State:
@@ -141,84 +196,11 @@ def bare_text(state: Mapping[str, Tensor]) -> State:
     position counter.
     """
     bare = {key.removeprefix("text_model."): value for key, value in state.items()}
-    return {key: value for key, value in bare.items() if not key.endswith("position_ids")}
-
-
-def modern_vae(state: Mapping[str, Tensor]) -> State:
-    """The autoencoders of older diffusers folders name their attention otherwise (query, key,
-    value, proj_attn).
-    """
-    old = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-    modern = {}
-    for key, value in state.items():
-        name = (
-            ".".join(old.get(part, part) for part in key.split("."))
-            if ".attentions." in key
-            else key
-        )
-        modern[name] = _as_linear(name, value)
-    return modern
+    unread = ("position_ids", "scaled_fp8", "logit_scale")
+    return {key: value for key, value in bare.items() if not key.endswith(unread)}
 
 
 def _under(state: Mapping[str, Tensor], prefix: str) -> State:
     return {
         key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
     }
-
-
-def _vae_shape(state: Mapping[str, Tensor], pattern: str) -> tuple[int, int]:
-    layers = sum(pattern.format(0, j) in state for j in range(16))
-    return layers, sum(pattern.format(i, 0) in state for i in range(16))
-
-
-def _as_linear(key: str, value: Tensor) -> Tensor:
-    """LDM's autoencoder attends with 1×1 convolutions, diffusers' with matrices."""
-    return value[:, :, 0, 0].contiguous() if ".attentions." in key and value.ndim == 4 else value
-
-
-def _as_convolution(key: str, value: Tensor) -> Tensor:
-    return value[:, :, None, None] if ".attentions." in key and value.ndim == 2 else value
-
-
-def _from_open_clip(state: State, where: object) -> State:
-    """OpenCLIP's text tower → transformers' CLIPTextModel without its last layer: SD 2.x reads the
-    one before.
-    """
-    layers = sum(key.endswith(".ln_1.weight") for key in state) - 1
-    names, text = inverse(_open_clip_names(layers)), {}
-    skip = ("logit_scale", "text_projection", f"transformer.resblocks.{layers}.")
-    rest = {key: value for key, value in state.items() if not key.startswith(skip)}
-    text["embeddings.position_embedding.weight"] = rest.pop("positional_embedding")
-    for i in range(layers):
-        for kind in ("weight", "bias"):
-            joined = rest.pop(f"transformer.resblocks.{i}.attn.in_proj_{kind}")
-            for name, part in zip("qkv", joined.chunk(3), strict=True):
-                text[f"encoder.layers.{i}.self_attn.{name}_proj.{kind}"] = part.contiguous()
-    return text | rename(rest, names, where)
-
-
-def _to_open_clip(text: State) -> State:
-    layers = sum(key.endswith(".layer_norm1.weight") for key in text)
-    rest, state = dict(text), {}
-    state["positional_embedding"] = rest.pop("embeddings.position_embedding.weight")
-    for i in range(layers):
-        for kind in ("weight", "bias"):
-            parts = [rest.pop(f"encoder.layers.{i}.self_attn.{name}_proj.{kind}") for name in "qkv"]
-            state[f"transformer.resblocks.{i}.attn.in_proj_{kind}"] = torch.cat(parts)
-    state |= rename(rest, _open_clip_names(layers), "text encoder")
-    last, unread = f"transformer.resblocks.{layers - 1}.", f"transformer.resblocks.{layers}."
-    return state | {
-        unread + key.removeprefix(last): torch.zeros_like(value)
-        for key, value in state.items()
-        if key.startswith(last)
-    }
-
-
-def _open_clip_names(layers: int) -> dict[str, str]:
-    names = dict(_OPEN_CLIP_NAMES)
-    for i in range(layers):
-        names |= {
-            f"encoder.layers.{i}.{a}": f"transformer.resblocks.{i}.{b}"
-            for a, b in _OPEN_CLIP_LAYER.items()
-        }
-    return names

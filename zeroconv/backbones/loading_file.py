@@ -1,0 +1,69 @@
+"""A base in one weights file of the original layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zeroconv.backbones.building import build_text_encoder, build_unet
+from zeroconv.backbones.encoder import check_latents
+from zeroconv.backbones.loading_config import configs_of
+from zeroconv.backbones.loading_request import Request
+from zeroconv.backbones.loading_tokenizer import tokenizers_for
+from zeroconv.backbones.loading_vae import another_vae, own_vae
+from zeroconv.backbones.unet import UNetBackbone
+from zeroconv.checkpoints.float8 import unscaled
+from zeroconv.checkpoints.identify import plain_state
+from zeroconv.checkpoints.reading import WEIGHT_FILES, read_state_dict
+from zeroconv.checkpoints.sniff import foreign
+from zeroconv.checkpoints.stable_diffusion import StableDiffusion, from_single_file
+from zeroconv.errors import UserError
+
+
+def load_file(path: Path, request: Request) -> UNetBackbone:
+    """The parts of one file; the tokenizers stand beside it or on the hub."""
+    parts, marks = read_base(path, vae=request.vae is None)
+    configs = configs_of(parts, path, marks, request.prediction_type)
+    check_latents(configs["unet"], path)
+    texts = [("text_encoder", parts.text)]
+    texts += [("text_encoder_2", parts.text_2)] if parts.text_2 is not None else []
+    loras, dtype = request.loras, request.dtype
+    loras.check_parts(len(texts))
+    tokenizers = tokenizers_for(path, parts.open_clip, parts.xl)  # before the slow part
+
+    def whole(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+        return loras.merged(unscaled(state, path, dtype), part)
+
+    return UNetBackbone(
+        build_unet(configs["unet"], whole(parts.unet, "unet"), path, dtype),
+        _vae(path, parts, configs, request),
+        [build_text_encoder(configs[name], whole(s, name), path, dtype) for name, s in texts],
+        tokenizers,
+        configs["scheduler"],
+        name=request.name,
+    )
+
+
+def _vae(path: Path, parts: StableDiffusion, configs: Mapping[str, Any], request: Request) -> Any:
+    if request.vae is not None:
+        channels = configs["unet"]["out_channels"]
+        return another_vae(request.vae, configs["vae"], channels, request.dtype)
+    return own_vae(configs["vae"], parts.vae, path, request.dtype)
+
+
+def read_base(path: Path, vae: bool = True) -> tuple[StableDiffusion, dict[str, Tensor]]:
+    """The parts of a base in one file, and its tensors under the file's names.
+
+    vae: whether it must hold the autoencoder. Raises UserError for what is no base.
+    """
+    if path.suffix not in WEIGHT_FILES:
+        what = foreign(path) if path.is_file() else "no file"
+        raise UserError(
+            f"{path} is no model{f' but {what}' if what else ''}; give a folder or a weights file "
+            f"({', '.join(sorted(WEIGHT_FILES))})."
+        )
+    state = plain_state(read_state_dict(path))
+    return from_single_file(state, path, vae), state

@@ -1,0 +1,52 @@
+"""What is asked of a base that is loaded, and the LoRAs to be merged into it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from zeroconv.backbones.locate import locate
+from zeroconv.checkpoints.lora import PARTS, Lora, Strength, merge, read_lora
+from zeroconv.errors import UserError
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of `load_backbone`, looked up."""
+
+    name: str
+    dtype: torch.dtype
+    prediction_type: str | None
+    loras: Loras
+    vae: Path | None = None  # another autoencoder
+    variant: str | None = None
+
+
+class Loras:
+    """Changes to be merged into a base's parts while it is read, each with its strength."""
+
+    def __init__(self, given: Sequence[tuple[str | os.PathLike, Strength]]) -> None:
+        self.given: list[tuple[Lora, Strength]] = [
+            (read_lora(locate(str(x), "LoRA")), strength) for x, strength in given
+        ]
+
+    def merged(self, state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+        """The weights of one of the base's parts, changed."""
+        changed = dict(state)
+        for lora, strength in self.given:
+            changed = merge(changed, lora, part, strength)
+        return changed
+
+    def check_parts(self, texts: int) -> None:
+        """Raise UserError where a change is of a text encoder that the base does not have."""
+        for lora, _ in self.given:
+            if missing := [part for part in lora.parts if part not in PARTS[: 1 + texts]]:
+                raise UserError(
+                    f"{lora.where} changes {missing[0]}, which this base lacks; it belongs to "
+                    "another base."
+                )

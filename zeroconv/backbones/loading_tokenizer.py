@@ -1,0 +1,70 @@
+"""Tokenizers of a base: of its folder, beside its file, or of the same family on the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from zeroconv.backbones.locate import locate
+from zeroconv.errors import UserError
+
+CLIP = "openai/clip-vit-large-patch14"  # SD 1.x's, and SDXL's first; both of SDXL have its words
+SD2 = "stabilityai/stable-diffusion-2"
+_FILES = ("tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json")
+
+# what OpenCLIP fills short prompts with: token 0, where CLIP repeats the last one
+OPEN_CLIP_PAD = "!"
+
+
+def load_tokenizer(folder: Path, **options: Any) -> Any:
+    """A CLIPTokenizer from its folder. Raises UserError where it is missing or broken."""
+    from transformers import CLIPTokenizer
+
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **options
+        )
+    # transformers raises OSError, TypeError and others for what is missing or broken
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"the tokenizer in {folder} cannot be read ({reason}); copy the model's again."
+        ) from error
+    if tokenizer.vocab_size < 3:  # transformers makes an empty one of a folder without a vocabulary
+        raise UserError(
+            f"the tokenizer in {folder} has no words (vocab.json or tokenizer.json); copy the "
+            "model's again."
+        )
+    return tokenizer
+
+
+def tokenizers_for(path: Path, sd2: bool, xl: bool) -> list[Any]:
+    """The tokenizers of a base in one file, one a text encoder.
+
+    In this order: `tokenizer/` beside the file, the one of the same family in the hub's cache, the
+    hub. SDXL's second is `tokenizer_2/` beside the file, or the first one filling up with "!".
+    Raises UserError where there is none.
+    """
+    folder = path.parent / "tokenizer"
+    if not folder.is_dir():
+        folder = _from_hub(path, sd2)
+    first = load_tokenizer(folder)
+    if not xl:
+        return [first]
+
+    second = path.parent / "tokenizer_2"
+    if second.is_dir():
+        return [first, load_tokenizer(second)]
+    return [first, load_tokenizer(folder, pad_token=OPEN_CLIP_PAD)]
+
+
+def _from_hub(path: Path, sd2: bool) -> Path:
+    name = SD2 if sd2 else CLIP
+    try:
+        found = locate(name, "tokenizer", ("tokenizer/*",) if sd2 else _FILES)
+    except UserError as error:
+        raise UserError(
+            f"{path} holds no tokenizer, and {name} is not in the hub's cache and cannot be "
+            f"fetched; put its tokenizer files into {path.parent / 'tokenizer'}."
+        ) from error
+    return found / "tokenizer" if sd2 else found

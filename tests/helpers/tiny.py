@@ -149,6 +149,22 @@ def tiny_backbone_xl(seed: int = 0, unet=None) -> UNetBackbone:
     return UNetBackbone(unet, vae, [first, second], [tokenizer, tokenizer], None, name="tiny-xl")
 
 
+def tiny_backbone_xl_file(seed: int = 0, **unet) -> UNetBackbone:
+    """A tiny SDXL whose heads, groups and activations are those that one file is read with."""
+    from transformers import CLIPTokenizer
+
+    first, tokenizer = tiny_text(seed=seed + 1)
+    second, _ = tiny_text(projection=True, seed=seed + 3, hidden_act="gelu", num_hidden_layers=3)
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        filling = CLIPTokenizer.from_pretrained(folder, pad_token="!")
+    options = {"attention_head_dim": (1, 1, 1), "norm_num_groups": 16, **unet}
+    vae = tiny_vae(seed=seed + 2, scaling_factor=0.13025, force_upcast=True)
+    return UNetBackbone(
+        tiny_unet_xl(seed=seed, **options), vae, [first, second], [tokenizer, filling], None, "xl"
+    )
+
+
 def randomise_(module: Module, scale: float = 0.1, seed: int = 7) -> Module:
     """Fill every convolution that is zero with random weights, so that nothing hides behind
     zeros.

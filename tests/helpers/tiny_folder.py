@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from tests.helpers.tiny import tiny_backbone
 from zeroconv.checkpoints.stable_diffusion import StableDiffusion, bare_text, to_single_file
@@ -39,15 +40,21 @@ def save_backbone(folder: Path, backbone=None):
 
 def save_single_file(path: Path, backbone, open_clip: bool = False, tokenizer: bool = True) -> Path:
     """One .safetensors in the LDM layout, with a tokenizer/ folder beside it."""
-    model = StableDiffusion(
-        backbone.unet.state_dict(),
-        backbone.vae.state_dict(),
-        bare_text(backbone.text_encoders[0].state_dict()),
-        open_clip,
-    )
-    state = {key: value.contiguous() for key, value in to_single_file(model).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, path)
+    save_file(single_file_state(backbone, open_clip), path)
     if tokenizer:
         backbone.tokenizers[0].save_pretrained(path.parent / "tokenizer")
     return path
+
+
+def single_file_state(backbone, open_clip: bool = False) -> dict[str, Tensor]:
+    """The tensors of one file in the LDM layout; of SDXL where there are two text encoders."""
+    texts = [bare_text(text.state_dict()) for text in backbone.text_encoders]
+    model = StableDiffusion(
+        backbone.unet.state_dict(),
+        backbone.vae.state_dict(),
+        texts[0],
+        open_clip,
+        *texts[1:],
+    )
+    return {key: value.contiguous() for key, value in to_single_file(model).items()}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.stable_diffusion import bare_text
-from zeroconv.checkpoints.strict import check_finite, load_strict
+from zeroconv.checkpoints.strict import check_finite, check_strict, load_strict
 from zeroconv.checkpoints.typed import check_types
 from zeroconv.checkpoints.vae import modern_vae
 from zeroconv.errors import UserError
@@ -79,21 +79,29 @@ def channels_last_(module: Any) -> Any:
 
 
 def build_unet(config: dict, state: State, where: object, dtype: torch.dtype | None = None) -> Any:
+    return fill(empty_unet(config, where), state, where, dtype)
+
+
+def empty_unet(config: dict, where: object) -> Any:
+    """A UNet2DConditionModel without memory. UserError for a config that describes none."""
     from diffusers import UNet2DConditionModel
 
     check_config(config, where)
     check_types(config, UNet2DConditionModel, where)
-    return fill(empty(lambda: UNet2DConditionModel.from_config(config), where), state, where, dtype)
+    return empty(lambda: UNet2DConditionModel.from_config(config), where)
 
 
 def build_vae(config: dict, state: State, where: object, dtype: torch.dtype | None = None) -> Any:
+    return fill(empty_vae(config, where), modern_vae(state), where, dtype)
+
+
+def empty_vae(config: dict, where: object) -> Any:
+    """An AutoencoderKL without memory. UserError for a config that describes none."""
     from diffusers import AutoencoderKL
 
     check_config(config, where)
     check_types(config, AutoencoderKL, where)
-    return fill(
-        empty(lambda: AutoencoderKL.from_config(config), where), modern_vae(state), where, dtype
-    )
+    return empty(lambda: AutoencoderKL.from_config(config), where)
 
 
 def build_text_encoder(
@@ -102,6 +110,12 @@ def build_text_encoder(
     """A CLIPTextModel, or the one with a projection of SDXL's second encoder, as the config's
     architecture says.
     """
+    module = empty_text_encoder(config, where)
+    return fill(module, _as_module_names(module, state), where, dtype)
+
+
+def empty_text_encoder(config: dict, where: object) -> Any:
+    """A text encoder without memory. UserError for a config that describes none."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     check_config(config, where)
@@ -116,9 +130,28 @@ def build_text_encoder(
         for key, value in config.items()
         if key not in ("dtype", "torch_dtype", "model_type")
     }
-    module = empty(lambda: kind(CLIPTextConfig(**known)), where)
-    # transformers 5 dropped the `text_model.` prefix of the plain model; what a file says depends
-    # on who wrote it
+    return empty(lambda: kind(CLIPTextConfig(**known)), where)
+
+
+def _as_module_names(module: Any, state: State) -> dict[str, Tensor]:
+    """transformers 5 dropped the `text_model.` prefix of the plain model; what a file says depends
+    on who wrote it.
+    """
     names = {key.removeprefix("text_model."): key for key in module.state_dict()}
-    renamed = {names.get(key, key): value for key, value in bare_text(state).items()}
-    return fill(module, renamed, where, dtype)
+    return {names.get(key, key): value for key, value in bare_text(state).items()}
+
+
+def check_unet(config: dict, state: State, where: object) -> None:
+    """Raise UserError unless a UNet of this config has exactly these tensors."""
+    check_strict(empty_unet(config, where).state_dict(), state, where)
+
+
+def check_vae(config: dict, state: State, where: object) -> None:
+    """Raise UserError unless an autoencoder of this config has exactly these tensors."""
+    check_strict(empty_vae(config, where).state_dict(), modern_vae(state), where)
+
+
+def check_text_encoder(config: dict, state: State, where: object) -> None:
+    """Raise UserError unless a text encoder of this config has exactly these tensors."""
+    module = empty_text_encoder(config, where)
+    check_strict(module.state_dict(), _as_module_names(module, state), where)

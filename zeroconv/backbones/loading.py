@@ -5,6 +5,7 @@ Diffusion 1.x, 2.x or XL; with LoRAs merged in, and with another autoencoder if 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,6 +27,7 @@ _PATTERNS = ("model_index.json", BASE, FILE, *(f"{part}*/*" for part in PARTS))
 
 # what of a part is fetched beside its weights, and the weights of one variant
 _SMALL = ("json", "txt", "model")
+_VARIANT = re.compile(r"[\w-]{1,64}")
 _OF_VARIANT = ("*.{0}.safetensors", "*.{0}-*.safetensors", "*.{0}.bin", "*.{0}-*.bin")
 
 Given = str | os.PathLike | tuple[str | os.PathLike, Strength]
@@ -62,8 +64,6 @@ def load_backbone(
             "no backbone was named; give 'playroom', a folder, a hub id or a .safetensors file."
         )
     path, own = _own_lora(_fetched(os.fspath(x), revision, variant, subfolder))
-    if path.is_file() and variant is not None:
-        raise UserError(f"{path} is one file, so it has no variant {variant!r}; leave it out.")
     request = Request(
         name=str(x),
         dtype=dtype or torch.float32,
@@ -79,29 +79,41 @@ def load_backbone(
 
 def _fetched(x: str, revision: str | None, variant: str | None, subfolder: str | None) -> Path:
     """The folder or file, fetched from the hub if need be."""
+    if variant is not None and not _VARIANT.fullmatch(variant):
+        raise UserError(f"the variant {variant[:80]!r} is no word as in model.fp16.safetensors.")
     inside = _inside(subfolder)
-    plain = _patterns(inside, None)
     path = locate(x, "backbone", _patterns(inside, variant), revision)
     folder = path / inside if inside else path
-    if inside and not folder.is_dir():
-        raise UserError(f"{path} has no folder {subfolder!r}; check the subfolder.")
-    if variant is not None and not Path(x).expanduser().exists() and folder.is_dir():
-        weighed = [f for f in folder.iterdir() if f.name.startswith(("unet", "vae", "text_enc"))]
-        if any(
-            weights_file(f) is None and weights_file(f, variant=variant) is None for f in weighed
-        ):
-            locate(x, "backbone", plain, revision)  # a part has no weights of this variant
+    if inside and not os.path.isdir(folder):
+        raise UserError(f"{path} has no folder {inside[:200]!r}; check the subfolder.")
+    if variant is None:
+        return folder
+    if folder.is_file():
+        raise UserError(f"{folder} is one file, so it has no variant {variant!r}; leave it out.")
+
+    weighed = [p for p in folder.iterdir() if p.name.startswith(("unet", "vae", "text_encoder"))]
+    if not any(weights_file(part, variant=variant) for part in weighed):
+        raise UserError(
+            f"{folder} has no weights of the variant {variant!r} (such as "
+            f"unet/diffusion_pytorch_model.{variant}.safetensors); leave the variant out."
+        )
+    lacking = [p for p in weighed if not (weights_file(p, variant=variant) or weights_file(p))]
+    if lacking and not os.path.exists(os.path.expanduser(x)):
+        # some parts have plain weights only, which were not fetched with the variant's
+        wanted = tuple(f"{inside}/{p.name}/*" if inside else f"{p.name}/*" for p in lacking)
+        locate(x, "backbone", wanted, revision)
     return folder
 
 
 def _inside(subfolder: str | None) -> str:
     """A relative path that stays below; empty for none. UserError otherwise."""
-    if not subfolder:
+    if subfolder is None:
         return ""
     parts = PurePosixPath(subfolder.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts or ":" in subfolder:
+    if parts.is_absolute() or ".." in parts.parts or ":" in subfolder or not parts.parts:
         raise UserError(
-            f"the subfolder {subfolder!r} is not below the model; give a relative path without '..'"
+            f"the subfolder {subfolder[:200]!r} is not below the model; give a relative path "
+            "without '..'."
         )
     return str(parts)
 

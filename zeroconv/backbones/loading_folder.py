@@ -25,7 +25,7 @@ PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 def load_folder(folder: Path, request: Request) -> UNetBackbone:
     """Every part from its own folder; `request.variant` says which weights."""
-    _check_folder(folder, tuple(p for p in PARTS if p != "vae" or request.vae is None))
+    check_folder(folder, tuple(p for p in PARTS if p != "vae" or request.vae is None))
     unet, variant, dtype = folder / "unet", request.variant, request.dtype
     scheduler = read_config(folder / "scheduler", "scheduler_config.json")
     check_schedule(scheduler, folder / "scheduler")
@@ -102,7 +102,8 @@ def _vocabulary(folder: Path) -> dict[str, int] | None:
         return None  # it has none of this form, or a damaged one, which `load_tokenizer` tells
 
 
-def _check_folder(folder: Path, parts: tuple[str, ...] = PARTS) -> None:
+def check_folder(folder: Path, parts: tuple[str, ...] = PARTS) -> None:
+    """Raise UserError unless a folder holds these parts of a Stable Diffusion."""
     missing = [part for part in parts if not (folder / part).is_dir()]
     if not missing:
         return

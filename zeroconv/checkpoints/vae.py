@@ -18,7 +18,7 @@ from zeroconv.checkpoints.identify import (
 )
 from zeroconv.checkpoints.kinds import BASE, VAE
 from zeroconv.checkpoints.names import inverse, rename, vae_names
-from zeroconv.checkpoints.reading import read_config, read_state_dict, read_weights
+from zeroconv.checkpoints.reading import read_config, read_state_dict, read_weights, weights_file
 from zeroconv.errors import UserError
 
 State = dict[str, Tensor]
@@ -45,6 +45,8 @@ def read_vae(path: Path) -> tuple[dict | None, State]:
                 f"{folder} holds a {named}, not an AutoencoderKL"
                 f"{'' if kind is VAE else f': it is {kind}'}; give the VAE of a Stable Diffusion."
             )
+        if weights_file(folder) is None:
+            raise UserError(f"{folder} is a VAE without weights; download it again.")
         return config, modern_vae(read_weights(folder))
 
     state = plain_state(read_state_dict(path))

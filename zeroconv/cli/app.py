@@ -26,8 +26,12 @@ from zeroconv.cli.options import (
     OneEach,
     RecipeDevice,
     RecipeDtype,
+    Revision,
     Seed,
     Steps,
+    Subfolder,
+    Vae,
+    Variant,
 )
 from zeroconv.cli.shell import App, PlainErrors
 from zeroconv.cli.streams import echo, echo_error, one_line, open_streams, quiet_libraries
@@ -86,6 +90,10 @@ def generate(
     ] = None,
     base: Base = "playroom",
     lora: Lora = None,
+    vae: Vae = None,
+    revision: Revision = None,
+    variant: Variant = None,
+    subfolder: Subfolder = None,
     guidance: Guidance = None,
     cfg: Cfg = None,
     steps: Steps = 20,
@@ -131,7 +139,8 @@ def generate(
     free = answers_on_stdout(out, json)
     saved = (lambda path: None) if json else (echo if free else echo_error)
     try:
-        run(prompt, specs, base, out, device, dtype, request, lora or [], report, saved)
+        files = {"vae": vae, "revision": revision, "variant": variant, "subfolder": subfolder}
+        run(prompt, specs, base, out, device, dtype, request, lora or [], report, saved, files)
     finally:  # what is saved is told, however it ended
         if json and report.get("pictures"):
             answer(report, json, lambda: None)
@@ -300,20 +309,20 @@ app.command()(measuring.evaluate)
 @app.command()
 def convert(
     source: Annotated[
-        str, Argument(help="A control: one file in the original layout, or a diffusers folder.")
+        str,
+        Argument(help="A control or a base: one file in the original layout, or a folder."),
     ],
-    out: Annotated[Path, Argument(help="Where the converted control goes.")],
+    out: Annotated[Path, Argument(help="Where the converted one goes.")],
     to: Annotated[
         str, Option(help="diffusers (a folder) or original (one .safetensors file).")
     ] = "diffusers",
 ) -> None:
-    """Rewrite a control in the other checkpoint layout; nothing is lost either way."""
-    from zeroconv.backbones.locate import locate
+    """Rewrite a control or a base in the other checkpoint layout; nothing is lost either way."""
     from zeroconv.checkpoints.convert import check_target
-    from zeroconv.checkpoints.convert import convert as rewrite
+    from zeroconv.cli.convert import run
 
     check_target(source, out, to)  # before anything is fetched
-    typer.echo(str(rewrite(locate(source, "ControlNet"), out, to)))
+    typer.echo(str(run(source, out, to)))
 
 
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(

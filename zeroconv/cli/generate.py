@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +80,13 @@ def run(
     lora: Sequence[str],
     report: dict[str, Any],
     saved: Callable[[str], None] = lambda path: None,
+    files: Mapping[str, str | None] | None = None,
 ) -> None:
     """Make the pictures of one `zeroconv generate`; each is saved when its batch is done.
 
     `report` is filled as the work goes: it is what `--json` prints, also of work cut short.
-    `saved` hears the path of each picture.
+    `saved` hears the path of each picture. `files`: which of the base's files are read, as
+    `load_backbone` takes it: vae, revision, variant, subfolder.
     """
     check_request(prompts, request)  # before the slow part: bad input is told at once
     paths = output_paths(out, len(prompts) * request["count"])
@@ -102,7 +104,8 @@ def run(
     began = time.perf_counter()
     device = pick_device(device)
     numbers = pick_dtype(dtype, device)
-    backbone = load_backbone(base, device=device, dtype=numbers, lora=lora)
+    files = {name: value for name, value in (files or {}).items() if value is not None}
+    backbone = load_backbone(base, device=device, dtype=numbers, lora=lora, **files)
     guidance, cfg = settled(backbone, request["guidance"], request["cfg"])
     request = {**request, "guidance": guidance, "cfg": cfg}
     size = picture_size(backbone, pictures, request)
@@ -118,7 +121,7 @@ def run(
         controls.append(Control(net, hint, **window, mode=spec.mode, mask=mask))
 
     told = [describe(spec) for spec in specs]
-    common = {"base": base, "lora": list(lora), "controls": told}
+    common = {"base": base, **files, "lora": list(lora), "controls": told}
     common |= {"device": device, "dtype": dtype_name(numbers)}
     began, loading = time.perf_counter(), time.perf_counter() - began
     report |= {"pictures": [], **common, **request, "finished": False}

@@ -19,18 +19,22 @@ def describe(name: str) -> dict[str, Any]:
         UserError: nothing is there under that name, or it is no model.
     """
     from zeroconv.backbones.locate import locate
+    from zeroconv.cli.info_files import describe_base_file, describe_lora, describe_vae
 
     if (entry := _condition(name)) is not None:
         return entry
     path = locate(name, "model")
     kind = _kind(path)
-    report = (
-        _backbone(name)
-        if kind == "base"
-        else _baseline(path)
-        if kind == "baseline"
-        else _control(path)
-    )
+    readers = {
+        "control": _control,
+        "baseline": _baseline,
+        "lora": describe_lora,
+        "vae": describe_vae,
+    }
+    if kind == "base":
+        report = describe_base_file(path) if path.is_file() else _backbone(name)
+    else:
+        report = readers[kind](path)
     return {"name": name, "kind": kind, "path": str(path), **report, **_card(path)}
 
 
@@ -66,13 +70,15 @@ def _condition(name: str) -> dict[str, Any] | None:
 
 
 def _kind(path: Path) -> str:
-    """`base`, `control` or `baseline`, by the files. UserError says what anything else is."""
+    """`base`, `control`, `baseline`, `lora` or `vae`, read off the files. UserError says what
+    anything else is.
+    """
     from zeroconv.checkpoints.identify import identify
     from zeroconv.checkpoints.kinds import UNKNOWN
     from zeroconv.checkpoints.lora import BASE
 
     kind = identify(path)
-    if kind.name in ("base", "control", "baseline"):
+    if kind.name in ("base", "control", "baseline", "lora", "vae"):
         return kind.name
     if kind is UNKNOWN and path.is_dir():
         raise UserError(
@@ -80,7 +86,7 @@ def _kind(path: Path) -> str:
             f"config.json (a control) nor {BASE} (a LoRA and the name of its base)"
         )
     raise UserError(
-        f"{path} is {kind}; info knows bases, controls and baselines of Stable Diffusion."
+        f"{path} is {kind}; info knows bases, controls, baselines, LoRAs and VAEs of Stable Diffusion."
     )
 
 

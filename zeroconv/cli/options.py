@@ -16,10 +16,19 @@ Base = Annotated[
 Lora = Annotated[
     list[str] | None,
     Option(
-        help="A LoRA to merge into the base: FILE or FILE:0.8, of diffusers, peft or kohya. "
-        "May be repeated."
+        help="A LoRA, LoHa, LoKr or DoRA to merge into the base: FILE, FILE:0.8 or "
+        "FILE=unet:0.8,text:0.5. May be repeated."
     ),
 ]
+Vae = Annotated[
+    str | None,
+    Option(help="Another VAE than the base's: one file, a folder, or a hub id."),
+]
+Revision = Annotated[str | None, Option(help="A branch, tag or commit of a base that is a hub id.")]
+Variant = Annotated[
+    str | None, Option(help="Which weights of a folder or hub id: fp16 for model.fp16.safetensors.")
+]
+Subfolder = Annotated[str | None, Option(help="Where in a folder or hub id the base is.")]
 Device = Annotated[
     str, Option(help="cpu, cuda, cuda:1, mps; auto takes the best there is: cuda, mps, cpu.")
 ]

@@ -101,9 +101,11 @@ def test_convert_base_writes_scaled_float8_in_float16(tmp_path) -> None:
     module = "model.diffusion_model.time_embed.0"
     state[f"{module}.weight"] = state[f"{module}.weight"].to(torch.float8_e4m3fn)
     state[f"{module}.scale_weight"] = torch.tensor(0.5)
-    save_file(state, path)
-    with pytest.warns(UserWarning, match="scaled float8 weights .* written in float16"):
+    save_file({**state, "model_ema.decay": torch.zeros(1)}, path)
+    with pytest.warns(UserWarning, match="float8|averaged") as notes:
         folder = convert_base(path, tmp_path / "folder", "diffusers")
+    told = " ".join(str(note.message) for note in notes)
+    assert "scaled float8 weights" in told and "1 tensors of averaged weights" in told
     written = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
     weight = written["time_embedding.linear_1.weight"]
     assert weight.dtype == torch.float16

@@ -67,3 +67,28 @@ def test_info_of_loras_and_vaes(xl, tmp_path, zeroconv) -> None:
     report = json.loads(zeroconv("info", tmp_path / "vae.safetensors", "--json").stdout)
     assert report["kind"] == "vae"
     assert report["latent"] == {"channels": 4, "pixels": 8}
+
+
+def test_generate_takes_another_vae_and_tells_it(models, tmp_path, zeroconv) -> None:
+    from tests.helpers.tiny import tiny_vae
+    from zeroconv.generation.metadata import read_info
+
+    tiny_vae(seed=9).save_pretrained(tmp_path / "vae")
+    words = ("generate", "a", "--base", models / "base", "--steps", 1, "--seed", 1, "--out")
+    pictures = [tmp_path / "own.png", tmp_path / "other.png"]
+    assert zeroconv(*words, pictures[0]).exit_code == 0
+    assert zeroconv(*words, pictures[1], "--vae", tmp_path / "vae").exit_code == 0
+    assert read_info(pictures[1])["vae"] == str(tmp_path / "vae")
+    assert "vae" not in read_info(pictures[0])
+    assert pictures[0].read_bytes() != pictures[1].read_bytes()
+
+
+def test_convert_of_a_base_from_the_command_line(tmp_path, zeroconv) -> None:
+    from tests.helpers.tiny import tiny_backbone
+
+    path = save_single_file(tmp_path / "sd.safetensors", tiny_backbone())
+    assert zeroconv("convert", path, tmp_path / "folder").exit_code == 0
+    assert (tmp_path / "folder" / "model_index.json").is_file()
+    back = tmp_path / "back.safetensors"
+    assert zeroconv("convert", tmp_path / "folder", back, "--to", "original").exit_code == 0
+    assert load_file(back).keys() == load_file(path).keys()

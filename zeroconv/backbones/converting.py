@@ -22,6 +22,7 @@ from zeroconv.checkpoints.float8 import is_scaled, unscaled
 from zeroconv.checkpoints.lora import BASE
 from zeroconv.checkpoints.reading import read_config, read_state_dict, read_weights
 from zeroconv.checkpoints.stable_diffusion import (
+    AVERAGES,
     StableDiffusion,
     bare_text,
     describing,
@@ -63,6 +64,12 @@ def _read(source: Path) -> tuple[StableDiffusion, Configs]:
         return _of_folder(source)
     parts, names = read_base(source)
     configs = configs_of(parts, source, names)
+    if averages := sum(name.startswith(AVERAGES) for name in names):
+        warnings.warn(
+            f"{source} also holds {averages} tensors of averaged weights ({AVERAGES}), which are "
+            "left out.",
+            stacklevel=4,
+        )
     if is_scaled(parts.unet):
         warnings.warn(
             f"the scaled float8 weights of {source} are written in float16.", stacklevel=4

@@ -33,7 +33,7 @@ _TRAINING = re.compile(
     r"(.*betas|alphas_cumprod|sqrt_|log_one_minus|posterior_|logvar|lvlb_weights|global_step|"
     r"scale_factor|v_pred$|ztsnr$|.*position_ids$|.*logit_scale$|.*scaled_fp8$)"
 )
-_AVERAGES = "model_ema."  # a second UNet: not kept for the way back
+AVERAGES = "model_ema."  # a second UNet: not kept for the way back
 
 
 @dataclass
@@ -143,7 +143,7 @@ def _unread(state: Mapping[str, Tensor], where: object) -> State:
             f"{strange[0][:100]}; they are left out.",
             stacklevel=3,
         )
-    return {key: value for key, value in rest.items() if not key.startswith(_AVERAGES)}
+    return {key: value for key, value in rest.items() if not key.startswith(AVERAGES)}
 
 
 @contextmanager

@@ -86,7 +86,8 @@ def _kind(path: Path) -> str:
             f"config.json (a control) nor {BASE} (a LoRA and the name of its base)"
         )
     raise UserError(
-        f"{path} is {kind}; info knows bases, controls, baselines, LoRAs and VAEs of Stable Diffusion."
+        f"{path} is {kind}; info knows bases, controls, baselines, LoRAs and VAEs of Stable "
+        "Diffusion."
     )
 
 

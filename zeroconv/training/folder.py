@@ -96,8 +96,8 @@ def open_run(recipe: AnyRecipe, resume: bool = True) -> None:
     check_folder(recipe, resume)
     out = Path(recipe.out)
     path, identity = out / "recipe.json", recipe.identity()
-    found = checkpoints(out / "checkpoints")
-    if not found:  # nothing to go on from: a first try that failed may be mended
+    saved = checkpoints(out / "checkpoints")
+    if not saved:  # nothing to go on from: a first try that failed may be mended
         write_json(path, {"recipe": recipe.model_dump(mode="json")})
         return
     if not resume:
@@ -111,10 +111,10 @@ def open_run(recipe: AnyRecipe, resume: bool = True) -> None:
         changed = "; ".join(_differences(before, identity)[:3])
         raise UserError(
             f"{out} holds the run of another recipe ({changed}); put it back to go on with that "
-            f"run, or name another out folder{_from_there(recipe, before, step_of(found[0]))}."
+            f"run, or name another out folder{_from_there(recipe, before, step_of(saved[0]))}."
         )
-    if step_of(found[0]) > recipe.training.steps:
-        done = step_of(found[0])
+    if step_of(saved[0]) > recipe.training.steps:
+        done = step_of(saved[0])
         raise UserError(
             f"{out} holds a run of {done} steps already, and training.steps is "
             f"{recipe.training.steps}; training.steps={done} ends it where it stands, more goes on."
@@ -145,12 +145,12 @@ def _other_kind(recipe: AnyRecipe, values: Any) -> bool:
     return isinstance(values, dict) and ("lora" in values) != hasattr(recipe, "lora")
 
 
-def _differences(a: Any, b: Any, place: str = "") -> list[str]:
+def _differences(a: Any, b: Any, path: str = "") -> list[str]:
     """What was changed between two values of JSON, a line each."""
     if not (isinstance(a, dict) and isinstance(b, dict)):
-        return [] if a == b else [f"{place} was {a}, is {b}"]
+        return [] if a == b else [f"{path} was {a}, is {b}"]
     names = sorted(set(a) | set(b))
-    inner = (_differences(a.get(n), b.get(n), f"{place}.{n}" if place else n) for n in names)
+    inner = (_differences(a.get(n), b.get(n), f"{path}.{n}" if path else n) for n in names)
     return [line for lines in inner for line in lines]
 
 

@@ -38,8 +38,8 @@ def unlock_(backbone: UNetBackbone, control: Net) -> nn.ModuleDict:
             "recipe is a baseline, which is measured around a base that stays as it is, so leave "
             "control.unlock_decoder out."
         )
-    found = {name: getattr(backbone.unet, name) for name in DECODER}
-    decoder = nn.ModuleDict({name: module for name, module in found.items() if module is not None})
+    parts = {name: getattr(backbone.unet, name) for name in DECODER}
+    decoder = nn.ModuleDict({name: module for name, module in parts.items() if module is not None})
     for parameter in decoder.parameters():
         # what trains must not share memory with the file it came from
         parameter.data = parameter.data.clone()

@@ -61,17 +61,17 @@ class Validator:
         t = loss.process.spread(n)[torch.randperm(n, generator=generator)]
         self.groups = []
         for bucket in examples.buckets:
-            mine = np.flatnonzero(np.isin(rows, bucket))
-            if not len(mine):
+            inside = np.flatnonzero(np.isin(rows, bucket))
+            if not len(inside):
                 continue
-            others = rows[np.roll(mine, -max(1, len(mine) // 2))]  # nobody keeps its own hint
-            if len(mine) == 1:
-                others = rows[(mine + max(1, n // 2)) % n]  # of another shape
+            others = rows[np.roll(inside, -max(1, len(inside) // 2))]  # nobody keeps its own hint
+            if len(inside) == 1:
+                others = rows[(inside + max(1, n // 2)) % n]  # of another shape
             z = loss.backbone.latents_from_moments(
-                torch.from_numpy(examples.moments[rows[mine]]), generator
+                torch.from_numpy(examples.moments[rows[inside]]), generator
             )
             noise = torch.randn(z.shape, generator=generator)
-            self.groups.append(Group(rows[mine], others, t[torch.from_numpy(mine)], z, noise))
+            self.groups.append(Group(rows[inside], others, t[torch.from_numpy(inside)], z, noise))
         # without control nothing changes: measured once, unless the decoder trains
         self.none: Tensor | None = None
 

@@ -91,8 +91,8 @@ class ControlSettings(Strict):
             name: field.get_default(call_default_factory=True)
             for name, field in type(self).model_fields.items()
         }
-        told = {name for name, default in fields.items() if getattr(self, name) != default}
-        shaped = sorted(told - {"init", "frozen_copy", "unlock_decoder"})
+        changed = {name for name, default in fields.items() if getattr(self, name) != default}
+        shaped = sorted(changed - {"init", "frozen_copy", "unlock_decoder"})
         if self.kind == "controlnet" and self.options:
             raise ValueError(
                 "control.options are a baseline's: name control.kind, or set them as control's own"
@@ -243,8 +243,8 @@ def parse_action(text: str) -> tuple[str, float]:
         number = float(value)
     except ValueError:
         number = float("nan")
-    whole = name == "lower_lr" or number == number // 1
-    if name not in limits or not whole or not limits[name][0] <= number <= limits[name][1]:
+    is_whole = name == "lower_lr" or number == number // 1
+    if name not in limits or not is_whole or not limits[name][0] <= number <= limits[name][1]:
         raise ValueError(
             f"{text!r} is no action; write stop_after=STEPS, lower_lr=FACTOR ≤ 1 or "
             "enlarge_batch=TIMES, a whole number"
@@ -254,13 +254,13 @@ def parse_action(text: str) -> tuple[str, float]:
 
 def parse_size(text: str) -> int:
     """ "1.5GB" → 1500000000 bytes; "2 GiB" is 2 · 2³⁰. Raises ValueError."""
-    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) *([MG])(i?)B", text)
-    if found is None or not float(found[1]):
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) *([MG])(i?)B", text)
+    if match is None or not float(match[1]):
         raise ValueError(
             f"{text!r} is no setting of training.checkpointing; write none, full, or a size such "
             "as 2GB"
         )
-    return int(float(found[1]) * (1024 if found[3] else 1000) ** (2 if found[2] == "M" else 3))
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** (2 if match[2] == "M" else 3))
 
 
 class AnyRecipe(Strict):

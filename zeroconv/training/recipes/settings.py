@@ -77,14 +77,14 @@ def numbers_of(field: FieldInfo) -> set[type]:
 
 def bounds_of(field: FieldInfo) -> tuple[str | None, str | None]:
     """How the least and the greatest number of a setting are said; None where there is none."""
-    said: dict[str, str] = {}
+    words: dict[str, str] = {}
 
     for limit in field.metadata:
         for sign in ("gt", "ge", "lt", "le"):
             if (value := getattr(limit, sign, None)) is not None:
                 shown = f"{value:,}" if isinstance(value, int) else f"{value:g}"
-                said[sign] = {"gt": "more than ", "lt": "less than "}.get(sign, "") + shown
-    return said.get("ge", said.get("gt")), said.get("le", said.get("lt"))
+                words[sign] = {"gt": "more than ", "lt": "less than "}.get(sign, "") + shown
+    return words.get("ge", words.get("gt")), words.get("le", words.get("lt"))
 
 
 def _parts(annotation: Any) -> set[Any]:
@@ -107,22 +107,22 @@ _WANTED = {
 
 
 def _sentence(error: Any, kind: type[BaseModel]) -> str:
-    place = ".".join(str(part) for part in error["loc"])[:200]
+    name = ".".join(str(part) for part in error["loc"])[:200]
 
     if error["type"] == "extra_forbidden":
-        return f"there is no setting {place}{_suggestion(error['loc'], kind)}"
+        return f"there is no setting {name}{_suggestion(error['loc'], kind)}"
     if error["type"] == "missing":
-        return f"{place} is missing"
+        return f"{name} is missing"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"]).rstrip(".")
 
     shown = _show.repr(error["input"])
     if error["type"] in _NUMBER_ERRORS and (wanted := _range(error["loc"], kind)):
-        return f"{place} is {shown}; give {wanted}"
+        return f"{name} is {shown}; give {wanted}"
     if error["type"] in _WANTED:
         given = "empty" if error["input"] is None else shown
-        return f"{place} is {given}; give {_WANTED[error['type']]}"
-    return f"{place} is {shown}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+        return f"{name} is {given}; give {_WANTED[error['type']]}"
+    return f"{name} is {shown}: {error['msg'][:1].lower()}{error['msg'][1:]}"
 
 
 def _range(loc: tuple, kind: type[BaseModel]) -> str | None:

@@ -55,15 +55,15 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
         if not equals or not all((*folders, last)) or len(folders) > 8:
             raise UserError(f"the override {shown!r} is not of the form training.steps=2000.")
 
-        place = values
+        section = values
         for step in folders:
-            inner = place.get(step)
+            inner = section.get(step)
             if inner is not None and not isinstance(inner, dict):
                 raise UserError(
                     f"the override {shown!r} goes into {step!r}, which holds a value, not settings."
                 )
-            place[step] = dict(inner or {})
-            place = place[step]
+            section[step] = dict(inner or {})
+            section = section[step]
 
-        place[last] = parse_yaml(text, f"the value of the override {shown!r}")
+        section[last] = parse_yaml(text, f"the value of the override {shown!r}")
     return values

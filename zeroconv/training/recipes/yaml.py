@@ -129,9 +129,9 @@ def parse_yaml(text: str, name: str) -> Any:
         return loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = "" if mark is None else f", line {mark.line + 1}"
-        said = " ".join(str(part) for part in (error.context, error.problem) if part)
-        raise UserError(f"{name}{place}: {_reason(error, said)}.") from error
+        where = "" if mark is None else f", line {mark.line + 1}"
+        problem = " ".join(str(part) for part in (error.context, error.problem) if part)
+        raise UserError(f"{name}{where}: {_reason(error, problem)}.") from error
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise UserError(
@@ -143,14 +143,14 @@ def parse_yaml(text: str, name: str) -> Any:
             loader.dispose()
 
 
-def _reason(error: yaml.MarkedYAMLError, said: str) -> str:
-    said = " ".join(said.split())
+def _reason(error: yaml.MarkedYAMLError, problem: str) -> str:
+    problem = " ".join(problem.split())
 
     if isinstance(error, _Refused):
-        return f"it holds {said}"
-    if "'\\t'" in said:
+        return f"it holds {problem}"
+    if "'\\t'" in problem:
         return "a tab stands where spaces must; indent with spaces"
-    return f"this is no YAML ({_short(said, 160)})"
+    return f"this is no YAML ({_short(problem, 160)})"
 
 
 def _code(character: Any) -> int:

@@ -42,7 +42,7 @@ class Frame:
         space = (high - low) * 0.05 or abs(high) * 0.05 or 1e-6
         return cls(min(xs), max(max(xs), min(xs) + 1), low - space * (low != 0), high + space)
 
-    def place(self, x: float, y: float) -> str:
+    def at(self, x: float, y: float) -> str:
         across = LEFT + (x - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - RIGHT)
         down = TOP + (1 - (y - self.y0) / (self.y1 - self.y0)) * (HEIGHT - TOP - BOTTOM)
         return f"{across:.1f},{down:.1f}"
@@ -67,7 +67,7 @@ def chart(
         colour = COLOURS[(named.index(curve) if curve in named else 0) % len(COLOURS)]
         drawn.append(_curve(curve, frame, colour))
     for at in marks:
-        x = frame.place(min(max(at, frame.x0), frame.x1), frame.y0).partition(",")[0]
+        x = frame.at(min(max(at, frame.x0), frame.x1), frame.y0).partition(",")[0]
         drawn.append(
             f'<line x1="{x}" x2="{x}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="currentColor" '
             f'stroke-dasharray="4 3"/><text x="{float(x) + 4:.1f}" '
@@ -100,19 +100,19 @@ def _curve(curve: Curve, frame: Frame, colour: str) -> str:
     parts = []
     if curve.band:
         upper = [
-            frame.place(x, high) for (x, _), (_, high) in zip(curve.points, curve.band, strict=True)
+            frame.at(x, high) for (x, _), (_, high) in zip(curve.points, curve.band, strict=True)
         ]
         lower = [
-            frame.place(x, low) for (x, _), (low, _) in zip(curve.points, curve.band, strict=True)
+            frame.at(x, low) for (x, _), (low, _) in zip(curve.points, curve.band, strict=True)
         ]
         parts.append(
             f'<polygon fill="{colour}" opacity=".18" points="{" ".join([*upper, *lower[::-1]])}"/>'
         )
-    line = " ".join(frame.place(x, y) for x, y in curve.points)
+    line = " ".join(frame.at(x, y) for x, y in curve.points)
     look = 'stroke-width="1" opacity=".35"' if curve.faint else 'stroke-width="1.8"'
     parts.append(f'<polyline fill="none" stroke="{colour}" {look} points="{line}"/>')
     if len(curve.points) <= 40 and not curve.faint:  # so few that each should be seen
-        places = (frame.place(x, y).split(",") for x, y in curve.points)
+        places = (frame.at(x, y).split(",") for x, y in curve.points)
         parts += [f'<circle cx="{x}" cy="{y}" r="2.2" fill="{colour}"/>' for x, y in places]
     return "".join(parts)
 
@@ -120,7 +120,7 @@ def _curve(curve: Curve, frame: Frame, colour: str) -> str:
 def _axes(frame: Frame) -> str:
     parts = []
     for y in ticks(frame.y0, frame.y1, 4):
-        down = float(frame.place(frame.x0, y).partition(",")[2])
+        down = float(frame.at(frame.x0, y).partition(",")[2])
         parts.append(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down}" y2="{down}"/>'
         )
@@ -128,7 +128,7 @@ def _axes(frame: Frame) -> str:
             f'<text x="{LEFT - 6}" y="{down + 4:.1f}" text-anchor="end">{_number(y)}</text>'
         )
     for x in ticks(frame.x0, frame.x1, 6):
-        across = frame.place(x, frame.y0).partition(",")[0]
+        across = frame.at(x, frame.y0).partition(",")[0]
         parts.append(
             f'<text x="{across}" y="{HEIGHT - 8}" text-anchor="middle">{_number(x)}</text>'
         )
@@ -171,8 +171,8 @@ def smooth(points: Sequence[Point], share: float = 0.05) -> list[Point]:
     are few.
     """
     window = max(1, round(len(points) * share))
-    found, total = [], 0.0
+    means, total = [], 0.0
     for i, (x, y) in enumerate(points):
         total += y - (points[i - window][1] if i >= window else 0.0)
-        found.append((x, total / min(window, i + 1)))
-    return found
+        means.append((x, total / min(window, i + 1)))
+    return means

@@ -58,7 +58,7 @@ def write_report(folder: Path) -> Path:
     parts: list[Callable[[], str | list[str]]] = [
         lambda: _facts(summary, recipe),
         lambda: _unread(log.count_bad()),
-        lambda: [f"<p>{html.escape(_told(event))}</p>" for event in _notable(events)],
+        lambda: [f"<p>{html.escape(_sentence(event))}</p>" for event in _notable(events)],
         lambda: _fidelity(_of(lines, "evaluation"), marks),
         lambda: _validation(_of(lines, "validation"), marks),
         lambda: _training(
@@ -122,15 +122,15 @@ def _fidelity(rounds: list[tuple[int, dict[str, Any]]], marks: Sequence[float]) 
         return []
     charts = []
     for metric in rounds[-1][1]["metrics"]:
-        found = [
+        measured = [
             (step, line["metrics"][metric]) for step, line in rounds if metric in line["metrics"]
         ]
-        own = [columns["own"] for _, columns in found if "own" in columns]
-        band = [(interval.get("low"), interval.get("high")) for interval in own]
+        scores = [columns["own"] for _, columns in measured if "own" in columns]
+        band = [(interval.get("low"), interval.get("high")) for interval in scores]
         curves = [
-            Curve(f"{metric}, own hint", _means(found, "own"), band),
-            Curve("another's hint", _means(found, "shuffled")),
-            Curve("ceiling", _means(found, "ceiling")),
+            Curve(f"{metric}, own hint", _means(measured, "own"), band),
+            Curve("another's hint", _means(measured, "shuffled")),
+            Curve("ceiling", _means(measured, "ceiling")),
         ]
         charts.append(chart(curves, marks, "followed", zero=True))
     return _section(
@@ -142,8 +142,8 @@ def _fidelity(rounds: list[tuple[int, dict[str, Any]]], marks: Sequence[float]) 
     )
 
 
-def _means(found: list[tuple[int, dict[str, Any]]], column: str) -> list[Point]:
-    return [(step, columns[column]["mean"]) for step, columns in found if column in columns]
+def _means(measured: list[tuple[int, dict[str, Any]]], column: str) -> list[Point]:
+    return [(step, columns[column]["mean"]) for step, columns in measured if column in columns]
 
 
 def _validation(checks: list[tuple[int, dict[str, float]]], marks: Sequence[float]) -> list[str]:
@@ -151,9 +151,9 @@ def _validation(checks: list[tuple[int, dict[str, float]]], marks: Sequence[floa
         return []
 
     def of(name: str) -> list[Point]:
-        return [(step, found[name]) for step, found in checks if name in found]
+        return [(step, measured[name]) for step, measured in checks if name in measured]
 
-    spread = [_interval(found) for _, found in checks if "gain" in found]
+    spread = [_interval(measured) for _, measured in checks if "gain" in measured]
     gain = chart([Curve("hint gain", of("gain"), spread)], marks, "followed", zero=True)
     curves = [
         Curve(name, of(key))
@@ -174,9 +174,9 @@ def _validation(checks: list[tuple[int, dict[str, float]]], marks: Sequence[floa
     ]
 
 
-def _interval(found: dict[str, Any]) -> tuple[float | None, float | None]:
+def _interval(measured: dict[str, Any]) -> tuple[float | None, float | None]:
     """95% of a hint gain; not known where one picture was measured."""
-    gain, error = found["gain"], found.get("gain_error")
+    gain, error = measured["gain"], measured.get("gain_error")
     if gain is None or error is None:
         return None, None
     return gain - 1.96 * error, gain + 1.96 * error
@@ -223,16 +223,12 @@ def _facts(summary: dict[str, Any], recipe: dict[str, Any]) -> str:
         }
     last = summary.get("validation")
     if isinstance(last, dict) and "gain" in last:
-        error = (
-            f" ± {_told_number(last['gain_error'])}" if last.get("gain_error") is not None else ""
-        )
-        facts["hint gain"] = f"{_told_number(last['gain'], '+.4f')}{error}"
+        error = f" ± {_number(last['gain_error'])}" if last.get("gain_error") is not None else ""
+        facts["hint gain"] = f"{_number(last['gain'], '+.4f')}{error}"
     if last := summary.get("evaluation"):
-        metric, found = next(iter(last["metrics"].items()))
-        mean, low, high = (
-            _told_number(found["own"][key], ".3f") for key in ("mean", "low", "high")
-        )
-        others, most = (_told_number(found[key]["mean"], ".3f") for key in ("shuffled", "ceiling"))
+        metric, measured = next(iter(last["metrics"].items()))
+        mean, low, high = (_number(measured["own"][key], ".3f") for key in ("mean", "low", "high"))
+        others, most = (_number(measured[key]["mean"], ".3f") for key in ("shuffled", "ceiling"))
         facts[f"{metric} of {last['n']} pictures"] = (
             f"{mean} [{low}, {high}]; another's hint {others}, ceiling {most}"
         )
@@ -252,7 +248,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
 
 
-def _told_number(value: float | None, form: str = ".4f") -> str:
+def _number(value: float | None, form: str = ".4f") -> str:
     return "no number" if value is None else f"{value:{form}}"
 
 
@@ -267,13 +263,13 @@ def _notable(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [event for event in events if event["event"] != "skipped"]
 
 
-def _told(event: dict[str, Any]) -> str:
+def _sentence(event: dict[str, Any]) -> str:
     if event["event"] == "converged" and event.get("converged"):
-        found = event["converged"]
+        measured = event["converged"]
         return (
-            f"The hints are followed since step {found['step']}, seen at step {found['seen']} with "
-            f"a gain of {_told_number(found['gain'])} and a confidence of "
-            f"{_told_number(found['confidence'])}."
+            f"The hints are followed since step {measured['step']}, seen at step "
+            f"{measured['seen']} with a gain of {_number(measured['gain'])} and a confidence of "
+            f"{_number(measured['confidence'])}."
         )
     return f"Step {event['step']}: {event['event']}."
 

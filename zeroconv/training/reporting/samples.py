@@ -37,9 +37,9 @@ def sample_grid(
     rows = np.array(spread(len(examples), settings.sample_count))
     columns: list[list[Image.Image]] = [[], [], [], []]
     for bucket in examples.buckets:  # pictures of one shape
-        if len(mine := rows[np.isin(rows, bucket)]):
+        if len(chosen := rows[np.isin(rows, bucket)]):
             for column, pictures in zip(
-                columns, _columns(backbone, control, examples, mine, settings), strict=True
+                columns, _columns(backbone, control, examples, chosen, settings), strict=True
             ):
                 column.extend(pictures)
     if path is not None:

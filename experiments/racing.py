@@ -137,8 +137,9 @@ def gauge(runs: Path, names: Sequence[str], arguments: argparse.Namespace) -> No
     from accelerate import Accelerator
 
     from zeroconv.layers.allocator import keep_pages
+    from zeroconv.training.assembling import assemble
+    from zeroconv.training.execution.choice import Launch
     from zeroconv.training.optimizer import make_optimizer
-    from zeroconv.training.run import assemble
 
     keep_pages()
     networks = {}
@@ -146,7 +147,7 @@ def gauge(runs: Path, names: Sequence[str], arguments: argparse.Namespace) -> No
         recipe = recipe_of(
             settings_of(runs / "gauge", arguments, name, CANDIDATES[0], arguments.steps)
         )
-        trainer = assemble(recipe, Accelerator(cpu=True), lambda line: None)
+        trainer = assemble(recipe, Launch(Accelerator(cpu=True)), lambda line: None)
         kinds = {
             c: recipe.training.model_copy(update={"optimizer": c[0], "learning_rate": c[1]})
             for c in CANDIDATES

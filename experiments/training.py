@@ -17,10 +17,11 @@ from experiments.common import RUNS
 from experiments.memory import weights_mark
 from tools.reports import read_json, write_json
 from zeroconv.training import train
+from zeroconv.training.assembling import assemble
+from zeroconv.training.execution.choice import Launch
 from zeroconv.training.folder import open_run
 from zeroconv.training.recipes.recipe import Recipe
 from zeroconv.training.reporting.log import RunLog
-from zeroconv.training.run import assemble
 from zeroconv.training.trainer import Trainer
 
 
@@ -79,7 +80,7 @@ def stages(
     of the step.
     """
     open_run(recipe)
-    trainer = assemble(recipe, Accelerator(cpu=True), print_line)
+    trainer = assemble(recipe, Launch(Accelerator(cpu=True)), print_line)
     trainer.resume()
     for mark in marks:
         if trainer.step > mark:

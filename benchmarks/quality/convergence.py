@@ -18,8 +18,9 @@ from PIL import Image
 from benchmarks.common import PICTURES, RESULTS, write_result
 from tools.reports import ROOT, write_json
 from zeroconv.data.cache.examples import Table
+from zeroconv.training.assembling import assemble
+from zeroconv.training.execution.choice import Launch
 from zeroconv.training.recipes.recipe import Recipe, load_recipe
-from zeroconv.training.run import assemble
 
 OUT = Path("runs/convergence")
 
@@ -58,7 +59,7 @@ def run(name: str, seed: int, steps: int, shuffled: bool) -> dict[str, Any]:
     shutil.rmtree(folder, ignore_errors=True)
     action = {} if shuffled else {"training__on_convergence": "stop_after=20"}
     recipe = recipe_of(folder, seed, steps, **action)
-    trainer = assemble(recipe, Accelerator(cpu=True), print)
+    trainer = assemble(recipe, Launch(Accelerator(cpu=True)), print)
     # every picture keeps another one's hint, the same one for ever: there is nothing to
     # follow
     if shuffled:

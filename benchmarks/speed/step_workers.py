@@ -14,6 +14,7 @@ import time
 import zlib
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,9 @@ class Ours:
         from zeroconv.data.cache.examples import Examples, Table, TextTable
         from zeroconv.layers.allocator import keep_pages
         from zeroconv.training.execution import precision as dtypes
+        from zeroconv.training.execution.choice import Launch
+        from zeroconv.training.execution.cuda_graphs import CudaGraphs
+        from zeroconv.training.model import prepare_control
         from zeroconv.training.recipes.recipe import parse_recipe
         from zeroconv.training.trainer import Trainer
 
@@ -291,8 +295,11 @@ class Ours:
         backbone._vae = latents_only()
         self.device = device
         backbone.to(device)
-        accelerator = Accelerator(cpu=device.type == "cpu")
-        self.trainer = Trainer(recipe, backbone, control.to(device), data, data, accelerator)
+        model = prepare_control(recipe, backbone, control.to(device))
+        started = Launch(Accelerator(cpu=device.type == "cpu"))
+        self.execution: Any = started.execution(model, data, recipe.training, print)
+        self.recorded = isinstance(self.execution, CudaGraphs)
+        self.trainer = Trainer(recipe, model, data, data, self.execution)
         if rung >= 1 and device.type == "cpu":
             keep_pages()
         self.batches = self.trainer.plan.from_step(0)
@@ -300,19 +307,27 @@ class Ours:
     def step(self) -> dict[str, float]:
         batch = next(self.batches)
         clock, trainer = Clock(self.device), self.trainer
-        if trainer.graphs is not None:
+        if self.recorded:
             mark = between(
-                trainer.graphs, "add_gradients", lambda: None, lambda: clock("both passes")
+                self.execution, "add_gradients", lambda: None, lambda: clock("both passes")
             )
         else:
+            accelerator = self.execution.accelerator
             mark = between(
-                trainer.accelerator, "backward", lambda: clock("forward"), lambda: clock("backward")
+                accelerator, "backward", lambda: clock("forward"), lambda: clock("backward")
             )
         with mark:
             trainer._train_step([batch])
         clock("optimiser")
         trainer.step += 1
         return clock.parts
+
+    def stop_recording(self) -> None:
+        """Make steps operation by operation, which can be counted."""
+        from zeroconv.training.execution.eager import Eager
+
+        self.execution.add_gradients = partial(Eager.add_gradients, self.execution)
+        self.recorded = False
 
     @torch.no_grad()
     def loss(self, inputs: dict[str, Tensor]) -> float:
@@ -401,7 +416,8 @@ def main(job: dict[str, Any]) -> None:
                 }
             )
         elif word == "flops":
-            worker.trainer.graphs = None  # in which operations cannot be counted
+            if isinstance(worker, Ours):
+                worker.stop_recording()
             send({"flops": flops_of(worker.step)})
         else:
             break

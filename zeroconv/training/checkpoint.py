@@ -62,28 +62,28 @@ def _drop_old(folder: Path, path: Path, keep: int, best: int | None) -> None:
             old.unlink()
 
 
-def drawn_from(data: Examples, processes: int) -> dict[str, Any]:
+def data_fingerprint(data: Examples, processes: int) -> dict[str, Any]:
     """What a step's batch depends on besides seed, step and recipe."""
     return {"processes": processes, "pictures": len(data), "data": data.mark}
 
 
-def told_apart(before: dict[str, Any] | None, now: dict[str, Any]) -> list[str]:
+def resume_warnings(before: dict[str, Any] | None, now: dict[str, Any]) -> list[str]:
     """A sentence for each thing that makes a run that goes on another one than it would have been.
-    `before`: what `drawn_from` was; None in checkpoints that do not say.
+    `before`: what `data_fingerprint` was; None in checkpoints that do not say.
     """
-    told: list[str] = []
+    lines: list[str] = []
     rest = "steps from here on are not those it would have made"
     if before is None or before == now:
-        return told
+        return lines
     if before["processes"] != now["processes"]:
-        told.append(
+        lines.append(
             f"the run was made by {before['processes']} processes and goes on with "
             f"{now['processes']}: {rest}"
         )
     if before["data"] != now["data"]:
         counts = f"{before['pictures']} pictures, now {now['pictures']}"
-        told.append(f"the data to train on has changed ({counts}) since the checkpoint: {rest}")
-    return told
+        lines.append(f"the data to train on has changed ({counts}) since the checkpoint: {rest}")
+    return lines
 
 
 def step_of(path: Path) -> int:

@@ -7,19 +7,13 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
-import torch
-
-from zeroconv.data.batches import Batch, BatchPlan
+from zeroconv.data.batches import Batch
 from zeroconv.errors import UserError
-from zeroconv.optim.adamw8bit import AdamW8bit
-from zeroconv.optim.ema import Ema
 from zeroconv.training.checkpoint import checkpoints
-from zeroconv.training.recipes.recipe import TrainingSettings
-from zeroconv.training.reporting.log import Meter, RunLog
+from zeroconv.training.schedule import learning_rate
+from zeroconv.training.state import RunState
 from zeroconv.training.stopping import StopSignals
 
 # steps in a row whose loss is no number, before the run goes back to its last checkpoint
@@ -31,59 +25,18 @@ _NO_NUMBER = (
 )
 
 
-def learning_rate(step: int, settings: TrainingSettings) -> float:
-    """Linear warm-up, then the schedule; a function of the step alone. The curves are diffusers' of
-    the same names.
-    """
-    warm = min(1.0, (step + 1) / (settings.warmup + 1))
-    if settings.schedule == "constant":
-        return settings.learning_rate * warm
-    progress = min(1.0, max(0, step - settings.warmup) / max(1, settings.steps - settings.warmup))
-    if settings.schedule == "cosine":
-        left = (
-            0.5 * (1 + math.cos(math.pi * (progress * settings.cycles % 1)))
-            if progress < 1
-            else 0.0
-        )
-    else:
-        left = (1 - progress) ** (settings.power if settings.schedule == "polynomial" else 1)
-    return settings.learning_rate * warm * left
-
-
-class Loop:
-    """Drives a trainer: a subclass makes the steps (`_gradients`), measures, draws, saves and
-    resumes.
+class Loop(RunState):
+    """Drives a trainer: a subclass measures, draws and exports; an execution makes the steps.
 
     Batches and noise are functions of (seed, step), see `BatchPlan`: a run that is killed and goes
     on from a checkpoint makes the very same steps, on a CPU bit for bit.
     """
 
-    settings: TrainingSettings
-    folder: Path
-    say: Callable[[str], None]
-    first_plan: BatchPlan  # before any return to a checkpoint
-    parameters: list[torch.nn.Parameter]
-    optimizer: torch.optim.Optimizer
-    ema: Ema
-    log: RunLog
-    meter: Meter
-
-    def __init__(self) -> None:
-        # steps done; of them in a row not finite; time of training
-        self.step, self.skipped, self.seconds = 0, 0, 0.0
-        self.micro = 0  # micro-batches taken, the place in the data
-        self.rollbacks = 0
-        self.sound = 0  # steps with a loss, in this process
-        self.stopped_by = 0  # the signal that interrupted `run`
-        self.scaler: torch.amp.GradScaler | None = (
-            None  # of float16, see `zeroconv.training.execution.precision.loss_scale`
-        )
-
     # ---------------------------------------------------------------- a trainer's own
 
     def _gradients(self, micro: list[Batch]) -> float:
         """Accumulate the gradients of a step's micro-batches; returns the mean loss."""
-        raise NotImplementedError
+        return self.execution.gradients(micro, self.step)
 
     def _validate(self) -> None:
         raise NotImplementedError
@@ -96,11 +49,8 @@ class Loop:
         there is nothing to read back.
         """
 
-    def save(self) -> None:
-        raise NotImplementedError
-
-    def resume(self) -> bool:
-        """Go on from the newest whole checkpoint of the run's folder; False where there is none."""
+    def finish(self, status: str) -> None:
+        """What is left in the folder of a run that is "finished" or "interrupted"."""
         raise NotImplementedError
 
     @property
@@ -120,76 +70,79 @@ class Loop:
             self.settings.max_minutes is not None and self.seconds > 60 * self.settings.max_minutes
         )
 
-    def _agreed(self, *wishes: bool) -> list[bool]:
-        """Each wish, if any process of the run has it: they must stop at the same step, or one
-        waits for ever.
-        """
-        return list(wishes)
-
     # ---------------------------------------------------------------- the loop
-
-    @property
-    def plan(self) -> BatchPlan:
-        """The batches of this run; after a return to a checkpoint, in another order."""
-        return replace(self.first_plan, seed=self.first_plan.seed + 7919 * self.rollbacks)
 
     def run(self) -> str:
         """Train to the end; returns "finished", or "interrupted" after SIGTERM or Ctrl-C (the state
         is saved).
         """
-        settings, meter = self.settings, self.meter
-        meter.start()
+        for reporter in self.reporters:
+            reporter.start(self.step, self.log.read())
+        self.meter.start()
         began = time.monotonic() - self.seconds
-        batches = self.plan.from_step(self.micro)
         with StopSignals() as stop:
             if self.step == 0:
                 self._validate()
                 self._evaluate()
             # a run that ended before its last step, given the same command again, has
             # nothing left to do
-            done = self.step > 0 and any(self._agreed(self._over(), self._ends_early()))
-            while self.step < settings.steps and not done:
+            over = self.step > 0 and any(self.execution.agreed(self._over(), self._ends_early()))
+            if not over and self._make_steps(stop, began):
+                return "interrupted"
+        self._sample()
+        return "finished"
+
+    def _make_steps(self, stop: StopSignals, began: float) -> bool:
+        """All that are left; returns whether a signal came before the last of them. `began`: the
+        clock's time at which the run would have begun without a stop.
+        """
+        batches: Any = self.plan.from_step(self.micro)
+        try:
+            while self.step < self.settings.steps:
                 waited = time.monotonic()
                 micro = list(itertools.islice(batches, self.accumulation))
                 waited = time.monotonic() - waited
+
                 loss, norm = self._train_step(micro)
-                if self.skipped >= _PATIENCE:
-                    batches.close()  # type: ignore[attr-defined]
-                    self._roll_back(loss)
-                    batches = self.plan.from_step(self.micro)
-                    continue
-                self.step += 1
-                self.micro += len(micro)
-                self.seconds = time.monotonic() - began
-                meter.add(loss, waited, len(micro))
-                asked, over, broken = self._stopping(stop.asked)
-                last = over or self.step == settings.steps or self._ends_early()
+                broken = self.skipped >= _PATIENCE
+                if not broken:
+                    self.step += 1
+                    self.micro += len(micro)
+                    self.seconds = time.monotonic() - began
+                    self.meter.add(loss, waited, len(micro))
+                    asked, over, broken = self._stopping(stop.asked)
                 if broken:
-                    batches.close()  # type: ignore[attr-defined]
+                    batches.close()
                     self._roll_back(loss)
                     batches = self.plan.from_step(self.micro)
                     continue
+
+                last = over or self.step == self.settings.steps or self._ends_early()
+                self._between_steps(norm, last, asked)
                 if last:
-                    self._check_learned()
-                if self.step % settings.log_every == 0 or last:
-                    self._report(norm)
-                if settings.validate_every and (self.step % settings.validate_every == 0 or last):
-                    self._validate()
-                if settings.evaluate_every and (self.step % settings.evaluate_every == 0 or last):
-                    self._evaluate()
-                if settings.sample_every and self.step % settings.sample_every == 0 and not last:
-                    self._sample()
-                if asked or last or self.step % settings.checkpoint_every == 0:
-                    self.save()
-                if last:
-                    break
+                    return False
                 if asked:
-                    batches.close()  # type: ignore[attr-defined]
                     self.stopped_by = stop.number
-                    return "interrupted"
-        batches.close()  # type: ignore[attr-defined]
-        self._sample()
-        return "finished"
+                    return True
+        finally:
+            batches.close()
+        return False
+
+    def _between_steps(self, norm: float, last: bool, asked: bool) -> None:
+        """What a run says, measures and keeps after a step, whose gradient had this norm."""
+        settings = self.settings
+        if last:
+            self._check_learned()
+        if self.step % settings.log_every == 0 or last:
+            self._report(norm)
+        if settings.validate_every and (self.step % settings.validate_every == 0 or last):
+            self._validate()
+        if settings.evaluate_every and (self.step % settings.evaluate_every == 0 or last):
+            self._evaluate()
+        if settings.sample_every and self.step % settings.sample_every == 0 and not last:
+            self._sample()
+        if asked or last or self.step % settings.checkpoint_every == 0:
+            self.save()
 
     def _train_step(self, micro: list[Batch]) -> tuple[float, float]:
         """One step of the optimiser; returns the mean loss and the norm of its gradient. A loss
@@ -197,36 +150,22 @@ class Loop:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate() * group.get("lr_scale", 1.0)
-        loss = self._gradients(micro)
-        if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer)
-        norm = self._clip()
+        loss, scaler = self._gradients(micro), self.execution.scaler
+        norm = self.execution.clip(self.settings.clip)
         if math.isfinite(loss) and math.isfinite(norm):
             self.optimizer.step()
             self.ema.update()
             self.skipped = 0
             self.sound += 1
-        elif self.scaler is not None and math.isfinite(loss) and self.scaler.get_scale() > 1:
+        elif scaler is not None and math.isfinite(loss) and scaler.get_scale() > 1:
             # the scale was too large
-            self.log.write(self.step, event="overflow", scale=self.scaler.get_scale())
+            self.log.write(self.step, event="overflow", scale=scaler.get_scale())
         else:
             self._skip(loss)
-        if self.scaler is not None:
-            self.scaler.update()
+        if scaler is not None:
+            scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return loss, norm
-
-    def _scaled(self, loss: torch.Tensor) -> torch.Tensor:
-        """What is differentiated: the loss, times float16's scale."""
-        return loss if self.scaler is None else self.scaler.scale(loss)
-
-    def _clip(self) -> float:
-        """Bounds the norm of the gradient; returns what it was."""
-        if isinstance(self.optimizer, AdamW8bit):  # clips while it updates
-            return self.optimizer.clip(self.settings.clip)
-        return float(
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip, foreach=True)
-        )
 
     def _skip(self, loss: float) -> None:
         self.skipped += 1
@@ -245,7 +184,7 @@ class Loop:
         broken = (due or asked or over) and not all(
             bool(p.detach().isfinite().all()) for p in self.parameters
         )
-        return self._agreed(asked, over, broken)
+        return self.execution.agreed(asked, over, broken)
 
     def _check_learned(self) -> None:
         """Raises UserError at the end of a run in which no step changed anything."""

@@ -17,7 +17,7 @@ def print_line(line: str) -> None:
         print(line, flush=True)
 
 
-def told_of_start(step: int, steps: int) -> str:
+def start_line(step: int, steps: int) -> str:
     """Where a run goes on, in one line."""
     if step < steps:
         return f"going on from step {step} of {steps}"
@@ -29,13 +29,13 @@ class Countdown:
 
     def __init__(self, say: Say, every: float = 5.0) -> None:
         self.say, self.every = say, every
-        self.what, self.began, self.told, self.first = "", 0.0, 0.0, 0
+        self.what, self.began, self.heard, self.first = "", 0.0, 0.0, 0
 
     def __call__(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
         if what != self.what:
-            self.what, self.began, self.told, self.first = what, now, now, done
-        elif now - self.told > self.every or done == total:
-            self.told = now
+            self.what, self.began, self.heard, self.first = what, now, now, done
+        elif now - self.heard > self.every or done == total:
+            self.heard = now
             left = (now - self.began) / max(1, done - self.first) * (total - done)
             self.say(f"caching {what}: {done}/{total}  {left / 60:.1f} min left")

@@ -110,10 +110,9 @@ class Rounds:
             control.train(was_training)
 
     def _group(self, pairs: Sequence[tuple[int, Pair]]) -> Group:
-        seeds, own = [seed for seed, _ in pairs], [pair for _, pair in pairs]
-        return Group(
-            own, seeds, self.read(through_vae(self.backbone, [pair.image for pair in own]))
-        )
+        seeds, some = [seed for seed, _ in pairs], [pair for _, pair in pairs]
+        ceiling = self.read(through_vae(self.backbone, [pair.image for pair in some]))
+        return Group(some, seeds, ceiling)
 
     def _made(self, control: Net, group: Group) -> list[Image.Image]:
         settings, (width, height) = self.settings, group.pairs[0].image.size
@@ -141,8 +140,8 @@ class Rounds:
                 as_picture(self.condition, read, picture.size),
                 pair.image,
             ]
-            for group, pictures, found in zip(self.groups, made, reads, strict=True)
-            for pair, picture, read in zip(group.pairs, pictures, found, strict=True)
+            for group, pictures, results in zip(self.groups, made, reads, strict=True)
+            for pair, picture, read in zip(group.pairs, pictures, results, strict=True)
         ]
         if len(rows) > 6:  # of an odd number the last is left out
             half = len(rows) // 2
@@ -226,13 +225,13 @@ def figures(condition: str, groups: Sequence[Group], reads: Sequence[list[Any]])
     }
 
 
-def told(found: dict[str, Any]) -> str:
+def in_one_line(figures: dict[str, Any]) -> str:
     """A round in one line."""
-    metric, columns = next(iter(found["metrics"].items()))
-    own = columns["own"]
+    metric, columns = next(iter(figures["metrics"].items()))
+    score = columns["own"]
     return (
-        f"{metric} {own['mean']:.3f} [{own['low']:.3f}, {own['high']:.3f}] of {found['n']} "
-        f"pictures (another's hint {columns['shuffled']['mean']:.3f}, ceiling "
+        f"{metric} {score['mean']:.3f} [{score['low']:.3f}, {score['high']:.3f}] of "
+        f"{figures['n']} pictures (another's hint {columns['shuffled']['mean']:.3f}, ceiling "
         f"{columns['ceiling']['mean']:.3f})"
     )
 

@@ -44,7 +44,7 @@ def check_compile(settings: TrainingSettings, device: torch.device | str) -> Non
             "processor; leave one of the two out."
         )
     try:
-        torch.compile(with_code_of_its_own(lambda x: x * 2 + 1), backend=BACKEND)(
+        torch.compile(with_separate_code(lambda x: x * 2 + 1), backend=BACKEND)(
             torch.ones(8, device=device)
         )
     except Exception as error:
@@ -77,13 +77,13 @@ class Compiled:
 
     def _forward(
         self,
-        own: Callable[..., Any],
+        plain: Callable[..., Any],
         program: Callable[..., Any],
         layer: Any,
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        return program(layer, *args, **kwargs) if self.on else own(*args, **kwargs)
+        return program(layer, *args, **kwargs) if self.on else plain(*args, **kwargs)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -141,21 +141,25 @@ def make_program(layer: nn.Module, several_shapes: bool) -> Callable[..., Any]:
     """`program(layer, …)`: the forward pass of layers like this one, compiled when it is first
     called.
     """
-    function = with_code_of_its_own(type(layer).forward)
+    function = with_separate_code(type(layer).forward)
     return torch.compile(function, dynamic=several_shapes, backend=BACKEND)
 
 
-def with_code_of_its_own(function: Callable[..., Any]) -> Callable[..., Any]:
+def with_separate_code(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function, for one more set of programs. torch keeps what it compiles with a
     function's code object, at most 8 programs, and tries them one by one at each call; a UNet has
     more kinds of residual blocks than that.
     """
-    own = cast(FunctionType, function)
-    found = FunctionType(
-        own.__code__.replace(), own.__globals__, own.__name__, own.__defaults__, own.__closure__
+    plain = cast(FunctionType, function)
+    copy = FunctionType(
+        plain.__code__.replace(),
+        plain.__globals__,
+        plain.__name__,
+        plain.__defaults__,
+        plain.__closure__,
     )
-    found.__kwdefaults__ = own.__kwdefaults__
-    return found
+    copy.__kwdefaults__ = plain.__kwdefaults__
+    return copy
 
 
 def networks_of(backbone: UNetBackbone, control: Net | None) -> list[nn.Module]:

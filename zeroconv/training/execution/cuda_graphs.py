@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from zeroconv.backbones import TextStates
 from zeroconv.data.batches import Batch
 from zeroconv.data.cache.examples import Examples
+from zeroconv.training.execution.eager import Eager
 from zeroconv.training.objective import ControlledLoss
 from zeroconv.training.recipes.recipe import TrainingSettings
 
@@ -44,14 +45,14 @@ class Graphs:
         """Let the parameters' `grad` be the gradient of micro-batch `number` of a step's `of`,
         added to those before; returns its share of the mean loss, a scalar on the card.
         """
-        assert batch.hints is not None
         drawn = self.loss.draw(batch.moments, generator)
         text = [
             part
             for part in (batch.text.hidden, batch.text.pooled, batch.text.time_ids)
             if part is not None
         ]
-        inputs = [torch.full((), 1 / of, device=drawn[0].device), *drawn, batch.hints, *text]
+        hints = [] if self.loss.control is None else [cast(Tensor, batch.hints)]
+        inputs = [torch.full((), 1 / of, device=drawn[0].device), *drawn, *hints, *text]
         if self.recording is None or [x.shape for x in self.recording.inputs] != [
             x.shape for x in inputs
         ]:
@@ -95,8 +96,9 @@ class Graphs:
         )
 
     def _both_passes(self, inputs: list[Tensor]) -> Tensor:
-        share, z, noise, t, hints, *text = inputs
-        loss = self.loss.of_drawn(z, noise, t, hints, TextStates(*text)) * share
+        share, z, noise, t, *rest = inputs
+        hints = None if self.loss.control is None else rest.pop(0)
+        loss = self.loss.of_drawn(z, noise, t, hints, TextStates(*rest)) * share
         loss.backward()
         return loss.detach()
 
@@ -105,22 +107,27 @@ class Graphs:
             parameter.grad = None
 
 
-def make_graphs(
-    loss: ControlledLoss, parameters: Sequence[Any], data: Examples, settings: TrainingSettings
-) -> Graphs | None:
-    """Where the recipe wants them, for what has been recorded on a card: pictures of one shape, a
-    ControlNet, no activations computed again, frozen weights as they are, no scale of the loss.
+def can_record(loss: ControlledLoss, data: Examples, settings: TrainingSettings) -> bool:
+    """Whether the recipe wants recordings and they are known to work: on a card, pictures of one
+    shape, a ControlNet or a LoRA of the base, no activations computed again, frozen weights as they
+    are, no scale of the loss.
     """
-    residuals = loss.control is not None and loss.control.has_residuals
-    on_card = loss.process.device.type == "cuda" and residuals
-    tried = (
-        settings.checkpointing == "none"
-        and settings.frozen == "same"
-        and settings.precision != "fp16"
-    )
-    one_shape = len(data.moments.shapes()) == 1 and not settings.compile
-    return (
-        Graphs(loss, parameters)
-        if settings.cuda_graphs and on_card and tried and one_shape
-        else None
-    )
+    on_card = loss.process.device.type == "cuda"
+    known = loss.control is None or loss.control.has_residuals
+    plain = settings.frozen == "same" and settings.precision != "fp16"
+    as_they_are = settings.checkpointing == "none" and not settings.compile
+    one_shape = len(data.moments.shapes()) == 1
+    return settings.cuda_graphs and on_card and known and plain and as_they_are and one_shape
+
+
+class CudaGraphs(Eager):
+    """One process on one card, whose micro-batches are recordings."""
+
+    def _set_up(self, data: Examples, settings: TrainingSettings) -> None:
+        super()._set_up(data, settings)
+        self.graphs = Graphs(self.loss, self.parameters)
+
+    def add_gradients(
+        self, batch: Batch, generator: torch.Generator, number: int, of: int
+    ) -> Tensor:
+        return self.graphs.add_gradients(batch, generator, number, of)

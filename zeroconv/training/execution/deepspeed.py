@@ -20,27 +20,53 @@ import torch
 from torch import Tensor
 
 from zeroconv.data.batches import Batch
+from zeroconv.data.cache.examples import Examples
 from zeroconv.errors import UserError
+from zeroconv.training.execution.eager import Eager
 from zeroconv.training.objective import ControlledLoss
-from zeroconv.training.recipes.recipe import Recipe, TrainingSettings
+from zeroconv.training.recipes.recipe import AnyRecipe, Recipe, TrainingSettings
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def asks_for_zero() -> bool:
+def asks_for_deepspeed() -> bool:
     return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 
-def check_zero(recipe: Recipe) -> None:
+def check_deepspeed(recipe: AnyRecipe) -> None:
     """Raises UserError for what the launcher asks DeepSpeed for in vain, and for recipes that do
     not go with it.
     """
-    stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
+    _check_wishes()
+    _check_recipe(recipe)
+    if recipe.device == "cpu" and torch.cuda.is_available():
+        raise UserError(
+            "device cpu does not go with DeepSpeed where there is a card; leave one of the two out."
+        )
+
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision not in ("no", recipe.training.precision):
+        raise UserError(
+            f"the launcher asks for mixed precision {precision} and the recipe for "
+            f"training.precision {recipe.training.precision}; what the recipe says counts, so drop "
+            "the launcher's."
+        )
+    if find_spec("deepspeed") is None:
+        raise UserError(
+            "the launcher asks for DeepSpeed, which is not installed; pip install deepspeed, or "
+            "use --multi_gpu."
+        )
+
+
+def _check_wishes() -> None:
+    """Raises UserError for what a launcher asks for and is not followed."""
     if os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE"):
         raise UserError(
             "the launcher names a DeepSpeed config; the recipe says all that stands there, so drop "
             "it."
         )
+
+    stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
     if stage not in ("1", "2"):
         other = (
             "--use_fsdp --fsdp_version 2 cuts weights up too"
@@ -51,48 +77,56 @@ def check_zero(recipe: Recipe) -> None:
             f"the launcher asks DeepSpeed for ZeRO stage {stage}, of which 1 and 2 are followed; "
             f"{other}."
         )
+
     for name in ("OPTIMIZER", "PARAM"):
-        if os.environ.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{name}_DEVICE", "none").lower() not in (
-            "none",
-            "",
-        ):
+        device = os.environ.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{name}_DEVICE", "none")
+        if device.lower() not in ("none", ""):
             raise UserError(
                 f"the launcher asks DeepSpeed to hold the {name.lower()} elsewhere than on the "
                 f"card; drop --offload_{name.lower()}_device: training.optimizer adamw8bit takes a "
                 "quarter of the memory."
             )
+
+
+def _check_recipe(recipe: AnyRecipe) -> None:
     training = recipe.training
+    kind = recipe.control.kind if isinstance(recipe, Recipe) else None
     wrong = {
         "training.sharding fsdp": training.sharding == "fsdp",
         f"training.optimizer {training.optimizer}": training.optimizer != "adamw",
         f"training.precision {training.precision}": training.precision not in ("fp32", "bf16"),
-        f"control.kind {recipe.control.kind}": recipe.control.kind != "controlnet",
+        f"control.kind {kind}": kind not in ("controlnet", None),
+        "a LoRA of the base": kind is None,
     }
-    for setting, found in wrong.items():
-        if found:
+    for setting, refused in wrong.items():
+        if refused:
             raise UserError(
                 f"{setting} does not go with DeepSpeed; use adamw in bf16 for a ControlNet, or "
                 "--multi_gpu."
             )
-    if recipe.device == "cpu" and torch.cuda.is_available():
-        raise UserError(
-            "device cpu does not go with DeepSpeed where there is a card; leave one of the two out."
-        )
-    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if precision not in ("no", training.precision):
-        raise UserError(
-            f"the launcher asks for mixed precision {precision} and the recipe for "
-            f"training.precision {training.precision}; what the recipe says counts, so drop the "
-            "launcher's."
-        )
-    if find_spec("deepspeed") is None:
-        raise UserError(
-            "the launcher asks for DeepSpeed, which is not installed; pip install deepspeed, or "
-            "use --multi_gpu."
-        )
 
 
-class Zero:
+class DeepSpeed(Eager):
+    """Every process holds all weights and a part of the moments."""
+
+    fixed = True
+
+    def _set_up(self, data: Examples, settings: TrainingSettings) -> None:
+        self.parameters = self.model.trained()
+        optimizer = self.model.make_optimizer()
+        self.optimizer = DeepSpeedOptimizer(self.loss, optimizer, self.accelerator, settings)
+
+    def add_gradients(
+        self, batch: Batch, generator: torch.Generator, number: int, of: int
+    ) -> Tensor:
+        return self.optimizer.add_gradients(batch, generator, number, of)
+
+    def clip(self, limit: float) -> float:
+        """By the engine, to the recipe's limit."""
+        return self.optimizer.clip()
+
+
+class DeepSpeedOptimizer:
     """Stands in for the optimiser: its groups are the optimiser's, its state is put together from
     all processes.
 
@@ -161,12 +195,12 @@ class Zero:
             for group, places in zip(self.param_groups, self.places, strict=True)
         ]
         state: dict[int, dict[str, Tensor]] = {}
-        for parameter, own in self._parts():
-            moments = {name: self._whole(parameter, own[name]) for name in MOMENTS}
+        for parameter, part in self._parts():
+            moments = {name: self._undivided(parameter, part[name]) for name in MOMENTS}
             # each its own: saved as one, they would be one when read, and AdamW
             # counts in each of them
             state[len(state)] = {
-                "step": torch.as_tensor(own["step"]).float().cpu().clone(),
+                "step": torch.as_tensor(part["step"]).float().cpu().clone(),
                 **moments,
             }
         return {"state": state, "param_groups": groups}
@@ -177,14 +211,14 @@ class Zero:
 
         for group, saved in zip(self.param_groups, state["param_groups"], strict=True):
             group.update({name: value for name, value in saved.items() if name != "params"})
-        for i, (parameter, own) in enumerate(self._parts()):
+        for i, (parameter, part) in enumerate(self._parts()):
             safe_set_full_fp32_param(parameter, parameter.detach().clone())
             for name, value in state["state"].get(i, {}).items():
                 if name == "step":
-                    own["step"].copy_(torch.as_tensor(value))
+                    part["step"].copy_(torch.as_tensor(value))
                 elif parameter._hp_mapping is not None:
-                    there, here = _places(parameter)
-                    own[name][there] = value.to(own[name]).contiguous().flatten()[here]
+                    there, here = _slices(parameter)
+                    part[name][there] = value.to(part[name]).contiguous().flatten()[here]
 
     def _parts(self) -> Iterator[tuple[Any, dict[str, Tensor]]]:
         """Every parameter with the moments of its group's part in this process, one long vector
@@ -200,19 +234,19 @@ class Zero:
             for parameter in parameters:
                 yield parameter, self.inner.state[flat]
 
-    def _whole(self, parameter: Any, part: Tensor) -> Tensor:
+    def _undivided(self, parameter: Any, part: Tensor) -> Tensor:
         """A moment of one parameter, put together from all processes."""
-        found = torch.zeros_like(
+        moment = torch.zeros_like(
             parameter, dtype=torch.float32, memory_format=torch.contiguous_format
         ).flatten()
         if parameter._hp_mapping is not None:  # else this process has nothing of it
-            there, here = _places(parameter)
-            found[here] = part[there]
-        torch.distributed.all_reduce(found)
-        return found.view(parameter.shape).cpu()
+            there, here = _slices(parameter)
+            moment[here] = part[there]
+        torch.distributed.all_reduce(moment)
+        return moment.view(parameter.shape).cpu()
 
 
-def _places(parameter: Any) -> tuple[slice, slice]:
+def _slices(parameter: Any) -> tuple[slice, slice]:
     """Where this process's numbers of a parameter stand: in its long vectors, and in the
     parameter.
     """

@@ -16,7 +16,7 @@ BUNCH = 2**24  # numbers that are sent at once, 64 MiB of float32
 
 
 @torch.no_grad()
-def own_part(tensor: Tensor) -> Tensor:
+def local_part(tensor: Tensor) -> Tensor:
     """What this process holds of a tensor: its part of one that is cut up (the same memory), else
     all of it.
     """
@@ -25,8 +25,10 @@ def own_part(tensor: Tensor) -> Tensor:
 
 def joined(part: Tensor, like: DTensor) -> DTensor:
     """The tensor of which every process holds such a part, cut up as `like` is."""
-    place = (like.device_mesh, like.placements)
-    return DTensor.from_local(part, *place, run_check=False, shape=like.shape, stride=like.stride())
+    layout = (like.device_mesh, like.placements)
+    return DTensor.from_local(
+        part, *layout, run_check=False, shape=like.shape, stride=like.stride()
+    )
 
 
 def part_of(tensor: Tensor, like: DTensor) -> Tensor:
@@ -41,19 +43,19 @@ def part_of(tensor: Tensor, like: DTensor) -> Tensor:
 
 
 @torch.no_grad()
-def whole(state: Any) -> Any:
+def put_together(state: Any) -> Any:
     """A state (tensors in dicts and lists) with everything that is cut up put together, on the CPU
     of the first process; the others get None in place of such tensors.
 
     All processes must call it with the same state, as each has something to give.
     """
-    found: dict[int, Tensor | None] = {}
+    gathered: dict[int, Tensor | None] = {}
     for some in _bunches(_cut_up(state)):
-        found.update(zip(map(id, some), _gathered(some), strict=True))
+        gathered.update(zip(map(id, some), _gathered(some), strict=True))
 
     def put(value: Any) -> Any:
         if isinstance(value, DTensor):
-            return found[id(value)]
+            return gathered[id(value)]
         if isinstance(value, dict):
             return {name: put(inner) for name, inner in value.items()}
         return [put(inner) for inner in value] if isinstance(value, list) else value
@@ -92,12 +94,12 @@ def _gathered(tensors: list[DTensor]) -> list[Tensor | None]:
     # of the largest part; the last ones may be smaller, or nothing
     rows = [-(-shape[0] // n) for shape in shapes]
     sizes = [r * math.prod(shape[1:]) for r, shape in zip(rows, shapes, strict=True)]
-    mine = tensors[0].to_local().new_zeros(sum(sizes))
-    for tensor, place in zip(tensors, mine.split(sizes), strict=True):
+    local = tensors[0].to_local().new_zeros(sum(sizes))
+    for tensor, room in zip(tensors, local.split(sizes), strict=True):
         part = tensor.to_local().flatten()
-        place[: len(part)] = part
-    parts = [torch.empty_like(mine) for _ in range(n)] if first else None
-    torch.distributed.gather(mine, parts, dst=0, group=mesh.get_group())
+        room[: len(part)] = part
+    parts = [torch.empty_like(local) for _ in range(n)] if first else None
+    torch.distributed.gather(local, parts, dst=0, group=mesh.get_group())
     if parts is None:
         return [None] * len(tensors)
     pieces = zip(*(part.cpu().split(sizes) for part in parts), strict=True)

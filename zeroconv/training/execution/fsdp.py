@@ -15,22 +15,119 @@ up or not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from zeroconv.backbones.building import empty
-from zeroconv.backbones.encoder import UNetEncoder
-from zeroconv.control import ControlNet
+from zeroconv.data.batches import Batch
+from zeroconv.data.cache.examples import Examples
 from zeroconv.layers.checkpointing import find_parts
-from zeroconv.training.execution.dtensor import clip_, cut, joined, own_part, part_of, whole
+from zeroconv.training.execution.dtensor import (
+    clip_,
+    cut,
+    joined,
+    local_part,
+    part_of,
+    put_together,
+)
+from zeroconv.training.execution.eager import Eager
+from zeroconv.training.execution.protocol import Model
 from zeroconv.training.objective import ControlledLoss
+from zeroconv.training.recipes.recipe import TrainingSettings
 
 
-class Shards(nn.Module):
+class Fsdp(Eager):
+    """Every process holds a part of what trains.
+
+    reshard: as `FullyShardedLoss` takes it.
+    """
+
+    collective = True
+    fixed = True
+
+    def __init__(
+        self,
+        accelerator: Any,
+        model: Model,
+        data: Examples,
+        settings: TrainingSettings,
+        report: Callable[[str], None],
+        reshard: bool = True,
+    ) -> None:
+        self.reshard = reshard
+        super().__init__(accelerator, model, data, settings, report)
+
+    def _set_up(self, data: Examples, settings: TrainingSettings) -> None:
+        # fewer bits are no parameters, which is what can be cut up
+        frozen = settings.frozen == "same"
+        self.wrapped = FullyShardedLoss(
+            self.loss, self.model.backbone.unet, self.device, self.processes, self.reshard, frozen
+        )
+        self.parameters = self.wrapped.parts
+        self.optimizer = self.model.make_optimizer()
+        self.wrapped.adopt(self.optimizer)
+
+    def gradients(self, micro_batches: Sequence[Batch], step: int) -> float:
+        loss = super().gradients(micro_batches, step)
+        self.wrapped.hand_over()
+        return loss
+
+    def _waiting(self, last: bool) -> Any:
+        """Gradients are cut up after every micro-batch: whole ones would take too much memory."""
+        return nullcontext()
+
+    def clip(self, limit: float) -> float:
+        return clip_([part.grad for part in self.parameters], limit)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        with self.ema.swapped():
+            try:
+                yield
+            finally:
+                # averages, which the next step would take for the weights
+                self.wrapped.drop_gathered()
+
+    def gather(self, state: dict[str, Any]) -> dict[str, Any]:
+        trained = self.wrapped.trained
+        return put_together(_each(state, lambda value, i: joined(value, trained[i])))
+
+    def scatter(self, state: dict[str, Any]) -> dict[str, Any]:
+        trained = self.wrapped.trained
+        parted = _each(state, lambda value, i: part_of(value, trained[i]))
+        modules = {
+            name: cut(state[name], module.state_dict())
+            for name, module in self.model.modules.items()
+        }
+        return {**parted, **modules}
+
+
+def _each(state: dict[str, Any], change: Callable[[Tensor, int], Tensor]) -> dict[str, Any]:
+    """`change(value, i)` for all that a run's state holds of the i-th parameter: its average, its
+    moments, and itself where parameters stand there without their modules.
+    """
+    ema, optimizer = state["ema"], state["optimizer"]
+    average = [change(value, i) for i, value in enumerate(ema["average"])]
+    moments = {
+        # but the step
+        i: {name: change(value, i) if value.dim() else value for name, value in inner.items()}
+        for i, inner in optimizer["state"].items()
+    }
+    changed = {
+        **state,
+        "ema": {**ema, "average": average},
+        "optimizer": {**optimizer, "state": moments},
+    }
+    if "parameters" in state:
+        changed["parameters"] = [change(value, i) for i, value in enumerate(state["parameters"])]
+    return changed
+
+
+class FullyShardedLoss(nn.Module):
     """Cuts up what trains in `loss`, and with `frozen` the rest of `unet`, over the processes of
     `device`; called in place of the loss.
 
@@ -55,8 +152,8 @@ class Shards(nn.Module):
         super().__init__()
         # the method: of a module within this one the leftovers would be cut up too
         self.compute = loss.forward
-        found = [*units(loss), *(find_parts([unet]) if frozen else [])]
-        self.units = nn.ModuleList(dict.fromkeys(found))  # an unlocked decoder is found twice
+        modules = [*units(loss), *(find_parts([unet]) if frozen else [])]
+        self.units = nn.ModuleList(dict.fromkeys(modules))  # an unlocked decoder stands there twice
         mesh = init_device_mesh(device.type, (processes,))
         for unit in self.units:
             for parameter in unit.parameters():
@@ -71,7 +168,7 @@ class Shards(nn.Module):
         self.trained = [cast(DTensor, p) for p in loss.parameters() if p.requires_grad]
         # else gradients would stay in their process
         assert all(isinstance(p, DTensor) for p in self.trained)
-        self.parts = [nn.Parameter(own_part(p)) for p in self.trained]
+        self.parts = [nn.Parameter(local_part(p)) for p in self.trained]
 
     def forward(self, batch: Any = None, generator: torch.Generator | None = None) -> Tensor | None:
         """The loss; of nothing, nothing. torch takes the first module that runs for the root, and a
@@ -82,7 +179,7 @@ class Shards(nn.Module):
     def hand_over(self) -> None:
         """Give the parts their gradients, once a step's are all added up."""
         for parameter, part in zip(self.trained, self.parts, strict=True):
-            part.grad = None if parameter.grad is None else own_part(parameter.grad)
+            part.grad = None if parameter.grad is None else local_part(parameter.grad)
             parameter.grad = None
 
     def adopt(self, optimizer: torch.optim.Optimizer) -> None:
@@ -91,60 +188,10 @@ class Shards(nn.Module):
         for group in optimizer.param_groups:
             group["params"] = [part[id(p)] for p in group["params"]]
 
-    def clip(self, most: float) -> float:
-        """Scale the parts' gradients so that their norm, over all processes, is at most `most`;
-        returns what it was.
-        """
-        return clip_([part.grad for part in self.parts], most)
-
     def drop_gathered(self) -> None:
         """Let go of whole weights that a forward pass without a backward pass has left behind."""
         for unit in self.units:
             cast(Any, unit).reshard()
-
-    def whole(self, state: dict[str, Any]) -> dict[str, Any]:
-        """A trainer's state with whole tensors, as a run that is not cut up has it, on the CPU of
-        the first process. All processes call it together.
-        """
-        return whole(self._each(state, lambda value, i: joined(value, self.trained[i])))
-
-    def parted(
-        self, state: dict[str, Any], control: nn.Module, decoder: nn.Module | None
-    ) -> dict[str, Any]:
-        """The opposite, for a state that was read from a file: in place of whole tensors this
-        process's parts.
-        """
-        state = self._each(state, lambda value, i: part_of(value, self.trained[i]))
-        weights = {"control": cut(state["control"], control.state_dict())}
-        if decoder is not None:
-            weights["decoder"] = cut(state["decoder"], decoder.state_dict())
-        return {**state, **weights}
-
-    @staticmethod
-    def rebuilt(control: ControlNet, state: dict[str, Tensor]) -> ControlNet:
-        """An ordinary control with the shape of one that is cut up, and these weights."""
-        scale = control.config["zeroconv"]["latent_scale"]
-        plain = empty(
-            lambda: ControlNet(UNetEncoder.from_config(control.config), control.config, scale),
-            "the run",
-        )
-        plain.load_state_dict(state, assign=True)
-        return plain
-
-    def _each(self, state: dict[str, Any], change: Any) -> dict[str, Any]:
-        """`change(value, i)` for every average and moment of the i-th parameter."""
-        ema, optimizer = state["ema"], state["optimizer"]
-        average = [change(value, i) for i, value in enumerate(ema["average"])]
-        moments = {
-            # but the step
-            i: {name: change(value, i) if value.dim() else value for name, value in inner.items()}
-            for i, inner in optimizer["state"].items()
-        }
-        return {
-            **state,
-            "ema": {**ema, "average": average},
-            "optimizer": {**optimizer, "state": moments},
-        }
 
 
 def units(module: nn.Module) -> Iterator[nn.Module]:

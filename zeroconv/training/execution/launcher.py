@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 
 from zeroconv.errors import UserError
-from zeroconv.training.recipes.recipe import Recipe
+from zeroconv.training.recipes.recipe import AnyRecipe, Recipe
 
 _REFUSED = {
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
@@ -20,12 +20,12 @@ _REFUSED = {
 
 
 @dataclass(frozen=True)
-class Sharding:
+class FsdpWish:
     """How FSDP2 cuts up what trains."""
 
     # whole weights are dropped behind a forward pass and gathered again for the backward pass
     reshard: bool = True
-    told: str | None = None  # a line on settings of the launcher that decide nothing here
+    note: str | None = None  # a line on settings of the launcher that decide nothing here
 
 
 def check_launcher() -> None:
@@ -42,7 +42,7 @@ def check_launcher() -> None:
             )
 
 
-def asked_sharding(recipe: Recipe) -> Sharding | None:
+def asked_fsdp(recipe: AnyRecipe) -> FsdpWish | None:
     """What `training.sharding` and the launcher say together; None: every process holds everything.
 
     Raises UserError where they contradict each other, and for what cannot be cut up.
@@ -62,7 +62,7 @@ def asked_sharding(recipe: Recipe) -> Sharding | None:
             "training.sharding fsdp needs torch 2.6 or newer; upgrade torch, or leave it out."
         ) from error
     _check_recipe(recipe)
-    return _wishes(recipe) if launcher else Sharding()
+    return _wishes(recipe) if launcher else FsdpWish()
 
 
 def processors_only() -> bool:
@@ -85,7 +85,7 @@ def _launched() -> int:
     return max((int(size) for size in sizes if size.isdecimal()), default=1) or 1
 
 
-def check_processes(sharding: Sharding | None, processes: int) -> None:
+def check_processes(fsdp: FsdpWish | None, processes: int) -> None:
     """Raises UserError where the launcher's processes do not know of each other, and where there is
     nothing to cut up over.
     """
@@ -94,20 +94,20 @@ def check_processes(sharding: Sharding | None, processes: int) -> None:
             f"the launcher started {_launched()} processes, and this one sees {processes} of them; "
             "start them by torchrun or accelerate launch, or one alone."
         )
-    if sharding is not None and processes == 1:
+    if fsdp is not None and processes == 1:
         raise UserError(
             "training.sharding fsdp cuts what trains up over processes and there is one; launch "
             "several with torchrun or accelerate launch, or leave it out."
         )
 
 
-def _check_recipe(recipe: Recipe) -> None:
+def _check_recipe(recipe: AnyRecipe) -> None:
     """Raises UserError for what needs whole tensors."""
     settings = recipe.training
-    if recipe.control.kind != "controlnet":
+    if isinstance(recipe, Recipe) and recipe.control.kind != "controlnet":
         raise UserError(
-            f"training.sharding fsdp cuts a ControlNet up, not a {recipe.control.kind}, which is "
-            "small; leave it out."
+            f"training.sharding fsdp cuts up a ControlNet or a LoRA of the base, not a "
+            f"{recipe.control.kind}, which is small; leave it out."
         )
     if settings.compile:
         raise UserError(
@@ -125,7 +125,7 @@ def _check_recipe(recipe: Recipe) -> None:
         )
 
 
-def _wishes(recipe: Recipe) -> Sharding:
+def _wishes(recipe: AnyRecipe) -> FsdpWish:
     """The wishes of `accelerate launch --use_fsdp`. Raises UserError for those that are not
     followed.
     """
@@ -161,9 +161,9 @@ def _wishes(recipe: Recipe) -> Sharding:
         "FSDP_AUTO_WRAP_POLICY": "which modules are gathered together",
         "FSDP_STATE_DICT_TYPE": "how it is saved",
     }
-    said = [f"{what} ({name.lower()})" for name, what in moot.items() if name in os.environ]
-    told = f"not left to the launcher: {' and '.join(said)}" if said else None
-    return Sharding(reshard == "true", told)
+    named = [f"{what} ({name.lower()})" for name, what in moot.items() if name in os.environ]
+    note = f"not left to the launcher: {' and '.join(named)}" if named else None
+    return FsdpWish(reshard == "true", note)
 
 
 def _is_set(name: str) -> bool:

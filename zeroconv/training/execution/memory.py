@@ -38,7 +38,7 @@ def hold_frozen_(backbone: UNetBackbone, control: Net, frozen: str) -> None:
         encoder.to(dtype=torch.bfloat16)
 
 
-def spare_activations_(
+def apply_checkpointing_(
     loss: ControlledLoss, data: Examples, settings: TrainingSettings
 ) -> str | None:
     """Do as `training.checkpointing` says with what runs under gradients; returns a line that says

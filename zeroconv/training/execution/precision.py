@@ -31,7 +31,7 @@ def autocast_dtype(precision: str, device: torch.device | str) -> torch.dtype | 
     return None if cast_in_layers else torch.bfloat16
 
 
-def computes_whole(precision: str, device: torch.device | str) -> bool:
+def computes_in_bf16(precision: str, device: torch.device | str) -> bool:
     """Whether the steps of a run are computed in bfloat16 throughout, without autocast: it would
     have norms in float32 and cast before and behind them, which took a fifth of a step on a card
     (validation and pictures, in which averaged float32 weights take the place of the trained ones,
@@ -72,9 +72,9 @@ def prepare_(
         cast_frozen_(backbone.unet, half)
     lows: dict[nn.Parameter, Tensor] = {}
     if precision == "bf16_weights":
-        narrow = narrow_all_ if computes_whole(precision, backbone.device) else narrow_
+        narrow = narrow_all_ if computes_in_bf16(precision, backbone.device) else narrow_
         lows = {**narrow(backbone.unet), **narrow(trained)}
-    if computes_whole(precision, backbone.device) and not compiled:
+    if computes_in_bf16(precision, backbone.device) and not compiled:
         use_card_layers_(backbone.unet, trained)
     if backbone.device.type == "cpu" and not compiled:
         use_cpu_layers_(backbone.unet, trained)

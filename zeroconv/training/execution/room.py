@@ -35,7 +35,7 @@ def check_room(settings: TrainingSettings, backbone: UNetBackbone, size: int) ->
 
 
 @contextmanager
-def told_of_room(settings: TrainingSettings) -> Iterator[None]:
+def memory_errors(settings: TrainingSettings) -> Iterator[None]:
     """Inside, memory that runs out ends the run in one sentence, a UserError."""
     try:
         yield

@@ -59,11 +59,6 @@ class LoraTraining(TrainingSettings):
                 "training.frozen is for a control's frozen base; a LoRA is trained within its "
                 "base's layers"
             )
-        if self.sharding == "fsdp":
-            raise ValueError(
-                "training.sharding cuts a ControlNet up; a LoRA is small, and is trained in one "
-                "process"
-            )
         if self.evaluate_every:
             raise ValueError(
                 "training.evaluate_every reads hints back from pictures; a LoRA has none"

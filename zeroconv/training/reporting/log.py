@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -50,22 +50,26 @@ class Line(_Part):
     evaluation: Round | None = None
 
 
+class Listener(Protocol):
+    def figures(self, step: int, values: dict[str, Any]) -> None: ...
+
+
 class RunLog:
     """`log.jsonl`. A run that goes on from step k first drops what was written after k, so every
     step stands once.
     """
 
-    def __init__(self, path: Path, active: bool = True) -> None:
-        self.path, self.active = path, active
-        self.tell: Callable[[int, dict[str, Any]], None] | None = None  # hears every line too
+    def __init__(self, path: Path, active: bool = True, listeners: Sequence[Listener] = ()) -> None:
+        """active: whether this process writes it. listeners: hear every line too."""
+        self.path, self.active, self.listeners = path, active, list(listeners)
 
     def write(self, step: int, **values: Any) -> None:
         """Append a line; what is no finite number becomes null. Raises UserError where the file
         cannot be written."""
         if not self.active:
             return
-        if self.tell is not None:
-            self.tell(step, values)
+        for listener in self.listeners:
+            listener.figures(step, values)
         text = to_json({"step": step, **values}) + "\n"
 
         try:
@@ -114,9 +118,9 @@ class RunLog:
         except OSError as error:
             reason = error.strerror or error
             raise UserError(f"{self.path} cannot be read ({reason}); mend that.") from error
-        *whole, last = content.split(b"\n")
+        *ended, last = content.split(b"\n")
         lines, bad = [], []
-        for text in (*whole, last):
+        for text in (*ended, last):
             if not text.strip():
                 continue
             try:

@@ -21,7 +21,8 @@ from zeroconv.errors import UserError
 from zeroconv.jsonfile import to_json, write_json
 from zeroconv.pictures import open_picture
 from zeroconv.training.folder import read_object
-from zeroconv.training.recipes.recipe import Recipe
+from zeroconv.training.recipes.recipe import AnyRecipe
+from zeroconv.training.reporting.reporter import Reporter
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,6 +32,7 @@ _VALIDATION = {
     "true": "validation/loss_true_hint",
     "shuffled": "validation/loss_anothers_hint",
     "none": "validation/loss_no_control",
+    "loss": "validation/loss",  # of a LoRA, which has no hints
     "gain": "validation/hint_gain",
     "gain_error": "validation/hint_gain_error",
 }
@@ -51,7 +53,7 @@ def check_trackers(names: tuple[str, ...]) -> None:
             )
 
 
-class Tracking:
+class Tracking(Reporter):
     """Passes figures and sheets of pictures on to the trackers of `training.report_to`; silent
     where there are none.
 
@@ -66,27 +68,47 @@ class Tracking:
     only watches.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        accelerator: Accelerator,
-        step: int,
-        lines: Sequence[dict[str, Any]] = (),
-    ) -> None:
+    def __init__(self, recipe: AnyRecipe, accelerator: Accelerator) -> None:
+        self.recipe, self.accelerator = recipe, accelerator
+        self.trackers: list[Any] = []  # of the main process; the others have none
+        self.known: dict[str, int] = {}  # by name, the first step that a tracker has not heard of
+
+    def start(self, step: int, lines: Sequence[dict[str, Any]] = ()) -> None:
         """`step`: where the run begins or goes on; `lines`: of its log up to there.
 
         Raises UserError where a tracker cannot start: no key, no server.
         """
-        settings, out = recipe.training, Path(recipe.out)
-        self.trackers: list[Any] = []  # of the main process; the others have none
+        settings = self.recipe.training
         if not settings.report_to:
             return
+
+        options = self._options(step)
+        try:
+            with _hub_left_alone():
+                self.accelerator.init_trackers(
+                    settings.project,
+                    init_kwargs={name: options[name] for name in settings.report_to},
+                )
+        except Exception as error:  # whatever their packages raise
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"a tracker of training.report_to ({', '.join(settings.report_to)}) cannot be "
+                f"started ({reason}); mend that, or take it out of the recipe; WANDB_MODE=offline "
+                "needs neither key nor server."
+            ) from error
+        self.trackers = list(self.accelerator.trackers)
+        self.known = {tracker.name: _known(tracker, step) for tracker in self.trackers}
+        self._tell_again(step, lines)
+
+    def _options(self, step: int) -> dict[str, dict[str, Any]]:
+        """What each tracker needs to know of a run that begins or goes on at `step`."""
+        out = Path(self.recipe.out)
         named = (
             {"name": out.name, "id": _run_id(out)}
-            if accelerator.is_main_process
+            if self.accelerator.is_main_process
             else {"name": "", "id": ""}
         )
-        options: dict[str, dict[str, Any]] = {
+        return {
             "tensorboard": {"purge_step": step + 1 if step else None},
             "wandb": {
                 **named,
@@ -98,22 +120,10 @@ class Tracking:
             # must not become one
             "trackio": {"name": f"{named['name']}-{named['id'][:6]}", "resume": "allow"},
         }
-        try:
-            with _hub_left_alone():
-                accelerator.init_trackers(
-                    settings.project,
-                    init_kwargs={name: options[name] for name in settings.report_to},
-                )
-        except Exception as error:  # whatever their packages raise
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"a tracker of training.report_to ({', '.join(settings.report_to)}) cannot be "
-                f"started ({reason}); mend that, or take it out of the recipe; WANDB_MODE=offline "
-                "needs neither key nor server."
-            ) from error
-        self.trackers = list(accelerator.trackers)
-        self.known = {tracker.name: _known(tracker, step) for tracker in self.trackers}
-        values = flatten(recipe.model_dump(mode="json"))
+
+    def _tell_again(self, step: int, lines: Sequence[dict[str, Any]]) -> None:
+        """The recipe, and of the log what a tracker has not heard."""
+        values = flatten(self.recipe.model_dump(mode="json"))
         # TensorBoard adds another sheet of settings each time, Trackio forgets those that
         # it is not told again
         self._tell(
@@ -129,8 +139,8 @@ class Tracking:
 
     def figures(self, step: int, values: dict[str, Any]) -> None:
         """A line of the log."""
-        if told := scalars(values):
-            self._tell(lambda tracker: tracker.log(told, step=step), step)
+        if numbers := scalars(values):
+            self._tell(lambda tracker: tracker.log(numbers, step=step), step)
 
     def sheet(self, step: int, path: Path) -> None:
         """A sheet of pictures."""
@@ -208,28 +218,28 @@ def scalars(values: dict[str, Any]) -> dict[str, float]:
     happened.
     """
     checked, scored = values.get("validation") or {}, values.get("evaluation") or {}
-    told = {_VALIDATION[name]: value for name, value in checked.items() if name in _VALIDATION}
+    named = {_VALIDATION[name]: value for name, value in checked.items() if name in _VALIDATION}
     for metric, columns in scored.get("metrics", {}).items():
-        told |= {
+        named |= {
             f"evaluation/{metric}_{column}": interval["mean"]
             for column, interval in columns.items()
         }
     if "event" in values:
-        told[f"events/{values['event'].replace(' ', '_')}"] = 1.0
-    elif not told:
-        told = {f"train/{name}": value for name, value in values.items()}
-    numbers = {name: value for name, value in told.items() if isinstance(value, int | float)}
+        named[f"events/{values['event'].replace(' ', '_')}"] = 1.0
+    elif not named:
+        named = {f"train/{name}": value for name, value in values.items()}
+    numbers = {name: value for name, value in named.items() if isinstance(value, int | float)}
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 
-def flatten(values: dict[str, Any], place: str = "") -> dict[str, str | int | float | bool]:
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
     """Nested settings → "training.steps": 600; lists as text, what is not set left out."""
     flat: dict[str, str | int | float | bool] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            flat |= flatten(value, f"{place}{name}.")
+            flat |= flatten(value, f"{prefix}{name}.")
         elif value is not None:
-            flat[place + name] = (
+            flat[prefix + name] = (
                 value if isinstance(value, str | int | float | bool) else to_json(value)
             )
     return flat

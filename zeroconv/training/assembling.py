@@ -1,0 +1,104 @@
+"""A trainer of a control from its recipe: the base and the network, the data, and what executes
+the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from zeroconv.backbones import UNetBackbone, load_backbone
+from zeroconv.backbones.text import note_cut_prompts
+from zeroconv.baselines import load_net, make_baseline
+from zeroconv.control import ControlNet, Net
+from zeroconv.data.buckets import Buckets
+from zeroconv.data.cache.examples import Examples
+from zeroconv.data.dataset import Dataset
+from zeroconv.data.holding_out import hold_out
+from zeroconv.data.spec import open_dataset
+from zeroconv.errors import UserError
+from zeroconv.training.caching import cache_both, cache_settings
+from zeroconv.training.execution.choice import Launch
+from zeroconv.training.execution.room import check_room
+from zeroconv.training.model import prepare_control
+from zeroconv.training.progress import Say, print_line
+from zeroconv.training.recipes.recipe import Recipe
+from zeroconv.training.reporting.reporter import Page, Reporter
+from zeroconv.training.rounds import Rounds
+from zeroconv.training.trainer import Trainer
+
+# settings that a new ControlNet does not take
+_NO_SHAPE = {"kind", "options", "init", "frozen_copy", "unlock_decoder"}
+
+
+def assemble(
+    recipe: Recipe, launch: Launch, say: Say = print_line, reporters: Sequence[Reporter] = ()
+) -> Trainer:
+    """Backbone, control and cached data of a recipe, put together."""
+    settings, accelerator = recipe.data, launch.accelerator
+    backbone = load_backbone(recipe.base, device=accelerator.device)
+    size = settings.size or backbone.default_size
+    check_room(recipe.training, backbone, size)
+    control = make_control(recipe, backbone)  # now, so that what is wrong with it costs no work
+    train_set, held_out = open_data(recipe, size, backbone.latent_scale)
+    cache = cache_settings(recipe, accelerator.process_index, accelerator.num_processes)
+    data, held = cache_both(recipe, backbone, (train_set, held_out), cache, say)
+    check_hints(data, held)
+    if accelerator.is_main_process:
+        note_cut_prompts(backbone, data.text.captions, "captions")
+
+    model = prepare_control(recipe, backbone, control.to(accelerator.device))
+    execution = launch.execution(model, data, recipe.training, say)
+    lends = execution.main or execution.collective
+    rounds = (
+        Rounds(recipe, backbone, held_out) if recipe.training.evaluate_every and lends else None
+    )
+    heard = [*reporters, Page()]
+    return Trainer(recipe, model, data, held, execution, say, rounds, heard)
+
+
+def check_hints(*parts: Examples) -> None:
+    """Raises UserError where some pictures have a hint and others none."""
+    for examples in parts:
+        if len(examples.hints) != len(examples):
+            raise UserError(
+                f"{len(examples)} pictures have {len(examples.hints)} hints; give every picture "
+                "one, or none."
+            )
+
+
+def make_control(recipe: Recipe, backbone: UNetBackbone) -> Net:
+    """A new control or baseline of the recipe's kind (its random part drawn from the run's seed),
+    or an old one to go on from.
+    """
+    settings, condition = recipe.control, recipe.data.condition
+    if settings.init != "base":
+        control = load_net(settings.init, backbone)
+        control.config["zeroconv"]["condition"] = condition
+        return control
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        if settings.kind != "controlnet":
+            return make_baseline(settings.kind, backbone, condition=condition, **settings.options)
+        return ControlNet.from_backbone(
+            backbone, condition=condition, **settings.model_dump(exclude=_NO_SHAPE)
+        )
+
+
+def open_data(recipe: Recipe, size: int, scale: int = 8) -> tuple[Dataset, Dataset]:
+    """The pictures to train on and those to measure on; no picture is in both. `scale`: pixels a
+    latent.
+    """
+    settings = recipe.data
+    buckets = (
+        None
+        if settings.buckets is None
+        else Buckets.of(size, scale, **settings.buckets.model_dump())
+    )
+    options: dict[str, Any] = {"condition": settings.condition, "size": size, "buckets": buckets}
+    train_set = open_dataset(settings.train, **options)
+    if settings.validation is not None:
+        return train_set, open_dataset(settings.validation, **options)
+    return hold_out(train_set, settings.validation_count)

@@ -1,0 +1,41 @@
+"""What a run computes once of its pictures."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from zeroconv.backbones import UNetBackbone
+from zeroconv.data.cache import fill
+from zeroconv.data.cache.examples import Examples
+from zeroconv.data.dataset import Dataset
+from zeroconv.machine import cores
+from zeroconv.training.folder import list_broken
+from zeroconv.training.progress import Countdown, Say
+from zeroconv.training.recipes.recipe import AnyRecipe
+
+
+def cache_both(
+    recipe: AnyRecipe,
+    backbone: UNetBackbone,
+    datasets: tuple[Dataset, Dataset],
+    cache: fill.CacheSettings,
+    say: Say,
+) -> tuple[Examples, Examples]:
+    """What is computed once of the pictures to train on, and of those to measure on, which are not
+    mirrored. Pictures that were set aside are listed in the run's folder.
+    """
+    progress = Countdown(say)
+    data = fill.cache_examples(datasets[0], backbone, cache, progress)
+    held = fill.cache_examples(datasets[1], backbone, replace(cache, flip=False), progress)
+    list_broken(Path(recipe.out), {**data.broken, **held.broken}, say)
+    say(f"{len(data)} pictures to train on, {len(held)} held out")
+    return data, held
+
+
+def cache_settings(recipe: AnyRecipe, rank: int, world: int) -> fill.CacheSettings:
+    """Of the recipe; the processes of a machine share its cores."""
+    settings, beside = recipe.data, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    workers = settings.workers or max(1, cores() // beside)
+    return fill.CacheSettings(settings.cache, workers, settings.flip, rank=rank, world=world)

@@ -13,8 +13,8 @@ from experiments.fig09_baselines import claims, sheet
 from experiments.racing import ENTRIES, ROOT, pace
 from zeroconv.backbones import load_backbone
 from zeroconv.baselines import BASELINES
+from zeroconv.training.assembling import make_control
 from zeroconv.training.recipes.recipe import load_recipe, parse_recipe
-from zeroconv.training.run import make_control
 
 
 @pytest.mark.parametrize("name", ENTRIES)

@@ -11,12 +11,37 @@ from typing import Any
 
 import numpy as np
 import pytest
+from accelerate import Accelerator
 from PIL import Image
 
 from tests.helpers.tiny import tiny_backbone
+from zeroconv.backbones import UNetBackbone
+from zeroconv.baselines import Net
+from zeroconv.data.cache.examples import Examples
+from zeroconv.training.execution.choice import Launch
+from zeroconv.training.model import prepare_control
 from zeroconv.training.recipes.recipe import Recipe, parse_recipe
+from zeroconv.training.trainer import Trainer
 
 SIZE = 64
+
+
+def silent(line: str) -> None:
+    pass
+
+
+def build(
+    recipe: Recipe,
+    backbone: UNetBackbone,
+    control: Net,
+    data: Examples,
+    held_out: Examples,
+    **options: Any,
+) -> Trainer:
+    """A trainer in one process on a CPU."""
+    model = prepare_control(recipe, backbone, control)
+    execution = Launch(Accelerator(cpu=True)).execution(model, data, recipe.training, silent)
+    return Trainer(recipe, model, data, held_out, execution, silent, **options)
 
 
 @pytest.fixture(scope="session")

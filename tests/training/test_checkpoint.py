@@ -21,20 +21,20 @@ from zeroconv.training.checkpoint import (
     checksum,
     fitting,
     load_checkpoint,
+    resume_warnings,
     save_checkpoint,
     step_of,
-    told_apart,
 )
 
 
 def test_what_a_run_goes_on_with_is_compared_with_what_it_was() -> None:
     before = {"processes": 2, "pictures": 90, "data": "a"}
-    assert told_apart(before, dict(before)) == told_apart(None, before) == []
-    (line,) = told_apart(before, {**before, "processes": 1})
+    assert resume_warnings(before, dict(before)) == resume_warnings(None, before) == []
+    (line,) = resume_warnings(before, {**before, "processes": 1})
     assert "2 processes and goes on with 1" in line
-    (line,) = told_apart(before, {**before, "pictures": 91, "data": "b"})
+    (line,) = resume_warnings(before, {**before, "pictures": 91, "data": "b"})
     assert "90 pictures, now 91" in line
-    assert len(told_apart(before, {"processes": 4, "pictures": 90, "data": "b"})) == 2
+    assert len(resume_warnings(before, {"processes": 4, "pictures": 90, "data": "b"})) == 2
 
 
 def draw() -> tuple:

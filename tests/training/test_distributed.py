@@ -83,8 +83,8 @@ def launch(
     return processes
 
 
-def finish(processes: list[subprocess.Popen]) -> None:
-    assert [process.wait(timeout=240) for process in processes] == [0, 0]
+def finish(processes: list[subprocess.Popen], seconds: float = 240) -> None:
+    assert [process.wait(timeout=seconds) for process in processes] == [0, 0]
 
 
 def kill(processes: list[subprocess.Popen], run: Path) -> None:

@@ -83,7 +83,7 @@ def no_work(*words: object) -> None:
 def test_a_folder_in_the_place_of_a_file_is_told_before_any_work(
     recipe: Make, monkeypatch, name: str
 ) -> None:
-    monkeypatch.setattr("zeroconv.training.run.assemble", no_work)
+    monkeypatch.setattr("zeroconv.training.assembling.assemble", no_work)
     out = begun(recipe())
     (out / name).unlink(missing_ok=True)
     (out / name).mkdir()
@@ -95,7 +95,7 @@ def test_a_folder_in_the_place_of_a_file_is_told_before_any_work(
 def test_a_file_in_the_place_of_a_folder_is_told_before_any_work(
     recipe: Make, monkeypatch, name: str
 ) -> None:
-    monkeypatch.setattr("zeroconv.training.run.assemble", no_work)
+    monkeypatch.setattr("zeroconv.training.assembling.assemble", no_work)
     out = Path(recipe().out)
     open_run(recipe())
     (out / name).write_text("mine")
@@ -131,7 +131,7 @@ def test_a_result_that_somebody_put_a_file_into_is_told_before_any_work(
 ) -> None:
     out = train(recipe(steps=1), say=quiet)
     (out / "control" / "notes.txt").write_text("mine")
-    monkeypatch.setattr("zeroconv.training.run.assemble", no_work)
+    monkeypatch.setattr("zeroconv.training.assembling.assemble", no_work)
     with pytest.raises(UserError, match=r"control holds notes.txt, which zeroconv did not write"):
         train(recipe(steps=2), say=quiet)
     assert (out / "control" / "notes.txt").read_text() == "mine"
@@ -332,7 +332,7 @@ def test_no_mutation_of_a_run_s_files_is_a_traceback(ended, tmp_path: Path) -> N
     from zeroconv.training.folder import read_object
     from zeroconv.training.reporting.log import RunLog
     from zeroconv.training.reporting.trackers import scalars
-    from zeroconv.training.run import last_round
+    from zeroconv.training.summary import last_round
 
     recipe = ended(tmp_path)
     out, rng = Path(recipe.out), random.Random(0)

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from tests.helpers.tiny import tiny_backbone
+from tests.training.conftest import build
 from zeroconv.control import ControlNet
 from zeroconv.data.cache.examples import Examples, Table
 from zeroconv.data.cache.fill import cache_text
@@ -24,6 +24,7 @@ from zeroconv.layers.quantised import QuantisedLayer
 from zeroconv.training.checkpoint import checkpoints
 from zeroconv.training.objective import ControlledLoss
 from zeroconv.training.recipes.recipe import parse_recipe
+from zeroconv.training.reporting.reporter import Reporter
 from zeroconv.training.trainer import Trainer
 
 
@@ -48,7 +49,9 @@ def trainer(tmp_path: Path) -> Callable[..., Trainer]:
     process would.
     """
 
-    def make(out: str = "run", blind: bool = False, **settings) -> Trainer:
+    def make(
+        out: str = "run", blind: bool = False, reporters: tuple[Reporter, ...] = (), **settings
+    ) -> Trainer:
         values = {
             "steps": 6,
             "batch_size": 4,
@@ -68,7 +71,7 @@ def trainer(tmp_path: Path) -> Callable[..., Trainer]:
         backbone = tiny_backbone("v_prediction")
         data, held = (blocks(backbone, n, n, tmp_path / "cache", blind) for n in (64, 16))
         new = ControlNet.from_backbone(backbone, condition="depth", hint_widths=(4, 8, 8, 8))
-        return Trainer(recipe, backbone, new, data, held, Accelerator(cpu=True), lambda line: None)
+        return build(recipe, backbone, new, data, held, reporters=reporters)
 
     return make
 
@@ -138,10 +141,10 @@ def test_resuming_is_never_having_stopped(trainer, precision: str) -> None:
     assert equal(weights(straight), weights(part))
     assert seen == orders
     assert losses(straight) == losses(part)
-    if straight.scaler is not None:
+    if straight.execution.scaler is not None:
         assert (
-            straight.scaler.state_dict() == part.scaler.state_dict()
-            and part.scaler._growth_tracker == 7
+            straight.execution.scaler.state_dict() == part.execution.scaler.state_dict()
+            and part.execution.scaler._growth_tracker == 7
         )
 
 
@@ -284,16 +287,16 @@ def test_sixteen_bits_follow_float32(trainer, precision: str, dtype: torch.dtype
 
 def test_gradients_that_overflow_float16_halve_the_scale_and_leave_the_weights(trainer) -> None:
     run = trainer(steps=8, log_every=1, precision="fp16")
-    run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100)
+    run.execution.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100)
     before = [p.clone() for p in run.control.parameters()]
     run.run()
     told = [line["scale"] for line in run.log.read() if line.get("event") == "overflow"]
     # more in a row than losses that are no numbers may be
     assert told == [2.0**n for n in range(100, 92, -1)]
-    assert run.scaler.get_scale() == 2.0**92 and run.skipped == run.rollbacks == 0
+    assert run.execution.scaler.get_scale() == 2.0**92 and run.skipped == run.rollbacks == 0
     assert equal(before, list(run.control.parameters())) and not run.optimizer.state
     # it cannot be the scale's doing any more
-    run.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    run.execution.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
     run.parameters[0].register_hook(lambda gradient: gradient * float("inf"))
     run._train_step([next(run.plan.from_step(0))])
     assert run.skipped == 1
@@ -305,13 +308,13 @@ def test_a_small_gradient_survives_float16(trainer, monkeypatch) -> None:
     for name, scaled in (("with", True), ("without", False)):
         run = trainer(name, precision="fp16")
         if not scaled:
-            run.scaler = None
+            run.execution.scaler = None
         batch = next(run.plan.from_step(0))
         make = run.loss.forward
         monkeypatch.setattr(run.loss, "forward", lambda *a, make=make: make(*a) * 1e-7)
         run._gradients([batch])
         if scaled:
-            run.scaler.unscale_(run.optimizer)
+            run.execution.scaler.unscale_(run.optimizer)
         convs = run.control.zero_convs
         found[name] = sum(float(conv.weight.grad.abs().sum()) for conv in convs)
     assert found["without"] < 0.9 * found["with"]

@@ -21,10 +21,10 @@ from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.optim.ema import Ema
 from zeroconv.training import train, trainer
+from zeroconv.training.assembling import make_control
 from zeroconv.training.checkpoint import checkpoints
 from zeroconv.training.loop import Loop
 from zeroconv.training.recipes.recipe import Recipe, parse_recipe
-from zeroconv.training.run import make_control
 from zeroconv.training.trainer import Trainer
 from zeroconv.training.unlock import save_base, unlock_
 from zeroconv.training.validation import Validator
@@ -48,8 +48,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Trainer]:
     seen: list[Trainer] = []
     init = Trainer.__init__
 
-    def remember(self, *rest) -> None:
-        init(self, *rest)
+    def remember(self, *rest, **more) -> None:
+        init(self, *rest, **more)
         seen.append(self)
 
     monkeypatch.setattr(Trainer, "__init__", remember)

@@ -263,8 +263,8 @@ def test_steps_alone_are_compiled(
         counts.append(graphs.count)
         return step(self, micro)
 
-    def remember(self, *rest) -> None:
-        init(self, *rest)
+    def remember(self, *rest, **more) -> None:
+        init(self, *rest, **more)
         seen.append(self)
 
     monkeypatch.setattr(Trainer, "_train_step", count)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +15,10 @@ from tests.helpers.tiny import inputs, randomise_, tiny_backbone
 from zeroconv.backbones import TextStates
 from zeroconv.control import ControlNet
 from zeroconv.data.batches import Batch
-from zeroconv.training.execution.cuda_graphs import Graphs, Recording, make_graphs
+from zeroconv.training.adapter import add_adapter
+from zeroconv.training.execution.cuda_graphs import Graphs, Recording, can_record
 from zeroconv.training.objective import ControlledLoss, stream
+from zeroconv.training.recipes.lora import LoraSettings
 from zeroconv.training.recipes.recipe import TrainingSettings
 
 ON_CARD = torch.cuda.is_available()
@@ -54,9 +58,21 @@ def setting(device: str) -> tuple[ControlledLoss, list[Any], list[Batch]]:
     )
 
 
-def check(kind: type[Graphs], device: str) -> None:
+def setting_lora(device: str) -> tuple[ControlledLoss, list[Any], list[Batch]]:
+    """The same, of matrices beside the base's layers, and without hints."""
+    loss, _, batches = setting(device)
+    backbone: Any = loss.backbone
+    add_adapter(backbone, LoraSettings(rank=2, layers=("attention",)))
+    parameters = [p for p in backbone.unet.parameters() if p.requires_grad]
+    for parameter in parameters:
+        torch.nn.init.normal_(parameter, std=0.1)  # of zeros most gradients are zero
+    batches = [replace(batch, hints=None) for batch in batches]
+    return ControlledLoss(backbone, None), parameters, batches
+
+
+def check(kind: type[Graphs], device: str, make: Callable[[str], Any] = setting) -> None:
     """One, then several micro-batches a step, against the plain way."""
-    loss, parameters, batches = setting(device)
+    loss, parameters, batches = make(device)
     graphs = kind(loss, parameters)
     for of in (1, 3, 1):
         plain: list[Any] = [torch.zeros_like(p) for p in parameters]
@@ -76,14 +92,18 @@ def check(kind: type[Graphs], device: str) -> None:
             assert (parameter.grad - grad).abs().max() < 1e-5 * largest
 
 
-def test_gradients_of_a_step_are_those_of_the_plain_way() -> None:
-    check(Played, "cpu")
+@pytest.mark.parametrize("make", [setting, setting_lora])
+def test_gradients_of_a_step_are_those_of_the_plain_way(make: Callable[[str], Any]) -> None:
+    check(Played, "cpu", make)
 
 
 @pytest.mark.card
-def test_a_card_s_recording_gives_the_gradients_of_the_plain_way() -> None:
+@pytest.mark.parametrize("make", [setting, setting_lora])
+def test_a_card_s_recording_gives_the_gradients_of_the_plain_way(
+    make: Callable[[str], Any],
+) -> None:
     torch.backends.cudnn.allow_tf32 = False
-    check(Graphs, "cuda")
+    check(Graphs, "cuda", make)
 
 
 @pytest.mark.parametrize(
@@ -99,14 +119,14 @@ def test_a_card_s_recording_gives_the_gradients_of_the_plain_way() -> None:
 def test_what_was_never_recorded_is_not(
     changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loss, parameters, _ = setting("cpu")
+    loss, _, _ = setting("cpu")
     data: Any = SimpleNamespace(moments=SimpleNamespace(shapes=lambda: [(8, 8)]))
     settings = TrainingSettings(steps=1, **changes)
-    assert make_graphs(loss, parameters, data, settings) is None  # on a processor
+    assert not can_record(loss, data, settings)  # on a processor
     loss.process = SimpleNamespace(device=torch.device("cuda"))  # type: ignore[assignment]
-    assert (make_graphs(loss, parameters, data, settings) is not None) == (not changes)
+    assert can_record(loss, data, settings) == (not changes)
     data.moments.shapes = lambda: [(8, 8), (4, 16)]
-    assert make_graphs(loss, parameters, data, settings) is None
+    assert not can_record(loss, data, settings)
 
 
 @pytest.mark.card

@@ -38,7 +38,7 @@ from zeroconv.errors import Interrupted
 torch.set_num_threads(1)
 from zeroconv.training import objective, run, trainer
 from zeroconv.training.convergence import Convergence
-from zeroconv.training.execution.dtensor import joined, own_part, part_of, whole
+from zeroconv.training.execution.dtensor import joined, local_part, part_of, put_together
 from zeroconv.training.recipes.recipe import load_recipe
 rank, step = os.environ["RANK"], trainer.Trainer._train_step
 errors = objective.ControlledLoss.errors
@@ -66,7 +66,7 @@ def detect(history):
     return Convergence(last.step, last.step, 1.0, 0.99) if found else None
 
 def held(tensors):
-    return sum(t.untyped_storage().nbytes() for t in map(own_part, tensors))
+    return sum(t.untyped_storage().nbytes() for t in map(local_part, tensors))
 
 trainer.Trainer._train_step, trainer.detect = train_step, detect
 objective.ControlledLoss.errors = noisy
@@ -95,7 +95,7 @@ cut = [distribute_tensor(t, init_device_mesh("cpu", (2,)), [Shard(0)]) for t in 
 parts = [part_of(t, like) for t, like in zip(rows, cut)]
 assert all(torch.equal(part, like.to_local()) for part, like in zip(parts, cut))
 assert all(part.untyped_storage().nbytes() == part.nbytes for part in parts)
-back = whole({"all": [joined(part, like) for part, like in zip(parts, cut)]})["all"]
+back = put_together({"all": [joined(part, like) for part, like in zip(parts, cut)]})["all"]
 assert back == [None] * 4 if rank == "1" else all(map(torch.equal, back, rows))
 """
 SETTINGS: dict[str, Any] = {

@@ -9,8 +9,8 @@ import pytest
 from zeroconv.errors import UserError
 from zeroconv.training import train
 from zeroconv.training.execution.launcher import (
-    Sharding,
-    asked_sharding,
+    FsdpWish,
+    asked_fsdp,
     check_launcher,
     check_processes,
     processors_only,
@@ -41,22 +41,18 @@ def test_launchers_that_have_optimisers_of_their_own_are_refused(
 
 
 def test_the_recipe_or_the_launcher_asks(recipe: Make, says: Callable[..., None]) -> None:
-    assert asked_sharding(recipe()) is None and asked_sharding(recipe(sharding="none")) is None
-    assert asked_sharding(recipe(sharding="fsdp")) == Sharding(reshard=True)
+    assert asked_fsdp(recipe()) is None and asked_fsdp(recipe(sharding="none")) is None
+    assert asked_fsdp(recipe(sharding="fsdp")) == FsdpWish(reshard=True)
     says(**FSDP2)
-    assert (
-        asked_sharding(recipe())
-        == asked_sharding(recipe(sharding="fsdp"))
-        == Sharding(reshard=True)
-    )
+    assert asked_fsdp(recipe()) == asked_fsdp(recipe(sharding="fsdp")) == FsdpWish(reshard=True)
     says(
         FSDP_RESHARD_AFTER_FORWARD="false",
         FSDP_OFFLOAD_PARAMS="false",
         FSDP_CPU_RAM_EFFICIENT_LOADING="true",
     )
-    assert asked_sharding(recipe()) == Sharding(reshard=False)
+    assert asked_fsdp(recipe()) == FsdpWish(reshard=False)
     says(FSDP_AUTO_WRAP_POLICY="TRANSFORMER_BASED_WRAP")
-    told = asked_sharding(recipe()).told  # type: ignore[union-attr]
+    told = asked_fsdp(recipe()).note  # type: ignore[union-attr]
     assert told is not None and "fsdp_auto_wrap_policy" in told
 
 
@@ -98,21 +94,21 @@ def test_what_is_not_done_is_refused(
 ) -> None:
     says(**wishes)
     with pytest.raises(UserError, match=sentence):
-        asked_sharding(recipe(**changes))
+        asked_fsdp(recipe(**changes))
 
 
 def test_one_process_has_nothing_to_cut_up(recipe: Make) -> None:
     with pytest.raises(UserError, match="there is one"):
         train(recipe(sharding="fsdp"))
     check_processes(None, 1)
-    check_processes(Sharding(), 2)
+    check_processes(FsdpWish(), 2)
 
 
 def test_the_launcher_may_name_the_recipe_s_own_precision(
     recipe: Make, says: Callable[..., None]
 ) -> None:
     says(**FSDP2, ACCELERATE_MIXED_PRECISION="bf16")
-    assert asked_sharding(recipe(precision="bf16")) is not None
+    assert asked_fsdp(recipe(precision="bf16")) is not None
 
 
 @pytest.fixture
@@ -157,7 +153,9 @@ def test_processes_that_do_not_know_of_each_other_are_refused(says, monkeypatch,
         check_processes(None, 1)
 
 
-def test_a_lora_is_trained_in_one_process(says, monkeypatch, tmp_path) -> None:
+def test_lora_processes_that_do_not_know_of_each_other_are_refused(
+    says, monkeypatch, tmp_path
+) -> None:
     from zeroconv.training.lora import train_lora
     from zeroconv.training.recipes.lora import LoraRecipe
     from zeroconv.training.recipes.recipe import check_recipe

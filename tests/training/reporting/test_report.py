@@ -16,7 +16,7 @@ from tests.training.test_events import LEARNS
 from tests.training.test_trainer import trainer
 from zeroconv.training.reporting.charts import Curve, chart, smooth, ticks
 from zeroconv.training.reporting.report import write_report
-from zeroconv.training.run import _page
+from zeroconv.training.reporting.reporter import Page
 
 __all__ = ["trainer"]
 
@@ -37,20 +37,26 @@ def test_the_page_of_a_run(trainer) -> None:
 
 
 def test_the_page_is_written_with_every_checkpoint(trainer) -> None:
-    run, seen = trainer(steps=4, checkpoint_every=2), []
-    run.page = lambda: seen.append(run.step)
+    seen: list[int] = []
+
+    class Counting(Page):
+        def saved(self, folder: Path) -> None:
+            super().saved(folder)
+            seen.append(run.step)
+
+    run = trainer(steps=4, checkpoint_every=2, reporters=(Counting(),))
     run.run()
-    assert seen == [2, 4]
+    assert seen == [2, 4] and (run.folder / "report.html").is_file()
 
 
 def test_the_page_of_a_run_that_goes_on_says_nothing_of_its_last_stop(trainer) -> None:
     run = trainer(steps=2)
     run.folder.mkdir(exist_ok=True)
     (run.folder / "summary.json").write_text('{"status": "interrupted", "steps": 1}')
-    _page(run)
+    Page().saved(run.folder)
     assert "interrupted" not in (run.folder / "report.html").read_text()
     (run.folder / "summary.json").write_text('{"status": "finished", "steps": 1}')
-    _page(run)
+    Page().saved(run.folder)
     assert "finished" in (run.folder / "report.html").read_text()
 
 

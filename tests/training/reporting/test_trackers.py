@@ -8,6 +8,7 @@ import json
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -34,6 +35,16 @@ def events(out: Path) -> EventAccumulator:
     )
     read.Reload()
     return read
+
+
+def started(recipe: Any, accelerator: Any, step: int, lines: Any = ()) -> Tracking:
+    tracking = Tracking(recipe, accelerator)
+    tracking.start(step, lines)
+    return tracking
+
+
+def test_trackers_hear_the_held_out_loss_of_a_lora() -> None:
+    assert scalars({"validation": {"loss": 0.5}}) == {"validation/loss": 0.5}
 
 
 def log_of(out: Path) -> list[dict]:
@@ -152,7 +163,7 @@ def test_the_others_are_told_who_they_are(recipe: Make, tmp_path: Path) -> None:
         recipe(report_to=["wandb", "trackio"], project="mine", out=str(tmp_path / "a-run")),
     )
     accelerator = accelerator_of(fake)
-    first = Tracking(settings, accelerator, 0)  # type: ignore[arg-type]
+    first = started(settings, accelerator, 0)
     given, name = accelerator.given, accelerator.given["wandb"]["id"]
     assert set(given) == {"project", "wandb", "trackio"} and given["project"] == "mine"
     expected = {"name": "a-run", "id": name, "resume": "allow", "dir": str(tmp_path / "a-run")}
@@ -168,11 +179,11 @@ def test_the_others_are_told_who_they_are(recipe: Make, tmp_path: Path) -> None:
     ((step, values),) = fake.shown
     assert step == 5 and values["samples"][0].getpixel((0, 0)) == (255, 0, 0)
 
-    Tracking(settings, accelerator, 3)  # type: ignore[arg-type]
+    started(settings, accelerator, 3)
     assert accelerator.given["wandb"]["id"] == name  # the run it was
     assert [values["training.batch_size"] for values in fake.settings] == [2, 2]
     other = accelerator_of()
-    Tracking(recipe(report_to=["trackio"], out=str(tmp_path / "b" / "a-run")), other, 0)  # type: ignore[arg-type]
+    started(recipe(report_to=["trackio"], out=str(tmp_path / "b" / "a-run")), other, 0)
     # a run of the same name is another run
     assert other.given["trackio"]["name"] != given["trackio"]["name"]
 
@@ -191,7 +202,7 @@ def test_a_run_that_goes_on_tells_what_is_not_there(
     recipe: Make, name: str, known: int, steps: list[int]
 ) -> None:
     fake, lines = Fake(name, known), [{"step": step, "loss": 1.0} for step in (1, 2, 3)]
-    tracking = Tracking(recipe(report_to=[name]), accelerator_of(fake), 3, lines)  # type: ignore[arg-type]
+    tracking = started(recipe(report_to=[name]), accelerator_of(fake), 3, lines)
     for step in range(4, 8):
         tracking.figures(step, {"loss": 1.0})
     assert fake.told == [(step, {"train/loss": 1.0}) for step in steps]
@@ -199,7 +210,7 @@ def test_a_run_that_goes_on_tells_what_is_not_there(
 
 def test_a_tracker_that_fails_is_left_out(recipe: Make) -> None:
     bad, good = Fake("wandb"), Fake("trackio")
-    tracking = Tracking(recipe(report_to=["wandb", "trackio"]), accelerator_of(bad, good), 0)  # type: ignore[arg-type]
+    tracking = started(recipe(report_to=["wandb", "trackio"]), accelerator_of(bad, good), 0)
     bad.log = lambda values, step: 1 / 0  # type: ignore[method-assign]
     with pytest.warns(
         UserWarning,
@@ -217,7 +228,7 @@ def test_a_tracker_that_cannot_start_is_one_sentence(recipe: Make) -> None:
     with pytest.raises(
         UserError, match=r"report_to .wandb. cannot be started .division by zero.; mend that, or"
     ):
-        Tracking(recipe(report_to=["wandb"]), accelerator, 0)  # type: ignore[arg-type]
+        started(recipe(report_to=["wandb"]), accelerator, 0)
 
 
 def test_a_run_is_whole_before_a_tracker_is_waited_for(recipe: Make, monkeypatch) -> None:

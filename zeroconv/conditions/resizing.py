@@ -9,16 +9,21 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from zeroconv.pictures import UNKNOWN, Source, open_hint
+from zeroconv.pictures import UNKNOWN, ResizeMode, Source, fit_into, open_hint
+from zeroconv.pictures.fitting import border_colour, laid
 
 
-def resize_hint(hint: Source, size: tuple[int, int], rule: str | None = None) -> Image.Image:
+def resize_hint(
+    hint: Source, size: tuple[int, int], rule: str | None = None, mode: ResizeMode = "stretch"
+) -> Image.Image:
     """A hint at `size` (width, height), RGB; RGBA where it has a hole, "I;16" where it has 16-bit
     levels.
 
-    "lines": shrinking first widens lines by the scale, so that nearest-neighbour sampling cannot
-    lose a one-pixel line; "nearest": samples only; "area": averages when shrinking, bilinear when
-    growing. Without a rule, a picture of pure black and white counts as lines, any other as area.
+    rule: "lines": shrinking first widens lines by the scale, so that nearest-neighbour sampling
+    cannot lose a one-pixel line; "nearest": samples only; "area": averages when shrinking, bilinear
+    when growing. Without a rule, a picture of pure black and white counts as lines, any other as
+    area. mode: what happens to another shape, see `pictures.fit_into`; "fill" continues the hint's
+    border: its median, or where values must not be invented its commonest colour.
     """
     hint = with_hole(hint)
     if hint.size == size:
@@ -26,16 +31,29 @@ def resize_hint(hint: Source, size: tuple[int, int], rule: str | None = None) ->
     pixels = np.asarray(hint)
     if rule is None:
         rule = "lines" if bool(np.isin(pixels, (0, np.iinfo(pixels.dtype).max)).all()) else "area"
+
+    fit = fit_into(hint.size, size, mode)
+    left, top, right, bottom = fit.box
+    scaled = _scaled(pixels[top:bottom, left:right], fit.size, rule)
+    around = border_colour(pixels, invent=rule == "area")
+    return Image.fromarray(np.ascontiguousarray(laid(scaled, size, fit.corner, around)))
+
+
+def _scaled(pixels: np.ndarray, size: tuple[int, int], rule: str) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    pixels = np.ascontiguousarray(pixels)
+    if (width, height) == size:
+        return pixels
     if rule == "area":
-        shrinks = size[0] * size[1] < hint.width * hint.height
-        return Image.fromarray(
-            cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        shrinks = size[0] * size[1] < width * height
+        return cv2.resize(
+            pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         )
     if rule == "lines":
-        window = (math.ceil(hint.width / size[0]), math.ceil(hint.height / size[1]))
+        window = (math.ceil(width / size[0]), math.ceil(height / size[1]))
         if max(window) > 1:
             pixels = cv2.dilate(pixels, np.ones((window[1], window[0]), np.uint8))
-    return Image.fromarray(cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST_EXACT))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def with_hole(hint: Source) -> Image.Image:

@@ -5,6 +5,7 @@ pictures.
 from __future__ import annotations
 
 from zeroconv.pictures.arrays import to_numbers
+from zeroconv.pictures.fitting import RESIZE_MODES, Fit, ResizeMode, fit_into, resize_mode
 from zeroconv.pictures.levels import alpha_of
 from zeroconv.pictures.loading import Loaded, Note, load, picture_size, warn
 from zeroconv.pictures.roles import (
@@ -21,12 +22,16 @@ __all__ = [
     "FORMATS",
     "MAX_PIXELS",
     "PICTURE_SUFFIXES",
+    "RESIZE_MODES",
     "UNKNOWN",
+    "Fit",
     "HintRule",
     "Loaded",
     "Note",
+    "ResizeMode",
     "Source",
     "alpha_of",
+    "fit_into",
     "hint_to_rgb",
     "load",
     "max_pixels",
@@ -34,6 +39,7 @@ __all__ = [
     "open_mask",
     "open_picture",
     "picture_size",
+    "resize_mode",
     "to_numbers",
     "warn",
 ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from zeroconv import playroom
-from zeroconv.conditions import CONDITIONS, maps, pose
+from zeroconv.conditions import CONDITIONS, maps, openpose, pose
 from zeroconv.errors import UserError
 from zeroconv.playroom import CLASSES, KEYPOINTS
 
@@ -82,15 +82,15 @@ def test_a_mirrored_pose_exchanges_left_and_right(scene):
 
 
 def test_openpose_json_there_and_back(scene):
-    value = pose.to_openpose(scene.keypoints, (128, 128))
-    people, size = pose.from_openpose(value)
+    value = openpose.to_openpose(scene.keypoints, (128, 128))
+    people, size = openpose.from_openpose(value)
     assert size == (128, 128) and len(people) == len(scene.keypoints)
     known = scene.keypoints[0][:, 2] > 0
     assert np.abs(people[0] - scene.keypoints[0])[known].max() < 0.001
     shares = [p / np.float32([128, 128, 1]) for p in people]
-    again, _ = pose.from_openpose(
+    again, _ = openpose.from_openpose(
         {**value, "people": [{"pose_keypoints_2d": s.ravel().tolist()} for s in shares]}
     )
     assert np.abs(again[0] - people[0])[known].max() < 0.01
     with pytest.raises(UserError, match="OpenPose"):
-        pose.from_openpose({"people": [{"pose_keypoints_2d": [1, 2, 3]}]})
+        openpose.from_openpose({"people": [{"pose_keypoints_2d": [1, 2, 3]}]})

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.helpers.tiny import tiny_backbone
 from zeroconv import playroom
-from zeroconv.conditions import CONDITIONS, annotate, maps, pose
+from zeroconv.conditions import CONDITIONS, annotate, maps, openpose, pose
 from zeroconv.data import open_dataset
 from zeroconv.data.batches import BatchPlan, channels_first, hints_to_float, mirror_of, mirrors_of
 from zeroconv.data.cache.drawing import draw
@@ -79,7 +79,7 @@ def test_joints_follow_the_crop(tmp_path):
     person[:, 0], person[:, 1], person[:, 2] = np.linspace(5, 195, 18), 50, 1
     Image.new("RGB", (200, 100)).save(tmp_path / "a.png")
     (tmp_path / "a.json").write_text(
-        json.dumps(pose.to_openpose([person * (0.5, 0.5, 1)], (100, 50)))
+        json.dumps(openpose.to_openpose([person * (0.5, 0.5, 1)], (100, 50)))
     )
     line = {"file_name": "a.png", "text": "x", "conditioning_image": "a.png", "pose": "a.json"}
     (tmp_path / "metadata.jsonl").write_text(json.dumps(line))

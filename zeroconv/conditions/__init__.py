@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from zeroconv.conditions.condition import Condition
 from zeroconv.conditions.hints import annotate, as_picture, brings_hole, hint_rule, open_hint
-from zeroconv.conditions.registry import CONDITIONS, PAPER, find, known
+from zeroconv.conditions.lookup import find, known, to_draw
+from zeroconv.conditions.registry import CONDITIONS, PAPER
 from zeroconv.conditions.resizing import resize_hint
 from zeroconv.conditions.scores import edge_f1
 
@@ -23,4 +24,5 @@ __all__ = [
     "known",
     "open_hint",
     "resize_hint",
+    "to_draw",
 ]

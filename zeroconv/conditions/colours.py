@@ -84,6 +84,17 @@ def draw_blur(image: ndarray, sigma: float = 0.03) -> ndarray:
     )
 
 
+def draw_invert(image: ndarray) -> ndarray:
+    """255 minus every level: a drawing in black on white becomes one in white on black."""
+    return 255 - image
+
+
+@bounded(level=Range(0, 255))
+def draw_threshold(image: ndarray, level: int = 127) -> ndarray:
+    """255 where all of red, green and blue are above `level`, else 0; (H, W)."""
+    return np.where(image.min(axis=2) > level, 255, 0).astype(np.uint8)
+
+
 @bounded(share=Range(0, 0.75, above=True, below=True), seed=SEEDS)
 def draw_inpaint(
     image: ndarray, share: float = 0.25, seed: int = 0, mask: ndarray | None = None

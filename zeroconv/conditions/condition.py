@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from numpy import ndarray
@@ -57,6 +57,8 @@ class Condition:
     source: str = ""  # where a hint comes from when `draw` is None
     licence: str = NO_WEIGHTS
     paper: bool = True  # one of the paper's nine
+    # what a network may be asked for, where `draw` is None: 1 or 0
+    settings: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def needs_weights(self) -> bool:

@@ -1,17 +1,17 @@
 """People as OpenPose draws them: eighteen joints in fixed colours, seventeen limbs between them;
-and as its JSON.
+hands as rainbows, faces as white points.
 """
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy import ndarray
 
-from zeroconv.errors import UserError
+from zeroconv.conditions.figure import Figure, figure_of
 
 # joints in OpenPose's order: nose, neck, right arm (3), left arm (3), right leg (3), left leg
 # (3), eyes, ears
@@ -56,36 +56,66 @@ COLOURS = (
     (255, 0, 170),
     (255, 0, 85),
 )
+# a hand's bones, finger by finger from the wrist; bone i has hue i / 20, and every point is blue
+BONES = tuple(
+    (0 if joint == 0 else 4 * finger + joint, 4 * finger + joint + 1)
+    for finger in range(5)
+    for joint in range(4)
+)
+BONE_COLOURS = tuple(
+    tuple(int(255 * level) for level in colorsys.hsv_to_rgb(bone / len(BONES), 1, 1))
+    for bone in range(len(BONES))
+)
+HAND_POINT = (0, 0, 255)
+FACE_POINT = (255, 255, 255)
 # the other side's joint of each
 MIRRORED = (0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16)
 
 
-def draw_people(people: Sequence[ndarray], size: tuple[int, int]) -> ndarray:
-    """People (18, 3), x, y in pixels and a third value above 0 where the joint is known → RGB (H,
-    W, 3) uint8.
+def draw_people(people: Sequence[ndarray | Figure], size: tuple[int, int]) -> ndarray:
+    """People → RGB (H, W, 3) uint8, as the published annotator draws them at 512 pixels.
 
-    `size` (width, height). Limbs are four pixels broad and joints four in radius at 512 pixels,
-    never below two.
+    people: bodies (18, 3), x, y in pixels and a third value above 0 where the joint is known, or
+    figures with hands and faces. size: width, height. At 512 pixels limbs are eight pixels broad,
+    joints and a hand's points four in radius, its bones two broad, a face's points three in radius.
+    Other sizes scale these; limbs stay at least two pixels broad.
     """
     width, height = size
     canvas = np.zeros((height, width, 3), np.uint8)
     unit = max(width, height) / 512
-    pen, dot = max(2, round(8 * unit)), max(1, round(4 * unit))
-    for person in people:
-        for (a, b), colour in zip(LIMBS, COLOURS, strict=False):
-            if person[a, 2] > 0 and person[b, 2] > 0:
-                cv2.line(
-                    canvas,
-                    _pixel(person[a]),
-                    _pixel(person[b]),
-                    tuple(c * 6 // 10 for c in colour),
-                    pen,
-                )
-    for person in people:
-        for point, colour in zip(person, COLOURS, strict=True):
+    figures = [figure_of(person) for person in people]
+
+    for figure in figures:
+        _draw_limbs(canvas, figure.body, max(2, round(8 * unit)))
+    for figure in figures:
+        dot = max(1, round(4 * unit))
+        for point, colour in zip(figure.body, COLOURS, strict=True):
             if point[2] > 0:
                 cv2.circle(canvas, _pixel(point), dot, colour, -1)
+
+    for figure in figures:
+        for hand in (figure.left_hand, figure.right_hand):
+            if hand is not None:
+                _draw_hand(canvas, hand, unit)
+        if figure.face is not None:
+            for point in figure.face[figure.face[:, 2] > 0]:
+                cv2.circle(canvas, _pixel(point), max(1, round(3 * unit)), FACE_POINT, -1)
     return canvas
+
+
+def _draw_limbs(canvas: ndarray, body: ndarray, pen: int) -> None:
+    for (a, b), colour in zip(LIMBS, COLOURS, strict=False):
+        if body[a, 2] > 0 and body[b, 2] > 0:
+            cv2.line(canvas, _pixel(body[a]), _pixel(body[b]), _dim(colour), pen)
+
+
+def _draw_hand(canvas: ndarray, hand: ndarray, unit: float) -> None:
+    """Bones, then points, as the published annotator does."""
+    for (a, b), colour in zip(BONES, BONE_COLOURS, strict=True):
+        if hand[a, 2] > 0 and hand[b, 2] > 0:
+            cv2.line(canvas, _pixel(hand[a]), _pixel(hand[b]), colour, max(1, round(2 * unit)))
+    for point in hand[hand[:, 2] > 0]:
+        cv2.circle(canvas, _pixel(point), max(1, round(4 * unit)), HAND_POINT, -1)
 
 
 def _pixel(point: ndarray) -> tuple[int, int]:
@@ -93,7 +123,7 @@ def _pixel(point: ndarray) -> tuple[int, int]:
 
 
 def mirror_people(people: Sequence[ndarray], width: int) -> list[ndarray]:
-    """The people of the mirrored picture: x turned round, left and right exchanged."""
+    """The bodies of the mirrored picture: x turned round, left and right exchanged."""
     turned = []
     for person in people:
         other = np.asarray(person)[list(MIRRORED)].copy()
@@ -103,8 +133,8 @@ def mirror_people(people: Sequence[ndarray], width: int) -> list[ndarray]:
 
 
 def mirror_hint(hint: ndarray) -> ndarray:
-    """A drawn pose (H, W, 3) in a mirror: flipped, and the colours of left and right exchanged. A
-    grey one (H, W) shows nobody.
+    """A drawn pose (H, W, 3) in a mirror: flipped, and the colours of left and right exchanged,
+    but for those of hands. A grey one (H, W) shows nobody.
     """
     if hint.ndim == 2:
         return hint[:, ::-1]
@@ -116,48 +146,33 @@ def mirror_hint(hint: ndarray) -> ndarray:
         pair = {MIRRORED[a], MIRRORED[b]}
         other = next(i for i, limb in enumerate(LIMBS) if set(limb) == pair)
         out[flipped == _code(_dim(COLOURS[number]))] = _code(_dim(COLOURS[other]))
+
+    hands = _hand_pixels(flipped)
+    out[hands] = flipped[hands]
     return np.stack([out >> 16, out >> 8 & 255, out & 255], -1).astype(np.uint8)
+
+
+def _hand_pixels(codes: ndarray) -> ndarray:
+    """(H, W) bool: pixels of hands whose colours joints have too.
+
+    A hand's points are blue as the left knee is, and one of its bones has the right knee's cyan. A
+    patch of these that touches colours which only hands have belongs to a hand.
+    """
+    joints = {_code(colour) for colour in COLOURS}
+    alone = [_code(colour) for colour in BONE_COLOURS if _code(colour) not in joints]
+    only_hands = np.isin(codes, alone)
+    if not only_hands.any():
+        return only_hands
+    shared = [_code(colour) for colour in (HAND_POINT, *BONE_COLOURS) if _code(colour) in joints]
+    _, patches = cv2.connectedComponents(np.isin(codes, shared).astype(np.uint8))
+    near = cv2.dilate(only_hands.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    touched = np.unique(patches[near & (patches > 0)])
+    return np.isin(patches, touched) & (patches > 0)
 
 
 def _dim(colour: tuple[int, int, int]) -> tuple[int, int, int]:
     return (colour[0] * 6 // 10, colour[1] * 6 // 10, colour[2] * 6 // 10)
 
 
-def _code(colour: tuple[int, int, int]) -> int:
+def _code(colour: tuple[int, ...]) -> int:
     return colour[0] << 16 | colour[1] << 8 | colour[2]
-
-
-def to_openpose(people: Sequence[ndarray], size: tuple[int, int]) -> dict[str, Any]:
-    """OpenPose's JSON, as A1111's editors read it: x, y, confidence of 18 joints a person, zeros
-    where unknown.
-    """
-    rows = [
-        np.where(person[:, 2:] > 0, person, 0).astype(float).round(3).ravel().tolist()
-        for person in people
-    ]
-    return {
-        "people": [{"pose_keypoints_2d": row} for row in rows],
-        "canvas_width": size[0],
-        "canvas_height": size[1],
-    }
-
-
-def from_openpose(value: dict[str, Any]) -> tuple[list[ndarray], tuple[int, int]]:
-    """People (18, 3) in pixels and the canvas (width, height). Raises UserError for another
-    layout.
-    """
-    try:
-        size = (int(value["canvas_width"]), int(value["canvas_height"]))
-        people = [
-            np.asarray(p["pose_keypoints_2d"], np.float32).reshape(18, 3) for p in value["people"]
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            "the pose is not OpenPose's JSON: it needs canvas_width, canvas_height and people "
-            f"with 18 × 3 numbers in pose_keypoints_2d ({error})."
-        ) from error
-    known = [p for p in people if (p[:, 2] > 0).any()]
-    # some editors write shares of the canvas
-    if known and max(float(p[:, :2].max()) for p in known) <= 1.0:
-        people = [p * np.array([*size, 1], np.float32) for p in people]
-    return people, size

@@ -4,7 +4,6 @@ hints are compared.
 
 from __future__ import annotations
 
-import difflib
 from functools import partial
 
 import numpy as np
@@ -20,7 +19,6 @@ from zeroconv.conditions.condition import (
     Condition,
     first_channel,
 )
-from zeroconv.errors import UserError
 
 
 def _mirror_normals(hint: ndarray) -> ndarray:
@@ -49,7 +47,7 @@ _ALL = (
         edges.draw_lines,
         scores.score_edges,
         "lines",
-        aliases=("mlsd", "hough", "lsd", "control_v11p_sd15_mlsd", "sd-controlnet-mlsd"),
+        aliases=("hough", "lsd", "control_v11p_sd15_mlsd", "sd-controlnet-mlsd"),
         opened=LINES,
     ),
     Condition(
@@ -58,16 +56,7 @@ _ALL = (
         edges.draw_softedge,
         scores.score_soft,
         "area",
-        aliases=(
-            "hed",
-            "softedge_hed",
-            "softedge_hedsafe",
-            "softedge_pidinet",
-            "softedge_pidisafe",
-            "pidinet",
-            "control_v11p_sd15_softedge",
-            "sd-controlnet-hed",
-        ),
+        aliases=("control_v11p_sd15_softedge", "sd-controlnet-hed"),
         opened=LINES,
     ),
     Condition(
@@ -76,14 +65,7 @@ _ALL = (
         edges.draw_scribble,
         scores.score_edges,
         "lines",
-        aliases=(
-            "scribble_hed",
-            "scribble_pidinet",
-            "scribble_xdog",
-            "fake_scribble",
-            "control_v11p_sd15_scribble",
-            "sd-controlnet-scribble",
-        ),
+        aliases=("fake_scribble", "control_v11p_sd15_scribble", "sd-controlnet-scribble"),
         opened=LINES,
     ),
     Condition(
@@ -94,16 +76,10 @@ _ALL = (
         "nearest",
         mirror=pose.mirror_hint,
         channels=3,
-        aliases=(
-            "openpose",
-            "openpose_full",
-            "openpose_faceonly",
-            "dw_openpose_full",
-            "control_v11p_sd15_openpose",
-            "sd-controlnet-openpose",
-        ),
+        aliases=("control_v11p_sd15_openpose", "sd-controlnet-openpose"),
         source=_EXACT,
         licence=_SEE,
+        settings={"body": 1, "hands": 0, "face": 0},
     ),
     Condition(
         "segmentation",
@@ -113,14 +89,7 @@ _ALL = (
         "nearest",
         decode=maps.hint_to_classes,
         channels=3,
-        aliases=(
-            "seg",
-            "seg_ofade20k",
-            "seg_ofcoco",
-            "seg_ufade20k",
-            "control_v11p_sd15_seg",
-            "sd-controlnet-seg",
-        ),
+        aliases=("seg", "control_v11p_sd15_seg", "sd-controlnet-seg"),
         source=_EXACT,
         licence=_SEE,
         opened=CLASSES,
@@ -133,15 +102,7 @@ _ALL = (
         "area",
         decode=lambda hint: maps.hint_to_depth(first_channel(hint)),
         opened=DEPTH,
-        aliases=(
-            "control_v11f1p_sd15_depth",
-            "sd-controlnet-depth",
-            "depth_midas",
-            "depth_anything",
-            "depth_anything_v2",
-            "depth_zoe",
-            "depth_leres",
-        ),
+        aliases=("control_v11f1p_sd15_depth", "sd-controlnet-depth"),
         source=_EXACT,
         licence=_SEE,
     ),
@@ -154,14 +115,7 @@ _ALL = (
         decode=maps.hint_to_normal,
         mirror=_mirror_normals,
         channels=3,
-        aliases=(
-            "normals",
-            "normal_bae",
-            "normalbae",
-            "normal_midas",
-            "control_v11p_sd15_normalbae",
-            "sd-controlnet-normal",
-        ),
+        aliases=("normals", "normalbae", "control_v11p_sd15_normalbae", "sd-controlnet-normal"),
         source=_EXACT,
         licence=_SEE,
     ),
@@ -171,15 +125,7 @@ _ALL = (
         edges.draw_lineart,
         scores.score_soft,
         "area",
-        aliases=(
-            "lineart_standard",
-            "lineart_realistic",
-            "lineart_coarse",
-            "lineart_anime",
-            "cartoon",
-            "control_v11p_sd15_lineart",
-            "control_v11p_sd15s2_lineart_anime",
-        ),
+        aliases=("cartoon", "control_v11p_sd15_lineart", "control_v11p_sd15s2_lineart_anime"),
         opened=LINES,
     ),
     Condition(
@@ -202,7 +148,7 @@ _ALL = (
         "area",
         decode=np.asarray,
         channels=3,
-        aliases=("tile_resample", "tile_colorfix", "control_v11f1e_sd15_tile"),
+        aliases=("control_v11f1e_sd15_tile",),
         paper=False,
         opened=PICTURE,
     ),
@@ -214,7 +160,7 @@ _ALL = (
         "nearest",
         decode=np.asarray,
         channels=4,
-        aliases=("inpaint_only", "inpaint_global_harmonious", "control_v11p_sd15_inpaint"),
+        aliases=("control_v11p_sd15_inpaint",),
         paper=False,
         opened=HOLE,
     ),
@@ -224,7 +170,7 @@ _ALL = (
         colours.draw_recolor,
         scores.score_soft,
         "area",
-        aliases=("grayscale", "recolor_luminance", "recolor_intensity", "recolour"),
+        aliases=("grayscale", "recolour"),
         paper=False,
         opened=PICTURE,
     ),
@@ -236,7 +182,7 @@ _ALL = (
         "nearest",
         decode=np.asarray,
         channels=3,
-        aliases=("color", "t2ia_color_grid", "colour"),
+        aliases=("colour",),
         paper=False,
         opened=PICTURE,
     ),
@@ -248,33 +194,41 @@ _ALL = (
         "area",
         decode=np.asarray,
         channels=3,
-        aliases=("blur_gaussian", "tile_blur"),
+        aliases=("tile_blur",),
         paper=False,
         opened=PICTURE,
+    ),
+    Condition(
+        "invert",
+        "the picture with its levels turned round: dark strokes become white ones",
+        colours.draw_invert,
+        scores.score_pixels,
+        "area",
+        decode=np.asarray,
+        channels=3,
+        paper=False,
+    ),
+    Condition(
+        "threshold",
+        "white where the picture is bright, black elsewhere",
+        colours.draw_threshold,
+        scores.score_soft,
+        "nearest",
+        aliases=("binary",),
+        paper=False,
+    ),
+    Condition(
+        "person",
+        "white where people are",
+        None,
+        scores.score_soft,
+        "nearest",
+        aliases=("person_mask", "people", "selfie"),
+        source=_EXACT,
+        licence=_SEE,
+        paper=False,
     ),
 )
 
 CONDITIONS: dict[str, Condition] = {condition.name: condition for condition in _ALL}
 PAPER = tuple(condition.name for condition in _ALL if condition.paper)
-
-# every name and alias, in lower case
-_INDEX: dict[str, Condition] = {
-    name.lower(): condition for condition in _ALL for name in (condition.name, *condition.aliases)
-}
-
-
-def known(name: str | None) -> Condition | None:
-    """The condition of a name or alias, upper or lower case; None where the registry has none."""
-    return None if name is None else _INDEX.get(name.lower())
-
-
-def find(name: str) -> Condition:
-    """The condition of a name or alias, upper or lower case. Raises UserError with the nearest
-    name.
-    """
-    condition = known(name)
-    if condition is not None:
-        return condition
-    close = difflib.get_close_matches(name.lower(), _INDEX, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else "."
-    raise UserError(f"There is no condition {name!r}; known: {', '.join(CONDITIONS)}{meant}")

@@ -11,6 +11,7 @@ from PIL import Image
 from zeroconv.conditions import annotate, find, maps
 from zeroconv.conditions.pose import draw_people
 from zeroconv.evaluation import reader
+from zeroconv.playroom import CLASSES
 
 Read = Callable[[Sequence[Image.Image]], list[Any]]
 
@@ -26,6 +27,11 @@ def make_read(condition: str, judge: str = "auto", data: str = "playroom") -> tu
     if entry.draw is not None:
         return lambda images: [_draw(entry.name, image) for image in images], "drawn again"
     if judge == "playroom" or (judge == "auto" and data.startswith("playroom")):
+        if entry.name == "person":
+            return lambda images: [
+                np.where(classes == CLASSES.index("person"), 255, 0).astype(np.uint8)
+                for classes in reader.read(images).segmentation
+            ], "playroom reader"
         return lambda images: list(getattr(reader.read(images), entry.name)), "playroom reader"
 
     backend = None if judge == "auto" else judge

@@ -18,7 +18,8 @@ from zeroconv.data.sources.generated import EXACT, exact_hint
 from zeroconv.errors import UserError
 from zeroconv.playroom import render
 
-_PROBE = 12  # a scene with a person in it
+_PROBE = 12
+_PROBE_OF = {"pose": 2, "person": 2}  # scene 12 shows nobody
 
 
 @lru_cache
@@ -27,7 +28,8 @@ def drawing_key(condition: str) -> str | None:
     where only a scene's own maps tell; None for a condition that the registry does not know.
     """
     if condition in EXACT:
-        return hashlib.sha256(exact_hint(render(_PROBE, 64), condition).tobytes()).hexdigest()[:16]
+        scene = render(_PROBE_OF.get(condition, _PROBE), 64)
+        return hashlib.sha256(exact_hint(scene, condition).tobytes()).hexdigest()[:16]
     blocks = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     try:
         hint = conditions.annotate(

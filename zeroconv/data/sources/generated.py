@@ -22,7 +22,7 @@ from zeroconv.data.reading.texts import check_caption
 from zeroconv.data.storage.signatures import signature
 from zeroconv.errors import UserError
 from zeroconv.inputs import at_home
-from zeroconv.playroom import KINDS, SPLITS, Scene, render, render_image, sample_scene
+from zeroconv.playroom import CLASSES, KINDS, SPLITS, Scene, render, render_image, sample_scene
 from zeroconv.playroom.scene import SIZES
 from zeroconv.playroom.stickers import (
     Sticker,
@@ -99,6 +99,9 @@ EXACT: dict[str, Callable[[Scene], np.ndarray]] = {
     "normal": lambda scene: maps.normal_to_hint(scene.normal),
     "segmentation": lambda scene: maps.classes_to_hint(scene.segmentation),
     "pose": lambda scene: draw_people(scene.keypoints, (scene.size, scene.size)),
+    "person": lambda scene: np.where(scene.segmentation == CLASSES.index("person"), 255, 0).astype(
+        np.uint8
+    ),
 }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from zeroconv.conditions.pose import from_openpose
+from zeroconv.conditions.openpose import from_openpose
 from zeroconv.data.example import Example, Source, true_in_mirror
 from zeroconv.data.pictures import picture_size, read_hint, read_picture
 from zeroconv.data.reading.names import inside, shown

@@ -14,6 +14,9 @@ from PIL import Image
 from zeroconv import conditions
 from zeroconv.annotators.weights import LEARNED, LearnedAnnotator, fetch, find_weights
 from zeroconv.conditions import maps
+from zeroconv.conditions.figure import Figure
+from zeroconv.conditions.hints import pose_parts, shown
+from zeroconv.conditions.openpose import is_openpose
 from zeroconv.conditions.pose import draw_people
 from zeroconv.errors import UserError
 from zeroconv.pictures import Source, open_picture
@@ -21,24 +24,35 @@ from zeroconv.pictures import Source, open_picture
 __all__ = ["LEARNED", "LearnedAnnotator", "annotate", "draw_pose", "fetch", "find_weights", "read"]
 
 
-def read(condition: str, image: Source, backend: str | None = None) -> Any:
-    """What a network reads: softedge (H, W) uint8; pose a list of `Person`; depth (H, W) inverse,
-    of unknown scale; normal (H, W, 3) unit vectors; segmentation (H, W) class ids.
+def read(
+    condition: str,
+    image: Source,
+    backend: str | None = None,
+    *,
+    hands: bool = False,
+    face: bool = False,
+) -> Any:
+    """What a network reads: softedge (H, W) uint8; pose a list of `Person`; person (H, W) uint8,
+    255 where people are; depth (H, W) inverse, of unknown scale; normal (H, W, 3) unit vectors;
+    segmentation (H, W) class ids.
 
-    backend: None is the one that works offline, HED for softedge and PoseNet for pose; else a
-    folder or hub id. Raises UserError where a condition has none, or its weights have not been
-    fetched.
+    backend: None is the one that works offline, HED for softedge, PoseNet for pose, MediaPipe's for
+    person; else a folder or hub id. hands, face: of a pose, whether these are read too. Raises
+    UserError where a condition has none, or its weights have not been fetched.
     """
     name, pixels = conditions.find(condition).name, np.asarray(open_picture(image))
     if name == "softedge" and backend in (None, "hed"):
         from zeroconv.annotators.hed import softedge
 
         return softedge(pixels, *find_weights("hed"))
-    if name == "pose" and backend in (None, "posenet"):
-        from zeroconv.annotators.pose import people
+    if name == "person" and backend in (None, "selfie"):
+        from zeroconv.annotators.person import person_mask
 
-        graph, weights = find_weights("posenet")
-        return people(pixels, graph, weights)
+        weights = find_weights("selfie")[0]
+        people = _read_pose(pixels, False, False)
+        return person_mask(pixels, weights, [person.keypoints for person in people])
+    if name == "pose" and backend in (None, "posenet"):
+        return _read_pose(pixels, hands, face)
     if name not in ("depth", "normal", "segmentation") or backend is None:
         known = [a for a in LEARNED.values() if a.condition == name]
         how = (
@@ -54,6 +68,27 @@ def read(condition: str, image: Source, backend: str | None = None) -> Any:
     return {"depth": hub.depth, "normal": hub.normal}[name](pixels, backend)
 
 
+def _read_pose(pixels: np.ndarray, hands: bool, face: bool) -> list[Any]:
+    from zeroconv.annotators.landmarks import with_face, with_hands
+    from zeroconv.annotators.pose import Person, people
+
+    networks = find_weights("landmarks") if hands or face else []
+    graph, weights = find_weights("posenet")
+    persons = people(pixels, graph, weights)
+    if not networks:
+        return persons
+
+    palm, hand, mesh = networks
+    whole = []
+    for person in persons:
+        figure = person.figure
+        figure = with_hands(pixels, figure, palm, hand) if hands else figure
+        figure = with_face(pixels, figure, mesh) if face else figure
+        points = (figure.left_hand, figure.right_hand, figure.face)
+        whole.append(Person(person.keypoints, person.score, *points))
+    return whole
+
+
 def annotate(
     condition: str, image: Source, backend: str | None = None, **params: Any
 ) -> Image.Image:
@@ -61,19 +96,26 @@ def annotate(
     transparent).
 
     It is drawn without a network where that is possible and no backend is named, else read by one.
-    image: a path, PIL picture, array or tensor, see `pictures.load`. backend: see `read`. params:
-    numbers of the condition, such as low and high of canny. Raises UserError, see `read`, and
-    TypeError for a parameter that the condition does not have.
+    image: a path, PIL picture, array or tensor, see `pictures.load`; for pose also OpenPose's JSON,
+    a path that ends in .json or its content, of which all points are drawn. backend: see `read`.
+    params: numbers of the condition, such as low and high of canny, or body, hands and face (1 or
+    0) of pose. Raises UserError, see `read`, and TypeError for a parameter that the condition does
+    not have.
     """
-    entry = conditions.find(condition)
-    if backend is None and entry.draw is not None:
+    if is_openpose(image):
         return conditions.annotate(condition, image, **params)
+    entry, settings = conditions.to_draw(condition, quiet=backend is not None)
+    params = {**settings, **params}
+    if backend is None and entry.draw is not None:
+        return conditions.annotate(entry.name, image, **params)
     image = open_picture(image)
     if entry.name == "segmentation" and backend is not None:
         return conditions.as_picture(_draw_classes(np.asarray(image), backend))
-    found = read(entry.name, image, backend)
     if entry.name == "pose":
-        return draw_pose([person.keypoints for person in found], image.size)
+        asked = pose_parts(params)
+        people = read("pose", image, backend, hands=asked["hands"], face=asked["face"])
+        return draw_pose([shown(person.figure, asked) for person in people], image.size)
+    found = read(entry.name, image, backend)
     drawn = {"depth": maps.relative_to_hint, "normal": maps.normal_to_hint}.get(
         entry.name, lambda hint: hint
     )(found)
@@ -99,6 +141,6 @@ def _draw_classes(pixels: np.ndarray, backend: str) -> np.ndarray:
     return maps.classes_to_hint(classes, colours)
 
 
-def draw_pose(people: Sequence[np.ndarray], size: tuple[int, int]) -> Image.Image:
-    """People (18, 3) as a pose hint of `size` (width, height)."""
+def draw_pose(people: Sequence[np.ndarray | Figure], size: tuple[int, int]) -> Image.Image:
+    """People, bodies (18, 3) or figures, as a pose hint of `size` (width, height)."""
     return Image.fromarray(draw_people(people, size))

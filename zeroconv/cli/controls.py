@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zeroconv.errors import UserError
+from zeroconv.pictures import resize_mode
 from zeroconv.renamed import OPTIONS, note
 from zeroconv.words import cut, exists, expand
 
@@ -34,6 +35,7 @@ class ControlSpec:
     end: float = 1.0
     mode: str | None = None
     mask: Path | None = None
+    resize: str | None = None  # None: a finished hint is stretched, a photograph cropped
 
 
 def parse_controls(
@@ -43,6 +45,7 @@ def parse_controls(
     ends: Sequence[float],
     modes: Sequence[str] = (),
     masks: Sequence[Path] = (),
+    resizes: Sequence[str] = (),
 ) -> list[ControlSpec]:
     """Read every control; what belongs to one comes once for all of them, or once for each."""
     columns = [
@@ -51,12 +54,13 @@ def parse_controls(
         _one_each("--end", ends, len(texts), 1.0),
         _one_each("--mode", modes, len(texts), None),
         _one_each("--mask", masks, len(texts), None),
+        _one_each("--resize-mode", [resize_mode(name) for name in resizes], len(texts), None),
     ]
     specs = []
-    for text, scale, start, end, mode, mask in zip(texts, *columns, strict=True):
+    for text, scale, start, end, mode, mask, resize in zip(texts, *columns, strict=True):
         name, picture, draw = parse_control(text)
         _check_numbers(scale, start, end)
-        specs.append(ControlSpec(name, Path(picture), draw, scale, start, end, mode, mask))
+        specs.append(ControlSpec(name, Path(picture), draw, scale, start, end, mode, mask, resize))
     return specs
 
 
@@ -182,7 +186,10 @@ def named_condition(net: Net) -> str | None:
 
 
 def condition_of(spec: ControlSpec, net: Net) -> str:
-    """The condition a control was trained for, by its config, else by the name it was given."""
+    """The condition a control was trained for, by its config, else by the name it was given.
+
+    A preprocessor's name (`openpose_full`) stays, where it draws that condition: it says more.
+    """
     condition = known_condition(named_condition(net) or spec.name)
     if condition is None:
         raise UserError(
@@ -190,4 +197,4 @@ def condition_of(spec: ControlSpec, net: Net) -> str:
             f"one with `zeroconv annotate CONDITION {spec.picture} --out hint.png`, then give "
             f"--control {spec.name}=hint.png"
         )
-    return condition
+    return spec.name if known_condition(spec.name) == condition else condition

@@ -18,9 +18,18 @@ from zeroconv.cli.controls import (
     named_condition,
 )
 from zeroconv.cli.progress import progress
+from zeroconv.conditions.openpose import is_openpose
 from zeroconv.errors import UserError
 from zeroconv.files import check_not_input, check_output, is_stream
-from zeroconv.pictures import Loaded, Source, load, open_mask, open_picture
+from zeroconv.pictures import (
+    Loaded,
+    Source,
+    fit_into,
+    load,
+    open_mask,
+    open_picture,
+    resize_mode,
+)
 
 MOST_PICTURES = 100_000  # of one call
 
@@ -41,7 +50,7 @@ def check_request(prompts: Sequence[str], request: dict[str, Any]) -> None:
 
 
 def picture_size(
-    backbone: Any, pictures: Sequence[Loaded], request: dict[str, Any]
+    backbone: Any, pictures: Sequence[Loaded | Path], request: dict[str, Any]
 ) -> tuple[int, int]:
     """Width and height as `generate` chooses them: asked for, else the first picture's shape."""
     from zeroconv.generation.arguments import size_of
@@ -54,19 +63,32 @@ def picture_size(
     return width, height
 
 
-def draw_hint(condition: str, picture: Source, size: tuple[int, int]) -> Image.Image:
-    """Draw a hint at the size of the pictures to come: crop to their shape, shrink, then annotate.
+def draw_hint(
+    condition: str, picture: Source, size: tuple[int, int], resize: str | None = None
+) -> Image.Image:
+    """Draw a hint at the size of the pictures to come: bring the picture there, then annotate.
 
     Drawing first and shrinking afterwards would give lines thinner than the control ever saw.
+    resize: "crop" (also None), "stretch", or "fill", where the hint's border is continued.
     """
     from zeroconv.annotators import annotate
-    from zeroconv.conditions import brings_hole, open_hint
+    from zeroconv.conditions import brings_hole, known, open_hint, resize_hint
+    from zeroconv.conditions.openpose import is_openpose
 
+    if is_openpose(picture):
+        return annotate(condition, picture)
+    mode = resize_mode(resize or "crop")
     if brings_hole(picture, condition):
-        return ImageOps.fit(open_hint(picture, condition), size, method=Image.Resampling.NEAREST)
-    return annotate(
-        condition, ImageOps.fit(open_picture(picture), size, method=Image.Resampling.LANCZOS)
-    )
+        return resize_hint(open_hint(picture, condition), size, "nearest", mode)
+    if mode == "crop":
+        picture = ImageOps.fit(open_picture(picture), size, method=Image.Resampling.LANCZOS)
+        return annotate(condition, picture)
+
+    picture = open_picture(picture)
+    inner = fit_into(picture.size, size, mode).size
+    hint = annotate(condition, picture.resize(inner, Image.Resampling.LANCZOS))
+    entry = known(condition)
+    return resize_hint(hint, size, None if entry is None else entry.resize, mode)
 
 
 def run(
@@ -91,7 +113,7 @@ def run(
     check_request(prompts, request)  # before the slow part: bad input is told at once
     paths = output_paths(out, len(prompts) * request["count"])
     check_outputs(paths, [path for spec in specs for path in (spec.picture, spec.mask)])
-    pictures = [load(spec.picture) for spec in specs]
+    pictures = [spec.picture if is_openpose(spec.picture) else load(spec.picture) for spec in specs]
     masks = [None if spec.mask is None else open_mask(spec.mask) for spec in specs]
 
     from zeroconv.backbones import load_backbone
@@ -113,10 +135,11 @@ def run(
     for spec, picture, mask in zip(specs, pictures, masks, strict=True):
         net = load_control(spec.name, base, backbone).to(backbone.device)
         if spec.draw:
-            hint = draw_hint(condition_of(spec, net), picture, size)
+            hint = draw_hint(condition_of(spec, net), picture, size, spec.resize)
         else:
             hint = open_hint(picture, known_condition(named_condition(net) or spec.name))
         window: dict[str, Any] = {"scale": spec.scale, "start": spec.start, "end": spec.end}
+        window["resize"] = spec.resize or "stretch"
         hints.append(hint)
         controls.append(Control(net, hint, **window, mode=spec.mode, mask=mask))
 
@@ -172,6 +195,7 @@ def describe(spec: ControlSpec) -> dict[str, Any]:
         "end": spec.end,
         "mode": spec.mode,
         "mask": None if spec.mask is None else str(spec.mask),
+        "resize": spec.resize,
     }
 
 

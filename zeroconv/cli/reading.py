@@ -23,10 +23,10 @@ def reading(backend: str | None, device: str, dtype: str) -> Iterator[None]:
 
     picked = pick_device(device)
     numbers = dtype_name(pick_dtype(dtype, picked))
-    if asked and backend in (None, "hed", "posenet"):
+    if asked and backend in (None, "hed", "posenet", "selfie"):
         warnings.warn(
-            "--device and --dtype are for networks of transformers; what is drawn here, HED and "
-            "PoseNet are computed on the processor in float32.",
+            "--device and --dtype are for networks of transformers; what is drawn here, HED, "
+            "PoseNet and MediaPipe's are computed on the processor in float32.",
             stacklevel=3,
         )
     with reading_on(picked, numbers):

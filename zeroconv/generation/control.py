@@ -17,7 +17,10 @@ class Control:
     """A ControlNet or a baseline, and what it is to follow.
 
     hint: one picture for all, or a list of one a prompt or one a generated picture: a path, PIL, a
-    numpy array (`pictures.load` says which), or a Tensor (3, H, W) in [0, 1].
+    numpy array (`pictures.load` says which), or a Tensor (3, H, W) in [0, 1]; for a pose also
+    OpenPose's JSON, a path that ends in .json or its content.
+    resize: what is done to a hint of another shape: "stretch", "crop" or "fill", or A1111's names
+    for them (`pictures.resize_mode`).
 
     scale: the factor on every residual, one number, or one a prompt or picture.
     start, end: the window in which it acts, in shares of the schedule.
@@ -43,3 +46,4 @@ class Control:
     mask: Any = None
     mode: str | None = None
     conditional_only: bool = False
+    resize: str = "stretch"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zeroconv import pictures
 from zeroconv.conditions import known, open_hint, resize_hint
+from zeroconv.conditions.openpose import is_openpose, open_openpose
 from zeroconv.conditions.resizing import with_hole
 from zeroconv.errors import UserError
 
@@ -24,18 +25,26 @@ def hint_size(hint: Any) -> tuple[int, int]:
         if hint.ndim < 2:
             raise UserError(f"A hint tensor has shape {tuple(hint.shape)}; (3, H, W) is needed.")
         return hint.shape[-1], hint.shape[-2]
+    if is_openpose(hint):
+        return open_openpose(hint)[1]
     return pictures.picture_size(hint, _name(hint, "the hint"))
 
 
 def hint_tensor(
-    hint: Any, size: tuple[int, int], condition: str | None, channels: int = 3
+    hint: Any,
+    size: tuple[int, int],
+    condition: str | None,
+    channels: int = 3,
+    resize: str = "stretch",
 ) -> Tensor:
     """A hint as a control takes it, float32 (3, H, W) in [0, 1], −1 in a hole.
 
     channels: that the control reads; of others than 3, only a tensor (channels, H, W) will do.
     hint: a tensor (3, H, W) of just that, or a picture (`pictures.load` says which), read and
-    brought to `size` (width, height) by its condition's rules. Raises UserError.
+    brought to `size` (width, height) by its condition's rules; resize: see `Control`. Raises
+    UserError.
     """
+    mode = pictures.resize_mode(resize)
     if isinstance(hint, Tensor) and hint.is_floating_point():
         return _checked(hint, size, channels)
     if isinstance(hint, Tensor) and hint.ndim == 4 and len(hint) == 1:
@@ -43,12 +52,13 @@ def hint_tensor(
 
     picture = open_hint(hint, condition, _name(hint, "the hint"))
     if picture.size != size:
+        done = {"stretch": "", "crop": ", its overhang cut", "fill": ", its border continued"}
         warnings.warn(
             f"The hint is {picture.width}×{picture.height} pixels and was resized to "
-            f"{size[0]}×{size[1]}.",
+            f"{size[0]}×{size[1]}{done[mode]}.",
             stacklevel=2,
         )
-        picture = resize_hint(picture, size, _rule(condition))
+        picture = resize_hint(picture, size, _rule(condition), mode)
     return torch.from_numpy(np.ascontiguousarray(pictures.to_numbers(with_hole(picture))))
 
 

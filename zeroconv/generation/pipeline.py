@@ -196,7 +196,11 @@ def _hints(control: Control, total: int, count: int, size: tuple[int, int]) -> l
     for hint in hints:
         if id(hint) not in known:
             known[id(hint)] = hint_tensor(
-                hint, size, control.net.condition, getattr(control.net, "hint_channels", 3)
+                hint,
+                size,
+                control.net.condition,
+                getattr(control.net, "hint_channels", 3),
+                control.resize,
             )
     return [known[id(hint)] for hint in hints]
 

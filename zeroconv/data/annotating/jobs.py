@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image
 
 from zeroconv import annotators, conditions
+from zeroconv.conditions.figure import Figure
+from zeroconv.conditions.hints import pose_parts, shown
 from zeroconv.data.cache.keys import drawing_key
 from zeroconv.data.dataset import Dataset
 from zeroconv.data.example import Example
@@ -58,7 +60,7 @@ def check(job: Job) -> None:
             f"the backend {job.backend} would read none of {', '.join(job.conditions)}; annotate "
             "the condition that it is for alone."
         )
-    if job.backend is not None and job.params:
+    if job.backend is not None and job.params and job.conditions != ("pose",):
         raise UserError("--set is for hints that are drawn; a backend has no parameters.")
     ramp = np.add.outer(np.arange(128), np.arange(128)).astype(np.uint8)
     trial = Image.fromarray(np.stack([ramp, ramp[::-1], ramp.T], -1))
@@ -104,10 +106,12 @@ def _is_exact(dataset: Dataset, condition: str) -> bool:
     return condition in EXACT and all(isinstance(source, Scenes) for source in dataset.sources)
 
 
-def draw_hints(job: Job, i: int) -> tuple[Example, dict[str, Image.Image]]:
-    """An example and a hint a condition: exact where the playroom knows it, read by a network where
-    one is asked for, else drawn. A scene is rendered once for all of them. Raises BrokenExample;
-    UserError where the storage fails.
+def draw_hints(
+    job: Job, i: int
+) -> tuple[Example, dict[str, Image.Image], tuple[np.ndarray | Figure, ...] | None]:
+    """An example, a hint a condition, and the people of a pose: exact where the playroom knows it,
+    read by a network where one is asked for, else drawn. A scene is rendered once for all of them.
+    Raises BrokenExample; UserError where the storage fails.
     """
     dataset = job.dataset
     source, index = dataset.rows[i]
@@ -116,14 +120,15 @@ def draw_hints(job: Job, i: int) -> tuple[Example, dict[str, Image.Image]]:
         asked := [name for name in job.conditions if name in EXACT]
     ):
         scene = render(made_from.seeds[index], dataset.size or 128)
-        people = tuple(scene.keypoints) if "pose" in asked else None
-        example = Example(dataset.name(i), scene.image, (scene.caption,), people=people)
+        posed = tuple(scene.keypoints) if "pose" in asked else None
+        example = Example(dataset.name(i), scene.image, (scene.caption,), people=posed)
         exact = {name: exact_hint(scene, name) for name in asked}
     else:
         read = read_patiently(lambda: made_from.example(index, dataset.size, None))
         example = fit(replace(read, hint=None), dataset.size, None)
 
-    hints, people = {}, example.people
+    hints: dict[str, Image.Image] = {}
+    people: tuple[np.ndarray | Figure, ...] | None = example.people
     for name in job.conditions:
         if name in exact:
             hints[name] = exact[name]
@@ -133,16 +138,18 @@ def draw_hints(job: Job, i: int) -> tuple[Example, dict[str, Image.Image]]:
         except UserError as error:
             raise BrokenExample(f"{example.key}: {error}") from error
         people = drawn_people or people
-    return Example(example.key, example.image, example.text, people=people), hints
+    return Example(example.key, example.image, example.text), hints, people
 
 
 def _draw(
     job: Job, condition: str, image: Image.Image
-) -> tuple[Image.Image, tuple[np.ndarray, ...] | None]:
+) -> tuple[Image.Image, tuple[Figure, ...] | None]:
     """A hint, and the people of a pose hint. Raises UserError."""
     if condition == "pose":
-        figures = annotators.read("pose", image, job.backend if job.needs("pose") else None)
-        people = tuple(person.keypoints for person in figures)
+        asked = pose_parts(job.params)
+        backend = job.backend if job.needs("pose") else None
+        persons = annotators.read("pose", image, backend, hands=asked["hands"], face=asked["face"])
+        people = tuple(shown(person.figure, asked) for person in persons)
         return annotators.draw_pose(people, image.size), people
     backend = job.backend if job.needs(condition) else None
     return annotators.annotate(condition, image, backend, **job.params), None

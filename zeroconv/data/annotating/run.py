@@ -24,7 +24,7 @@ from typing import Any
 
 from PIL import Image
 
-from zeroconv.conditions.pose import to_openpose
+from zeroconv.conditions.openpose import to_openpose
 from zeroconv.data.annotating.folder import (
     JOURNAL,
     begin,
@@ -155,7 +155,7 @@ def annotate_one(job: Job, i: int) -> dict[str, Any]:
     written.
     """
     try:
-        example, hints = draw_hints(job, i)
+        example, hints, people = draw_hints(job, i)
     except BrokenExample as error:
         return {"i": i, "broken": str(error).encode("utf-8", "backslashreplace").decode()}
 
@@ -171,11 +171,11 @@ def annotate_one(job: Job, i: int) -> dict[str, Any]:
     line["hints"] = {name: f"{name}/{stem}.png" for name in job.conditions}
     for name in job.conditions:
         _save(hints[name], job.out / line["hints"][name])
-    if example.people is not None and "pose" in job.conditions:
+    if people is not None and "pose" in job.conditions:
         line["pose"] = f"pose/{stem}.json"
         with atomic_write(job.out / line["pose"], follow=False) as temporary:
             temporary.write_text(
-                json.dumps(to_openpose(example.people, example.image.size)) + "\n", encoding="utf-8"
+                json.dumps(to_openpose(people, example.image.size)) + "\n", encoding="utf-8"
             )
     return line
 

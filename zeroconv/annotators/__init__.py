@@ -79,14 +79,14 @@ def _read_pose(pixels: np.ndarray, hands: bool, face: bool) -> list[Any]:
         return persons
 
     palm, hand, mesh = networks
-    whole = []
+    detailed = []
     for person in persons:
         figure = person.figure
         figure = with_hands(pixels, figure, palm, hand) if hands else figure
         figure = with_face(pixels, figure, mesh) if face else figure
         points = (figure.left_hand, figure.right_hand, figure.face)
-        whole.append(Person(person.keypoints, person.score, *points))
-    return whole
+        detailed.append(Person(person.keypoints, person.score, *points))
+    return detailed
 
 
 def annotate(
@@ -115,10 +115,10 @@ def annotate(
         asked = pose_parts(params)
         people = read("pose", image, backend, hands=asked["hands"], face=asked["face"])
         return draw_pose([shown(person.figure, asked) for person in people], image.size)
-    found = read(entry.name, image, backend)
+    reading = read(entry.name, image, backend)
     drawn = {"depth": maps.relative_to_hint, "normal": maps.normal_to_hint}.get(
         entry.name, lambda hint: hint
-    )(found)
+    )(reading)
     return conditions.as_picture(drawn)
 
 

@@ -33,8 +33,10 @@ def depth(image: ndarray, model: str) -> ndarray:
 
 def _inverse_depth(image: ndarray, net: Any, processor: Any) -> ndarray:
     read = _read(image, net, processor, "depth_estimation")["predicted_depth"]
-    found = read.float().cpu().numpy().reshape(image.shape[:2])
-    return (1 / np.maximum(found, 1e-3)).astype(np.float32) if _gives_metres(net.config) else found
+    values = read.float().cpu().numpy().reshape(image.shape[:2])
+    return (
+        (1 / np.maximum(values, 1e-3)).astype(np.float32) if _gives_metres(net.config) else values
+    )
 
 
 @torch.no_grad()
@@ -49,8 +51,8 @@ def _read(image: ndarray, net: Any, processor: Any, task: str) -> dict[str, Any]
     out = net(**placed(net, processor(images=Image.fromarray(image), return_tensors="pt")))
     finish, size = getattr(processor, f"post_process_{task}"), [image.shape[:2]]
     # a processor that pads pictures takes its border off again, where it is told their size
-    own = {"source_sizes": size} if "source_sizes" in inspect.signature(finish).parameters else {}
-    return finish(out, target_sizes=size, **own)[0]
+    sizes = {"source_sizes": size} if "source_sizes" in inspect.signature(finish).parameters else {}
+    return finish(out, target_sizes=size, **sizes)[0]
 
 
 def _gives_metres(config: Any) -> bool:
@@ -58,9 +60,11 @@ def _gives_metres(config: Any) -> bool:
     # DPT on MiDaS' backbones gives inverse depth; on DINOv2's it was trained for metres (NYU,
     # KITTI)
     backbone = getattr(getattr(config, "backbone_config", None), "model_type", "")
-    said = getattr(config, "depth_estimation_type", "relative") == "metric"
+    declared = getattr(config, "depth_estimation_type", "relative") == "metric"
     return (
-        said or config.model_type in METRES or (config.model_type == "dpt" and backbone == "dinov2")
+        declared
+        or config.model_type in METRES
+        or (config.model_type == "dpt" and backbone == "dinov2")
     )
 
 
@@ -73,8 +77,8 @@ def normal(image: ndarray, model: str, relief: float = 1.0) -> ndarray:
     net, processor = _load(model, "AutoModelForNormalEstimation", "AutoModelForDepthEstimation")
     if "Normal" not in type(net).__name__:
         return normals_of(_inverse_depth(image, net, processor), relief)
-    found = _read(image, net, processor, "normal_estimation")["normals"].float().cpu().numpy()
-    return facing_viewer(np.moveaxis(found, 0, -1))
+    values = _read(image, net, processor, "normal_estimation")["normals"].float().cpu().numpy()
+    return facing_viewer(np.moveaxis(values, 0, -1))
 
 
 def facing_viewer(vectors: ndarray) -> ndarray:

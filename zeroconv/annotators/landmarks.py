@@ -67,11 +67,11 @@ def _hand(
     if around is None:
         return None
     centre, side = around
-    found = _palm(square(image, centre, side, 0, PALM_SIDE), palm)
-    if found is None:
+    palm_points = _palm(square(image, centre, side, 0, PALM_SIDE), palm)
+    if palm_points is None:
         return None
 
-    corners = from_crop(found, centre, side, 0, PALM_SIDE)
+    corners = from_crop(palm_points, centre, side, 0, PALM_SIDE)
     turned = _hand_square(corners[:4], corners[4:])
     outputs = run(hand, square(image, *turned, HAND_SIDE))
     if float(outputs[1][0]) < SURE:

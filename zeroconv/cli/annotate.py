@@ -37,8 +37,8 @@ def parse_params(texts: Sequence[str]) -> dict[str, float]:
     """`["low=50", "high=150"]` → `{"low": 50, "high": 150}`."""
     params: dict[str, float] = {}
     for text in texts:
-        name, said = assignment(text) or ("", "")
-        value = number(said)
+        name, digits = assignment(text) or ("", "")
+        value = number(digits)
         if not name or value is None:
             raise UserError(
                 f"--set {text[:80]!r} is not understood: write NAME=NUMBER, for example --set "
@@ -46,7 +46,7 @@ def parse_params(texts: Sequence[str]) -> dict[str, float]:
             )
         if name in params:
             raise UserError(f"--set names {name} twice; give it once")
-        params[name] = int(said) if said.strip().lstrip("+-").isdigit() else value
+        params[name] = int(digits) if digits.strip().lstrip("+-").isdigit() else value
     return params
 
 

@@ -69,5 +69,5 @@ class Condition:
         """The parameters of `draw` that a user may set, and their values."""
         if self.draw is None:
             return {}
-        found = inspect.signature(self.draw).parameters.values()
-        return {p.name: p.default for p in found if isinstance(p.default, int | float)}
+        parameters = inspect.signature(self.draw).parameters.values()
+        return {p.name: p.default for p in parameters if isinstance(p.default, int | float)}

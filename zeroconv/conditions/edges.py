@@ -44,11 +44,11 @@ def draw_lines(image: ndarray, length: float = 0.06, width: int = 1) -> ndarray:
     length: of the shortest segment kept, in shares of the picture's longer side. width: of the
     lines, in pixels.
     """
-    found = cv2.createLineSegmentDetector(cv2.LSD_REFINE_STD).detect(grey(image))[0]
+    segments_read = cv2.createLineSegmentDetector(cv2.LSD_REFINE_STD).detect(grey(image))[0]
     hint = np.zeros(image.shape[:2], np.uint8)
-    if found is None:
+    if segments_read is None:
         return hint
-    segments = found.reshape(-1, 4)
+    segments = segments_read.reshape(-1, 4)
     sizes = np.hypot(segments[:, 2] - segments[:, 0], segments[:, 3] - segments[:, 1])
     for x0, y0, x1, y1 in (
         np.rint(segments[sizes >= length * max(image.shape[:2])]).astype(int).tolist()

@@ -76,14 +76,14 @@ def hint_to_classes(hint: ndarray, colours: ndarray | tuple = PLAYROOM_COLOURS) 
     table = np.asarray(colours, np.int64) @ (65536, 256, 1)
     codes = hint.astype(np.int64) @ (65536, 256, 1)
     order = np.argsort(table)
-    found = order[np.clip(np.searchsorted(table[order], codes), 0, len(table) - 1)]
-    wrong = float((table[found] != codes).mean())
+    nearest = order[np.clip(np.searchsorted(table[order], codes), 0, len(table) - 1)]
+    wrong = float((table[nearest] != codes).mean())
     if wrong:
         raise UserError(
             f"{wrong:.1%} of a segmentation hint's pixels have the colour of no class; store class "
             "maps as PNG, and resize them by nearest neighbour."
         )
-    return found.astype(np.uint8)
+    return nearest.astype(np.uint8)
 
 
 NUMBERED = 150  # classes that a map of numbers may name: ADE20K's

@@ -67,21 +67,21 @@ def fit_into(
     first, within a pixel of the same.
     """
     (width, height), (wide, high) = picture, frame
-    whole = (0, 0, width, height)
+    box = (0, 0, width, height)
     if mode == "stretch" or width * high == height * wide:
-        return Fit(whole, frame, (0, 0))
+        return Fit(box, frame, (0, 0))
 
     if mode == "fill":
         scale = min(wide / width, high / height)
         size = (max(1, min(wide, round(width * scale))), max(1, min(high, round(height * scale))))
-        return Fit(whole, size, ((wide - size[0]) // 2, (high - size[1]) // 2))
+        return Fit(box, size, ((wide - size[0]) // 2, (high - size[1]) // 2))
 
     scale = max(wide / width, high / height)
     size = (max(wide, round(width * scale)), max(high, round(height * scale)))
     if size[0] * size[1] > most:
-        whole = _middle(picture, (wide / scale, high / scale))
-        return Fit(whole, frame, (0, 0))
-    return Fit(whole, size, (-((size[0] - wide) // 2), -((size[1] - high) // 2)))
+        box = _middle(picture, (wide / scale, high / scale))
+        return Fit(box, frame, (0, 0))
+    return Fit(box, size, (-((size[0] - wide) // 2), -((size[1] - high) // 2)))
 
 
 def _middle(picture: tuple[int, int], sides: tuple[float, float]) -> tuple[int, int, int, int]:

@@ -5,6 +5,7 @@ weights, saved to a folder, against the model and its processor called by hand.
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 
 from zeroconv import annotators
 from zeroconv.annotators import hub
+from zeroconv.conditions import maps
 from zeroconv.errors import UserError
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -218,6 +220,21 @@ def test_more_classes_than_colours_are_told(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(hub, "segmentation", wide)
     with pytest.raises(UserError, match="847 classes"):
         annotators.annotate("segmentation", Image.new("RGB", (4, 4)), "many")
+
+
+def test_cocos_classes_are_painted_in_cocos_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["person", *(f"class {i}" for i in range(1, 133))]
+    classes = np.array([[0, 1], [79, 132]], np.uint8)
+    monkeypatch.setattr(hub, "segmentation", lambda pixels, model: (classes, names))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hint = annotators.annotate("segmentation", Image.new("RGB", (2, 2)), "coco")
+    wanted = [[(220, 20, 60), (119, 11, 32)], [(191, 162, 208), (250, 141, 255)]]
+    assert (np.asarray(hint) == np.array(wanted)).all()
+    assert len({tuple(c) for c in maps.coco_colours().tolist()}) == 133
+    names[0] = "wall"  # another model of as many classes
+    with pytest.warns(UserWarning, match="133 classes, not ADE20K's 150"):
+        annotators.annotate("segmentation", Image.new("RGB", (2, 2)), "other")
 
 
 def test_a_model_of_another_kind_is_told(tmp_path: Path, pixels: np.ndarray) -> None:

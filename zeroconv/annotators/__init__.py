@@ -126,6 +126,8 @@ def _draw_classes(pixels: np.ndarray, backend: str) -> np.ndarray:
     from zeroconv.annotators import hub
 
     classes, names = hub.segmentation(pixels, backend)
+    if len(names) == len(maps.coco_colours()) and names[0] == "person":
+        return maps.classes_to_hint(classes, maps.coco_colours())
     colours = maps.ade20k_colours()
     if len(names) > len(colours):
         raise UserError(

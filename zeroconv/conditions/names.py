@@ -34,7 +34,7 @@ _SOFT = (
     "network"
 )
 _LUMA = "brightness is luma (Rec. 601)"
-_ADE = "classes are painted in ADE20K's colours, whatever the model was trained on"
+_COCO = "COCO's colours are painted where the model has COCO's 133 classes, else ADE20K's"
 _RIDGES = "the strokes are ridges of gradients, not a network's"
 _NO_EMBEDDING = (
     "it embeds a picture instead of drawing a hint; an IP-Adapter's own encoder does that where "
@@ -118,8 +118,8 @@ A1111: dict[str, Preprocessor] = {
     "seg_ufade20k": Preprocessor("segmentation"),
     "oneformer_ade20k": Preprocessor("segmentation"),
     "seg_ofade20k": Preprocessor("segmentation"),
-    "oneformer_coco": Preprocessor("segmentation", _ADE),
-    "seg_ofcoco": Preprocessor("segmentation", _ADE),
+    "oneformer_coco": Preprocessor("segmentation", _COCO),
+    "seg_ofcoco": Preprocessor("segmentation", _COCO),
     "anime_face_segment": Preprocessor(None, _CLASSES),
     "seg_anime_face": Preprocessor(None, _CLASSES),
     "mobile_sam": Preprocessor(None, _CLASSES),
@@ -222,7 +222,7 @@ COMFYUI: dict[str, Preprocessor] = {
     "SemSegPreprocessor": Preprocessor("segmentation"),
     "UniFormer-SemSegPreprocessor": Preprocessor("segmentation"),
     "OneFormer-ADE20K-SemSegPreprocessor": Preprocessor("segmentation"),
-    "OneFormer-COCO-SemSegPreprocessor": Preprocessor("segmentation", _ADE),
+    "OneFormer-COCO-SemSegPreprocessor": Preprocessor("segmentation", _COCO),
     "AnimeFace_SemSegPreprocessor": Preprocessor(None, _CLASSES),
     "SAMPreprocessor": Preprocessor(None, _CLASSES),
     "MaskOptFlow": Preprocessor(None, _MOTION),

@@ -86,6 +86,16 @@ def test_openpose_json_in_shares_of_the_canvas_and_in_a_list_is_the_same(wrap: A
     assert np.abs(again[0].face - pixels[0].face).max() < 0.2
 
 
+def test_openpose_json_holds_arrays_lists_of_points_and_empty_parts() -> None:
+    body = points(BODY, 4)
+    for given in (body, body.tolist(), body.ravel(), body.ravel().tolist()):
+        value = json_of(pose_keypoints_2d=given, face_keypoints_2d=[], hand_left_keypoints_2d=None)
+        (figure,), _ = read_openpose(value | {"canvas_width": np.int64(200)})
+        assert (figure.body == body).all() and figure.face is None and figure.left_hand is None
+    with pytest.warns(UserWarning, match="feet"):
+        read_openpose(json_of(pose_keypoints_2d=points(25, 4).tolist()))
+
+
 def test_openpose_json_with_68_points_of_a_face_has_no_pupils() -> None:
     face = points(68, 3)
     (figure,), _ = read_openpose(json_of(face_keypoints_2d=face.ravel().tolist()))
@@ -112,6 +122,10 @@ def test_openpose_json_with_68_points_of_a_face_has_no_pupils() -> None:
         (json_of(pose_keypoints_2d=[1.0] * 53), "18 × 3 or 25 × 3"),
         (json_of(pose_keypoints_2d=["a"] * 54), "numbers"),
         (json_of(pose_keypoints_2d=3), "numbers"),
+        (json_of(pose_keypoints_2d=True), "numbers"),
+        (json_of(pose_keypoints_2d={"a": 1}), "numbers"),
+        (json_of(pose_keypoints_2d=[[1, 2, 3], [4]]), "numbers"),
+        (json_of(pose_keypoints_2d=[10**400] * 54), "numbers"),
         (json_of(pose_keypoints_2d=[float("nan")] * 54), "no pixel"),
         (json_of(hand_left_keypoints_2d=[1.0] * 60), "21 × 3"),
         (json_of(face_keypoints_2d=[1e30] * 210), "no pixel"),
@@ -154,6 +168,8 @@ def test_openpose_json_is_a_hint_as_a_dict_and_as_a_file(tmp_path: Path) -> None
         zeroconv.annotate("pose", value, hands=2)
     with pytest.raises(TypeError, match="low"):
         zeroconv.annotate("pose", value, low=2)
+    with pytest.raises(UserError, match="backend posenet would read nothing"):
+        zeroconv.annotate("pose", value, "posenet")
     with pytest.raises(UserError, match="empty"):
         zeroconv.annotate("pose", value, body=0, hands=0, face=0)
     path.write_text("{", encoding="utf-8")

@@ -103,6 +103,11 @@ def annotate(
     not have.
     """
     if is_openpose(image):
+        if backend is not None:
+            raise UserError(
+                f"OpenPose's JSON is drawn as it is, so the backend {backend} would read nothing; "
+                "leave it out."
+            )
         return conditions.annotate(condition, image, **params)
     entry, settings = conditions.to_draw(condition, quiet=backend is not None)
     params = {**settings, **params}

@@ -113,9 +113,8 @@ def coco_colours() -> ndarray:
 
 
 def _colours(codes: str) -> ndarray:
-    return np.array(
-        [[int(code[i : i + 2], 16) for i in (0, 2, 4)] for code in codes.split()], np.uint8
-    )
+    rows = [[int(code[i : i + 2], 16) for i in (0, 2, 4)] for code in codes.split()]
+    return np.array(rows, np.uint8)
 
 
 _ADE20K = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,10 @@ def read_openpose(value: Any) -> tuple[list[Figure], tuple[int, int]]:
     """
     value = _only(value)
     size = _canvas(value)
-    people = [_figure(person, number) for number, person in enumerate(_people(value))]
+    persons = _people(value)
+    people = [_figure(person, number) for number, person in enumerate(persons)]
 
-    if any(count == 3 * 25 for count in _body_lengths(value)):
+    if any(np.size(person.get("pose_keypoints_2d", ())) == 3 * 25 for person in persons):
         warnings.warn(
             "The pose has BODY_25's points; its feet and the middle of its hips are left out, "
             "because published pose controls know COCO's 18 points.",
@@ -120,8 +122,8 @@ def _only(value: Any) -> Mapping[str, Any]:
 def _canvas(value: Mapping[str, Any]) -> tuple[int, int]:
     size = []
     for key in ("canvas_width", "canvas_height"):
-        side = value.get(key)
-        if isinstance(side, bool) or not isinstance(side, int | float) or not 1 <= side <= 2**31:
+        side: Any = value.get(key)
+        if isinstance(side, bool) or not _is_number(side) or not 1 <= side <= 2**31:
             raise UserError(
                 f"The pose is not OpenPose's JSON: it needs {key}, a number of pixels, "
                 f"not {str(side)[:40]}."
@@ -133,6 +135,10 @@ def _canvas(value: Mapping[str, Any]) -> tuple[int, int]:
             f"{pictures.max_pixels():,} are drawn (ZEROCONV_MAX_PIXELS raises the limit)."
         )
     return size[0], size[1]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real)
 
 
 def _people(value: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -151,10 +157,6 @@ def _people(value: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     if not isinstance(people, list | tuple) or not all(isinstance(p, Mapping) for p in people):
         raise UserError(f"The pose is not OpenPose's JSON: {_LAYOUT}.")
     return people
-
-
-def _body_lengths(value: Mapping[str, Any]) -> list[int]:
-    return [len(p.get("pose_keypoints_2d") or ()) for p in value["people"]]
 
 
 def _figure(person: Mapping[str, Any], number: int) -> Figure:
@@ -176,7 +178,7 @@ def _points(
 ) -> ndarray | None:
     """(count, 3) float32, 0 where not known; None where the part is absent or empty."""
     numbers = person.get(key)
-    if numbers is None or (isinstance(numbers, list | tuple) and not numbers):
+    if numbers is None:
         return None
     needed = " or ".join(f"{count} × 3" for count in counts)
     try:
@@ -185,6 +187,8 @@ def _points(
         raise UserError(
             f"The pose is not OpenPose's JSON: person {number} needs {needed} numbers in {key}."
         ) from error
+    if not points.size:
+        return None
     if len(points) not in counts:
         raise UserError(
             f"The pose is not OpenPose's JSON: person {number} has {points.size} numbers in "

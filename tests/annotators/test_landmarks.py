@@ -139,10 +139,11 @@ def test_faces_are_read_twice_around_the_eyes(networks: Networks) -> None:
     assert with_face(image, figure, MESHES).face is None
 
 
-def test_the_jaw_is_seventeen_even_steps_and_the_mesh_is_symmetric() -> None:
+def test_the_jaw_is_eight_even_steps_from_each_ear_to_the_chin() -> None:
     line = np.column_stack([np.linspace(0, 1, len(JAW)) ** 2, np.zeros(len(JAW))])
     jaw = landmarks._jaw(line)
-    assert jaw.shape == (17, 2) and np.allclose(np.diff(jaw[:, 0]), 1 / 16)
+    assert jaw.shape == (17, 2) and jaw[8, 0] == line[11, 0] == 0.25  # the chin, mesh point 152
+    assert np.allclose(np.diff(jaw[:9, 0]), 0.25 / 8) and np.allclose(np.diff(jaw[8:, 0]), 0.75 / 8)
     assert len(MESH) == 51 and len(set(MESH)) == 51 and len(set(JAW)) == 23
 
 

@@ -160,10 +160,16 @@ def with_face(image: ndarray, figure: Figure, mesh: Path) -> Figure:
 
 
 def _jaw(line: ndarray) -> ndarray:
-    """iBUG's 17 points of the jaw, which lie evenly along it, (17, 2)."""
+    """iBUG's 17 points of the jaw, (17, 2): eight even steps from each ear to the chin."""
+    chin = len(line) // 2
+    right, left = _even(line[: chin + 1]), _even(line[chin:])
+    return np.concatenate([right, left[1:]])
+
+
+def _even(line: ndarray, steps: int = 8) -> ndarray:
     along = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
-    steps = np.linspace(0, along[-1], 17)
-    return np.stack([np.interp(steps, along, line[:, axis]) for axis in (0, 1)], -1)
+    at = np.linspace(0, along[-1], steps + 1)
+    return np.stack([np.interp(at, along, line[:, axis]) for axis in (0, 1)], -1)
 
 
 def _around_eyes(body: ndarray) -> tuple[ndarray, float, float] | None:

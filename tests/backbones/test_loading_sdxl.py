@@ -9,7 +9,9 @@ from safetensors.torch import load_file, save_file
 from tests.helpers.tiny import inputs, tiny_backbone, tiny_backbone_xl_file, tiny_unet
 from tests.helpers.tiny_folder import save_single_file, single_file_state
 from zeroconv.backbones import load_backbone
+from zeroconv.backbones.building import channels_last_
 from zeroconv.backbones.loading_tokenizer import OPEN_CLIP_PAD
+from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 
 
@@ -116,12 +118,15 @@ def test_a_base_that_reads_pictures_loads_and_says_what_it_needs(tmp_path, chann
         assert loaded.unet.config.in_channels == channels
         z, _, t, text = inputs(loaded)
         more = torch.randn(len(z), channels - 4, *z.shape[2:])
+        channels_last_(base.unet)  # as loaded ones are: the same order of sums
         with torch.no_grad():
             both = [b.encode(torch.cat([z, more], 1), t, text) for b in (loaded, base)]
         for a, b in zip(*both, strict=True):
-            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
         with pytest.raises(UserError, match=f"reads {channels} channels: the latent"):
             loaded.encode(z, t, text)
+        with pytest.raises(UserError, match=f"reads {channels} channels, but a new ControlNet"):
+            ControlNet.from_backbone(loaded)
 
 
 @pytest.mark.parametrize("channels", [5, 7])

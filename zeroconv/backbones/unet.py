@@ -96,7 +96,15 @@ class UNetBackbone:
         return spread(residuals, rule or "identity", len(self.connections))
 
     def copy_encoder(self) -> UNetEncoder:
-        """The trainable copy: the encoder's weights, all of which may train."""
+        """The trainable copy: the encoder's weights, all of which may train. UserError for a base
+        that reads a picture beside its latent.
+        """
+        if (reads := self.encoder.conv_in.in_channels) != self.latent_channels:
+            raise UserError(
+                f"{self.name} reads {reads} channels, but a new ControlNet reads the "
+                f"{self.latent_channels} of a latent; make it on the base that this one was made "
+                "from."
+            )
         made = copy.deepcopy(self.encoder).requires_grad_(True)
         if made.guidance_channels is not None:
             made.time_embedding.cond_proj = None  # no ControlNet reads the guidance scale

@@ -293,7 +293,7 @@ def test_lora_of_sdxl_changes_every_part_at_its_own_strength(tmp_path) -> None:
 
     before = load_backbone(base)
     after = load_backbone(base, lora=f"{file}=unet:0.8,text:0.5,te2:-1")
-    also = load_backbone(base, lora=[(file, {"unet": 0.8, "text": 0.5, "te2": -1.0})])
+    also = load_backbone(base, lora=(file, {"unet": 0.8, "text": 0.5, "te2": -1.0}))
     for ours, old, same, key, strength in (
         (after.unet, before.unet, also.unet, f"{unet}.weight", 0.8),
         *(

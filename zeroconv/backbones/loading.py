@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -128,7 +128,8 @@ def _patterns(inside: str, variant: str | None) -> tuple[str, ...]:
 
 
 def _given(lora: Any) -> list[tuple[str | os.PathLike, Strength]]:
-    entries = [lora] if isinstance(lora, str | os.PathLike) else list(lora)
+    pair = isinstance(lora, tuple) and len(lora) == 2 and isinstance(lora[1], float | int | Mapping)
+    entries = [lora] if pair or isinstance(lora, str | os.PathLike) else list(lora)
     return [entry if isinstance(entry, tuple) else parse_lora(entry) for entry in entries]
 
 

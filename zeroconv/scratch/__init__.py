@@ -1,3 +1,3 @@
-"""The embedded bases from nothing: data, networks, losses, one training loop, and figures of what
-came out.
+"""The embedded models from nothing: what they learn from (`drawing`, `corpus`, `text`), one
+training loop (`loop`), the models (`base`, `flow`, `vae`, `reader`), and their folders (`export`).
 """

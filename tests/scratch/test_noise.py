@@ -1,36 +1,29 @@
-"""Noisy latents and targets: what is predicted gives back the latents."""
+"""The noise that the trainings from nothing ask of the shared processes."""
 
 from __future__ import annotations
 
 import torch
+from diffusers import DDIMScheduler
 
-from zeroconv.scratch.noise import Diffusion, Flow
-
-
-def test_v_gives_back_the_latents() -> None:
-    process = Diffusion.scaled_linear()
-    z, noise = torch.randn(2, 3, 8, 4, 4)
-    t = torch.tensor([0, 500, 999])
-    noisy, v = process.noised(z, noise, t), process.target(z, noise, t)
-    alpha = process.alphas_cumprod[t][:, None, None, None]
-
-    assert torch.allclose(alpha.sqrt() * noisy - (1 - alpha).sqrt() * v, z, atol=1e-5)
+from tests.scratch.tiny import tiny_task
+from zeroconv.scratch.corpus.batch import Batch
+from zeroconv.scratch.embedded import PLAYROOM
 
 
-def test_the_noise_schedule_is_that_of_the_embedded_base() -> None:
-    from diffusers import DDIMScheduler
+def a_batch() -> Batch:
+    tokens = torch.zeros(3, 48, dtype=torch.int64)
+    return Batch(torch.randn(3, 8, 8, 8), (tokens,), torch.arange(3))
 
-    from zeroconv.scratch.embedded import PLAYROOM
 
+def test_v_of_a_base_gives_back_its_latents() -> None:
+    task, batch = tiny_task(), a_batch()
+    noisy, t, v, *_ = task.draw(batch, 0, 0)
+
+    assert torch.allclose(task.process.clean(noisy, v, t), batch.latents, atol=1e-5)
+
+
+def test_the_noise_schedule_of_a_base_is_the_embedded_one() -> None:
     scheduler = DDIMScheduler.from_config(DDIMScheduler.load_config(PLAYROOM / "scheduler"))
-    ours = Diffusion.scaled_linear().alphas_cumprod
+
+    ours = tiny_task().process.alphas_cumprod
     assert torch.allclose(ours, scheduler.alphas_cumprod, atol=1e-6)
-
-
-def test_a_velocity_gives_back_the_latents() -> None:
-    z, noise = torch.randn(2, 3, 8, 4, 4)
-    sigma = torch.tensor([0.0, 0.4, 1.0])
-    noisy, velocity = Flow().noised(z, noise, sigma), Flow().target(z, noise, sigma)
-
-    assert torch.allclose(noisy - sigma[:, None, None, None] * velocity, z, atol=1e-6)
-    assert torch.equal(noisy[2], noise[2])

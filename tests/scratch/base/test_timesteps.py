@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from zeroconv.backbones.process import Diffusion
 from zeroconv.scratch.base.timesteps import density, draw_timesteps
-from zeroconv.scratch.noise import Diffusion
 
 
 def test_the_density_is_flat_at_high_noise_and_min_snr_below() -> None:
-    alphas = Diffusion.scaled_linear().alphas_cumprod.double()
+    alphas = Diffusion.scaled_linear("v_prediction", torch.float64).alphas_cumprod.double()
     chances = density(alphas)
     snr = alphas / (1 - alphas)
     flat = chances[-1]
@@ -22,7 +22,7 @@ def test_the_density_is_flat_at_high_noise_and_min_snr_below() -> None:
 
 
 def test_timesteps_of_a_batch_come_one_from_each_share() -> None:
-    chances = density(Diffusion.scaled_linear().alphas_cumprod)
+    chances = density(Diffusion.scaled_linear("v_prediction", torch.float64).alphas_cumprod)
     t = draw_timesteps(64, chances, torch.Generator().manual_seed(1))
     shares = torch.cumsum(chances, 0)[t.sort().values] * 64
 

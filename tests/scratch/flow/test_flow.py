@@ -80,6 +80,8 @@ def test_a_new_flow_model_predicts_nothing_and_learns(sentences) -> None:
     optimizer = torch.optim.Adam(task.model.parameters(), 1e-2)
     losses = []
 
+    noisy, sigma, velocity = drawn[:3]
+    assert torch.allclose(task.process.clean(noisy, velocity, sigma), batch.latents, atol=1e-5)
     assert float(task.predict(*drawn[:2], *drawn[3:]).detach().abs().max()) == 0
     for _ in range(12):
         loss = task.loss(*drawn)

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zeroconv.backbones.process import Diffusion
 from zeroconv.scratch.base.model import TextToLatent
 from zeroconv.scratch.base.timesteps import density, draw_timesteps
 from zeroconv.scratch.corpus.batch import Batch, generator_of
 from zeroconv.scratch.embedded import embedded_tokenizer
 from zeroconv.scratch.loop.precision import narrow
-from zeroconv.scratch.noise import Diffusion
 from zeroconv.scratch.text.writers import Writer, clip_writer
 
 
@@ -36,7 +36,7 @@ class BaseTask:
         self.writers: list[Writer] = [clip_writer(tokenizer or embedded_tokenizer())]
         self.device, self.precision = device, precision
         self.predict = torch.compile(self.model) if compiled else self.model
-        self.process = Diffusion.scaled_linear().to(device)
+        self.process = Diffusion.scaled_linear("v_prediction", torch.float64).to(device)
         self.chances = density(self.process.alphas_cumprod)
 
     def draw(self, batch: Batch, seed: int, step: int) -> tuple[Tensor, ...]:

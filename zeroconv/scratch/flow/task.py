@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zeroconv.backbones.process import Flow
 from zeroconv.scratch.corpus.batch import Batch, generator_of
 from zeroconv.scratch.corpus.shards import load_shard, shard_names
 from zeroconv.scratch.embedded import embedded_tokenizer
 from zeroconv.scratch.flow.model import FlowModel
 from zeroconv.scratch.loop.precision import narrow
-from zeroconv.scratch.noise import Flow
 from zeroconv.scratch.text.t5 import train_sentences
 from zeroconv.scratch.text.writers import Writer, clip_writer
 
@@ -45,7 +45,7 @@ class FlowTask:
         self.model = (model or FlowModel(len(sentences))).to(device)
         self.writers: list[Writer] = [clip_writer(embedded_tokenizer()), clip_writer(sentences)]
         self.device, self.precision = device, precision
-        self.process = Flow()
+        self.process = Flow(steps=1)  # its timesteps are σ
         self.predict = torch.compile(self.model) if compiled else self.model
 
     def draw(self, batch: Batch, seed: int, step: int) -> tuple[Tensor, ...]:

@@ -32,8 +32,8 @@ def all_memory() -> int:
 def leave_ctrl_c() -> None:
     """In a process of a pool: Ctrl-C at the terminal is for the one that started it.
 
-    That one is told, waits for the work at hand and gives up the rest; without this, every process
-    of the pool would print a traceback.
+    That one gets the signal, waits for the work at hand and gives up the rest; without this, every
+    process of the pool would print a traceback.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -7,7 +7,7 @@ recipes/fill50k-playroom.yaml (all go on where they stopped), and measures 200 c
 never trained on, with the base whose decoder was trained too. A colour is right if it is within 20
 in CIE Lab (ΔE 1976) of the named one: the least distance that the two colours of a picture have.
 Read are the median inside the outline, and the median well outside it. The circle that was painted
-is told from its ground by two clusters in Lab, without knowing where it should be.
+is parted from its ground by two clusters in Lab, without knowing where it should be.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def generate(
     try:
         files = {"vae": vae, "revision": revision, "variant": variant, "subfolder": subfolder}
         run(prompt, specs, base, out, device, dtype, request, lora or [], report, saved, files)
-    finally:  # what is saved is told, however it ended
+    finally:  # what is saved is listed, however it ended
         if json and report.get("pictures"):
             answer(report, json, lambda: None)
 

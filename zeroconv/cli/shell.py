@@ -114,7 +114,7 @@ class PlainErrors(typer.core.TyperGroup):
 
 
 def _sentence(error: Exception) -> str | None:
-    """What the user is told of an error; None where it is our fault."""
+    """The line that the user reads of an error; None where it is our fault."""
     if isinstance(error, UserError):
         return f"zeroconv: {one_line(error)}"
     if isinstance(error, UsageError):

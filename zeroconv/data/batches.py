@@ -44,7 +44,7 @@ def hints_to_float(hints: Tensor) -> Tensor:
 
 
 def of_size(text: TextStates, height: int, width: int) -> TextStates:
-    """Text states for pictures of that size in pixels: SDXL is told it, others are not."""
+    """Text states for pictures of that size in pixels: an input of SDXL, of no other."""
     if text.time_ids is None:
         return text
     ids = torch.tensor(

@@ -61,7 +61,7 @@ def open_dataset(
     conditioning_image for the hint), or fill50k's layout with prompt.json (source = hint, target,
     prompt). Also a folder of parquet or tar shards, as `zeroconv annotate --format` writes them, or
     one of them. What lies outside of the folder, by "..", a link or an absolute name, is refused
-    unless `?links=true` allows it. Columns of other names are told as
+    unless `?links=true` allows it. Columns of other names are given as
     `?caption_column=description`, likewise image_column and conditioning_image_column. Else its
     pictures, each with captions in a .txt or .caption beside it, and hints of the same names in the
     folder that `?hints=FOLDER` names; those of a subfolder `10_cats` are taken ten times a pass.

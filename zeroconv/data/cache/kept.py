@@ -12,7 +12,7 @@ from zeroconv.errors import UserError
 
 
 def kept(store: Store, key: str, sound: Callable[[Shard], bool]) -> Shard | None:
-    """None for a shard that is not there, or was damaged, which is told."""
+    """None for a shard that is not there, or was damaged, which gets a note."""
     try:
         return store.read(key, sound)
     except KeyError:

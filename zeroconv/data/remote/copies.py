@@ -163,7 +163,7 @@ def _remote(address: str) -> Remote:
         size = info.get("size")
 
         if size is not None and (not isinstance(size, int) or size < 0):
-            raise ConnectionError(f"its size is told as {size!r}")
+            raise ConnectionError(f"its size is given as {size!r}")
 
     hashes, changes = (
         {name: str(info[name]) for name in names if info.get(name)} for names in (_HASHES, _CHANGES)

@@ -130,7 +130,7 @@ async def _watched(store: Any, path: str, target: str, meter: Any) -> None:
 
 
 def _meter(size: int | None) -> Any:
-    """Counts what comes, and ends a copy that goes on beyond what was told, or beyond the bound."""
+    """Counts what comes, and ends a copy that goes on beyond its announced size, or the bound."""
     import fsspec
 
     most = most_bytes()
@@ -142,7 +142,7 @@ def _meter(size: int | None) -> Any:
             super().relative_update(inc)
 
             if size is not None and self.value > size:
-                raise ConnectionError(f"more than the {size:,} bytes came that were told")
+                raise ConnectionError(f"more than the {size:,} bytes came that were announced")
             if self.value > most:
                 raise TooLarge(f"more than {most:,} bytes came, which a shard may have at most")
 

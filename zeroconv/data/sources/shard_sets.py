@@ -61,7 +61,7 @@ def _are_notes(parquets: Sequence[Any], folder: Any, split: str | None, config: 
     """Whether parquet files only describe the tars of the same names, as img2dataset writes
     them."""
     with warnings.catch_warnings():
-        # what there is to tell of the tars is told when they are taken
+        # the tars get their notes when they are taken
         warnings.simplefilter("ignore")
         tars = shards_of(folder, "tar", split, config)
     return bool(tars) and {stem_of(shard) for shard in parquets} <= {stem_of(tar) for tar in tars}

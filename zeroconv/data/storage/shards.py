@@ -142,7 +142,7 @@ class Store:
             ) from error
 
     def read(self, key: str, sound: Callable[[Shard], bool] | None = None) -> Shard:
-        """Map a shard. A damaged one, or one that is not `sound`, is told in a note and removed.
+        """Map a shard. A damaged one, or one that is not `sound`, is removed, with a note.
 
         Raises KeyError where there is none, or none any more, and UserError where it cannot be read
         or removed.

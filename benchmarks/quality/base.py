@@ -20,16 +20,7 @@ from zeroconv.evaluation.pairs import load_pairs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--stickers", default="")
-    parser.add_argument(
-        "--guidance",
-        default="cond",
-        help="resolution follows edges as well, but loses object colours",
-    )
-    arguments = parser.parse_args()
+    arguments = parse()
     backbone = load_backbone("playroom")
     rows = []
     for data in (
@@ -42,14 +33,8 @@ def main() -> None:
         decoded = through_vae(backbone, images)
         values = [psnr(np.asarray(a), np.asarray(b)) for a, b in zip(images, decoded, strict=True)]
         where = "test scenes" if data.startswith("playroom") else "stickers of held-out concepts"
-        rows.append(
-            [
-                f"VAE reconstruction, {where}, PSNR in dB",
-                span(interval(values), 2),
-                "–",
-                "≥ 30 (scenes)",
-            ]
-        )
+        text = f"VAE reconstruction, {where}, PSNR in dB"
+        rows.append([text, span(interval(values), 2), "–", "≥ 30 (scenes)"])
     control = ControlNet.load("playroom-canny", backbone=backbone)
     report, images, scenes = adherence(
         backbone, control, arguments.count, arguments.steps, guidance=arguments.guidance
@@ -79,6 +64,19 @@ def main() -> None:
     )
     command += " --stickers data/stickers" if arguments.stickers else ""
     write_result("base", ["", "measured", "real pictures", "target"], rows, command, note)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--stickers", default="")
+    parser.add_argument(
+        "--guidance",
+        default="cond",
+        help="resolution follows edges as well, but loses object colours",
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

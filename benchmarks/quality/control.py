@@ -15,16 +15,7 @@ from zeroconv.evaluation.fidelity import COLUMNS, Shown, evaluate
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--none", type=int, default=50, help="pictures made without control")
-    parser.add_argument("--guidance", default="cond")
-    parser.add_argument(
-        "--stickers",
-        default="",
-        help="folder of `zeroconv playroom stickers`; the sample otherwise",
-    )
-    arguments = parser.parse_args()
+    arguments = parse()
     backbone, rows = load_backbone("playroom"), []
     for prompts in ("own", "empty"):
         shown: list[Shown] = []
@@ -73,6 +64,19 @@ def main() -> None:
         f"UniPC steps, guidance `{arguments.guidance}`, cfg 4; 95% bootstrap intervals."
     )
     write_result("canny", columns, rows, command, note)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--none", type=int, default=50, help="pictures made without control")
+    parser.add_argument("--guidance", default="cond")
+    parser.add_argument(
+        "--stickers",
+        default="",
+        help="folder of `zeroconv playroom stickers`; the sample otherwise",
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -153,25 +153,7 @@ def train(name: str, data: Path, size: int, out: Path, settings: Sequence[str]) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=ROOT / "data")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "fill50k-playroom")
-    parser.add_argument("--count", type=int, default=200)
-    parser.add_argument(
-        "--first", type=int, default=HELD_OUT, help="first circle; others are printed, not written"
-    )
-    parser.add_argument("--guidance", default="both")
-    parser.add_argument("--cfg", type=float, default=1.0)
-    parser.add_argument("--steps", type=int, default=20)
-    # by the base's own spacing the first step, 941, would still show a tenth of the colours:
-    # those of no picture
-    parser.add_argument("--scheduler", default="unipc_trailing")
-    parser.add_argument(
-        "--set", action="append", default=[], help="changes of both recipes, for a shorter try"
-    )
-    arguments = parser.parse_args()
+    arguments = parse()
     small = arguments.out.with_name(f"{arguments.out.name}-64")
     runs = [train("fill50k-playroom-64", arguments.data, 64, small, arguments.set)]
     goes_on = [f"base={small / 'base'}", f"control.init={small / 'control'}", *arguments.set]
@@ -208,16 +190,7 @@ def main() -> None:
     rows.append(
         ["minutes of training", f"{sum(run['minutes'] for run in runs):.0f}", "–", "–", "–"]
     )
-    spent = [
-        f"{run['steps']} steps at {side} px" for run, side in zip(runs, (64, SIZE), strict=True)
-    ]
-    note = (
-        f"{' and '.join(spent)}, {sum(run['samples'] for run in runs):,} samples of "
-        f"{runs[1]['examples']:,} circles, the decoder trained too (the tutorial's `sd_locked = "
-        f"False`); {arguments.count} held-out circles at {SIZE} px, {arguments.steps} steps of "
-        f"`{arguments.scheduler}`, guidance `{arguments.guidance}`, cfg {arguments.cfg:g}. A "
-        f"colour is right within {CONTRAST:g} of the named one in CIE Lab (ΔE 1976); 140 CSS names."
-    )
+    note = note_of(arguments, runs)
     if arguments.first != HELD_OUT:
         for row in rows:
             print(" | ".join(row))
@@ -229,6 +202,41 @@ def main() -> None:
     sheet(
         [[column[i] for i in shown] for column in (hints, made, pictures)], PICTURES / "fill50k.jpg"
     )
+
+
+def note_of(arguments: argparse.Namespace, runs: list[dict]) -> str:
+    spent = [
+        f"{run['steps']} steps at {side} px" for run, side in zip(runs, (64, SIZE), strict=True)
+    ]
+    return (
+        f"{' and '.join(spent)}, {sum(run['samples'] for run in runs):,} samples of "
+        f"{runs[1]['examples']:,} circles, the decoder trained too (the tutorial's `sd_locked = "
+        f"False`); {arguments.count} held-out circles at {SIZE} px, {arguments.steps} steps of "
+        f"`{arguments.scheduler}`, guidance `{arguments.guidance}`, cfg {arguments.cfg:g}. A "
+        f"colour is right within {CONTRAST:g} of the named one in CIE Lab (ΔE 1976); 140 CSS names."
+    )
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=ROOT / "data")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "fill50k-playroom")
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument(
+        "--first", type=int, default=HELD_OUT, help="first circle; others are printed, not written"
+    )
+    parser.add_argument("--guidance", default="both")
+    parser.add_argument("--cfg", type=float, default=1.0)
+    parser.add_argument("--steps", type=int, default=20)
+    # by the base's own spacing the first step, 941, would still show a tenth of the colours:
+    # those of no picture
+    parser.add_argument("--scheduler", default="unipc_trailing")
+    parser.add_argument(
+        "--set", action="append", default=[], help="changes of both recipes, for a shorter try"
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

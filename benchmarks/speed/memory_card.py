@@ -67,13 +67,7 @@ def row(card: str, measured: dict[str, Any], one: dict[str, str]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--recipes", default="8,12,16,24,80", help="the cards they are for, GB")
-    parser.add_argument("--name", default="memory_card", help="of the file in benchmarks/results")
-    parser.add_argument("--one", help="measure this one here and print it")
-    arguments = parser.parse_args()
+    arguments = parse()
     if arguments.one:
         print(json.dumps(measure(arguments.one)))
         return
@@ -120,6 +114,16 @@ def main() -> None:
             "what lies in pieces."
         )
         write_result(arguments.name, columns, rows, command, note)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--recipes", default="8,12,16,24,80", help="the cards they are for, GB")
+    parser.add_argument("--name", default="memory_card", help="of the file in benchmarks/results")
+    parser.add_argument("--one", help="measure this one here and print it")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

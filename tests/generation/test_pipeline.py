@@ -14,7 +14,8 @@ from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import MODES, SCHEDULERS, Control, generate
 from zeroconv.generation.guidance import connection_scales
-from zeroconv.generation.sampling import Guide, make_scheduler, predict
+from zeroconv.generation.samplers import make_scheduler
+from zeroconv.generation.sampling import Guide, predict
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,15 @@ from typing import Any
 from zeroconv.generation.control import Control
 from zeroconv.generation.guidance import MODES, RULES, combine, connection_scales, controls_uncond
 from zeroconv.generation.pipeline import generate
-from zeroconv.generation.sampling import SCHEDULERS
+from zeroconv.generation.samplers import SCHEDULERS
+from zeroconv.generation.schedules import SCHEDULES
 from zeroconv.renamed import old_name
 
 __all__ = [
     "MODES",
     "RULES",
     "SCHEDULERS",
+    "SCHEDULES",
     "Control",
     "combine",
     "connection_scales",

@@ -31,7 +31,6 @@ def check_arguments(
     guidance: Any,
     cfg: Any,
     steps: Any,
-    scheduler: Any,
     height: Any,
     width: Any,
     latents: Any,
@@ -46,9 +45,8 @@ def check_arguments(
 
     Prompts, seeds and controls have checks of their own.
     """
-    for name, value in (("scheduler", scheduler), ("output", output)):
-        if not isinstance(value, str):
-            raise wrong_type(name, value, "a name")
+    if not isinstance(output, str):
+        raise wrong_type("output", output, "a name")
     if guidance is not None and not isinstance(guidance, str):
         raise wrong_type("guidance", guidance, "a name, or None for the base's own")
     if guidance is not None:

@@ -62,6 +62,7 @@ def predict_with_baseline(
     embedding: tuple[Tensor, ...],
     both: bool,
     cfg: float,
+    rescale: float = 0.0,
 ) -> Tensor:
     """The guided output (N, C, H, W); `both`: whether the unconditional half sees the hint as
     well.
@@ -74,6 +75,7 @@ def predict_with_baseline(
         without, within = baseline.predict_embedded(
             backbone, torch.cat([z, z]), twice, t, text
         ).chunk(2)
-        return combine(without, within, cfg)
+        return combine(without, within, cfg, rescale)
     without = backbone.predict(z, t, uncond)
-    return combine(without, baseline.predict_embedded(backbone, z, embedding, t, cond), cfg)
+    within = baseline.predict_embedded(backbone, z, embedding, t, cond)
+    return combine(without, within, cfg, rescale)

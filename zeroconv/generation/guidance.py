@@ -126,9 +126,18 @@ def settled(backbone: Backbone, guidance: str | None, cfg: float | None) -> tupl
     return usual.guidance if guidance is None else guidance, usual.cfg if cfg is None else cfg
 
 
-def combine(uncond: Tensor, cond: Tensor, cfg: float) -> Tensor:
-    """ε = ε_uc + β(ε_c − ε_uc)."""
-    return uncond + cfg * (cond - uncond)
+def combine(uncond: Tensor, cond: Tensor, cfg: float, rescale: float = 0.0) -> Tensor:
+    """ε = ε_uc + β(ε_c − ε_uc), (N, C, H, W).
+
+    rescale φ in [0, 1]: φ of it is scaled to the standard deviation of ε_c, picture by picture (Lin
+    et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", equations 15 and 16).
+    """
+    guided = uncond + cfg * (cond - uncond)
+    if not rescale:
+        return guided
+    axes = tuple(range(1, cond.ndim))
+    scaled = guided * (cond.std(axes, keepdim=True) / guided.std(axes, keepdim=True))
+    return rescale * scaled + (1 - rescale) * guided
 
 
 # ---------------------------------------------------------------- along the schedule

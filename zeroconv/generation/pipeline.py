@@ -21,7 +21,14 @@ from zeroconv.generation import guidance as guidance_rules
 from zeroconv.generation.baselines import check_baselines
 from zeroconv.generation.control import Control
 from zeroconv.generation.hints import hint_size, hint_tensor, mask_tensor
-from zeroconv.generation.sampling import Guide, denoise, initial_latents, make_scheduler
+from zeroconv.generation.noise import batch_latents, initial_latents, sources
+from zeroconv.generation.sampling import Guide, denoise
+from zeroconv.generation.stepping import (
+    check_sampling,
+    note_other_noise,
+    note_unused,
+    scheduler_for,
+)
 from zeroconv.renamed import old_arguments
 
 
@@ -35,7 +42,11 @@ def generate(
     cfg: float | None = None,
     steps: int = 20,
     seed: int | Sequence[int] = 0,
-    scheduler: str = "unipc",
+    scheduler: str | Any = "unipc",
+    schedule: str | None = None,
+    eta: float | None = None,
+    guidance_rescale: float = 0.0,
+    noise: str = "cpu",
     negative: str | Sequence[str] = "",
     height: int | None = None,
     width: int | None = None,
@@ -70,7 +81,6 @@ def generate(
         guidance=guidance,
         cfg=cfg,
         steps=steps,
-        scheduler=scheduler,
         height=height,
         width=width,
         latents=latents,
@@ -81,6 +91,7 @@ def generate(
         finished=finished,
         output=output,
     )
+    check_sampling(scheduler, schedule, eta, guidance_rescale, noise)
     if is_split(backbone):  # of others a control has connections of its own
         guidance_rules.check_count(connection_scales, backbone.connections)
     guidance, cfg = guidance_rules.settled(backbone, guidance, cfg)
@@ -93,7 +104,10 @@ def generate(
     seeds = arguments.seeds(seed, len(prompts))
     controls = arguments.check_controls(controls)
     check_baselines(controls, guidance, connection_scales)
-    make_scheduler(scheduler, backbone)  # an unknown name is told before anything is computed
+    stepping = (scheduler, backbone, steps, schedule, eta, noise)
+    scheduler_for(*stepping)  # what cannot be is told before anything is computed
+    note_other_noise(scheduler, backbone)
+    note_unused(cfg, guidance_rescale, latents, noise)
     if backbone.reads_guidance and any(negatives):
         warnings.warn(
             f"{backbone.name} is distilled (LCM): its guidance has no unconditional half, so the "
@@ -115,12 +129,14 @@ def generate(
         raise UserError(
             f"latents have shape {tuple(latents.shape)}, but {(len(prompts), *shape)} is needed."
         )
+    if noise == "batch" and latents is None:
+        latents = batch_latents(seeds, shape)
     images: list = []
     with torch.inference_mode():
         for first in range(0, len(prompts), batch_size):
             part = slice(first, first + batch_size)
-            generators = [torch.Generator().manual_seed(s) for s in seeds[part]]
-            noise = initial_latents(generators, shape) if latents is None else latents[part]
+            drawn = sources(seeds[part], noise, shape)
+            started = initial_latents(drawn, shape) if latents is None else latents[part]
             cond = backbone.embed_text(prompts[part])
             same = prompts[part] == negatives[part]
             # a distilled model: the scale is its input, and there is one half
@@ -147,9 +163,12 @@ def generate(
             ]
             # float32 whatever the model computes in: the sum of all steps is not
             # rounded at each of them
-            z = noise.to(backbone.device, torch.float32)
-            scheme = make_scheduler(scheduler, backbone)
-            z = denoise(backbone, z, cond, uncond, guides, scheme, steps, cfg, generators, callback)
+            z = started.to(backbone.device, torch.float32)
+            scheme = scheduler_for(*stepping)
+            z = denoise(
+                backbone, z, cond, uncond, guides, scheme, steps, cfg, drawn, callback, eta,
+                guidance_rescale,
+            )  # fmt: skip
             decoded = _decode(backbone, z)
             made = [_to_pil(image) for image in decoded] if output == "pil" else list(decoded)
             for number, image in enumerate(made, start=first):

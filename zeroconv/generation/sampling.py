@@ -1,10 +1,7 @@
-"""Sampling: diffusers' schedulers by the names people know, and the loop that calls backbone and
-controls.
-"""
+"""Sampling: the loop that calls backbone, controls and scheduler."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,95 +16,9 @@ from zeroconv.control.compose import add_up, scaled
 from zeroconv.errors import UserError
 from zeroconv.generation.baselines import predict_with_baseline
 from zeroconv.generation.guidance import Curve, combine, factor_at
+from zeroconv.generation.noise import Source
+from zeroconv.generation.stepping import set_timesteps, step_options
 from zeroconv.layers.sampling import sampling_layers
-
-# name → diffusers class and what is set beside the checkpoint's own noise schedule
-SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "ddim": ("DDIMScheduler", {}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "euler_a": ("EulerAncestralDiscreteScheduler", {}),
-    "dpm++2m_karras": (
-        "DPMSolverMultistepScheduler",
-        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True},
-    ),
-    "unipc": ("UniPCMultistepScheduler", {}),
-    "lcm": ("LCMScheduler", {}),  # runs with any weights, meant for distilled ones at 2 to 8 steps
-}
-# Old checkpoints say "leading": of 20 steps the first stands at t = 951 (UniPC's at 941) and
-# takes pure noise for a picture with a tenth of its colours left (0.07 of them at 999), which are
-# then too near to grey. "trailing" begins at the last timestep (Lin et al., "Common Diffusion
-# Noise Schedules and Sample Steps are Flawed", WACV 2024, section 3.3; ComfyUI's sgm_uniform).
-# Karras and LCM space their steps by rules of their own.
-SCHEDULERS |= {
-    f"{name}_trailing": (
-        SCHEDULERS[name][0],
-        {**SCHEDULERS[name][1], "timestep_spacing": "trailing"},
-    )
-    for name in ("ddim", "euler", "euler_a", "unipc")
-}
-ALIASES = {
-    "euler a": "euler_a",
-    "euler_ancestral": "euler_a",
-    "dpm++ 2m karras": "dpm++2m_karras",
-    "dpmpp_2m_karras": "dpm++2m_karras",
-    "uni_pc": "unipc",
-    "euler sgm uniform": "euler_trailing",
-    "euler_sgm_uniform": "euler_trailing",
-}
-# what a checkpoint's scheduler says of its noise; the rest belongs to the class it was written for
-NOISE_KEYS = (
-    "num_train_timesteps",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "trained_betas",
-    "prediction_type",
-    "rescale_betas_zero_snr",
-    "timestep_spacing",
-    "steps_offset",
-    "set_alpha_to_one",
-    "clip_sample",
-)
-
-
-def make_scheduler(name: str, backbone: Backbone) -> Any:
-    """A fresh diffusers scheduler on the backbone's noise schedule. Raises UserError for an unknown
-    name.
-    """
-    import diffusers
-
-    key = ALIASES.get(name.lower(), name.lower())
-    if key not in SCHEDULERS:
-        close = difflib.get_close_matches(key, SCHEDULERS, n=1)
-        meant = f"; did you mean {close[0]!r}?" if close else "."
-        raise UserError(f"There is no scheduler {name!r}; known: {', '.join(SCHEDULERS)}{meant}")
-    if isinstance(backbone.process, Flow):
-        return _flow_scheduler(key, backbone)
-    kind, extra = SCHEDULERS[key]
-    noise = {k: backbone.scheduler_config[k] for k in NOISE_KEYS if k in backbone.scheduler_config}
-    return getattr(diffusers, kind).from_config({**noise, **extra})
-
-
-def _flow_scheduler(name: str, backbone: Backbone) -> Any:
-    """Euler's steps along a flow; those are all for now. Raises UserError for another name."""
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
-    if name != "euler":
-        raise UserError(
-            f"{backbone.name} is a flow-matching model, for which there is the scheduler euler "
-            f"alone, not {name}."
-        )
-    return FlowMatchEulerDiscreteScheduler.from_config(backbone.scheduler_config)
-
-
-def _set_timesteps(scheduler: Any, steps: int, z: Tensor, backbone: Backbone) -> None:
-    """Where a flow's schedule depends on the resolution it is that of latents z (N, C, H, W)."""
-    process = backbone.process
-    if isinstance(process, Flow) and process.dynamic:
-        tokens = z.shape[-2] * z.shape[-1] // backbone.connections[0].scale ** 2
-        scheduler.set_timesteps(steps, device=z.device, mu=process.mu(tokens))
-    else:
-        scheduler.set_timesteps(steps, device=z.device)
 
 
 @dataclass
@@ -140,13 +51,6 @@ class Guide:
         return factor_at(self.curve, step / max(1, steps - 1))
 
 
-def initial_latents(generators: Sequence[torch.Generator], shape: tuple[int, ...]) -> Tensor:
-    """Standard normal noise (N, *shape), each picture's from its own generator, so that a batch
-    changes nothing.
-    """
-    return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-
-
 def predict(
     backbone: Backbone,
     z: Tensor,
@@ -157,9 +61,10 @@ def predict(
     cfg: float,
     factors: Sequence[float] | None = None,
     text: TextStates | None = None,
+    rescale: float = 0.0,
 ) -> Tensor:
     """The guided model output (N, C, H, W); `uncond` None means no guidance (β = 1). `factors`: one
-    a guide. `text`: `uncond` and `cond` joined, where they are already.
+    a guide. `text`: `uncond` and `cond` joined, where they are already. `rescale`: see `combine`.
 
     Where `uncond` is `cond`, because the prompt is the negative one, what both halves have in
     common is computed once: the encoder, and all of it where the controls act on both halves.
@@ -168,10 +73,12 @@ def predict(
         uncond = None  # nothing lies between the halves for guidance to strengthen
     if guides and not guides[0].net.has_residuals:
         baseline, embedding, both = guides[0].net, guides[0].embedding, guides[0].uncond
-        return predict_with_baseline(backbone, z, t, cond, uncond, baseline, embedding, both, cfg)
+        return predict_with_baseline(
+            backbone, z, t, cond, uncond, baseline, embedding, both, cfg, rescale
+        )
     acting = list(zip(guides, factors or [1.0] * len(guides), strict=True))
     if not is_split(backbone):
-        return _predict_unsplit(backbone, z, t, cond, uncond, acting, cfg, text)
+        return _predict_unsplit(backbone, z, t, cond, uncond, acting, cfg, text, rescale)
     if uncond is None:
         return backbone.decode(
             _controlled(backbone.encode(z, t, cond), acting, z, t, cond), t, cond
@@ -187,7 +94,7 @@ def predict(
         within = _controlled([s[-len(z) :] for s in skips], half, z, t, cond)
         skips = [torch.cat([s[: len(z)], c]) for s, c in zip(skips, within, strict=True)]
     without, with_prompt = backbone.decode(skips, t, text).chunk(2)
-    return combine(without, with_prompt, cfg)
+    return combine(without, with_prompt, cfg, rescale)
 
 
 def _controlled(
@@ -223,6 +130,7 @@ def _predict_unsplit(
     acting: list[tuple[Guide, float]],
     cfg: float,
     text: TextStates | None = None,
+    rescale: float = 0.0,
 ) -> Tensor:
     """`predict` for a backbone without halves, a transformer: both halves of guidance in one pass,
     with residuals of zero where a guide leaves the unconditional half alone.
@@ -236,7 +144,7 @@ def _predict_unsplit(
     half = _summed(backbone, [(g, f) for g, f in acting if not g.uncond], z, t, cond)
     padded = [None if r is None else torch.cat([torch.zeros_like(r), r]) for r in half or ()]
     without, with_prompt = backbone.predict(x, t, text, add_up(both, padded or None)).chunk(2)
-    return combine(without, with_prompt, cfg)
+    return combine(without, with_prompt, cfg, rescale)
 
 
 def _summed(
@@ -263,18 +171,23 @@ def denoise(
     scheduler: Any,
     steps: int,
     cfg: float,
-    generators: list[torch.Generator],
+    sources: Sequence[Source],
     callback: Callable[[int, int, Tensor], None] | None = None,
+    eta: float | None = None,
+    rescale: float = 0.0,
 ) -> Tensor:
     """Noise (N, C, H, W) of unit variance → latents, through `steps` steps of the scheduler.
 
-    The latents keep the noise's dtype, the networks compute in the backbone's. Raises UserError,
-    with the step, where they stop being finite.
+    The latents keep the noise's dtype, the networks compute in the backbone's. `sources`: of the
+    noise that steps add, one a picture. Samplers of second order call the backbone twice a step,
+    and each call counts in the callback and in the windows of controls, as in diffusers.
+
+    Raises UserError, with the step, where the latents stop being finite.
     """
-    _set_timesteps(scheduler, steps, z, backbone)
+    set_timesteps(scheduler, steps, z, backbone)
     if not isinstance(backbone.process, Flow):  # a flow starts from noise of unit variance
         z = z * scheduler.init_noise_sigma
-    stochastic = {"generator": generators} if type(scheduler).__name__ in STOCHASTIC else {}
+    options = step_options(scheduler, sources, eta)
     total = len(scheduler.timesteps)
     text = None if uncond is None else TextStates.cat([uncond, cond])
     with _layers(backbone, guides):
@@ -283,8 +196,8 @@ def denoise(
             factors = [guide.factor(i, total) for guide in acting]
             x = z if isinstance(backbone.process, Flow) else scheduler.scale_model_input(z, t)
             x = x.to(backbone.dtype)
-            output = predict(backbone, x, t, cond, uncond, acting, cfg, factors, text).to(z.dtype)
-            z = scheduler.step(output, t, z, **stochastic, return_dict=False)[0]
+            output = predict(backbone, x, t, cond, uncond, acting, cfg, factors, text, rescale)
+            z = scheduler.step(output.to(z.dtype), t, z, **options(z))[0]
             if not bool(torch.isfinite(z).all()):
                 raise UserError(_not_finite(backbone, acting, i + 1, total))
             if callback is not None:
@@ -312,6 +225,3 @@ def _layers(backbone: Backbone, guides: list[Guide]) -> AbstractContextManager[N
     if not isinstance(backbone, UNetBackbone) or not all(net.has_residuals for net in nets):
         return nullcontext()
     return sampling_layers(backbone.unet, *cast(list[nn.Module], nets))
-
-
-STOCHASTIC = ("EulerAncestralDiscreteScheduler", "LCMScheduler")

@@ -20,18 +20,24 @@ from zeroconv.cli.options import (
     Control,
     Device,
     Dtype,
+    Eta,
     Guidance,
     Json,
     Lora,
+    Noise,
     OneEach,
     RecipeDevice,
     RecipeDtype,
+    Rescale,
     Revision,
+    Schedule,
+    Scheduler,
     Seed,
     Steps,
     Subfolder,
     Vae,
     Variant,
+    Vary,
 )
 from zeroconv.cli.shell import App, PlainErrors
 from zeroconv.cli.streams import echo, echo_error, one_line, open_streams, quiet_libraries
@@ -102,9 +108,11 @@ def generate(
     cfg: Cfg = None,
     steps: Steps = 20,
     seed: Seed = 0,
-    scheduler: Annotated[
-        str, Option(help="ddim, euler, euler_a, unipc (also _trailing), dpm++2m_karras or lcm.")
-    ] = "unipc",
+    scheduler: Scheduler = "unipc",
+    schedule: Schedule = None,
+    eta: Eta = None,
+    guidance_rescale: Rescale = 0.0,
+    noise: Noise = "cpu",
     negative: Annotated[str, Option(help="What the picture should not show.")] = "",
     height: Annotated[
         int | None, Option(min=8, max=8192, help="Pixels; the base's own size by default.")
@@ -118,6 +126,7 @@ def generate(
     ),
     device: Device = "auto",
     dtype: Dtype = "auto",
+    vary: Vary = None,
     json: Json = False,
 ) -> None:
     """Make pictures from a prompt, with any number of controls. Each is saved when its batch is
@@ -132,6 +141,10 @@ def generate(
         "steps": steps,
         "seed": seed,
         "scheduler": scheduler,
+        "schedule": schedule,
+        "eta": eta,
+        "guidance_rescale": guidance_rescale,
+        "noise": noise,
         "negative": negative,
         "height": height,
         "width": width,
@@ -146,7 +159,8 @@ def generate(
     saved = (lambda path: None) if json else (echo if free else echo_error)
     try:
         files = {"vae": vae, "revision": revision, "variant": variant, "subfolder": subfolder}
-        run(prompt, specs, base, out, device, dtype, request, lora or [], report, saved, files)
+        asked = (report, saved, files, vary or [])
+        run(prompt, specs, base, out, device, dtype, request, lora or [], *asked)
     finally:  # what is saved is listed, however it ended
         if json and report.get("pictures"):
             answer(report, json, lambda: None)

@@ -39,7 +39,10 @@ def check_request(prompts: Sequence[str], request: dict[str, Any]) -> None:
     rest.
     """
     from zeroconv.generation.arguments import texts
+    from zeroconv.generation.stepping import check_sampling
 
+    names = ("scheduler", "schedule", "eta", "guidance_rescale", "noise")
+    check_sampling(*(request[name] for name in names))
     texts("the prompt", list(prompts))
     texts("--negative", request["negative"])
     total = len(prompts) * request["count"]
@@ -103,14 +106,17 @@ def run(
     report: dict[str, Any],
     saved: Callable[[str], None] = lambda path: None,
     files: Mapping[str, str | None] | None = None,
+    vary: Sequence[str] = (),
 ) -> None:
-    """Make the pictures of one `zeroconv generate`; each is saved when its batch is done.
+    """Make the pictures of one `zeroconv generate`; each is saved when its batch is done. `vary`:
+    settings and their values, for one sheet instead.
 
     `report` is filled as the work goes: it is what `--json` prints, also of work cut short.
     `saved` hears the path of each picture. `files`: which of the base's files are read, as
     `load_backbone` takes it: vae, revision, variant, subfolder.
     """
     check_request(prompts, request)  # before the slow part: bad input is told at once
+    axes = check_vary(vary, prompts, request, len(specs))
     paths = output_paths(out, len(prompts) * request["count"])
     check_outputs(paths, [path for spec in specs for path in (spec.picture, spec.mask)])
     pictures = [spec.picture if is_openpose(spec.picture) else load(spec.picture) for spec in specs]
@@ -147,6 +153,7 @@ def run(
     common = {"base": base, **files, "lora": list(lora), "controls": told}
     common |= {"device": device, "dtype": dtype_name(numbers)}
     began, loading = time.perf_counter(), time.perf_counter() - began
+    common |= {"vary": list(vary)} if vary else {}
     report |= {"pictures": [], **common, **request, "finished": False}
 
     def keep(number: int, image: Image.Image) -> None:
@@ -158,6 +165,10 @@ def run(
         report["seconds"] = {"loading": round(loading, 3), "generating": round(generating, 3)}
         saved(str(paths[number]))
 
+    if axes:
+        keep(0, draw_varied(backbone, prompts[0], controls, axes, request))
+        report["finished"] = True
+        return
     try:
         with progress("denoising") as callback:
             heard: dict[str, Any] = {"callback": callback, "finished": keep}
@@ -172,6 +183,33 @@ def run(
             )
         raise
     report["finished"] = True
+
+
+def check_vary(
+    vary: Sequence[str], prompts: Sequence[str], request: dict[str, Any], controls: int
+) -> list[Any]:
+    """The axes of `--vary`. Raises UserError for what can be seen without a model."""
+    if not vary:
+        return []
+    from zeroconv.generation.vary import check_combinations, combinations, parse_axis
+
+    axes = [parse_axis(text) for text in vary]
+    if len(prompts) * request["count"] > 1:
+        raise UserError("--vary draws one sheet of one prompt; for more seeds, --vary seed=0,1,2.")
+    with warnings.catch_warnings():  # the note on their number comes when they are drawn
+        warnings.simplefilter("ignore")
+        check_combinations(combinations(axes), request, controls)
+    return axes
+
+
+def draw_varied(
+    backbone: Any, prompt: str, controls: list[Any], axes: list[Any], request: dict[str, Any]
+) -> Image.Image:
+    """The sheet, with a bar that counts pictures."""
+    from zeroconv.generation.vary import vary
+
+    with progress("pictures") as callback:
+        return vary(backbone, prompt, controls, axes, finished=callback, **request)
 
 
 def batch_size(size: tuple[int, int], device: str) -> int:

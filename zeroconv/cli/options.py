@@ -64,6 +64,45 @@ Guidance = Annotated[
         "the playroom, both of others."
     ),
 ]
+Scheduler = Annotated[
+    str,
+    Option(
+        help="The sampler: ddim, euler, euler_a, dpm++2m, dpm++2m_sde, dpm++2m_sde_heun, "
+        "dpm++3m_sde, dpm++sde, dpm2, dpm2_a, heun, lms, deis, pndm, unipc, lcm, tcd; or a name of "
+        "A1111 or ComfyUI, such as 'DPM++ 2M Karras'."
+    ),
+]
+Schedule = Annotated[
+    str | None,
+    Option(
+        help="Where the steps stand: leading, trailing (sgm_uniform), linspace, karras, "
+        "exponential, beta, beta_sigmas, kl_optimal, align_your_steps, automatic. By default the "
+        "base's own."
+    ),
+]
+Eta = Annotated[
+    float | None,
+    Option(min=0, max=1, help="Share of the noise that steps of ddim, euler_a, dpm++sde, tcd add."),
+]
+Rescale = Annotated[
+    float,
+    Option(min=0, max=1, help="Against too strong contrast at a high --cfg: 0.7, say; 0 is none."),
+]
+Noise = Annotated[
+    str,
+    Option(
+        help="cpu: a generator a picture. gpu: the numbers of A1111 on an NVIDIA card. batch: "
+        "ComfyUI's, one draw for all pictures."
+    ),
+]
+Vary = Annotated[
+    list[str] | None,
+    Option(
+        help="SETTING=VALUE,VALUE: one labelled sheet of all combinations. steps, seed, cfg, eta, "
+        "guidance-rescale, scheduler, schedule, guidance, noise, control-scale, control-start, "
+        "control-end. May be repeated."
+    ),
+]
 Control = Annotated[
     list[str] | None,
     Option(

@@ -74,6 +74,7 @@ def parameters_text(about: Mapping[str, Any]) -> str:
     settings = {
         "Steps": about.get("steps"),
         "Sampler": about.get("scheduler"),
+        "Schedule type": about.get("schedule"),
         "CFG scale": about.get("cfg"),
         "Seed": about.get("seed"),
         "Size": f"{about['width']}x{about['height']}"

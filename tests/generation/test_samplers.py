@@ -31,17 +31,18 @@ PAIRS = [
     for name, sampler in SAMPLERS.items()
     for schedule in (None, *(s for s, one in SCHEDULES.items() if one.kind in sampler.schedules))
 ]
+OFTEN = (None, "trailing", "karras")  # the rest are compared in slow tests
 # what diffusers' pipeline must be given as eta, which it takes for 0 where nothing is said
 ETA = {"tcd": 0.3, "dpm++sde": 1.0, "euler_a": 1.0}
 
 
 @pytest.fixture(scope="module")
 def small():
-    """A UNet of two levels: 140 generations in seconds."""
+    """A UNet of two levels that reads the text in the middle: many generations in seconds."""
     unet = tiny_unet(
         block_out_channels=(16, 32),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
         layers_per_block=1,
     )
     return tiny_backbone(unet=unet)
@@ -90,25 +91,25 @@ def ours_and_theirs(small, pipeline, name: str, schedule: str | None, seeds=(3, 
     return kept[-1], expected
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_every_sampler_and_schedule_equals_diffusers(small, pipeline, name) -> None:
-    made = {}
-    for schedule in [s for n, s in PAIRS if n == name]:
-        one = (3,) if schedule else (3, 4)
-        got, expected = ours_and_theirs(small, pipeline, name, schedule, one)
-        assert expected.std() > 0.3 and torch.isfinite(expected).all(), schedule
-        scale = float(expected.abs().max())
-        assert (got - expected).abs().max() < 1e-4 * scale, schedule
-        made[schedule] = got[0]
-    sigma_kinds = [z for s, z in made.items() if s and SCHEDULES[s].kind == "sigmas"]
-    for i, z in enumerate(sigma_kinds):  # each schedule is another picture
-        assert all((z - other).abs().max() > 1e-4 for other in sigma_kinds[:i])
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [
+        pytest.param(name, schedule, marks=[] if schedule in OFTEN else [pytest.mark.slow])
+        for name, schedule in PAIRS
+    ],
+)
+def test_every_sampler_and_schedule_equals_diffusers(small, pipeline, name, schedule) -> None:
+    got, expected = ours_and_theirs(small, pipeline, name, schedule)
+    assert expected.std() > 0.3 and torch.isfinite(expected).all()
+    assert (got - expected).abs().max() < 1e-4 * float(expected.abs().max())
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_samplers_take_few_steps_or_refuse_in_one_sentence(small, name, steps) -> None:
-    (image,) = generate(small, "a", scheduler=name, steps=steps, cfg=1.0, output="tensor")
+def test_samplers_take_few_steps_without_a_note(small, name, steps) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # nothing to note, and nothing of diffusers
+        (image,) = generate(small, "a", scheduler=name, steps=steps, cfg=1.0, output="tensor")
     assert torch.isfinite(image).all()
 
 
@@ -425,10 +426,3 @@ def test_zero_terminal_snr_is_kept_or_refused(small, monkeypatch) -> None:
         scheduler.set_timesteps(4)
         assert float(scheduler.timesteps[0]) == 999
         assert float(scheduler.alphas_cumprod[-1]) < 1e-6, name
-
-
-def test_samplers_say_nothing_of_their_own(small) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        for name in SAMPLERS:
-            generate(small, "a", scheduler=name, steps=2, cfg=1.0)

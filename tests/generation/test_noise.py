@@ -96,19 +96,19 @@ def test_noise_gpu_is_refused_where_steps_draw_their_own(backbone, scheduler) ->
 
 
 def test_noise_batch_is_one_draw_of_all_pictures(backbone) -> None:
-    whole = torch.randn((3, 4, 8, 8), generator=torch.Generator().manual_seed(6))
+    drawn = torch.randn((3, 4, 8, 8), generator=torch.Generator().manual_seed(6))
     for scheduler in ("euler", "euler_a"):
         options = {**FEW, "scheduler": scheduler, "seed": 6}
         made = generate(backbone, "a", count=3, noise="batch", batch_size=2, **options)
         once = generate(backbone, "a", count=3, noise="batch", **options)
         assert max((a - b).abs().max() for a, b in zip(made, once, strict=True)) < 1e-4
         if scheduler == "euler":
-            given = generate(backbone, "a", count=3, latents=whole, **options)
+            given = generate(backbone, "a", count=3, latents=drawn, **options)
             assert max((a - b).abs().max() for a, b in zip(made, given, strict=True)) < 1e-4
     with pytest.raises(UserError, match="one seed"):
         generate(backbone, "a", count=2, seed=[1, 5], noise="batch", **FEW)
     with pytest.warns(UserWarning, match="'batch' changes nothing"):
-        generate(backbone, "a", count=3, latents=whole, noise="batch", **FEW)
+        generate(backbone, "a", count=3, latents=drawn, noise="batch", **FEW)
 
 
 def test_noise_gpu_goes_with_a_control(backbone) -> None:

@@ -20,9 +20,9 @@ def backbone():
 
 def holds(sheet: Image.Image, picture: Image.Image) -> tuple[int, int]:
     """Where the picture stands on the sheet: x, y of its corner. Raises AssertionError."""
-    whole, part = np.asarray(sheet), np.asarray(picture)
-    for y, x in np.argwhere((whole == part[0, 0]).all(2)):
-        cut = whole[y : y + part.shape[0], x : x + part.shape[1]]
+    sheet_pixels, part = np.asarray(sheet), np.asarray(picture)
+    for y, x in np.argwhere((sheet_pixels == part[0, 0]).all(2)):
+        cut = sheet_pixels[y : y + part.shape[0], x : x + part.shape[1]]
         if cut.shape == part.shape and (cut == part).all():
             return int(x), int(y)
     raise AssertionError("the picture is not on the sheet")

@@ -150,8 +150,10 @@ def vary(
     check_combinations(combos, request, len(controls))
     pictures = []
     for done, combo in enumerate(combos, start=1):
-        own = {k.replace("-", "_"): v for k, v in combo.items() if not k.startswith("control-")}
-        (picture,) = generate(backbone, prompt, _controls(controls, combo), **{**request, **own})
+        changed = {k.replace("-", "_"): v for k, v in combo.items() if not k.startswith("control-")}
+        (picture,) = generate(
+            backbone, prompt, _controls(controls, combo), **{**request, **changed}
+        )
         pictures.append(picture)
         finished(done, len(combos), picture)
     return draw_sheet(axes, pictures)

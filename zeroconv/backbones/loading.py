@@ -63,12 +63,12 @@ def load_backbone(
         raise UserError(
             "no backbone was named; give 'playroom', a folder, a hub id or a .safetensors file."
         )
-    path, own = _own_lora(_fetched(os.fspath(x), revision, variant, subfolder))
+    path, below = _base_of(_fetched(os.fspath(x), revision, variant, subfolder))
     request = Request(
         name=str(x),
         dtype=dtype or torch.float32,
         prediction_type=prediction_type,
-        loras=Loras([*own, *_given(lora)]),
+        loras=Loras([*below, *_given(lora)]),
         vae=find_vae(vae),
         variant=variant,
     )
@@ -133,7 +133,7 @@ def _given(lora: Any) -> list[tuple[str | os.PathLike, Strength]]:
     return [entry if isinstance(entry, tuple) else parse_lora(entry) for entry in entries]
 
 
-def _own_lora(path: Path, above: tuple[Path, ...] = ()) -> tuple[Path, list[tuple[Path, float]]]:
+def _base_of(path: Path, above: tuple[Path, ...] = ()) -> tuple[Path, list[tuple[Path, float]]]:
     """A folder that is a LoRA and names its base → the base's path and that LoRA; any other path as
     it is.
     """
@@ -151,6 +151,6 @@ def _own_lora(path: Path, above: tuple[Path, ...] = ()) -> tuple[Path, list[tupl
             f'{path / BASE} names no base; write {{"base": "playroom", "weight": 1.0}} into it.'
         )
     beside = path.parent / base  # as embedded models stand, or a base's folder beside its LoRA's
-    found = beside if beside.exists() else locate(base, "backbone", _PATTERNS)
-    found, below = _own_lora(found, (*above, path.resolve()))
-    return found, [*below, (path, float(weight))]
+    path_below = beside if beside.exists() else locate(base, "backbone", _PATTERNS)
+    path_below, below = _base_of(path_below, (*above, path.resolve()))
+    return path_below, [*below, (path, float(weight))]

@@ -49,7 +49,7 @@ def configs_of(
         configs["vae"] = infer_vae_config(parts.vae, parts.xl) if parts.vae else _vae_of(parts.xl)
     configs["scheduler"] = scheduler
 
-    ours = _said(header, path)
+    ours = _by_part(header, path)
     return {part: {**config, **ours.get(part, {})} for part, config in configs.items()} | (
         # what the caller and the marks say stands above a header's schedule
         {"scheduler": {**scheduler, **_schedule(ours, prediction_type)}}
@@ -62,7 +62,7 @@ def _vae_of(xl: bool) -> dict[str, Any]:
     return {"scaling_factor": scale, "force_upcast": xl, "sample_size": 1024 if xl else 512}
 
 
-def _said(header: Mapping[str, str], path: Path) -> dict[str, dict[str, Any]]:
+def _by_part(header: Mapping[str, str], path: Path) -> dict[str, dict[str, Any]]:
     """The configs in the header, by part; empty where another program wrote the file."""
     if HEADER not in header:
         return {}
@@ -95,21 +95,23 @@ def single_file_scheduler(
     1.x and XL predict ε; SD 2.x predicts ε where the file's name says that it is a base model
     ("base", "512"), else v, and a note says so.
     """
-    said = prediction_type or ("v_prediction" if "v_pred" in names else None)
-    said = said or _PREDICTIONS.get((header or {}).get("modelspec.prediction_type", "").lower())
+    predicted = prediction_type or ("v_prediction" if "v_pred" in names else None)
+    predicted = predicted or _PREDICTIONS.get(
+        (header or {}).get("modelspec.prediction_type", "").lower()
+    )
     note = path.with_suffix(".yaml")
-    if said is None and note.is_file():
+    if predicted is None and note.is_file():
         text = note.read_text(encoding="utf-8", errors="replace")
-        said = "v_prediction" if _YAML_V.search(text) else "epsilon"
-    if said is None and sd2:
+        predicted = "v_prediction" if _YAML_V.search(text) else "epsilon"
+    if predicted is None and sd2:
         base = any(word in path.stem.lower() for word in ("base", "512"))
-        said = "epsilon" if base else "v_prediction"
+        predicted = "epsilon" if base else "v_prediction"
         if HEADER not in (header or {}):
             why = "because its name says base or 512" if base else "as most of SD 2.x do"
             warnings.warn(
-                f"{path} does not say what it predicts; it is taken to predict {said}, {why}; a "
-                f"{note.name} beside it or prediction_type= in Python decides.",
+                f"{path} does not say what it predicts; it is taken to predict {predicted}, {why}; "
+                f"a {note.name} beside it or prediction_type= in Python decides.",
                 stacklevel=2,
             )
-    found = {**DEFAULT_SCHEDULER, "prediction_type": said or "epsilon"}
-    return {**found, "rescale_betas_zero_snr": True} if "ztsnr" in names else found
+    scheduler = {**DEFAULT_SCHEDULER, "prediction_type": predicted or "epsilon"}
+    return {**scheduler, "rescale_betas_zero_snr": True} if "ztsnr" in names else scheduler

@@ -34,13 +34,13 @@ def load_file(path: Path, request: Request) -> UNetBackbone:
     loras.check_parts(len(texts))
     tokenizers = tokenizers_for(path, parts.open_clip, parts.xl)  # before the slow part
 
-    def whole(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    def merged(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
         return loras.merged(unscaled(state, path, dtype), part)
 
     return UNetBackbone(
-        build_unet(configs["unet"], whole(parts.unet, "unet"), path, dtype),
+        build_unet(configs["unet"], merged(parts.unet, "unet"), path, dtype),
         _vae(path, parts, configs, request),
-        [build_text_encoder(configs[name], whole(s, name), path, dtype) for name, s in texts],
+        [build_text_encoder(configs[name], merged(s, name), path, dtype) for name, s in texts],
         tokenizers,
         configs["scheduler"],
         name=request.name,

@@ -61,10 +61,10 @@ def tokenizers_for(path: Path, sd2: bool, xl: bool) -> list[Any]:
 def _from_hub(path: Path, sd2: bool) -> Path:
     name = SD2 if sd2 else CLIP
     try:
-        found = locate(name, "tokenizer", ("tokenizer/*",) if sd2 else _FILES)
+        folder = locate(name, "tokenizer", ("tokenizer/*",) if sd2 else _FILES)
     except UserError as error:
         raise UserError(
             f"{path} holds no tokenizer, and {name} is not in the hub's cache and cannot be "
             f"fetched; put its tokenizer files into {path.parent / 'tokenizer'}."
         ) from error
-    return found / "tokenizer" if sd2 else found
+    return folder / "tokenizer" if sd2 else folder

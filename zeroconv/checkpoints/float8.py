@@ -42,15 +42,15 @@ def unscaled(
         if name.endswith(_FORMAT):
             _check_format(value, name, where)
 
-    whole = {name: value for name, value in state.items() if not _is_extra(name)}
+    plain = {name: value for name, value in state.items() if not _is_extra(name)}
     for module, scale in scales.items():
         name = f"{module}.weight"
-        if name not in whole:
+        if name not in plain:
             raise UserError(
                 f"{where} has a scale for {name[:100]}, but not that weight; the file is damaged."
             )
-        whole[name] = _multiplied(whole[name], scale, name, where).to(dtype)
-    return whole
+        plain[name] = _multiplied(plain[name], scale, name, where).to(dtype)
+    return plain
 
 
 def _multiplied(weight: Tensor, scale: Tensor, name: str, where: object) -> Tensor:

@@ -70,9 +70,9 @@ def vae_from_original(state: Mapping[str, Tensor], where: object) -> State:
 
 def vae_to_original(state: Mapping[str, Tensor]) -> State:
     """The inverse of `vae_from_original`."""
-    whole = {key: _as_convolution(key, value) for key, value in state.items()}
-    shape = _shape(whole, "encoder.down_blocks.{}.resnets.{}.conv1.weight")
-    return rename(whole, vae_names(*shape), "VAE")
+    plain = {key: _as_convolution(key, value) for key, value in state.items()}
+    shape = _shape(plain, "encoder.down_blocks.{}.resnets.{}.conv1.weight")
+    return rename(plain, vae_names(*shape), "VAE")
 
 
 def modern_vae(state: Mapping[str, Tensor]) -> State:

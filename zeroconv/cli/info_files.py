@@ -118,13 +118,13 @@ def describe_vae(path: Path) -> dict[str, Any]:
 
     config, state = read_vae(path)
     with describing(path):
-        whole = config or infer_vae_config(state)
-    check_vae(whole, state, path)
+        known = config or infer_vae_config(state)
+    check_vae(known, state, path)
     return {
         "parameters": {"vae": _numbers(state)},
         "stored_as": _dtypes(state.values()),
-        "latent": {"channels": whole.get("latent_channels", 4), "pixels": _pixels(whole)},
-        "scaling_factor": whole.get("scaling_factor", 0.18215) if config else "its base's",
+        "latent": {"channels": known.get("latent_channels", 4), "pixels": _pixels(known)},
+        "scaling_factor": known.get("scaling_factor", 0.18215) if config else "its base's",
         "needs": "a base: --vae FILE",
     }
 

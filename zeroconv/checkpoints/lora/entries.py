@@ -173,20 +173,20 @@ def _scale(tensors: Tensors, rank: int | None, module: str, part: str, config: M
     the rank of its config.
     """
 
-    def said(name: str, default: object) -> Any:
+    def option(name: str, default: object) -> Any:
         return config.get(f"{part}.{name}", config.get(name, default))
 
     if "alpha" in tensors:
         alpha = float(tensors["alpha"])
         return 1.0 if rank is None else alpha / rank
     if rank is None:
-        ranks = said("rank_pattern", None) or {}
-        rank = int(_matching(ranks, module, said("r", 1)))
+        ranks = option("rank_pattern", None) or {}
+        rank = int(_matching(ranks, module, option("r", 1)))
         if "alpha" not in config and f"{part}.alpha" not in config:
             return 1.0
-    alphas = said("alpha_pattern", None) or {}
-    alpha = _matching(alphas, module, said("lora_alpha", said("alpha", rank)))
-    return float(alpha) / (rank**0.5 if said("use_rslora", False) else rank)
+    alphas = option("alpha_pattern", None) or {}
+    alpha = _matching(alphas, module, option("lora_alpha", option("alpha", rank)))
+    return float(alpha) / (rank**0.5 if option("use_rslora", False) else rank)
 
 
 def _matching(patterns: Any, module: str, default: Any) -> Any:

@@ -56,14 +56,14 @@ def read_lora(path: str | os.PathLike) -> Lora:
     path = at_home(path)
     config: dict = {}
     if path.is_dir():
-        found = [path / name for name in _FILES if (path / name).is_file()]
-        if not found:
+        files = [path / name for name in _FILES if (path / name).is_file()]
+        if not files:
             if (path / "config.json").is_file() or (path / "model_index.json").is_file():
                 raise refuse_folder(path, "LoRA")
             raise UserError(f"the folder {path} holds no LoRA; it has none of {', '.join(_FILES)}.")
-        if found[0].name in _PEFT:
+        if files[0].name in _PEFT:
             config = read_config(path, "adapter_config.json")
-        path = found[0]
+        path = files[0]
     state = read_state_dict(path)
     if (found_kind := identify(state)) not in (LORA, UNKNOWN):
         raise refuse_other_kind(found_kind, "LoRA", path, state)

@@ -39,7 +39,7 @@ def parse_lora(text: str | os.PathLike) -> tuple[str, Strength]:
     text = os.fspath(text)
     if (behind := _behind_equals(text)) is not None:
         return behind
-    place, weight, two_ways = number_behind(text)
+    file, weight, two_ways = number_behind(text)
     if two_ways:
         other, _, digits = text.rpartition(":")
         warnings.warn(
@@ -48,7 +48,7 @@ def parse_lora(text: str | os.PathLike) -> tuple[str, Strength]:
             stacklevel=2,
         )
     if weight is not None or exists(text):
-        return place, 1.0 if weight is None else weight
+        return file, 1.0 if weight is None else weight
     tail = text.rpartition(":")[2]
     if tail != text and not any(sign in tail for sign in "/\\"):
         raise UserError(f"the LoRA {text!r} has the weight {tail!r}; {HOW}.")

@@ -1,8 +1,12 @@
 """The grammar of prompts, which is A1111's: weights, BREAK and `<lora:name:weight>`.
 
 ```
-(text:1.2)       the weight 1.2          (text)   the weight 1.1        [text]   1 / 1.1
-\\( \\) \\[ \\] \\\\   the sign itself         BREAK    begin a new chunk     <lora:name:0.8>  taken out
+(text:1.2)         the weight 1.2
+(text)             the weight 1.1
+[text]             the weight 1 / 1.1
+\\( \\) \\[ \\] \\\\     the sign itself
+BREAK              begin a new chunk
+<lora:name:0.8>    taken out of the text
 ```
 Weights of nested brackets are multiplied. Every text can be parsed. A bracket without its partner
 reaches to the end, a closing one without its partner is text.

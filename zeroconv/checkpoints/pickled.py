@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +40,21 @@ def read_pickled(path: Path, is_zip: bool) -> dict[str, Tensor]:
     Raises UserError for a file that holds code, is damaged, or keeps its tensors in no dict of
     names.
     """
-    if is_zip:
-        check_torch_zip(path)
-    state = unwrapped(_load(path), path)
+    state = unwrapped(load_pickle(path, is_zip), path)
     check_sizes(state, path)
     return state
 
 
-def _load(path: Path) -> Any:
+def load_pickle(path: Path, is_zip: bool, allowed: Sequence[type] = ()) -> Any:
+    """Whatever a pickle of torch holds, read by `weights_only`; on the CPU.
+
+    allowed: containers of torch that may stand in it beside tensors and plain values. Raises
+    UserError for a file that holds code or is damaged.
+    """
+    if is_zip:
+        check_torch_zip(path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(allowed)):
             warnings.simplefilter("ignore")  # torch's words about its own types
             # by its name, torch takes it for the format of its suffix
             with open(path, "rb") as file:

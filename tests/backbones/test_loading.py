@@ -307,3 +307,16 @@ def test_one_file_that_is_something_else(tmp_path):
     assert "is no base but a ControlNet (give it as the control)" in sentence(path)
     (tmp_path / "picture.png").write_bytes(b"png")
     assert "is no model" in sentence(tmp_path / "picture.png")
+
+
+def test_load_backbone_reads_whether_empty_negatives_are_zeros(tmp_path: Path) -> None:
+    from zeroconv.backbones.loading_folder import _zeroes_empty_negative
+
+    assert not _zeroes_empty_negative(tmp_path)
+    for index, expected in (
+        ({"_class_name": "StableDiffusionXLPipeline"}, True),
+        ({"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": False}, False),
+        ({"_class_name": "StableDiffusionPipeline"}, False),
+    ):
+        (tmp_path / "model_index.json").write_text(json.dumps(index))
+        assert _zeroes_empty_negative(tmp_path) is expected

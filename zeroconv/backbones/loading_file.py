@@ -44,6 +44,7 @@ def load_file(path: Path, request: Request) -> UNetBackbone:
         tokenizers,
         configs["scheduler"],
         name=request.name,
+        zero_empty_negative=len(tokenizers) > 1,  # SDXL's default (diffusers)
     )
 
 

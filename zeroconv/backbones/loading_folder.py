@@ -53,7 +53,17 @@ def load_folder(folder: Path, request: Request) -> UNetBackbone:
         scheduler,
         name=request.name,
         defaults=_defaults_of(folder),
+        zero_empty_negative=_zeroes_empty_negative(folder),
     )
+
+
+def _zeroes_empty_negative(folder: Path) -> bool:
+    """What model_index.json says; an SDXL pipeline's is true where it says nothing (diffusers)."""
+    if not (folder / "model_index.json").is_file():
+        return False
+    index = read_config(folder, "model_index.json")
+    xl = str(index.get("_class_name") or "").startswith("StableDiffusionXL")
+    return xl and bool(index.get("force_zeros_for_empty_prompt", True))
 
 
 def _vae(folder: Path, unet_config: dict, request: Request) -> Any:

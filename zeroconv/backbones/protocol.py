@@ -154,7 +154,18 @@ class Backbone(Protocol):
         needs no second, unconditional pass.
         """
 
-    def embed_text(self, prompts: Sequence[str]) -> TextStates: ...
+    def embed_text(
+        self,
+        prompts: Sequence[Any],
+        size: tuple[int, int] | None = None,
+        *,
+        prompts_2: Sequence[Any] | None = None,
+        options: Any = None,
+        chunks: int = 1,
+    ) -> TextStates:
+        """Texts, or `zeroconv.prompts.Prompt`s with weights → states of `chunks` chunks at least;
+        `options` are `backbones.text.TextOptions`.
+        """
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [−1, 1] → moments (N, 2C, h, w): mean ‖ log-variance of the

@@ -91,7 +91,15 @@ class SD3Backbone:
         every = spread(residuals, rule or "interval", blocks)
         return [every[i] for i in self._taking]
 
-    def embed_text(self, prompts: Sequence[str]) -> TextStates:
+    def embed_text(
+        self,
+        prompts: Sequence[Any],
+        size: tuple[int, int] | None = None,
+        *,
+        prompts_2: Sequence[Any] | None = None,
+        options: Any = None,
+        chunks: int = 1,
+    ) -> TextStates:
         """Not yet. Raises UserError."""
         raise UserError(
             f"{self.name} is a Stable Diffusion 3, whose prompts zeroconv does not read yet."

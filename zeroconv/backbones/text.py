@@ -1,73 +1,125 @@
-"""How long prompts are, in the tokens of the text encoders that read them.
-
-An encoder reads a fixed number of tokens and the rest is cut off: what it is to read must be told.
-"""
+"""Text states of a backbone: prompts of any length, with weights and embeddings."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-_MOST = 100_000  # prompts that are looked at: some seconds' work
+import torch
+
+from zeroconv.backbones.protocol import TextStates
+from zeroconv.errors import UserError
+from zeroconv.prompts import Prompt, plain
+from zeroconv.prompts.embeddings import Embedding
+from zeroconv.prompts.encoding import Reader, joined, readers_of
 
 
-def count_tokens(backbone: Any, prompts: Sequence[str]) -> list[int]:
-    """How many tokens each prompt takes in the encoder that needs most, its first and last
-    included, and nothing cut off.
+@dataclass(frozen=True)
+class TextOptions:
+    """How prompts are read, beside the prompts.
+
+    clip_skip: layers of the text encoders left out at the end, as diffusers counts them; A1111's
+    "Clip skip" is one more. embeddings: textual inversions that prompts may name.
     """
-    longest = [0] * len(prompts)
-    for tokenizer in backbone.tokenizers:
-        # without a word of its own on prompts that are too long
-        ids = tokenizer(list(prompts), truncation=False, verbose=False)["input_ids"]
-        longest = [max(known, len(found)) for known, found in zip(longest, ids, strict=True)]
-    return longest
+
+    clip_skip: int | None = None
+    embeddings: tuple[Embedding, ...] = ()
 
 
-def token_limit(backbone: Any) -> int:
-    """How many tokens every text encoder of a backbone reads."""
-    pairs = zip(backbone.tokenizers, backbone.text_encoders, strict=True)
-    lengths = [min(t.model_max_length, e.config.max_position_embeddings) for t, e in pairs]
-    return min(lengths)
+def embed_prompts(
+    backbone: Any,
+    prompts: Sequence[str | Prompt],
+    prompts_2: Sequence[str | Prompt] | None = None,
+    options: TextOptions | None = None,
+    chunks: int = 1,
+) -> TextStates:
+    """Text states (N, k · L, D), k the chunks of the longest prompt and `chunks` at least.
 
-
-def note_cut_prompts(backbone: Any, prompts: Iterable[str], what: str = "prompts") -> int:
-    """Say in one note how many prompts are longer than the encoder, and where the first is cut.
-
-    what: the word for them, "captions" in training. Returns their count. Of more than 100,000
-    prompts that may be too long, as many are looked at.
+    A str is read as it stands, a `Prompt` with its weights. Shorter ones are filled up with the
+    empty chunk. prompts_2: for the second text encoder, of SDXL. No time ids. Raises UserError.
     """
-    if not backbone.tokenizers:
-        return 0
-    limit = token_limit(backbone)
+    prompts = _prompts(prompts)
+    seconds = prompts if prompts_2 is None else _prompts(prompts_2)
+    readers = _readers(backbone, options)
+    device = backbone.device
+    encoded = [
+        reader.encode(texts, device)
+        for reader, texts in zip(readers, _each(readers, prompts, seconds), strict=True)
+    ]
 
-    # a token holds a byte at least, so that short prompts need no tokenizer; small letters of a
-    # few languages take more bytes than large ones, by half at most
-    distinct = dict.fromkeys(prompts)
-    doubtful = [text for text in distinct if 1.5 * len(_bytes(text)) > limit - 2]
-    looked = doubtful[:_MOST]
-    counts: list[int] = []
-    for i in range(0, len(looked), 1000):
-        counts += count_tokens(backbone, looked[i : i + 1000])
-    long = [(text, n) for text, n in zip(looked, counts, strict=True) if n > limit]
-    if not long:
-        return 0
+    length = readers[0].window.length
+    longest = max(length * chunks, *(len(h) for one in encoded for h in one.hidden))
+    hidden = []
+    for reader, one in zip(readers, encoded, strict=True):
+        short = any(len(h) < longest for h in one.hidden)
+        empty = reader.encode([plain("")], device).hidden[0] if short else None
+        hidden.append(joined(one.hidden, longest, empty))
 
-    text, tokens = long[0]
-    seen = "" if looked == doubtful else f" of the first {_MOST:,}"
-    warnings.warn(
-        f"{len(long)} {what}{seen} are longer than the {limit} tokens that the text encoder reads, "
-        f"and what is beyond is not read: {_begin(text)!r} has {tokens}; shorten them.",
-        stacklevel=2,
+    pooled = encoded[-1].pooled
+    dtype = backbone.dtype
+    return TextStates(
+        (hidden[0] if len(hidden) == 1 else torch.cat(hidden, dim=-1)).to(dtype),
+        None if pooled is None else pooled.to(dtype),
     )
-    return len(long)
 
 
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "backslashreplace")
+def chunk_counts(
+    backbone: Any,
+    prompts: Sequence[str | Prompt],
+    prompts_2: Sequence[str | Prompt] | None = None,
+    options: TextOptions | None = None,
+) -> list[int]:
+    """How many chunks each prompt takes, in the text encoder that needs most."""
+    if not getattr(backbone, "text_encoders", None):
+        return [1] * len(prompts)
+    prompts = _prompts(prompts)
+    seconds = prompts if prompts_2 is None else _prompts(prompts_2)
+    readers = _readers(backbone, options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said when they are embedded
+        rows = [
+            reader.rows(texts)
+            for reader, texts in zip(readers, _each(readers, prompts, seconds), strict=True)
+        ]
+    return [max(map(len, found)) for found in zip(*rows, strict=True)]
 
 
-def _begin(text: str) -> str:
-    """Enough of a prompt to find it."""
-    line = " ".join(text.split())
-    return line if len(line) <= 60 else f"{line[:57]}..."
+def of_length(backbone: Any, states: TextStates, length: int) -> TextStates:
+    """States of `length` tokens, filled up with the empty chunk. Raises UserError where chunks do
+    not fit in.
+    """
+    missing = length - states.hidden.shape[1]
+    if not missing:
+        return states
+    empty = backbone.embed_text([""]).hidden.to(states.hidden)
+    if missing < 0 or missing % empty.shape[1]:
+        raise UserError(
+            f"prompt and negative have {length} and {states.hidden.shape[1]} tokens, which differ "
+            f"by no whole chunks of {empty.shape[1]}; give states of equal length."
+        )
+    more = empty.repeat(len(states), missing // empty.shape[1], 1)
+    return replace(states, hidden=torch.cat([states.hidden, more], dim=1))
+
+
+def _prompts(texts: Sequence[str | Prompt]) -> list[Prompt]:
+    return [plain(text) if isinstance(text, str) else text for text in texts]
+
+
+def _each(
+    readers: Sequence[Reader], prompts: list[Prompt], seconds: list[Prompt]
+) -> list[list[Prompt]]:
+    """The prompts of each encoder."""
+    return [seconds if number else prompts for number in range(len(readers))]
+
+
+def _readers(backbone: Any, options: TextOptions | None) -> list[Reader]:
+    options = options or TextOptions()
+    return readers_of(
+        backbone.tokenizers,
+        backbone.text_encoders,
+        options.embeddings,
+        options.clip_skip,
+        backbone.is_xl,
+    )

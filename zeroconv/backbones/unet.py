@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self, cast
 
 import torch
@@ -16,7 +17,9 @@ from zeroconv.backbones.encoder import UNetEncoder, check_latents, check_support
 from zeroconv.backbones.process import Diffusion
 from zeroconv.backbones.protocol import Connection, Defaults, TextStates
 from zeroconv.backbones.spread import Rule, spread
+from zeroconv.backbones.text import TextOptions, embed_prompts
 from zeroconv.errors import UserError
+from zeroconv.prompts import Prompt
 
 
 class UNetBackbone:
@@ -24,6 +27,8 @@ class UNetBackbone:
 
     Nothing here trains: every parameter has requires_grad False and every module is in eval mode.
     Any component may be None in a partial backbone; using it then raises UserError.
+    zero_empty_negative: an empty negative prompt is states of zeros (SDXL; diffusers'
+    `force_zeros_for_empty_prompt`).
     """
 
     def __init__(
@@ -35,10 +40,12 @@ class UNetBackbone:
         scheduler_config: dict | None = None,
         name: str = "backbone",
         defaults: Defaults | None = None,
+        zero_empty_negative: bool = False,
     ) -> None:
         self._unet, self._vae = unet, vae
         self.text_encoders, self.tokenizers = list(text_encoders or ()), list(tokenizers or ())
         self.name, self.defaults = name, defaults or Defaults()
+        self.zero_empty_negative = zero_empty_negative
         for module in self._modules():
             module.requires_grad_(False).eval()
         if unet is not None:
@@ -113,9 +120,19 @@ class UNetBackbone:
     # ---------------------------------------------------------------- text
 
     @torch.no_grad()
-    def embed_text(self, prompts: Sequence[str], size: tuple[int, int] | None = None) -> TextStates:
-        """Prompts → text states; cut at the tokenizer's length. `size` (height, width) is read by
-        SDXL only.
+    def embed_text(
+        self,
+        prompts: Sequence[str | Prompt],
+        size: tuple[int, int] | None = None,
+        *,
+        prompts_2: Sequence[str | Prompt] | None = None,
+        options: TextOptions | None = None,
+        chunks: int = 1,
+    ) -> TextStates:
+        """Prompts of any length → text states (N, k · L, D), k chunks; see `embed_prompts`.
+
+        A str is read as it stands, a `zeroconv.prompts.Prompt` with its weights. `size` (height,
+        width) is read by SDXL only.
         """
         if not self.text_encoders:
             raise UserError(
@@ -126,44 +143,21 @@ class UNetBackbone:
             raise UserError(
                 "there is no prompt to embed; give at least one, the empty string if need be."
             )
-        chunks = [
-            self._embed_chunk(list(prompts[i : i + 64]), size) for i in range(0, len(prompts), 64)
-        ]
-        return TextStates.cat(chunks)
-
-    def _embed_chunk(self, prompts: list[str], size: tuple[int, int] | None) -> TextStates:
-        xl = (
-            hasattr(self.encoder, "add_embedding")
-            if self._unet is not None
-            else len(self.text_encoders) > 1
-        )
-        hidden, pooled = [], None
-        for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True):
-            length = min(
-                tokenizer.model_max_length, cast(Any, encoder).config.max_position_embeddings
-            )
-            tokens = tokenizer(
-                prompts,
-                padding="max_length",
-                max_length=length,
-                truncation=True,
-                return_tensors="pt",
-            )
-            out = encoder(tokens.input_ids.to(self.device), output_hidden_states=xl)
-            # SDXL reads the states before the last layer, and the projected summary
-            # of its last encoder
-            hidden.append(out.hidden_states[-2] if xl else out.last_hidden_state)
-            pooled = getattr(out, "text_embeds", None) if xl else None
-        if not xl:
-            return TextStates(hidden[0].to(self.dtype))
+        states = embed_prompts(self, prompts, prompts_2, options, chunks)
+        if not self.is_xl:
+            return states
         height, width = size or (self.default_size, self.default_size)
         ids = torch.tensor(
             [height, width, 0, 0, height, width], device=self.device, dtype=self.dtype
         )
-        pooled = None if pooled is None else pooled.to(self.dtype)
-        return TextStates(
-            torch.cat(hidden, dim=-1).to(self.dtype), pooled, ids.repeat(len(prompts), 1)
-        )
+        return replace(states, time_ids=ids.repeat(len(prompts), 1))
+
+    @property
+    def is_xl(self) -> bool:
+        """Whether its text is read by SDXL's rules."""
+        if self._unet is None:
+            return len(self.text_encoders) > 1
+        return hasattr(self.encoder, "add_embedding")
 
     # ---------------------------------------------------------------- pictures and latents
 

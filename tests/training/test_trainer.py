@@ -17,7 +17,7 @@ from tests.helpers.tiny import tiny_backbone
 from tests.training.conftest import build
 from zeroconv.control import ControlNet
 from zeroconv.data.cache.examples import Examples, Table
-from zeroconv.data.cache.fill import cache_text
+from zeroconv.data.cache.text import cache_text
 from zeroconv.errors import UserError
 from zeroconv.layers import allocator
 from zeroconv.layers.quantised import QuantisedLayer

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from zeroconv.backbones import UNetBackbone, load_backbone
-from zeroconv.backbones.text import note_cut_prompts
 from zeroconv.baselines import load_net, make_baseline
 from zeroconv.control import ControlNet, Net
 from zeroconv.data.buckets import Buckets
@@ -46,8 +45,6 @@ def assemble(
     cache = cache_settings(recipe, accelerator.process_index, accelerator.num_processes)
     data, held = cache_both(recipe, backbone, (train_set, held_out), cache, say)
     check_hints(data, held)
-    if accelerator.is_main_process:
-        note_cut_prompts(backbone, data.text.captions, "captions")
 
     model = prepare_control(recipe, backbone, control.to(accelerator.device))
     execution = launch.execution(model, data, recipe.training, say)

@@ -38,4 +38,11 @@ def cache_settings(recipe: AnyRecipe, rank: int, world: int) -> fill.CacheSettin
     """Of the recipe; the processes of a machine share its cores."""
     settings, beside = recipe.data, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     workers = settings.workers or max(1, cores() // beside)
-    return fill.CacheSettings(settings.cache, workers, settings.flip, rank=rank, world=world)
+    return fill.CacheSettings(
+        settings.cache,
+        workers,
+        settings.flip,
+        caption_weights=settings.caption_weights,
+        rank=rank,
+        world=world,
+    )

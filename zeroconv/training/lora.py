@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zeroconv.backbones import load_backbone
-from zeroconv.backbones.text import note_cut_prompts
 from zeroconv.data.holding_out import hold_out
 from zeroconv.data.spec import open_dataset
 from zeroconv.training.adapter import prepare_lora
@@ -54,8 +53,6 @@ def assemble(
         train_set, held_out = hold_out(train_set, settings.validation_count)
     cache = cache_settings(recipe, accelerator.process_index, accelerator.num_processes)
     data, held = cache_both(recipe, backbone, (train_set, held_out), cache, say)
-    if accelerator.is_main_process:
-        note_cut_prompts(backbone, data.text.captions, "captions")
 
     model = prepare_lora(recipe, backbone)
     execution = launch.execution(model, data, recipe.training, say)

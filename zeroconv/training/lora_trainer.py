@@ -109,6 +109,7 @@ class LoraTrainer(Loop):
             "cfg": settings.sample_cfg,
             "steps": settings.sample_steps,
             "seed": [*range(len(rows))],
+            "plain_prompt": not examples.text.weighted,
         }
         with self.execution.averaged():
             made = generate(self.backbone, examples.prompts(rows), **options)

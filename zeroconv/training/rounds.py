@@ -71,6 +71,7 @@ class Rounds:
         few can be used.
         """
         self.settings, self.backbone = recipe.training, backbone
+        self.weighted_captions = recipe.data.caption_weights
         self.condition = find(recipe.data.condition).name
         self.folder = Path(recipe.out) / "samples"
         named = recipe.data.validation or recipe.data.train
@@ -127,6 +128,7 @@ class Rounds:
                 height=height,
                 width=width,
                 batch_size=settings.batch_size,
+                plain_prompt=not self.weighted_captions,
             )
 
     def _sheet(self, made: list[list[Image.Image]], reads: list[list[Any]]) -> Image.Image:

@@ -113,30 +113,51 @@ class Lists(Sequence):
 
 @dataclass
 class TextTable:
-    """Text states, one row a caption; row 0 is the empty prompt."""
+    """Text states, one row a caption; row 0 is the empty prompt.
+
+    A shard holds `hidden` (M, L, D), one row a chunk of a caption. Where some captions have
+    several, its `chunks` (N,) say how many; without it each has one.
+    """
 
     shards: list[Shard]
     captions: Sequence[str]  # one a row
+    weighted: bool = False  # captions were read with weights, as prompts are
 
     def __post_init__(self) -> None:
-        self.starts = np.cumsum([0, *(len(shard.arrays["hidden"]) for shard in self.shards)])
+        counts = [shard.arrays.get("chunks") for shard in self.shards]
+        self.ends = [None if count is None else np.cumsum(count[:]) for count in counts]
+        rows = [
+            len(shard.arrays["hidden"]) if ends is None else len(ends)
+            for shard, ends in zip(self.shards, self.ends, strict=True)
+        ]
+        self.starts = np.cumsum([0, *rows])
 
     def states(self, indices: Sequence[int] | ndarray) -> TextStates:
-        hidden, pooled, sizes = (
-            self._gather(name, indices) for name in ("hidden", "pooled", "time_ids")
-        )
-        assert hidden is not None
-        return TextStates(hidden, pooled, sizes)
+        """States of some rows, the shorter ones filled up with the empty prompt's chunk."""
+        places = np.searchsorted(self.starts, indices, side="right") - 1
+        rows = [(int(s), int(i - self.starts[s])) for s, i in zip(places, indices, strict=True)]
+        hidden = [self._hidden(*row) for row in rows]  # (k · L, D) each
+        longest = max(map(len, hidden))
+        if any(len(found) < longest for found in hidden):
+            empty = self._hidden(0, 0)
+            hidden = [
+                np.concatenate([found, *[empty] * ((longest - len(found)) // len(empty))])
+                for found in hidden
+            ]
+        pooled, sizes = self._gather("pooled", rows), self._gather("time_ids", rows)
+        return TextStates(torch.from_numpy(np.stack(hidden)), pooled, sizes)
 
-    def _gather(self, name: str, indices: Sequence[int] | ndarray) -> Tensor | None:
+    def _hidden(self, shard: int, row: int) -> ndarray:
+        hidden, ends = self.shards[shard].arrays["hidden"], self.ends[shard]
+        if ends is None:
+            return hidden[row]
+        chunks = hidden[int(ends[row - 1]) if row else 0 : int(ends[row])]
+        return chunks.reshape(-1, chunks.shape[-1])
+
+    def _gather(self, name: str, rows: Sequence[tuple[int, int]]) -> Tensor | None:
         if name not in self.shards[0].arrays:
             return None
-        places = np.searchsorted(self.starts, indices, side="right") - 1
-        rows = [
-            self.shards[s].arrays[name][i - self.starts[s]]
-            for s, i in zip(places, indices, strict=True)
-        ]
-        return torch.from_numpy(np.stack(rows))
+        return torch.from_numpy(np.stack([self.shards[s].arrays[name][row] for s, row in rows]))
 
 
 @dataclass

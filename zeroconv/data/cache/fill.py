@@ -94,7 +94,15 @@ def cache_examples(
         first = next(iter(broken.values()), "there is none")
         raise UserError(f"no picture of the data set can be used; the first: {first}")
     texts = [text for shard in hints for text in shard.note["text"]]
-    table = cache_text(backbone, texts, root, progress, settings.rank, settings.world)
+    table = cache_text(
+        backbone,
+        texts,
+        root,
+        progress,
+        settings.rank,
+        settings.world,
+        settings.caption_weights,
+    )
     parts = [part for part, _ in plan]
     remember_sound(root)
     return Examples.of(

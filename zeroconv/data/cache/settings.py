@@ -17,6 +17,8 @@ class CacheSettings:
     root: Path | None = None  # None: $ZEROCONV_CACHE or ~/.cache/zeroconv
     workers: int | None = None  # processes that draw; None: one a core
     flip: bool = False  # keep the moments of mirrored pictures too
+    # captions are read with A1111's weights, as prompts are; else as they stand
+    caption_weights: bool = False
     batch_size: int = 8  # pictures the autoencoder takes at once
     # of `world` processes or machines that share `root`, number `rank` fills every world-th
     # shard first

@@ -7,13 +7,22 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy import ndarray
+from torch import Tensor
+
+from zeroconv.backbones.text import chunk_counts
 from zeroconv.data.cache import waiting
 from zeroconv.data.cache.chunks import chunks
 from zeroconv.data.cache.examples import Captions, TextTable
-from zeroconv.data.cache.kept import holds, just_written, kept
+from zeroconv.data.cache.kept import just_written, kept
 from zeroconv.data.cache.keys import weights_key
-from zeroconv.data.cache.settings import FORMAT, SHARD
+from zeroconv.data.cache.settings import SHARD
 from zeroconv.data.storage.shards import Shard, Store, content_key, default_root
+from zeroconv.prompts import Prompt, parse
+
+FORMAT = 4  # of the shards; a change makes new ones (4: long captions in chunks, none is cut)
 
 
 def cache_text(
@@ -23,32 +32,23 @@ def cache_text(
     progress: Callable[[str, int, int], None] | None = None,
     rank: int = 0,
     world: int = 1,
+    weighted: bool = False,
 ) -> TextTable:
     """States of the empty prompt (row 0) and of every different caption; of `world` processes each
-    makes its share.
+    makes its share. weighted: captions are read with A1111's weights, else as they stand.
     """
     unique = list(dict.fromkeys(["", *(caption for variants in texts for caption in variants)]))
     store, encoder = Store(root or default_root(), "text"), text_key(backbone)
     began = time.monotonic()
     parts = list(chunks(unique, SHARD))
-    keys = [content_key(FORMAT, encoder, part) for part in parts]
+    way = ["weighted"] if weighted else []
+    keys = [content_key(FORMAT, encoder, part, *way) for part in parts]
 
     def made(number: int) -> Shard:
-        shard = kept(store, keys[number], holds("hidden", parts[number]))
+        shard = kept(store, keys[number], _holds_texts(len(parts[number])))
 
         if shard is None:
-            states = backbone.embed_text(parts[number])
-            tensors = {
-                "hidden": states.hidden,
-                "pooled": states.pooled,
-                "time_ids": states.time_ids,
-            }
-            arrays = {
-                name: part.float().cpu().numpy()
-                for name, part in tensors.items()
-                if part is not None
-            }
-            store.write(keys[number], arrays)
+            store.write(keys[number], _states(backbone, parts[number], weighted))
             shard = just_written(store, keys[number])
 
             if progress is not None and time.monotonic() - began > 2:
@@ -59,7 +59,8 @@ def cache_text(
         for number in range(rank, len(parts), world):
             made(number)
         waiting.wait(keys, store.has, patience=30)
-    return TextTable([made(number) for number in range(len(parts))], Captions.of(unique))
+    shards = [made(number) for number in range(len(parts))]
+    return TextTable(shards, Captions.of(unique), weighted)
 
 
 def text_key(backbone: Any) -> str:
@@ -72,3 +73,47 @@ def text_key(backbone: Any) -> str:
         for t in backbone.tokenizers
     ]
     return content_key(weights_key(backbone.text_encoders), tokens, backbone.default_size)
+
+
+def _states(backbone: Any, captions: list[str], weighted: bool) -> dict[str, ndarray]:
+    """`hidden` (M, L, D), one row a chunk, and where some have several, `chunks` (N,): how many
+    each caption has. `pooled` and `time_ids` are one row a caption.
+    """
+    read: list[str | Prompt] = [parse(text) for text in captions] if weighted else [*captions]
+    counts = np.array(chunk_counts(backbone, read), np.int64)
+    hidden: list[list[Tensor]] = [[] for _ in captions]
+    others: dict[str, list[Tensor]] = {"pooled": [], "time_ids": []}
+    order: list[int] = []
+
+    for count in np.unique(counts):  # captions of one length at a time, so that none is filled up
+        rows = np.flatnonzero(counts == count).tolist()
+        states = backbone.embed_text([read[row] for row in rows])
+        for row, found in zip(rows, states.hidden, strict=True):
+            hidden[row] = [part.float().cpu() for part in found.chunk(int(count))]
+        for name, parts in others.items():
+            if (value := getattr(states, name)) is not None:
+                parts.extend(value.float().cpu())
+        order += rows
+
+    arrays = {"hidden": torch.stack([part for parts in hidden for part in parts]).numpy()}
+    places = np.argsort(order)
+    for name, values in others.items():
+        if values:
+            arrays[name] = torch.stack(values).numpy()[places]
+    if counts.max() > 1:
+        arrays["chunks"] = counts
+    return arrays
+
+
+def _holds_texts(rows: int) -> Callable[[Shard], bool]:
+    """Whether a shard has states for so many captions."""
+
+    def holds(shard: Shard) -> bool:
+        hidden, counts = shard.arrays.get("hidden"), shard.arrays.get("chunks")
+        if hidden is None:
+            return False
+        if counts is None:
+            return len(hidden) == rows
+        return len(counts) == rows and int(np.sum(counts[:])) == len(hidden)
+
+    return holds

@@ -32,6 +32,7 @@ class PictureSettings(Strict):
     validation_count: int = Field(128, ge=2, le=1_000_000)
     size: int | None = Field(None, ge=8, le=4096)  # pixels; None: the base's own
     flip: bool = False  # mirror half of the pictures, where captions (and hints) allow it
+    caption_weights: bool = False  # read (word:1.2) in captions as in prompts; else as it stands
     workers: int | None = Field(None, ge=1, le=256)  # processes that draw; None: one a core
     cache: Path | None = None  # None: $ZEROCONV_CACHE or ~/.cache/zeroconv
 

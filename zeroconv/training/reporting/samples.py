@@ -78,6 +78,7 @@ def _columns(
                 height=hints[0].height,
                 width=hints[0].width,
                 batch_size=4,
+                plain_prompt=not examples.text.weighted,
             )
         columns.append(pictures)
     return columns

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         evaluation,
         generation,
         playroom,
+        prompts,
         training,
     )
     from zeroconv.annotators import annotate
@@ -50,6 +51,7 @@ __all__ = [
     "generation",
     "load_backbone",
     "playroom",
+    "prompts",
     "train",
     "training",
 ]

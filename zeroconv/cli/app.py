@@ -18,6 +18,7 @@ from zeroconv.cli.options import (
     Base,
     Cfg,
     Control,
+    CropSide,
     Device,
     Dtype,
     Eta,
@@ -26,6 +27,7 @@ from zeroconv.cli.options import (
     Lora,
     Noise,
     OneEach,
+    OriginalSide,
     RecipeDevice,
     RecipeDtype,
     Rescale,
@@ -114,6 +116,27 @@ def generate(
     guidance_rescale: Rescale = 0.0,
     noise: Noise = "cpu",
     negative: Annotated[str, Option(help="What the picture should not show.")] = "",
+    prompt_2: Annotated[
+        str | None, Option(help="For SDXL's second text encoder; the prompt by default.")
+    ] = None,
+    negative_2: Annotated[
+        str | None, Option(help="For SDXL's second text encoder; the negative by default.")
+    ] = None,
+    plain_prompt: Annotated[
+        bool, Option("--plain-prompt", help="Read prompts as they stand, without weights.")
+    ] = False,
+    clip_skip: Annotated[
+        int | None,
+        Option(min=0, max=100, help="Last layers of the text encoder left out; A1111's less one."),
+    ] = None,
+    embedding: Annotated[
+        list[str] | None,
+        Option(help="A textual inversion for prompts: FILE or NAME=FILE. May be repeated."),
+    ] = None,
+    original_height: OriginalSide = None,
+    original_width: OriginalSide = None,
+    crop_top: CropSide = 0,
+    crop_left: CropSide = 0,
     height: Annotated[
         int | None, Option(min=8, max=8192, help="Pixels; the base's own size by default.")
     ] = None,
@@ -133,7 +156,7 @@ def generate(
     done.
     """
     from zeroconv.cli.controls import parse_controls, renamed_option
-    from zeroconv.cli.generate import run
+    from zeroconv.cli.generate import pair_of, run
 
     request = {
         "guidance": guidance,
@@ -146,6 +169,13 @@ def generate(
         "guidance_rescale": guidance_rescale,
         "noise": noise,
         "negative": negative,
+        "prompt_2": prompt_2,
+        "negative_2": negative_2,
+        "plain_prompt": plain_prompt,
+        "clip_skip": clip_skip,
+        "embeddings": embedding or [],
+        "original_size": pair_of("--original", original_height, original_width),
+        "crop": [crop_top, crop_left] if crop_top or crop_left else None,
         "height": height,
         "width": width,
         "count": count,

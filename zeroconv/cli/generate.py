@@ -52,6 +52,27 @@ def check_request(prompts: Sequence[str], request: dict[str, Any]) -> None:
         )
 
 
+def load_embeddings(words: Sequence[str]) -> list[Any]:
+    """FILE or NAME=FILE each; a file whose whole name is the word wins."""
+    from zeroconv.prompts.embeddings import load_embedding
+
+    loaded = []
+    for word in words:
+        name, equals, file = word.partition("=")
+        whole = not equals or Path(word).exists()
+        loaded.append(load_embedding(word) if whole else load_embedding(file, name))
+    return loaded
+
+
+def pair_of(option: str, height: int | None, width: int | None) -> list[int] | None:
+    """Both sides or none. Raises UserError for one alone."""
+    if height is None and width is None:
+        return None
+    if height is None or width is None:
+        raise UserError(f"{option}-height and {option}-width belong together: give both.")
+    return [height, width]
+
+
 def picture_size(
     backbone: Any, pictures: Sequence[Loaded | Path], request: dict[str, Any]
 ) -> tuple[int, int]:
@@ -120,6 +141,7 @@ def run(
     paths = output_paths(out, len(prompts) * request["count"])
     check_outputs(paths, [path for spec in specs for path in (spec.picture, spec.mask)])
     pictures = [spec.picture if is_openpose(spec.picture) else load(spec.picture) for spec in specs]
+    embeddings = load_embeddings(request["embeddings"])
     masks = [None if spec.mask is None else open_mask(spec.mask) for spec in specs]
 
     from zeroconv.backbones import load_backbone
@@ -173,13 +195,15 @@ def run(
         with progress("denoising") as callback:
             heard: dict[str, Any] = {"callback": callback, "finished": keep}
             batch = batch_size(size, device)
-            generate(backbone, prompts, controls, batch_size=batch, **heard, **request)
+            asked = {**request, "embeddings": embeddings}
+            generate(backbone, prompts, controls, batch_size=batch, **heard, **asked)
     except BaseException:
-        done, asked = len(report["pictures"]), len(paths)
+        done = len(report["pictures"])
         if done:
             last = paths[done - 1]
             warnings.warn(
-                f"{done} of {asked} pictures are done and saved, the last is {last}", stacklevel=1
+                f"{done} of {len(paths)} pictures are done and saved, the last is {last}",
+                stacklevel=1,
             )
         raise
     report["finished"] = True

@@ -112,3 +112,10 @@ Control = Annotated[
     ),
 ]
 OneEach = "Once for all controls, or once for each, in their order."
+OriginalSide = Annotated[
+    int | None,
+    Option(min=1, max=16384, help="SDXL: side of the original, in pixels; the picture's own."),
+]
+CropSide = Annotated[
+    int, Option(min=0, max=16384, help="SDXL: pixels that a crop of the original left out.")
+]

@@ -129,6 +129,7 @@ def adherence(
         "cfg": cfg,
         "guidance": guidance,
         "batch_size": batch_size,
+        "plain_prompt": True,  # captions are read as they stand, as in training
     }
     images = generate(backbone, [s.caption for s in scenes], [Control(control, hints)], **options)
     made, real = (

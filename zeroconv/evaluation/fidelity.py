@@ -112,6 +112,7 @@ def evaluate(
 
     texts, seeds = prompts_of(pairs, prompts), [seed + i for i in range(count)]
     options: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "cfg": cfg}
+    options["plain_prompt"] = True  # captions are read as they stand, as in training
     maker = Maker(backbone, net, pairs, texts, seeds, guidance, options)
     few = count if count_none is None else min(count, count_none)
     sets = _sets(maker, data, few, common)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from zeroconv.backbones import Backbone, is_split
-from zeroconv.backbones.text import note_cut_prompts
+from zeroconv.backbones import Backbone, TextStates, is_split
 from zeroconv.control import Net, ResidualNet, compose
 from zeroconv.errors import UserError
 from zeroconv.generation import arguments
@@ -22,6 +20,7 @@ from zeroconv.generation.baselines import check_baselines
 from zeroconv.generation.control import Control
 from zeroconv.generation.hints import hint_size, hint_tensor, mask_tensor
 from zeroconv.generation.noise import batch_latents, initial_latents, sources
+from zeroconv.generation.prompts import TextInputs, sizes_of
 from zeroconv.generation.sampling import Guide, denoise
 from zeroconv.generation.stepping import (
     check_sampling,
@@ -35,7 +34,7 @@ from zeroconv.renamed import old_arguments
 @old_arguments
 def generate(
     backbone: Backbone,
-    prompt: str | Sequence[str],
+    prompt: str | Sequence[str] | TextStates,
     controls: Sequence[Control] = (),
     *,
     guidance: str | None = None,
@@ -47,7 +46,15 @@ def generate(
     eta: float | None = None,
     guidance_rescale: float = 0.0,
     noise: str = "cpu",
-    negative: str | Sequence[str] = "",
+    negative: str | Sequence[str] | TextStates = "",
+    prompt_2: str | Sequence[str] | None = None,
+    negative_2: str | Sequence[str] | None = None,
+    clip_skip: int | None = None,
+    plain_prompt: bool = False,
+    embeddings: Any = None,
+    original_size: tuple[int, int] | None = None,
+    crop: tuple[int, int] | None = None,
+    target_size: tuple[int, int] | None = None,
     height: int | None = None,
     width: int | None = None,
     latents: Tensor | None = None,
@@ -60,6 +67,12 @@ def generate(
 ) -> list:
     """Generate `count` pictures a prompt, prompt after prompt.
 
+    prompt, negative: texts with A1111's weights (`zeroconv.prompts`), read as they stand with
+    plain_prompt; or text states, one row a prompt. prompt_2, negative_2: for SDXL's second text
+    encoder, by default the same. clip_skip: layers of the text encoders left out at the end, as
+    diffusers counts them. embeddings: files of textual inversion, or a mapping from names to files
+    or tensors (n, D). original_size, crop, target_size: SDXL's conditioning, (height, width) or
+    (top, left) in pixels; by default the picture's size and (0, 0).
     seed: of the first picture, the next ones count up; or a list of one a picture. The same seed
     gives the same picture in any batch. latents: (N, C, h, w), noise of unit variance, in place of
     the seeds' noise.
@@ -95,20 +108,26 @@ def generate(
     if is_split(backbone):  # of others a control has connections of its own
         guidance_rules.check_count(connection_scales, backbone.connections)
     guidance, cfg = guidance_rules.settled(backbone, guidance, cfg)
-    prompts = [text for text in arguments.texts("prompt", prompt) for _ in range(count)]
-    said = arguments.texts("negative", negative)
-    negatives = arguments.per_picture(
-        said if len(said) > 1 else said[0], len(prompts), count, "negative prompt"
+    words = TextInputs(
+        backbone,
+        prompt,
+        negative,
+        count,
+        prompt_2=prompt_2,
+        negative_2=negative_2,
+        clip_skip=clip_skip,
+        plain_prompt=plain_prompt,
+        embeddings=embeddings,
     )
-    note_cut_prompts(backbone, [*prompts, *negatives])
-    seeds = arguments.seeds(seed, len(prompts))
+    total = words.total
+    seeds = arguments.seeds(seed, total)
     controls = arguments.check_controls(controls)
     check_baselines(controls, guidance, connection_scales)
     stepping = (scheduler, backbone, steps, schedule, eta, noise)
     scheduler_for(*stepping)  # what cannot be is told before anything is computed
     note_other_noise(scheduler, backbone)
     note_unused(cfg, guidance_rescale, latents, noise)
-    if backbone.reads_guidance and any(negatives):
+    if backbone.reads_guidance and any(words.negative.texts):
         warnings.warn(
             f"{backbone.name} is distilled (LCM): its guidance has no unconditional half, so the "
             "negative prompt is not used.",
@@ -116,36 +135,28 @@ def generate(
         )
     height, width = _size(backbone, controls, height, width, latents)
     size = (width, height)
-    hints = [_hints(control, len(prompts), count, size) for control in controls]
+    sizes = sizes_of(backbone, height, width, original_size, crop, target_size)
+    hints = [_hints(control, total, count, size) for control in controls]
     scales = [_scales(control, guidance, connection_scales) for control in controls]
-    own = [_picture_scales(control, len(prompts), count) for control in controls]
+    own = [_picture_scales(control, total, count) for control in controls]
     masks = [mask_tensor(control.mask, size) for control in controls]
     shape = (
         backbone.latent_channels,
         height // backbone.latent_scale,
         width // backbone.latent_scale,
     )
-    if latents is not None and tuple(latents.shape) != (len(prompts), *shape):
+    if latents is not None and tuple(latents.shape) != (total, *shape):
         raise UserError(
-            f"latents have shape {tuple(latents.shape)}, but {(len(prompts), *shape)} is needed."
+            f"latents have shape {tuple(latents.shape)}, but {(total, *shape)} is needed."
         )
     if noise == "batch" and latents is None:
         latents = batch_latents(seeds, shape)
     images: list = []
     with torch.inference_mode():
-        for first in range(0, len(prompts), batch_size):
-            part = slice(first, first + batch_size)
+        for part in words.batches(batch_size):
             drawn = sources(seeds[part], noise, shape)
             started = initial_latents(drawn, shape) if latents is None else latents[part]
-            cond = backbone.embed_text(prompts[part])
-            same = prompts[part] == negatives[part]
-            # a distilled model: the scale is its input, and there is one half
-            if backbone.reads_guidance:
-                cond, uncond = replace(cond, guidance=torch.full((len(cond),), float(cfg))), None
-            else:
-                uncond = (
-                    None if cfg == 1 else cond if same else backbone.embed_text(negatives[part])
-                )
+            cond, uncond = words.states(part, cfg, sizes)
             guides = [
                 Guide(
                     c.net,
@@ -171,7 +182,7 @@ def generate(
             )  # fmt: skip
             decoded = _decode(backbone, z)
             made = [_to_pil(image) for image in decoded] if output == "pil" else list(decoded)
-            for number, image in enumerate(made, start=first):
+            for number, image in enumerate(made, start=part.start):
                 if finished is not None:
                     finished(number, image)
             images += made

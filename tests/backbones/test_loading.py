@@ -309,13 +309,14 @@ def test_one_file_that_is_something_else(tmp_path):
     assert "is no model" in sentence(tmp_path / "picture.png")
 
 
-def test_load_backbone_reads_whether_empty_negatives_are_zeros(tmp_path: Path) -> None:
+def test_load_backbone_reads_whether_empty_negatives_are_zeros(tmp_path) -> None:
     from zeroconv.backbones.loading_folder import _zeroes_empty_negative
 
+    xl = {"_class_name": "StableDiffusionXLPipeline"}
     assert not _zeroes_empty_negative(tmp_path)
     for index, expected in (
-        ({"_class_name": "StableDiffusionXLPipeline"}, True),
-        ({"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": False}, False),
+        (xl, True),
+        ({**xl, "force_zeros_for_empty_prompt": False}, False),
         ({"_class_name": "StableDiffusionPipeline"}, False),
     ):
         (tmp_path / "model_index.json").write_text(json.dumps(index))

@@ -20,8 +20,9 @@ from zeroconv.generation.baselines import check_baselines
 from zeroconv.generation.control import Control
 from zeroconv.generation.hints import hint_size, hint_tensor, mask_tensor
 from zeroconv.generation.noise import batch_latents, initial_latents, sources
-from zeroconv.generation.prompts import TextInputs, sizes_of
+from zeroconv.generation.prompts import TextInputs
 from zeroconv.generation.sampling import Guide, denoise
+from zeroconv.generation.sizes import sizes_of
 from zeroconv.generation.stepping import (
     check_sampling,
     note_other_noise,

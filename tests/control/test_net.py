@@ -18,7 +18,7 @@ from zeroconv.control import ControlNet, is_net
 from zeroconv.control.compose import add_up, masks_at, scaled
 from zeroconv.control.net import Net
 from zeroconv.control.sd3 import SD3ControlNet
-from zeroconv.training.trainer import to_train_
+from zeroconv.training.model import to_train_
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_net_classes_are_asked_for_by_the_loader_alone() -> None:
 
 
 def test_noise_schedules_are_known_to_the_process_alone() -> None:
-    """diffusers' schedulers are built from their configs, whose keys stand in two lists."""
+    """Beside it: the check of a scheduler's config, and the construction of schedulers."""
     known = re.compile(r"alphas_cumprod|\bbetas\b(?! *[=:\"])")
     package = Path(zeroconv.__file__).parent
     files = {
@@ -91,7 +91,8 @@ def test_noise_schedules_are_known_to_the_process_alone() -> None:
         for path in (package / part).rglob("*.py")
         if known.search(path.read_text("utf-8"))
     }
-    assert files <= {"backbones/process.py", "backbones/loading.py"}
+    built = {"backbones/loading_folder.py", "generation/schedules.py"}
+    assert files - built == {"backbones/process.py"}
 
 
 def test_compose_tokens_are_masked_and_scaled_like_maps() -> None:

@@ -71,8 +71,8 @@ def test_a_side_output_is_the_one_written_out(tmp_path: Path, side: int) -> None
         for number in ("", "_1", "_2")[: CONVOLUTIONS[block - 1]]:
             name = f"block{block}/layers/conv2d{number}/vars"
             x = np.maximum(0, convolve(x, arrays[f"{name}/0"], arrays[f"{name}/1"]))
-    found = convolve(x, arrays[f"dsn{side}/vars/0"], arrays[f"dsn{side}/vars/1"])[..., 0]
-    logits = cv2.resize(found, (11, 13), interpolation=cv2.INTER_LINEAR) + arrays["fuse/vars/1"]
+    convolved = convolve(x, arrays[f"dsn{side}/vars/0"], arrays[f"dsn{side}/vars/1"])[..., 0]
+    logits = cv2.resize(convolved, (11, 13), interpolation=cv2.INTER_LINEAR) + arrays["fuse/vars/1"]
     assert np.abs(softedge(image, tmp_path / "hed.h5") - 255 / (1 + np.exp(-logits))).max() <= 1
 
 
@@ -80,14 +80,14 @@ def test_every_size_comes_back_and_every_side_counts(tmp_path: Path) -> None:
     write(tmp_path / "all.h5", 3)
     state = load_hed(tmp_path / "all.h5")
     x = torch.randn(1, 3, 37, 21, generator=torch.Generator().manual_seed(0)) * 50
-    found = hed(x, state)
-    assert found.shape == (1, 37, 21) and 0 <= found.min() < found.max() <= 1
+    edges = hed(x, state)
+    assert edges.shape == (1, 37, 21) and 0 <= edges.min() < edges.max() <= 1
     for block in range(1, 6):
         changed = {**state, f"dsn{block}.bias": state[f"dsn{block}.bias"] + 1}
-        assert not torch.equal(hed(x, changed), found)
+        assert not torch.equal(hed(x, changed), edges)
 
 
-def test_another_file_is_told(tmp_path: Path) -> None:
+def test_hed_weights_of_another_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "no.h5").write_bytes(b"no")
     with pytest.raises(UserError, match="not HED's weights"):
         load_hed(tmp_path / "no.h5")
@@ -109,6 +109,6 @@ def test_a_large_picture_is_read_small_and_comes_back_in_its_size(
 
     monkeypatch.setattr("zeroconv.annotators.hed.LONGEST", 45)
     monkeypatch.setattr("zeroconv.annotators.hed.hed", watched)
-    found = softedge(smooth, tmp_path / "large.h5")
-    assert asked == [(1, 3, 30, 45)] and found.shape == (60, 90)
-    assert np.abs(found.astype(int) - cv2.resize(small, (90, 60))).max() <= 1
+    edges = softedge(smooth, tmp_path / "large.h5")
+    assert asked == [(1, 3, 30, 45)] and edges.shape == (60, 90)
+    assert np.abs(edges.astype(int) - cv2.resize(small, (90, 60))).max() <= 1

@@ -215,7 +215,9 @@ def test_classes_of_every_family(make, kind: str, tmp_path: Path, pixels: np.nda
         annotators.annotate("segmentation", Image.fromarray(pixels), folder)
 
 
-def test_more_classes_than_colours_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_model_with_more_classes_than_colours_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     wide = lambda pixels, model: (np.full((4, 4), 300, np.uint16), ["?"] * 847)  # noqa: E731
     monkeypatch.setattr(hub, "segmentation", wide)
     with pytest.raises(UserError, match="847 classes"):
@@ -237,7 +239,7 @@ def test_cocos_classes_are_painted_in_cocos_colours(monkeypatch: pytest.MonkeyPa
         annotators.annotate("segmentation", Image.new("RGB", (2, 2)), "other")
 
 
-def test_a_model_of_another_kind_is_told(tmp_path: Path, pixels: np.ndarray) -> None:
+def test_hub_model_of_another_kind_is_refused(tmp_path: Path, pixels: np.ndarray) -> None:
     folder = glpn(tmp_path)
     with pytest.raises(
         UserError, match="glpn model of another kind than SemanticSegmentation or Universal"

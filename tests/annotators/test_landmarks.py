@@ -97,10 +97,10 @@ def palms(*places: tuple[int, int], size: int = 400) -> np.ndarray:
 
 def test_hands_are_read_at_the_wrist_that_has_one(networks: Networks) -> None:
     figure = Figure(body(j2=(150, 80), j3=(110, 140), j4=(100, 220), j5=(250, 80), j7=(300, 220)))
-    found = with_hands(palms((95, 250)), figure, PALM, HAND)
-    assert found.left_hand is None and found.right_hand is not None
-    assert found.right_hand.shape == (21, 3) and found.right_hand.dtype == np.float32
-    assert np.abs(found.right_hand[:, :2] - (95, 250)).max() < 1.5
+    result = with_hands(palms((95, 250)), figure, PALM, HAND)
+    assert result.left_hand is None and result.right_hand is not None
+    assert result.right_hand.shape == (21, 3) and result.right_hand.dtype == np.float32
+    assert np.abs(result.right_hand[:, :2] - (95, 250)).max() < 1.5
 
     both = with_hands(palms((95, 250), (305, 240)), figure, PALM, HAND)
     assert both.left_hand is not None and np.abs(both.left_hand[0, :2] - (305, 240)).max() < 1.5
@@ -111,8 +111,8 @@ def test_one_hand_between_two_wrists_belongs_to_the_nearer(
 ) -> None:
     monkeypatch.setattr(landmarks, "_same", lambda one, other: True)
     arms = {"j2": (150, 80), "j4": (180, 200), "j5": (250, 80), "j7": (240, 200)}
-    found = with_hands(palms((225, 215)), Figure(body(**arms)), PALM, HAND)
-    assert found.left_hand is not None and found.right_hand is None
+    result = with_hands(palms((225, 215)), Figure(body(**arms)), PALM, HAND)
+    assert result.left_hand is not None and result.right_hand is None
 
 
 def test_no_hand_where_no_wrist_or_no_size_or_nothing_sure(networks: Networks) -> None:
@@ -129,11 +129,11 @@ def test_no_hand_where_no_wrist_or_no_size_or_nothing_sure(networks: Networks) -
 def test_faces_are_read_twice_around_the_eyes(networks: Networks) -> None:
     image = palms((120, 100))
     figure = Figure(body(j0=(120, 110), j14=(110, 95), j15=(130, 95)))
-    found = with_face(image, figure, MESHES)
-    assert networks.calls == 2 and found.face is not None and found.face.shape == (70, 3)
-    assert np.abs(found.face[:, 1] - 100).max() < 3
+    result = with_face(image, figure, MESHES)
+    assert networks.calls == 2 and result.face is not None and result.face.shape == (70, 3)
+    assert np.abs(result.face[:, 1] - 100).max() < 3
     # pupils are the means of their eyes
-    assert np.allclose(found.face[68, :2], found.face[36:42, :2].mean(axis=0), atol=1e-3)
+    assert np.allclose(result.face[68, :2], result.face[36:42, :2].mean(axis=0), atol=1e-3)
     assert with_face(image, Figure(body(j0=(120, 110))), MESHES).face is None
     networks.sure = -1.0
     assert with_face(image, figure, MESHES).face is None
@@ -201,8 +201,8 @@ def test_the_real_networks_see_the_astronauts_face_and_no_hands() -> None:
     (astronaut,) = read("pose", data.astronaut(), hands=True, face=True)
     assert astronaut.left_hand is None and astronaut.right_hand is None
     face = astronaut.face
-    for number, place in ((68, (204, 102)), (69, (248, 102)), (8, (220, 178)), (30, (222, 124))):
-        assert np.abs(face[number, :2] - place).max() < 12  # pupils, chin and nose, by eye
+    for number, expected in ((68, (204, 102)), (69, (248, 102)), (8, (220, 178)), (30, (222, 124))):
+        assert np.abs(face[number, :2] - expected).max() < 12  # pupils, chin and nose, by eye
     mask = np.asarray(zeroconv.annotate("person", data.astronaut()))[..., 0]
     assert mask[100, 225] == 255 and mask[20, 480] == 0
     with pytest.warns(UserWarning, match="Nobody is seen"):

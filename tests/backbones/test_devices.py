@@ -44,7 +44,7 @@ def test_auto_is_bfloat16_where_the_processor_multiplies_it(
     assert pick_dtype("auto", "cpu") == expected
 
 
-def test_auto_is_float32_where_torch_does_not_say(monkeypatch) -> None:
+def test_auto_dtype_is_float32_where_torch_has_no_answer(monkeypatch) -> None:
     monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
     assert pick_dtype("auto", "cpu") == torch.float32

@@ -67,10 +67,10 @@ def test_their_weights_are_those_that_diffusers_fuses(name, bases):
         torch.testing.assert_close(value, theirs[key], rtol=0, atol=1e-5)
         differ += not torch.equal(value, plain[key])
     assert differ > 100
-    for mine, its in zip(
+    for ours, its in zip(
         bases[name].vae.parameters(), bases["playroom"].vae.parameters(), strict=True
     ):
-        assert torch.equal(mine, its)
+        assert torch.equal(ours, its)
 
 
 def lab(pictures) -> np.ndarray:
@@ -93,13 +93,13 @@ def test_a_pencil_has_no_colour_and_a_night_is_dark(made):
     )
 
 
-def test_the_playrooms_own_controls_are_followed_there(made):
+def test_playroom_controls_are_followed_on_playroom_styles(made):
     hints, pictures = made
     for name in STYLES:
         read = [np.asarray(annotate("canny", picture))[..., 0] for picture in pictures[name]]
         truth = [np.asarray(hint)[..., 0] for hint in hints]
-        own = np.mean([score_edges(t, r)["f1_1px"] for t, r in zip(truth, read, strict=True)])
+        followed = np.mean([score_edges(t, r)["f1_1px"] for t, r in zip(truth, read, strict=True)])
         other = np.mean(
             [score_edges(t, r)["f1_1px"] for t, r in zip(truth[1:] + truth[:1], read, strict=True)]
         )
-        assert own > 1.5 * other, name
+        assert followed > 1.5 * other, name

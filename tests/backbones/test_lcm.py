@@ -108,7 +108,7 @@ def test_pictures_of_a_distilled_model_are_those_of_diffusers(backbone, controll
     assert torch.allclose(ours[0], theirs[0].float(), atol=2e-3)
 
 
-def test_the_guidance_scale_changes_the_picture_and_a_negative_prompt_is_told(backbone):
+def test_lcm_guidance_scale_changes_the_picture_and_a_negative_prompt_is_noted(backbone):
     options = {"steps": 1, "scheduler": "lcm", "output": "tensor"}
     low, high = (generate(backbone, "x", cfg=cfg, **options)[0] for cfg in (1.5, 8.0))
     assert not torch.allclose(low, high, atol=1e-3)

@@ -39,9 +39,9 @@ def layouts(folder, vae) -> list:
 
     base = tiny_backbone()
     base._vae = vae
-    whole = single_file_state(base)
-    bare = {k.removeprefix(PREFIX): v for k, v in whole.items() if k.startswith(PREFIX)}
-    save_file(whole, folder / "base.safetensors")
+    state = single_file_state(base)
+    bare = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
+    save_file(state, folder / "base.safetensors")
     save_file({**bare, "loss.logvar": torch.zeros(1)}, folder / "original.safetensors")
     torch.save({"state_dict": bare}, folder / "original.ckpt")
     save_file(vae.state_dict(), folder / "diffusers.safetensors")
@@ -52,7 +52,7 @@ def layouts(folder, vae) -> list:
 
 
 @pytest.mark.parametrize("base", ["sd", "xl.safetensors"])
-def test_vae_of_any_layout_takes_the_place_of_the_bases(bases, other, tmp_path, base) -> None:
+def test_vae_of_any_layout_replaces_the_bases(bases, other, tmp_path, base) -> None:
     for path in layouts(tmp_path, other):
         loaded = load_backbone(bases / base, vae=path)
         state = loaded.vae.state_dict()

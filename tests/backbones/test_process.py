@@ -40,7 +40,7 @@ def test_process_clean_takes_back_what_noised_added(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_process_of_diffusion_is_diffusers_own(kind: str) -> None:
+def test_process_of_diffusion_equals_diffusers(kind: str) -> None:
     from diffusers import DDPMScheduler
 
     process = PROCESSES[kind]
@@ -55,7 +55,7 @@ def test_process_of_diffusion_is_diffusers_own(kind: str) -> None:
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_process_of_flow_is_diffusers_own(dynamic: bool) -> None:
+def test_process_of_flow_equals_diffusers(dynamic: bool) -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     config = {**FLOW, "use_dynamic_shifting": dynamic}
@@ -149,7 +149,7 @@ def test_process_draws_uniform_timesteps_as_before() -> None:
 
 
 @pytest.mark.parametrize("rule", ["logit_normal", "mode"])
-def test_process_rules_of_flows_are_diffusers_own(rule: str) -> None:
+def test_process_rules_of_flows_equal_diffusers(rule: str) -> None:
     from diffusers.training_utils import compute_density_for_timestep_sampling
 
     theirs = compute_density_for_timestep_sampling(rule, 50, 0.0, 1.0, 1.29, generator=stream())

@@ -46,7 +46,7 @@ VARIANTS = {
 @pytest.mark.parametrize("blocks", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
-def test_sd3_residuals_and_output_are_diffusers_own(
+def test_sd3_residuals_and_output_equal_diffusers(
     backbone: SD3Backbone, blocks: int, variant: str
 ) -> None:
     """Also for numbers of blocks that do not divide the base's 5."""

@@ -21,7 +21,7 @@ def backbone():
     return tiny_backbone()
 
 
-def whole(backbone, z, t, text):
+def unet_output(backbone, z, t, text):
     """diffusers' own forward pass."""
     added = (
         {"text_embeds": text.pooled, "time_ids": text.time_ids} if text.pooled is not None else None
@@ -31,13 +31,13 @@ def whole(backbone, z, t, text):
 
 @pytest.mark.parametrize("make", [tiny_backbone, tiny_backbone_xl])
 @pytest.mark.parametrize("size", [8, 6, (8, 11)])
-def test_the_two_halves_are_the_whole_bit_for_bit(make, size):
+def test_encode_and_decode_equal_the_unet_bit_for_bit(make, size):
     backbone = make()
     z, _, t, text = inputs(backbone)
     height, width = size if isinstance(size, tuple) else (size, size)
     z = torch.randn(2, 4, height, width, generator=torch.Generator().manual_seed(1))
     ours = backbone.decode(backbone.encode(z, t, text), t, text)
-    assert torch.equal(ours, whole(backbone, z, t, text))
+    assert torch.equal(ours, unet_output(backbone, z, t, text))
     assert ours.std() > 0.01
 
 
@@ -106,7 +106,7 @@ def test_channels_last_gives_the_same(backbone):
     other.unet.to(memory_format=torch.channels_last)
     z, _, t, text = inputs(backbone)
     ours = other.decode(other.encode(z.to(memory_format=torch.channels_last), t, text), t, text)
-    assert torch.allclose(ours, whole(backbone, z, t, text), atol=1e-5)
+    assert torch.allclose(ours, unet_output(backbone, z, t, text), atol=1e-5)
 
 
 # ---------------------------------------------------------------- text
@@ -248,7 +248,7 @@ def test_half_precision(backbone):
     z = z.bfloat16()
     assert text.hidden.dtype == torch.bfloat16
     ours = half.decode(half.encode(z, t, text), t, text)
-    assert torch.equal(ours, whole(half, z, t, text))
+    assert torch.equal(ours, unet_output(half, z, t, text))
     assert half.decode_latents(z).dtype == torch.float32
     assert {p.dtype for p in tiny_backbone_xl().to(dtype=torch.float16).vae.parameters()} == {
         torch.float32

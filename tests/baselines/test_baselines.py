@@ -107,8 +107,8 @@ def test_its_parameters_are_what_it_trains(kind: str) -> None:
     assert all(p.requires_grad for p in baseline.parameters())
     assert baseline.state_dict().keys() == dict(baseline.named_parameters()).keys()
     assert baseline.trained_parameters == sum(p.numel() for p in baseline.parameters())
-    whole = sum(p.numel() for p in backbone.unet.parameters())
-    assert (baseline.trained_parameters > whole) == (kind == "concat")
+    unet_size = sum(p.numel() for p in backbone.unet.parameters())
+    assert (baseline.trained_parameters > unet_size) == (kind == "concat")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -225,7 +225,7 @@ def test_old_names_of_baselines_work_with_a_note(old: str) -> None:
         ("control_lora", {"hint_widths": (4, 8)}, "needs 4 widths"),
     ],
 )
-def test_what_cannot_be_built_is_said(kind: str, options: dict, says: str) -> None:
+def test_baseline_that_cannot_be_built_is_refused(kind: str, options: dict, says: str) -> None:
     with pytest.raises(UserError, match=says):
         make_baseline(kind, tiny_backbone(), **options)
 
@@ -241,7 +241,7 @@ def test_the_page_says_how_many_numbers_each_trains() -> None:
         ), (kind, millions)
 
 
-def test_a_folder_of_something_else_is_said(tmp_path: Path) -> None:
+def test_baseline_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     backbone = tiny_backbone()
     ControlNet.from_backbone(backbone).save(tmp_path / "control")
     with pytest.raises(UserError, match="not a baseline"):

@@ -29,7 +29,7 @@ def test_others_pictures_are_wrong() -> None:
     assert measured["circle where its outline is, IoU"] < 0.4
 
 
-def test_a_circle_in_the_wrong_place_has_the_wrong_place_and_no_colour() -> None:
+def test_fill50k_circle_elsewhere_has_neither_position_nor_colour() -> None:
     circle, moved = Circle("red", "white", 0.3, 0.3, 0.15), Circle("red", "white", 0.7, 0.7, 0.15)
     measured = measure(pictures([moved]), [circle])
     assert measured["iou"][0] == 0
@@ -37,7 +37,7 @@ def test_a_circle_in_the_wrong_place_has_the_wrong_place_and_no_colour() -> None
     assert measured["ground"][0] < 1
 
 
-def test_swapped_colours_are_wrong_and_the_place_is_right() -> None:
+def test_fill50k_swapped_colours_are_wrong_and_the_position_is_right() -> None:
     circle, swapped = Circle("red", "white", 0.4, 0.5, 0.2), Circle("white", "red", 0.4, 0.5, 0.2)
     measured = measure(pictures([swapped]), [circle])
     assert measured["iou"][0] > 0.97

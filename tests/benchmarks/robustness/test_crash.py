@@ -46,7 +46,9 @@ def ended(folder: Path, name: str, **changes: Any) -> Run:
         ({"loss": 0.25}, "every logged loss"),
     ],
 )
-def test_what_differs_is_told(tmp_path: Path, change: dict, fact: str | None) -> None:
+def test_crash_comparison_names_what_differs(
+    tmp_path: Path, change: dict, fact: str | None
+) -> None:
     kills = Kills(random.Random(0), fell_back=[0, 1], alone=1, survived=0.42)
     facts = compare(ended(tmp_path, "straight"), ended(tmp_path, "killed", **change), kills)
     assert [name for name, value in facts.items() if value == "NO"] == ([fact] if fact else [])

@@ -40,7 +40,7 @@ def wholes() -> dict[str, dict[str, torch.Tensor]]:
     }
 
 
-def told(call, *args) -> str:
+def message_of(call, *args) -> str:
     """The sentence of a UserError; empty where it works."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -75,7 +75,7 @@ def test_base_file_with_tensors_changed_is_one_sentence(wholes, data, family, ki
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "x.safetensors"
         save_file({key: value.clone() for key, value in state.items()}, path)
-        words = told(describe_base_file, path)
+        words = message_of(describe_base_file, path)
         assert not words or str(path) in words
 
 
@@ -99,7 +99,7 @@ HEADERS = (
 def test_base_file_with_a_nonsense_header_is_one_sentence(wholes, tmp_path, header) -> None:
     path = tmp_path / "x.safetensors"
     save_file(wholes["xl"], path, metadata={"zeroconv": header})
-    words = told(describe_base_file, path)
+    words = message_of(describe_base_file, path)
     assert str(path) in words or json.loads(header) == {"unet": {"sample_size": [1, 2]}}
 
 
@@ -134,8 +134,8 @@ def test_lora_of_any_kind_and_shapes_is_one_sentence(unet, data, roles, more) ->
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "x.safetensors"
         save_file(state, path)
-        told(describe_lora, path)
-        told(lambda: merge(unet, read_lora(path), "unet"))
+        message_of(describe_lora, path)
+        message_of(lambda: merge(unet, read_lora(path), "unet"))
 
 
 @pytest.fixture(scope="module")

@@ -139,7 +139,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_kind_is_told_by_its_tensors_and_refused_by_name(tmp_path, name):
+def test_identify_knows_a_kind_by_its_tensors_and_refuses_it_by_name(tmp_path, name):
     names = NAMES[name]()
     kind = identify(names)
     assert kind.name == name.split(" ")[0]

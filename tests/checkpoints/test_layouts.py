@@ -156,36 +156,38 @@ def test_the_unet_is_renamed_as_diffusers_does(make):
 def test_the_autoencoder_is_renamed_as_diffusers_does(layers):
     vae = tiny_vae(layers_per_block=layers)
     text, _ = tiny_text()
-    whole = to_single_file(
+    single_file = to_single_file(
         StableDiffusion(tiny_unet().state_dict(), vae.state_dict(), text.state_dict(), False)
     )
-    assert equal(single_file_utils.convert_ldm_vae_checkpoint(whole, vae.config), vae.state_dict())
-    assert equal(from_single_file(whole).vae, vae.state_dict())
+    assert equal(
+        single_file_utils.convert_ldm_vae_checkpoint(single_file, vae.config), vae.state_dict()
+    )
+    assert equal(from_single_file(single_file).vae, vae.state_dict())
 
 
 @pytest.mark.parametrize("open_clip", [False, True])
 def test_text_there_and_back(open_clip):
     text, _ = tiny_text()
     state = bare_text(text.state_dict())
-    whole = to_single_file(
+    single_file = to_single_file(
         StableDiffusion(tiny_unet().state_dict(), tiny_vae().state_dict(), state, open_clip)
     )
     # what every full checkpoint also holds
-    whole |= {
+    single_file |= {
         "betas": torch.zeros(1000),
         "model_ema.decay": torch.zeros(1),
         "first_stage_model.loss.x": torch.zeros(1),
     }
-    parts = from_single_file(whole)
+    parts = from_single_file(single_file)
     assert parts.open_clip == open_clip
     assert equal(parts.text, state)
     if open_clip:
         prefix = "cond_stage_model.model.transformer.resblocks"
-        assert f"{prefix}.2.ln_1.weight" in whole, (
+        assert f"{prefix}.2.ln_1.weight" in single_file, (
             "OpenCLIP's last layer, which Stable Diffusion 2 does not read"
         )
-        assert whole[f"{prefix}.0.attn.in_proj_weight"].shape == (96, 32)
-        theirs = single_file_utils.convert_open_clip_checkpoint(text, whole)
+        assert single_file[f"{prefix}.0.attn.in_proj_weight"].shape == (96, 32)
+        theirs = single_file_utils.convert_open_clip_checkpoint(text, single_file)
         theirs = bare_text(theirs)
         layers = {
             key: value for key, value in theirs.items() if key in state and "embeddings" not in key
@@ -220,20 +222,30 @@ def test_names_and_configs_at_full_size(config, open_clip):
     states = StableDiffusion(
         unet.state_dict(), vae.state_dict(), bare_text(text.state_dict()), open_clip
     )
-    whole = to_single_file(states)
-    prefixes = {".".join(key.split(".")[:2]) for key in whole}
+    single_file = to_single_file(states)
+    prefixes = {".".join(key.split(".")[:2]) for key in single_file}
     assert "model.diffusion_model" in prefixes
     assert (
         "cond_stage_model.model" in prefixes
         if open_clip
         else "cond_stage_model.transformer" in prefixes
     )
-    assert whole["model.diffusion_model.output_blocks.11.1.proj_out.weight"].shape[0] == 320
-    assert whole["model.diffusion_model.output_blocks.5.2.conv.weight"].shape == (1280, 1280, 3, 3)
-    assert whole["first_stage_model.decoder.up.3.block.2.conv1.weight"].shape == (512, 512, 3, 3)
-    assert whole["first_stage_model.encoder.mid.attn_1.q.weight"].shape == (512, 512, 1, 1)
+    assert single_file["model.diffusion_model.output_blocks.11.1.proj_out.weight"].shape[0] == 320
+    assert single_file["model.diffusion_model.output_blocks.5.2.conv.weight"].shape == (
+        1280,
+        1280,
+        3,
+        3,
+    )
+    assert single_file["first_stage_model.decoder.up.3.block.2.conv1.weight"].shape == (
+        512,
+        512,
+        3,
+        3,
+    )
+    assert single_file["first_stage_model.encoder.mid.attn_1.q.weight"].shape == (512, 512, 1, 1)
 
-    parts = from_single_file(whole)
+    parts = from_single_file(single_file)
     assert parts.unet.keys() == states.unet.keys()
     assert parts.vae.keys() == states.vae.keys()
     assert parts.text.keys() == states.text.keys()

@@ -59,9 +59,9 @@ def pipeline(folder):
 
 
 def assert_equal_weights(ours: torch.nn.Module, theirs: torch.nn.Module) -> None:
-    mine = {name.removeprefix("text_model."): value for name, value in ours.state_dict().items()}
+    named = {name.removeprefix("text_model."): value for name, value in ours.state_dict().items()}
     their = {name.removeprefix("text_model."): value for name, value in theirs.state_dict().items()}
-    for name, value in mine.items():
+    for name, value in named.items():
         torch.testing.assert_close(value, their[name], rtol=0, atol=1e-5)
 
 
@@ -95,7 +95,7 @@ def fused(unet, adapter, weight: float):
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.35, -0.5])
-def test_diffusers_layout_is_diffusers_own_fusing(adapter, folder, tmp_path, weight):
+def test_lora_of_diffusers_layout_equals_diffusers_fusing(adapter, folder, tmp_path, weight):
     file = diffusers_file(tmp_path, adapter)
     ours = load_backbone(folder, lora=[(file, weight)])
     assert_equal_weights(ours.unet, fused(tiny_unet(), adapter, weight))
@@ -270,7 +270,7 @@ def test_a_weight_behind_a_colon(text, read):
     assert parse_lora(text) == read
 
 
-def test_what_cannot_be_merged_is_said(adapter, folder, tmp_path):
+def test_lora_that_cannot_be_merged_is_refused(adapter, folder, tmp_path):
     def refused(state, sentence):
         save_file({key: value.clone() for key, value in state.items()}, tmp_path / "x.safetensors")
         with pytest.raises(UserError, match=sentence) as caught:
@@ -333,7 +333,7 @@ def test_a_malformed_lora_is_one_sentence(tmp_path, name):
     assert str(tmp_path / "x.safetensors") in str(caught.value)
 
 
-SAID = (
+WRONG_ALPHAS = (
     "[]",
     "{",
     "3",
@@ -343,13 +343,13 @@ SAID = (
 )
 
 
-@pytest.mark.parametrize("said", SAID)
-def test_an_alpha_that_a_header_or_a_config_gets_wrong_is_one_sentence(tmp_path, said):
+@pytest.mark.parametrize("config", WRONG_ALPHAS)
+def test_an_alpha_that_a_header_or_a_config_gets_wrong_is_one_sentence(tmp_path, config):
     state = {"unet.a.lora_A.weight": torch.zeros(2, 8), "unet.a.lora_B.weight": torch.zeros(8, 2)}
-    save_file(state, tmp_path / "x.safetensors", metadata={"lora_adapter_metadata": said})
+    save_file(state, tmp_path / "x.safetensors", metadata={"lora_adapter_metadata": config})
     (tmp_path / "peft").mkdir()
     save_file(state, tmp_path / "peft" / "adapter_model.safetensors")
-    (tmp_path / "peft" / "adapter_config.json").write_text(said)
+    (tmp_path / "peft" / "adapter_config.json").write_text(config)
     for path in (tmp_path / "x.safetensors", tmp_path / "peft"):
         with pytest.raises(UserError) as caught:
             read_lora(path)

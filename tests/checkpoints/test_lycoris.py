@@ -274,7 +274,7 @@ def test_lycoris_that_is_damaged_or_not_known_is_one_sentence(tmp_path, name) ->
 # ---------------------------------------------------------------- SDXL, strengths, names
 
 
-def test_lora_of_sdxl_changes_every_part_at_its_own_strength(tmp_path) -> None:
+def test_lora_of_sdxl_changes_every_part_at_a_strength_each(tmp_path) -> None:
     base = save_single_file(tmp_path / "xl.safetensors", tiny_backbone_xl_file())
     unet = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
     names = unet_names(Topology.of_diffusers(tiny_unet_xl().state_dict()))

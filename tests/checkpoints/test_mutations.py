@@ -51,13 +51,13 @@ def loads_or_tells(load, *args) -> None:
     start = time.monotonic()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        said = _said(load, *args)
-    assert "\n" not in said.strip()
-    assert len(said) < 1200
+        message = _message_of(load, *args)
+    assert "\n" not in message.strip()
+    assert len(message) < 1200
     assert time.monotonic() - start < 20
 
 
-def _said(load, *args) -> str:
+def _message_of(load, *args) -> str:
     try:
         load(*args)
     except UserError as error:
@@ -103,14 +103,14 @@ def test_a_mutated_safetensors_header_is_one_sentence(name, field, value, lie):
 @SETTINGS
 @given(data=st.data())
 def test_a_safetensors_file_with_flipped_bytes_is_one_sentence(folder, data):
-    whole = bytearray((folder / WEIGHTS).read_bytes())
-    length = struct.unpack("<Q", whole[:8])[0]
+    content = bytearray((folder / WEIGHTS).read_bytes())
+    length = struct.unpack("<Q", content[:8])[0]
     for _ in range(data.draw(st.integers(1, 6))):
-        place = data.draw(st.integers(0, 8 + length - 1))
-        whole[place] = data.draw(st.integers(0, 255))
+        offset = data.draw(st.integers(0, 8 + length - 1))
+        content[offset] = data.draw(st.integers(0, 255))
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "x.safetensors"
-        path.write_bytes(bytes(whole))
+        path.write_bytes(bytes(content))
         loads_or_tells(ControlNet.load, path)
 
 
@@ -237,8 +237,8 @@ def test_shards_are_read_together(folder, tmp_path):
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     (tmp_path / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": table}))
     loaded = ControlNet.load(tmp_path).state_dict()
-    whole = ControlNet.load(folder).state_dict()
-    assert all(torch.equal(value, loaded[name]) for name, value in whole.items())
+    unsplit = ControlNet.load(folder).state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in unsplit.items())
 
 
 @pytest.mark.parametrize("shared", ["../../elsewhere", "/etc", "", ".", ["a"], {"a": 1}, 3])

@@ -39,7 +39,7 @@ def test_a_tensor_called_like_a_wrapper_stays(tmp_path):
     assert list(read(tmp_path, {"net": T, "model": T})) == ["net", "model"]
 
 
-def test_averaged_weights_that_are_left_out_are_told(tmp_path):
+def test_averaged_weights_that_are_left_out_are_noted(tmp_path):
     with pytest.warns(UserWarning, match="averaged ones under 'state_dict_ema'"):
         read(tmp_path, {"state_dict": {"a": T}, "state_dict_ema": {"a": T + 1}})
 
@@ -76,9 +76,9 @@ UNUSABLE = {
 
 @pytest.mark.parametrize("name", UNUSABLE)
 def test_a_tensor_that_no_layer_can_use_is_named(tmp_path, name):
-    said = sentence(tmp_path, {"good": T, "bad": UNUSABLE[name]()})
-    assert name == "repeated" or "bad" in said
-    assert {"csr": "sparse"}.get(name, name) in said
+    message = sentence(tmp_path, {"good": T, "bad": UNUSABLE[name]()})
+    assert name == "repeated" or "bad" in message
+    assert {"csr": "sparse"}.get(name, name) in message
 
 
 def test_tensors_that_share_memory_are_no_bomb(tmp_path):

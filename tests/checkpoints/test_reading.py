@@ -149,5 +149,5 @@ def test_read_weights_takes_full_precision_before_float16(tmp_path):
 def test_a_cache_of_the_hub_names_the_copy_in_it(tmp_path):
     copy = tmp_path / "models--a--b" / "snapshots" / "0123"
     copy.mkdir(parents=True)
-    said = str(refuse_folder(tmp_path / "models--a--b", "ControlNet"))
-    assert f"give the copy in it, {copy}" in said
+    message = str(refuse_folder(tmp_path / "models--a--b", "ControlNet"))
+    assert f"give the copy in it, {copy}" in message

@@ -29,7 +29,7 @@ def backbone():
 
 
 @pytest.fixture(scope="module")
-def whole(backbone):
+def single_file(backbone):
     return single_file_state(backbone)
 
 
@@ -37,43 +37,48 @@ def equal(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_sdxl_file_is_what_diffusers_reads(backbone, whole) -> None:
+def test_sdxl_file_is_what_diffusers_reads(backbone, single_file) -> None:
     unet, vae = backbone.unet, backbone.vae
-    theirs = single_file_utils.convert_ldm_unet_checkpoint(dict(whole), unet.config)
+    theirs = single_file_utils.convert_ldm_unet_checkpoint(dict(single_file), unet.config)
     assert equal(theirs, unet.state_dict())
-    assert equal(single_file_utils.convert_ldm_vae_checkpoint(whole, vae.config), vae.state_dict())
+    assert equal(
+        single_file_utils.convert_ldm_vae_checkpoint(single_file, vae.config), vae.state_dict()
+    )
 
-    first = bare_text(single_file_utils.convert_ldm_clip_checkpoint(whole))
+    first = bare_text(single_file_utils.convert_ldm_clip_checkpoint(single_file))
     assert equal(first, bare_text(backbone.text_encoders[0].state_dict()))
 
     encoder = backbone.text_encoders[1]
-    second = single_file_utils.convert_open_clip_checkpoint(encoder, whole, prefix=SECOND)
-    own = encoder.state_dict()
-    assert len(own) > 40
-    assert all(torch.equal(second[key], value) for key, value in own.items())
+    second = single_file_utils.convert_open_clip_checkpoint(encoder, single_file, prefix=SECOND)
+    expected = encoder.state_dict()
+    assert len(expected) > 40
+    assert all(torch.equal(second[key], value) for key, value in expected.items())
 
 
-def test_sdxl_file_there_and_back(backbone, whole) -> None:
-    assert identify(whole).name == "base"
-    parts = from_single_file(whole)
+def test_sdxl_file_there_and_back(backbone, single_file) -> None:
+    assert identify(single_file).name == "base"
+    parts = from_single_file(single_file)
     assert parts.xl and not parts.open_clip
     assert equal(parts.unet, backbone.unet.state_dict())
     assert equal(parts.vae, backbone.vae.state_dict())
-    for mine, encoder in zip((parts.text, parts.text_2), backbone.text_encoders, strict=True):
-        assert equal(mine, bare_text(encoder.state_dict()))
-    assert equal(to_single_file(parts), whole)
+    for ours, encoder in zip((parts.text, parts.text_2), backbone.text_encoders, strict=True):
+        assert equal(ours, bare_text(encoder.state_dict()))
+    assert equal(to_single_file(parts), single_file)
 
 
-def test_sdxl_file_keeps_what_nothing_reads_for_the_way_back(whole) -> None:
+def test_sdxl_file_keeps_what_nothing_reads_for_the_way_back(single_file) -> None:
     more = {
         SECOND + "logit_scale": torch.tensor(4.5),
         "v_pred": torch.zeros(0),
         "denoiser.sigmas": torch.zeros(1000),
     }
     averages = {"model_ema.decay": torch.zeros(1)}
-    assert equal(to_single_file(from_single_file({**whole, **more, **averages})), {**whole, **more})
+    assert equal(
+        to_single_file(from_single_file({**single_file, **more, **averages})),
+        {**single_file, **more},
+    )
     with pytest.warns(UserWarning, match=r"2 tensors that no part of the base reads, such as x\.y"):
-        from_single_file({**whole, "x.y": torch.zeros(1), "z": torch.zeros(1)})
+        from_single_file({**single_file, "x.y": torch.zeros(1), "z": torch.zeros(1)})
 
 
 @pytest.mark.parametrize(
@@ -85,20 +90,20 @@ def test_sdxl_file_keeps_what_nothing_reads_for_the_way_back(whole) -> None:
         (SECOND, "no second text encoder"),
     ],
 )
-def test_sdxl_file_without_a_part_names_it(whole, prefix, sentence) -> None:
-    short = {key: value for key, value in whole.items() if not key.startswith(prefix)}
+def test_sdxl_file_without_a_part_names_it(single_file, prefix, sentence) -> None:
+    short = {key: value for key, value in single_file.items() if not key.startswith(prefix)}
     with pytest.raises(UserError, match=sentence):
         from_single_file(short, "x.safetensors")
     if prefix == "first_stage_model.":
         assert from_single_file(short, vae=False).vae == {}
 
 
-def test_sdxl_file_with_a_tensor_missing_or_too_many_is_one_sentence(whole) -> None:
+def test_sdxl_file_with_a_tensor_missing_or_too_many_is_one_sentence(single_file) -> None:
     for key in (SECOND + "positional_embedding", SECOND + "text_projection"):
-        short = {name: value for name, value in whole.items() if name != key}
+        short = {name: value for name, value in single_file.items() if name != key}
         with pytest.raises(UserError, match=f"lacks {key.removeprefix(SECOND)}"):
             from_single_file(short, "x.safetensors")
-    more = {**whole, SECOND + "transformer.resblocks.9.ln_1.weight": torch.zeros(32)}
+    more = {**single_file, SECOND + "transformer.resblocks.9.ln_1.weight": torch.zeros(32)}
     with pytest.raises(UserError, match=r"x\.safetensors"):
         from_single_file(more, "x.safetensors")
 
@@ -136,15 +141,15 @@ def test_sdxl_file_has_the_published_names_at_full_size() -> None:
     states = StableDiffusion(
         unet.state_dict(), vae.state_dict(), texts[0], open_clip=False, text_2=texts[1]
     )
-    whole = to_single_file(states)
+    single_file = to_single_file(states)
 
     # sd_xl_base_1.0.safetensors: 2,515 tensors
     counts = {
-        prefix: sum(key.startswith(prefix) for key in whole)
+        prefix: sum(key.startswith(prefix) for key in single_file)
         for prefix in ("model.diffusion_model.", "first_stage_model.", FIRST, SECOND)
     }
     assert list(counts.values()) == [1680, 248, 197, 390]
-    assert len(whole) == 2515
+    assert len(single_file) == 2515
     shapes = {
         "model.diffusion_model.label_emb.0.0.weight": (1280, 2816),
         "model.diffusion_model.middle_block.1.transformer_blocks.9.attn2.to_k.weight": (1280, 2048),
@@ -161,9 +166,9 @@ def test_sdxl_file_has_the_published_names_at_full_size() -> None:
         SECOND + "ln_final.bias": (1280,),
         SECOND + "logit_scale": (),
     }
-    assert {key: tuple(whole[key].shape) for key in shapes} == shapes
+    assert {key: tuple(single_file[key].shape) for key in shapes} == shapes
 
-    parts = from_single_file(whole)
+    parts = from_single_file(single_file)
     assert parts.text_2 is not None
     for ours, theirs in (
         (parts.unet, states.unet),

@@ -34,16 +34,19 @@ def folders(tmp_path):
     return tmp_path
 
 
-def test_only_the_difference_is_written_and_the_whole_is_read(folders):
+def test_shared_control_is_written_as_a_difference_and_read_complete(folders):
     sizes = {
         n: (folders / n / "diffusion_pytorch_model.safetensors").stat().st_size
         for n in ("own", "whole")
     }
     assert sizes["own"] < 0.7 * sizes["whole"]
-    own, whole = ControlNet.load(folders / "own"), ControlNet.load(folders / "whole")
-    theirs = diffusers_state(whole)
-    assert all(torch.equal(value, theirs[key]) for key, value in diffusers_state(own).items())
-    assert own.config["zeroconv"]["condition"] == "pose" and "shared" not in own.config["zeroconv"]
+    shared, complete = ControlNet.load(folders / "own"), ControlNet.load(folders / "whole")
+    theirs = diffusers_state(complete)
+    assert all(torch.equal(value, theirs[key]) for key, value in diffusers_state(shared).items())
+    assert (
+        shared.config["zeroconv"]["condition"] == "pose"
+        and "shared" not in shared.config["zeroconv"]
+    )
 
 
 def test_conversion_gives_a_folder_that_stands_alone(folders):

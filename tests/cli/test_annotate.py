@@ -106,8 +106,8 @@ def test_shards_hold_the_same_examples(zeroconv, pictures: Path, tmp_path: Path,
     (out / "metadata.jsonl").rename(tmp_path / "away.jsonl")
     packed = open_dataset(out)
     assert len(packed) == len(plain) == 12 and len(list((out / "data").glob(f"*.{kind}"))) == 3
-    mine = {e.caption: (e.image.tobytes(), e.hint.tobytes()) for e in plain}
-    assert {e.caption: (e.image.tobytes(), e.hint.tobytes()) for e in packed} == mine
+    expected = {e.caption: (e.image.tobytes(), e.hint.tobytes()) for e in plain}
+    assert {e.caption: (e.image.tobytes(), e.hint.tobytes()) for e in packed} == expected
     assert len({packed.key(i) for i in range(12)}) == 12
     shard = sorted((out / "data").glob(f"*.{kind}"))[0]
     shard.write_bytes(b"junk")
@@ -121,8 +121,8 @@ def test_scenes_bring_exact_maps_and_joints(zeroconv, tmp_path: Path) -> None:
     result = zeroconv("annotate", "pose,depth,lines", spec, "--size", 64, "--out", out)
     assert result.exit_code == 0, result.output
     for condition in ("pose", "depth", "lines"):
-        mine, theirs = (open_dataset(s, condition=condition, size=64)[1] for s in (str(out), spec))
-        assert mine.hint.tobytes() == theirs.hint.tobytes() and mine.caption == theirs.caption
+        drawn, theirs = (open_dataset(s, condition=condition, size=64)[1] for s in (str(out), spec))
+        assert drawn.hint.tobytes() == theirs.hint.tobytes() and drawn.caption == theirs.caption
     people = open_dataset(out, condition="pose")[1].people
     assert (
         np.abs(
@@ -142,7 +142,7 @@ def test_two_pictures_for_one_hint_are_refused(zeroconv, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("canny,cany", "stickers"), "did you mean 'canny'"),
         ((",", "stickers"), "no condition"),
@@ -153,12 +153,14 @@ def test_two_pictures_for_one_hint_are_refused(zeroconv, tmp_path: Path) -> None
         (("canny", "nowhere/"), "no data folder"),
     ],
 )
-def test_bad_input_gets_one_sentence(zeroconv, tmp_path: Path, arguments, said: str) -> None:
+def test_bad_input_gets_one_sentence(zeroconv, tmp_path: Path, arguments, message: str) -> None:
     result = zeroconv("annotate", *arguments, "--out", tmp_path / "out")
-    assert result.exit_code == 2 and said in result.stderr and len(result.stderr.splitlines()) == 1
+    assert (
+        result.exit_code == 2 and message in result.stderr and len(result.stderr.splitlines()) == 1
+    )
 
 
-def test_what_no_network_reads_is_told_with_the_way_to_mend_it(
+def test_annotate_refuses_what_no_network_reads_with_the_way_to_mend_it(
     zeroconv, photo: Path, tmp_path: Path
 ) -> None:
     result = zeroconv("annotate", "depth", photo, "--out", tmp_path / "d.png")

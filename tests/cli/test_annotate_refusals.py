@@ -76,7 +76,7 @@ def test_annotate_refuses_and_changes_nothing(
 
 
 @pytest.mark.parametrize("name", ["edges.png", "edges.webp"])
-def test_annotate_draws_its_own_file_again(zeroconv, room: Path, name: str) -> None:
+def test_annotate_replaces_a_file_it_drew(zeroconv, room: Path, name: str) -> None:
     first = zeroconv("annotate", "canny", room / "a.png", "--out", room / name)
     plain = np.asarray(Image.open(room / name).convert("RGB"))
     assert first.exit_code == 0 and set(np.unique(plain)) == {0, 255}  # without loss

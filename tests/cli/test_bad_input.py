@@ -218,7 +218,7 @@ def test_bad_input_of_playroom(refused, tmp_path: Path) -> None:
     )
 
 
-def test_a_hint_of_another_size_is_resized_and_said_so(
+def test_hint_of_another_size_is_resized_with_a_note(
     zeroconv, models: Path, tmp_path: Path
 ) -> None:
     Image.new("RGB", (50, 40), "white").save(tmp_path / "small.png")

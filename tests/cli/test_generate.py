@@ -82,7 +82,7 @@ def test_the_picture_has_the_shape_of_its_hint(generate, models: Path, tmp_path:
     assert height == 64 // 2 or height == 64
 
 
-def test_several_pictures_count_their_seeds_and_say_so(generate, tmp_path: Path) -> None:
+def test_generate_several_pictures_count_and_print_their_seeds(generate, tmp_path: Path) -> None:
     result = generate(
         "a ball", "a cube", "--count", 2, "--seed", 5, "--out", tmp_path / "many", "--json"
     )

@@ -53,7 +53,7 @@ def test_generate_refuses_to_write_over_its_input(
     assert photo.read_bytes() == before
 
 
-def test_generate_replaces_its_own_pictures_and_nobody_else_s(generate, tmp_path) -> None:
+def test_generate_replaces_pictures_it_made_and_nobody_else_s(generate, tmp_path) -> None:
     out = tmp_path / "out.png"
     assert generate("a ball", "--out", out).exit_code == 0
     assert generate("a cube", "--out", out).exit_code == 0
@@ -82,7 +82,7 @@ def test_generate_tries_its_output_before_any_work(
     refused(generate("a ball", "--out", tmp_path / where), sentence)
 
 
-def test_what_is_done_is_saved_and_told_when_the_rest_fails(
+def test_generate_saves_and_names_what_is_done_when_the_rest_fails(
     generate, tmp_path, monkeypatch
 ) -> None:
     from zeroconv.generation import metadata
@@ -120,16 +120,16 @@ def test_generate_keeps_what_is_done_when_it_is_stopped(models, tmp_path, number
     assert read_info(first)["prompt"] == "a ball"  # written when it was done, not at the end
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
-    told = [first, *out.decode().split()]
+    printed = [first, *out.decode().split()]
     assert process.returncode == code
     assert "Traceback" not in err.decode()
-    assert f"note: {len(told)} of 5000 pictures are done" in err.decode()
+    assert f"note: {len(printed)} of 5000 pictures are done" in err.decode()
     assert sorted(path.name for path in (tmp_path / "many").iterdir()) == [
-        Path(path).name for path in told
+        Path(path).name for path in printed
     ]
 
 
-def test_a_prompt_that_is_cut_is_told(generate, tmp_path) -> None:
+def test_prompt_that_is_cut_is_noted(generate, tmp_path) -> None:
     result = generate("ball " * 5000, "--out", tmp_path / "a.png")
     assert result.exit_code == 0, result.output
     assert "longer than" in result.stderr
@@ -152,7 +152,7 @@ def test_what_belongs_to_a_control_is_refused_without_one(generate, tmp_path) ->
         refused(generate("a ball", option, value, "--out", tmp_path / "a.png"), option, "--control")
 
 
-def test_hints_too_large_to_be_kept_are_told(
+def test_hints_too_large_to_be_kept_are_noted(
     generate, models, photo, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setattr("zeroconv.generation.metadata.MOST_TEXT", 10)

@@ -174,7 +174,7 @@ def test_reports_are_written_after_every_setting(
     assert pages == sorted(f"page-{name}.html" for name in calls[:2])
 
 
-def test_a_report_goes_through_a_fifo_and_to_one_place(zeroconv, measured, tmp_path: Path) -> None:
+def test_report_goes_through_a_fifo_and_to_one_file(zeroconv, measured, tmp_path: Path) -> None:
     pipe, file = tmp_path / "pipe", tmp_path / "report"
     os.mkfifo(pipe)
     with ThreadPoolExecutor(1) as pool:

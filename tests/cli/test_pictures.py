@@ -105,7 +105,7 @@ def test_a_bomb_is_too_large_and_not_damaged(zeroconv, tmp_path: Path) -> None:
     assert len(result.stderr.strip().splitlines()) == 1 and not (tmp_path / "b.png").exists()
 
 
-def test_notes_of_a_folder_are_said_once(zeroconv, tmp_path: Path) -> None:
+def test_notes_of_a_folder_are_printed_once(zeroconv, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for i in range(5):
         frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]

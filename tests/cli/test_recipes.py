@@ -40,6 +40,6 @@ def test_auto_trains_in_bfloat16_where_autocast_pays(no_card, monkeypatch, amx, 
 @pytest.mark.parametrize(
     ("device", "dtype"), [("cuda:99", None), ("", None), (None, "fp32"), ("cpu", "float16")]
 )
-def test_what_a_recipe_cannot_say_is_refused(no_card, device, dtype) -> None:
+def test_recipe_settings_that_cannot_be_met_are_refused(no_card, device, dtype) -> None:
     with pytest.raises(UserError):
         recipe_settings(device, dtype)

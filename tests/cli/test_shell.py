@@ -203,7 +203,7 @@ def test_what_goes_wrong_is_one_line(start, kind, code, sentence) -> None:
     assert len(err.splitlines()) == 1
 
 
-def test_our_own_mistake_keeps_its_traceback(start) -> None:
+def test_internal_error_keeps_its_traceback(start) -> None:
     code, _, err = ended(start("fail", "ours"))
     assert code == 1
     assert "Traceback" in err

@@ -182,7 +182,7 @@ def test_an_inpaint_hint_has_a_hole_of_the_asked_size():
         ("blur", {"sigma": 0}),
     ],
 )
-def test_parameters_out_of_range_are_told(name, setting):
+def test_condition_parameters_out_of_range_are_refused(name, setting):
     with pytest.raises(UserError, match=next(iter(setting))):
         annotate(name, square_picture(), **setting)
     assert set(setting) <= set(CONDITIONS[name].defaults)

@@ -79,7 +79,7 @@ def test_a_preprocessors_name_gives_the_conditions_hint(name: str) -> None:
     assert drawn.tobytes() == annotate(entry.condition, PICTURE, **entry.settings).tobytes()
 
 
-def test_our_own_names_cause_no_note() -> None:
+def test_current_condition_names_cause_no_note() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for condition in CONDITIONS.values():

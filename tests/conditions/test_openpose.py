@@ -34,7 +34,7 @@ def points(count: int, seed: int, low: float = 5, high: float = 150) -> np.ndarr
     return np.column_stack([at, np.ones(count)]).astype(np.float32)
 
 
-def whole(seed: int = 0) -> Figure:
+def full_figure(seed: int = 0) -> Figure:
     body = points(BODY, seed)
     body[3] = 0
     return Figure(body, points(HAND, seed + 1), points(HAND, seed + 2), points(FACE, seed + 3))
@@ -45,7 +45,7 @@ def json_of(**parts: Any) -> dict[str, Any]:
 
 
 def test_openpose_json_keeps_bodies_hands_and_faces() -> None:
-    figures = [whole(), Figure(points(BODY, 9), None, points(HAND, 10), None)]
+    figures = [full_figure(), Figure(points(BODY, 9), None, points(HAND, 10), None)]
     value = json.loads(json.dumps(to_openpose(figures, SIZE)))
     assert set(value["people"][1]) == {"pose_keypoints_2d", "hand_right_keypoints_2d"}
     again, size = read_openpose(value)
@@ -69,7 +69,7 @@ def test_openpose_json_of_body_25_is_read_in_cocos_order_with_a_note() -> None:
 
 @pytest.mark.parametrize("wrap", [lambda v: v, lambda v: [v], lambda v: (v,)])
 def test_openpose_json_in_shares_of_the_canvas_and_in_a_list_is_the_same(wrap: Any) -> None:
-    figure = whole()
+    figure = full_figure()
     pixels, _ = read_openpose(wrap(to_openpose([figure], SIZE)))
     shares = Figure(
         *(
@@ -138,7 +138,7 @@ def test_openpose_json_of_another_layout_is_one_sentence(value: Any, message: st
 
 
 def test_openpose_json_notes_what_it_leaves_out() -> None:
-    value = to_openpose([whole()], SIZE)
+    value = to_openpose([full_figure()], SIZE)
     with pytest.warns(UserWarning, match="animals are left out"):
         read_openpose({**value, "animals": [[1, 2, 3]]})
     with pytest.warns(UserWarning, match="list of 2 canvases"):
@@ -146,7 +146,7 @@ def test_openpose_json_notes_what_it_leaves_out() -> None:
 
 
 def test_openpose_json_is_a_hint_as_a_dict_and_as_a_file(tmp_path: Path) -> None:
-    value = to_openpose([whole()], SIZE)
+    value = to_openpose([full_figure()], SIZE)
     wanted = draw_people([read_openpose(value)[0][0]], SIZE)
     path = tmp_path / "people.JSON"
     path.write_text(json.dumps(value), encoding="utf-8-sig")
@@ -159,7 +159,7 @@ def test_openpose_json_is_a_hint_as_a_dict_and_as_a_file(tmp_path: Path) -> None
             for condition in ("pose", None):
                 assert (np.asarray(open_hint(source, condition)) == wanted).all()
         alone = np.asarray(zeroconv.annotate("pose", value, hands=0, face=0))
-        assert (alone == draw_people([whole().body], SIZE)).all()
+        assert (alone == draw_people([full_figure().body], SIZE)).all()
         face = np.asarray(zeroconv.annotate("openpose_faceonly", value))
         assert set(np.unique(face)) == {0, 255} and (face[..., 0] == face[..., 2]).all()
     with pytest.raises(UserError, match="canny hint"):

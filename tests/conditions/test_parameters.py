@@ -57,14 +57,14 @@ def test_a_parameter_out_of_range_is_one_sentence(condition: str, name: str) -> 
 @pytest.mark.parametrize(("condition", "name"), PARAMETERS)
 def test_a_parameter_at_its_ends_draws_at_once(condition: str, name: str) -> None:
     entry = conditions.CONDITIONS[condition]
-    allowed, whole = ranges_of(entry.draw)[name], isinstance(entry.defaults[name], int)
+    allowed, is_integer = ranges_of(entry.draw)[name], isinstance(entry.defaults[name], int)
     big = Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 1536, 3), np.uint8))
     for end, open_end, inside in (
         (allowed.least, allowed.above, 1e-6),
         (allowed.most, allowed.below, -1e-6),
     ):
         value = end + inside if open_end else end
-        params = {name: int(value) if whole else value}
+        params = {name: int(value) if is_integer else value}
         if (condition, name) == ("canny", "low"):
             params["high"] = 10_000
         if (condition, name) == ("canny", "high"):
@@ -74,7 +74,7 @@ def test_a_parameter_at_its_ends_draws_at_once(condition: str, name: str) -> Non
         assert time.monotonic() - began < 5
 
 
-def test_whole_numbers_are_not_cut() -> None:
+def test_parameters_that_are_integers_are_not_cut() -> None:
     with pytest.raises(
         UserError, match=r"lines needs width as a whole number from 1 to 100, not 2\.5"
     ):
@@ -89,14 +89,14 @@ def test_whole_numbers_are_not_cut() -> None:
 )
 def test_any_value_is_a_hint_or_one_sentence(parameter: tuple[str, str], value: object) -> None:
     condition, name = parameter
-    said = ""
+    message = ""
     try:
         params = parse_params([f"{name}={value}"])
         parse_conditions(condition, params)
         conditions.annotate(condition, PICTURE, **params)
     except UserError as error:
-        said = str(error)
-    assert len(said.splitlines()) <= 1
+        message = str(error)
+    assert len(message.splitlines()) <= 1
 
 
 def test_a_broad_blur_is_that_of_the_small_picture() -> None:

@@ -51,8 +51,8 @@ def test_f1_of_a_box_shifted_by_one_pixel():
     box = np.zeros((32, 32), np.uint8)
     box[5:15, 5:15] = 255
     box[6:14, 6:14] = 0
-    found = scores.score_edges(box, np.roll(box, 1, axis=1))
-    assert found["f1"] == pytest.approx(18 / 36) and found["f1_1px"] == 1
+    score = scores.score_edges(box, np.roll(box, 1, axis=1))
+    assert score["f1"] == pytest.approx(18 / 36) and score["f1_1px"] == 1
 
 
 def noisy(size: int = 200) -> tuple[np.ndarray, np.ndarray]:
@@ -158,9 +158,9 @@ def rotation(degrees: float) -> np.ndarray:
 def test_turned_normals_are_off_by_the_angle_they_were_turned(degrees):
     normals = np.zeros((6, 5, 3))
     normals[..., 2] = 1
-    found = scores.score_normals(normals, normals @ rotation(degrees).T)
-    assert found["angle"] == pytest.approx(degrees, abs=1e-6)
-    assert found["within_11"] == float(degrees < 11.25)
+    score = scores.score_normals(normals, normals @ rotation(degrees).T)
+    assert score["angle"] == pytest.approx(degrees, abs=1e-6)
+    assert score["within_11"] == float(degrees < 11.25)
     # to read none gains nothing
     assert scores.score_normals(normals, 0 * normals) == {"angle": 180, "within_11": 0}
     normals[0] = 0  # no normal there: not scored
@@ -172,10 +172,10 @@ def test_turned_normals_are_off_by_the_angle_they_were_turned(degrees):
 def test_segmentation_by_a_confusion_matrix_made_by_hand():
     truth = np.array([[0, 0, 0, 1], [1, 1, 2, 255]])
     read = np.array([[0, 0, 1, 1], [1, 0, 2, 0]])
-    found = scores.score_segmentation(truth, read, 4)
+    score = scores.score_segmentation(truth, read, 4)
     # class 0: 2 of 4, class 1: 2 of 4, class 2: 1 of 1, class 3: never there
-    assert found["miou"].tolist() == [[2, 2, 1, 0], [4, 4, 1, 0]]
-    assert found["accuracy"] == pytest.approx(5 / 7)
+    assert score["miou"].tolist() == [[2, 2, 1, 0], [4, 4, 1, 0]]
+    assert score["accuracy"] == pytest.approx(5 / 7)
     a, b = RNG.integers(0, 5, (2, 40, 40))
     shares = np.divide(*scores.score_segmentation(a, b, 5)["miou"])
     assert shares == pytest.approx(jaccard_score(a.ravel(), b.ravel(), average=None))
@@ -195,13 +195,13 @@ def person() -> np.ndarray:
 
 
 def read_as(person: np.ndarray, confidence: float = 0.9) -> np.ndarray:
-    found = person.copy()
-    found[:, 2] = confidence
-    return found
+    read = person.copy()
+    read[:, 2] = confidence
+    return read
 
 
-def pck(found: dict) -> float:
-    return float(found["pck"][0, 0] / found["pck"][1, 0])
+def pck(score: dict) -> float:
+    return float(score["pck"][0, 0] / score["pck"][1, 0])
 
 
 def test_poses_by_closed_forms(person):
@@ -306,7 +306,7 @@ def test_every_figure_is_explained():
     image = np.asarray(scene.image)
     for condition in CONDITIONS.values():
         if condition.name == "pose":
-            found = condition.score(scene.keypoints, scene.keypoints)
+            scored = condition.score(scene.keypoints, scene.keypoints)
         elif condition.needs_weights:
             truth = (
                 np.where(scene.segmentation == playroom.CLASSES.index("person"), 255, 0).astype(
@@ -315,11 +315,11 @@ def test_every_figure_is_explained():
                 if condition.name == "person"
                 else getattr(scene, condition.name)
             )
-            found = condition.score(truth, truth)
+            scored = condition.score(truth, truth)
         else:
             hint = condition.draw(image)
             decoded = condition.decode(hint)
-            found = condition.score(decoded, image if condition.channels == 4 else decoded)
-        assert found and set(found) <= set(METRICS)
-        for name, value in found.items():
+            scored = condition.score(decoded, image if condition.channels == 4 else decoded)
+        assert scored and set(scored) <= set(METRICS)
+        for name, value in scored.items():
             assert isinstance(value, float) == (METRICS[name].kind == "mean")

@@ -142,7 +142,7 @@ def test_only_mid_control_leaves_the_skips_alone(backbone):
     assert mid.any()
 
 
-def test_global_average_pooling_leaves_no_place(backbone):
+def test_global_average_pooling_leaves_no_position(backbone):
     batch = inputs(backbone)
     control = randomise_(ControlNet.from_backbone(backbone))
     pooled = ControlNet.from_backbone(backbone, global_average_pooling=True)

@@ -153,7 +153,7 @@ def test_half_precision_is_stored_and_read_as_asked(backbone, tmp_path):
     assert ControlNet.load(tmp_path / "c", dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
-def test_saving_replaces_the_whole_folder_or_nothing(backbone, tmp_path, monkeypatch):
+def test_saving_a_control_replaces_all_of_the_folder_or_nothing(backbone, tmp_path, monkeypatch):
     control = ControlNet.from_backbone(backbone)
     control.save(tmp_path / "c")
     before = (tmp_path / "c" / WEIGHTS).read_bytes()

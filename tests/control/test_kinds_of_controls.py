@@ -79,15 +79,15 @@ def test_a_difference_control_of_another_base_is_refused(backbone, control, tmp_
         ControlNet.load(path, backbone=wide)
 
 
-def test_transfer_makes_a_difference_control_whole(backbone, control, tmp_path):
+def test_transfer_makes_a_difference_control_complete(backbone, control, tmp_path):
     from tests.helpers.tiny_folder import save_backbone
 
     save_backbone(tmp_path / "base", backbone)
     path = difference_file(control, backbone, tmp_path / "d.safetensors", "original", "difference")
     with pytest.warns(UserWarning, match="were added"):
         transfer_files(path, tmp_path / "base", tmp_path / "base", tmp_path / "whole", "unchanged")
-    whole = ControlNet.load(tmp_path / "whole").state_dict()
-    assert all(torch.allclose(whole[k], v, atol=1e-6) for k, v in control.state_dict().items())
+    complete = ControlNet.load(tmp_path / "whole").state_dict()
+    assert all(torch.allclose(complete[k], v, atol=1e-6) for k, v in control.state_dict().items())
 
 
 # ---------------------------------------------------------------- shuffle
@@ -248,7 +248,7 @@ def test_a_control_too_large_for_float16_is_refused_and_loads_in_bfloat16(contro
     assert ControlNet.load(tmp_path / "c").dtype == torch.float32
 
 
-def test_a_control_of_whole_numbers_is_refused(control, tmp_path):
+def test_control_of_integers_is_refused(control, tmp_path):
     control.save(tmp_path / "c")
     state = load_file(tmp_path / "c" / WEIGHTS)
     save_file(

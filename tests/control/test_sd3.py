@@ -85,7 +85,7 @@ def test_sd3_control_trains_by_the_flow_loss(backbone: SD3Backbone) -> None:
     "changes", [{}, {"use_pos_embed": False, "joint_attention_dim": None}], ids=str
 )
 @torch.no_grad()
-def test_sd3_control_folders_are_diffusers_own(
+def test_sd3_control_folders_equal_diffusers(
     backbone: SD3Backbone, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     """Written by us and read by diffusers, and the other way round, number for number."""

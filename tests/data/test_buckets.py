@@ -84,7 +84,7 @@ def test_settings_that_leave_no_shape_are_refused() -> None:
         Buckets.of(512, step=60)
 
 
-def test_a_picture_keeps_its_shape_and_its_hint_its_place(folder: Path) -> None:
+def test_buckets_keep_a_picture_s_shape_and_its_hint_aligned(folder: Path) -> None:
     dataset, seen = opened(folder, step=8), set()
     for i, (width, height) in enumerate(SHAPES):
         example = dataset[i]
@@ -271,7 +271,9 @@ def test_batches_hold_what_belongs_together(data: Examples) -> None:
             )
 
 
-def test_a_base_that_wants_to_know_the_size_is_told(folder: Path, settings: CacheSettings) -> None:
+def test_buckets_give_the_size_to_a_base_that_takes_it(
+    folder: Path, settings: CacheSettings
+) -> None:
     data = cache_examples(opened(folder, step=8), tiny_backbone_xl(), settings)
     for step in range(12):
         batch = BatchPlan(data, batch_size=2).batch(step)

@@ -23,7 +23,7 @@ from zeroconv.data.sources.generated import EXACT
 from zeroconv.errors import UserError
 
 
-def test_each_source_may_have_its_own_condition():
+def test_sources_may_have_a_condition_each():
     data = open_dataset(
         "playroom:test:2?condition=canny + playroom:test:2?condition=normal&only=person + "
         "stickers?limit=1",
@@ -58,7 +58,7 @@ def test_scenes_are_chosen_by_what_they_hold():
         open_dataset("playroom:test:12?only=dog")
 
 
-def test_every_exact_map_is_the_scenes_own():
+def test_every_exact_map_is_the_scene_s():
     scene = playroom.render(9_000_005)
     truth = {
         "depth": maps.depth_to_hint(scene.depth),
@@ -105,7 +105,7 @@ def test_a_hole_reaches_the_network_as_minus_one():
     assert hints_to_float(torch.full((2, 1, 4, 4), 255)).shape == (2, 3, 4, 4)
 
 
-def test_a_batch_mirrors_hints_by_their_own_rule():
+def test_batch_mirrors_hints_by_their_condition_s_rule():
     assert BatchPlan.__dataclass_fields__["mirror"].default(
         np.arange(6).reshape(2, 3)
     ).tolist() == [
@@ -123,7 +123,7 @@ def test_a_batch_mirrors_hints_by_their_own_rule():
     )
 
 
-def test_hints_of_several_conditions_are_mirrored_each_by_its_own(tmp_path):
+def test_hints_of_several_conditions_are_mirrored_by_the_rule_of_each(tmp_path):
     data = open_dataset(
         "playroom:test:2?condition=normal + playroom:test:2?condition=canny",
         condition="depth",

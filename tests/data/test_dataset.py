@@ -34,7 +34,7 @@ def folder(
     return path
 
 
-def test_scenes_are_the_renderers_own() -> None:
+def test_scenes_are_the_renderer_s() -> None:
     dataset = open_dataset("playroom:val:3?start=5", condition="depth", size=64)
     scene = playroom.render(playroom.split_seeds("val", 1, start=6)[0], 64)
     assert len(dataset) == 3
@@ -222,7 +222,7 @@ def test_an_option_that_a_source_does_not_have_is_refused(
         open_dataset(spec.format(tmp_path))
 
 
-def test_joined_sets_with_and_without_hints_are_told(tmp_path: Path) -> None:
+def test_joined_sets_with_and_without_hints_are_noted(tmp_path: Path) -> None:
     one = folder(
         tmp_path / "one", [{"file_name": "a.png", "text": "", "conditioning_image": "h.png"}]
     )
@@ -233,7 +233,7 @@ def test_joined_sets_with_and_without_hints_are_told(tmp_path: Path) -> None:
         open_dataset(f"{one} + {two}")
 
 
-def test_a_split_that_nothing_tells_is_told(tmp_path: Path) -> None:
+def test_split_that_nothing_names_is_noted(tmp_path: Path) -> None:
     folder(tmp_path, [{"file_name": "a.png", "text": ""}])
     with pytest.warns(UserWarning, match="says its split, so all are taken for test"):
         assert len(open_dataset(f"{tmp_path}?split=test")) == 1

@@ -316,7 +316,7 @@ def test_a_backend_that_would_not_be_used_is_refused(tmp_path: Path) -> None:
         annotate_dataset(job, 1)
 
 
-def test_hints_of_their_own_are_told(tmp_path: Path) -> None:
+def test_annotate_notes_hints_of_a_set_that_are_not_taken_over(tmp_path: Path) -> None:
     pictures(tmp_path / "set", "a.png", "h.png")
     (tmp_path / "set/metadata.jsonl").write_text(
         '{"file_name": "a.png", "text": "x", "hint": "h.png"}'

@@ -55,7 +55,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("kind", ["hints", "moments", "text"])
-def test_every_damaged_shard_is_told_and_made_again(
+def test_every_damaged_shard_is_noted_and_made_again(
     kind, damage, dataset, settings, backbone
 ) -> None:
     sound = cache_examples(dataset, backbone, settings)
@@ -104,7 +104,7 @@ BOOKS = {
 
 @pytest.mark.parametrize("damage", BOOKS)
 @pytest.mark.parametrize("name", ["signatures.npy", "sound.npy"])
-def test_every_damaged_book_is_told_and_made_again(
+def test_every_damaged_book_is_noted_and_made_again(
     name, damage, dataset, settings, backbone
 ) -> None:
     sound = cache_examples(dataset, backbone, settings)
@@ -151,7 +151,7 @@ def test_a_cache_that_is_a_file_is_one_sentence(dataset, settings, backbone) -> 
         cache_examples(dataset, backbone, settings)
 
 
-def test_a_whole_cache_that_may_not_be_written_is_read(
+def test_complete_cache_that_may_not_be_written_is_read(
     dataset, settings, backbone, monkeypatch
 ) -> None:
     sound = cache_examples(dataset, backbone, settings)
@@ -183,7 +183,7 @@ def test_a_disk_that_keeps_nothing_is_one_sentence(
         cache_examples(dataset, backbone, settings)
 
 
-def test_more_processes_than_cores_can_use_are_told(dataset, settings, monkeypatch) -> None:
+def test_more_cache_processes_than_cores_are_noted(dataset, settings, monkeypatch) -> None:
     from zeroconv.data.cache import drawing
 
     monkeypatch.setattr(drawing, "cores", lambda: 1)

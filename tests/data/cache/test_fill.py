@@ -186,7 +186,7 @@ def test_hints_drawn_ahead_are_used(settings: CacheSettings, backbone, monkeypat
     assert calls["encode"] > 0
 
 
-def test_another_autoencoder_gets_its_own_moments(
+def test_cache_of_another_autoencoder_has_other_moments(
     pictures: Path, settings: CacheSettings, backbone
 ) -> None:
     dataset = open_dataset(pictures, condition="canny", size=32)

@@ -25,7 +25,7 @@ def backbone(request):
     return request.param()
 
 
-def test_text_states_of_long_captions_are_kept_whole(backbone, tmp_path: Path) -> None:
+def test_text_states_of_long_captions_are_kept_complete(backbone, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         cache_text(backbone, CAPTIONS, tmp_path)

@@ -36,7 +36,7 @@ def picture(path: Path) -> Path:
         "a.png.json",
     ],
 )
-def test_a_caption_is_found_under_every_name(tmp_path: Path, name: str) -> None:
+def test_caption_is_read_under_every_name(tmp_path: Path, name: str) -> None:
     picture(tmp_path / "a.png")
     (tmp_path / name).write_text('{"caption": "words"}' if name.endswith("json") else "words\n")
     assert open_dataset(tmp_path)[0].text == ("words",)
@@ -49,7 +49,7 @@ def test_a_caption_file_is_read_in_every_encoding(tmp_path: Path, encoding: str)
     assert open_dataset(tmp_path)[0].text == ("a plain café",)
 
 
-def test_a_caption_in_the_other_way_of_writing_accents_is_found(tmp_path: Path) -> None:
+def test_caption_in_the_other_way_of_writing_accents_is_read(tmp_path: Path) -> None:
     picture(tmp_path / "caf\u00e9.png")
     (tmp_path / "cafe\u0301.txt").write_text("words")
     assert open_dataset(tmp_path)[0].text == ("words",)
@@ -103,7 +103,7 @@ def test_a_caption_that_is_no_file_of_the_set_is_not_opened(tmp_path: Path, make
     assert caption == "" or "leads out" in caption
 
 
-def test_everything_passed_over_is_told_once(tmp_path: Path, tmp_path_factory) -> None:
+def test_scan_notes_all_it_passes_over_once(tmp_path: Path, tmp_path_factory) -> None:
     away = tmp_path_factory.mktemp("away")
     picture(away / "x.png")
     picture(tmp_path / "a.png")

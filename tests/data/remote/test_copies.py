@@ -303,7 +303,9 @@ def test_files_of_one_time_and_length_are_two(store, monkeypatch: pytest.MonkeyP
     assert remote.local(one[0]).read_bytes() != remote.local(two[0]).read_bytes()
 
 
-def test_a_cache_that_is_a_file_or_may_not_be_written_is_told(store, cache: Path) -> None:
+def test_cache_of_copies_that_is_a_file_or_may_not_be_written_is_refused(
+    store, cache: Path
+) -> None:
     shards = remote.find("memory://set/tar/train-00000.tar")
     assert isinstance(shards, list)
     cache.write_text("a file")

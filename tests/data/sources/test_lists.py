@@ -239,7 +239,7 @@ def test_a_key_of_what_leads_out_reads_nothing(folder: Path) -> None:
     assert "missing" not in open_dataset(folder).key(0)
 
 
-def test_what_no_line_names_is_told(folder: Path) -> None:
+def test_lists_note_pictures_that_no_line_names(folder: Path) -> None:
     (folder / "a.txt").write_text("words")
     (folder / "b.psd").touch()
     (folder / ".c.png").touch()

@@ -103,7 +103,7 @@ def test_tar_parts_named_in_the_spec(tmp_path: Path) -> None:
         open_dataset(spec.replace("depth", "canny"))
 
 
-def test_tar_parts_that_are_not_used_are_told(tmp_path: Path) -> None:
+def test_tar_parts_that_are_not_used_are_noted(tmp_path: Path) -> None:
     members = {
         "a.png": png(1),
         "a.txt": b"x",
@@ -247,7 +247,7 @@ def test_a_tar_of_too_many_members_is_refused(
         open_dataset(tmp_path)
 
 
-def test_a_member_that_is_there_twice_is_told(tmp_path: Path) -> None:
+def test_tar_member_that_is_there_twice_is_noted(tmp_path: Path) -> None:
     tar(tmp_path / "a.tar", [("a.png", png(1)), ("a.png", png(2))])
     with pytest.warns(UserWarning, match=r"a\.png is there twice, the last counts"):
         assert [shade(e.image) for e in open_dataset(tmp_path)] == [2]
@@ -307,7 +307,7 @@ def test_parquet_hints_of_other_tools(tmp_path: Path, hint: str, struct: bool) -
     assert (shade(example.image), shade(example.hint), example.text) == (10, 110, ("words",))
 
 
-def test_parquet_pictures_in_other_columns_are_told(tmp_path: Path) -> None:
+def test_parquet_pictures_in_other_columns_are_noted(tmp_path: Path) -> None:
     table(tmp_path / "a.parquet", {"image": [png(1)], "depth_map": [png(2)], "text": ["x"]})
     with pytest.warns(
         UserWarning, match=r"pictures in depth_map, which are not used: hints will be drawn"

@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_captions_hints_and_repeats_are_found(folder: Path) -> None:
+def test_pairs_read_captions_hints_and_repeats(folder: Path) -> None:
     dataset = open_dataset(f"{folder}/images?hints={folder}/hints", condition="depth", size=32)
     shown = {dataset.name(i): (dataset[i], dataset.repeat(i)) for i in range(len(dataset))}
     assert {name: example.text for name, (example, _) in shown.items()} == {

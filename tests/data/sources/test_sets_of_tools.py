@@ -122,20 +122,20 @@ def test_tar_names_with_dots_are_explained(tmp_path: Path) -> None:
         texts(tmp_path)
 
 
-def test_folders_of_splits_without_lists_are_told(tmp_path: Path) -> None:
+def test_folders_of_splits_without_lists_are_noted(tmp_path: Path) -> None:
     pictures(tmp_path, "train/a.png", "test/b.png", caption=True)
     captions, noted = texts(tmp_path)
     assert len(captions) == 2 and "several splits, train, test" in noted[0]
     assert texts(tmp_path / "train") == (["of train/a.png"], [])
 
 
-def test_repeats_that_lie_too_deep_are_told(tmp_path: Path) -> None:
+def test_repeats_that_lie_too_deep_are_noted(tmp_path: Path) -> None:
     pictures(tmp_path, "img/20_cats/a.png", caption=True)
     assert f"name the folder {tmp_path}/img" in texts(tmp_path)[1][0]
     assert texts(tmp_path / "img")[1] == []
 
 
-def test_a_subfolder_that_may_hold_hints_is_told_with_the_option(tmp_path: Path) -> None:
+def test_subfolder_that_may_hold_hints_is_noted_with_the_option(tmp_path: Path) -> None:
     pictures(tmp_path, "images/a.png", caption=True)
     pictures(tmp_path, "edges/a.png")
     assert "say ?hints=edges" in texts(tmp_path)[1][0]
@@ -154,7 +154,7 @@ def test_a_list_of_another_name_is_named_where_nothing_else_has_words(
         texts(tmp_path)
 
 
-def test_a_list_of_another_name_beside_captions_is_told(tmp_path: Path) -> None:
+def test_list_of_another_name_beside_captions_is_noted(tmp_path: Path) -> None:
     pictures(tmp_path, "a.png", caption=True)
     (tmp_path / "a.json").write_text('{"width": 16}')  # as downloaders write beside a picture
     assert texts(tmp_path) == (["of a.png"], [])
@@ -171,7 +171,7 @@ def test_a_list_of_another_name_beside_captions_is_told(tmp_path: Path) -> None:
         (b"\n<html>log in</html>", "HTML page"),
     ],
 )
-def test_what_came_in_place_of_a_shard_is_named(
+def test_download_that_is_no_shard_is_named(
     tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)

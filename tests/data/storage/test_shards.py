@@ -161,7 +161,7 @@ def test_a_shard_is_read_through_once(tmp_path: Path, monkeypatch: pytest.Monkey
         store.read(KEY)
 
 
-def test_a_file_that_took_the_place_of_a_mapped_one_is_looked_at_itself(tmp_path: Path) -> None:
+def test_shard_that_replaced_a_mapped_one_is_checked_anew(tmp_path: Path) -> None:
     store = Store(tmp_path, "things")
     store.write(KEY, ARRAYS, NOTE)
     assert np.array_equal(np.asarray(store.read(KEY).arrays["x"]), ARRAYS["x"])

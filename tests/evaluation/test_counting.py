@@ -39,7 +39,7 @@ def a_spec(*kinds: str) -> playroom.SceneSpec:
     raise AssertionError(kinds)
 
 
-def test_regions_are_told_apart_and_crumbs_are_none():
+def test_regions_are_parted_and_crumbs_are_none():
     found = regions_of(a_map((CUBE, 80, 50, 20), (BALL, 10, 50, 9), (BALL, 40, 9, 6)))
 
     sizes = [(region.kind, int(region.mask.sum())) for region in found]

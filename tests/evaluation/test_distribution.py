@@ -122,7 +122,7 @@ def test_resizing_keeps_the_mean_and_does_not_alias():
     assert np.abs(small - 127.5).max() < 12
 
 
-def test_bad_features_are_told():
+def test_distribution_refuses_bad_features():
     with pytest.raises(ValueError, match="at least two"):
         frechet_distance(np.zeros((1, 3)), np.zeros((5, 3)))
     with pytest.raises(ValueError, match="no number"):

@@ -184,7 +184,7 @@ def test_features_of_other_networks(tmp_path: Path):
         clip_scores("/no/folder", [], {})
 
 
-def test_unknown_names_are_told(backbone):
+def test_evaluate_refuses_unknown_names(backbone):
     with pytest.raises(UserError, match="empty"):
         evaluate("playroom-canny", base=backbone, prompts="nonsense")
     with pytest.raises(UserError, match="data folder"):

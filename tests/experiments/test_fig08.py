@@ -43,7 +43,7 @@ def test_being_behind_by_little_is_not_being_too_weak() -> None:
     assert worse.agrees and level.agrees
 
 
-def test_sketches_have_runs_of_their_own(monkeypatch) -> None:
+def test_fig08_sketches_have_separate_runs(monkeypatch) -> None:
     monkeypatch.setattr("experiments.fig08_ablation.trained", lambda recipe: None)
 
     def runs(condition: str) -> dict:

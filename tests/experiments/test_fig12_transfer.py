@@ -79,7 +79,7 @@ def test_the_verdicts_follow_the_figures(plain, moved, verdicts):
     assert tuple(claim.agrees for claim in fig12.claims(measured)) == verdicts
 
 
-def test_a_control_of_its_own_is_measured_beside_those_that_were_moved(tmp_path, monkeypatch):
+def test_fig12_measures_a_trained_control_beside_transferred_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(fig12, "RUNS", tmp_path)
     words = [
         "fig12",
@@ -136,7 +136,7 @@ def measured_at(reached: float) -> dict:
     }
 
 
-def test_what_trains_on_a_community_base_is_a_run_of_its_own():
+def test_fig12_training_on_a_community_base_is_a_separate_run():
     pencil, night = (fig12.recipe_on(base, 7) for base in ("playroom-pencil", "playroom-night"))
     assert pencil.base == "playroom-pencil" and "style=pencil" in str(pencil.data.train)
     assert pencil.out != night.out and pencil.training.steps == 7

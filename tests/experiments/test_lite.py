@@ -66,7 +66,7 @@ def test_being_ahead_must_hold_at_every_rate_and_length() -> None:
     ]
 
 
-def test_each_is_taken_at_its_own_best_rate() -> None:
+def test_lite_takes_each_kind_at_its_best_rate() -> None:
     claim = claims(
         *results({**dict.fromkeys(EVERYWHERE, 0.2), (3e-4, STEPS): 0.06}), MAIN["canny"], STEPS
     )[-1]

@@ -25,7 +25,9 @@ def scenes(pairs):
 
 
 @pytest.mark.slow
-def test_objects_and_colours_are_found_in_real_pictures_and_not_in_others(pairs, scenes) -> None:
+def test_measures_read_objects_and_colours_in_real_pictures_and_not_in_others(
+    pairs, scenes
+) -> None:
     real = [pair.image for pair in pairs]
     other = real[1:] + real[:1]
     for read in (measures.kinds_right, measures.colours_right):
@@ -123,7 +125,7 @@ def run(loss: list) -> dict:
     return {"start": Start, "loss": loss, "rise": (10, 12), "steps": 20}
 
 
-def test_a_hint_that_is_lost_to_the_other_is_told() -> None:
+def test_measures_name_a_hint_that_is_lost_to_the_other() -> None:
     """Scores near 0.9 with the own hint, near 0.2 without it; together, once both stay and once the
     first is lost.
     """

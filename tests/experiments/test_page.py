@@ -55,7 +55,7 @@ def test_the_summary_counts_every_figure(results: Path) -> None:
     assert "| 10 | how many pictures training needs | not measured |" in text
 
 
-def test_figures_that_ran_together_say_what_they_used(tmp_path: Path) -> None:
+def test_page_names_what_figures_that_ran_together_used(tmp_path: Path) -> None:
     for number, minutes in ((5, 20.0), (7, 10.5), (4, 99.0)):  # the last is trained first
         (tmp_path / f"fig{number:02d}.json").write_text(json.dumps({"call_cpu_minutes": minutes}))
     result = {

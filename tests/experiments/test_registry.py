@@ -30,7 +30,7 @@ def test_figures_are_chosen_by_many_names() -> None:
         chosen(["fig99"])
 
 
-def test_a_figure_is_found_by_its_files_name_at_run_time(tmp_path: Path) -> None:
+def test_registry_loads_a_figure_by_its_file_s_name_at_run_time(tmp_path: Path) -> None:
     assert module_of(9, tmp_path) is None
     (tmp_path / "fig09_baselines.py").write_text("")
     assert module_of(9, tmp_path) == "experiments.fig09_baselines"

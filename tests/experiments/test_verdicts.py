@@ -21,7 +21,7 @@ def run(batch: int, start: int, rise: tuple[int, int], steps: int = 120) -> dict
     }
 
 
-def test_sudden_is_told_by_the_quiet_before_it_and_not_by_the_runs_length() -> None:
+def test_sudden_is_judged_by_the_quiet_before_it_and_not_by_the_run_s_length() -> None:
     for steps, start, agrees in ((120, 60, True), (600, 30, False)):
         sudden, hidden, _ = fig04.claims({"a": run(32, start, (start, start + 45), steps)})
         assert sudden.agrees is agrees and hidden.agrees

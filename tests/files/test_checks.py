@@ -96,7 +96,7 @@ def test_a_wrong_output_is_one_sentence(crowded: Path, name: str, kind: str, sen
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_place_where_nothing_can_be_made_is_refused(kind: str) -> None:
+def test_target_where_nothing_can_be_made_is_refused(kind: str) -> None:
     with pytest.raises(WriteError, match="cannot be written"):
         check_output("/proc/zeroconv/new", kind)
     with pytest.raises(WriteError, match="no name"):

@@ -33,7 +33,7 @@ def holder(tmp_path: Path):
     process.wait()
 
 
-def test_a_second_process_is_told_who_works_there(tmp_path: Path, holder) -> None:
+def test_lock_names_its_holder_to_a_second_process(tmp_path: Path, holder) -> None:
     wanted = rf"another process \({holder.pid}, training\) works in"
     with pytest.raises(UserError, match=wanted) as caught, lock_folder(tmp_path, "annotating"):
         pytest.fail("two at once")
@@ -84,7 +84,7 @@ def test_many_threads_never_hold_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_in_the_lock_s_place_is_left_alone(tmp_path: Path) -> None:
+def test_lock_leaves_alone_what_stands_at_its_path(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("mine")
     (tmp_path / LOCK).symlink_to("notes")
     refused = pytest.raises(WriteError, match="in the place of zeroconv's lock")

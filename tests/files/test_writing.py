@@ -26,7 +26,7 @@ from zeroconv.files import (
 )
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_file_appears_complete_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "file.txt"
     with atomic_write(target) as temporary:
         temporary.write_text("first")
@@ -40,7 +40,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
 
 
-def test_a_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+def test_folder_replaces_the_old_one(tmp_path: Path) -> None:
     target = tmp_path / "model"
     for names in (("a", "b"), ("c",)):
         with atomic_folder(target) as temporary:
@@ -68,7 +68,7 @@ def test_others_may_read_what_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "folder" / "weights").stat().st_mode & 0o777 == 0o644
 
 
-def test_a_full_disk_is_told_from_other_failures() -> None:
+def test_full_disk_is_known_from_other_failures() -> None:
     with pytest.raises(OSError) as caught, open("/dev/full", "w") as full:
         full.write("x")
     assert is_disk_full(caught.value)

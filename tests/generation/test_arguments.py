@@ -38,7 +38,7 @@ NO_TEXT = [
     "a\0b",
     "x" * 200_000,
 ]
-NO_WHOLE = [
+NO_INTEGERS = [
     None,
     True,
     1.5,
@@ -56,7 +56,7 @@ NO_WHOLE = [
 ]
 NO_NUMBER = [None, True, "3", b"3", nan, -inf, [3.0], GENERATOR, torch.ones(2), 1e9, 1j]
 NO_NAME = [None, 3, b"euler", ["euler"], "no such name", ""]
-NO_SIZE = [*[v for v in NO_WHOLE if v is not None], 63, 10**9]
+NO_SIZE = [*[v for v in NO_INTEGERS if v is not None], 63, 10**9]
 NO_PICTURE = [
     None,
     3,
@@ -79,7 +79,7 @@ ARGUMENTS = {
     "negative": list(NO_TEXT),
     "guidance": NO_NAME,
     "cfg": NO_NUMBER,
-    "steps": [*NO_WHOLE, 1001],
+    "steps": [*NO_INTEGERS, 1001],
     "seed": [
         None,
         True,
@@ -106,8 +106,8 @@ ARGUMENTS = {
         torch.full((1, 4, 8, 8), nan),
         torch.zeros(1, 4, 8, 8).int(),
     ],
-    "count": NO_WHOLE,
-    "batch_size": NO_WHOLE,
+    "count": NO_INTEGERS,
+    "batch_size": NO_INTEGERS,
     "connection_scales": [3, b"x", "no such rule", [1.0], [nan] * 13, ["1"] * 13, GENERATOR],
     "callback": [3, "x"],
     "finished": [3, "x"],
@@ -207,7 +207,7 @@ def test_a_hint_is_the_same_in_every_form(backbone, net, tmp_path, kind) -> None
     assert not torch.equal(plain, expected)
 
 
-def test_pictures_are_told_as_soon_as_they_are_done(backbone) -> None:
+def test_pictures_are_reported_as_soon_as_they_are_done(backbone) -> None:
     heard: list[object] = []
     images = generate(
         backbone,
@@ -223,7 +223,7 @@ def test_pictures_are_told_as_soon_as_they_are_done(backbone) -> None:
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "control"])
-def test_numbers_that_are_none_are_told_with_model_and_step(backbone, net, part) -> None:
+def test_values_that_are_no_numbers_are_refused_with_model_and_step(backbone, net, part) -> None:
     import copy
 
     broken, guides = backbone, []

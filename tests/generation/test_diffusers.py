@@ -105,7 +105,7 @@ def test_the_window_equals_diffusers(pair, window):
     )
 
 
-def test_guess_equals_diffusers_with_its_own_weights(pair):
+def test_guess_equals_diffusers_with_its_weights(pair):
     ours = {
         "guidance": "guess",
         "cfg": 5.0,

@@ -83,7 +83,7 @@ def drawn(backbone: SD3Backbone, controls: list[Control], **more: Any) -> Tensor
 
 
 @pytest.mark.parametrize("guidance", ["both", "cond"])
-def test_flow_pictures_with_two_controls_are_diffusers_own(
+def test_flow_pictures_with_two_controls_equal_diffusers(
     backbone: SD3Backbone, guidance: str
 ) -> None:
     networks = [tiny_control(2, seed=1), tiny_control(3, seed=2)]
@@ -100,11 +100,11 @@ def test_flow_pictures_with_two_controls_are_diffusers_own(
     assert (ours - drawn(backbone, [])).abs().max() > 1e-3
 
 
-def test_flow_pictures_without_control_are_diffusers_own(backbone: SD3Backbone) -> None:
+def test_flow_pictures_without_control_equal_diffusers(backbone: SD3Backbone) -> None:
     assert torch.allclose(drawn(backbone, []), expected(backbone, [], {}), atol=1e-5)
 
 
-def test_flow_schedules_that_depend_on_the_size_are_diffusers_own(backbone: SD3Backbone) -> None:
+def test_flow_schedules_that_depend_on_the_size_equal_diffusers(backbone: SD3Backbone) -> None:
     from zeroconv.backbones import Flow
 
     plain = backbone.scheduler_config, backbone.process

@@ -39,7 +39,7 @@ def test_combine_is_linear_in_the_scale():
     assert torch.allclose(combine(uncond, cond, 7.5), uncond + 7.5 * (cond - uncond))
 
 
-def test_unknown_mode_is_told():
+def test_unknown_control_mode_is_refused():
     with pytest.raises(UserError, match="resolution"):
         connection_scales("strong", SD)
 
@@ -77,9 +77,9 @@ def test_a1111s_modes():
         guidance.check_control_mode("mine")
 
 
-def test_a_controls_own_scales_come_before_those_for_all_and_those_before_the_modes():
-    own, common = [0.5] * 13, [2.0] * 13
-    assert guidance.chosen_scales(own, common, "prompt", "both", SD) == own
+def test_scales_of_a_control_come_before_those_for_all_and_those_before_the_mode_s():
+    given, common = [0.5] * 13, [2.0] * 13
+    assert guidance.chosen_scales(given, common, "prompt", "both", SD) == given
     assert guidance.chosen_scales("resolution", common, None, "both", SD) == connection_scales(
         "resolution", SD
     )
@@ -89,4 +89,4 @@ def test_a_controls_own_scales_come_before_those_for_all_and_those_before_the_mo
     )
     assert guidance.chosen_scales(None, None, None, "guess", SD) == connection_scales("guess", SD)
     with pytest.raises(UserError, match="12 connection_scales were given, but there are 13"):
-        guidance.chosen_scales(own[:12], None, None, "both", SD)
+        guidance.chosen_scales(given[:12], None, None, "both", SD)

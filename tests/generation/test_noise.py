@@ -89,7 +89,7 @@ def test_noise_gpu_begins_at_philox_numbers_and_adds_the_next(backbone, monkeypa
 
 
 @pytest.mark.parametrize("scheduler", ["lcm", "tcd", "dpm2_a"])
-def test_noise_gpu_is_refused_where_steps_draw_their_own(backbone, scheduler) -> None:
+def test_noise_gpu_is_refused_where_steps_draw_noise(backbone, scheduler) -> None:
     with pytest.raises(UserError, match="cannot be given to the steps"):
         generate(backbone, "a", noise="gpu", scheduler=scheduler, **FEW)
     generate(backbone, "a", noise="gpu", scheduler="ddim", **FEW)

@@ -56,15 +56,15 @@ def test_a_new_control_changes_nothing_bit_for_bit(backbone, scheduler, guidance
 def test_a_seed_gives_the_same_picture_in_any_batch(backbone, trained, scheduler):
     control = Control(trained, hint())
     options = {"steps": 3, "scheduler": scheduler, "output": "tensor", "count": 5, "seed": 11}
-    whole = generate(backbone, "a", [control], batch_size=5, **options)
+    together = generate(backbone, "a", [control], batch_size=5, **options)
     for batch_size in (1, 2):
         parts = generate(backbone, "a", [control], batch_size=batch_size, **options)
-        assert max((a - b).abs().max() for a, b in zip(whole, parts, strict=True)) < 1e-4
-    assert (whole[0] - whole[1]).abs().max() > 0.01  # other seeds are other pictures
+        assert max((a - b).abs().max() for a, b in zip(together, parts, strict=True)) < 1e-4
+    assert (together[0] - together[1]).abs().max() > 0.01  # other seeds are other pictures
     alone = generate(
         backbone, "a", [control], seed=13, steps=3, scheduler=scheduler, output="tensor"
     )
-    assert (alone[0] - whole[2]).abs().max() < 1e-4
+    assert (alone[0] - together[2]).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("name", [name for name in SCHEDULERS if name.endswith("_trailing")])
@@ -78,7 +78,7 @@ def test_trailing_steps_begin_at_the_last_timestep(backbone, name, monkeypatch):
     assert first(name) == 999 > first(name.removesuffix("_trailing"))
 
 
-def test_a_control_may_have_a_rule_of_its_own(backbone, trained):
+def test_control_may_have_a_rule_for_connection_scales(backbone, trained):
     def made(weights):
         controls = [Control(trained, hint(), connection_scales=weights), Control(trained, hint(1))]
         return pixels(generate(backbone, "a", controls, guidance="cond", steps=2))
@@ -166,7 +166,7 @@ def test_one_hint_a_prompt(backbone, trained):
     assert (both[1] - second[0]).abs().max() < 1e-4
 
 
-def test_another_size_of_hint_is_resized_and_said(backbone, trained):
+def test_hint_of_another_size_is_resized_and_noted(backbone, trained):
     with pytest.warns(UserWarning, match="100×100 pixels and was resized to 64×64"):
         (image,) = generate(backbone, "a", [Control(trained, hint(size=100))], steps=1)
     assert image.size == (64, 64)

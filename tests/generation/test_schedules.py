@@ -60,7 +60,7 @@ def test_schedule_beta_has_quantiles_of_timesteps_and_no_step_twice(small, steps
     assert np.abs(got_at - at).max() < 0.51
 
 
-def test_schedules_are_diffusers_own_settings(small) -> None:
+def test_schedules_equal_diffusers_settings(small) -> None:
     config = {**small.scheduler_config, "timestep_spacing": "linspace"}
     for schedule, flag in {
         "karras": "use_karras_sigmas",

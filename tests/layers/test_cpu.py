@@ -25,7 +25,7 @@ from zeroconv.layers.cpu import (
 
 def both(layer: nn.Module, x: Tensor, frozen: bool = False) -> tuple[list[Tensor], list[Tensor]]:
     """Output and gradients (of input and parameters) of a layer, and of the same one made fast."""
-    found = []
+    gradients = []
     for fast in (False, True):
         one, inputs = copy.deepcopy(layer).requires_grad_(not frozen), x.clone().requires_grad_()
         if fast:
@@ -33,11 +33,15 @@ def both(layer: nn.Module, x: Tensor, frozen: bool = False) -> tuple[list[Tensor
             assert isinstance(one, CpuLinear | CpuConv2d | CpuGEGLU)
         y = one(inputs)
         (y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum().backward()
-        found.append(
+        gradients.append(
             [y.detach(), inputs.grad, *(p.grad for p in one.parameters() if p.grad is not None)]
         )
-    assert len(found[0]) == len(found[1]) == 2 + (0 if frozen else len(list(layer.parameters())))
-    return found[0], found[1]
+    assert (
+        len(gradients[0])
+        == len(gradients[1])
+        == 2 + (0 if frozen else len(list(layer.parameters())))
+    )
+    return gradients[0], gradients[1]
 
 
 def alike(a: list[Tensor], b: list[Tensor]) -> bool:

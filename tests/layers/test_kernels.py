@@ -39,9 +39,9 @@ def optimiser(narrow: bool) -> tuple[list[nn.Parameter], AdamW8bit]:
 
 
 def by_kernels(narrow: bool) -> tuple[list[nn.Parameter], AdamW8bit]:
-    parameters, found = optimiser(narrow)
-    found.at_once = True
-    return parameters, found
+    parameters, fused = optimiser(narrow)
+    fused.at_once = True
+    return parameters, fused
 
 
 def give_gradients(step: int, *sides: list[nn.Parameter]) -> None:
@@ -75,20 +75,20 @@ def test_adamw8bit_in_one_kernel_goes_where_the_plain_one_goes(narrow: bool) -> 
 
 def test_the_kernel_s_rounding_is_a_function_of_the_step() -> None:
     """Gone on with from a saved state, it is the run that never stopped."""
-    whole, cut = by_kernels(True), by_kernels(True)
+    straight, cut = by_kernels(True), by_kernels(True)
     for step in range(3):
-        give_gradients(step, whole[0], cut[0])
-        whole[1].step()
+        give_gradients(step, straight[0], cut[0])
+        straight[1].step()
         if step < 2:
             cut[1].step()
     parameters, resumed = by_kernels(True)
-    for mine, saved in zip(parameters, cut[0], strict=True):
-        mine.data.copy_(saved)
+    for parameter, saved in zip(parameters, cut[0], strict=True):
+        parameter.data.copy_(saved)
     resumed.load_state_dict(cut[1].state_dict())
     give_gradients(2, parameters)
     resumed.step()
-    for x, y in zip(whole[0], parameters, strict=True):
-        assert torch.equal(whole[1].master(x), resumed.master(y))
+    for x, y in zip(straight[0], parameters, strict=True):
+        assert torch.equal(straight[1].master(x), resumed.master(y))
 
 
 def test_a_gradient_in_another_order_of_memory_is_read_right() -> None:
@@ -116,11 +116,11 @@ def test_group_norm_is_torch_s(shape: tuple[int, ...], silu: bool) -> None:
     wanted = nn.functional.group_norm(exact[0], 32, *exact[1:], 1e-5)
     wanted = nn.functional.silu(wanted) if silu else wanted
     wanted.backward(dy.double())
-    for found, right in (
+    for result, right in (
         (y, wanted),
         *((p.grad, e.grad) for p, e in zip((x, weight, bias), exact, strict=True)),
     ):
-        assert (found.double() - right).norm() < 1e-5 * right.norm()
+        assert (result.double() - right).norm() < 1e-5 * right.norm()
 
 
 def test_a_step_on_a_card_s_layers_is_the_same_step() -> None:
@@ -166,18 +166,18 @@ def test_all_weights_in_two_halves_and_no_autocast() -> None:
     backbone = tiny_backbone()
     control: Any = randomise_(ControlNet.from_backbone(backbone))
     z, hint, _, text = inputs(backbone, 2)
-    place = (z, torch.randn(z.shape), torch.tensor([100, 700]), (hint * 255).byte(), text)
+    batch = (z, torch.randn(z.shape), torch.tensor([100, 700]), (hint * 255).byte(), text)
     loss = ControlledLoss(backbone, control, torch.bfloat16)
-    exact = ControlledLoss(backbone, control).errors(*place).mean()
+    exact = ControlledLoss(backbone, control).errors(*batch).mean()
     lows = {**narrow_all_(backbone.unet), **narrow_all_(control)}
     assert set(lows) == {p for p in control.parameters() if p.requires_grad}
-    found = loss.errors(*place, dtype=torch.bfloat16).mean()
-    found.backward()
-    assert found.item() == pytest.approx(exact.item(), rel=0.02)
+    value = loss.errors(*batch, dtype=torch.bfloat16).mean()
+    value.backward()
+    assert value.item() == pytest.approx(exact.item(), rel=0.02)
     assert all(p.grad is None or p.grad.dtype == torch.bfloat16 for p in control.parameters())
 
 
-def test_memory_is_measured_with_a_card_s_layers_in_place() -> None:
+def test_memory_is_measured_with_a_card_s_layers() -> None:
     """On shapes without memory, of which a kernel would read."""
     backbone = tiny_backbone()
     control: Any = randomise_(ControlNet.from_backbone(backbone))

@@ -66,7 +66,7 @@ def test_a_channel_of_zeros_stays_zero() -> None:
         assert not whole_weight(small.weight, small.scale, torch.float32)[3].any()
 
 
-def test_nothing_whole_is_kept_for_the_backward_pass() -> None:
+def test_quantised_layer_keeps_no_dequantised_weight_for_the_backward_pass() -> None:
     small, kept = QuantisedLayer(layer("3 × 3"), "int8"), []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
         small(torch.randn(2, 24, 9, 9, requires_grad=True))
@@ -106,7 +106,7 @@ def test_autocast_decides_the_dtype() -> None:
 @pytest.mark.parametrize(
     ("bits", "error"), [("bf16", 0.01), ("fp16", 0.002), ("int8", 0.03), ("fp8", 0.12)]
 )
-def test_a_whole_unet(make, bits, error: float) -> None:
+def test_quantised_unet_is_near(make, bits, error: float) -> None:
     backbone = make()
     control = randomise_(ControlNet.from_backbone(backbone), 0.3)
     z, hint, t, text = inputs(backbone)

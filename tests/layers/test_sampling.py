@@ -21,13 +21,13 @@ STEPS = 4
 
 
 def projections(*modules: nn.Module) -> list[nn.Module]:
-    found = [
+    attentions = [
         m
         for module in modules
         for m in module.modules()
         if isinstance(m, Attention) and m.is_cross_attention
     ]
-    return [layer for attention in found for layer in (attention.to_k, attention.to_v)]
+    return [layer for attention in attentions for layer in (attention.to_k, attention.to_v)]
 
 
 @pytest.mark.parametrize("guidance", ["both", "cond", "guess"])
@@ -85,10 +85,13 @@ def test_another_tensor_is_another_text() -> None:
 
 
 def test_self_attention_and_replaced_layers_are_left() -> None:
-    own, offloaded = Attention(query_dim=8, heads=2, dim_head=4), Attention(8, 6, 2, dim_head=4)
+    self_attention, offloaded = (
+        Attention(query_dim=8, heads=2, dim_head=4),
+        Attention(8, 6, 2, dim_head=4),
+    )
     offloaded.to_k.forward = hook = offloaded.to_k.forward
-    with sampling_layers(own, offloaded):
-        assert "forward" not in vars(own.to_k)
+    with sampling_layers(self_attention, offloaded):
+        assert "forward" not in vars(self_attention.to_k)
         assert offloaded.to_k.forward is hook
         assert "forward" in vars(offloaded.to_v)
     assert offloaded.to_k.forward is hook and "forward" not in vars(offloaded.to_v)

@@ -15,7 +15,7 @@ def test_on_matrices_and_vectors_it_is_torchs() -> None:
     torch.manual_seed(0)
     ours = [nn.Parameter(0.1 * torch.randn(12, 7)), nn.Parameter(0.1 * torch.randn(9))]
     theirs = [nn.Parameter(p.detach().clone()) for p in ours]
-    mine = Adafactor(ours, lr=1e-3, weight_decay=0.1)
+    optimizer = Adafactor(ours, lr=1e-3, weight_decay=0.1)
     # ε₁ enters torch's as a floor; ε₂ = 1 makes max(ε₂, size of the weight) a constant
     other = torch.optim.Adafactor(
         theirs, lr=1e-3, weight_decay=0.1, eps=(1e-12, 1.0), beta2_decay=-0.8
@@ -24,7 +24,7 @@ def test_on_matrices_and_vectors_it_is_torchs() -> None:
         for a, b in zip(ours, theirs, strict=True):
             a.grad = (1 + step) * torch.randn(a.shape)
             b.grad = a.grad.clone()
-        mine.step()
+        optimizer.step()
         other.step()
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)

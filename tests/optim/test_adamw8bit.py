@@ -41,10 +41,10 @@ def test_it_goes_where_adamw_goes() -> None:
         start = [p.detach().clone() for p in parameters]
         options = {"compiled": False} if kind is AdamW8bit else {}
         ends.append(train(kind(parameters, lr=1e-2, weight_decay=0.01, **options), parameters, 150))
-    for before, exact, found in zip(start, *ends, strict=True):
-        moved, apart = (exact - before).norm(), (exact - found).norm()
+    for before, exact, result in zip(start, *ends, strict=True):
+        moved, apart = (exact - before).norm(), (exact - result).norm()
         assert apart < 0.05 * moved  # a byte's noise, no drift: the difference has no direction
-        assert abs(((found - exact) * (exact - before)).sum()) < 0.01 * moved**2
+        assert abs(((result - exact) * (exact - before)).sum()) < 0.01 * moved**2
 
 
 def test_one_step_is_adamw_s() -> None:
@@ -64,8 +64,8 @@ def test_compiled_and_plain_agree() -> None:
 
 
 def test_it_resumes_bit_for_bit() -> None:
-    whole = problem()
-    through = train(AdamW8bit(whole, lr=1e-2, compiled=False), whole, 12)
+    straight = problem()
+    through = train(AdamW8bit(straight, lr=1e-2, compiled=False), straight, 12)
     first = problem()
     optimizer = AdamW8bit(first, lr=1e-2, compiled=False)
     train(optimizer, first, 5)
@@ -203,6 +203,6 @@ def test_a_state_goes_over_to_a_device_that_keeps_weights_otherwise(was_narrow: 
     other.load_state_dict(saved)
     after.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     recover_lows(after, [(other, saved)])
-    for mine, theirs in zip(layer.parameters(), other.parameters(), strict=True):
-        assert (optimizer.master(mine) - after.master(theirs)).abs().max() < 1e-6
-        assert (mine.float() - optimizer.master(mine)).abs().max() > 1e-5 or not was_narrow
+    for weight, theirs in zip(layer.parameters(), other.parameters(), strict=True):
+        assert (optimizer.master(weight) - after.master(theirs)).abs().max() < 1e-6
+        assert (weight.float() - optimizer.master(weight)).abs().max() > 1e-5 or not was_narrow

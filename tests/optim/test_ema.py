@@ -38,10 +38,10 @@ def test_ema_of_every_few_updates_decays_by_a_power() -> None:
 @pytest.mark.parametrize("every", [1, 3])
 def test_ema_goes_on_from_a_state_bit_for_bit(every: int) -> None:
     weight = nn.Parameter(torch.zeros(3))
-    whole, cut = Ema([weight], 0.99, every=every), Ema([weight], 0.99, every=every)
-    follow(whole, weight, [1.0, 2.0, 5.0, 3.0])
-    cut.load_state_dict(whole.state_dict())
-    follow(whole, weight, [7.0, 8.0])
+    straight, cut = Ema([weight], 0.99, every=every), Ema([weight], 0.99, every=every)
+    follow(straight, weight, [1.0, 2.0, 5.0, 3.0])
+    cut.load_state_dict(straight.state_dict())
+    follow(straight, weight, [7.0, 8.0])
     follow(cut, weight, [7.0, 8.0])
 
-    assert torch.equal(whole.average[0], cut.average[0])
+    assert torch.equal(straight.average[0], cut.average[0])

@@ -89,12 +89,12 @@ def test_stacked_muon_takes_the_steps_of_plain_muon() -> None:
 @pytest.mark.parametrize("older", [True, False])
 def test_muon_goes_on_from_a_state_bit_for_bit(stacked: bool, older: bool) -> None:
     """Also from one that counts the steps of a group, as stacked states once did."""
-    whole, cut = a_model(), a_model()
-    first = Muon(muon_groups([whole]), lr=1e-2, stacked=stacked)
+    straight, cut = a_model(), a_model()
+    first = Muon(muon_groups([straight]), lr=1e-2, stacked=stacked)
     for step in range(3):
-        give_gradients(whole, step)
+        give_gradients(straight, step)
         first.step()
-    cut.load_state_dict(whole.state_dict())
+    cut.load_state_dict(straight.state_dict())
 
     state = copy.deepcopy(first.state_dict())
     if older:
@@ -105,15 +105,15 @@ def test_muon_goes_on_from_a_state_bit_for_bit(stacked: bool, older: bool) -> No
     second.load_state_dict(state)
 
     for step in range(3, 6):
-        for model, optimizer in ((whole, first), (cut, second)):
+        for model, optimizer in ((straight, first), (cut, second)):
             give_gradients(model, step)
             optimizer.step()
-    assert all(map(torch.equal, whole.parameters(), cut.parameters()))
+    assert all(map(torch.equal, straight.parameters(), cut.parameters()))
     assert "steps" not in second.param_groups[1]
 
 
 @pytest.mark.parametrize("stacked", [True, False])
-def test_muon_counts_the_steps_of_a_parameter_by_its_own_gradients(stacked: bool) -> None:
+def test_muon_counts_the_steps_of_a_parameter_by_its_gradients(stacked: bool) -> None:
     models = [a_model(), a_model()]
     optimizers = [Muon(muon_groups([model]), lr=1e-2, stacked=stacked) for model in models]
 

@@ -83,7 +83,7 @@ def record(name: str, size: int, errors: dict[str, float]) -> None:
         json.loads(Path(path).read_text(encoding="utf-8"))["rows"] if Path(path).is_file() else []
     )
     rows = {row[0]: row for row in known}
-    connections = max(error for place, error in errors.items() if place != "output")
+    connections = max(error for connection, error in errors.items() if connection != "output")
     title = f"{name}, full size ({size:,} parameters of the ControlNet)"
     rows[title] = [
         title,

@@ -32,12 +32,12 @@ FILES = {kind: saved(SMALL, kind) for kind in FORMATS}
 
 def attempt(read, *args) -> None:
     """A picture or one sentence."""
-    said = ""
+    message = ""
     try:
         quiet(read, *args)
     except UserError as error:
-        said = str(error)
-    assert "\n" not in said
+        message = str(error)
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_arrays_have_the_same_limit() -> None:
 
 
 @pytest.mark.parametrize("text", ["many", "-3", "0", "1e9", "9" * 5000, "٣"])
-def test_a_limit_that_is_none_is_told(text: str, monkeypatch) -> None:
+def test_picture_limit_that_is_none_is_refused(text: str, monkeypatch) -> None:
     monkeypatch.setenv("ZEROCONV_MAX_PIXELS", text)
     with pytest.raises(UserError, match="number of pixels"):
         open_picture(FILES["PNG"])
@@ -142,8 +142,8 @@ def pages(count: int) -> bytes:
 
 
 def packed(name: str, content: bytes) -> bytes:
-    whole = zlib.compress(bytes(300 << 20), 9)
-    return png(np.zeros((4, 4)), 8, 0, **{name: content + whole})
+    text = zlib.compress(bytes(300 << 20), 9)
+    return png(np.zeros((4, 4)), 8, 0, **{name: content + text})
 
 
 def huge_tile() -> bytes:
@@ -198,9 +198,9 @@ def test_what_unpacks_takes_no_memory(name: str, tmp_path: Path) -> None:
         timeout=60,
     )
     assert ran.returncode == 0, ran.stderr
-    *said, megabytes = ran.stdout.splitlines()
+    *messages, megabytes = ran.stdout.splitlines()
     assert int(megabytes) < 100, ran.stdout
-    assert all(line.startswith("UserError") for line in said)
+    assert all(line.startswith("UserError") for line in messages)
 
 
 def test_a_slow_ppm_is_refused() -> None:
@@ -227,8 +227,8 @@ def test_a_cut_file_is_one_sentence(kind: str) -> None:
 )
 def test_damaged_files_are_one_sentence_or_a_picture(kind, changes) -> None:
     content = bytearray(FILES[kind])
-    for place, value in changes:
-        content[place % len(content)] = value
+    for offset, value in changes:
+        content[offset % len(content)] = value
     for read in (
         open_picture,
         open_mask,
@@ -303,9 +303,9 @@ def test_special_files_are_refused_at_once(tmp_path: Path) -> None:
     }  # fmt: skip
     for name, sentence in sentences.items():
         for read in (open_picture, picture_size, open_mask):
-            with pytest.raises(UserError, match=sentence) as told:
+            with pytest.raises(UserError, match=sentence) as caught:
                 read(f"{tmp_path}/{name}")
-            assert ("no name" in str(told.value)) is ("\0" in name)
+            assert ("no name" in str(caught.value)) is ("\0" in name)
 
 
 def test_files_of_another_kind_are_named() -> None:
@@ -325,7 +325,7 @@ def test_files_of_another_kind_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "message"),
     [
         ("GIF", "animation"),
         ("WEBP", "animation"),
@@ -334,7 +334,7 @@ def test_files_of_another_kind_are_named() -> None:
         ("TIFF", "pages"),
     ],
 )
-def test_the_first_frame_is_taken_and_that_is_noted(kind: str, said: str) -> None:
+def test_the_first_frame_is_taken_and_that_is_noted(kind: str, message: str) -> None:
     frames = [
         Image.new("RGB", (16, 16), colour) for colour in ((250, 0, 0), (0, 250, 0), (0, 0, 250))
     ]
@@ -343,7 +343,7 @@ def test_the_first_frame_is_taken_and_that_is_noted(kind: str, said: str) -> Non
     for source in (content, Image.open(io.BytesIO(content))):
         picture, notes = quiet(open_picture, source)
         assert np.abs(np.asarray(picture).astype(int)[8, 8] - (250, 0, 0)).max() < 12
-        assert len(notes) == 1 and said in notes[0] and "first" in notes[0]
+        assert len(notes) == 1 and message in notes[0] and "first" in notes[0]
     assert not quiet(open_picture, saved(frames[0], kind))[1]
 
 
@@ -360,14 +360,14 @@ def test_cameras_that_were_turned(kind: str, orientation: int) -> None:
     content = saved(Image.fromarray(corner), kind, exif=exif, **options)
     wanted = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
     for source in (content, Image.open(io.BytesIO(content))):
-        found = open_picture(source)
+        picture = open_picture(source)
         assert (
-            found.size
+            picture.size
             == wanted.size
             == picture_size(content)
             == ((24, 40) if orientation > 4 else (40, 24))
         )
-        assert np.array_equal(np.asarray(found), np.asarray(wanted.convert("RGB")))
+        assert np.array_equal(np.asarray(picture), np.asarray(wanted.convert("RGB")))
 
 
 def test_exif_behind_the_pixels_of_a_png_is_read() -> None:

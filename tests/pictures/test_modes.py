@@ -87,7 +87,7 @@ DEEP += ["TIFF of floats", "PFM"]
 
 
 @pytest.mark.parametrize("name", GREY_FILES)
-def test_pictures_of_every_depth_have_their_whole_range(name: str) -> None:
+def test_pictures_of_every_depth_have_their_full_range(name: str) -> None:
     content = GREY_FILES[name]()
     truth = np.linspace(0, 1, 64 * 64).reshape(64, 64)
     if name == "PNG of 1 bits":
@@ -101,9 +101,9 @@ def test_pictures_of_every_depth_have_their_whole_range(name: str) -> None:
         lambda c: open_hint(c, "tile"),
     ):
         picture, _ = quiet(read, content)
-        found = to_numbers(picture)[0] if picture.mode == "I;16" else share(picture)
-        assert np.abs(found - truth).max() < near, read
-        assert found.min() == 0 and found.max() == 1
+        numbers = to_numbers(picture)[0] if picture.mode == "I;16" else share(picture)
+        assert np.abs(numbers - truth).max() < near, read
+        assert numbers.min() == 0 and numbers.max() == 1
     assert picture_size(content) == (64, 64)
 
 
@@ -178,16 +178,16 @@ def test_pictures_of_every_mode_keep_what_they_show(mode, size, role, seed) -> N
     read = {"picture": open_picture, "mask": open_mask}.get(
         role, lambda source: open_hint(source, role)
     )
-    found, _ = quiet(read, image)
-    assert found.size == image.size
-    assert found.mode in {"picture": ("RGB",), "mask": ("L",)}.get(role, ("RGB", "RGBA", "I;16"))
+    picture, _ = quiet(read, image)
+    assert picture.size == image.size
+    assert picture.mode in {"picture": ("RGB",), "mask": ("L",)}.get(role, ("RGB", "RGBA", "I;16"))
     if role != "picture":
         return
     grey = np.repeat(np.asarray(Image.fromarray(rgb).convert("L"))[..., None], 3, -1)
     wanted = rgb if mode in COLOURED else grey
     if mode not in ("1", "P", "PA"):  # those are dithered
         near = {"HSV": 8, "YCbCr": 4, "LAB": 40}.get(mode, 0)  # what 8 bits of them tell
-        assert np.abs(np.asarray(found).astype(int) - wanted).max() <= near
+        assert np.abs(np.asarray(picture).astype(int) - wanted).max() <= near
 
 
 def test_colours_of_a_cmyk_jpeg_are_not_turned_round() -> None:
@@ -203,7 +203,7 @@ def test_16_bit_numbers_of_8_bits_are_8_bit_levels() -> None:
 
 
 @pytest.mark.parametrize("most", [1000, 4095, 10_000])
-def test_depth_of_fewer_bits_is_brought_to_its_own_range(most: int) -> None:
+def test_depth_of_fewer_bits_is_brought_to_its_range(most: int) -> None:
     content = png(ramp(most + 1), 16, 0)
     hint, notes = quiet(open_hint, content, "depth")
     assert to_numbers(hint).max() == 1 and f"up to {most} of 65535" in notes[0]
@@ -215,10 +215,10 @@ def test_metres_become_a_range_and_what_is_no_number_the_farthest() -> None:
     numbers = np.linspace(0.5, 80, 64 * 64).astype(np.float32).reshape(64, 64)
     numbers[0, 0], numbers[0, 1] = np.nan, np.inf
     hint, notes = quiet(open_hint, grey_tiff(numbers, 32, 3), "depth")
-    found = to_numbers(hint)[0]
+    depths = to_numbers(hint)[0]
     assert (
-        found.min() == 0 and found.max() == 1 and (found[0, :2] == found[0, 2:].min()).all()
-    ) or found[0, 0] == 0
+        depths.min() == 0 and depths.max() == 1 and (depths[0, :2] == depths[0, 2:].min()).all()
+    ) or depths[0, 0] == 0
     assert any("2 numbers that are NaN" in note for note in notes) and any(
         "larger is nearer" in n for n in notes
     )
@@ -227,8 +227,8 @@ def test_metres_become_a_range_and_what_is_no_number_the_farthest() -> None:
 def test_zeros_and_ones_are_off_and_on() -> None:
     content = saved(Image.fromarray((ramp(256) > 128).astype(np.uint8)), "PNG")
     for read in (open_mask, lambda c: open_hint(c, "canny")):
-        found, notes = quiet(read, content)
-        assert np.asarray(found).max() == 255 and "1 is taken as white" in notes[0]
+        picture, notes = quiet(read, content)
+        assert np.asarray(picture).max() == 255 and "1 is taken as white" in notes[0]
 
 
 def test_a_nearly_black_hint_is_noted() -> None:

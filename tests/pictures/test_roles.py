@@ -39,7 +39,7 @@ def layers(rgba: np.ndarray) -> dict[str, bytes]:
     shown = rgba[..., 3] > 0
     grey = bool((rgba[shown][:, :1] == rgba[shown][:, :3]).all())
     colour = rgba[shown][0, :3]
-    found = {
+    files = {
         "RGBA PNG": saved(image, "PNG"),
         "RGBA WebP": saved(image, "WEBP", lossless=True, exact=True),
         "RGBA TIFF": saved(image, "TIFF"),
@@ -48,22 +48,22 @@ def layers(rgba: np.ndarray) -> dict[str, bytes]:
     }
     index = np.where(shown, 1, 0).astype(np.uint8)
     palette = bytes((9, 9, 9)) + bytes(colour.tolist())
-    found["P PNG with one key"] = png(index, 8, 3, PLTE=palette, tRNS=b"\x00")
-    found["P PNG with alphas"] = png(index, 4, 3, PLTE=palette, tRNS=b"\x00\xff")
+    files["P PNG with one key"] = png(index, 8, 3, PLTE=palette, tRNS=b"\x00")
+    files["P PNG with alphas"] = png(index, 4, 3, PLTE=palette, tRNS=b"\x00\xff")
     keyed = np.where(shown[..., None], colour, np.array((7, 8, 9))).astype(np.uint16)
-    found["RGB PNG with a key"] = png(keyed, 8, 2, tRNS=bytes((0, 7, 0, 8, 0, 9)))
-    found["RGB PNG of 16 bits with a key"] = png(keyed * 257, 16, 2, tRNS=bytes((7, 7, 8, 8, 9, 9)))
-    found["GIF"] = saved(Image.open(io.BytesIO(found["P PNG with one key"])), "GIF", transparency=0)
+    files["RGB PNG with a key"] = png(keyed, 8, 2, tRNS=bytes((0, 7, 0, 8, 0, 9)))
+    files["RGB PNG of 16 bits with a key"] = png(keyed * 257, 16, 2, tRNS=bytes((7, 7, 8, 8, 9, 9)))
+    files["GIF"] = saved(Image.open(io.BytesIO(files["P PNG with one key"])), "GIF", transparency=0)
     if grey:
         level = int(colour[0])
         numbers = np.where(shown, level, 64).astype(np.uint16)
-        found["LA PNG"] = saved(image.convert("LA"), "PNG")
-        found["L PNG with a key"] = png(numbers, 8, 0, tRNS=bytes((0, 64)))
-        found["I;16 PNG with a key"] = png(numbers * 257, 16, 0, tRNS=bytes((64, 64)))
-        found["L PNG of 4 bits with a key"] = png(
+        files["LA PNG"] = saved(image.convert("LA"), "PNG")
+        files["L PNG with a key"] = png(numbers, 8, 0, tRNS=bytes((0, 64)))
+        files["I;16 PNG with a key"] = png(numbers * 257, 16, 0, tRNS=bytes((64, 64)))
+        files["L PNG of 4 bits with a key"] = png(
             np.where(shown, level // 17, 5), 4, 0, tRNS=bytes((0, 5))
         )
-    return found
+    return files
 
 
 WHITE, BLACK, RED = (255, 255, 255), (0, 0, 0), (200, 30, 30)
@@ -139,8 +139,8 @@ def test_alpha_that_hides_nothing_is_none() -> None:
         [np.random.default_rng(0).integers(0, 256, (8, 8, 3)), np.full((8, 8), 255)]
     ).astype(np.uint8)
     for read in (open_picture, lambda s: open_hint(s, "canny"), lambda s: open_hint(s, None)):
-        found, notes = quiet(read, rgba)
-        assert np.array_equal(np.asarray(found), rgba[..., :3]) and not notes
+        picture, notes = quiet(read, rgba)
+        assert np.array_equal(np.asarray(picture), rgba[..., :3]) and not notes
     hint, notes = quiet(open_hint, rgba, "inpaint")
     assert hint.mode == "RGB" and "no hole" in notes[0]
 
@@ -262,8 +262,8 @@ def test_class_maps_that_are_not_exact_are_refused() -> None:
     blurred = saved(exact.resize((75, 75), Image.Resampling.BILINEAR), "PNG")
     with pytest.raises(UserError, match="nearest neighbour"):
         open_hint(blurred, "segmentation")
-    own = exact.point(lambda level: level // 2)  # a palette of the user's: kept
-    assert np.array_equal(np.asarray(open_hint(own, "segmentation")), np.asarray(own))
+    darker = exact.point(lambda level: level // 2)  # a palette of the user's: kept
+    assert np.array_equal(np.asarray(open_hint(darker, "segmentation")), np.asarray(darker))
 
 
 # ---------------------------------------------------------------- everywhere alike
@@ -321,7 +321,7 @@ def test_resizing_keeps_16_bits() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_colours_of_0_and_1_are_told_to_be_nearly_black(mode: str) -> None:
+def test_colours_of_0_and_1_are_noted_as_nearly_black(mode: str) -> None:
     colours = np.random.default_rng(0).integers(0, 2, (8, 8, len(mode)), np.uint8)
     colours[..., 3:] = 255
     with pytest.warns(UserWarning, match="nearly black"):
@@ -346,7 +346,7 @@ def test_class_map_ignores_what_is_transparent() -> None:
     assert not np.asarray(open_hint(grey, "segmentation", "x")).any()
 
 
-def test_class_map_of_other_colours_is_told_in_every_mode() -> None:
+def test_class_map_of_other_colours_is_noted_in_every_mode() -> None:
     other = np.full((8, 8, 3), (1, 2, 3), np.uint8)
     for picture in (Image.fromarray(other), Image.fromarray(other).quantize(2)):
         with pytest.warns(UserWarning, match="none of ADE20K"):

@@ -200,7 +200,7 @@ def test_streams_are_read_up_to_a_limit(monkeypatch) -> None:
     )
 )
 def test_any_array_is_a_picture_or_one_sentence(array) -> None:
-    said = ""
+    message = ""
     for read in (
         open_picture,
         open_mask,
@@ -211,8 +211,8 @@ def test_any_array_is_a_picture_or_one_sentence(array) -> None:
             picture, _ = quiet(read, array)
             assert picture.size == (array.shape[1], array.shape[0])
         except UserError as error:
-            said = str(error)
-        assert "\n" not in said
+            message = str(error)
+        assert "\n" not in message
 
 
 def test_hint_tensors_are_checked() -> None:
@@ -260,16 +260,16 @@ def test_every_condition_is_drawn_from_any_mode(condition: str) -> None:
         assert quiet(annotate, condition, array)[0].size == (56, 40)
 
 
-def test_one_place_opens_pictures() -> None:
+def test_one_module_opens_pictures() -> None:
     """Nothing but `zeroconv.pictures` lets Pillow or OpenCV read a file."""
     package = Path(zeroconv.__file__).parent
     calls = re.compile(
         r"\bImage\.open\(|\bImageFile\.|\bcv2\.im(read|decode|readmulti)\b"
         r"|from PIL\.Image import|imageio|io\.imread"
     )
-    found = {
+    openers = {
         str(path.relative_to(package))
         for path in package.rglob("*.py")
         if calls.search(path.read_text(encoding="utf-8"))
     }
-    assert found == {"pictures/loading.py"}
+    assert openers == {"pictures/loading.py"}

@@ -61,7 +61,7 @@ def test_the_picture_shows_what_the_prompt_says_and_the_hint_is_its_outline(size
     assert 0.98 < np.mean(areas) < 1.02
 
 
-def test_the_colours_of_a_picture_can_be_told_apart():
+def test_fill50k_colours_of_a_picture_are_distinct():
     for number in range(200):
         circle = sample_circle(number)
         apart = lab(np.array([rgb(circle.colour)])) - lab(np.array([rgb(circle.ground)]))

@@ -124,7 +124,7 @@ def test_the_cache_tells_styles_apart():
         ("stickers?style=pencil", "which only playroom's scenes have"),
     ],
 )
-def test_what_is_no_style_is_said(spec, sentence):
+def test_style_that_is_none_is_refused(spec, sentence):
     with pytest.raises(UserError, match=sentence):
         open_dataset(spec)
 

@@ -140,7 +140,7 @@ def test_every_thing_can_be_seen(scenes):
     assert min(seen) > 0 and np.median(seen) > 100  # of 4096 pixels
 
 
-def test_key_points_lie_on_their_person_and_sides_are_the_persons_own():
+def test_key_points_lie_on_their_person_and_sides_are_the_person_s():
     inside, total, mirrored = 0, 0, []
     for seed in range(60):
         scene = playroom.render(seed, 128)

@@ -31,19 +31,19 @@ def letters(row: Row) -> str:
 
 @settings(max_examples=40, deadline=None)
 @given(st.text(max_size=40))
-def test_rows_of_a_short_text_are_the_tokenizers_own(text: str) -> None:
+def test_rows_of_a_short_text_are_the_tokenizer_s(text: str) -> None:
     text = text.encode("utf-8", "replace").decode()
-    own = TOKENIZER([text], padding="max_length", max_length=TEXT_LENGTH, truncation=True)
-    (found,) = rows_of([plain(text)], WINDOW, Names(TOKENIZER))
+    expected = TOKENIZER([text], padding="max_length", max_length=TEXT_LENGTH, truncation=True)
+    (chunks,) = rows_of([plain(text)], WINDOW, Names(TOKENIZER))
     if len(TOKENIZER(text, verbose=False)["input_ids"]) <= TEXT_LENGTH:
-        assert [row.ids for row in found] == own["input_ids"]
-        assert found[0].weights == [1.0] * TEXT_LENGTH
+        assert [row.ids for row in chunks] == expected["input_ids"]
+        assert chunks[0].weights == [1.0] * TEXT_LENGTH
 
 
 def test_rows_of_a_long_text_have_begin_and_end_each() -> None:
-    found = rows("a" * (2 * ROOM + 3))
-    assert [letters(row) for row in found] == ["a" * ROOM, "a" * ROOM, "aaa"]
-    for row in found:
+    chunks = rows("a" * (2 * ROOM + 3))
+    assert [letters(row) for row in chunks] == ["a" * ROOM, "a" * ROOM, "aaa"]
+    for row in chunks:
         assert len(row.ids) == TEXT_LENGTH == len(row.weights)
         assert row.ids[0] == BEGIN and END in row.ids
     assert len(rows("a" * ROOM)) == 1
@@ -62,8 +62,8 @@ def test_rows_are_not_cut_at_a_comma_that_is_far() -> None:
 
     def lengths(before: int) -> list[int]:
         text = "a" * (before - 1) + ", " + "b" * 80  # `before` tokens up to the comma
-        (found,) = rows_of([plain(text)], long, Names(TOKENIZER))
-        return [len(letters(row)) for row in found]
+        (chunks,) = rows_of([plain(text)], long, Names(TOKENIZER))
+        return [len(letters(row)) for row in chunks]
 
     near = 75 - BACKTRACK + 1  # the comma's index is 75 − 20
     assert lengths(near) == [near, 75, 5]
@@ -84,11 +84,11 @@ def test_weights_stand_beside_their_tokens() -> None:
     assert row.weights == pytest.approx(expected + [1.0] * (TEXT_LENGTH - len(expected)))
 
 
-def test_vectors_stand_in_place_of_a_name() -> None:
+def test_vectors_replace_the_tokens_of_a_name() -> None:
     style, longer = torch.ones(3, 32), torch.zeros(2, 32)
-    found = rows("a xy b xyz", [("xy", style), ("xyz", longer)])
-    assert [(place, len(v)) for place, v in found[0].vectors] == [(2, 3), (6, 2)]
-    assert found[0].vectors[1][1] is longer  # the longest name that fits
+    chunks = rows("a xy b xyz", [("xy", style), ("xyz", longer)])
+    assert [(index, len(v)) for index, v in chunks[0].vectors] == [(2, 3), (6, 2)]
+    assert chunks[0].vectors[1][1] is longer  # the longest name that fits
     # a name within a word is none, and ComfyUI's way of writing one is known
     assert not rows("axyb", [("xy", style)])[0].vectors
     assert rows("embedding:xy", [("xy", style)])[0].vectors[0][0] == 1
@@ -97,10 +97,10 @@ def test_vectors_stand_in_place_of_a_name() -> None:
 def test_vectors_are_never_parted_by_a_cut() -> None:
     style = torch.ones(4, 32)
     first, second = rows("a" * (ROOM - 2) + " xy", [("xy", style)])
-    assert not first.vectors and [place for place, _ in second.vectors] == [1]
+    assert not first.vectors and [index for index, _ in second.vectors] == [1]
     # behind a comma they move with their tokens
     first, second = rows("aaaaa, xy bbbbbbbbb", [("xy", style)])
-    assert not first.vectors and [place for place, _ in second.vectors] == [1]
+    assert not first.vectors and [index for index, _ in second.vectors] == [1]
     assert second.ids[5:14] != [0] * 9
 
 

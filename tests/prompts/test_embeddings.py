@@ -51,9 +51,9 @@ def saved(folder: Path, content: Any, suffix: str) -> Path:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_load_embedding_reads_every_layout(layout: str, tmp_path: Path) -> None:
     content, suffix, name, parts = LAYOUTS[layout]
-    found = load_embedding(saved(tmp_path, content, suffix))
-    assert found.name == name and list(found.vectors) == parts
-    first = found.vectors[parts[0]]
+    embedding = load_embedding(saved(tmp_path, content, suffix))
+    assert embedding.name == name and list(embedding.vectors) == parts
+    first = embedding.vectors[parts[0]]
     assert first.dtype == torch.float32 and first.ndim == 2 and not first.requires_grad
     assert torch.equal(first, MATRIX[: len(first)])
     assert load_embedding(tmp_path / f"file{suffix}", "other").name == "other"

@@ -158,7 +158,7 @@ def test_clip_skip_beyond_the_encoder_is_refused() -> None:
         BACKBONE.embed_text(["a"], options=TextOptions(clip_skip=2))
 
 
-def test_embedding_of_the_tokens_own_vectors_changes_nothing() -> None:
+def test_embedding_of_the_tokens_vectors_changes_nothing() -> None:
     table = BACKBONE.text_encoders[0].get_input_embeddings().weight
     ids = BACKBONE.tokenizers[0]("cd e", add_special_tokens=False)["input_ids"]
     options = TextOptions(embeddings=tuple(embeddings_from({"style": table[ids].detach()})))

@@ -49,9 +49,7 @@ def spans(text: str) -> list[tuple[str, float]]:
         ),
     ],
 )
-def test_parse_prompt_gives_a1111s_own_examples(
-    text: str, expected: list[tuple[str, float]]
-) -> None:
+def test_parse_prompt_gives_a1111_s_examples(text: str, expected: list[tuple[str, float]]) -> None:
     assert spans(text) == expected
 
 

@@ -42,7 +42,7 @@ def sentences(tmp_path_factory):
     return train_sentences(CAPTIONS, tmp_path_factory.mktemp("t5") / "tokenizer_2", 256)
 
 
-def test_sentences_hold_whole_words_and_every_printable_letter(sentences) -> None:
+def test_sentences_hold_uncut_words_and_every_printable_letter(sentences) -> None:
     assert sentences.tokenize("a red ball, a cube") == ["▁a", "▁red", "▁ball", ",", "▁a", "▁cube"]
     odd = sentences("Zebra {~} 'x'").input_ids
     assert sentences.unk_token_id not in odd
@@ -93,9 +93,7 @@ def test_a_new_flow_model_predicts_nothing_and_learns(sentences) -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_an_exported_flow_base_makes_its_own_pictures_in_diffusers(
-    tmp_path: Path, sentences
-) -> None:
+def test_exported_flow_base_makes_the_same_pictures_in_diffusers(tmp_path: Path, sentences) -> None:
     from diffusers import FluxPipeline
 
     torch.manual_seed(0)

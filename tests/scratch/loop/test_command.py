@@ -76,6 +76,6 @@ def test_a_run_from_the_command_line_trains_decays_and_is_exported(
     assert any(name.startswith("unet.") for name in weights)
 
 
-def test_a_missing_average_is_told_with_those_there_are(tmp_path: Path) -> None:
+def test_missing_average_is_refused_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="none yet"):
         read_average(tmp_path, "0.5")

@@ -50,8 +50,8 @@ def shards(tmp_path: Path) -> Path:
 def test_a_scratch_run_cut_anywhere_ends_bit_for_bit_like_one_that_was_not(
     tmp_path: Path, shards: Path
 ) -> None:
-    whole = a_run(tmp_path / "whole", shards)
-    whole.go(8)
+    straight = a_run(tmp_path / "whole", shards)
+    straight.go(8)
 
     for seed, steps in enumerate((3, 2, 3)):  # over the change of size at step 4; new weights each
         a_run(tmp_path / "cut", shards, seed).go(steps)

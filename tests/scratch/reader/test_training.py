@@ -30,7 +30,7 @@ class Copying:
 
 def test_a_reader_goes_on_bit_for_bit_and_ends_as_its_average(tmp_path: Path) -> None:
     lines: list[str] = []
-    whole = train_reader(tmp_path, TINY, Copying(), lines.append)
+    straight = train_reader(tmp_path, TINY, Copying(), lines.append)
     first = read_weights(tmp_path)
     (tmp_path / "state.pt").unlink()
 
@@ -44,7 +44,7 @@ def test_a_reader_goes_on_bit_for_bit_and_ends_as_its_average(tmp_path: Path) ->
 
     assert first is not None and second is not None
     assert all(torch.equal(first[name], second[name]) for name in first)
-    averaged = whole.state_dict()
+    averaged = straight.state_dict()
     assert all(torch.equal(averaged[name], v) for name, v in again.state_dict().items())
     assert any(not torch.equal(averaged[name], first[name]) for name in first)
     assert "going on at step 1" in lines

@@ -50,9 +50,9 @@ def test_an_autoencoder_learns_and_goes_on_bit_for_bit(
         train_autoencoder(pictures, tmp_path, 128, tiny(save=-1.0))
     train_autoencoder(pictures, tmp_path, 128, tiny())
 
-    whole, cut = read_weights(trained), read_weights(tmp_path)
-    assert whole is not None and cut is not None
-    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    straight, cut = read_weights(trained), read_weights(tmp_path)
+    assert straight is not None and cut is not None
+    assert all(torch.equal(straight[name], cut[name]) for name in straight)
     assert (trained / "pictures.png").is_file()
 
 

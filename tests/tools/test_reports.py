@@ -48,7 +48,7 @@ def test_cell_of_a_table(value: object, text: str) -> None:
     assert reports.cell(value) == text
 
 
-def test_replace_blocks_takes_the_blocks_of_its_own_mark() -> None:
+def test_replace_blocks_takes_the_blocks_of_its_mark() -> None:
     page = "a\n<!-- paper:x -->\nold\n<!-- /paper -->\n"
     page += "<!-- figures:x -->\nkept\n<!-- /figures -->\n"
     new = reports.replace_blocks(page, "paper", lambda name: f"{name} is new\n")

@@ -129,10 +129,10 @@ def recipes(base: Path, pictures: Path, folder: Path) -> Callable[..., Recipe]:
                 if "." in name or name in ("out", "base", "control")
                 else ("training", name)
             )
-            place = values
+            section = values
             for step in path:
-                place = place.setdefault(step, {})
-            place[last] = value
+                section = section.setdefault(step, {})
+            section[last] = value
         return parse_recipe(values)
 
     return make

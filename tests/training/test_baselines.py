@@ -41,10 +41,12 @@ def test_resuming_is_never_having_stopped(recipe: Make, kind: str, tmp_path: Pat
         "optimizer": "muon" if kind == "lora" else "adamw",
     }
     straight = train(recipe(out=str(tmp_path / "straight"), steps=4, **settings), say=quiet)
-    said: list[str] = []
+    lines: list[str] = []
     for steps in (2, 4):
-        parts = train(recipe(out=str(tmp_path / "parts"), steps=steps, **settings), say=said.append)
-    assert "going on from step 2 of 4" in said
+        parts = train(
+            recipe(out=str(tmp_path / "parts"), steps=steps, **settings), say=lines.append
+        )
+    assert "going on from step 2 of 4" in lines
     a, b = weights(straight), weights(parts)
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
     loaded = load_baseline(parts / "control", load_backbone(recipe().base))

@@ -64,7 +64,7 @@ def test_stopping_and_going_on_is_never_having_stopped(
             "accumulation": 2,
             "data.validation": [f"{folder}?limit=9"],
         }
-        whole = train(
+        straight = train(
             bucketed(recipe, folder, out=str(tmp_path / "whole"), **options), say=lambda line: None
         )
         parts = str(tmp_path / "parts")
@@ -76,12 +76,13 @@ def test_stopping_and_going_on_is_never_having_stopped(
     finally:
         torch.set_num_threads(threads)
     a, b = (
-        load_file(run / "control" / "diffusion_pytorch_model.safetensors") for run in (whole, out)
+        load_file(run / "control" / "diffusion_pytorch_model.safetensors")
+        for run in (straight, out)
     )
     assert all(torch.equal(a[name], b[name]) for name in a)
     logs = [
         [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-        for run in (whole, out)
+        for run in (straight, out)
     ]
     losses = [{line["step"]: line["loss"] for line in log if "loss" in line} for log in logs]
     assert losses[0] == losses[1]
@@ -91,7 +92,7 @@ def test_stopping_and_going_on_is_never_having_stopped(
         assert sheet.size == (4 * 90 - 2, 3 * 90 - 2)
 
 
-def test_every_held_out_picture_is_measured_in_its_own_shape(folder: Path, tmp_path: Path) -> None:
+def test_every_held_out_picture_is_measured_in_its_shape(folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     backbone = tiny_backbone()
     dataset = open_dataset(folder, condition="depth", size=64, buckets=Buckets.of(64))

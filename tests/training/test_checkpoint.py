@@ -109,7 +109,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_checkpoint_is_passed_over_and_told(tmp_path: Path, damage) -> None:
+def test_damaged_checkpoint_is_passed_over_and_noted(tmp_path: Path, damage) -> None:
     for step in (5, 10):
         save_checkpoint(tmp_path, step, {"weights": torch.ones(100)}, keep=2)
     damage(checkpoints(tmp_path)[0])
@@ -133,7 +133,7 @@ def test_where_all_checkpoints_are_damaged_nothing_begins_anew(tmp_path: Path, d
     assert sorted(tmp_path.iterdir()) == left
 
 
-def test_damaged_checkpoints_do_not_crowd_out_whole_ones(tmp_path: Path) -> None:
+def test_damaged_checkpoints_do_not_crowd_out_sound_ones(tmp_path: Path) -> None:
     for step in (5, 10, 15):
         save_checkpoint(tmp_path, step, {}, keep=3)
     flip(checkpoints(tmp_path)[0])
@@ -148,7 +148,7 @@ def test_damaged_checkpoints_do_not_crowd_out_whole_ones(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("state", [{}, {"a": None}, {"a": {"b": 1}}, {"a": torch.ones(3)}])
-def test_a_state_that_does_not_fit_is_told(tmp_path: Path, state: dict) -> None:
+def test_checkpoint_state_that_does_not_fit_is_refused(tmp_path: Path, state: dict) -> None:
     layer = torch.nn.Linear(2, 2)
     with pytest.raises(UserError, match="does not fit this run"), fitting(tmp_path):
         layer.load_state_dict(state["a"])

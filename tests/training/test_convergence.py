@@ -18,10 +18,10 @@ def jump(at: int, count: int = 40, slope: float = 0.004, noise: float = 0.0, see
 
 
 @pytest.mark.parametrize("at", [0, 1, 5, 20, 35])
-def test_a_clean_jump_is_found_where_it_is(at):
-    found = detect(jump(at))
-    assert found is not None and found.step == at * 25
-    assert found.seen > found.step and found.confidence > 0.999
+def test_convergence_detects_a_clean_jump_where_it_is(at):
+    onset = detect(jump(at))
+    assert onset is not None and onset.step == at * 25
+    assert onset.seen > onset.step and onset.confidence > 0.999
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -34,7 +34,7 @@ def test_noise_hardly_moves_the_step():
     assert all(abs(step - 300) <= 75 for step in steps)
 
 
-def test_nothing_is_said_too_early_or_of_a_single_outlier():
+def test_convergence_is_not_detected_too_early_or_from_a_single_outlier():
     assert detect([]) is None and detect(jump(3)[:5]) is None
     gains = [0.0] * 30
     gains[12] = 0.05

@@ -66,7 +66,7 @@ def launch(
         port = free.getsockname()[1]
     processes = []
     for rank in range(2):
-        place = {
+        ranks = {
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
             "WORLD_SIZE": "2",
@@ -79,7 +79,7 @@ def launch(
             "OMP_NUM_THREADS": "1",
         }
         words = [sys.executable, "-W", "ignore", "-c", code, str(path), str(folder / f"{name}-")]
-        processes.append(subprocess.Popen(words, env={**os.environ, **place, **where, **wishes}))
+        processes.append(subprocess.Popen(words, env={**os.environ, **ranks, **where, **wishes}))
     return processes
 
 
@@ -98,7 +98,7 @@ def kill(processes: list[subprocess.Popen], run: Path) -> None:
     assert not (run / "summary.json").exists()
 
 
-def told(folder: Path, name: str) -> list[dict]:
+def reports(folder: Path, name: str) -> list[dict]:
     return [json.loads((folder / f"{name}-{rank}").read_text()) for rank in range(2)]
 
 
@@ -123,7 +123,7 @@ def test_two_processes_share_the_gradients_of_an_unlocked_decoder(
     more = {"validate_every": 0, "ema_decay": 0.0, "steps": 3, "control.unlock_decoder": True}
     both = recipe(out=str(tmp_path / "both"), threads=1, **more)
     finish(launch(both, tmp_path, "both"))
-    first, second = told(tmp_path, "both")
+    first, second = reports(tmp_path, "both")
     assert first["weights"] == second["weights"]
     after = torch.load(checkpoints(tmp_path / "both" / "checkpoints")[0], weights_only=True)[
         "decoder"
@@ -138,10 +138,10 @@ def test_two_processes_share_the_work_and_survive_a_kill(
 ) -> None:
     straight = recipe(out=str(tmp_path / "straight"), **settings)
     finish(launch(straight, tmp_path, "straight"))
-    first, second = told(tmp_path, "straight")
+    first, second = reports(tmp_path, "straight")
     assert first["weights"] == second["weights"]
-    for (step, mine), (other, theirs) in zip(first["taken"], second["taken"], strict=True):
-        assert step == other and len(mine) == len(theirs) == 2 and not set(mine) & set(theirs)
+    for (step, ours), (other, theirs) in zip(first["taken"], second["taken"], strict=True):
+        assert step == other and len(ours) == len(theirs) == 2 and not set(ours) & set(theirs)
     epoch = [i for taken in (first, second) for _, part in taken["taken"][:12] for i in part]
     assert len(set(epoch)) == len(epoch) == 48  # of 54 examples, none twice in the first pass
 
@@ -151,7 +151,7 @@ def test_two_processes_share_the_work_and_survive_a_kill(
     processes = launch(killed, tmp_path, "killed")
     kill(processes, tmp_path / "killed")
     finish(launch(killed, tmp_path, "killed"))
-    again = told(tmp_path, "killed")
+    again = reports(tmp_path, "killed")
     assert again[0]["weights"] == again[1]["weights"]
     lines = [
         json.loads(line) for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()
@@ -167,7 +167,7 @@ def test_two_processes_share_the_work_and_survive_a_kill(
         assert torch.allclose(value, b["control"][name], rtol=1e-6, atol=1e-7), name
 
 
-def test_what_one_process_is_told_both_do(recipe: Make, tmp_path: Path, settings: dict) -> None:
+def test_signal_to_one_process_stops_both(recipe: Make, tmp_path: Path, settings: dict) -> None:
     """A launcher's SIGTERM does not reach all in the same step: who saves alone waits for the other
     for ever.
     """
@@ -184,7 +184,7 @@ def test_what_one_process_is_told_both_do(recipe: Make, tmp_path: Path, settings
     finally:
         for process in processes:
             process.kill()
-    first, second = told(tmp_path, "stopped")
+    first, second = reports(tmp_path, "stopped")
     assert first["weights"] == second["weights"]
     assert first["taken"][-1][0] == second["taken"][-1][0]
     summary = json.loads((tmp_path / "stopped" / "summary.json").read_text())

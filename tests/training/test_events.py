@@ -36,7 +36,7 @@ def test_convergence_is_noticed_and_may_end_the_run(trainer) -> None:
 
 
 @pytest.mark.slow
-def test_hints_that_say_nothing_raise_no_alarm(trainer) -> None:
+def test_hints_without_information_raise_no_alarm(trainer) -> None:
     run = trainer(blind=True, **LEARNS)
     run.run()
     assert run.step == 60 and run.converged is None
@@ -55,7 +55,7 @@ def test_after_convergence_the_rate_falls_or_the_batch_grows(trainer) -> None:
         assert again.resume() and (again.micro, again.converged) == (run.micro, run.converged)
 
 
-def test_unknown_actions_are_told() -> None:
+def test_unknown_event_actions_are_refused() -> None:
     base = {"out": "x", "data": {"train": "x", "condition": "canny"}}
     for text in ("stop", "lower_lr=2", "enlarge_batch=0", "enlarge_batch=1.5", "sing=3"):
         with pytest.raises(UserError, match="stop_after"):
@@ -110,8 +110,8 @@ def test_the_best_checkpoint_outlives_the_newest(trainer) -> None:
     measure = run.validator.measure
 
     def measured():
-        found = measure()
-        return type(found)(next(losses), found.shuffled, found.none, found.gain, found.gain_error)
+        gain = measure()
+        return type(gain)(next(losses), gain.shuffled, gain.none, gain.gain, gain.gain_error)
 
     run.validator.measure = measured
     run.run()

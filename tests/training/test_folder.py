@@ -80,7 +80,7 @@ def no_work(*words: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["recipe.json", "log.jsonl", "summary.json", "report.html"])
-def test_a_folder_in_the_place_of_a_file_is_told_before_any_work(
+def test_run_folder_with_a_folder_for_a_file_is_refused_before_any_work(
     recipe: Make, monkeypatch, name: str
 ) -> None:
     monkeypatch.setattr("zeroconv.training.assembling.assemble", no_work)
@@ -92,7 +92,7 @@ def test_a_folder_in_the_place_of_a_file_is_told_before_any_work(
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "samples", "control", "best", "tensorboard"])
-def test_a_file_in_the_place_of_a_folder_is_told_before_any_work(
+def test_run_folder_with_a_file_for_a_folder_is_refused_before_any_work(
     recipe: Make, monkeypatch, name: str
 ) -> None:
     monkeypatch.setattr("zeroconv.training.assembling.assemble", no_work)
@@ -106,7 +106,9 @@ def test_a_file_in_the_place_of_a_folder_is_told_before_any_work(
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes of that kind")
 @pytest.mark.parametrize("name", ["log.jsonl", "summary.json", "recipe.json", "broken.json"])
-def test_a_pipe_in_the_place_of_a_file_is_told_and_does_not_hang(recipe: Make, name: str) -> None:
+def test_run_folder_with_a_pipe_for_a_file_is_refused_and_does_not_hang(
+    recipe: Make, name: str
+) -> None:
     out = begun(recipe())
     (out / name).unlink(missing_ok=True)
     os.mkfifo(out / name)
@@ -115,7 +117,7 @@ def test_a_pipe_in_the_place_of_a_file_is_told_and_does_not_hang(recipe: Make, n
 
 
 @pytest.mark.parametrize("name", ["log.jsonl", "report.html", "samples/step-00000006.png"])
-def test_a_link_to_nowhere_is_told_and_not_written_through(
+def test_run_folder_with_a_link_to_nowhere_is_refused_and_not_written_through(
     recipe: Make, tmp_path: Path, name: str
 ) -> None:
     path = begun(recipe()) / name
@@ -126,7 +128,7 @@ def test_a_link_to_nowhere_is_told_and_not_written_through(
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_result_that_somebody_put_a_file_into_is_told_before_any_work(
+def test_run_result_that_somebody_put_a_file_into_is_refused_before_any_work(
     recipe: Make, monkeypatch
 ) -> None:
     out = train(recipe(steps=1), say=quiet)
@@ -162,7 +164,9 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
-def test_a_changed_setting_is_told_with_what_can_be_done(recipe: Make, changes: dict) -> None:
+def test_changed_setting_of_a_run_is_refused_with_what_can_be_done(
+    recipe: Make, changes: dict
+) -> None:
     out = begun(recipe())
     with pytest.raises(UserError) as caught:
         open_run(recipe(**changes))
@@ -200,11 +204,11 @@ def test_fewer_steps_than_were_made_are_refused(recipe: Make) -> None:
     open_run(recipe(steps=6))
 
 
-def test_all_steps_made_already_is_said_in_words(recipe: Make) -> None:
-    said: list[str] = []
+def test_run_with_all_steps_made_prints_a_sentence(recipe: Make) -> None:
+    lines: list[str] = []
     train(recipe(steps=2), say=quiet)
-    train(recipe(steps=2), say=said.append)
-    assert "all 2 steps are made already; its results are written anew" in said
+    train(recipe(steps=2), say=lines.append)
+    assert "all 2 steps are made already; its results are written anew" in lines
 
 
 GARBAGE = {
@@ -225,7 +229,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
-def test_a_damaged_recipe_is_told_with_a_way_out(recipe: Make, content: bytes) -> None:
+def test_damaged_recipe_of_a_run_is_refused_with_a_way_out(recipe: Make, content: bytes) -> None:
     out = begun(recipe())
     (out / "recipe.json").write_bytes(content)
     with pytest.raises(UserError, match=r"recipe.json cannot be read .* remove that file"):
@@ -272,14 +276,14 @@ def test_a_run_goes_on_whatever_its_files_hold(
     out = Path(recipe.out)
     (out / name).write_bytes(content)
     monkeypatch.setattr(Loop, "run", lambda self: "finished")
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         train(recipe, say=quiet)
     page = (out / "report.html").read_text()
     assert page.count("<table>") == 1
     json.loads((out / "summary.json").read_text(), parse_constant=pytest.fail)
     if name == "log.jsonl" and content.strip():
-        assert any("cannot be read as a run's" in str(one.message) for one in told)
+        assert any("cannot be read as a run's" in str(one.message) for one in caught)
         assert content.split(b"\n")[0] in (out / "log.unread").read_bytes()
 
 
@@ -300,12 +304,12 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
 ) -> None:
     from zeroconv.training.loop import Loop
 
-    recipe, said = ended(tmp_path), []
+    recipe, lines = ended(tmp_path), []
     damage(checkpoints(recipe.out / "checkpoints")[0])
     monkeypatch.setattr(Loop, "run", lambda self: "finished")
     with pytest.warns(UserWarning, match="checkpoint is damaged"):
-        train(recipe, say=said.append)
-    assert "going on from step 2 of 6" in said
+        train(recipe, say=lines.append)
+    assert "going on from step 2 of 6" in lines
 
 
 def mutated(content: bytes, rng: random.Random) -> bytes:

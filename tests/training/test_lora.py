@@ -62,13 +62,13 @@ def plain_middle(base: str) -> torch.Tensor:
 
 @pytest.mark.slow
 def test_it_learns_and_says_so(make, tmp_path):
-    said = []
+    lines = []
     recipe = make(steps=60, batch_size=4, validate_every=30, sample_count=2, sample_steps=2)
-    folder = train_lora(recipe, say=said.append)
+    folder = train_lora(recipe, say=lines.append)
     history = json.loads((folder / "summary.json").read_text())["validation"]
     assert [line["step"] for line in history] == [0, 30, 60]
     assert history[-1]["loss"] < 0.95 * history[0]["loss"]
-    assert (folder / "samples" / "step-00000060.png").is_file() and said[-1].startswith("finished")
+    assert (folder / "samples" / "step-00000060.png").is_file() and lines[-1].startswith("finished")
     backbone = load_backbone(folder / "lora")  # the folder names its base
     assert not torch.equal(
         backbone.unet.mid_block.resnets[0].conv1.weight, plain_middle(recipe.base)
@@ -80,7 +80,7 @@ def test_it_learns_and_says_so(make, tmp_path):
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_run_that_was_cut_goes_on_bit_for_bit(make, monkeypatch, precision):
     settings = {"checkpoint_every": 3, "precision": precision}
-    whole = weights(train_lora(make("whole", **settings)))
+    straight = weights(train_lora(make("whole", **settings)))
     step = LoraTrainer._train_step
 
     def crash(self, micro):
@@ -92,11 +92,11 @@ def test_a_run_that_was_cut_goes_on_bit_for_bit(make, monkeypatch, precision):
     with pytest.raises(RuntimeError, match="power cut"):
         train_lora(make("cut", **settings))
     monkeypatch.setattr(LoraTrainer, "_train_step", step)
-    said = []
-    resumed = weights(train_lora(make("cut", **settings), say=said.append))
-    assert "going on from step 3 of 6" in said
-    assert whole.keys() == resumed.keys() and all(
-        torch.equal(whole[name], resumed[name]) for name in whole
+    lines = []
+    resumed = weights(train_lora(make("cut", **settings), say=lines.append))
+    assert "going on from step 3 of 6" in lines
+    assert straight.keys() == resumed.keys() and all(
+        torch.equal(straight[name], resumed[name]) for name in straight
     )
 
 
@@ -113,7 +113,7 @@ def test_broken_pictures_are_listed(make, pictures, tmp_path):
     assert json.loads((out / "summary.json").read_text())["broken"] == 1
 
 
-def test_the_bases_own_weights_stay_and_the_adapter_begins_as_nothing(base):
+def test_lora_leaves_the_base_s_weights_and_begins_as_nothing(base):
     backbone = load_backbone(base)
     z, t, text = torch.randn(1, 4, 8, 8), torch.tensor([500]), backbone.embed_text(["a"])
     before = backbone.decode(backbone.encode(z, t, text), t, text)
@@ -150,9 +150,9 @@ def test_a_loss_that_breaks_down_returns_to_a_checkpoint(make, monkeypatch):
         )
 
     monkeypatch.setattr(LoraTrainer, "_gradients", breaks)
-    said = []
-    folder = train_lora(make(checkpoint_every=4, steps=12), say=said.append)
-    assert sum("back to step 8 at half" in line for line in said) == 1
+    lines = []
+    folder = train_lora(make(checkpoint_every=4, steps=12), say=lines.append)
+    assert sum("back to step 8 at half" in line for line in lines) == 1
     last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 12 and last["lr"] == pytest.approx(1e-3 / 2)
 
@@ -185,10 +185,10 @@ def test_the_train_command_tells_the_two_kinds_apart(make, tmp_path):
 
 @pytest.mark.slow
 def test_computing_again_changes_nothing(make) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     plain, again = (
-        train_lora(make(name, checkpointing=name), say=said.append) for name in ("none", "full")
+        train_lora(make(name, checkpointing=name), say=lines.append) for name in ("none", "full")
     )
-    assert sum("parts are computed again" in line for line in said) == 1
+    assert sum("parts are computed again" in line for line in lines) == 1
     a, b = weights(plain), weights(again)
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)

@@ -33,8 +33,8 @@ def spoil(monkeypatch, value: float, steps: Callable[[int], bool] = lambda call:
 
     def errors(self, *words, **options):
         calls[0] += 1
-        found = original(self, *words, **options)
-        return found * value if steps(calls[0]) else found
+        values = original(self, *words, **options)
+        return values * value if steps(calls[0]) else values
 
     monkeypatch.setattr(ControlledLoss, "errors", errors)
 
@@ -81,11 +81,11 @@ def test_the_command_says_no_number_and_never_finished(
 
 
 def test_the_last_losses_are_no_numbers_and_the_run_says_so(trainer, monkeypatch) -> None:
-    run, said = trainer(steps=6), []
-    run.say = said.append
+    run, lines = trainer(steps=6), []
+    run.say = lines.append
     spoil(monkeypatch, math.nan, lambda call: call > 4)
     assert run.run() == "finished"
-    assert "the loss was no number in steps 5 to 6, which changed nothing" in said
+    assert "the loss was no number in steps 5 to 6, which changed nothing" in lines
     assert all(bool(w.isfinite().all()) for w in weights(run))
 
 
@@ -95,11 +95,11 @@ def test_weights_that_are_no_numbers_are_not_saved(trainer) -> None:
     original = run._train_step
 
     def train_step(micro):
-        found = original(micro)
+        loss = original(micro)
         if run.step == 3 and not run.rollbacks:
             with torch.no_grad():
                 run.parameters[0].fill_(math.nan)
-        return found
+        return loss
 
     run._train_step = train_step  # type: ignore[method-assign]
     assert run.run() == "finished"
@@ -117,6 +117,6 @@ def test_a_validation_that_is_no_number_is_not_the_best_for_ever(trainer) -> Non
     run.run()
     assert run.best["step"] == run.kept["step"] == 3
     assert [line["step"] for line in run.history] == [2, 3, 4]
-    found = [line["validation"] for line in strict(run.log.path) if "validation" in line]
-    assert [line["true"] for line in found] == [None, None, 0.9, 0.5, 0.7]
-    assert all(line["gain_error"] is None for line in found)
+    logged = [line["validation"] for line in strict(run.log.path) if "validation" in line]
+    assert [line["true"] for line in logged] == [None, None, 0.9, 0.5, 0.7]
+    assert all(line["gain_error"] is None for line in logged)

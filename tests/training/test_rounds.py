@@ -71,9 +71,9 @@ def test_a_round_is_what_evaluate_says_of_the_same_pictures(
     recipe: Make, pictures: Path, base: Path
 ) -> None:
     held = f"{pictures}?limit=8"
-    said: list[str] = []
+    lines: list[str] = []
     settings = {**ROUNDS, "evaluate_count": 8, "sample_cfg": 3.0}
-    out = train(recipe(**settings, **{"data.validation": [held]}), say=said.append)
+    out = train(recipe(**settings, **{"data.validation": [held]}), say=lines.append)
     summary = json.loads((out / "summary.json").read_text())["evaluation"]
     assert summary == {"step": 6, **log_of(out)[-1]["evaluation"]} and summary["n"] == 8
     report = evaluate(
@@ -94,7 +94,7 @@ def test_a_round_is_what_evaluate_says_of_the_same_pictures(
         assert summary["metrics"][metric]["lift"] == pytest.approx(
             report["lift"][metric]["over shuffled"], abs=1e-3
         )
-    (line,) = [line for line in said if line.startswith("step 6/6  f1")]
+    (line,) = [line for line in lines if line.startswith("step 6/6  f1")]
     assert "of 8 pictures (another's hint" in line
     with Image.open(out / "samples" / "evaluation-00000006.png") as sheet:
         assert sheet.size == (8 * 66 - 2, 4 * 66 - 2)
@@ -108,7 +108,7 @@ def test_a_run_may_go_on_with_other_rounds(recipe: Make) -> None:
     assert [line["step"] for line in log_of(out) if "evaluation" in line] == [0, 2, 4, 6]
 
 
-def test_what_cannot_be_read_back_is_told_before_anything_is_trained(
+def test_rounds_refuse_what_cannot_be_read_back_before_anything_is_trained(
     recipe: Make, tmp_path: Path
 ) -> None:
     with pytest.raises(
@@ -129,7 +129,7 @@ def test_what_cannot_be_read_back_is_told_before_anything_is_trained(
         LoraTraining(steps=5, evaluate_every=2)
 
 
-def test_poses_are_asked_of_scenes_with_people_and_each_condition_of_its_own() -> None:
+def test_rounds_choose_scenes_with_people_for_poses_and_pictures_of_their_condition() -> None:
     scenes = open_dataset("playroom:val:16", condition="pose", size=64)
     pairs = choose(scenes, "pose", 3)
     assert [seed for seed, _ in pairs] == [0, 1, 2] and all(pair.truth for _, pair in pairs)
@@ -158,7 +158,7 @@ def test_broken_pictures_are_left_out_and_shapes_kept_apart(tmp_path: Path) -> N
 
 def test_trackers_hear_of_a_round() -> None:
     interval = {"mean": 0.5, "low": 0.4, "high": 0.6}
-    told = scalars(
+    logged = scalars(
         {"evaluation": {"n": 4, "metrics": {"f1": {"own": interval, "ceiling": interval}}}}
     )
-    assert told == {"evaluation/f1_own": 0.5, "evaluation/f1_ceiling": 0.5}
+    assert logged == {"evaluation/f1_own": 0.5, "evaluation/f1_ceiling": 0.5}

@@ -35,9 +35,9 @@ Make = Callable[..., Recipe]
 
 
 def test_a_run_leaves_all_it_promises(recipe: Make) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     out = train(
-        recipe(validate_every=3, sample_count=2, sample_steps=2, log_every=2), say=said.append
+        recipe(validate_every=3, sample_count=2, sample_steps=2, log_every=2), say=lines.append
     )
     control = ControlNet.load(out / "control")
     assert control.config["zeroconv"]["condition"] == "depth"
@@ -49,8 +49,8 @@ def test_a_run_leaves_all_it_promises(recipe: Make) -> None:
     with Image.open(out / "samples" / "step-00000006.png") as sheet:
         assert sheet.size == (4 * 66 - 2, 2 * 66 - 2)
     assert (out / "log.jsonl").is_file()
-    assert any("hint gain" in line for line in said)
-    assert any("min left" in line for line in said)
+    assert any("hint gain" in line for line in lines)
+    assert any("min left" in line for line in lines)
     assert not (out / "broken.json").exists()
 
 
@@ -63,10 +63,10 @@ def test_a_finished_run_is_left_as_it_is(recipe: Make) -> None:
 
 
 def test_a_run_may_be_made_longer(recipe: Make) -> None:
-    said: list[str] = []
-    train(recipe(steps=4), say=said.append)
-    out = train(recipe(steps=6), say=said.append)
-    assert "going on from step 4 of 6" in said
+    lines: list[str] = []
+    train(recipe(steps=4), say=lines.append)
+    out = train(recipe(steps=6), say=lines.append)
+    assert "going on from step 4 of 6" in lines
     assert json.loads((out / "summary.json").read_text())["steps"] == 6
 
 
@@ -101,7 +101,9 @@ def test_a_batch_larger_than_all_memory_is_refused(recipe: Make, monkeypatch) ->
         RuntimeError("DefaultCPUAllocator: no"),
     ],
 )
-def test_memory_that_runs_out_is_told(recipe: Make, monkeypatch, error: Exception) -> None:
+def test_training_memory_that_runs_out_is_one_sentence(
+    recipe: Make, monkeypatch, error: Exception
+) -> None:
     def step(self, micro):
         raise error
 
@@ -110,7 +112,7 @@ def test_memory_that_runs_out_is_told(recipe: Make, monkeypatch, error: Exceptio
         train(recipe(), say=lambda line: None)
 
 
-def test_captions_longer_than_the_encoder_are_read_whole(
+def test_captions_longer_than_the_encoder_are_read_complete(
     recipe: Make, pictures: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(pictures, tmp_path / "copy")
@@ -171,11 +173,11 @@ def test_broken_pictures_are_listed_and_counted(
 ) -> None:
     folder = shutil.copytree(pictures, tmp_path / "copy")
     (folder / "3.png").write_bytes(b"oops")
-    said: list[str] = []
-    out = train(recipe(steps=1, **{"data.train": [str(folder)]}), say=said.append)
+    lines: list[str] = []
+    out = train(recipe(steps=1, **{"data.train": [str(folder)]}), say=lines.append)
     assert list(json.loads((out / "broken.json").read_text())) == ["3.png"]
     assert json.loads((out / "summary.json").read_text())["broken"] == 1
-    assert any("1 pictures were set aside" in line for line in said)
+    assert any("1 pictures were set aside" in line for line in lines)
 
 
 def test_a_run_that_goes_on_with_other_pictures_says_so(
@@ -184,16 +186,16 @@ def test_a_run_that_goes_on_with_other_pictures_says_so(
     folder = shutil.copytree(pictures, tmp_path / "copy")
     settings = {"data.train": [str(folder)]}
 
-    def told(steps: int) -> list[str]:
-        said: list[str] = []
-        train(recipe(steps=steps, **settings), say=said.append)
-        return [line for line in said if "has changed" in line]
+    def changes(steps: int) -> list[str]:
+        lines: list[str] = []
+        train(recipe(steps=steps, **settings), say=lines.append)
+        return [line for line in lines if "has changed" in line]
 
-    assert told(1) == told(2) == []
+    assert changes(1) == changes(2) == []
     (folder / "3.png").write_bytes(b"oops")
-    (line,) = told(3)
+    (line,) = changes(3)
     assert "since the checkpoint" in line and len(set(re.findall(r"\d+", line))) == 2
-    assert told(4) == []
+    assert changes(4) == []
 
 
 def test_held_out_pictures_are_not_trained_on() -> None:

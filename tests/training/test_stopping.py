@@ -58,7 +58,7 @@ def signal_at(step: int, number: int, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_in_training_saves_and_exits_with_its_own_code(
+def test_signal_in_training_saves_and_exits_with_the_signal_s_code(
     recipe: Make, tmp_path: Path, monkeypatch, number: signal.Signals
 ) -> None:
     signal_at(1, number, monkeypatch)
@@ -76,7 +76,7 @@ def test_a_signal_in_training_saves_and_exits_with_its_own_code(
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_while_data_is_prepared_exits_with_its_own_code(
+def test_signal_while_data_is_prepared_exits_with_the_signal_s_code(
     recipe: Make, tmp_path: Path, monkeypatch, number: signal.Signals
 ) -> None:
     def prepare(*words):

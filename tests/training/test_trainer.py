@@ -252,7 +252,7 @@ def test_gradients_that_keep_their_memory_change_no_weight(
             original(self, *words, **options) * (float("nan") if spoilt[0] else 1)
         ),
     )
-    found = []
+    ends = []
     for mapped in (2**25, 2**10):
         monkeypatch.setattr(allocator, "MAPPED", mapped)
         run = trainer(str(mapped), steps=5, checkpoint_every=10, **settings)
@@ -268,8 +268,8 @@ def test_gradients_that_keep_their_memory_change_no_weight(
         run.run()
         assert sum(line.get("event") == "skipped" for line in run.log.read()) == 1
         assert all(p.kept_gradient[0] is not None for p in kept)
-        found.append(weights(run))
-    assert equal(*found)
+        ends.append(weights(run))
+    assert equal(*ends)
 
 
 @pytest.mark.parametrize(
@@ -290,9 +290,9 @@ def test_gradients_that_overflow_float16_halve_the_scale_and_leave_the_weights(t
     run.execution.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100)
     before = [p.clone() for p in run.control.parameters()]
     run.run()
-    told = [line["scale"] for line in run.log.read() if line.get("event") == "overflow"]
+    scales = [line["scale"] for line in run.log.read() if line.get("event") == "overflow"]
     # more in a row than losses that are no numbers may be
-    assert told == [2.0**n for n in range(100, 92, -1)]
+    assert scales == [2.0**n for n in range(100, 92, -1)]
     assert run.execution.scaler.get_scale() == 2.0**92 and run.skipped == run.rollbacks == 0
     assert equal(before, list(run.control.parameters())) and not run.optimizer.state
     # it cannot be the scale's doing any more
@@ -304,7 +304,7 @@ def test_gradients_that_overflow_float16_halve_the_scale_and_leave_the_weights(t
 
 def test_a_small_gradient_survives_float16(trainer, monkeypatch) -> None:
     """Scaled by its loss to where float16 has nothing, it is lost without the scale."""
-    found = {}
+    sums = {}
     for name, scaled in (("with", True), ("without", False)):
         run = trainer(name, precision="fp16")
         if not scaled:
@@ -316,8 +316,8 @@ def test_a_small_gradient_survives_float16(trainer, monkeypatch) -> None:
         if scaled:
             run.execution.scaler.unscale_(run.optimizer)
         convs = run.control.zero_convs
-        found[name] = sum(float(conv.weight.grad.abs().sum()) for conv in convs)
-    assert found["without"] < 0.9 * found["with"]
+        sums[name] = sum(float(conv.weight.grad.abs().sum()) for conv in convs)
+    assert sums["without"] < 0.9 * sums["with"]
 
 
 @pytest.fixture
@@ -348,15 +348,15 @@ def test_bfloat16_weights_follow_float32(trainer, narrow_weights) -> None:
 
 
 def test_a_run_with_bfloat16_weights_goes_on_bit_for_bit(trainer, narrow_weights) -> None:
-    whole = trainer("whole", steps=6, **narrow_weights)
-    whole.run()
+    straight = trainer("whole", steps=6, **narrow_weights)
+    straight.run()
     first = trainer("cut", steps=6, checkpoint_every=2, **narrow_weights)
     with pytest.raises(Killed):
         die_at(first, 3)
     second = trainer("cut", steps=6, checkpoint_every=2, **narrow_weights)
     assert second.resume() and second.step == 2
     second.run()
-    left, right = whole.state(), second.state()
+    left, right = straight.state(), second.state()
     for name in ("control", "ema", "optimizer"):
         a, b = (torch.utils._pytree.tree_leaves(one[name]) for one in (left, right))
         assert len(a) == len(b) > 20

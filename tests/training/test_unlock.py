@@ -57,23 +57,23 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Trainer]:
 
 
 def test_the_decoder_trains_and_nothing_else_of_the_base(recipe: Make) -> None:
-    said = recipe(**SOON)
-    folder = train(said, say=silent)
+    settings = recipe(**SOON)
+    folder = train(settings, say=silent)
     before, after = (
-        load_backbone(said.base).unet.state_dict(),
+        load_backbone(settings.base).unet.state_dict(),
         load_backbone(folder / "base").unet.state_dict(),
     )
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if is_decoder(name)}
 
 
-def test_what_comes_out_is_a_whole_base(recipe: Make, trained: list[Trainer]) -> None:
+def test_unlocked_run_writes_a_complete_base(recipe: Make, trained: list[Trainer]) -> None:
     """Read back, base and control predict what the run's own did; everything but the decoder is the
     recipe's base.
     """
-    said = recipe(**SOON)
-    folder = train(said, say=silent)
-    old, new = load_backbone(said.base), load_backbone(folder / "base")
+    settings = recipe(**SOON)
+    folder = train(settings, say=silent)
+    old, new = load_backbone(settings.base), load_backbone(folder / "base")
     control = ControlNet.load(folder / "control", backbone=new)
     assert control.config["zeroconv"]["base"] == str(folder / "base")
     assert json.loads((folder / "summary.json").read_text())["base"] == str(folder / "base")
@@ -92,10 +92,10 @@ def test_what_comes_out_is_a_whole_base(recipe: Make, trained: list[Trainer]) ->
         assert not torch.allclose(predicted(new, control), predicted(old, control), atol=1e-3)
     assert torch.equal(old.embed_text(["a"]).hidden, new.embed_text(["a"]).hidden)
     assert old.scheduler_config == new.scheduler_config
-    for mine, theirs in zip(
+    for ours, theirs in zip(
         old.vae.state_dict().values(), new.vae.state_dict().values(), strict=True
     ):
-        assert torch.equal(mine, theirs)
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("make", [tiny_backbone, tiny_backbone_xl])
@@ -121,7 +121,7 @@ def test_the_file_that_the_base_came_from_stays(recipe: Make, base: Path) -> Non
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_groups_keep_their_own_rates(
+def test_parameter_groups_keep_separate_rates(
     optimizer: str, recipe: Make, trained: list[Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through warm-up, cosine, and what the recipe does after convergence; every parameter in one
@@ -195,9 +195,9 @@ def test_a_run_that_was_cut_goes_on_bit_for_bit(
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
         patch.setattr(Trainer, "_train_step", crash)
         train(recipe(out=str(tmp_path / "cut"), **settings), say=silent)
-    said: list[str] = []
-    cut = train(recipe(out=str(tmp_path / "cut"), **settings), say=said.append)
-    assert "going on from step 4 of 7" in said
+    lines: list[str] = []
+    cut = train(recipe(out=str(tmp_path / "cut"), **settings), say=lines.append)
+    assert "going on from step 4 of 7" in lines
     for part in ("control", "base/unet"):
         a, b = (
             load_file(run / part / "diffusion_pytorch_model.safetensors") for run in (straight, cut)
@@ -209,19 +209,19 @@ def test_a_run_that_was_cut_goes_on_bit_for_bit(
     )
     for part in ("control", "decoder"):
         assert all(torch.equal(a[part][name], b[part][name]) for name in a[part]), part
-    for mine, theirs in zip(
+    for ours, theirs in zip(
         a["optimizer"]["state"].values(), b["optimizer"]["state"].values(), strict=True
     ):
-        assert all(torch.equal(torch.as_tensor(mine[k]), torch.as_tensor(theirs[k])) for k in mine)
+        assert all(torch.equal(torch.as_tensor(ours[k]), torch.as_tensor(theirs[k])) for k in ours)
 
 
 def test_bfloat16_leaves_what_trains_in_float32(recipe: Make, trained: list[Trainer]) -> None:
-    said = recipe(precision="bf16", **SOON)
-    folder = train(said, say=silent)
+    settings = recipe(precision="bf16", **SOON)
+    folder = train(settings, say=silent)
     for name, parameter in trained[0].backbone.unet.named_parameters():
         assert parameter.dtype == (torch.float32 if is_decoder(name) else torch.bfloat16), name
     before, after = (
-        load_backbone(said.base).unet.state_dict(),
+        load_backbone(settings.base).unet.state_dict(),
         load_backbone(folder / "base").unet.state_dict(),
     )
     # not rounded
@@ -273,7 +273,7 @@ def test_measures_and_sheets_see_the_averaged_decoder(
     assert len(seen) == 4 and all(seen)
 
 
-def test_the_best_checkpoint_has_its_own_base(
+def test_best_checkpoint_has_the_base_of_its_step(
     recipe: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loss is made to be lowest in the middle."""
@@ -327,6 +327,6 @@ def test_what_does_not_go_together_is_one_sentence(changes: dict, sentence: str)
 def test_a_baseline_to_go_on_from_is_refused(recipe: Make, tmp_path: Path) -> None:
     backbone = tiny_backbone("v_prediction")
     make_baseline("side", backbone, ratio=0.5, condition="depth").save(tmp_path / "baseline")
-    said = recipe(control={"init": str(tmp_path / "baseline"), "unlock_decoder": True})
+    settings = recipe(control={"init": str(tmp_path / "baseline"), "unlock_decoder": True})
     with pytest.raises(UserError, match=r"leave control\.unlock_decoder out"):
-        unlock_(backbone, make_control(said, backbone))
+        unlock_(backbone, make_control(settings, backbone))

@@ -85,9 +85,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Graphs:
     counters.clear()
-    found = Graphs()
-    monkeypatch.setattr(compiling, "BACKEND", found)
-    return found
+    counter = Graphs()
+    monkeypatch.setattr(compiling, "BACKEND", counter)
+    return counter
 
 
 def quiet(line: str) -> None:
@@ -233,16 +233,16 @@ def test_beside_other_settings(
 ) -> None:
     graphs.backend = backend
     settings = {"steps": 3, "log_every": 1, "learning_rate": 1e-4, "frozen": "same", **settings}
-    said: list[str] = []
+    lines: list[str] = []
     plain = train(recipe(out=str(tmp_path / "plain"), **settings), say=quiet)
     compiled = train(
-        recipe(out=str(tmp_path / "compiled"), compile=True, **settings), say=said.append
+        recipe(out=str(tmp_path / "compiled"), compile=True, **settings), say=lines.append
     )
     near = 1e-2 if settings.get("precision") == "bf16" else 1e-4
     assert losses(compiled) == pytest.approx(losses(plain), rel=near)
     assert graphs.count > 5 and not counters["graph_break"]
-    assert any("are compiled by torch" in line for line in said)
-    assert any("are computed again" in line for line in said) == ("checkpointing" in settings)
+    assert any("are compiled by torch" in line for line in lines)
+    assert any("are computed again" in line for line in lines) == ("checkpointing" in settings)
     a, b = (load_file(run / WEIGHTS) for run in (plain, compiled))
     assert a.keys() == b.keys() and all(a[name].shape == b[name].shape for name in a)
 
@@ -332,11 +332,11 @@ def test_a_run_goes_on_in_another_process(
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(json.loads(recipe(out=str(cut), **settings).model_dump_json())))
     words = [sys.executable, "-W", "ignore", "-c", CODE, str(path)]
-    place = {**os.environ, "OMP_NUM_THREADS": "1"}
-    told = subprocess.run(
-        words, env=place, capture_output=True, text=True, check=True, timeout=600
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    output = subprocess.run(
+        words, env=environment, capture_output=True, text=True, check=True, timeout=600
     ).stdout
-    assert "going on from step 4 of 7" in told
+    assert "going on from step 4 of 7" in output
     a, b = (load_file(run / WEIGHTS) for run in (straight, cut))
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
@@ -405,31 +405,31 @@ def test_without_a_compiler_a_run_ends_before_it_begins(
         raise RuntimeError("no working C++ compiler found\nand a long story")
 
     monkeypatch.setattr(compiling, "BACKEND", missing)
-    said = recipe(compile=True)
+    settings = recipe(compile=True)
     with pytest.raises(UserError, match=r"training.compile needs a C\+\+ compiler") as caught:
-        train(said, say=quiet)
-    assert "\n" not in str(caught.value) and not Path(said.out).exists()
+        train(settings, say=quiet)
+    assert "\n" not in str(caught.value) and not Path(settings.out).exists()
     check_compile(settings_of(compile=False), "cpu")
 
 
 def test_bfloat16_weights_on_an_old_processor_are_refused(
     monkeypatch: pytest.MonkeyPatch, graphs: Graphs
 ) -> None:
-    said = settings_of(precision="bf16_weights", optimizer="adamw8bit")
+    settings = settings_of(precision="bf16_weights", optimizer="adamw8bit")
     monkeypatch.setattr(compiling, "has_bf16_matrix_unit", lambda: False)
     with pytest.raises(UserError, match="leave one of the two out"):
-        check_compile(said, "cpu")
+        check_compile(settings, "cpu")
     monkeypatch.setattr(compiling, "has_bf16_matrix_unit", lambda: True)
-    check_compile(said, "cpu")
+    check_compile(settings, "cpu")
 
 
 @pytest.mark.slow
-def test_inductor_s_own_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inductor_gradients_are_near_eager_ones_and_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a run takes, of some layers: all of them take minutes."""
     loss, text = make(small())
     plain = gradients(loss, text)
     compiled = Compiled([loss.backbone.unet.up_blocks[0]], several_shapes=False)
     with compiled.running():
-        found = [gradients(loss, text) for _ in range(2)]
-    assert alike(plain, found[0]) and alike(found[0], found[1], 0, 0)
-    assert not alike(plain, found[0], 0, 0)  # these are other programs, which round elsewhere
+        by_inductor = [gradients(loss, text) for _ in range(2)]
+    assert alike(plain, by_inductor[0]) and alike(by_inductor[0], by_inductor[1], 0, 0)
+    assert not alike(plain, by_inductor[0], 0, 0)  # these are other programs, which round elsewhere

@@ -76,17 +76,17 @@ def check(kind: type[Graphs], device: str, make: Callable[[str], Any] = setting)
     graphs = kind(loss, parameters)
     for of in (1, 3, 1):
         plain: list[Any] = [torch.zeros_like(p) for p in parameters]
-        total, found = 0.0, torch.zeros((), device=device)
+        total, summed = 0.0, torch.zeros((), device=device)
         for number in range(of):
             value = loss(batches[number], stream(device, 7, number)) / of
-            for grad, mine in zip(plain, torch.autograd.grad(value, parameters), strict=True):
-                grad += mine
+            for grad, added in zip(plain, torch.autograd.grad(value, parameters), strict=True):
+                grad += added
             total += float(value.detach())
         for parameter in parameters:
             parameter.grad = None
         for number in range(of):
-            found += graphs.add_gradients(batches[number], stream(device, 7, number), number, of)
-        assert float(found) == pytest.approx(total, rel=1e-5)
+            summed += graphs.add_gradients(batches[number], stream(device, 7, number), number, of)
+        assert float(summed) == pytest.approx(total, rel=1e-5)
         largest = max(float(grad.abs().max()) for grad in plain)
         for parameter, grad in zip(parameters, plain, strict=True):
             assert (parameter.grad - grad).abs().max() < 1e-5 * largest

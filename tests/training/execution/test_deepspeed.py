@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.test_distributed import CODE, finish, kill, launch, told
+from tests.training.test_distributed import CODE, finish, kill, launch, reports
 from zeroconv.errors import UserError
 from zeroconv.training.checkpoint import checkpoints
 from zeroconv.training.recipes.recipe import Recipe
@@ -49,26 +49,26 @@ def near(a: dict, b: dict, tolerance: float) -> None:
             for i, inner in a["optimizer"]["state"].items()
         ]
     for name, pairs in of.items():
-        assert all(mine.shape == other.shape for mine, other in pairs)
-        mine, other = (
+        assert all(one.shape == other.shape for one, other in pairs)
+        one, other = (
             torch.cat([tensor.flatten() for tensor in side]) for side in zip(*pairs, strict=True)
         )
-        assert (mine - other).norm() <= tolerance * other.norm(), name
+        assert (one - other).norm() <= tolerance * other.norm(), name
 
 
 @pytest.mark.deepspeed
 @pytest.mark.parametrize("stage", ["1", "2"])
-def test_zero_makes_the_run_that_whole_processes_make(
+def test_zero_makes_the_run_that_unsharded_processes_make(
     recipe: Make, tmp_path: Path, stage: str
 ) -> None:
     more = {**SETTINGS, "accumulation": 2, "control.unlock_decoder": stage == "2"}
     finish(launch(recipe(out=str(tmp_path / "ddp"), **more), tmp_path, "ddp"))
     zero = recipe(out=str(tmp_path / "zero"), **more)
     finish(launch(zero, tmp_path, "zero", **ZERO, ACCELERATE_DEEPSPEED_ZERO_STAGE=stage))
-    first, second = told(tmp_path, "zero")
+    first, second = reports(tmp_path, "zero")
     assert (
         first["weights"] == second["weights"]
-        and first["taken"] == told(tmp_path, "ddp")[0]["taken"]
+        and first["taken"] == reports(tmp_path, "ddp")[0]["taken"]
     )
     near(state_of(tmp_path / "zero"), state_of(tmp_path / "ddp"), 0.02)
 
@@ -102,7 +102,7 @@ run.train(""",
     finish(
         launch(recipe(out=str(tmp_path / "spoilt"), **more), tmp_path, "spoilt", code=spoil, **ZERO)
     )
-    first, second = told(tmp_path, "spoilt")
+    first, second = reports(tmp_path, "spoilt")
     assert first["weights"] == second["weights"]
     state = state_of(tmp_path / "spoilt")
     assert all(value.isfinite().all() for value in state["control"].values())
@@ -142,7 +142,7 @@ run.train(""",
         ({}, {"sharding": "fsdp"}, "training.sharding fsdp does not go with DeepSpeed"),
     ],
 )
-def test_what_zero_does_not_do_is_said(
+def test_zero_refuses_what_it_does_not_do(
     recipe: Make, monkeypatch: pytest.MonkeyPatch, wishes: dict, changes: dict, sentence: str
 ) -> None:
     for name, value in {"ACCELERATE_USE_DEEPSPEED": "true", **wishes}.items():

@@ -183,16 +183,16 @@ def folder(base: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
-def told(folder: Path, name: str, sharding: str = "fsdp") -> list[dict]:
+def reports(folder: Path, name: str, sharding: str = "fsdp") -> list[dict]:
     return [
         json.loads((folder / f"{name}-{sharding}.yaml-{rank}").read_text()) for rank in range(2)
     ]
 
 
 def state(folder: Path, name: str, step: int = 6) -> dict[str, Any]:
-    found = load_checkpoint(folder / name / "checkpoints", step=step)
-    assert found is not None
-    return found
+    checkpoint = load_checkpoint(folder / name / "checkpoints", step=step)
+    assert checkpoint is not None
+    return checkpoint
 
 
 def tensors(state: dict[str, Any]) -> list[torch.Tensor]:
@@ -210,19 +210,19 @@ def tensors(state: dict[str, Any]) -> list[torch.Tensor]:
     ]
 
 
-def test_each_process_holds_half_and_takes_its_own_examples_and_noise(folder: Path) -> None:
-    whole, *parts = (
-        told(folder, "whole", "none")[0]["held"],
-        *(one["held"] for one in told(folder, "cut")),
+def test_fsdp_process_holds_half_and_takes_separate_examples_and_noise(folder: Path) -> None:
+    unsplit, *parts = (
+        reports(folder, "whole", "none")[0]["held"],
+        *(one["held"] for one in reports(folder, "cut")),
     )
     for part in parts:
         for kind in ("weights", "moments", "average"):
-            assert part[kind] == pytest.approx(whole[kind] / 2, rel=0.01), kind
+            assert part[kind] == pytest.approx(unsplit[kind] / 2, rel=0.01), kind
         # its first convolution and its time embedding are whole
-        assert part["frozen"] < 0.52 * whole["frozen"]
-    first, second = told(folder, "cut")
-    for (_, mine), (_, theirs) in zip(first["taken"], second["taken"], strict=True):
-        assert len(mine) == len(theirs) == 2 and not set(mine) & set(theirs)
+        assert part["frozen"] < 0.52 * unsplit["frozen"]
+    first, second = reports(folder, "cut")
+    for (_, left), (_, right) in zip(first["taken"], second["taken"], strict=True):
+        assert len(left) == len(right) == 2 and not set(left) & set(right)
     assert len({*first["noises"], *second["noises"]}) == 2 * len(first["noises"]) == 12
 
 
@@ -257,7 +257,7 @@ def assert_alike(a: dict[str, Any], b: dict[str, Any]) -> None:
     assert (apart[real] < 2e-6).float().mean() > 0.999 and apart[real].max() < 1e-4
 
 
-def test_the_weights_are_those_of_whole_ones(folder: Path) -> None:
+def test_fsdp_weights_are_those_of_an_unsharded_run(folder: Path) -> None:
     assert_alike(state(folder, "cut"), state(folder, "whole"))
     before, after = (tensors(state(folder, "cut", step)) for step in (2, 6))
     assert max(float((a - b).abs().max()) for a, b in zip(before, after, strict=True)) > 1e-3
@@ -267,16 +267,16 @@ def test_a_killed_run_goes_on_exactly(folder: Path) -> None:
     straight, killed = state(folder, "cut"), state(folder, "killed")
     assert all(torch.equal(a, b) for a, b in zip(tensors(straight), tensors(killed), strict=True))
     assert straight["history"] == killed["history"] and straight["micro"] == killed["micro"] == 6
-    went_on = told(folder, "killed")[0]["taken"]
-    assert 0 < len(went_on) < 6 and told(folder, "cut")[0]["taken"][-len(went_on) :] == went_on
+    went_on = reports(folder, "killed")[0]["taken"]
+    assert 0 < len(went_on) < 6 and reports(folder, "cut")[0]["taken"][-len(went_on) :] == went_on
 
 
-def test_a_run_may_be_cut_up_and_go_on_whole(folder: Path) -> None:
-    assert [step for step, _ in told(folder, "changing", "none")[0]["taken"]] == [4, 5]
+def test_fsdp_run_may_go_on_unsharded(folder: Path) -> None:
+    assert [step for step, _ in reports(folder, "changing", "none")[0]["taken"]] == [4, 5]
     assert_alike(state(folder, "changing"), state(folder, "whole"))
 
 
-def test_what_is_saved_is_the_whole_average(folder: Path) -> None:
+def test_fsdp_saves_the_complete_average(folder: Path) -> None:
     saved, control = state(folder, "cut"), ControlNet.load(folder / "cut" / "control")
     names = [name for name, _ in control.named_parameters()]
     assert list(saved["control"]) == list(control.state_dict())
@@ -297,15 +297,17 @@ def test_all_take_part_in_pictures_and_rounds_and_one_writes(folder: Path) -> No
         "step-00000006.png",
     ]
     assert sorted(path.name for path in (folder / "cut" / "samples").iterdir()) == names
-    assert told(folder, "cut")[1]["said"] == []
+    assert reports(folder, "cut")[1]["said"] == []
 
 
 def test_a_launcher_s_run_returns_to_its_checkpoint_and_ends_after_convergence(
     folder: Path,
 ) -> None:
-    for one in told(folder, "eventful", "auto"):
+    for one in reports(folder, "eventful", "auto"):
         assert one["rollbacks"] == 1 and one["step"] == 9 and one["converged"]["seen"] == 8
-        assert one["held"]["weights"] < 0.55 * told(folder, "whole", "none")[0]["held"]["weights"]
+        assert (
+            one["held"]["weights"] < 0.55 * reports(folder, "whole", "none")[0]["held"]["weights"]
+        )
     events = [
         json.loads(line).get("event")
         for line in (folder / "eventful" / "log.jsonl").read_text().splitlines()
@@ -330,5 +332,5 @@ def test_averages_that_a_validation_gathered_are_not_trained_on(folder: Path) ->
 
 def test_a_signal_to_one_process_stops_both_at_one_step(folder: Path) -> None:
     assert json.loads((folder / "stopped" / "summary.json").read_text())["status"] == "interrupted"
-    assert [one["step"] for one in told(folder, "stopped", "auto")] == [4, 4]
+    assert [one["step"] for one in reports(folder, "stopped", "auto")] == [4, 4]
     assert step_of(checkpoints(folder / "stopped" / "checkpoints")[0]) == 4

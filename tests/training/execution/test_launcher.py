@@ -23,15 +23,15 @@ FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 
 @pytest.fixture
 def says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    def say(**wishes: str) -> None:
+    def set_variables(**wishes: str) -> None:
         for name, value in wishes.items():
             monkeypatch.setenv(name, value)
 
-    return say
+    return set_variables
 
 
 @pytest.mark.parametrize("what", ["MEGATRON_LM", "PARALLELISM_CONFIG"])
-def test_launchers_that_have_optimisers_of_their_own_are_refused(
+def test_launchers_that_bring_optimisers_are_refused(
     recipe: Make, says: Callable[..., None], what: str
 ) -> None:
     check_launcher()
@@ -52,8 +52,8 @@ def test_the_recipe_or_the_launcher_asks(recipe: Make, says: Callable[..., None]
     )
     assert asked_fsdp(recipe()) == FsdpWish(reshard=False)
     says(FSDP_AUTO_WRAP_POLICY="TRANSFORMER_BASED_WRAP")
-    told = asked_fsdp(recipe()).note  # type: ignore[union-attr]
-    assert told is not None and "fsdp_auto_wrap_policy" in told
+    note = asked_fsdp(recipe()).note  # type: ignore[union-attr]
+    assert note is not None and "fsdp_auto_wrap_policy" in note
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,7 @@ def test_one_process_has_nothing_to_cut_up(recipe: Make) -> None:
     check_processes(FsdpWish(), 2)
 
 
-def test_the_launcher_may_name_the_recipe_s_own_precision(
-    recipe: Make, says: Callable[..., None]
-) -> None:
+def test_launcher_may_name_the_recipe_s_precision(recipe: Make, says: Callable[..., None]) -> None:
     says(**FSDP2, ACCELERATE_MIXED_PRECISION="bf16")
     assert asked_fsdp(recipe(precision="bf16")) is not None
 
@@ -129,7 +127,7 @@ LAUNCHERS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_S
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
-def test_processes_without_cards_of_their_own_meet_on_processors(
+def test_processes_without_a_card_each_meet_on_processors(
     says, cards, monkeypatch, name: str
 ) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)

@@ -31,7 +31,7 @@ def test_threads_are_those_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.get_num_threads() == 3
 
 
-def test_threads_beyond_the_cores_are_not_begun_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_beyond_the_cores_are_not_begun_and_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "cores", lambda: 1)
     with pytest.warns(
         UserWarning, match=r"training.threads is 1,024 and this machine has 1 cores .* so 4 threads"

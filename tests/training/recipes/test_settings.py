@@ -32,19 +32,19 @@ LEAST_LORA: dict[str, Any] = {
 
 
 def models(
-    kind: Any, place: tuple[str, ...] = ()
+    kind: Any, path: tuple[str, ...] = ()
 ) -> typing.Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
-    yield place, kind
+    yield path, kind
     for name, field in kind.model_fields.items():
         for part in {field.annotation, *typing.get_args(field.annotation)}:
             if hasattr(part, "model_fields"):
-                yield from models(part, (*place, name))
+                yield from models(part, (*path, name))
 
 
 NUMBERS = sorted(
-    (least is LEAST_LORA, place, name)
+    (least is LEAST_LORA, path, name)
     for kind, least in ((Recipe, LEAST), (LoraRecipe, LEAST_LORA))
-    for place, model in models(kind)
+    for path, model in models(kind)
     for name, field in model.model_fields.items()
     if numbers_of(field)
 )
@@ -57,19 +57,19 @@ def test_there_are_numbers_to_bound() -> None:
 
 @pytest.mark.parametrize("kind", [Recipe, LoraRecipe])
 def test_every_number_of_a_recipe_has_bounds(kind: type[BaseModel]) -> None:
-    for place, model in models(kind):
+    for path, model in models(kind):
         for name, field in model.model_fields.items():
             if numbers_of(field):
                 assert None not in bounds_of(field), (
-                    f"{'.'.join((*place, name))} needs a least and a greatest value"
+                    f"{'.'.join((*path, name))} needs a least and a greatest value"
                 )
 
 
-def wrong(lora: bool, place: tuple[str, ...], name: str, value: object) -> str:
+def wrong(lora: bool, path: tuple[str, ...], name: str, value: object) -> str:
     """The sentence for a recipe with this value at the place."""
     values = dict(LEAST_LORA if lora else LEAST)
     inner = values
-    for part in place:
+    for part in path:
         inner[part] = dict(inner[part])
         inner = inner[part]
     inner[name] = value
@@ -79,9 +79,9 @@ def wrong(lora: bool, place: tuple[str, ...], name: str, value: object) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("lora", "place", "name"), NUMBERS)
-def test_a_number_out_of_range_is_told_with_its_range(
-    lora: bool, place: tuple[str, ...], name: str
+@pytest.mark.parametrize(("lora", "path", "name"), NUMBERS)
+def test_recipe_number_out_of_range_is_refused_with_its_range(
+    lora: bool, path: tuple[str, ...], name: str
 ) -> None:
     for value in (
         10**30,
@@ -94,9 +94,11 @@ def test_a_number_out_of_range_is_told_with_its_range(
         "9" * 5000,
         "1e999",
     ):
-        said = wrong(lora, place, name, value)
-        assert said.startswith(f"x.yaml: {'.'.join((*place, name))} is ") and " from " in said, said
-        assert len(said) < 300
+        message = wrong(lora, path, name, value)
+        assert (
+            message.startswith(f"x.yaml: {'.'.join((*path, name))} is ") and " from " in message
+        ), message
+        assert len(message) < 300
 
 
 @settings(max_examples=100, deadline=None)
@@ -112,7 +114,7 @@ def test_a_number_out_of_range_is_told_with_its_range(
     ),
 )
 def test_any_value_of_a_number_is_taken_or_one_sentence(number: Any, value: object) -> None:
-    lora, place, name = number
+    lora, path, name = number
     values: dict[str, Any] = {
         key: dict(part) if isinstance(part, dict) else part for key, part in LEAST.items()
     }
@@ -121,20 +123,20 @@ def test_any_value_of_a_number_is_taken_or_one_sentence(number: Any, value: obje
             key: dict(part) if isinstance(part, dict) else part for key, part in LEAST_LORA.items()
         }
     inner = values
-    for part in place:
+    for part in path:
         inner[part] = dict(inner[part])
         inner = inner[part]
     inner[name] = value
-    said = ""
+    message = ""
     try:
         check_recipe(LoraRecipe if lora else Recipe, values, "x.yaml")
     except UserError as error:
-        said = str(error)
-    assert len(said.splitlines()) <= 1
+        message = str(error)
+    assert len(message.splitlines()) <= 1
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "said"),
+    ("path", "value", "message"),
     [
         ("control.hint_widths", [10**9], "control.hint_widths"),
         ("control.hint_widths", [8] * 9, "control.hint_widths"),
@@ -159,15 +161,15 @@ def test_any_value_of_a_number_is_taken_or_one_sentence(number: Any, value: obje
         ("data.condition", "x" * 100_000, "data.condition"),
     ],
 )
-def test_a_setting_is_refused(place: str, value: object, said: str) -> None:
-    *folders, name = place.split(".")
+def test_a_setting_is_refused(path: str, value: object, message: str) -> None:
+    *folders, name = path.split(".")
     if name == "options":
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             check_recipe(Recipe, {**LEAST, "control": {"kind": "lora", name: value}}, "x")
     else:
         import re
 
-        assert re.search(said, wrong(False, tuple(folders), name, value))
+        assert re.search(message, wrong(False, tuple(folders), name, value))
 
 
 def test_paths_of_a_recipe_begin_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

@@ -95,8 +95,8 @@ def test_yaml_refuses_with_a_line(name: str) -> None:
     ],
 )
 def test_yaml_reads(text: str, value: object) -> None:
-    found = parse_yaml(f"x: {text}", "it")["x"]
-    assert found == value and type(found) is type(value)
+    result = parse_yaml(f"x: {text}", "it")["x"]
+    assert result == value and type(result) is type(value)
 
 
 def test_yaml_reads_aliases_and_merges() -> None:
@@ -152,10 +152,10 @@ PIECES = st.sampled_from(
 @settings(max_examples=300, deadline=2000)
 @given(st.lists(PIECES, max_size=40))
 def test_yaml_of_any_pieces_is_a_value_or_one_sentence(pieces: list[str]) -> None:
-    said = ""
+    message = ""
     try:
         parse_yaml("".join(pieces), "the recipe")
     except UserError as error:
-        said = str(error)
-    assert said.startswith("the recipe") or not said
-    assert "\n" not in said
+        message = str(error)
+    assert message.startswith("the recipe") or not message
+    assert "\n" not in message

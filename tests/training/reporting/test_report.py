@@ -68,21 +68,24 @@ def test_rounds_warm_up_and_recipe_are_shown(tmp_path: Path) -> None:
     def interval(mean: float) -> dict[str, float]:
         return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}
 
-    def found(own: float) -> dict:
-        columns = {"own": own, "shuffled": 0.125, "ceiling": 0.875, "lift": own - 0.125}
+    def evaluation(followed: float) -> dict:
+        columns = {"own": followed, "shuffled": 0.125, "ceiling": 0.875, "lift": followed - 0.125}
         return {
             "n": 16,
             "metrics": {"f1": {name: interval(mean) for name, mean in columns.items()}},
         }
 
-    lines = [{"step": 0, "evaluation": found(0.125)}, {"step": 40, "evaluation": found(0.625)}]
+    lines = [
+        {"step": 0, "evaluation": evaluation(0.125)},
+        {"step": 40, "evaluation": evaluation(0.625)},
+    ]
     lines += [{"step": s, "loss": 1 / s, "lr": min(s, 40) * 1e-5} for s in range(1, 81)]
     (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (tmp_path / "recipe.json").write_text(
         json.dumps({"recipe": {"base": "<b>&", "data": {"condition": "canny"}}})
     )
     (tmp_path / "summary.json").write_text(
-        json.dumps({"status": "finished", "evaluation": {"step": 40, **found(0.625)}})
+        json.dumps({"status": "finished", "evaluation": {"step": 40, **evaluation(0.625)}})
     )
     (tmp_path / "samples").mkdir()
     for name in ("step-00000080", *(f"evaluation-{step:08d}" for step in (0, 20, 40))):

@@ -109,14 +109,14 @@ def wandb_records(path: Path) -> Iterator[Any]:
     """
     from wandb.proto import wandb_internal_pb2
 
-    data, place, parts = path.read_bytes(), 7, b""
-    while place + 7 <= len(data):
-        if 32768 - place % 32768 < 7:
-            place += 32768 - place % 32768
+    data, offset, parts = path.read_bytes(), 7, b""
+    while offset + 7 <= len(data):
+        if 32768 - offset % 32768 < 7:
+            offset += 32768 - offset % 32768
             continue
-        length, kind = struct.unpack("<HB", data[place + 4 : place + 7])
-        parts += data[place + 7 : place + 7 + length]
-        place += 7 + length
+        length, kind = struct.unpack("<HB", data[offset + 4 : offset + 7])
+        parts += data[offset + 7 : offset + 7 + length]
+        offset += 7 + length
         if kind in (1, 4):  # whole, or the last part
             record = wandb_internal_pb2.Record()
             record.ParseFromString(parts)
@@ -132,7 +132,7 @@ def wandb_history(records: list[Any]) -> list[dict[str, Any]]:
     ]
 
 
-def test_wandb_offline_holds_what_a_killed_run_said(
+def test_wandb_offline_holds_what_a_killed_run_logged(
     recipe: Make, tmp_path: Path, silence: Silence
 ) -> None:
     pytest.importorskip("wandb")
@@ -151,16 +151,16 @@ def test_wandb_offline_holds_what_a_killed_run_said(
     }
     rows = wandb_history(records[1])  # whole: what the kill left in the first file is not certain
     for name, written in log_of(settings).items():
-        told = [(row["_step"], row[name]) for row in rows if name in row]
-        assert dict(told) == pytest.approx(written, rel=1e-5, abs=1e-9) and len(told) == len(
-            written
-        ), name
+        recorded = [(row["_step"], row[name]) for row in rows if name in row]
+        assert dict(recorded) == pytest.approx(written, rel=1e-5, abs=1e-9) and len(
+            recorded
+        ) == len(written), name
     (names,) = (row["samples/filenames"] for row in rows if "samples/filenames" in row)
     (picture,) = (tmp_path / "run" / "wandb").rglob(names[0].split("/")[-1])
     same_picture(picture, tmp_path / "run" / "samples" / "step-00000007.png")
 
 
-def test_trackio_holds_what_a_killed_run_said(
+def test_trackio_holds_what_a_killed_run_logged(
     recipe: Make, tmp_path: Path, silence: Silence
 ) -> None:
     pytest.importorskip("trackio")
@@ -184,9 +184,9 @@ def test_trackio_holds_what_a_killed_run_said(
     assert json.loads(config)["training.learning_rate"] == 0.001
     rows = [(step, json.loads(metrics)) for _, _, step, metrics in lines]
     for name, written in log_of(settings).items():
-        told = [(step, row[name]) for step, row in rows if name in row]
-        assert dict(told) == pytest.approx(written, rel=1e-5, abs=1e-9), name
-        assert len(told) <= len(written) + 1  # the step of the kill, perhaps twice
+        recorded = [(step, row[name]) for step, row in rows if name in row]
+        assert dict(recorded) == pytest.approx(written, rel=1e-5, abs=1e-9), name
+        assert len(recorded) <= len(written) + 1  # the step of the kill, perhaps twice
     (sheet,) = (row["samples"] for _, row in rows if "samples" in row)
     same_picture(
         tmp_path / "trackio" / "media" / sheet["file_path"],
@@ -194,6 +194,6 @@ def test_trackio_holds_what_a_killed_run_said(
     )
 
 
-def same_picture(told: Path, made: Path) -> None:
-    with Image.open(told) as a, Image.open(made) as b:
+def same_picture(recorded: Path, made: Path) -> None:
+    with Image.open(recorded) as a, Image.open(made) as b:
         assert a.convert("RGB").tobytes() == b.convert("RGB").tobytes()

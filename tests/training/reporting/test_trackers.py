@@ -62,17 +62,17 @@ def test_tensorboard_hears_what_the_log_says(recipe: Make) -> None:
         )
     gains = {line["step"]: line["validation"]["gain"] for line in log if "validation" in line}
     assert list(gains) == [0, 2, 4]
-    told = {e.step: e.value for e in read.Scalars("validation/hint_gain")}
-    assert told == pytest.approx(gains, rel=1e-5, abs=1e-9)
+    recorded = {e.step: e.value for e in read.Scalars("validation/hint_gain")}
+    assert recorded == pytest.approx(gains, rel=1e-5, abs=1e-9)
     for name in ("loss_true_hint", "loss_anothers_hint", "loss_no_control"):
         assert len(read.Scalars(f"validation/{name}")) == 3
     shown = read.Images("samples")
     assert [e.step for e in shown] == [4]
     with (
-        Image.open(io.BytesIO(shown[0].encoded_image_string)) as told_sheet,
+        Image.open(io.BytesIO(shown[0].encoded_image_string)) as recorded_sheet,
         Image.open(out / "samples" / "step-00000004.png") as sheet,
     ):
-        assert told_sheet.tobytes() == sheet.convert("RGB").tobytes()
+        assert recorded_sheet.tobytes() == sheet.convert("RGB").tobytes()
     settings = next((out / "tensorboard").rglob("hparams.yml")).read_text()
     assert "training.learning_rate: 0.001" in settings
 
@@ -129,12 +129,12 @@ class Fake:
 
     def __init__(self, name: str, known: int = 0) -> None:
         self.name, self.tracker = name, types.SimpleNamespace(starting_step=known, _next_step=known)
-        self.told: list[tuple[int, dict]] = []
+        self.logged: list[tuple[int, dict]] = []
         self.shown: list[tuple[int, dict]] = []
         self.settings: list[dict] = []
 
     def log(self, values: dict, step: int) -> None:
-        self.told.append((step, values))
+        self.logged.append((step, values))
 
     def log_images(self, values: dict, step: int) -> None:
         self.shown.append((step, values))
@@ -143,7 +143,7 @@ class Fake:
         self.settings.append(values)
 
     def finish(self) -> None:
-        self.told.append((-1, {}))
+        self.logged.append((-1, {}))
 
 
 def accelerator_of(*trackers: Fake) -> types.SimpleNamespace:
@@ -157,7 +157,7 @@ def accelerator_of(*trackers: Fake) -> types.SimpleNamespace:
     )
 
 
-def test_the_others_are_told_who_they_are(recipe: Make, tmp_path: Path) -> None:
+def test_wandb_and_trackio_get_the_run_s_name_and_id(recipe: Make, tmp_path: Path) -> None:
     fake, settings = (
         Fake("wandb"),
         recipe(report_to=["wandb", "trackio"], project="mine", out=str(tmp_path / "a-run")),
@@ -173,7 +173,7 @@ def test_the_others_are_told_who_they_are(recipe: Make, tmp_path: Path) -> None:
     assert given["trackio"] == {"name": f"a-run-{name[:6]}", "resume": "allow"}
     first.figures(3, {"event": "rolled back", "to": 1})
     first.figures(4, {"loss": float("nan")})
-    assert fake.told == [(3, {"events/rolled_back": 1.0})]
+    assert fake.logged == [(3, {"events/rolled_back": 1.0})]
     Image.new("RGB", (4, 4), "red").save(tmp_path / "sheet.png")
     first.sheet(5, tmp_path / "sheet.png")
     ((step, values),) = fake.shown
@@ -205,7 +205,7 @@ def test_a_run_that_goes_on_tells_what_is_not_there(
     tracking = started(recipe(report_to=[name]), accelerator_of(fake), 3, lines)
     for step in range(4, 8):
         tracking.figures(step, {"loss": 1.0})
-    assert fake.told == [(step, {"train/loss": 1.0}) for step in steps]
+    assert fake.logged == [(step, {"train/loss": 1.0}) for step in steps]
 
 
 def test_a_tracker_that_fails_is_left_out(recipe: Make) -> None:
@@ -219,7 +219,7 @@ def test_a_tracker_that_fails_is_left_out(recipe: Make) -> None:
         tracking.figures(1, {"loss": 1.0})
     tracking.figures(2, {"loss": 1.0})
     tracking.finish()
-    assert [step for step, _ in good.told] == [1, 2, -1]
+    assert [step for step, _ in good.logged] == [1, 2, -1]
 
 
 def test_a_tracker_that_cannot_start_is_one_sentence(recipe: Make) -> None:
@@ -231,7 +231,7 @@ def test_a_tracker_that_cannot_start_is_one_sentence(recipe: Make) -> None:
         started(recipe(report_to=["wandb"]), accelerator, 0)
 
 
-def test_a_run_is_whole_before_a_tracker_is_waited_for(recipe: Make, monkeypatch) -> None:
+def test_run_is_complete_before_a_tracker_is_waited_for(recipe: Make, monkeypatch) -> None:
     """Its server may keep a run waiting at the end: everything must be in the folder by then."""
     settings, there = recipe(steps=1), []
     summary = Path(settings.out) / "summary.json"

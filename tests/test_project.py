@@ -39,7 +39,7 @@ def test_import_stays_light(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_version_is_said_once() -> None:
+def test_version_is_written_once() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", zeroconv.__version__)
     assert "version" in _pyproject()["project"]["dynamic"]
 

@@ -65,7 +65,7 @@ def test_a_control_is_parted_where_things_exist(here, text, there, expected) -> 
     assert parse_control(text) == expected
 
 
-def test_a_control_with_two_readings_is_told_and_json_has_one(here) -> None:
+def test_control_with_two_readings_is_noted_and_json_has_one(here) -> None:
     make("a", "a=b", "b=c.png", "c.png")
     with pytest.warns(UserWarning, match="2 ways") as caught:
         assert parse_control("a=b=c.png") == ("a=b", "c.png", False)

@@ -185,6 +185,6 @@ def test_memory_is_measured_with_a_card_s_layers() -> None:
     narrow_all_(control)
     use_card_layers_(backbone.unet, control)
     loss = ControlledLoss(backbone, control, torch.bfloat16)
-    loss.whole = torch.bfloat16
+    loss.weights_dtype = torch.bfloat16
     _, _, _, text = inputs(backbone, 2)
     assert activations(loss, 2, (8, 8), text).peak([]) > 0

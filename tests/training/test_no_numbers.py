@@ -82,7 +82,7 @@ def test_the_command_says_no_number_and_never_finished(
 
 def test_the_last_losses_are_no_numbers_and_the_run_says_so(trainer, monkeypatch) -> None:
     run, lines = trainer(steps=6), []
-    run.say = lines.append
+    run.show_line = lines.append
     spoil(monkeypatch, math.nan, lambda call: call > 4)
     assert run.run() == "finished"
     assert "the loss was no number in steps 5 to 6, which changed nothing" in lines

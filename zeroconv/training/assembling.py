@@ -22,7 +22,7 @@ from zeroconv.training.caching import cache_both, cache_settings
 from zeroconv.training.execution.choice import Launch
 from zeroconv.training.execution.room import check_room
 from zeroconv.training.model import prepare_control
-from zeroconv.training.progress import Say, print_line
+from zeroconv.training.progress import ShowLine, print_line
 from zeroconv.training.recipes.recipe import Recipe
 from zeroconv.training.reporting.reporter import Page, Reporter
 from zeroconv.training.rounds import Rounds
@@ -33,7 +33,10 @@ _NO_SHAPE = {"kind", "options", "init", "frozen_copy", "unlock_decoder"}
 
 
 def assemble(
-    recipe: Recipe, launch: Launch, say: Say = print_line, reporters: Sequence[Reporter] = ()
+    recipe: Recipe,
+    launch: Launch,
+    show_line: ShowLine = print_line,
+    reporters: Sequence[Reporter] = (),
 ) -> Trainer:
     """Backbone, control and cached data of a recipe, put together."""
     settings, accelerator = recipe.data, launch.accelerator
@@ -43,17 +46,17 @@ def assemble(
     control = make_control(recipe, backbone)  # now, so that what is wrong with it costs no work
     train_set, held_out = open_data(recipe, size, backbone.latent_scale)
     cache = cache_settings(recipe, accelerator.process_index, accelerator.num_processes)
-    data, held = cache_both(recipe, backbone, (train_set, held_out), cache, say)
+    data, held = cache_both(recipe, backbone, (train_set, held_out), cache, show_line)
     check_hints(data, held)
 
     model = prepare_control(recipe, backbone, control.to(accelerator.device))
-    execution = launch.execution(model, data, recipe.training, say)
+    execution = launch.execution(model, data, recipe.training, show_line)
     lends = execution.main or execution.collective
     rounds = (
         Rounds(recipe, backbone, held_out) if recipe.training.evaluate_every and lends else None
     )
     heard = [*reporters, Page()]
-    return Trainer(recipe, model, data, held, execution, say, rounds, heard)
+    return Trainer(recipe, model, data, held, execution, show_line, rounds, heard)
 
 
 def check_hints(*parts: Examples) -> None:

@@ -12,7 +12,7 @@ from zeroconv.data.cache.examples import Examples
 from zeroconv.data.dataset import Dataset
 from zeroconv.machine import cores
 from zeroconv.training.folder import list_broken
-from zeroconv.training.progress import Countdown, Say
+from zeroconv.training.progress import Countdown, ShowLine
 from zeroconv.training.recipes.recipe import AnyRecipe
 
 
@@ -21,16 +21,16 @@ def cache_both(
     backbone: UNetBackbone,
     datasets: tuple[Dataset, Dataset],
     cache: fill.CacheSettings,
-    say: Say,
+    show_line: ShowLine,
 ) -> tuple[Examples, Examples]:
     """What is computed once of the pictures to train on, and of those to measure on, which are not
     mirrored. Pictures that were set aside are listed in the run's folder.
     """
-    progress = Countdown(say)
+    progress = Countdown(show_line)
     data = fill.cache_examples(datasets[0], backbone, cache, progress)
     held = fill.cache_examples(datasets[1], backbone, replace(cache, flip=False), progress)
-    list_broken(Path(recipe.out), {**data.broken, **held.broken}, say)
-    say(f"{len(data)} pictures to train on, {len(held)} held out")
+    list_broken(Path(recipe.out), {**data.broken, **held.broken}, show_line)
+    show_line(f"{len(data)} pictures to train on, {len(held)} held out")
     return data, held
 
 

@@ -12,7 +12,7 @@ from zeroconv.training.execution.choice import Launch, launch
 from zeroconv.training.execution.room import memory_errors
 from zeroconv.training.folder import run_folder
 from zeroconv.training.loop import Loop
-from zeroconv.training.progress import Say, print_line, start_line
+from zeroconv.training.progress import ShowLine, print_line, start_line
 from zeroconv.training.reporting.reporter import Reporter
 from zeroconv.training.reporting.trackers import Tracking, check_trackers
 from zeroconv.training.stopping import GOES_ON
@@ -21,8 +21,8 @@ from zeroconv.training.stopping import GOES_ON
 def drive(
     recipe: Any,
     resume: bool,
-    say: Say | None,
-    assemble: Callable[[Any, Launch, Say, Sequence[Reporter]], Loop],
+    show_line: ShowLine | None,
+    assemble: Callable[[Any, Launch, ShowLine, Sequence[Reporter]], Loop],
 ) -> Path:
     """Train as a recipe says, or go on with a run that its folder holds; returns the folder.
 
@@ -32,15 +32,15 @@ def drive(
     check_trackers(recipe.training.report_to)
     started = launch(recipe)
     accelerator = started.accelerator
-    say = (say or print_line) if accelerator.is_main_process else _silent
+    show_line = (show_line or print_line) if accelerator.is_main_process else _silent
     with run_folder(recipe, resume, accelerator), memory_errors(recipe.training):
         if started.note:
-            say(started.note)
-        trainer = assemble(recipe, started, say, [Tracking(recipe, accelerator)])
+            show_line(started.note)
+        trainer = assemble(recipe, started, show_line, [Tracking(recipe, accelerator)])
         if accelerator.device.type == "cpu":
             keep_pages()
         if trainer.resume():
-            say(start_line(trainer.step, recipe.training.steps))
+            show_line(start_line(trainer.step, recipe.training.steps))
         status = _run(trainer, accelerator.is_main_process)
 
     if status == "interrupted":

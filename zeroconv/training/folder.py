@@ -172,13 +172,13 @@ def _from_there(recipe: AnyRecipe, before: dict[str, Any], step: int) -> str:
     return f"{begun} (it is there once the run has ended: {end})"
 
 
-def list_broken(out: Path, broken: dict[str, str], say: Callable[[str], None]) -> None:
+def list_broken(out: Path, broken: dict[str, str], show_line: Callable[[str], None]) -> None:
     """Name the pictures that were set aside in out/broken.json, if there are any."""
     if broken:
         write_json(out / "broken.json", broken)
         name, reason = next(iter(broken.items()))
         first = f"{len(broken)} pictures were set aside, {name} the first ({reason})"
-        say(f"{first}; all are in {out / 'broken.json'}")
+        show_line(f"{first}; all are in {out / 'broken.json'}")
 
 
 def read_object(path: Path) -> dict[str, Any]:

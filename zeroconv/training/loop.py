@@ -170,7 +170,9 @@ class Loop(RunState):
     def _skip(self, loss: float) -> None:
         self.skipped += 1
         if self.skipped == 1:
-            self.say(f"step {self.step + 1}: the loss is no number; this step changes nothing")
+            self.show_line(
+                f"step {self.step + 1}: the loss is no number; this step changes nothing"
+            )
         self.log.write(self.step, event="skipped", loss=str(loss))
 
     def _stopping(self, asked: bool) -> list[bool]:
@@ -193,7 +195,7 @@ class Loop(RunState):
         first, last = self.step - self.skipped + 1, self.step
         if not self.sound:
             raise UserError(f"the loss is no number in steps {first} to {last}: {_NO_NUMBER}")
-        self.say(f"the loss was no number in steps {first} to {last}, which changed nothing")
+        self.show_line(f"the loss was no number in steps {first} to {last}, which changed nothing")
 
     def _roll_back(self, loss: float) -> None:
         """Several losses in a row were no number, or weights are none: back to the last checkpoint,
@@ -215,7 +217,7 @@ class Loop(RunState):
         self.log.write(
             self.step, event="rolled back", to=self.step, rollbacks=tried, loss=str(loss)
         )
-        self.say(
+        self.show_line(
             f"step {where}: the loss is no number; back to step {self.step} at half the learning "
             "rate"
         )
@@ -231,7 +233,7 @@ class Loop(RunState):
         if self.settings.max_minutes is not None:
             left = min(left, 60 * self.settings.max_minutes - self.seconds)
         loss = f"{figures['loss']:.4f}" if math.isfinite(figures["loss"]) else "is no number"
-        self.say(
+        self.show_line(
             f"step {self.step}/{self.settings.steps}  loss {loss}  "
             f"{figures['samples_per_second']:.1f} samples/s  {max(0.0, left) / 60:.1f} min left"
         )

@@ -23,12 +23,12 @@ from zeroconv.training.driver import drive
 from zeroconv.training.execution.choice import Launch
 from zeroconv.training.execution.room import check_room
 from zeroconv.training.lora_trainer import LoraTrainer
-from zeroconv.training.progress import Say, print_line
+from zeroconv.training.progress import ShowLine, print_line
 from zeroconv.training.recipes.lora import LoraRecipe
 from zeroconv.training.reporting.reporter import Reporter
 
 
-def train_lora(recipe: LoraRecipe, resume: bool = True, say: Say | None = None) -> Path:
+def train_lora(recipe: LoraRecipe, resume: bool = True, say: ShowLine | None = None) -> Path:
     """Train as the recipe says, or go on with a run that its folder holds; returns the folder.
 
     `say` hears one line of progress at a time. `resume=False`: refuse to go on with an old run.
@@ -38,7 +38,10 @@ def train_lora(recipe: LoraRecipe, resume: bool = True, say: Say | None = None) 
 
 
 def assemble(
-    recipe: LoraRecipe, launch: Launch, say: Say = print_line, reporters: Sequence[Reporter] = ()
+    recipe: LoraRecipe,
+    launch: Launch,
+    show_line: ShowLine = print_line,
+    reporters: Sequence[Reporter] = (),
 ) -> LoraTrainer:
     """Base, adapter and cached data of a recipe, put together."""
     settings, accelerator = recipe.data, launch.accelerator
@@ -52,8 +55,8 @@ def assemble(
     else:
         train_set, held_out = hold_out(train_set, settings.validation_count)
     cache = cache_settings(recipe, accelerator.process_index, accelerator.num_processes)
-    data, held = cache_both(recipe, backbone, (train_set, held_out), cache, say)
+    data, held = cache_both(recipe, backbone, (train_set, held_out), cache, show_line)
 
     model = prepare_lora(recipe, backbone)
-    execution = launch.execution(model, data, recipe.training, say)
-    return LoraTrainer(recipe, backbone, data, held, execution, say, reporters)
+    execution = launch.execution(model, data, recipe.training, show_line)
+    return LoraTrainer(recipe, backbone, data, held, execution, show_line, reporters)

@@ -40,7 +40,7 @@ class LoraTrainer(Loop):
         data: Examples,
         held_out: Examples,
         execution: Execution,
-        say: Callable[[str], None] = print,
+        show_line: Callable[[str], None] = print,
         reporters: Sequence[Reporter] = (),
     ) -> None:
         settings = recipe.training
@@ -53,7 +53,7 @@ class LoraTrainer(Loop):
             rank=execution.rank,
             world=execution.processes,
         )
-        super().__init__(recipe, data, plan, execution, say, reporters)
+        super().__init__(recipe, data, plan, execution, show_line, reporters)
         self.backbone, self.held_out = backbone, held_out
 
     # ---------------------------------------------------------------- what it says and keeps
@@ -65,7 +65,7 @@ class LoraTrainer(Loop):
             loss = self.validation_loss()
         self.history.append({"step": self.step, "loss": round(loss, 6)})
         self.log.write(self.step, validation={"loss": round(loss, 6)})
-        self.say(f"step {self.step}/{self.settings.steps}  held-out loss {loss:.4f}")
+        self.show_line(f"step {self.step}/{self.settings.steps}  held-out loss {loss:.4f}")
 
     @torch.no_grad()
     def validation_loss(self) -> float:
@@ -119,7 +119,7 @@ class LoraTrainer(Loop):
         path = self.folder / "samples" / f"step-{self.step:08d}.png"
         with atomic_write(path) as temporary:
             grid([list(pair) for pair in zip(targets, made, strict=True)]).save(temporary)
-        self.say(f"step {self.step}/{settings.steps}  pictures: {path}")
+        self.show_line(f"step {self.step}/{settings.steps}  pictures: {path}")
         for reporter in self.reporters:
             reporter.sheet(self.step, path)
 
@@ -171,4 +171,4 @@ class LoraTrainer(Loop):
             summary["lora"] = str(self.folder / "lora")
         write_json(self.folder / "summary.json", summary)
         if status == "finished":
-            self.say(f"finished: {self.folder / 'lora'}")
+            self.show_line(f"finished: {self.folder / 'lora'}")

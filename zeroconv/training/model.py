@@ -42,7 +42,7 @@ def prepare_control(recipe: Recipe, backbone: UNetBackbone, control: Net) -> Mod
         decoder,
     )
     if computes_in_bf16(settings.precision, device):
-        loss.whole = torch.bfloat16
+        loss.weights_dtype = torch.bfloat16
 
     modules = {"control": cast(nn.Module, control)}
     if decoder is not None:

@@ -92,7 +92,7 @@ class ControlledLoss(nn.Module):
         # modules of the backbone, named here so that processes share their gradients
         self.decoder = decoder
         # what all weights are in: then no layer of a step needs a cast
-        self.whole: torch.dtype | None = None
+        self.weights_dtype: torch.dtype | None = None
         self.give_back = has_mapped_gradients(self)
         # where timesteps are drawn
         self.process = backbone.process.to(backbone.device if control is None else control.device)
@@ -134,7 +134,7 @@ class ControlledLoss(nn.Module):
         self, z: Tensor, noise: Tensor, t: Tensor, hints: Tensor | None, text: TextStates
     ) -> Tensor:
         """The mean loss of a training step; no random number, nothing that waits for the device."""
-        errors = self.errors(z, noise, t, hints, text, dtype=self.whole)
+        errors = self.errors(z, noise, t, hints, text, dtype=self.weights_dtype)
         if self.min_snr is not None:
             errors = errors * self.process.weights(t, self.min_snr)
         return errors.mean()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-Say = Callable[[str], None]
+ShowLine = Callable[[str], None]
 
 
 def print_line(line: str) -> None:
@@ -27,8 +27,8 @@ def start_line(step: int, steps: int) -> str:
 class Countdown:
     """Progress of the cache, a line every few seconds, with the time that is left."""
 
-    def __init__(self, say: Say, every: float = 5.0) -> None:
-        self.say, self.every = say, every
+    def __init__(self, show_line: ShowLine, every: float = 5.0) -> None:
+        self.show_line, self.every = show_line, every
         self.what, self.began, self.heard, self.first = "", 0.0, 0.0, 0
 
     def __call__(self, what: str, done: int, total: int) -> None:
@@ -38,4 +38,4 @@ class Countdown:
         elif now - self.heard > self.every or done == total:
             self.heard = now
             left = (now - self.began) / max(1, done - self.first) * (total - done)
-            self.say(f"caching {what}: {done}/{total}  {left / 60:.1f} min left")
+            self.show_line(f"caching {what}: {done}/{total}  {left / 60:.1f} min left")

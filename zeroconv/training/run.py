@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from zeroconv.errors import UserError
-from zeroconv.training.progress import Countdown, Say, print_line
+from zeroconv.training.progress import Countdown, ShowLine, print_line
 from zeroconv.training.recipes.lora import LoraRecipe
 from zeroconv.training.recipes.recipe import (
     Recipe,
@@ -64,7 +64,7 @@ def _recipe_of(path: str | os.PathLike, overrides: Sequence[str]) -> Recipe | Lo
 def train(
     recipe: str | os.PathLike | Recipe | LoraRecipe,
     resume: bool = True,
-    say: Say | None = None,
+    say: ShowLine | None = None,
     overrides: Sequence[str] = (),
 ) -> Path:
     """Train as a recipe says, or go on with a run that its folder holds; returns the folder.
@@ -89,14 +89,14 @@ def train(
     return _train_control(recipe, resume, say)
 
 
-def _train_control(recipe: Recipe, resume: bool, say: Say | None) -> Path:
+def _train_control(recipe: Recipe, resume: bool, show_line: ShowLine | None) -> Path:
     """`train`, of a ControlNet or a baseline of it."""
     from zeroconv.training.assembling import assemble
     from zeroconv.training.driver import drive
     from zeroconv.training.rounds import check_rounds
 
     check_rounds(recipe)
-    return drive(recipe, resume, say, assemble)
+    return drive(recipe, resume, show_line, assemble)
 
 
 def cache_command(

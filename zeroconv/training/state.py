@@ -29,7 +29,7 @@ from zeroconv.training.reporting.reporter import Reporter
 class RunState:
     """What a run has come to. Everything that changes is in `state()`.
 
-    say: hears one line of progress at a time. reporters: hear of lines of the log, sheets of
+    show_line: takes one line of progress at a time. reporters: hear of lines of the log, sheets of
     pictures and checkpoints, on the main process.
     """
 
@@ -39,11 +39,11 @@ class RunState:
         data: Examples,
         plan: BatchPlan,
         execution: Execution,
-        say: Callable[[str], None] = print,
+        show_line: Callable[[str], None] = print,
         reporters: Sequence[Reporter] = (),
     ) -> None:
         self.recipe: Any = recipe
-        self.settings, self.folder, self.say = recipe.training, Path(recipe.out), say
+        self.settings, self.folder, self.show_line = recipe.training, Path(recipe.out), show_line
         self.data, self.execution, self.loss = data, execution, execution.loss
         self.first_plan = plan  # before any return to a checkpoint
         self.reporters = list(reporters) if execution.main else []
@@ -127,7 +127,7 @@ class RunState:
             self.log.cut(0)
             return False
         for line in resume_warnings(state.get("drawn_from"), self._fingerprint()):
-            self.say(line)
+            self.show_line(line)
         with fitting(self.folder / "checkpoints"):
             self._restore(state)
         self.log.cut(self.step)

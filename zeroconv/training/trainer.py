@@ -40,12 +40,12 @@ class Trainer(Loop):
         data: Examples,
         held_out: Examples,
         execution: Execution,
-        say: Callable[[str], None] = print,
+        show_line: Callable[[str], None] = print,
         rounds: Rounds | None = None,
         reporters: Sequence[Reporter] = (),
     ) -> None:
         plan = batch_plan(recipe, data, execution.rank, execution.processes)
-        super().__init__(recipe, data, plan, execution, say, reporters)
+        super().__init__(recipe, data, plan, execution, show_line, reporters)
         self.backbone, self.modules = model.backbone, model.modules
         self.control: Any = model.control
         self.decoder = model.modules.get("decoder")
@@ -103,7 +103,7 @@ class Trainer(Loop):
             measured = self.validator.measure()
         self.last = {"step": self.step, **measured.as_dict()}
         self.log.write(self.step, validation=measured.as_dict())
-        self.say(
+        self.show_line(
             f"step {self.step}/{self.settings.steps}  hint gain {measured.gain:+.4f} ± "
             f"{measured.gain_error:.4f}  (loss: true hint {measured.true:.4f}, another's "
             f"{measured.shuffled:.4f}, none {measured.none:.4f})"
@@ -120,7 +120,7 @@ class Trainer(Loop):
             self.converged = change.as_dict()
             self.log.write(self.step, event="converged", converged=self.converged)
             action = f"; {self.settings.on_convergence}" if self.settings.on_convergence else ""
-            self.say(
+            self.show_line(
                 f"step {self.step}: the hints are followed since step {change.step} (gain "
                 f"{change.gain:+.4f}, confidence {change.confidence:.4f}){action}"
             )
@@ -139,7 +139,7 @@ class Trainer(Loop):
                 self.settings,
             )
             self.control.train()
-        self.say(f"step {self.step}/{self.settings.steps}  pictures: {path}")
+        self.show_line(f"step {self.step}/{self.settings.steps}  pictures: {path}")
         self._show(path)
 
     def _evaluate(self) -> None:
@@ -151,7 +151,7 @@ class Trainer(Loop):
                 return
             figures, sheet = self.rounds.run(self.step, self.control)
         self.log.write(self.step, evaluation=figures)
-        self.say(f"step {self.step}/{self.settings.steps}  {in_one_line(figures)}")
+        self.show_line(f"step {self.step}/{self.settings.steps}  {in_one_line(figures)}")
         self._show(sheet)
 
     def _show(self, sheet: Path) -> None:
@@ -259,7 +259,7 @@ class Trainer(Loop):
         write_json(out / "summary.json", summary)
         write_report(out)
         if status == "finished":
-            self.say(f"finished: {out / 'control'}")
+            self.show_line(f"finished: {out / 'control'}")
 
 
 def batch_plan(recipe: Recipe, data: Examples, rank: int, world: int) -> BatchPlan:

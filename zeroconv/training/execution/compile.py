@@ -106,14 +106,14 @@ def compile_layers_(
     control: Net | None,
     data: Examples,
     settings: TrainingSettings,
-    say: Callable[[str], None],
+    show_line: Callable[[str], None],
 ) -> Callable[[], AbstractContextManager[Any]]:
     """Do as `training.compile` says. Returns what makes a context for both passes of a step."""
     if not settings.compile:
         return nullcontext
     compiled = Compiled(networks_of(backbone, control), len(data.moments.shapes()) > 1)
     kinds = len(compiled.programs)
-    say(
+    show_line(
         f"{len(compiled.layers)} layers of {kinds} kinds are compiled by torch, so the first step "
         "takes minutes"
     )

@@ -123,7 +123,7 @@ def micro_batch(
         t = torch.zeros(n, dtype=torch.long, device=device)
         alone, noise = loss.control is None, torch.empty_like(z)
         return loss.errors(
-            z, noise, t, None if alone else hints, text.to(device), not alone, loss.whole
+            z, noise, t, None if alone else hints, text.to(device), not alone, loss.weights_dtype
         ).mean()
 
     return forward

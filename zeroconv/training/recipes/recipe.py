@@ -243,8 +243,8 @@ def parse_action(text: str) -> tuple[str, float]:
         number = float(value)
     except ValueError:
         number = float("nan")
-    is_whole = name == "lower_lr" or number == number // 1
-    if name not in limits or not is_whole or not limits[name][0] <= number <= limits[name][1]:
+    fits = name == "lower_lr" or number == number // 1
+    if name not in limits or not fits or not limits[name][0] <= number <= limits[name][1]:
         raise ValueError(
             f"{text!r} is no action; write stop_after=STEPS, lower_lr=FACTOR ≤ 1 or "
             "enlarge_batch=TIMES, a whole number"

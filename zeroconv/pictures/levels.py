@@ -103,54 +103,56 @@ def to_levels(numbers: ndarray, loaded: Loaded, values: Values, note: Note) -> n
     number is finite.
     """
 
-    def say(what: str) -> None:
+    def noted(what: str) -> None:
         note(loaded.name, what)
 
     if numbers.dtype == np.uint8:
-        levels = _of_bytes(numbers, values, say)
+        levels = _of_bytes(numbers, values, noted)
     elif loaded.bits:
-        levels = _of_16_bits(numbers, loaded.bits, values, say)
+        levels = _of_16_bits(numbers, loaded.bits, values, noted)
     else:
-        levels = _of_unknown(numbers, values, say)
+        levels = _of_unknown(numbers, values, noted)
     return np.iinfo(levels.dtype).max - levels if loaded.inverted else levels
 
 
-def _of_bytes(numbers: ndarray, values: Values, say: Callable[[str], None]) -> ndarray:
+def _of_bytes(numbers: ndarray, values: Values, note: Callable[[str], None]) -> ndarray:
     most = int(numbers.max())
     if most == 1 and values == "levels":
-        say("holds 0 and 1 alone: 1 is taken as white")
+        note("holds 0 and 1 alone: 1 is taken as white")
         return numbers * np.uint8(255)
     if 0 < most < 255 // DIM:
-        say(
+        note(
             f"is nearly black (its largest value is {most} of 255); class numbers are hints of "
             "segmentation alone"
         )
     return numbers
 
 
-def _of_16_bits(numbers: ndarray, bits: int, values: Values, say: Callable[[str], None]) -> ndarray:
+def _of_16_bits(
+    numbers: ndarray, bits: int, values: Values, note: Callable[[str], None]
+) -> ndarray:
     """16-bit and 12-bit files, and PPM's, which Pillow brings to 16 bits."""
-    whole = (1 << bits) - 1
+    white = (1 << bits) - 1
     most = int(numbers.max())
-    if 0 < most <= 255 and whole > 4095:
-        say("holds values up to 255 in 16 bits: they are taken as 8-bit levels")
-        return _of_bytes(numbers.astype(np.uint8), values, say)
-    if 0 < most < whole // 4:
+    if 0 < most <= 255 and white > 4095:
+        note("holds values up to 255 in 16 bits: they are taken as 8-bit levels")
+        return _of_bytes(numbers.astype(np.uint8), values, note)
+    if 0 < most < white // 4:
         if values == "range":
-            say(
-                f"holds values up to {most} of {whole}: they are brought to their own range, "
+            note(
+                f"holds values up to {most} of {white}: they are brought to their own range, "
                 "larger is nearer"
             )
             return _stretched(numbers)
-        say(
-            f"is dark (its largest value is {most} of {whole}); multiply it where it has fewer bits"
+        note(
+            f"is dark (its largest value is {most} of {white}); multiply it where it has fewer bits"
         )
-    return _scaled(numbers, 0, whole)
+    return _scaled(numbers, 0, white)
 
 
-def _of_unknown(numbers: ndarray, values: Values, say: Callable[[str], None]) -> ndarray:
+def _of_unknown(numbers: ndarray, values: Values, note: Callable[[str], None]) -> ndarray:
     """32-bit integers and floats, whose file does not say what white is."""
-    numbers = _finite(numbers, say)
+    numbers = _finite(numbers, note)
     low, high = float(numbers.min()), float(numbers.max())
     if low >= 0 and high <= 1 and numbers.dtype.kind == "f":
         return _scaled(numbers, 0, 1)
@@ -158,26 +160,26 @@ def _of_unknown(numbers: ndarray, values: Values, say: Callable[[str], None]) ->
         return np.zeros(numbers.shape, np.uint8)
 
     if values == "range":
-        say(
+        note(
             f"holds numbers from {low:.6g} to {high:.6g}: they are brought to their own range, "
             "larger is nearer"
         )
         return _stretched(numbers)
-    whole = next((m for m in (1, 255, 65535) if low >= 0 and high <= m), 0)
-    if not whole:
-        say(
+    white = next((m for m in (1, 255, 65535) if low >= 0 and high <= m), 0)
+    if not white:
+        note(
             f"holds numbers from {low:.6g} to {high:.6g}: the smallest is taken as black, the "
             "largest as white"
         )
         return _stretched(numbers)
-    say(
+    note(
         f"holds numbers from {low:.6g} to {high:.6g}, and its file does not say what is white: "
-        f"{whole} is taken"
+        f"{white} is taken"
     )
-    return _scaled(numbers, 0, whole)
+    return _scaled(numbers, 0, white)
 
 
-def _finite(numbers: ndarray, say: Callable[[str], None]) -> ndarray:
+def _finite(numbers: ndarray, note: Callable[[str], None]) -> ndarray:
     if numbers.dtype.kind != "f":
         return numbers
     known = np.isfinite(numbers)
@@ -186,7 +188,7 @@ def _finite(numbers: ndarray, say: Callable[[str], None]) -> ndarray:
     if not known.any():
         raise UserError("a picture of floats holds no finite number.")
     least = float(numbers[known].min())
-    say(
+    note(
         f"holds {int((~known).sum())} numbers that are NaN or infinite: they are taken as its "
         f"smallest, {least:.6g}"
     )

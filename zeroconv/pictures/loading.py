@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from zeroconv.errors import UserError
 from zeroconv.pictures.arrays import from_array, from_tensor
-from zeroconv.pictures.orientation import SAID_BY, TURNS, orientation
+from zeroconv.pictures.orientation import ORIENTATION_KEYS, TURNS, orientation
 from zeroconv.pictures.sources import (
     ACCEPTED,
     FORMATS,
@@ -181,11 +181,11 @@ def _decode(picture: Image.Image, name: str, note: Note) -> Loaded:
     turn = _reading(name, lambda: _loaded(picture))
     # a plain picture, which knows of no file, frames or camera
     image = picture.transpose(turn) if turn is not None else picture.copy()
-    for key in SAID_BY if turn is not None else ():
+    for key in ORIENTATION_KEYS if turn is not None else ():
         image.info.pop(key, None)  # else it would be turned once more by whoever looks there
-    said = _FRAMES.get(picture.format or "", "is an animation: its first frame is used")
-    if several and said:
-        note(name, said)
+    message = _FRAMES.get(picture.format or "", "is an animation: its first frame is used")
+    if several and message:
+        note(name, message)
     bits = _bits(picture.mode, raw, picture.format)
     return Loaded(
         image, name, bits, "32N" not in raw, white_zero and picture.mode[0] in "IF", picture.format
@@ -223,13 +223,13 @@ def _raw_mode(picture: Image.Image) -> str:
 
 
 def _bits(mode: str, raw: str, format: str | None) -> int:
-    found = re.search(r";(\d+)", raw)
+    match = re.search(r";(\d+)", raw)
     if mode == "1":
         return 1
     if mode == "F" or (mode == "I" and "S" in raw):
         return 0
     if mode == "I":
-        return 16 if format == "PPM" or (found and int(found[1]) == 16) else 0
-    if found:
-        return int(found[1])
+        return 16 if format == "PPM" or (match and int(match[1]) == 16) else 0
+    if match:
+        return int(match[1])
     return 16 if mode.startswith("I;16") else 8

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 _TAG = 0x0112
-SAID_BY = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # in PIL's `info`
+ORIENTATION_KEYS = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # in PIL's `info`
 _XMP = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 
 TURNS = {
@@ -34,9 +34,9 @@ def orientation(picture: Image.Image) -> int:
         key in picture.info for key in ("exif", "Raw profile type exif")
     ):
         picture.load()  # its EXIF may stand behind its pixels
-    found = of_exif(_exif(picture.info))
-    if found is not None:
-        return found
+    turn = of_exif(_exif(picture.info))
+    if turn is not None:
+        return turn
     xmp = picture.info.get("xmp", picture.info.get("XML:com.adobe.xmp", b""))
     match = _XMP.search(xmp.encode() if isinstance(xmp, str) else bytes(xmp))
     return int(match[1]) if match else 1
@@ -65,8 +65,8 @@ def of_exif(exif: bytes) -> int | None:
     if start + 2 > len(exif):
         return None
     (count,) = struct.unpack_from(f"{order}H", exif, start)
-    for place in range(start + 2, min(start + 2 + 12 * count, len(exif) - 11), 12):
-        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, place)
+    for offset in range(start + 2, min(start + 2 + 12 * count, len(exif) - 11), 12):
+        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, offset)
         if tag == _TAG and kind == 3 and 1 <= value <= 8:
             return value
     return None

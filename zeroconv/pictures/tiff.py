@@ -65,8 +65,12 @@ def check_directory(file: IO[bytes], head: bytes, name: str) -> None:
         file.seek(0)
 
     step = 20 if big else 12
-    whole = [struct.unpack_from(entry, entries, i) for i in range(0, len(entries) - step + 1, step)]
-    if sum(_SIZES.get(kind, 1) * number for _, kind, number in whole) > length + step * len(whole):
+    fields = [
+        struct.unpack_from(entry, entries, i) for i in range(0, len(entries) - step + 1, step)
+    ]
+    if sum(_SIZES.get(kind, 1) * number for _, kind, number in fields) > length + step * len(
+        fields
+    ):
         raise UserError(
             f"{name} cannot be read as a picture: it is damaged (its entries are longer than the "
             "file)."

@@ -114,14 +114,14 @@ class AdamW8bit(torch.optim.Optimizer):
         parameters = [p for group in self.param_groups for p in group["params"]]
         self.kernels = None
         for number, values in state_dict["state"].items():
-            parameter, mine = parameters[number], self.state[parameters[number]]
+            parameter, ours = parameters[number], self.state[parameters[number]]
             for name, value in _as_words(values).items():
-                if name == "low" and "low" not in mine:
+                if name == "low" and "low" not in ours:
                     flat(parameter).add_(value.to(parameter.device).flatten())
                 else:
-                    mine[name] = value.to(parameter.device) if torch.is_tensor(value) else value
-        for mine, theirs in zip(self.param_groups, state_dict["param_groups"], strict=True):
-            mine.update({name: value for name, value in theirs.items() if name != "params"})
+                    ours[name] = value.to(parameter.device) if torch.is_tensor(value) else value
+        for ours, theirs in zip(self.param_groups, state_dict["param_groups"], strict=True):
+            ours.update({name: value for name, value in theirs.items() if name != "params"})
 
     @torch.no_grad()
     def _compile(self) -> None:

@@ -45,12 +45,12 @@ def update_blocks(
         square = (codes * codes * deviation_scales).square()
         square = square * beta2 + grad * grad * (1 - beta2)
         deviation = square.sqrt()
-        whole = weight if lows is None else join(weight, lows[k])
-        whole = whole * decay - size * mean / (deviation * root + eps)
+        joined = weight if lows is None else join(weight, lows[k])
+        joined = joined * decay - size * mean / (deviation * root + eps)
         if lows is None:
-            weight.copy_(whole)
+            weight.copy_(joined)
         else:
-            high, rest = split(whole)
+            high, rest = split(joined)
             weight.copy_(high)
             lows[k].copy_(rest)
         means.append(mean)
@@ -105,10 +105,10 @@ def update_plain(weight: Tensor, grad: Tensor, state: dict[str, Tensor], numbers
     grad = grad.float() * scale
     mean.lerp_(grad, 1 - beta1)
     square.lerp_(grad * grad, 1 - beta2)
-    whole = weight if low is None else join(weight, low)
-    whole.mul_(decay).sub_(size * mean / (square.sqrt() * root + eps))
+    joined = weight if low is None else join(weight, low)
+    joined.mul_(decay).sub_(size * mean / (square.sqrt() * root + eps))
     if low is not None:
-        for half, value in zip((weight, low), split(whole), strict=True):
+        for half, value in zip((weight, low), split(joined), strict=True):
             half.copy_(value)
 
 

@@ -40,16 +40,16 @@ def _step(at, mask, weight, grad, low, mean, deviation, numbers, HAS_LOW: tl.con
     g = tl.load(grad + at, mask=mask, other=0.0).to(tl.float32) * scale
     mean = mean * beta1 + g * (1 - beta1)
     deviation = tl.sqrt(deviation * deviation * beta2 + g * g * (1 - beta2))
-    whole = tl.load(weight + at, mask=mask, other=0.0).to(tl.float32)
+    joined = tl.load(weight + at, mask=mask, other=0.0).to(tl.float32)
     if HAS_LOW:
-        whole += tl.load(low + at, mask=mask, other=0.0).to(tl.float32)
-    whole = whole * decay - size * mean / (deviation * root + eps)
+        joined += tl.load(low + at, mask=mask, other=0.0).to(tl.float32)
+    joined = joined * decay - size * mean / (deviation * root + eps)
     if HAS_LOW:
-        high = whole.to(tl.bfloat16)
+        high = joined.to(tl.bfloat16)
         tl.store(weight + at, high, mask=mask)
-        tl.store(low + at, (whole - high.to(tl.float32)).to(tl.float16), mask=mask)
+        tl.store(low + at, (joined - high.to(tl.float32)).to(tl.float16), mask=mask)
     else:
-        tl.store(weight + at, whole, mask=mask)
+        tl.store(weight + at, joined, mask=mask)
     return mean, deviation
 
 
@@ -280,8 +280,8 @@ class Kernels:
                 (True, _update_blocks, ROWS),
                 (False, _update_plain, PIECE),
             ):
-                if mine := [job for job in jobs if job.kind == (in_bytes, small)]:
-                    rows, lengths = [job.fields() for job in mine], [job.length for job in mine]
+                if chosen := [job for job in jobs if job.kind == (in_bytes, small)]:
+                    rows, lengths = [job.fields() for job in chosen], [job.length for job in chosen]
                     self.updates.append((Launch(kernel, rows, lengths, piece, device), small))
             if some := [grad for grad in grads if (grad.dtype == torch.bfloat16) == small]:
                 rows, lengths = [[g.data_ptr(), g.numel()] for g in some], [g.numel() for g in some]
@@ -302,7 +302,7 @@ class Kernels:
         """Of all gradients, a scalar on the card; the same bits every time."""
         sums = []
         for launch, small in self.squares:
-            found = torch.empty(len(launch.jobs), device=launch.device)
-            launch(found, small=small)
-            sums.append(found.sum())
+            squares = torch.empty(len(launch.jobs), device=launch.device)
+            launch(squares, small=small)
+            sums.append(squares.sum())
         return torch.stack(sums).sum().sqrt()

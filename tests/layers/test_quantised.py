@@ -16,7 +16,7 @@ from tests.helpers.tiny import (
     tiny_backbone_xl,
 )
 from zeroconv.control import ControlNet
-from zeroconv.layers.quantised import QuantisedLayer, quantise_, whole_weight
+from zeroconv.layers.quantised import QuantisedLayer, quantise_, dequantise
 
 LAYERS = {
     "linear": (lambda: nn.Linear(24, 40), (3, 7, 24)),
@@ -41,7 +41,7 @@ def test_a_layer_computes_with_the_weight_it_holds(kind: str, bits) -> None:
     """
     plain, x = layer(kind), torch.randn(LAYERS[kind][1])
     small = QuantisedLayer(plain, bits)
-    rounded = whole_weight(small.weight, small.scale, torch.float32)
+    rounded = dequantise(small.weight, small.scale, torch.float32)
     largest = plain.weight.abs().amax(dim=tuple(range(1, plain.weight.dim())), keepdim=True)
     bound = (
         largest / 254
@@ -63,7 +63,7 @@ def test_a_channel_of_zeros_stays_zero() -> None:
     plain.weight[3] = 0
     for bits in ("int8", "fp8"):
         small = QuantisedLayer(plain, bits)
-        assert not whole_weight(small.weight, small.scale, torch.float32)[3].any()
+        assert not dequantise(small.weight, small.scale, torch.float32)[3].any()
 
 
 def test_quantised_layer_keeps_no_dequantised_weight_for_the_backward_pass() -> None:

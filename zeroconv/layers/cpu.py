@@ -111,11 +111,11 @@ class _Gate(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
         (both,) = ctx.saved_tensors
         x, gate = both.chunk(2, dim=-1)
-        found = torch.empty_like(both)
-        dx, dgate = found.chunk(2, dim=-1)
+        grad = torch.empty_like(both)
+        dx, dgate = grad.chunk(2, dim=-1)
         torch.mul(functional.gelu(gate), dy, out=dx)
         dgate.copy_(torch.ops.aten.gelu_backward(dy * x, gate))
-        return found
+        return grad
 
 
 # ---------------------------------------------------------------- products
@@ -220,7 +220,9 @@ def patches(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
     return view.reshape(n * height * width, kernel * kernel * c)
 
 
-def fold(found: Tensor, shape: torch.Size, kernel: int, stride: int, padding: int) -> Tensor:
+def fold(
+    rows_of_patches: Tensor, shape: torch.Size, kernel: int, stride: int, padding: int
+) -> Tensor:
     """The transpose of `patches`: every position's patch added where it was taken from, (N, C, H,
     W).
     """
@@ -229,15 +231,15 @@ def fold(found: Tensor, shape: torch.Size, kernel: int, stride: int, padding: in
         (height + 2 * padding - kernel) // stride + 1,
         (width + 2 * padding - kernel) // stride + 1,
     )
-    found = found.view(n, rows, columns, kernel, kernel, c)
-    out = found.new_zeros(n, height + 2 * padding, width + 2 * padding, c)
+    rows_of_patches = rows_of_patches.view(n, rows, columns, kernel, kernel, c)
+    out = rows_of_patches.new_zeros(n, height + 2 * padding, width + 2 * padding, c)
     for i in range(kernel):
         for j in range(kernel):
             out[
                 :,
                 i : i + stride * (rows - 1) + 1 : stride,
                 j : j + stride * (columns - 1) + 1 : stride,
-            ] += found[:, :, :, i, j]
+            ] += rows_of_patches[:, :, :, i, j]
     return out[:, padding : padding + height, padding : padding + width].permute(0, 3, 1, 2)
 
 
@@ -247,7 +249,7 @@ class _Conv(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int
     ) -> Tensor:
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
-        ctx.shape, ctx.place = x.shape, (stride, padding)
+        ctx.shape, ctx.geometry = x.shape, (stride, padding)
         out, _, kernel, _ = weight.shape
         n, height, width = (
             len(x),
@@ -262,7 +264,7 @@ class _Conv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
         x, weight = ctx.saved_tensors
-        (stride, padding), wanted = ctx.place, ctx.needs_input_grad[:3]
+        (stride, padding), wanted = ctx.geometry, ctx.needs_input_grad[:3]
         out, c, kernel, _ = weight.shape
         dy = dy.contiguous(memory_format=torch.channels_last)
         rows, dx, dw, db = dy.permute(0, 2, 3, 1).reshape(-1, out), None, None, None
@@ -309,8 +311,8 @@ def back_by_taps(dy: Tensor, weight: Tensor, padding: int) -> Tensor:
     n, height, width = len(dy), *(side + kernel - 1 - 2 * padding for side in dy.shape[2:])
     seen = patches(dy, kernel, 1, kernel - 1 - padding).T.unflatten(0, (kernel * kernel, out))
     dx = dy.new_zeros(c, seen.shape[-1])
-    for place, part in enumerate(seen):
-        i, j = divmod(kernel * kernel - 1 - place, kernel)
+    for tap, part in enumerate(seen):
+        i, j = divmod(kernel * kernel - 1 - tap, kernel)
         dx.addmm_(weight[:, :, i, j].T.to(dy.dtype), part)
     return dx.T.contiguous().view(n, height, width, c).permute(0, 3, 1, 2)
 

@@ -95,17 +95,17 @@ def _sum_grads(  # type: ignore[no-untyped-def]
 def _of_group(sums, group, pieces, channels, width, W: tl.constexpr, K: tl.constexpr):  # type: ignore[no-untyped-def]
     """Both sums of a group's channels over all pieces of a picture: (W,) each, and the channels."""
     columns = group * width + tl.arange(0, W)
-    mine = tl.arange(0, W) < width
+    inside = tl.arange(0, W) < width
     first, second = tl.zeros((W,), tl.float32), tl.zeros((W,), tl.float32)
     start = 0
     while start < pieces:
         rows = start + tl.arange(0, K)[:, None]
         entry = sums + ((tl.program_id(0) * pieces + rows) * 2 * channels + columns[None, :])
-        there = (rows < pieces) & mine[None, :]
+        there = (rows < pieces) & inside[None, :]
         first += tl.sum(tl.load(entry, mask=there, other=0.0), axis=0)
         second += tl.sum(tl.load(entry + channels, mask=there, other=0.0), axis=0)
         start += K
-    return first, second, columns, mine
+    return first, second, columns, inside
 
 
 @triton.jit
@@ -125,15 +125,24 @@ def _group_stats(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _group_grads(  # type: ignore[no-untyped-def]
-    sums, whole, means, weight, pieces, pixels, channels, width, W: tl.constexpr, K: tl.constexpr
+    sums,
+    channel_sums,
+    means,
+    weight,
+    pieces,
+    pixels,
+    channels,
+    width,
+    W: tl.constexpr,
+    K: tl.constexpr,
 ):
     """Means over a group of dx̂ and of dx̂ · x̂; and the sums of dz and dz · x̂ of its channels."""
     group = tl.program_id(1)
-    first, second, columns, mine = _of_group(sums, group, pieces, channels, width, W, K)
-    entry = whole + tl.program_id(0) * 2 * channels + columns
-    tl.store(entry, first, mask=mine)
-    tl.store(entry + channels, second, mask=mine)
-    gain = tl.load(weight + columns, mask=mine, other=0.0).to(tl.float32)
+    first, second, columns, inside = _of_group(sums, group, pieces, channels, width, W, K)
+    entry = channel_sums + tl.program_id(0) * 2 * channels + columns
+    tl.store(entry, first, mask=inside)
+    tl.store(entry + channels, second, mask=inside)
+    gain = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
     count = pixels * width
     entry = means + (tl.program_id(0) * (channels // width) + group) * 2
     tl.store(entry, tl.sum(first * gain) / count)
@@ -214,15 +223,15 @@ class GroupNormSiLU(torch.autograd.Function):
         sizes, grid, by_group, extra = _shape(x, stats.shape[1])
         dy, dx = dy.contiguous(memory_format=torch.channels_last), torch.empty_like(x)
         sums = x.new_empty(grid[0], 2, x.shape[1], dtype=torch.float32)
-        whole, means = sums.new_empty(len(x), 2, x.shape[1]), torch.empty_like(stats)
+        channel_sums, means = sums.new_empty(len(x), 2, x.shape[1]), torch.empty_like(stats)
         _sum_grads[grid](x, dy, weight, bias, stats, sums, *sizes, ctx.silu, PIXELS, CHANNELS)
-        _group_grads[by_group](sums, whole, means, weight, grid[0] // len(x), *sizes, *extra)
+        _group_grads[by_group](sums, channel_sums, means, weight, grid[0] // len(x), *sizes, *extra)
         _apply_grads[grid](
             x, dy, dx, weight, bias, stats, means, *sizes, ctx.silu, PIXELS, CHANNELS
         )
         if not ctx.needs_input_grad[1]:
             return dx, None, None, None, None, None
-        shift, gain = whole.sum(0).to(weight.dtype)
+        shift, gain = channel_sums.sum(0).to(weight.dtype)
         return dx, gain, shift, None, None, None
 
 

@@ -40,9 +40,9 @@ def quantise_(unet: nn.Module, bits: Bits) -> None:
         if name in _KEPT or any(parameter.requires_grad for parameter in child.parameters()):
             continue  # a decoder that trains keeps its weights
         for parent in child.modules():
-            for place, layer in parent.named_children():
+            for key, layer in parent.named_children():
                 if type(layer) in (nn.Linear, nn.Conv2d):
-                    setattr(parent, place, QuantisedLayer(cast(Any, layer), bits))
+                    setattr(parent, key, QuantisedLayer(cast(Any, layer), bits))
 
 
 class QuantisedLayer(nn.Module):
@@ -105,21 +105,21 @@ class _Layer(torch.autograd.Function):
         ctx.conv, ctx.shape = conv, x.shape
         bias = None if bias is None else bias.to(x.dtype)
         with torch.autocast(x.device.type, enabled=False):
-            whole = whole_weight(weight, scale, x.dtype)
+            dequantised = dequantise(weight, scale, x.dtype)
             if conv is None:
-                return nn.functional.linear(x, whole, bias)
-            return nn.functional.conv2d(x, whole, bias, **conv)
+                return nn.functional.linear(x, dequantised, bias)
+            return nn.functional.conv2d(x, dequantised, bias, **conv)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
         weight, scale = ctx.saved_tensors
         with torch.autocast(grad.device.type, enabled=False):
-            whole = whole_weight(weight, scale, grad.dtype)
+            dequantised = dequantise(weight, scale, grad.dtype)
             if ctx.conv is None:
-                return grad @ whole, None, None, None, None
-            return conv2d_input(ctx.shape, whole, grad, **ctx.conv), None, None, None, None
+                return grad @ dequantised, None, None, None, None
+            return conv2d_input(ctx.shape, dequantised, grad, **ctx.conv), None, None, None, None
 
 
-def whole_weight(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+def dequantise(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     """The weight in the dtype to compute in; scaled in float32, rounded once."""
     return weight.to(dtype) if scale is None else (weight.float() * scale).to(dtype)

@@ -74,14 +74,14 @@ def check(condition: str, params: Mapping[str, Any], draw: Callable[..., Any]) -
         if name not in params:
             continue
         value: Any = params[name]
-        whole = isinstance(known[name].default, int)
+        is_integer = isinstance(known[name].default, int)
 
         if isinstance(value, bool) or not _is_number(value):
             raise TypeError(f"{condition}'s {name} is a number, not {type(value).__name__}.")
 
         # NaN is in no range; what is in one is finite
-        if not allowed.holds(value) or (whole and value != math.trunc(value)):
-            kind = "a whole number" if whole else "a number"
+        if not allowed.holds(value) or (is_integer and value != math.trunc(value)):
+            kind = "a whole number" if is_integer else "a number"
             raise UserError(
                 f"{condition} needs {name} as {kind} from {allowed}, not {str(value)[:40]}."
             )

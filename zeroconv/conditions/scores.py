@@ -91,12 +91,12 @@ def edge_f1(truth: ndarray, read: ndarray, tolerance: int = 1) -> float:
     _bytes(truth, read)
     if 1 in (truth.max(), read.max()):
         raise ValueError("Line maps hold 0 and 255, not 0 and 1.")
-    wanted, found = (truth > 127).astype(np.uint8), (read > 127).astype(np.uint8)
-    if not wanted.any() or not found.any():
-        return float(wanted.any() == found.any())
+    wanted, given = (truth > 127).astype(np.uint8), (read > 127).astype(np.uint8)
+    if not wanted.any() or not given.any():
+        return float(wanted.any() == given.any())
     window = np.ones((2 * tolerance + 1, 2 * tolerance + 1), np.uint8)
-    precision = float(cv2.dilate(wanted, window)[found == 1].mean())
-    recall = float(cv2.dilate(found, window)[wanted == 1].mean())
+    precision = float(cv2.dilate(wanted, window)[given == 1].mean())
+    recall = float(cv2.dilate(given, window)[wanted == 1].mean())
     return 0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall)
 
 
@@ -306,9 +306,9 @@ def score_pose(truth: Sequence[ndarray], read: Sequence[ndarray]) -> dict[str, S
         visible = person[:, 2] == 2
         seen += int(visible.sum())
         if t in partner:
-            found = read[partner[t]][visible]
-            apart = np.linalg.norm(person[visible, :2] - found[:, :2], axis=-1)
-            right += int(((apart <= 0.1 * max(box_of(person))) & (found[:, 2] > 0)).sum())
+            joints = read[partner[t]][visible]
+            apart = np.linalg.norm(person[visible, :2] - joints[:, :2], axis=-1)
+            right += int(((apart <= 0.1 * max(box_of(person))) & (joints[:, 2] > 0)).sum())
     rows = [
         [
             float(r[:, 2].max()),
@@ -329,12 +329,12 @@ def average_precision(rows: ndarray) -> float:
     thresholds of the precision at 101 recalls, interpolated. NaN where there is nobody to be found.
     """
     people = rows[rows[:, 1] == 1]
-    found = rows[rows[:, 1] == 0]
+    detections = rows[rows[:, 1] == 0]
     if not len(people):
         return float("nan")
-    if not len(found):
+    if not len(detections):
         return 0.0
-    right = found[np.argsort(-found[:, 0], kind="stable"), 2:]  # (N, 10)
+    right = detections[np.argsort(-detections[:, 0], kind="stable"), 2:]  # (N, 10)
     true = np.cumsum(right, axis=0)
     recall, precision = true / len(people), true / np.arange(1, len(right) + 1)[:, None]
     precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]

@@ -183,8 +183,8 @@ def _pose(
         return hint, people, size
     asked = pose_parts(params)
     image = open_picture(source)
-    found = annotators.read("pose", image, backend, hands=asked["hands"], face=asked["face"])
-    people = [parts_shown(person.figure, asked) for person in found]
+    figures = annotators.read("pose", image, backend, hands=asked["hands"], face=asked["face"])
+    people = [parts_shown(person.figure, asked) for person in figures]
     return annotators.draw_pose(people, image.size), people, image.size
 
 

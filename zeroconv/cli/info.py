@@ -116,28 +116,28 @@ def _backbone(name: str) -> dict[str, Any]:
 def _control(path: Path) -> dict[str, Any]:
     from zeroconv.checkpoints.control_file import POOLED, read_control
 
-    found = read_control(path)
-    own = found.config.get("zeroconv") or {}
+    control = read_control(path)
+    ours = control.config.get("zeroconv") or {}
     report = {
-        "parameters": {"control": sum(value.numel() for value in found.state.values())},
-        "condition": own.get("condition"),
-        "base": own.get("base"),
-        "hint_channels": found.config.get("conditioning_channels") or 3,
-        "hint_encoder": own.get("hint_encoder", "released"),
-        "connection_kind": own.get("connections", "zero"),
-        "only_mid_control": own.get("only_mid_control", False),
-        "global_average_pooling": bool(found.config.get(POOLED, False)),
-        "difference_to_its_base": found.difference,
-        "trained": own.get("trained"),
+        "parameters": {"control": sum(value.numel() for value in control.state.values())},
+        "condition": ours.get("condition"),
+        "base": ours.get("base"),
+        "hint_channels": control.config.get("conditioning_channels") or 3,
+        "hint_encoder": ours.get("hint_encoder", "released"),
+        "connection_kind": ours.get("connections", "zero"),
+        "only_mid_control": ours.get("only_mid_control", False),
+        "global_average_pooling": bool(control.config.get(POOLED, False)),
+        "difference_to_its_base": control.difference,
+        "trained": ours.get("trained"),
     }
     return {
         **report,
-        "connections": _connections(_load(path, found).connections),
-        "notes": _notes(found),
+        "connections": _connections(_load(path, control).connections),
+        "notes": _notes(control),
     }
 
 
-def _load(path: Path, found: Any) -> Any:
+def _load(path: Path, control: Any) -> Any:
     """The network itself: a control that is described is one that loads. A difference is taken
     as it is.
     """
@@ -146,24 +146,24 @@ def _load(path: Path, found: Any) -> Any:
     from zeroconv.control import ControlNet
     from zeroconv.control.files import build_control
 
-    return build_control(ControlNet, found.config, found.state, path, torch.float32)
+    return build_control(ControlNet, control.config, control.state, path, torch.float32)
 
 
-def _notes(found: Any) -> str:
+def _notes(control: Any) -> str:
     """What to know before it is used."""
     from zeroconv.checkpoints.control_file import POOLED
 
     notes = []
-    if found.difference:
+    if control.difference:
         notes.append(
             "holds the difference to its base, whose weights are added when both are loaded"
         )
-    if found.pooled_by_name:
+    if control.pooled_by_name:
         notes.append(
             f"residuals are averaged because its name says shuffle; {POOLED} in a config.json says "
             "otherwise"
         )
-    if (channels := found.config.get("conditioning_channels") or 3) != 3:
+    if (channels := control.config.get("conditioning_channels") or 3) != 3:
         notes.append(f"reads hints of {channels} channels: tensors from Python, as a picture has 3")
     return "; ".join(notes)
 
@@ -198,14 +198,14 @@ def _licence(text: str) -> str | None:
     """What a card says of its licence: the rest of a `Licence:` line, or the first paragraph
     under such a heading.
     """
-    found = re.search(
+    match = re.search(
         r"^[-* ]*licen[cs]es?\**:\**[ \t]*(\S.*)$", text, re.IGNORECASE | re.MULTILINE
     )
-    if not found:
-        found = re.search(
+    if not match:
+        match = re.search(
             r"^#+ *licen[cs]es?[^\n]*\n+((?:[^\n]+\n?)+)", text, re.IGNORECASE | re.MULTILINE
         )
-    return " ".join(found[1].split()) if found else None
+    return " ".join(match[1].split()) if match else None
 
 
 def show(report: dict[str, Any]) -> None:

@@ -60,7 +60,7 @@ class ControlFile:
         }
         return {**self.config, **unseen}
 
-    def whole(self, base: Mapping[str, Tensor] | None, name: str = "") -> dict[str, Tensor]:
+    def full_state(self, base: Mapping[str, Tensor] | None, name: str = "") -> dict[str, Tensor]:
         """The weights, a difference added to the encoder of its base. UserError where that is
         needed and not there.
         """
@@ -98,21 +98,21 @@ def read_control(path: Path) -> ControlFile:
     """Read a diffusers folder, or one file of either layout. Raises UserError, which says of
     another kind of model what it is.
     """
-    found = _of_folder(path) if path.is_dir() else _of_file(path)
-    if not isinstance(found.config.get("zeroconv") or {}, dict):
+    control = _of_folder(path) if path.is_dir() else _of_file(path)
+    if not isinstance(control.config.get("zeroconv") or {}, dict):
         raise UserError(f'{path}: what stands under "zeroconv" in its config is no JSON object.')
-    check_config({k: v for k, v in found.config.items() if k != "zeroconv"}, path)
+    check_config({k: v for k, v in control.config.items() if k != "zeroconv"}, path)
     name = path.stem.lower() if path.is_file() else path.name.lower()
-    if POOLED not in found.config and _SHUFFLE.search(name):
-        found.config, found.pooled_by_name = {**found.config, POOLED: True}, True
-    return found
+    if POOLED not in control.config and _SHUFFLE.search(name):
+        control.config, control.pooled_by_name = {**control.config, POOLED: True}, True
+    return control
 
 
-def note_pooling(found: ControlFile) -> None:
+def note_pooling(control: ControlFile) -> None:
     """A note that a file's name decided how it is run."""
-    if found.pooled_by_name:
+    if control.pooled_by_name:
         warnings.warn(
-            f"{found.where} is called shuffle, so its residuals are averaged over the picture, as "
+            f"{control.where} is called shuffle, so its residuals are averaged over the picture, as "
             "the published shuffle control's are; to have them as they are, convert it and write "
             f"{POOLED}: false into its config.json, or load it in Python with "
             "global_average_pooling=False.",
@@ -126,8 +126,8 @@ def _of_folder(folder: Path) -> ControlFile:
     config = read_config(folder)
     if (kind := kind_of_config(config)) is not CONTROL:
         named = str(config.get("_class_name") or f"model of kind {config.get('model_type')}")[:80]
-        said = "" if named in kind.what else f": it is {kind}"
-        raise UserError(f"{folder} holds a {named}, not a ControlNet{said}.")
+        remark = "" if named in kind.what else f": it is {kind}"
+        raise UserError(f"{folder} holds a {named}, not a ControlNet{remark}.")
     config, state = read_shared(folder, config)
     state, difference = _marked(plain_state(state))
     return ControlFile(config, state, folder, difference=difference)
@@ -140,17 +140,17 @@ def _of_file(path: Path) -> ControlFile:
     state, difference = _marked(raw)
     if layout == "original":
         state = original_to_diffusers(state, path)
-    found = ControlFile({}, state, path, difference=difference)
+    control = ControlFile({}, state, path, difference=difference)
     if "zeroconv" in (metadata := read_metadata(path)):
-        found.config = read_text_table(
+        control.config = read_text_table(
             metadata["zeroconv"], f"{path}: what its header says under zeroconv"
         )
     else:
         try:
-            found.config, found.inferred = infer_config(state), True
+            control.config, control.inferred = infer_config(state), True
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-    return found
+    return control
 
 
 def _marked(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:

@@ -76,9 +76,9 @@ def read_controlnet(source: Path) -> tuple[dict, dict[str, Tensor]]:
     """Config and weights, both in diffusers' terms; of a whole control, as a difference needs its
     base.
     """
-    found = read_control(source)
-    note_pooling(found)
-    return found.config, found.whole(None)
+    control = read_control(source)
+    note_pooling(control)
+    return control.config, control.full_state(None)
 
 
 def check_controlnet(config: dict, state: dict[str, Tensor], where: object) -> None:

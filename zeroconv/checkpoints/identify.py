@@ -75,13 +75,13 @@ def plain_names(names: Iterable[str]) -> dict[str, str]:
     if part and others and others <= {"unet", "vae", "text_encoder", "text_encoder_2"}:
         renamed = part
     while True:
-        found = next(
+        prefix = next(
             (p for p in PREFIXES if renamed and all(new.startswith(p) for new in renamed.values())),
             None,
         )
-        if found is None or (found == "model." and _is_original_base(renamed.values())):
+        if prefix is None or (prefix == "model." and _is_original_base(renamed.values())):
             return renamed
-        renamed = {old: new.removeprefix(found) for old, new in renamed.items()}
+        renamed = {old: new.removeprefix(prefix) for old, new in renamed.items()}
 
 
 def _is_original_base(names: Iterable[str]) -> bool:

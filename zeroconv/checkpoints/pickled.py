@@ -90,44 +90,46 @@ def _first_line(error: Exception) -> str:
     return words[0][:200].rstrip(" .") if words else type(error).__name__
 
 
-def unwrapped(found: Any, where: Path) -> dict[str, Tensor]:
+def unwrapped(content: Any, where: Path) -> dict[str, Tensor]:
     """The innermost dict of named tensors. Raises UserError where there is none, saying what
     there is.
     """
     for _ in range(6):
-        if not isinstance(found, Mapping):
-            kind = "nothing (null)" if found is None else f"a {type(found).__name__}"
+        if not isinstance(content, Mapping):
+            kind = "nothing (null)" if content is None else f"a {type(content).__name__}"
             raise UserError(
                 f"{where} holds no tensors under names but {kind}; is it the right file?"
             )
-        if _EMBEDDING in found:
+        if _EMBEDDING in content:
             return {_EMBEDDING: torch.zeros(1)}  # a textual inversion: its name tells its kind
-        inner = next((name for name in WRAPPERS if _wraps(found, name)), None)
+        inner = next((name for name in WRAPPERS if _wraps(content, name)), None)
         if inner is None:
-            return _tensors(found, where)
-        _note_averages(found, inner, where)
-        found = found[inner]
+            return _tensors(content, where)
+        _note_averages(content, inner, where)
+        content = content[inner]
     raise UserError(
         f"{where} keeps its tensors in more than six dicts in each other; is it the right file?"
     )
 
 
-def _wraps(found: Mapping, name: str) -> bool:
+def _wraps(content: Mapping, name: str) -> bool:
     """Whether an entry is the dict of the weights: a dict, or null under a name that means
     nothing else.
     """
-    if name not in found or isinstance(found[name], Tensor):
+    if name not in content or isinstance(content[name], Tensor):
         return False
-    if found[name] is None:
-        return not any(isinstance(value, Tensor | Mapping) for value in found.values())
-    return isinstance(found[name], Mapping)
+    if content[name] is None:
+        return not any(isinstance(value, Tensor | Mapping) for value in content.values())
+    return isinstance(content[name], Mapping)
 
 
-def _note_averages(found: Mapping, taken: str, where: Path) -> None:
+def _note_averages(content: Mapping, taken: str, where: Path) -> None:
     averages = [
-        name for name in found if isinstance(name, str) and name != taken and "ema" in name.lower()
+        name
+        for name in content
+        if isinstance(name, str) and name != taken and "ema" in name.lower()
     ]
-    averages = [name for name in averages if isinstance(found[name], Mapping)]
+    averages = [name for name in averages if isinstance(content[name], Mapping)]
     if averages:
         warnings.warn(
             f"{where} holds weights under {taken!r}, which are read, and averaged ones under "
@@ -136,9 +138,9 @@ def _note_averages(found: Mapping, taken: str, where: Path) -> None:
         )
 
 
-def _tensors(found: Mapping, where: Path) -> dict[str, Tensor]:
+def _tensors(content: Mapping, where: Path) -> dict[str, Tensor]:
     state = {}
-    for name, value in found.items():
+    for name, value in content.items():
         if not isinstance(value, Tensor):
             continue  # the epoch, the step, a version
         if not isinstance(name, str):

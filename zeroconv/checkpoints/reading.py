@@ -126,14 +126,14 @@ def read_metadata(path: str | os.PathLike) -> dict[str, str]:
 def read_text_table(text: str, where: object) -> dict[str, Any]:
     """A JSON object from a header. Raises UserError where the text is none."""
     try:
-        found = parse_json(text)
+        value = parse_json(text)
     except ValueError as error:
         raise UserError(
             f"{where} holds no JSON ({_first_line(error)}); write the file again."
         ) from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise UserError(f"{where} holds no JSON object; write the file again.")
-    return found
+    return value
 
 
 def read_config(folder: Path, name: str = "config.json") -> dict:

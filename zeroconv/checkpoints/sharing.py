@@ -42,7 +42,7 @@ def read_shared(folder: Path, config: dict) -> tuple[dict, dict[str, Tensor]]:
     return config, {**read_weights(other, NAMES), **state}
 
 
-def own_part(state: dict[str, Tensor], shared: Path) -> dict[str, Tensor]:
+def unshared_part(state: dict[str, Tensor], shared: Path) -> dict[str, Tensor]:
     """The tensors of a control that differ from those of the control in folder `shared`, bit for
     bit.
 

@@ -78,8 +78,8 @@ def check_weights_file(path: Path) -> Format:
     with open(path, "rb") as file:
         head = file.read(HEAD)
     size = path.stat().st_size
-    if found := _foreign(head):
-        what, remedy = found
+    if kind := _foreign(head):
+        what, remedy = kind
         raise UserError(f"{path} is {what}, not weights; {remedy}.")
     if head.startswith(b"PK\x03\x04"):
         return "zip"
@@ -91,8 +91,8 @@ def check_weights_file(path: Path) -> Format:
 def foreign(path: Path) -> str | None:
     """What a file is that is known to be no weights, such as "an HTML page"; None for any other."""
     with open(path, "rb") as file:
-        found = _foreign(file.read(HEAD))
-    return found[0] if found else None
+        kind = _foreign(file.read(HEAD))
+    return kind[0] if kind else None
 
 
 def _foreign(head: bytes) -> tuple[str, str] | None:

@@ -98,8 +98,8 @@ def _check_kind(state: Mapping[str, Tensor], where: object) -> None:
             "which zeroconv does not run; give another SDXL."
         )
     kind = identify(state)
-    whole = any(key.startswith(UNET) for key in state)
-    if kind is BASE or (whole and kind is CONTROL):
+    has_unet = any(key.startswith(UNET) for key in state)
+    if kind is BASE or (has_unet and kind is CONTROL):
         return
     if kind is CONTROL:
         kind = Kind(CONTROL.name, CONTROL.what, "give it as the control")
@@ -154,8 +154,10 @@ def describing(where: object) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        said = str(error)
-        raise (error if str(where) in said else UserError(f"{where}: {said}")) from error.__cause__
+        message = str(error)
+        raise (
+            error if str(where) in message else UserError(f"{where}: {message}")
+        ) from error.__cause__
     except KeyError as error:
         raise UserError(
             f"{where} lacks {error.args[0]}; it is damaged or no Stable Diffusion."

@@ -65,8 +65,8 @@ def _allowed(parameter: inspect.Parameter) -> tuple[set[str], set[str]]:
 
 
 def _words(text: str) -> set[str]:
-    found = {word.lower() for word in _WORDS.findall(text)}
-    return found | {"list"} if "tuple" in found else found
+    words = {word.lower() for word in _WORDS.findall(text)}
+    return words | {"list"} if "tuple" in words else words
 
 
 def _fits(value: Any, allowed: set[str], entries: set[str]) -> bool:
@@ -75,8 +75,8 @@ def _fits(value: Any, allowed: set[str], entries: set[str]) -> bool:
     if isinstance(value, bool):
         return "bool" in allowed
     if isinstance(value, int):
-        whole = "int" in allowed and value >= 0
-        return whole or "float" in allowed or ("bool" in allowed and value in (0, 1))
+        is_size = "int" in allowed and value >= 0
+        return is_size or "float" in allowed or ("bool" in allowed and value in (0, 1))
     if isinstance(value, list | tuple):
         return "list" in allowed and all(_fits(inner, entries, entries) for inner in value)
     return type(value).__name__ in allowed

@@ -57,13 +57,13 @@ def read_vae(path: Path) -> tuple[dict | None, State]:
     if kind not in (VAE, BASE):
         raise refuse_other_kind(kind, "VAE", path, state)
     if any(key.startswith("encoder.down_blocks.") for key in state):
-        return None, modern_vae(_own(state))
+        return None, modern_vae(_vae_tensors(state))
     return None, vae_from_original(state, path)
 
 
 def vae_from_original(state: Mapping[str, Tensor], where: object) -> State:
     """LDM's names without `first_stage_model.` → diffusers'; losses and the like are left out."""
-    state = _own(state)
+    state = _vae_tensors(state)
     names = inverse(vae_names(*_shape(state, "encoder.down.{}.block.{}.conv1.weight")))
     return {key: _as_linear(key, value) for key, value in rename(state, names, where).items()}
 
@@ -91,7 +91,7 @@ def modern_vae(state: Mapping[str, Tensor]) -> State:
     return modern
 
 
-def _own(state: Mapping[str, Tensor]) -> State:
+def _vae_tensors(state: Mapping[str, Tensor]) -> State:
     return {key: value for key, value in state.items() if key.startswith(_PARTS)}
 
 

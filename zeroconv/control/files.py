@@ -17,7 +17,7 @@ from zeroconv.backbones.building import channels_last_, converted, empty
 from zeroconv.backbones.locate import locate
 from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.control_file import POOLED, note_pooling, read_control
-from zeroconv.checkpoints.sharing import own_part
+from zeroconv.checkpoints.sharing import unshared_part
 from zeroconv.checkpoints.strict import check_strict
 from zeroconv.checkpoints.typed import check_types
 from zeroconv.control.naming import control_name
@@ -66,7 +66,7 @@ def save_control(
     }
     config = {"_class_name": "ControlNetModel", "_diffusers_version": __version__, **control.config}
     if shared is not None:
-        state = own_part(state, Path(shared))
+        state = unshared_part(state, Path(shared))
         config["zeroconv"] = {**config["zeroconv"], "shared": Path(shared).name}
     with atomic_folder(folder) as temporary:
         text = to_json(config, indent=2, sort_keys=True) + "\n"
@@ -123,15 +123,15 @@ def load_control(
         )
     name = control_name(os.fspath(x), None if backbone is None else backbone.name)
     path = locate(name, "ControlNet", ("config.json", "diffusion_pytorch_model*"))
-    found = read_control(path)
+    file = read_control(path)
     if global_average_pooling is None:
-        note_pooling(found)
+        note_pooling(file)
     encoder = getattr(backbone, "encoder", None)
-    config = found.with_base_config(getattr(encoder, "config", {}))
+    config = file.with_base_config(getattr(encoder, "config", {}))
     if global_average_pooling is not None:
         config = {**config, POOLED: global_average_pooling}
-    base = encoder.state_dict() if found.difference and encoder is not None else None
-    state = found.whole(base, backbone.name if backbone else "")
+    base = encoder.state_dict() if file.difference and encoder is not None else None
+    state = file.full_state(base, backbone.name if backbone else "")
     control = build_control(
         cls, config, state, path, dtype or (backbone.dtype if backbone else torch.float32)
     )

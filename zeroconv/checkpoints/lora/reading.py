@@ -65,8 +65,8 @@ def read_lora(path: str | os.PathLike) -> Lora:
             config = read_config(path, "adapter_config.json")
         path = files[0]
     state = read_state_dict(path)
-    if (found_kind := identify(state)) not in (LORA, UNKNOWN):
-        raise refuse_other_kind(found_kind, "LoRA", path, state)
+    if (model_kind := identify(state)) not in (LORA, UNKNOWN):
+        raise refuse_other_kind(model_kind, "LoRA", path, state)
     check_finite(state, path)
     modules: dict[str, dict[str, Tensor]] = {}
     for key, value in _without_words(state, path).items():

@@ -51,14 +51,16 @@ class LiteEncoder(nn.Module):
         self.connections, self.config = tuple(connections), dict(config)
         self.convs = nn.ModuleList()
         channels, scale = connections[0].channels, 1
-        for place in connections:
-            conv = nn.Conv2d(channels, place.channels, 3, padding=1, stride=place.scale // scale)
+        for connection in connections:
+            conv = nn.Conv2d(
+                channels, connection.channels, 3, padding=1, stride=connection.scale // scale
+            )
             # 1.68 keeps the variance of a unit signal through a SiLU; torch's own
             # initialisation would shrink the hint to a ten-thousandth on its way to
             # the middle
             nn.init.normal_(conv.weight, std=1.68 * (9 * channels) ** -0.5)
             self.convs.append(conv)
-            channels, scale = place.channels, place.scale
+            channels, scale = connection.channels, connection.scale
 
     def forward(self, z: Tensor, t: Tensor | int, text: TextStates, added: Tensor) -> list[Tensor]:
         x, states = added, []

@@ -166,7 +166,7 @@ def _latent_scale(config: dict, where: object) -> int:
     after the first.
     """
     widths = config.get("conditioning_embedding_out_channels") or (16, 32, 96, 256)
-    said = (config.get("zeroconv") or {}).get("latent_scale")
+    given = (config.get("zeroconv") or {}).get("latent_scale")
     if not isinstance(widths, list | tuple) or not all(
         isinstance(width, int) and width > 0 for width in widths
     ):
@@ -174,19 +174,19 @@ def _latent_scale(config: dict, where: object) -> int:
             f"{where}: conditioning_embedding_out_channels is {str(widths)[:80]}, not a list of "
             "widths."
         )
-    if said is not None and (not isinstance(said, int) or not 1 <= said <= 64):
+    if given is not None and (not isinstance(given, int) or not 1 <= given <= 64):
         raise UserError(
-            f"{where}: latent_scale is {str(said)[:80]}; a latent has 1 to 64 pixels a side."
+            f"{where}: latent_scale is {str(given)[:80]}; a latent has 1 to 64 pixels a side."
         )
-    return said or 2 ** (len(widths) - 1)
+    return given or 2 ** (len(widths) - 1)
 
 
 def check_fit(control: ControlNet, backbone: Backbone, where: object) -> None:
     """Raise UserError unless the residuals have a place to go and the copy understands the text."""
     if control.connections != backbone.connections:
-        found, wanted = _describe(control.connections), _describe(backbone.connections)
+        ours, wanted = _describe(control.connections), _describe(backbone.connections)
         raise UserError(
-            f"{where} was made for another base: its channels are {found}, those of "
+            f"{where} was made for another base: its channels are {ours}, those of "
             f"{backbone.name} {wanted}."
         )
     base = getattr(getattr(backbone, "encoder", None), "config", {})
@@ -203,12 +203,12 @@ def check_fit(control: ControlNet, backbone: Backbone, where: object) -> None:
         )
     # a small control of SDXL does not
     reads_text = any(".attn2." in name for name in control.state_dict())
-    mine = control.config.get("cross_attention_dim")
-    theirs = base.get("cross_attention_dim", mine)
-    if reads_text and mine != theirs:
+    width = control.config.get("cross_attention_dim")
+    base_width = base.get("cross_attention_dim", width)
+    if reads_text and width != base_width:
         raise UserError(
-            f"{where} was made for another base: it reads text states {mine} wide, {backbone.name} "
-            f"gives {theirs}."
+            f"{where} was made for another base: it reads text states {width} wide, {backbone.name} "
+            f"gives {base_width}."
         )
 
 

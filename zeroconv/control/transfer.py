@@ -45,15 +45,15 @@ def transfer(
             f"{old.name} and {new.name} must both be UNets: others have no encoder to copy."
         )
     moved = copy.deepcopy(control)
-    mine, before, after = (
+    weights, before, after = (
         module.state_dict() for module in (moved.copy, old.copy_encoder(), new.copy_encoder())
     )
-    _check_shapes(mine, before, old.name)
-    _check_shapes(mine, after, new.name)
+    _check_shapes(weights, before, old.name)
+    _check_shapes(weights, after, new.name)
     check_fit(control, new, "the control")
     if method == "difference":
         moved.copy.load_state_dict(
-            {key: _moved(value, before[key], after[key]) for key, value in mine.items()}
+            {key: _moved(value, before[key], after[key]) for key, value in weights.items()}
         )
     moved.config["zeroconv"]["base"] = new.name
     return moved
@@ -77,8 +77,8 @@ def _moved(value: Tensor, before: Tensor, after: Tensor) -> Tensor:
     )
 
 
-def _check_shapes(mine: dict[str, Tensor], base: dict[str, Tensor], name: str) -> None:
-    for key, value in mine.items():
+def _check_shapes(weights: dict[str, Tensor], base: dict[str, Tensor], name: str) -> None:
+    for key, value in weights.items():
         if key not in base or base[key].shape != value.shape:
             has = f"{list(base[key].shape)}" if key in base else "missing"
             raise UserError(

@@ -145,7 +145,7 @@ def test_added_input_channels_are_a_wider_first_convolution(kind: str) -> None:
         name: value for name, value in backbone.unet.config.items() if not name.startswith("_")
     }
     wide = UNet2DConditionModel(**{**config, "in_channels": 4 + 192})
-    state = plain_weights(baseline._whole.unet)
+    state = plain_weights(baseline._widened.unet)
     columns = baseline.hint_in.conv.weight  # type: ignore[union-attr]
     wide.load_state_dict(
         {**state, "conv_in.weight": torch.cat([state["conv_in.weight"], columns], dim=1)}

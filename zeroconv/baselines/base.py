@@ -138,12 +138,12 @@ def adopt_trained(baseline: Baseline, network: nn.Module) -> None:
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             *path, last = name.split(".")
-            place: nn.Module = baseline
+            parent: nn.Module = baseline
             for step in path:
-                if step not in place._modules:
-                    place.add_module(step, nn.Module())
-                place = cast(nn.Module, place._modules[step])
-            place.register_parameter(last, parameter)
+                if step not in parent._modules:
+                    parent.add_module(step, nn.Module())
+                parent = cast(nn.Module, parent._modules[step])
+            parent.register_parameter(last, parameter)
 
 
 class HintChannels(nn.Module):

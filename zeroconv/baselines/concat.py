@@ -18,12 +18,12 @@ class Concatenated(Baseline):
     that start at zero.
     """
 
-    _whole: UNetBackbone
+    _widened: UNetBackbone
 
     def _reads_hints(self, unet: nn.Module, backbone: UNetBackbone, hint_form: str) -> None:
         """Take `unet` in the frozen one's place, and the hint beside its input."""
         self._hide(
-            "_whole",
+            "_widened",
             UNetBackbone(unet, scheduler_config=backbone.scheduler_config, name=backbone.name),
         )
         self.hint_in = HintChannels(
@@ -41,7 +41,7 @@ class Concatenated(Baseline):
         t: Tensor | int,
         text: TextStates,
     ) -> Tensor:
-        return self._whole.decode(self._whole.encoder(z, t, text, added=embedding[0]), t, text)
+        return self._widened.decode(self._widened.encoder(z, t, text, added=embedding[0]), t, text)
 
 
 class Concat(Concatenated):

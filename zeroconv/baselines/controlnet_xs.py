@@ -77,7 +77,7 @@ def build(unet: Any, ratio: float, hint_widths: tuple[int, ...]) -> Any:
     from diffusers.utils import logging
 
     config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
-    said = logging.get_verbosity()
+    verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # its .to warns of every dtype
     try:
         standard = UNet2DConditionModel(**{**config, "in_channels": 4, "out_channels": 4})
@@ -90,7 +90,7 @@ def build(unet: Any, ratio: float, hint_widths: tuple[int, ...]) -> Any:
             f"a ControlNet-XS of ratio {ratio} cannot be built for this base: {error}."
         ) from error
     finally:
-        logging.set_verbosity(said)
+        logging.set_verbosity(verbosity)
     ctrl = network.ctrl_conv_in
     if unet.config.in_channels != ctrl.in_channels:
         network.ctrl_conv_in = nn.Conv2d(unet.config.in_channels, ctrl.out_channels, 3, padding=1)

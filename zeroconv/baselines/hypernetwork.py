@@ -45,7 +45,7 @@ class Hypernetwork(Baseline):
     """
 
     kind = "hypernetwork"
-    _whole: UNetBackbone
+    _modulated: UNetBackbone
     _layers: list[Modulated]
 
     def __init__(
@@ -61,7 +61,7 @@ class Hypernetwork(Baseline):
             raise UserError(f"rank is {rank} and hidden {hidden}; both must be at least 1.")
         unet = cast(nn.Module, share(backbone.unet))
         self._hide(
-            "_whole",
+            "_modulated",
             UNetBackbone(unet, scheduler_config=backbone.scheduler_config, name=backbone.name),
         )
         self._hide("_layers", modulate(unet, rank))
@@ -94,7 +94,7 @@ class Hypernetwork(Baseline):
         ):
             layer.scales = scales
         try:
-            return self._whole.decode(self._whole.encode(z, t, text), t, text)
+            return self._modulated.decode(self._modulated.encode(z, t, text), t, text)
         finally:
             for layer in self._layers:
                 layer.scales = None
@@ -102,9 +102,11 @@ class Hypernetwork(Baseline):
 
 def modulate(unet: nn.Module, rank: int) -> list[Modulated]:
     """Put a `Modulated` in place of every key and value projection; these, in order."""
-    found = [(name, m) for name, m in unet.named_modules() if name.endswith((".to_k", ".to_v"))]
+    projections = [
+        (name, m) for name, m in unet.named_modules() if name.endswith((".to_k", ".to_v"))
+    ]
     layers = []
-    for name, projection in found:
+    for name, projection in projections:
         parent, _, last = name.rpartition(".")
         layers.append(Modulated(cast(nn.Linear, projection), rank))
         setattr(unet.get_submodule(parent), last, layers[-1])

@@ -16,7 +16,7 @@ from tests.helpers.tiny import (
     tiny_backbone_xl,
 )
 from zeroconv.control import ControlNet
-from zeroconv.layers.quantised import QuantisedLayer, quantise_, dequantise
+from zeroconv.layers.quantised import QuantisedLayer, dequantise, quantise_
 
 LAYERS = {
     "linear": (lambda: nn.Linear(24, 40), (3, 7, 24)),

@@ -207,8 +207,8 @@ def check_fit(control: ControlNet, backbone: Backbone, where: object) -> None:
     base_width = base.get("cross_attention_dim", width)
     if reads_text and width != base_width:
         raise UserError(
-            f"{where} was made for another base: it reads text states {width} wide, {backbone.name} "
-            f"gives {base_width}."
+            f"{where} was made for another base: it reads text states {width} wide, "
+            f"{backbone.name} gives {base_width}."
         )
 
 

@@ -14,7 +14,7 @@ from zeroconv.evaluation.counting import (
     colours_right,
     count_scenes,
     exactly,
-    named_found,
+    hits_of_named,
     regions_of,
     sharpness,
 )
@@ -40,9 +40,9 @@ def a_spec(*kinds: str) -> playroom.SceneSpec:
 
 
 def test_regions_are_parted_and_crumbs_are_none():
-    found = regions_of(a_map((CUBE, 80, 50, 20), (BALL, 10, 50, 9), (BALL, 40, 9, 6)))
+    regions = regions_of(a_map((CUBE, 80, 50, 20), (BALL, 10, 50, 9), (BALL, 40, 9, 6)))
 
-    sizes = [(region.kind, int(region.mask.sum())) for region in found]
+    sizes = [(region.kind, int(region.mask.sum())) for region in regions]
     assert sizes == [("ball", 81), ("cube", 400)]
 
 
@@ -60,9 +60,9 @@ def test_a_missing_a_second_and_a_wrong_thing_are_counted():
     more = regions_of(a_map((BALL, 10, 50, 9), (BALL, 30, 50, 9), (CUBE, 60, 50, 20)))
     twice = regions_of(a_map((BALL, 10, 50, 9), (BALL, 60, 50, 20)))
 
-    assert named_found(spec, both) == [1, 1] and exactly(spec, both) == 1
-    assert named_found(spec, more) == [1, 1] and exactly(spec, more) == 0
-    assert named_found(spec, twice) == [1, 0] and exactly(spec, twice) == 0
+    assert hits_of_named(spec, both) == [1, 1] and exactly(spec, both) == 1
+    assert hits_of_named(spec, more) == [1, 1] and exactly(spec, more) == 0
+    assert hits_of_named(spec, twice) == [1, 0] and exactly(spec, twice) == 0
 
 
 @pytest.fixture

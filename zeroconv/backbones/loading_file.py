@@ -13,7 +13,7 @@ from zeroconv.backbones.encoder import check_latents
 from zeroconv.backbones.loading_config import configs_of
 from zeroconv.backbones.loading_request import Request
 from zeroconv.backbones.loading_tokenizer import tokenizers_for
-from zeroconv.backbones.loading_vae import another_vae, own_vae
+from zeroconv.backbones.loading_vae import another_vae, vae_of_base
 from zeroconv.backbones.unet import UNetBackbone
 from zeroconv.checkpoints.float8 import unscaled
 from zeroconv.checkpoints.identify import plain_state
@@ -52,7 +52,7 @@ def _vae(path: Path, parts: StableDiffusion, configs: Mapping[str, Any], request
     if request.vae is not None:
         channels = configs["unet"]["out_channels"]
         return another_vae(request.vae, configs["vae"], channels, request.dtype)
-    return own_vae(configs["vae"], parts.vae, path, request.dtype)
+    return vae_of_base(configs["vae"], parts.vae, path, request.dtype)
 
 
 def read_base(path: Path, vae: bool = True) -> tuple[StableDiffusion, dict[str, Tensor]]:

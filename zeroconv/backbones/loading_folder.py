@@ -10,7 +10,7 @@ from zeroconv.backbones.building import build_text_encoder, build_unet
 from zeroconv.backbones.encoder import check_latents
 from zeroconv.backbones.loading_request import Request
 from zeroconv.backbones.loading_tokenizer import load_tokenizer
-from zeroconv.backbones.loading_vae import another_vae, own_vae
+from zeroconv.backbones.loading_vae import another_vae, vae_of_base
 from zeroconv.backbones.locate import ASSETS
 from zeroconv.backbones.protocol import Defaults
 from zeroconv.backbones.unet import UNetBackbone
@@ -71,7 +71,7 @@ def _vae(folder: Path, unet_config: dict, request: Request) -> Any:
     if request.vae is not None:
         channels = unet_config.get("out_channels", 4)
         return another_vae(request.vae, config, channels, request.dtype)
-    return own_vae(config, read_weights(folder, variant=request.variant), folder, request.dtype)
+    return vae_of_base(config, read_weights(folder, variant=request.variant), folder, request.dtype)
 
 
 def check_schedule(config: dict, where: Path) -> None:

@@ -62,6 +62,6 @@ def _check(config: Mapping[str, Any], base: Mapping[str, Any], channels: int, pa
         )
 
 
-def own_vae(config: dict, state: Mapping[str, Tensor], where: Path, dtype: torch.dtype) -> Any:
+def vae_of_base(config: dict, state: Mapping[str, Tensor], where: Path, dtype: torch.dtype) -> Any:
     """The module of the base's own autoencoder."""
     return build_vae(config, unscaled(state, where, dtype), where, dtype)

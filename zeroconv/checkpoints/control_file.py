@@ -113,8 +113,8 @@ def note_pooling(control: ControlFile) -> None:
     if control.pooled_by_name:
         warnings.warn(
             f"{control.where} is called shuffle, so its residuals are averaged over the picture, "
-            "as the published shuffle control's are; to have them as they are, convert it and write "
-            f"{POOLED}: false into its config.json, or load it in Python with "
+            "as the published shuffle control's are; to have them as they are, convert it and "
+            f"write {POOLED}: false into its config.json, or load it in Python with "
             "global_average_pooling=False.",
             stacklevel=2,
         )

@@ -18,7 +18,7 @@ from zeroconv.cli.progress import progress
 from zeroconv.cli.shell import App
 from zeroconv.cli.streams import echo_error, one_line
 from zeroconv.errors import UserError
-from zeroconv.files import atomic_write, filling, replace_own
+from zeroconv.files import atomic_write, filling, replace_marked
 
 if TYPE_CHECKING:
     from zeroconv.playroom import Scene
@@ -118,7 +118,7 @@ def _known(what: str, names: Sequence[str] | None, known: Iterable[str]) -> None
 
 
 def _save(picture: Image.Image, path: Path) -> None:
-    replace_own(path)
+    replace_marked(path)
     about = PngInfo()
     about.add_text("Software", "zeroconv")  # by this sign the file is known as ours
     with atomic_write(path, follow=False) as temporary:

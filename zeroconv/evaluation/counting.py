@@ -37,7 +37,7 @@ class Region:
 def regions_of(classes: ndarray) -> list[Region]:
     """Connected regions of things in a map of classes (H, W), from left to right."""
     least = LEAST * classes.size / 128**2
-    found = []
+    regions = []
 
     for number, kind in enumerate(CLASSES):
         if kind in ROOM:
@@ -46,12 +46,12 @@ def regions_of(classes: ndarray) -> list[Region]:
         count, labels, stats, middles = cv2.connectedComponentsWithStats(mask, connectivity=8)
         for label in range(1, count):
             if stats[label, cv2.CC_STAT_AREA] >= least:
-                found.append(Region(kind, labels == label, float(middles[label][0])))
+                regions.append(Region(kind, labels == label, float(middles[label][0])))
 
-    return sorted(found, key=lambda region: region.x)
+    return sorted(regions, key=lambda region: region.x)
 
 
-def named_found(spec: playroom.SceneSpec, regions: Sequence[Region]) -> list[float]:
+def hits_of_named(spec: playroom.SceneSpec, regions: Sequence[Region]) -> list[float]:
     """For each thing of the caption 1 where a region of its kind is left for it, else 0."""
     left = Counter(region.kind for region in regions)
     values = []
@@ -143,7 +143,7 @@ def count_scenes(
     classes = read(images).segmentation
     for image, seen, spec in zip(images, classes, specs, strict=True):
         regions = regions_of(seen)
-        values["named"] += named_found(spec, regions)
+        values["named"] += hits_of_named(spec, regions)
         values["exact"].append(exactly(spec, regions))
         for region, right in colours_right(image, seen, spec, regions).items():
             values[region] += right

@@ -8,7 +8,7 @@ out. `sweep` removes what killed processes left half written.
 from zeroconv.files.checks import check_not_input, check_output
 from zeroconv.files.errors import WriteError, cannot_write, is_disk_full, shown
 from zeroconv.files.folders import atomic_folder, check_folder
-from zeroconv.files.growing import begin_folder, check_begun, filling, replace_own
+from zeroconv.files.growing import begin_folder, check_begun, filling, replace_marked
 from zeroconv.files.locks import LOCK, lock_folder
 from zeroconv.files.manifest import DESKTOP, MANIFEST
 from zeroconv.files.modes import umask
@@ -38,7 +38,7 @@ __all__ = [
     "is_stream",
     "is_temporary",
     "lock_folder",
-    "replace_own",
+    "replace_marked",
     "shown",
     "sweep",
     "umask",

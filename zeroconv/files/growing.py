@@ -45,7 +45,7 @@ def filling(
         _note(folder, what, {name: entry_of(folder / name) for name in there})
 
 
-def replace_own(path: Path) -> None:
+def replace_marked(path: Path) -> None:
     """Raise WriteError where a file is there that zeroconv did not write, by its sign (`is_ours`).
 
     For files whose names are made by a command, inside a folder that it fills.

@@ -22,7 +22,7 @@ from experiments.sheets import draw_chart, draw_sheet
 from experiments.training import gains, looks, prepare
 from zeroconv.evaluation.pairs import Pair, load_pairs
 from zeroconv.generation import Control
-from zeroconv.training.convergence import Convergence, Measured, detect
+from zeroconv.training.measuring.convergence import Convergence, Measured, detect
 from zeroconv.training.recipes.recipe import Recipe
 from zeroconv.training.reporting.log import RunLog
 from zeroconv.training.trainer import Trainer

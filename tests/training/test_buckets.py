@@ -21,9 +21,9 @@ from zeroconv.data.buckets import Buckets
 from zeroconv.data.cache.fill import CacheSettings, cache_examples
 from zeroconv.errors import UserError
 from zeroconv.training import train
+from zeroconv.training.measuring.validation import Validator
 from zeroconv.training.objective import ControlledLoss
 from zeroconv.training.recipes.recipe import Recipe
-from zeroconv.training.validation import Validator
 
 Make = Callable[..., Recipe]
 SHAPES = [(64, 64), (96, 48), (48, 96), (80, 64)]

@@ -18,9 +18,9 @@ from tests.training.test_trainer import equal, trainer, weights
 from zeroconv.cli import app
 from zeroconv.errors import UserError
 from zeroconv.training.checkpoint import checkpoints
+from zeroconv.training.measuring.validation import HintGain
 from zeroconv.training.objective import ControlledLoss
 from zeroconv.training.recipes.recipe import Recipe
-from zeroconv.training.validation import HintGain
 
 __all__ = ["trainer"]
 Make = Callable[..., Recipe]

@@ -24,10 +24,10 @@ from zeroconv.training import train, trainer
 from zeroconv.training.assembling import make_control
 from zeroconv.training.checkpoint import checkpoints
 from zeroconv.training.loop import Loop
+from zeroconv.training.measuring.validation import Validator
 from zeroconv.training.recipes.recipe import Recipe, parse_recipe
 from zeroconv.training.trainer import Trainer
 from zeroconv.training.unlock import save_base, unlock_
-from zeroconv.training.validation import Validator
 
 Make = Callable[..., Recipe]
 UNLOCKED = {"control.unlock_decoder": True}

@@ -21,11 +21,11 @@ from zeroconv.errors import UserError
 from zeroconv.training.caching import cache_both, cache_settings
 from zeroconv.training.execution.choice import Launch
 from zeroconv.training.execution.room import check_room
+from zeroconv.training.measuring.rounds import Rounds
 from zeroconv.training.model import prepare_control
 from zeroconv.training.progress import ShowLine, print_line
 from zeroconv.training.recipes.recipe import Recipe
 from zeroconv.training.reporting.reporter import Page, Reporter
-from zeroconv.training.rounds import Rounds
 from zeroconv.training.trainer import Trainer
 
 # settings that a new ControlNet does not take

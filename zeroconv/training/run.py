@@ -93,7 +93,7 @@ def _train_control(recipe: Recipe, resume: bool, show_line: ShowLine | None) -> 
     """`train`, of a ControlNet or a baseline of it."""
     from zeroconv.training.assembling import assemble
     from zeroconv.training.driver import drive
-    from zeroconv.training.rounds import check_rounds
+    from zeroconv.training.measuring.rounds import check_rounds
 
     check_rounds(recipe)
     return drive(recipe, resume, show_line, assemble)

@@ -13,17 +13,17 @@ from zeroconv.data.cache.examples import Examples
 from zeroconv.errors import UserError
 from zeroconv.jsonfile import write_json
 from zeroconv.optim.adamw8bit import recover_lows
-from zeroconv.training.convergence import Measured, detect
 from zeroconv.training.execution.protocol import Execution, Model
 from zeroconv.training.export import averages_of, undivided, write_control
 from zeroconv.training.loop import Loop
+from zeroconv.training.measuring.convergence import Measured, detect
+from zeroconv.training.measuring.rounds import Rounds, in_one_line
+from zeroconv.training.measuring.validation import Validator
 from zeroconv.training.recipes.recipe import Recipe, parse_action
 from zeroconv.training.reporting.report import write_report
 from zeroconv.training.reporting.reporter import Reporter
 from zeroconv.training.reporting.samples import sample_grid
-from zeroconv.training.rounds import Rounds, in_one_line
 from zeroconv.training.summary import last_round, summary_of
-from zeroconv.training.validation import Validator
 
 
 class Trainer(Loop):

@@ -15,8 +15,8 @@ from tests.helpers.tiny import inputs, randomise_, tiny_backbone
 from zeroconv.backbones import TextStates
 from zeroconv.control import ControlNet
 from zeroconv.data.batches import Batch
-from zeroconv.training.adapter import add_adapter
 from zeroconv.training.execution.cuda_graphs import Graphs, Recording, can_record
+from zeroconv.training.lora.adapter import add_adapter
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.recipes.lora import LoraSettings
 from zeroconv.training.recipes.recipe import TrainingSettings

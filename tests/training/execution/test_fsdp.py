@@ -37,7 +37,7 @@ import torch
 from zeroconv.errors import Interrupted
 torch.set_num_threads(1)
 from zeroconv.training import objective, run, trainer
-from zeroconv.training.convergence import Convergence
+from zeroconv.training.measuring.convergence import Convergence
 from zeroconv.training.execution.dtensor import joined, local_part, part_of, put_together
 from zeroconv.training.recipes.recipe import load_recipe
 rank, step = os.environ["RANK"], trainer.Trainer._train_step

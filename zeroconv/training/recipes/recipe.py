@@ -180,7 +180,7 @@ class TrainingSettings(Strict):
     sample_count: int = Field(4, ge=0, le=1024)  # 0: no pictures at all
     sample_steps: int = Field(15, ge=1, le=1000)
     sample_cfg: float = Field(4.0, ge=1, le=100)
-    # a small round of `zeroconv evaluate`, see training.rounds; 0: never
+    # a small round of `zeroconv evaluate`, see training.measuring.rounds; 0: never
     evaluate_every: int = Field(0, ge=0, le=MOST_STEPS)
     # pictures a round, with sample_steps and sample_cfg
     evaluate_count: int = Field(16, ge=2, le=100_000)

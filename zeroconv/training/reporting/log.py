@@ -32,7 +32,7 @@ class Interval(_Part):
 
 
 class Round(_Part):
-    """Pictures that were read back, see `zeroconv.training.rounds.figures`."""
+    """Pictures that were read back, see `zeroconv.training.measuring.rounds.figures`."""
 
     n: int
     metrics: dict[str, dict[str, Interval]] = Field(min_length=1)

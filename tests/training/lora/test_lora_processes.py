@@ -14,9 +14,8 @@ import torch
 from tests.training.test_distributed import finish, launch
 from zeroconv.checkpoints.lora import FILE
 from zeroconv.checkpoints.reading import read_state_dict
-from zeroconv.training import adapter
 from zeroconv.training.checkpoint import checkpoints
-from zeroconv.training.lora import train_lora
+from zeroconv.training.lora import adapter, train_lora
 from zeroconv.training.recipes.lora import LoraRecipe
 from zeroconv.training.recipes.recipe import check_recipe
 
@@ -31,7 +30,7 @@ import torch
 from accelerate import PartialState
 torch.set_num_threads(1)
 from zeroconv.training import run
-from zeroconv.training.lora_trainer import LoraTrainer
+from zeroconv.training.lora.trainer import LoraTrainer
 rank, root, held, save = os.environ["RANK"], Path(sys.argv[1]).parent, {}, LoraTrainer.save
 
 def noted(self):

@@ -18,9 +18,9 @@ from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder, atomic_write
 from zeroconv.inputs import at_home
 from zeroconv.jsonfile import write_json
-from zeroconv.training.adapter import lora_state
 from zeroconv.training.execution.protocol import Execution
 from zeroconv.training.loop import Loop
+from zeroconv.training.lora.adapter import lora_state
 from zeroconv.training.objective import stream
 from zeroconv.training.recipes.lora import LoraRecipe
 from zeroconv.training.reporting.reporter import Reporter

@@ -21,10 +21,10 @@ from zeroconv.errors import UserError
 from zeroconv.evaluation import evaluate, reading
 from zeroconv.training import train
 from zeroconv.training.checkpoint import load_checkpoint
+from zeroconv.training.measuring.rounds import by_shape, choose
 from zeroconv.training.recipes.lora import LoraTraining
 from zeroconv.training.recipes.recipe import Recipe
 from zeroconv.training.reporting.trackers import scalars
-from zeroconv.training.rounds import by_shape, choose
 
 Make = Callable[..., Recipe]
 ROUNDS = {"evaluate_every": 3, "evaluate_count": 4, "sample_steps": 2, "data.condition": "canny"}
@@ -46,7 +46,7 @@ def test_a_run_is_the_same_with_and_without_rounds(
 
     real = reading.make_read
     monkeypatch.setattr(
-        "zeroconv.training.rounds.make_read", lambda *a: (draws(real(*a)[0]), real(*a)[1])
+        "zeroconv.training.measuring.rounds.make_read", lambda *a: (draws(real(*a)[0]), real(*a)[1])
     )  # a reader that draws random numbers
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     plain = train(recipe(**{**ROUNDS, "evaluate_every": 0}), say=lambda line: None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zeroconv.training.convergence import Measured, detect
+from zeroconv.training.measuring.convergence import Measured, detect
 
 
 def series(gains, error=0.001, loss=0.3, every=25):

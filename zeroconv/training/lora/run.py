@@ -17,12 +17,12 @@ from pathlib import Path
 from zeroconv.backbones import load_backbone
 from zeroconv.data.holding_out import hold_out
 from zeroconv.data.spec import open_dataset
-from zeroconv.training.adapter import prepare_lora
 from zeroconv.training.caching import cache_both, cache_settings
 from zeroconv.training.driver import drive
 from zeroconv.training.execution.choice import Launch
 from zeroconv.training.execution.room import check_room
-from zeroconv.training.lora_trainer import LoraTrainer
+from zeroconv.training.lora.adapter import prepare_lora
+from zeroconv.training.lora.trainer import LoraTrainer
 from zeroconv.training.progress import ShowLine, print_line
 from zeroconv.training.recipes.lora import LoraRecipe
 from zeroconv.training.reporting.reporter import Reporter

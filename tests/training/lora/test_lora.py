@@ -15,9 +15,9 @@ from zeroconv.backbones import load_backbone
 from zeroconv.checkpoints.lora import FILE
 from zeroconv.checkpoints.reading import read_state_dict
 from zeroconv.errors import UserError
-from zeroconv.training.adapter import add_adapter, lora_state
 from zeroconv.training.lora import train_lora
-from zeroconv.training.lora_trainer import LoraTrainer
+from zeroconv.training.lora.adapter import add_adapter, lora_state
+from zeroconv.training.lora.trainer import LoraTrainer
 from zeroconv.training.recipes.lora import LoraRecipe, LoraSettings
 from zeroconv.training.recipes.recipe import check_recipe, load_recipe, read_recipe
 from zeroconv.training.run import train_command

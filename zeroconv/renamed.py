@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 # function or class → old argument → new argument
 ARGUMENTS = {
-    "Control": {"weight": "scale", "weights": "connection_scales"},
+    "Control": {"weight": "scale", "weights": "connection_scales", "mask": "region"},
     "generate": {"connection_weights": "connection_scales"},
 }
 # module → old name → new name there

@@ -91,7 +91,7 @@ def test_a_painted_mask_on_the_command_line(sampled, tmp_path: Path) -> None:
     ):
         mask.save(tmp_path / "mask.png")
         control, _, _ = sampled("canny", tmp_path / "hint.png", "--mask", tmp_path / "mask.png")
-        assert np.array_equal(mask_tensor(control.mask, (SIZE, SIZE))[0, 0].numpy(), LINE)
+        assert np.array_equal(mask_tensor(control.region, (SIZE, SIZE))[0, 0].numpy(), LINE)
 
 
 def test_a_bomb_is_too_large_and_not_damaged(zeroconv, tmp_path: Path) -> None:

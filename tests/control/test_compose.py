@@ -68,15 +68,17 @@ def test_a_scale_a_picture_is_that_scale_alone(backbone, net, hint):
 def test_a_mask_everywhere_is_none_and_nowhere_is_no_control(backbone, net, hint):
     full = pictures(backbone, net, hint)
     assert torch.allclose(
-        pictures(backbone, net, hint, mask=Image.new("L", (9, 9), 255)), full, atol=1e-5
+        pictures(backbone, net, hint, region=Image.new("L", (9, 9), 255)), full, atol=1e-5
     )
     plain = torch.stack(generate(backbone, ["a", "b"], steps=3, seed=5, output="tensor"))
-    assert torch.allclose(pictures(backbone, net, hint, mask=torch.zeros(64, 64)), plain, atol=1e-5)
+    assert torch.allclose(
+        pictures(backbone, net, hint, region=torch.zeros(64, 64)), plain, atol=1e-5
+    )
     assert not torch.allclose(
-        pictures(backbone, net, hint, mask=torch.full((64, 64), 0.5)), full, atol=1e-3
+        pictures(backbone, net, hint, region=torch.full((64, 64), 0.5)), full, atol=1e-3
     )
     with pytest.raises(UserError, match="from 0 to 1"):
-        pictures(backbone, net, hint, mask=torch.full((64, 64), 2.0))
+        pictures(backbone, net, hint, region=torch.full((64, 64), 2.0))
 
 
 def test_two_controls_add_up_in_any_order(backbone, net, hint):

@@ -131,7 +131,7 @@ CONTROL = {
     "end": [*NO_NUMBER, -0.1, 0],
     "connection_scales": [3, b"x", "no such rule", [1.0], [nan] * 13, ["1"] * 13],
     "curve": [None, 3, "no such curve", [3], [(0, "x")], [(nan, 1)], []],
-    "mask": [v for v in NO_PICTURE if v is not None],
+    "region": [v for v in NO_PICTURE if v is not None],
     "mode": [3, b"balanced", "no such mode"],
     "conditional_only": [None, "yes", 1],
 }

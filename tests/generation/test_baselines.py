@@ -132,7 +132,7 @@ def test_conditional_only_leaves_the_other_half_alone(backbone):
         ({}, {"guidance": "guess"}, "guidance 'guess' scales residuals"),
         ({"scale": 0.5}, {"guidance": "cond"}, "scale is about residuals"),
         ({"curve": "linear_down"}, {"guidance": "cond"}, "curve is about residuals"),
-        ({"mask": torch.ones(64, 64)}, {"guidance": "cond"}, "mask is about residuals"),
+        ({"region": torch.ones(64, 64)}, {"guidance": "cond"}, "region is about residuals"),
         ({"mode": "prompt"}, {"guidance": "cond"}, "mode is about residuals"),
         (
             {},

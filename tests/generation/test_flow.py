@@ -126,11 +126,11 @@ def test_flow_controls_can_be_masked_and_scaled_by_connection(backbone: SD3Backb
     """A mask of the left half is half of the tokens' residuals; zeros everywhere are no control."""
     net = SD3ControlNet(tiny_control(2), backbone)
     plain, full = drawn(backbone, []), drawn(backbone, [Control(net, hint())])
-    everywhere = drawn(backbone, [Control(net, hint(), mask=torch.ones(16, 16))])
+    everywhere = drawn(backbone, [Control(net, hint(), region=torch.ones(16, 16))])
     assert torch.allclose(everywhere, full, atol=1e-6)
     half = torch.zeros(16, 16)
     half[:, :8] = 1
-    masked = drawn(backbone, [Control(net, hint(), mask=half)])
+    masked = drawn(backbone, [Control(net, hint(), region=half)])
     assert (masked - full).abs().max() > 1e-4 and (masked - plain).abs().max() > 1e-4
     first = drawn(backbone, [Control(net, hint(), connection_scales=[1.0, 0.0])])
     assert (first - full).abs().max() > 1e-4 and (first - plain).abs().max() > 1e-4

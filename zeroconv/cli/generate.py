@@ -169,7 +169,7 @@ def run(
         window: dict[str, Any] = {"scale": spec.scale, "start": spec.start, "end": spec.end}
         window["resize"] = spec.resize or "stretch"
         hints.append(hint)
-        controls.append(Control(net, hint, **window, mode=spec.mode, mask=mask))
+        controls.append(Control(net, hint, **window, mode=spec.mode, region=mask))
 
     told = [describe(spec) for spec in specs]
     common = {"base": base, **files, "lora": list(lora), "controls": told}

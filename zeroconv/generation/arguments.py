@@ -24,6 +24,7 @@ LARGEST = 16_384  # pixels a side
 MOST_STEPS = 1000  # the timesteps that a model was trained with
 MOST_PICTURES = 100_000
 OUTPUTS = ("pil", "tensor")
+PASSES = ("both", "low", "high")  # of a control under `hires`; A1111's hr_option
 
 
 def check_arguments(
@@ -94,7 +95,7 @@ def check_controls(controls: Any) -> list[Any]:
 
 
 def _check_control(control: Any, name: str) -> None:
-    parts = ("net", "hint", "scale", "start", "end", "connection_scales", "curve", "mask", "mode")
+    parts = ("net", "hint", "scale", "start", "end", "connection_scales", "curve", "region", "mode")
     missing = [part for part in parts if not hasattr(control, part)]
     if missing:
         raise wrong_type(name, control, "a zeroconv.Control(net, hint)")
@@ -117,6 +118,7 @@ def _check_control(control: Any, name: str) -> None:
         raise wrong_type(f"{name}.mode", control.mode, "balanced, prompt, control, or None")
     if control.mode is not None:
         guidance_rules.check_control_mode(control.mode)
+    check_name(f"{name}.passes", getattr(control, "passes", "both"), PASSES)
     if not isinstance(control.conditional_only, bool):
         raise wrong_type(f"{name}.conditional_only", control.conditional_only, "True or False")
     try:
@@ -126,6 +128,14 @@ def _check_control(control: Any, name: str) -> None:
             raise
         accepted = "a name, or points (fraction, factor)"
         raise wrong_type(f"{name}.curve", control.curve, accepted) from error
+
+
+def check_name(name: str, value: Any, names: tuple[str, ...]) -> None:
+    """Raise TypeError or UserError unless it is one of `names`."""
+    if not isinstance(value, str):
+        raise wrong_type(name, value, f"one of {', '.join(names)}")
+    if value not in names:
+        raise UserError(f"{name} is {value[:40]!r}; choose one of {', '.join(names)}.")
 
 
 def check_scales(name: str, scales: Any) -> None:

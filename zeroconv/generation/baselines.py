@@ -41,7 +41,7 @@ def check_baselines(
         "scale": control.scale != 1.0,
         "connection_scales": control.connection_scales is not None or connection_scales is not None,
         "curve": control.curve != "constant",
-        "mask": control.mask is not None,
+        "region": control.region is not None,
         "mode": control.mode is not None,
     }
     for name, wrong in asked.items():

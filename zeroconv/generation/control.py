@@ -18,7 +18,8 @@ class Control:
 
     hint: one picture for all, or a list of one a prompt or one a generated picture: a path, PIL, a
     numpy array (`pictures.load` says which), or a Tensor (3, H, W) in [0, 1]; for a pose also
-    OpenPose's JSON, a path that ends in .json or its content.
+    OpenPose's JSON, a path that ends in .json or its content. None, of an inpaint control: the
+    picture and mask that are given.
     resize: what is done to a hint of another shape: "stretch", "crop" or "fill", or A1111's names
     for them (`pictures.resize_mode`).
 
@@ -28,8 +29,9 @@ class Control:
     stand in place of the guidance's own.
     curve: how the scale changes along the schedule: a name of `guidance.CURVES`, or points
     (fraction, factor).
-    mask: where it acts, likewise a picture (white, or painted on transparent ground: fully), or
+    region: where it acts, likewise a picture (white, or painted on transparent ground: fully), or
     a Tensor (H, W) in [0, 1].
+    passes: "both", "low" or "high": in which passes of `generate(hires=…)` it acts.
     mode: one of A1111's, "balanced", "prompt", "control", in place of the guidance for this
     control. conditional_only: it leaves the unconditional half alone, whatever the guidance.
 
@@ -43,7 +45,8 @@ class Control:
     end: float = 1.0
     connection_scales: Sequence[float] | str | None = None
     curve: Curve = "constant"
-    mask: Any = None
+    region: Any = None
     mode: str | None = None
     conditional_only: bool = False
     resize: str = "stretch"
+    passes: str = "both"

@@ -132,7 +132,11 @@ def combine(uncond: Tensor, cond: Tensor, cfg: float, rescale: float = 0.0) -> T
     rescale φ in [0, 1]: φ of it is scaled to the standard deviation of ε_c, picture by picture (Lin
     et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", equations 15 and 16).
     """
-    guided = uncond + cfg * (cond - uncond)
+    return rescaled(uncond + cfg * (cond - uncond), cond, rescale)
+
+
+def rescaled(guided: Tensor, cond: Tensor, rescale: float) -> Tensor:
+    """The guided output, φ = `rescale` of it at the standard deviation of the conditional one."""
     if not rescale:
         return guided
     axes = tuple(range(1, cond.ndim))

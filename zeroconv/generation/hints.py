@@ -16,7 +16,8 @@ from zeroconv.conditions.openpose import is_openpose, open_openpose
 from zeroconv.conditions.resizing import with_hole
 from zeroconv.errors import UserError
 
-_MASKS = "A control's mask is a picture, or a tensor or array (H, W) of numbers from 0 to 1"
+Cut = tuple[tuple[int, int], tuple[int, int, int, int]]  # of a larger picture (w, h), a box
+_MASKS = "A mask is a picture, or a tensor or array (H, W) of numbers from 0 to 1"
 
 
 def hint_size(hint: Any) -> tuple[int, int]:
@@ -36,22 +37,27 @@ def hint_tensor(
     condition: str | None,
     channels: int = 3,
     resize: str = "stretch",
+    cut: Cut | None = None,
 ) -> Tensor:
     """A hint as a control takes it, float32 (3, H, W) in [0, 1], −1 in a hole.
 
     channels: that the control reads; of others than 3, only a tensor (channels, H, W) will do.
     hint: a tensor (3, H, W) of just that, or a picture (`pictures.load` says which), read and
-    brought to `size` (width, height) by its condition's rules; resize: see `Control`. Raises
-    UserError.
+    brought to `size` (width, height) by its condition's rules; resize: see `Control`. cut: it shows
+    a larger picture, of which a box is taken. Raises UserError.
     """
     mode = pictures.resize_mode(resize)
     if isinstance(hint, Tensor) and hint.is_floating_point():
-        return _checked(hint, size, channels)
+        hint = _checked(hint, size if cut is None else cut[0], channels)
+        return hint if cut is None else _cut_tensor(hint, size, cut[1])
     if isinstance(hint, Tensor) and hint.ndim == 4 and len(hint) == 1:
         hint = hint[0]
 
     picture = open_hint(hint, condition, _name(hint, "the hint"))
-    if picture.size != size:
+    if cut is not None:
+        shown = resize_hint(picture, cut[0], _rule(condition), mode)
+        picture = resize_hint(shown.crop(cut[1]), size, _rule(condition))
+    elif picture.size != size:
         done = {"stretch": "", "crop": ", its overhang cut", "fill": ", its border continued"}
         warnings.warn(
             f"The hint is {picture.width}×{picture.height} pixels and was resized to "
@@ -85,9 +91,15 @@ def _rule(condition: str | None) -> str | None:
     return None if entry is None else entry.resize
 
 
-def mask_tensor(mask: Any, size: tuple[int, int]) -> Tensor | None:
+def _cut_tensor(hint: Tensor, size: tuple[int, int], box: tuple[int, int, int, int]) -> Tensor:
+    left, top, right, bottom = box
+    part = hint[None, :, top:bottom, left:right]
+    return torch.nn.functional.interpolate(part, (size[1], size[0]), mode="nearest-exact")[0]
+
+
+def mask_tensor(mask: Any, size: tuple[int, int], cut: Cut | None = None) -> Tensor | None:
     """Where a control acts, (1, 1, H, W) in [0, 1] at `size` (width, height), by area averages;
-    None: everywhere.
+    None: everywhere. cut: it shows a larger picture, of which a box is taken.
 
     Raises UserError for what is no picture, and for numbers out of range.
     """
@@ -96,11 +108,16 @@ def mask_tensor(mask: Any, size: tuple[int, int]) -> Tensor | None:
     if isinstance(mask, Tensor) and mask.is_floating_point():
         if mask.ndim != 2 or not 0 <= float(mask.min()) <= float(mask.max()) <= 1:
             raise UserError(f"{_MASKS}; this tensor has shape {tuple(mask.shape)}.")
-        return torch.nn.functional.interpolate(
-            mask[None, None].float(), (size[1], size[0]), mode="area"
-        )
+        mask = mask[None, None].float()
+        if cut is not None:
+            mask = torch.nn.functional.interpolate(mask, (cut[0][1], cut[0][0]), mode="area")
+            left, top, right, bottom = cut[1]
+            mask = mask[..., top:bottom, left:right]
+        return torch.nn.functional.interpolate(mask, (size[1], size[0]), mode="area")
 
     picture = pictures.open_mask(mask, _name(mask, "the mask"))
+    if cut is not None:
+        picture = picture.resize(cut[0], Image.Resampling.BOX).crop(cut[1])
     pixels = np.asarray(picture.resize(size, Image.Resampling.BOX), np.float32)
     return torch.from_numpy(pixels / 255)[None, None]
 

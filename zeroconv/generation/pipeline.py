@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
-import torch
-from PIL import Image
 from torch import Tensor
 
 from zeroconv.backbones import Backbone, TextStates, is_split
-from zeroconv.control import Net, ResidualNet, compose
-from zeroconv.errors import UserError
 from zeroconv.generation import arguments
 from zeroconv.generation import guidance as guidance_rules
 from zeroconv.generation.baselines import check_baselines
 from zeroconv.generation.control import Control
-from zeroconv.generation.hints import hint_size, hint_tensor, mask_tensor
-from zeroconv.generation.noise import batch_latents, initial_latents, sources
+from zeroconv.generation.hires import Hires
+from zeroconv.generation.image import ImageInputs
+from zeroconv.generation.image_options import ImageOptions
+from zeroconv.generation.passes import Job, Outputs, Stepping
 from zeroconv.generation.prompts import TextInputs
-from zeroconv.generation.sampling import Guide, denoise
-from zeroconv.generation.sizes import sizes_of
-from zeroconv.generation.stepping import (
-    check_sampling,
-    note_other_noise,
-    note_unused,
-    scheduler_for,
-)
+from zeroconv.generation.sizes import shape_like, sizes_of, unit_of
+from zeroconv.generation.stepping import note_other_noise, note_unused
 from zeroconv.renamed import old_arguments
 
 
@@ -38,6 +29,20 @@ def generate(
     prompt: str | Sequence[str] | TextStates,
     controls: Sequence[Control] = (),
     *,
+    image: Any = None,
+    strength: float | None = None,
+    mask: Any = None,
+    only_masked: bool = False,
+    padding: int = 32,
+    mask_blur: float | None = None,
+    masked_content: str = "original",
+    paste_back: bool = True,
+    expand: Mapping[str, int] | None = None,
+    image_guidance: float | None = None,
+    hires: float | None = None,
+    hires_strength: float = 0.7,
+    hires_steps: int | None = None,
+    hires_upscaler: str = "latent",
     guidance: str | None = None,
     cfg: float | None = None,
     steps: int = 20,
@@ -74,6 +79,16 @@ def generate(
     diffusers counts them. embeddings: files of textual inversion, or a mapping from names to files
     or tensors (n, D). original_size, crop, target_size: SDXL's conditioning, (height, width) or
     (top, left) in pixels; by default the picture's size and (0, 0).
+    image: a picture to start from, one for all, or a list of one a prompt or picture, whatever
+    `pictures.load` reads. strength: in (0, 1], int(steps · strength) steps are taken; by default 1
+    with a mask or a base that edits, else 0.8. image_guidance: of bases that edit, 1.5 by default.
+    mask: white is painted anew, grey from 128 on; outside, the result is the picture, unless
+    paste_back is False. only_masked: the masked box, `padding` pixels larger, is generated at the
+    size asked for. mask_blur: pixels of blurred edge inside the mask; 4 with only_masked, else 0.
+    masked_content: what is in the hole at first, a name of `inpaint.CONTENTS`. expand: pixels of
+    new ground a side, {"left": 128}.
+    hires: the factor of a second pass at a larger size, of hires_steps (by default `steps`) and
+    hires_strength; hires_upscaler: a name of `hires.UPSCALERS`.
     seed: of the first picture, the next ones count up; or a list of one a picture. The same seed
     gives the same picture in any batch. latents: (N, C, h, w), noise of unit variance, in place of
     the seeds' noise.
@@ -82,9 +97,10 @@ def generate(
     7.5 of others.
     connection_scales: one number a connection, or a rule of `guidance.RULES` by its name, in place
     of those of the guidance, for all controls that have none of their own.
-    height, width: in pixels; by default the first hint's shape at the area the model was trained
-    for. callback(step, steps, latents) is called after every step of every batch, finished(number,
-    picture) with each picture, counted from 0, as soon as its batch is done.
+    height, width: in pixels; by default the given picture's own, else the first hint's shape at
+    the area the model was trained for.
+    callback(step, steps, latents) is called after every step of every batch and pass,
+    finished(number, picture) with each picture, counted from 0, as soon as its batch is done.
 
     Returns PIL pictures, or with `output` "tensor" tensors (3, H, W) in [0, 1].
 
@@ -92,40 +108,28 @@ def generate(
     of range, hints that are no pictures, and a model whose numbers stop being finite.
     """
     arguments.check_arguments(
-        guidance=guidance,
-        cfg=cfg,
-        steps=steps,
-        height=height,
-        width=width,
-        latents=latents,
-        count=count,
-        batch_size=batch_size,
-        connection_scales=connection_scales,
-        callback=callback,
-        finished=finished,
-        output=output,
-    )
-    check_sampling(scheduler, schedule, eta, guidance_rescale, noise)
+        guidance=guidance, cfg=cfg, steps=steps, height=height, width=width, latents=latents,
+        count=count, batch_size=batch_size, connection_scales=connection_scales,
+        callback=callback, finished=finished, output=output,
+    )  # fmt: skip
+    stepping = Stepping(scheduler, schedule, eta, guidance_rescale, noise, steps)
+    asked = ImageOptions(
+        image, strength, mask, only_masked, padding, mask_blur, masked_content, paste_back, expand,
+        image_guidance,
+    )  # fmt: skip
+    second = Hires(hires, hires_strength, hires_steps, hires_upscaler)
+    second.check(steps, asked, controls)
     if is_split(backbone):  # of others a control has connections of its own
         guidance_rules.check_count(connection_scales, backbone.connections)
     guidance, cfg = guidance_rules.settled(backbone, guidance, cfg)
     words = TextInputs(
-        backbone,
-        prompt,
-        negative,
-        count,
-        prompt_2=prompt_2,
-        negative_2=negative_2,
-        clip_skip=clip_skip,
-        plain_prompt=plain_prompt,
-        embeddings=embeddings,
-    )
-    total = words.total
-    seeds = arguments.seeds(seed, total)
+        backbone, prompt, negative, count, prompt_2=prompt_2, negative_2=negative_2,
+        clip_skip=clip_skip, plain_prompt=plain_prompt, embeddings=embeddings,
+    )  # fmt: skip
+    seeds = arguments.seeds(seed, words.total)
     controls = arguments.check_controls(controls)
     check_baselines(controls, guidance, connection_scales)
-    stepping = (scheduler, backbone, steps, schedule, eta, noise)
-    scheduler_for(*stepping)  # what cannot be is told before anything is computed
+    stepping.check(backbone, second)  # what cannot be is told before anything is computed
     note_other_noise(scheduler, backbone)
     note_unused(cfg, guidance_rescale, latents, noise)
     if backbone.reads_guidance and any(words.negative.texts):
@@ -134,60 +138,22 @@ def generate(
             "negative prompt is not used.",
             stacklevel=3,  # of the caller, past `old_arguments`
         )
-    height, width = _size(backbone, controls, height, width, latents)
-    size = (width, height)
-    sizes = sizes_of(backbone, height, width, original_size, crop, target_size)
-    hints = [_hints(control, total, count, size) for control in controls]
-    scales = [_scales(control, guidance, connection_scales) for control in controls]
-    own = [_picture_scales(control, total, count) for control in controls]
-    masks = [mask_tensor(control.mask, size) for control in controls]
-    shape = (
-        backbone.latent_channels,
-        height // backbone.latent_scale,
-        width // backbone.latent_scale,
-    )
-    if latents is not None and tuple(latents.shape) != (total, *shape):
-        raise UserError(
-            f"latents have shape {tuple(latents.shape)}, but {(total, *shape)} is needed."
-        )
-    if noise == "batch" and latents is None:
-        latents = batch_latents(seeds, shape)
-    images: list = []
-    with torch.inference_mode():
-        for part in words.batches(batch_size):
-            drawn = sources(seeds[part], noise, shape)
-            started = initial_latents(drawn, shape) if latents is None else latents[part]
-            cond, uncond = words.states(part, cfg, sizes)
-            guides = [
-                Guide(
-                    c.net,
-                    _embed(c.net, h[part], backbone),
-                    w,
-                    c.start,
-                    c.end,
-                    _controls_uncond(c, guidance),
-                    c.curve,
-                    None if p is None else p[part],
-                    None if m is None else compose.masks_at(m, c.net.connections, shape[1:]),  # type: ignore[arg-type]
-                )
-                for c, h, w, p, m in zip(controls, hints, scales, own, masks, strict=True)
-                if any(w) and (p is None or bool(p[part].any()))
-            ]
-            # float32 whatever the model computes in: the sum of all steps is not
-            # rounded at each of them
-            z = started.to(backbone.device, torch.float32)
-            scheme = scheduler_for(*stepping)
-            z = denoise(
-                backbone, z, cond, uncond, guides, scheme, steps, cfg, drawn, callback, eta,
-                guidance_rescale,
-            )  # fmt: skip
-            decoded = _decode(backbone, z)
-            made = [_to_pil(image) for image in decoded] if output == "pil" else list(decoded)
-            for number, image in enumerate(made, start=part.start):
-                if finished is not None:
-                    finished(number, image)
-            images += made
-    return images
+    images = None if image is None else ImageInputs(asked, backbone, words.total, count, steps)
+    size = _size(backbone, controls, height, width, latents, images)
+    if images is not None:
+        images.fit(size)
+    conditioning = original_size, crop, target_size
+    sizes = sizes_of(backbone, *size, *conditioning)
+    job = Job(backbone, words, controls, seeds, stepping, cfg, guidance, connection_scales, images)
+    first = job.plan(size, sizes, steps, None if second.factor is None else "low")
+    later = None
+    if second.factor is not None:
+        larger = second.size(size, unit_of(backbone))
+        with warnings.catch_warnings():  # the notes on them came with the first pass
+            warnings.simplefilter("ignore")
+            sizes = sizes_of(backbone, *larger, *conditioning)
+        later = job.plan(larger, sizes, second.steps or steps, "high")
+    return job.run(first, later, second, latents, batch_size, Outputs(callback, finished, output))
 
 
 def _size(
@@ -196,104 +162,15 @@ def _size(
     height: int | None,
     width: int | None,
     latents: Tensor | None,
+    images: ImageInputs | None,
 ) -> tuple[int, int]:
-    """Height and width in pixels: given, else the first hint's shape, else the base's own
-    square.
+    """Height and width in pixels: given, else the given picture's, else the first hint's shape,
+    else the base's own square.
     """
+    if images is not None and latents is None:
+        return images.size(height, width)
     default = (backbone.default_size, backbone.default_size)
-    if controls:
+    if controls and controls[0].hint is not None:
         hint = controls[0].hint
         default = shape_like(hint[0] if isinstance(hint, list | tuple) else hint, backbone)
     return arguments.size_of(default, backbone.latent_scale, height, width, latents)
-
-
-def shape_like(hint: Any, backbone: Backbone) -> tuple[int, int]:
-    """The hint's aspect ratio at the model's own area, rounded to what the encoder halves
-    evenly.
-    """
-    wide, high = hint_size(hint)
-    unit = backbone.latent_scale * max(connection.scale for connection in backbone.connections)
-    ratio = math.sqrt(wide / high)
-    sides = [max(unit, round(backbone.default_size * f / unit) * unit) for f in (1 / ratio, ratio)]
-    return sides[0], sides[1]
-
-
-def _hints(control: Control, total: int, count: int, size: tuple[int, int]) -> list[Tensor]:
-    """One hint a picture, (3, H, W) in [0, 1] at `size` (width, height); equal hints are the same
-    tensor.
-    """
-    known: dict[int, Tensor] = {}
-    hints = arguments.per_picture(control.hint, total, count, "hint")
-    for hint in hints:
-        if id(hint) not in known:
-            known[id(hint)] = hint_tensor(
-                hint,
-                size,
-                control.net.condition,
-                getattr(control.net, "hint_channels", 3),
-                control.resize,
-            )
-    return [known[id(hint)] for hint in hints]
-
-
-def _embed(net: Net, hints: list[Tensor], backbone: Backbone) -> Tensor | tuple[Tensor, ...]:
-    """Hint embeddings (N, C0, h, w), of a baseline a tuple of its own; each different hint is
-    embedded once.
-    """
-    different = {id(hint): hint for hint in hints}
-    pictures = torch.stack(list(different.values())).to(net.device, net.dtype)
-    if net.hint_space == "latent":
-        pictures = cast(ResidualNet, net).hint_latents(backbone, pictures)
-    embedded = net.embed_hint(pictures)
-    numbers = {key: row for row, key in enumerate(different)}
-    rows = [numbers[id(hint)] for hint in hints]
-    return tuple(part[rows] for part in embedded) if isinstance(embedded, tuple) else embedded[rows]
-
-
-def _decode(backbone: Backbone, z: Tensor) -> Tensor:
-    """Latents (N, C, h, w) → pictures (N, 3, H, W) in [0, 1]. Raises UserError where they are no
-    numbers.
-    """
-    decoded = backbone.decode_latents(z)
-    if not bool(torch.isfinite(decoded).all()):
-        raise UserError(
-            f"the VAE of {backbone.name} makes no numbers of the latents (NaN): its weights are "
-            "damaged, or too large for the dtype; get the file again, or compute in float32."
-        )
-    return decoded
-
-
-def _scales(control: Control, guidance: str, common: Sequence[float] | str | None) -> list[float]:
-    """One number a connection, the control's scale among its factors where it is one for all."""
-    if not control.net.has_residuals:
-        return [1.0]
-    connections = cast(ResidualNet, control.net).connections
-    scales = guidance_rules.chosen_scales(
-        control.connection_scales, common, control.mode, guidance, connections
-    )
-    if not isinstance(control.scale, int | float):
-        return scales
-    return [control.scale * scale for scale in scales]
-
-
-def _picture_scales(control: Control, total: int, count: int) -> Tensor | None:
-    """One scale a picture (N,), or None where one number is for all."""
-    if isinstance(control.scale, int | float):
-        return None
-    scales = arguments.per_picture(list(control.scale), total, count, "scale")
-    return torch.tensor([float(scale) for scale in scales])
-
-
-def _controls_uncond(control: Control, guidance: str) -> bool:
-    """Whether the unconditional half of guidance gets this control's residuals.
-
-    Those of a pooled one it never gets (shuffle).
-    """
-    if control.conditional_only or getattr(control.net, "pool", False):
-        return False
-    by_mode = control.mode is not None and control.net.has_residuals
-    return guidance_rules.controls_uncond(control.mode if by_mode else guidance)  # type: ignore[arg-type]
-
-
-def _to_pil(image: Tensor) -> Image.Image:
-    return Image.fromarray((image * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())

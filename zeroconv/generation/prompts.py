@@ -70,7 +70,7 @@ class TextInputs:
             raise arguments.wrong_type("plain_prompt", plain_prompt, "True or False")
         self.options = TextOptions(clip_skip, tuple(embeddings_from(embeddings)))
 
-        self.total = _count_of("prompt", prompt) * count
+        self.total, self.count = _count_of("prompt", prompt) * count, count
         read = plain if plain_prompt else parse
         self.prompt = self._words("prompt", prompt, prompt_2, count, read)
         self.negative = self._words("negative", negative, negative_2, count, read)

@@ -15,7 +15,8 @@ from zeroconv.control import Net, ResidualNet
 from zeroconv.control.compose import add_up, scaled
 from zeroconv.errors import UserError
 from zeroconv.generation.baselines import predict_with_baseline
-from zeroconv.generation.guidance import Curve, combine, factor_at
+from zeroconv.generation.guidance import Curve, combine, factor_at, rescaled
+from zeroconv.generation.latents import Start, begin, put_back
 from zeroconv.generation.noise import Source
 from zeroconv.generation.stepping import set_timesteps, step_options
 from zeroconv.layers.sampling import sampling_layers
@@ -116,6 +117,8 @@ def residuals_of(
     net.
     """
     net, embedding = cast(ResidualNet, guide.net), guide.embedding
+    # without what a base for inpainting or editing reads beside its latent
+    z = z[:, : net.config.get("in_channels", z.shape[1])]
     embedding = embedding.repeat(len(z) // len(embedding), *[1] * (embedding.dim() - 1))
     residuals = net.forward_embedded(z, embedding, t, text)
     return scaled(residuals, guide.scales, factor, guide.pictures, guide.masks)
@@ -164,7 +167,7 @@ def _summed(
 
 def denoise(
     backbone: Backbone,
-    z: Tensor,
+    start: Start,
     cond: TextStates,
     uncond: TextStates | None,
     guides: list[Guide],
@@ -176,33 +179,75 @@ def denoise(
     eta: float | None = None,
     rescale: float = 0.0,
 ) -> Tensor:
-    """Noise (N, C, H, W) of unit variance → latents, through `steps` steps of the scheduler.
+    """Noise, and a picture if there is one → latents (N, C, H, W), through `steps` steps of the
+    scheduler, or int(steps · strength) of them.
 
     The latents keep the noise's dtype, the networks compute in the backbone's. `sources`: of the
-    noise that steps add, one a picture. Samplers of second order call the backbone twice a step,
-    and each call counts in the callback and in the windows of controls, as in diffusers.
+    noise that steps add, one a picture. Windows of controls are shares of the steps taken.
+    Samplers of second order call the backbone twice a step, and each call counts in the callback
+    and in the windows, as in diffusers.
 
     Raises UserError, with the step, where the latents stop being finite.
     """
-    set_timesteps(scheduler, steps, z, backbone)
-    if not isinstance(backbone.process, Flow):  # a flow starts from noise of unit variance
-        z = z * scheduler.init_noise_sigma
+    set_timesteps(scheduler, steps, start.noise, backbone)
+    timesteps, z = begin(scheduler, steps, start, backbone)
     options = step_options(scheduler, sources, eta)
-    total = len(scheduler.timesteps)
-    text = None if uncond is None else TextStates.cat([uncond, cond])
+    flow, total = isinstance(backbone.process, Flow), len(timesteps)
+    thirds = [uncond, uncond, cond] if start.edits else [uncond, cond]
+    text = None if uncond is None else TextStates.cat(cast(list[TextStates], thirds))
     with _layers(backbone, guides):
-        for i, t in enumerate(scheduler.timesteps):
+        for i, t in enumerate(timesteps):
             acting = [guide for guide in guides if guide.acts(i, total)]
             factors = [guide.factor(i, total) for guide in acting]
-            x = z if isinstance(backbone.process, Flow) else scheduler.scale_model_input(z, t)
-            x = x.to(backbone.dtype)
-            output = predict(backbone, x, t, cond, uncond, acting, cfg, factors, text, rescale)
+            x = (z if flow else scheduler.scale_model_input(z, t)).to(backbone.dtype)
+            if start.edits:
+                pairs = list(zip(acting, factors, strict=True))
+                output = _predict_edit(backbone, x, t, cond, text, pairs, cfg, start, rescale)
+            else:
+                x = x if start.beside is None else torch.cat([x, start.beside.to(x)], dim=1)
+                output = predict(backbone, x, t, cond, uncond, acting, cfg, factors, text, rescale)
             z = scheduler.step(output.to(z.dtype), t, z, **options(z))[0]
+            z = put_back(scheduler, z, start, timesteps[i + 1 :], flow)
             if not bool(torch.isfinite(z).all()):
                 raise UserError(_not_finite(backbone, acting, i + 1, total))
             if callback is not None:
                 callback(i + 1, total, z)
     return z
+
+
+def _predict_edit(
+    backbone: Backbone,
+    z: Tensor,
+    t: Tensor,
+    cond: TextStates,
+    text: TextStates | None,
+    acting: list[tuple[Guide, float]],
+    cfg: float,
+    start: Start,
+    rescale: float,
+) -> Tensor:
+    """InstructPix2Pix (Brooks et al. 2023, equation 3): guidance by the text and by the picture.
+
+    Three evaluations: neither, the picture alone, both; `text` is that of the three, None where
+    nothing is guided. Of controls, those that act on the
+    unconditional half act on all three.
+    """
+    picture = cast(Tensor, start.beside).to(z)
+    both = torch.cat([z, picture], dim=1)
+    if text is None:
+        return backbone.predict(both, t, cond, _summed(backbone, acting, both, t, cond))
+    neither = torch.cat([z, torch.zeros_like(picture)], dim=1)
+    x = torch.cat([neither, both, both])
+    residuals = _summed(backbone, [(g, f) for g, f in acting if g.uncond], x, t, text)
+    third = _summed(backbone, [(g, f) for g, f in acting if not g.uncond], both, t, cond)
+    padded = [
+        None if r is None else torch.cat([torch.zeros_like(r), torch.zeros_like(r), r])
+        for r in third or ()
+    ]
+    outputs = backbone.predict(x, t, text, add_up(residuals, padded or None))
+    without, pictured, prompted = outputs.chunk(3)
+    guided = without + start.image_guidance * (pictured - without) + cfg * (prompted - pictured)
+    return rescaled(guided, prompted, rescale)
 
 
 def _not_finite(backbone: Backbone, acting: list[Guide], step: int, steps: int) -> str:

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from zeroconv.backbones import Backbone
+from zeroconv.backbones import Backbone, is_split
 from zeroconv.generation import arguments
+from zeroconv.generation.hints import hint_size
 
 _LARGEST = 16_384  # pixels
+
+
+def shape_like(hint: Any, backbone: Backbone) -> tuple[int, int]:
+    """The hint's aspect ratio at the model's own area, rounded to what the encoder halves
+    evenly.
+    """
+    return of_area(*hint_size(hint), backbone)
+
+
+def unit_of(backbone: Backbone) -> int:
+    """Pixels of which a side is a multiple: those of a latent, or of a transformer's patch."""
+    return backbone.latent_scale * (1 if is_split(backbone) else backbone.connections[0].scale)
+
+
+def of_area(wide: int, high: int, backbone: Backbone) -> tuple[int, int]:
+    """Height and width of a shape at the model's own area, likewise."""
+    unit = backbone.latent_scale * max(connection.scale for connection in backbone.connections)
+    ratio = math.sqrt(wide / high)
+    sides = [max(unit, round(backbone.default_size * f / unit) * unit) for f in (1 / ratio, ratio)]
+    return sides[0], sides[1]
 
 
 @dataclass(frozen=True)

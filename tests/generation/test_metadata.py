@@ -29,12 +29,13 @@ def test_what_is_stored_comes_back_with_the_hint(tmp_path):
     save_picture(picture, tmp_path / "a.png", ABOUT, [hint])
     about = read_info(tmp_path / "a.png")
     (stored,) = about.pop("hints")
+    assert about.pop("inputs") == {}
     assert about == ABOUT and np.array_equal(np.asarray(stored), np.asarray(hint))
     with Image.open(tmp_path / "a.png") as opened:
         text = opened.info["parameters"]
         assert np.array_equal(np.asarray(opened), np.asarray(picture))
     assert text.splitlines()[1] == "Negative prompt: blur"
-    assert "Steps: 20, Sampler: unipc, CFG scale: 7.5, Seed: 3, Size: 64x64" in text
+    assert "Steps: 20, Sampler: UniPC, CFG scale: 7.5, Seed: 3, Size: 64x64" in text
     assert (
         'ControlNet 0: "Model: canny, Weight: 0.8, Guidance Start: 0.0, Guidance End: 0.6"' in text
     )

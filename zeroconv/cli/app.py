@@ -22,6 +22,7 @@ from zeroconv.cli.options import (
     Device,
     Dtype,
     Eta,
+    From,
     Guidance,
     Json,
     Lora,
@@ -75,7 +76,9 @@ def root(
 
 @app.command()
 def generate(
-    prompt: Annotated[list[str], Argument(help="One prompt or several.")],
+    ctx: typer.Context,
+    prompt: Annotated[list[str] | None, Argument(help="One prompt or several.")] = None,
+    again: From = None,
     control: Control = None,
     scale: Annotated[
         list[float] | None,
@@ -144,9 +147,9 @@ def generate(
         int | None, Option(min=8, max=8192, help="Pixels; the base's own size by default.")
     ] = None,
     count: Annotated[int, Option(min=1, max=100_000, help="Pictures a prompt.")] = 1,
-    out: Annotated[Path, Option(help="A .png file (numbered if several), or a folder.")] = Path(
-        "picture.png"
-    ),
+    out: Annotated[
+        Path, Option(help="A .png, .jpg or .webp (numbered if several), or a folder.")
+    ] = Path("picture.png"),
     device: Device = "auto",
     dtype: Dtype = "auto",
     vary: Vary = None,
@@ -155,8 +158,10 @@ def generate(
     """Make pictures from a prompt, with any number of controls. Each is saved when its batch is
     done.
     """
-    from zeroconv.cli.controls import parse_controls, renamed_option
-    from zeroconv.cli.generate import pair_of, run
+    from zeroconv.cli.again import control_specs, making_of, prompts_of
+    from zeroconv.cli.controls import renamed_option
+    from zeroconv.cli.folders import run
+    from zeroconv.cli.generate import pair_of
 
     request = {
         "guidance": guidance,
@@ -181,19 +186,27 @@ def generate(
         "count": count,
     }
     scales = renamed_option("--weight", weight, scale)
-    specs = parse_controls(
-        control or [], scales, start or [], end or [], mode or [], mask or [], resize_mode or []
+    specs = control_specs(
+        ctx, control, scales, start or [], end or [], mode or [], mask or [], resize_mode or []
     )
+    prompts, making = prompts_of(prompt), making_of(ctx)
     report: dict[str, Any] = {}
     free = answers_on_stdout(out, json)
     saved = (lambda path: None) if json else (echo if free else echo_error)
     try:
         files = {"vae": vae, "revision": revision, "variant": variant, "subfolder": subfolder}
-        asked = (report, saved, files, vary or [])
-        run(prompt, specs, base, out, device, dtype, request, lora or [], *asked)
+        asked = (report, saved, files, vary or [], making)
+        run(prompts, specs, base, out, device, dtype, request, lora or [], *asked)
     finally:  # what is saved is listed, however it ended
-        if json and report.get("pictures"):
+        if json and (report.get("pictures") or report.get("broken") or report.get("kept")):
             answer(report, json, lambda: None)
+    if report.get("broken"):
+        name, reason = next(iter(report["broken"].items()))
+        echo_error(
+            f"zeroconv: {len(report['broken'])} pictures set aside, the first "
+            f"{one_line(f'{name}: {reason}')}"
+        )
+        raise typer.Exit(3)
 
 
 @app.command()
@@ -349,11 +362,13 @@ def cache(
 @app.command()
 def info(
     model: Annotated[
-        str, Argument(help="playroom, playroom-canny, a folder, a file, or a hub id.")
+        str, Argument(help="playroom, playroom-canny, a folder, a file, a hub id, or a picture.")
     ],
     json: Json = False,
 ) -> None:
-    """Say what a base model or a control is: connections, parameters, condition, licence."""
+    """Say what a base model or a control is: connections, parameters, condition, licence. Of a
+    picture: how it was made.
+    """
     from zeroconv.cli.info import describe, show
 
     report = describe(model)

@@ -16,6 +16,8 @@ from zeroconv.renamed import OPTIONS, note
 from zeroconv.words import cut, exists, expand
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from zeroconv.baselines import Net
 
 STRONGEST = 100.0  # of a scale, either sign; pictures are noise long before
@@ -36,6 +38,8 @@ class ControlSpec:
     mode: str | None = None
     mask: Path | None = None
     resize: str | None = None  # None: a finished hint is stretched, a photograph cropped
+    kept: Image.Image | None = None  # the opened hint, where a picture brings it (--from)
+    kept_mask: Image.Image | None = None
 
 
 def parse_controls(
@@ -49,19 +53,25 @@ def parse_controls(
 ) -> list[ControlSpec]:
     """Read every control; what belongs to one comes once for all of them, or once for each."""
     columns = [
-        _one_each("--scale", scales, len(texts), 1.0),
-        _one_each("--start", starts, len(texts), 0.0),
-        _one_each("--end", ends, len(texts), 1.0),
-        _one_each("--mode", modes, len(texts), None),
-        _one_each("--mask", masks, len(texts), None),
-        _one_each("--resize-mode", [resize_mode(name) for name in resizes], len(texts), None),
+        one_each("--scale", scales, len(texts), 1.0),
+        one_each("--start", starts, len(texts), 0.0),
+        one_each("--end", ends, len(texts), 1.0),
+        one_each("--mode", modes, len(texts), None),
+        one_each("--mask", masks, len(texts), None),
+        one_each("--resize-mode", [resize_mode(name) for name in resizes], len(texts), None),
     ]
     specs = []
     for text, scale, start, end, mode, mask, resize in zip(texts, *columns, strict=True):
         name, picture, draw = parse_control(text)
-        _check_numbers(scale, start, end)
-        specs.append(ControlSpec(name, Path(picture), draw, scale, start, end, mode, mask, resize))
+        spec = ControlSpec(name, Path(picture), draw, scale, start, end, mode, mask, resize)
+        specs.append(checked_spec(spec))
     return specs
+
+
+def checked_spec(spec: ControlSpec) -> ControlSpec:
+    """The spec itself. Raises UserError for a strength or a window out of range."""
+    _check_numbers(spec.scale, spec.start, spec.end)
+    return spec
 
 
 def parse_control(text: str) -> tuple[str, str, bool]:
@@ -147,7 +157,8 @@ def _check_numbers(scale: float, start: float, end: float) -> None:
         raise UserError(f"--start {start} is not before --end {end}: the control would never act")
 
 
-def _one_each(option: str, values: Sequence[Any], count: int, default: Any) -> list[Any]:
+def one_each(option: str, values: Sequence[Any], count: int, default: Any) -> list[Any]:
+    """One value a control, of an option given once for all of them or once for each."""
     if not values:
         return [default] * count
     if not count:

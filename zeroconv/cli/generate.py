@@ -14,9 +14,9 @@ from zeroconv.cli.controls import (
     ControlSpec,
     condition_of,
     known_condition,
-    load_control,
     named_condition,
 )
+from zeroconv.cli.making import SUFFIXES, BadPicture, Calls, Making, machine
 from zeroconv.cli.progress import progress
 from zeroconv.conditions.openpose import is_openpose
 from zeroconv.errors import UserError
@@ -28,6 +28,7 @@ from zeroconv.pictures import (
     load,
     open_mask,
     open_picture,
+    opened_hint,
     resize_mode,
 )
 
@@ -128,6 +129,7 @@ def run(
     saved: Callable[[str], None] = lambda path: None,
     files: Mapping[str, str | None] | None = None,
     vary: Sequence[str] = (),
+    making: Making | None = None,
 ) -> None:
     """Make the pictures of one `zeroconv generate`; each is saved when its batch is done. `vary`:
     settings and their values, for one sheet instead.
@@ -135,53 +137,61 @@ def run(
     `report` is filled as the work goes: it is what `--json` prints, also of work cut short.
     `saved` hears the path of each picture. `files`: which of the base's files are read, as
     `load_backbone` takes it: vae, revision, variant, subfolder.
+    `making`: what pictures keep, and how one is made again.
     """
+    making = making or Making()
     check_request(prompts, request)  # before the slow part: bad input is told at once
     axes = check_vary(vary, prompts, request, len(specs))
     paths = output_paths(out, len(prompts) * request["count"])
-    check_outputs(paths, [path for spec in specs for path in (spec.picture, spec.mask)])
-    pictures = [spec.picture if is_openpose(spec.picture) else load(spec.picture) for spec in specs]
+    inputs = [path for spec in specs for path in (spec.picture, spec.mask)]
+    check_outputs(paths, [*inputs, *making.inputs])
+    pictures = [open_source(spec) for spec in specs]
+    masks = [open_spec_mask(spec) for spec in specs]
     embeddings = load_embeddings(request["embeddings"])
-    masks = [None if spec.mask is None else open_mask(spec.mask) for spec in specs]
 
-    from zeroconv.backbones import load_backbone
     from zeroconv.backbones.devices import dtype_name, pick_device, pick_dtype
-    from zeroconv.conditions import open_hint
     from zeroconv.generation import Control, generate
     from zeroconv.generation.guidance import settled
     from zeroconv.generation.metadata import save_picture
 
+    models = making.models
     began = time.perf_counter()
     device = pick_device(device)
     numbers = pick_dtype(dtype, device)
     files = {name: value for name, value in (files or {}).items() if value is not None}
-    backbone = load_backbone(base, device=device, dtype=numbers, lora=lora, **files)
+    backbone = models.backbone(base, device=device, dtype=numbers, lora=lora, **files)
     guidance, cfg = settled(backbone, request["guidance"], request["cfg"])
     request = {**request, "guidance": guidance, "cfg": cfg}
     size = picture_size(backbone, pictures, request)
     controls, hints = [], []
     for spec, picture, mask in zip(specs, pictures, masks, strict=True):
-        net = load_control(spec.name, base, backbone).to(backbone.device)
-        if spec.draw:
-            hint = draw_hint(condition_of(spec, net), picture, size, spec.resize)
-        else:
-            hint = open_hint(picture, known_condition(named_condition(net) or spec.name))
+        net = models.control(spec.name, base, backbone)
+        hint = hint_of(spec, picture, net, size)
         window: dict[str, Any] = {"scale": spec.scale, "start": spec.start, "end": spec.end}
         window["resize"] = spec.resize or "stretch"
         hints.append(hint)
         controls.append(Control(net, hint, **window, mode=spec.mode, region=mask))
 
     told = [describe(spec) for spec in specs]
-    common = {"base": base, **files, "lora": list(lora), "controls": told}
+    common: dict[str, Any] = {"base": base, **files, "lora": list(lora), "controls": told}
     common |= {"device": device, "dtype": dtype_name(numbers)}
     began, loading = time.perf_counter(), time.perf_counter() - began
     common |= {"vary": list(vary)} if vary else {}
+    common |= {"made_with": machine(), **making.kept()}
+    given = {f"mask {i}": mask for i, mask in enumerate(masks) if mask is not None}
     report |= {"pictures": [], **common, **request, "finished": False}
 
+    batch = batch_size(size, device)
+    calls = Calls(prompts, request, batch, making.batch)
+
     def keep(number: int, image: Image.Image) -> None:
-        made = {"prompt": prompts[number // request["count"]], "seed": request["seed"] + number}
-        about = {**request, **common, **made, "width": image.width, "height": image.height}
-        save_picture(image, paths[number], about, hints)
+        wanted = calls.number(number)
+        if wanted is None:  # made beside the one that is asked for
+            return
+        number, made = wanted, calls.made(wanted)
+        about = {**request, **common, **made, "width": size[0], "height": size[1]}
+        save_picture(image, paths[number], about, hints, given)
+        made.pop("batch", None)
         report["pictures"].append({"file": str(paths[number]), **made})
         generating = time.perf_counter() - began
         report["seconds"] = {"loading": round(loading, 3), "generating": round(generating, 3)}
@@ -194,9 +204,10 @@ def run(
     try:
         with progress("denoising") as callback:
             heard: dict[str, Any] = {"callback": callback, "finished": keep}
-            batch = batch_size(size, device)
-            asked = {**request, "embeddings": embeddings}
-            generate(backbone, prompts, controls, batch_size=batch, **heard, **asked)
+            words, options = calls.arguments(backbone, size)
+            asked = {**request, "embeddings": embeddings, **options}
+            with calls.quiet():
+                generate(backbone, words, controls, **heard, **asked)
     except BaseException:
         done = len(report["pictures"])
         if done:
@@ -207,6 +218,40 @@ def run(
             )
         raise
     report["finished"] = True
+
+
+def open_source(spec: ControlSpec) -> Any:
+    """The picture of a control: kept in another, else its file."""
+    if spec.kept is not None:
+        return spec.kept
+    try:
+        return spec.picture if is_openpose(spec.picture) else load(spec.picture)
+    except UserError as error:
+        raise BadPicture(*error.args) from error
+
+
+def open_spec_mask(spec: ControlSpec) -> Image.Image | None:
+    source = spec.mask if spec.kept_mask is None else spec.kept_mask
+    try:
+        return None if source is None else open_mask(source)
+    except UserError as error:
+        raise BadPicture(*error.args) from error
+
+
+def hint_of(spec: ControlSpec, picture: Any, net: Any, size: tuple[int, int]) -> Image.Image:
+    """The hint of a control: kept, drawn, or finished. Raises BadPicture."""
+    from zeroconv.conditions import hint_rule, open_hint
+
+    condition = known_condition(named_condition(net) or spec.name)
+    if spec.kept is not None:
+        return opened_hint(spec.kept, hint_rule(condition))
+    drawn = condition_of(spec, net) if spec.draw else ""
+    try:
+        if spec.draw:
+            return draw_hint(drawn, picture, size, spec.resize)
+        return open_hint(picture, condition)
+    except UserError as error:
+        raise BadPicture(*error.args) from error
 
 
 def check_vary(
@@ -282,10 +327,10 @@ def output_paths(out: Path, count: int) -> list[Path]:
         return [out]
     if not out.suffix:
         return [out / f"{i:04d}.png" for i in range(count)]
-    if out.suffix.lower() != ".png":
+    if out.suffix.lower() not in SUFFIXES:
         raise UserError(
-            f"--out {out}: pictures are saved as .png, because they carry how they were made; "
-            "a folder with a dot in its name must be there already"
+            f"--out {out}: pictures are saved as .png, .jpg or .webp, which carry how they were "
+            "made; a folder with a dot in its name must be there already"
         )
     if count == 1:
         return [out]

@@ -13,16 +13,19 @@ from zeroconv.errors import UserError
 
 def describe(name: str) -> dict[str, Any]:
     """Facts about a base model, a control or a condition: kind, parameters, connections, licence,
-    card.
+    card. Of a picture: how it was made.
 
     Raises:
         UserError: nothing is there under that name, or it is no model.
     """
     from zeroconv.backbones.locate import locate
     from zeroconv.cli.info_files import describe_base_file, describe_lora, describe_vae
+    from zeroconv.cli.info_pictures import describe_picture, is_picture
 
     if (entry := _condition(name)) is not None:
         return entry
+    if is_picture(name):
+        return describe_picture(Path(name))
     path = locate(name, "model")
     kind = _kind(path)
     readers = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
-from typer import Option
+from typer import Context, Option
 
 Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout, for programs.")]
 Base = Annotated[
@@ -43,6 +44,23 @@ RecipeDevice = Annotated[str | None, Option(help="auto or cpu, in place of the r
 RecipeDtype = Annotated[
     str | None,
     Option(help="float32, bfloat16, float16 or auto, in place of the recipe's training.precision."),
+]
+
+
+def _take(ctx: Context, value: Path | None) -> Any:
+    from zeroconv.cli.again import take
+
+    return take(ctx, value)
+
+
+From = Annotated[
+    Path | None,
+    Option(
+        "--from",
+        callback=_take,
+        is_eager=True,
+        help="A picture: make it again as its file says, with the options that are given changed.",
+    ),
 ]
 Seed = Annotated[
     int, Option(min=0, max=2**53, help="Seed of the first picture; the next ones count up.")

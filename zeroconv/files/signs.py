@@ -17,6 +17,7 @@ _HTML = re.compile(rb"\s*<!doctype html>", re.IGNORECASE)
 _GENERATOR = b'<meta name="generator" content="zeroconv">'
 _PNG, _PNG_SIGNS = b"\x89PNG\r\n\x1a\n", (b"tEXtSoftware\0zeroconv", b"iTXtzeroconv\0")
 _EXIF = b"zeroconv\0"  # the program's name, in the block at the end of a WebP
+_JPEG, _APP1 = b"\xff\xd8", b"Exif\0\0"
 _SAFETENSORS = re.compile(rb'.{8}\s*\{\s*"__metadata__"\s*:\s*\{[^}]*?"zeroconv"\s*:', re.DOTALL)
 
 
@@ -24,8 +25,8 @@ def is_ours(path: str | os.PathLike) -> bool:
     """Whether zeroconv wrote a file, by its sign in the file; empty files count as ours, as nothing
     is lost with them.
 
-    PNG and WebP name the program that made them, a page its generator; a JSON report begins with
-    the key "zeroconv"; safetensors have it in their metadata. Raises OSError.
+    PNG, JPEG and WebP name the program that made them, a page its generator; a JSON report begins
+    with the key "zeroconv"; safetensors have it in their metadata. Raises OSError.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -38,6 +39,8 @@ def is_ours(path: str | os.PathLike) -> bool:
         return True
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return _EXIF in tail
+    if head.startswith(_JPEG):
+        return _EXIF in head[head.find(_APP1) :][:_TAIL] and _APP1 in head
     if _HTML.match(head):
         return _GENERATOR in head
     return bool(_JSON.match(head) or _SAFETENSORS.match(head))

@@ -1,5 +1,5 @@
-"""How a picture was made, inside the picture: A1111's `parameters` text, and JSON with the hints,
-to make it again.
+"""How a picture was made, inside the picture: JSON with the hints, to make it again, and A1111's
+`parameters` text. PNG, JPEG and WebP.
 """
 
 from __future__ import annotations
@@ -12,14 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
+from zeroconv.generation.comfyui import read_prompt
+from zeroconv.generation.infotext import Reading, parameters_text, read_parameters
+from zeroconv.generation.metadata_files import check_size, format_of, write_picture
 from zeroconv.jsonfile import parse_json, to_json
 from zeroconv.pictures import UNKNOWN, load, open_hint
+from zeroconv.pictures.carried import carried
+
+__all__ = ["parameters_text", "read_foreign", "read_info", "save_picture"]
 
 MOST_TEXT = 32_000_000  # characters; Pillow refuses pictures with more than 64 MiB of text
+MOST_PICTURES = 100  # hints, masks and inputs that a file carries
 
 
 def save_picture(
@@ -27,73 +33,73 @@ def save_picture(
     path: str | Path,
     about: Mapping[str, Any],
     hints: Sequence[Image.Image] = (),
+    inputs: Mapping[str, Image.Image] | None = None,
 ) -> None:
-    """Write a PNG that carries `about` (JSON values) and the hints; atomically.
+    """Write a PNG, JPEG or WebP, by the suffix, that carries `about` (JSON values), the hints, and
+    further pictures it was made from by their names (`inputs`: masks and the like); atomically.
 
-    Hints of more than `MOST_TEXT` together are left out, with a note: Pillow opens no picture with
-    so much text.
+    Pictures of more than `MOST_TEXT` together are left out, with a note: Pillow opens no picture
+    with so much text. Raises UserError for another suffix, and a size that the format cannot hold.
     """
+    check_size(image.size, path)
     encoded = [_encode(hint) for hint in hints]
-    if sum(map(len, encoded)) > MOST_TEXT:
+    named = {name: _encode(picture) for name, picture in (inputs or {}).items()}
+    total = sum(map(len, [*encoded, *named.values()]))
+    if total > MOST_TEXT:
         warnings.warn(
-            f"the hints are too large to be kept in {path} ({sum(map(len, encoded)) / 1e6:.0f} "
+            f"the hints are too large to be kept in {path} ({total / 1e6:.0f} "
             "MB); their names are. Smaller pictures of them are kept.",
             stacklevel=2,
         )
-        encoded = []
-    text = PngInfo()
-    # first, so that a file of ours is known by its head
-    text.add_itxt("zeroconv", to_json({**about, "hints": encoded}))
+        encoded, named = [], {}
+    kept: dict[str, Any] = {"hints": encoded}
+    if named:
+        kept["inputs"] = named
+    ours = to_json({**about, **kept})
     # names of files may hold bytes that are no text
     plain = parameters_text(about).encode("utf-8", "backslashreplace").decode("utf-8")
-    text.add_text("parameters", plain)
     with atomic_write(path) as temporary:
-        image.save(temporary, format="PNG", pnginfo=text)
+        left_out = write_picture(image, temporary, format_of(path), ours, plain)
+    for sentence in left_out:
+        warnings.warn(f"{path}: {sentence}.", stacklevel=2)
 
 
 def read_info(path: str | Path) -> dict[str, Any]:
-    """What `save_picture` stored, `hints` as pictures. Raises UserError for a file that carries
-    nothing of ours.
+    """What `save_picture` stored, `hints` as pictures and `inputs` as pictures by their names.
+
+    Raises UserError for a file that carries nothing of ours, or what is damaged.
     """
-    stored = load(path).image.info.get("zeroconv")
+    stored = carried(path).get("zeroconv")
     if stored is None:
-        raise UserError(f"{path} does not say how it was made; only PNGs saved by zeroconv do.")
+        raise UserError(f"{path} does not say how it was made; only pictures saved by zeroconv do.")
     try:
         about = parse_json(stored)
-        hints = list(about["hints"])
-    except (ValueError, TypeError, KeyError) as error:
+        hints, named = list(about["hints"]), dict(about.get("inputs") or {})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} carries damaged words on how it was made ({error}).") from error
+    if len(hints) + len(named) > MOST_PICTURES:
+        raise UserError(f"{path} carries more than {MOST_PICTURES} hints, which are not read.")
     about["hints"] = [_decode(hint, path) for hint in hints]
+    about["inputs"] = {name: _decode(picture, path) for name, picture in named.items()}
     return about
 
 
-def parameters_text(about: Mapping[str, Any]) -> str:
-    """A1111's three lines: prompt, negative prompt, settings; the controls as its ControlNet
-    extension writes them.
+def read_foreign(path: str | Path) -> Reading:
+    """What A1111 or ComfyUI wrote into a picture, as values of generate's options.
+
+    Raises UserError for a picture that says nothing on how it was made, or what is damaged.
     """
-    settings = {
-        "Steps": about.get("steps"),
-        "Sampler": about.get("scheduler"),
-        "Schedule type": about.get("schedule"),
-        "CFG scale": about.get("cfg"),
-        "Seed": about.get("seed"),
-        "Size": f"{about['width']}x{about['height']}"
-        if "width" in about and "height" in about
-        else None,
-        "Model": about.get("base"),
-    }
-    parts = [f"{name}: {value}" for name, value in settings.items() if value is not None]
-    for i, control in enumerate(about.get("controls") or ()):
-        scale = control.get("scale", control.get("weight"))  # as pictures of older versions have it
-        inner = f"Model: {control.get('name')}, Weight: {scale}, "
-        inner += f"Guidance Start: {control.get('start')}, Guidance End: {control.get('end')}"
-        parts.append(f'ControlNet {i}: "{inner}"')
-    lines = [
-        str(about.get("prompt", "")),
-        f"Negative prompt: {about.get('negative', '')}",
-        ", ".join(parts),
-    ]
-    return "\n".join(lines)
+    texts = carried(path)
+    try:
+        if "parameters" in texts:
+            return read_parameters(texts["parameters"])
+        if "prompt" in texts:
+            return read_prompt(texts["prompt"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    raise UserError(
+        f"{path} does not say how it was made: it carries no text of zeroconv, A1111 or ComfyUI."
+    )
 
 
 def _encode(hint: Image.Image) -> str:

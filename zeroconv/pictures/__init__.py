@@ -15,6 +15,7 @@ from zeroconv.pictures.roles import (
     open_hint,
     open_mask,
     open_picture,
+    opened_hint,
 )
 from zeroconv.pictures.sources import FORMATS, MAX_PIXELS, PICTURE_SUFFIXES, Source, max_pixels
 
@@ -38,6 +39,7 @@ __all__ = [
     "open_hint",
     "open_mask",
     "open_picture",
+    "opened_hint",
     "picture_size",
     "resize_mode",
     "to_numbers",

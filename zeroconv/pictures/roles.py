@@ -122,6 +122,12 @@ def open_hint(
     return hint
 
 
+def opened_hint(hint: Image.Image, rule: HintRule) -> Image.Image:
+    """A hint that `open_hint` gave and a file kept, marked so that it is taken as it is."""
+    hint.info[_MARK] = rule
+    return hint
+
+
 def hint_to_rgb(hint: Image.Image) -> Image.Image:
     """A hint of any mode at 8 bits a channel, RGB or RGBA. Pillow's own `convert` clips 16 bits at
     255."""

@@ -1,0 +1,262 @@
+"""`generate --from PICTURE` gives the same bits; what is given on the command line changes it."""
+
+from __future__ import annotations
+
+import json
+import random
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from zeroconv.cli.again import read_again
+from zeroconv.errors import UserError
+from zeroconv.generation.metadata import read_info, save_picture
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+@pytest.fixture
+def run(zeroconv) -> Callable[..., str]:
+    def call(*words: object, code: int = 0) -> str:
+        result = zeroconv("generate", *words)
+        assert result.exit_code == code, result.output
+        return result.stderr
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def once(models: Path) -> None:
+    """The tiny models are loaded once for many requests."""
+    from zeroconv.cli.making import Models
+
+    shared = Models()
+    with pytest.MonkeyPatch.context() as patch:
+        kept: dict[str, object] = {}
+        load = Models.backbone
+
+        def backbone(self: Models, base: str, **options: object) -> object:
+            key = repr((base, sorted(options.items(), key=str)))
+            if options.get("lora"):  # merged into its weights
+                return load(self, base, **options)
+            if key not in kept:
+                kept[key] = load(shared, base, **options)
+            return kept[key]
+
+        patch.setattr(Models, "backbone", backbone)
+        yield
+
+
+def lora_of(models: Path, folder: Path) -> Path:
+    """A LoRA of one layer of the tiny base, in diffusers' layout."""
+    import torch
+    from safetensors.torch import save_file
+
+    name = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    numbers = torch.Generator().manual_seed(0)
+    parts = {
+        f"{name}.lora_A.weight": torch.randn(2, 48, generator=numbers),
+        f"{name}.lora_B.weight": torch.randn(48, 2, generator=numbers),
+    }
+    save_file(parts, folder / "style.safetensors")
+    return folder / "style.safetensors"
+
+
+SAMPLERS = (
+    "unipc euler euler_a ddim dpm++2m dpm++2m_sde dpm++3m_sde dpm++sde heun lms deis pndm dpm2 "
+    "dpm2_a lcm tcd"
+).split()
+
+
+def random_request(i: int, models: Path, files: dict[str, Path]) -> list[object]:
+    """Words of a request: every kind of option comes up among fifty of them."""
+    dice = random.Random(i)
+    sampler = SAMPLERS[i % len(SAMPLERS)]
+    words: list[object] = ["a red ball, (large) größer", "--seed", dice.randrange(2**40)]
+    words += ["--scheduler", sampler, "--steps", 3, "--cfg", dice.choice([1, 3.3, 7.5])]
+    words += ["--negative", dice.choice(["", "blur"]), "--dtype", "float32"]
+    if sampler not in ("lcm", "tcd", "ddim", "pndm") and dice.random() < 0.4:
+        words += ["--schedule", dice.choice(["karras", "exponential", "trailing"])]
+    if sampler in ("ddim", "euler_a"):
+        words += ["--eta", dice.choice([0, 0.5])]
+    noises = ["cpu", "batch"] if sampler in ("lcm", "tcd", "dpm2_a") else ["cpu", "batch", "gpu"]
+    words += ["--noise", dice.choice(noises), "--guidance-rescale", dice.choice([0, 0.7])]
+    words += ["--guidance", dice.choice(["both", "cond", "resolution"])]
+    for condition in dice.choice([[], ["canny"], ["depth"], ["canny", "depth"]]):
+        kind = dice.choice(["=hint", ":photo", "=deep"])
+        words += ["--control", f"{models / condition}{kind[0]}{files[kind[1:]]}"]
+        words += ["--scale", round(dice.uniform(-1, 2), 3), "--start", dice.choice([0, 0.2])]
+        words += ["--end", dice.choice([0.7, 1]), "--mask", files["mask"]]
+        words += ["--resize-mode", dice.choice(["stretch", "crop", "fill"])]
+        words += ["--mode", dice.choice(["balanced", "prompt", "control"])]
+    if i % 7 == 0:
+        words += ["--lora", f"{files['lora']}:0.7"]
+    if dice.random() < 0.4:
+        words += ["--height", 64, "--width", dice.choice([64, 128])]
+    return [*words, "--count", dice.choice([1, 1, 3])]
+
+
+@pytest.fixture(scope="module")
+def files(models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("files")
+    noise = np.random.default_rng(0)
+    photo = Image.new("RGB", (96, 64), "white")
+    photo.paste((200, 30, 30), (20, 10, 60, 50))
+    photo.save(folder / "photo.png")
+    Image.fromarray(noise.integers(0, 256, (40, 56, 3), dtype=np.uint8)).save(folder / "hint.png")
+    deep = noise.integers(0, 65536, (64, 64), dtype=np.uint16)
+    Image.fromarray(deep).save(folder / "deep.png")
+    Image.fromarray(noise.integers(0, 256, (64, 64), dtype=np.uint8)).save(folder / "mask.png")
+    named = {name: folder / f"{name}.png" for name in ("photo", "hint", "deep", "mask")}
+    return {**named, "lora": lora_of(models, folder)}
+
+
+def same_again(run, models: Path, files, folder: Path, numbers: range) -> None:
+    for i in numbers:
+        words = random_request(i, models, files)
+        count = int(words[-1])  # type: ignore[call-overload]
+        run(*words, "--base", models / "base", "--out", folder / f"{i}.png")
+        last = folder / (f"{i}.png" if count == 1 else f"{i}-{count - 1}.png")
+        suffix = ("png", "webp")[i % 2]
+        run("--from", last, "--out", folder / f"{i}-again.{suffix}")
+        assert (pixels(last) == pixels(folder / f"{i}-again.{suffix}")).all(), words
+
+
+def test_again_gives_the_same_bits(run, once, models, files, tmp_path) -> None:
+    same_again(run, models, files, tmp_path, range(0, 50, 21))
+
+
+@pytest.mark.slow
+def test_again_gives_the_same_bits_for_fifty_requests(run, once, models, files, tmp_path) -> None:
+    same_again(run, models, files, tmp_path, range(50))
+
+
+def test_again_needs_no_other_picture_and_keeps_what_it_is(
+    run, once, models, photo, tmp_path
+) -> None:
+    control = ("--control", f"{models / 'canny'}:{photo}", "--mask", photo)
+    first = tmp_path / "first.png"
+    run("a ball", *control, "--base", models / "base", "--steps", 2, "--out", first)
+    photo.unlink()
+    for suffix in ("webp", "jpg", "png"):  # each from the one before
+        run("--from", first, "--out", tmp_path / f"next.{suffix}")
+        before, first = read_info(first), tmp_path / f"next.{suffix}"
+        after = read_info(first)
+        assert (np.asarray(before.pop("hints")[0]) == np.asarray(after.pop("hints")[0])).all()
+        assert (
+            np.asarray(before["inputs"].pop("mask 0")) == np.asarray(after["inputs"].pop("mask 0"))
+        ).all()
+        before.pop("options"), after.pop("options")  # the base's own guidance is settled there
+        assert before == after
+    assert (pixels(tmp_path / "next.png") == pixels(tmp_path / "next.webp")).all()
+    assert "is the input itself" in run("--from", first, "--out", first, code=2)
+
+
+def test_again_takes_changes(run, once, models, photo, tmp_path) -> None:
+    base = ("--base", models / "base")
+    controls = [word for name in ("canny", "depth")
+                for word in ("--control", f"{models / name}={photo}")]  # fmt: skip
+    run("a ball", *controls, *base, "--steps", 2, "--cfg", 1, "--out", tmp_path / "a.png")
+    changes = ("--steps", 1, "--scale", 0.5, "--scale", 0.25, "--seed", 9)
+    run("a cube", "--from", tmp_path / "a.png", *changes, "--out", tmp_path / "b.png")
+    run("a cube", *controls, *changes, *base, "--cfg", 1, "--out", tmp_path / "c.png")
+    assert (pixels(tmp_path / "b.png") == pixels(tmp_path / "c.png")).all()
+    assert read_info(tmp_path / "b.png")["prompt"] == "a cube"
+    other = ("--control", f"{models / 'canny'}={photo}")
+    run("--from", tmp_path / "a.png", *other, "--out", tmp_path / "d.png")
+    assert len(read_info(tmp_path / "d.png")["controls"]) == 1
+    assert "given 3 times" in run("--from", tmp_path / "a.png", *["--scale", 1] * 3, code=2)
+
+
+def test_again_draws_a_sheet_again(run, once, models, tmp_path) -> None:
+    words = ("a ball", "--base", models / "base", "--cfg", 1, "--vary", "steps=1,2")
+    run(*words, "--out", tmp_path / "a.png")
+    run("--from", tmp_path / "a.png", "--out", tmp_path / "b.png")
+    assert (pixels(tmp_path / "a.png") == pixels(tmp_path / "b.png")).all()
+
+
+def test_again_notes_another_machine(run, once, models, tmp_path, monkeypatch) -> None:
+    words = ("a ball", "--base", models / "base", "--cfg", 1, "--steps", 1)
+    run(*words, "--out", tmp_path / "a.png")
+    monkeypatch.setattr("zeroconv.cli.again.machine", lambda: {
+        "torch": "9", "machine": "abacus", "threads": 7})  # fmt: skip
+    stderr = run("--from", tmp_path / "a.png", "--out", tmp_path / "b.png")
+    assert "here abacus" in stderr and "differ by a level" in stderr
+
+
+def test_again_takes_pictures_of_a1111_and_says_what_is_not_read(
+    run, once, models, tmp_path
+) -> None:
+    text = PngInfo()
+    text.add_text(
+        "parameters",
+        "a ball\nNegative prompt: blur\nSteps: 2, Sampler: Euler a, Schedule type: Karras, "
+        "CFG scale: 1.0, Seed: 5, Size: 64x64, Model: other, Face restoration: GFPGAN",
+    )
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png", pnginfo=text)
+    base = ("--base", models / "base", "--dtype", "float32")
+    stderr = run("--from", tmp_path / "a.png", *base, "--out", tmp_path / "b.png")
+    assert "Face restoration" in stderr and "other" not in stderr
+    own = ("--scheduler", "euler_a", "--schedule", "karras", "--noise", "gpu", "--negative", "blur")
+    run("a ball", *own, *base, "--steps", 2, "--cfg", 1, "--seed", 5, "--out", tmp_path / "c.png")
+    assert (pixels(tmp_path / "b.png") == pixels(tmp_path / "c.png")).all()
+
+
+def test_again_refuses_pictures_that_say_nothing(run, photo, tmp_path) -> None:
+    assert "does not say how it was made" in run("--from", photo, code=2)
+    assert "missing" in run("--from", tmp_path / "none.png", code=2)
+    assert "a prompt is missing" in run(code=2)
+
+
+def test_again_without_hints_says_so(run, once, models, photo, tmp_path, monkeypatch) -> None:
+    control = ("--control", f"{models / 'canny'}={photo}")
+    monkeypatch.setattr("zeroconv.generation.metadata.MOST_TEXT", 10)
+    run("a ball", *control, "--base", models / "base", "--steps", 1, "--out", tmp_path / "a.png")
+    assert "does not hold the hints" in run("--from", tmp_path / "a.png", code=2)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = st.sampled_from(
+    "prompt hints inputs options controls batch seed steps cfg lora made_with width".split()
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.dictionaries(NAMES, VALUES, max_size=6))
+def test_again_meets_hostile_words_with_one_sentence(tmp_path: Path, about: dict) -> None:
+    path = tmp_path / "hostile.png"
+    text = PngInfo()
+    text.add_itxt("zeroconv", json.dumps({"prompt": "x", "hints": [], **about}))
+    Image.new("RGB", (8, 8)).save(path, pnginfo=text)
+    with suppress(UserError):  # and nothing else
+        read_again(path)
+
+
+@pytest.mark.parametrize("name", ["steps", "cfg", "seed", "lora", "scheduler", "width", "noise"])
+@pytest.mark.parametrize("value", [None, "x", [], ["x"], 1e300, -1, True, "9" * 5000])
+def test_again_checks_values_as_the_command_line_does(zeroconv, tmp_path, name, value) -> None:
+    if value is None or (name == "lora" and value == []):
+        return
+    path = tmp_path / "a.png"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        save_picture(Image.new("RGB", (8, 8)), path, {"prompt": "x", "width": 8, name: value})
+    words = ("--base", "no such base", "--out", tmp_path / "b.png")
+    result = zeroconv("generate", "--from", path, *words)
+    assert result.exit_code == 2, result.output
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr

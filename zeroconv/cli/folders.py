@@ -1,0 +1,193 @@
+"""`zeroconv generate` with a folder in place of a control's picture or mask: one picture for each
+file, by its name; what is done already is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from zeroconv.cli.controls import ControlSpec
+from zeroconv.cli.generate import describe, output_paths
+from zeroconv.cli.generate import run as run_one
+from zeroconv.cli.making import SUFFIXES, BadPicture, Making
+from zeroconv.errors import UserError
+from zeroconv.files import check_not_input, check_output
+from zeroconv.jsonfile import to_json
+from zeroconv.pictures import PICTURE_SUFFIXES
+from zeroconv.pictures.carried import carried
+
+READ = PICTURE_SUFFIXES | {".json"}  # OpenPose's
+MOST_FILES = 1_000_000
+
+
+def run(
+    prompts: list[str],
+    specs: list[ControlSpec],
+    base: str,
+    out: Path,
+    device: str,
+    dtype: str,
+    request: dict[str, Any],
+    lora: Sequence[str],
+    report: dict[str, Any],
+    saved: Callable[[str], None],
+    files: Mapping[str, str | None],
+    vary: Sequence[str],
+    making: Making,
+) -> None:
+    """`cli.generate.run`, once for each picture of the folders, where there are any.
+
+    The report then has `kept`, how many pictures were there, and `broken`: name → reason. Raises
+    UserError for what is wrong with the request.
+    """
+    folders = folders_of(specs)
+    common = (device, dtype, request, lora)
+    if not folders:
+        run_one(prompts, specs, base, out, *common, report, saved, files, vary, making)
+        return
+    if vary:
+        raise UserError("--vary draws one sheet of one hint; give a picture, not a folder.")
+    if out.suffix.lower() in SUFFIXES and not out.is_dir():
+        raise UserError(f"--out {out} is one picture, and there will be several: name a folder.")
+    check_output(out, "into")
+    check_not_input(out, folders)
+
+    broken: dict[str, str] = {}
+    pictures: list[Any] = []
+    report |= {"pictures": pictures, "kept": 0, "broken": broken, "finished": False}
+    for name, some in items(specs, folders, broken):
+        own = work_of(prompts, some, base, dtype, request, lora, files, making)
+        paths = names_in(out, name, len(prompts) * request["count"])
+        if all(done_already(path, own) for path in paths):
+            report["kept"] += len(paths)
+            continue
+        one: dict[str, Any] = {}
+        way = replace(making, work=own)
+        target = out / f"{name}.png"
+        try:
+            run_one(prompts, some, base, target, *common, one, saved, files, (), way)
+        except BadPicture as error:
+            broken[name] = str(error)
+        finally:
+            pictures += one.get("pictures", [])
+    report["finished"] = True
+
+
+def folders_of(specs: Sequence[ControlSpec]) -> list[Path]:
+    """The folders among the pictures and masks of controls."""
+    paths = [path for spec in specs for path in (spec.picture, spec.mask)]
+    kept = [path for spec in specs if spec.kept is not None for path in (spec.picture, spec.mask)]
+    return [path for path in paths if path is not None and path not in kept and path.is_dir()]
+
+
+def items(
+    specs: Sequence[ControlSpec], folders: Sequence[Path], broken: dict[str, str]
+) -> Iterator[tuple[str, list[ControlSpec]]]:
+    """Name → the controls with their pictures of that name, in the names' order.
+
+    What has no partner in another folder, or shares its name, is set aside into `broken`. Raises
+    UserError for folders without pictures.
+    """
+    by_folder = {folder: pictures_in(folder, broken) for folder in folders}
+    names = sorted(set().union(*by_folder.values()))
+    for name in names:
+        without = [folder for folder in folders if name not in by_folder[folder]]
+        if without:
+            broken[name] = f"there is no picture of that name in {without[0]}"
+            continue
+        yield name, [_with_pictures(spec, by_folder, name) for spec in specs]
+
+
+def _with_pictures(
+    spec: ControlSpec, by_folder: Mapping[Path, Mapping[str, Path]], name: str
+) -> ControlSpec:
+    picture, mask = spec.picture, spec.mask
+    picture = by_folder[picture][name] if picture in by_folder else picture
+    mask = by_folder[mask][name] if mask is not None and mask in by_folder else mask
+    return replace(spec, picture=picture, mask=mask)
+
+
+def pictures_in(folder: Path, broken: dict[str, str]) -> dict[str, Path]:
+    """Name without suffix → file, of the pictures in a folder, not in folders within it."""
+    names: dict[str, Path] = {}
+    inner = 0
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        path = Path(entry.path)
+        inner += entry.is_dir()
+        if path.suffix.lower() not in READ or entry.is_dir() or entry.name.startswith("."):
+            continue
+        if path.stem in names:
+            broken[path.name] = f"its picture would have the name of that of {names[path.stem]}"
+            continue
+        names[path.stem] = path
+    if inner:
+        warnings.warn(f"the {inner} folders in {folder} are not looked into.", stacklevel=3)
+    if not names:
+        raise UserError(f"the folder {folder} holds no picture; name one that does.")
+    if len(names) > MOST_FILES:
+        raise UserError(f"the folder {folder} holds more than {MOST_FILES:,} pictures; split it.")
+    return names
+
+
+def names_in(out: Path, name: str, count: int) -> list[Path]:
+    """Where the pictures of one file go."""
+    return output_paths(out / f"{name}.png", count)
+
+
+def work_of(
+    prompts: Sequence[str],
+    specs: Sequence[ControlSpec],
+    base: str,
+    dtype: str,
+    request: Mapping[str, Any],
+    lora: Sequence[str],
+    files: Mapping[str, str | None],
+    making: Making,
+) -> str:
+    """The sign of a piece of work: settings, the bytes of its pictures, and of local models their
+    sizes and times.
+    """
+    models = [base, *lora, *(spec.name for spec in specs)]
+    about = {
+        "prompts": list(prompts),
+        "request": dict(request),
+        "options": dict(making.options),
+        "base": [base, dtype, list(lora), dict(files)],
+        "models": [_stamp(Path(name)) for name in models],
+        "controls": [describe(spec) for spec in specs],
+        "pictures": [_digest(p) for spec in specs for p in (spec.picture, spec.mask)],
+    }
+    return hashlib.sha256(to_json(about, sort_keys=True).encode()).hexdigest()
+
+
+def done_already(path: Path, work: str) -> bool:
+    """Whether a picture of ours is there that came from the same work."""
+    if not path.is_file():
+        return False
+    try:
+        text = carried(path).get("zeroconv", "")
+    except UserError:
+        return False
+    return f'"work": "{work}"' in text
+
+
+def _digest(path: Path | None) -> str | None:
+    if path is None or not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stamp(path: Path) -> list[Any]:
+    try:
+        found = sorted(path.rglob("*")) if path.is_dir() else [path]
+        states = [(str(file), file.stat()) for file in found if file.is_file()]
+    except (OSError, ValueError):
+        return []
+    return [[name, state.st_size, state.st_mtime_ns] for name, state in states]

@@ -1,0 +1,153 @@
+"""What `zeroconv generate` knows beside its options when it makes a picture again or works
+through a folder, and which calls of `generate` that needs.
+"""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zeroconv.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # of `generation.metadata_files`
+
+
+class BadPicture(UserError):
+    """A picture that cannot be used; of a folder it is set aside."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The pictures that were made at once with one: a sum of floats can depend on how many there
+    are. row: the one's number among them. For noise "batch" also the whole call: its first seed,
+    how many pictures it made, and the number of this batch's first.
+    """
+
+    prompts: list[str]
+    seeds: list[int]
+    row: int
+    first_seed: int
+    total: int
+    first: int
+
+
+class Models:
+    """Bases and controls, each loaded once."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+
+    def backbone(self, base: str, **options: Any) -> Any:
+        from zeroconv.backbones import load_backbone
+
+        key = repr((base, sorted(options.items(), key=str)))
+        if key not in self._loaded:
+            self._loaded[key] = load_backbone(base, **options)
+        return self._loaded[key]
+
+    def control(self, name: str, base: str, backbone: Any) -> Any:
+        from zeroconv.cli.controls import load_control
+
+        key = repr((name, base, id(backbone)))
+        if key not in self._loaded:
+            self._loaded[key] = load_control(name, base, backbone).to(backbone.device)
+        return self._loaded[key]
+
+
+@dataclass
+class Making:
+    """options: those of the call, to be kept in its pictures. batch: of a picture made again.
+    inputs: further files that may not be written over. work: the sign of the same work done
+    already, in a folder.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    batch: Batch | None = None
+    inputs: Sequence[Path] = ()
+    models: Models = field(default_factory=Models)
+    work: str | None = None
+
+    def kept(self) -> dict[str, Any]:
+        """What its pictures keep of it."""
+        kept: dict[str, Any] = {"options": dict(self.options)} if self.options else {}
+        return {**kept, "work": self.work} if self.work else kept
+
+
+@dataclass
+class Calls:
+    """The prompts and seeds of one call of `generate`, and which of its pictures are wanted."""
+
+    prompts: Sequence[str]
+    request: Mapping[str, Any]
+    batch_size: int
+    again: Batch | None
+
+    def number(self, number: int) -> int | None:
+        """A picture's number in the call → its number among the wanted ones."""
+        if self.again is None:
+            return number
+        return 0 if number == self.again.row else None
+
+    def made(self, number: int) -> dict[str, Any]:
+        """Prompt, seed and batch of a wanted picture."""
+        if self.again is not None:
+            batch = self.again
+            made: dict[str, Any] = {"prompt": batch.prompts[batch.row]}
+            return {**made, "seed": batch.seeds[batch.row], "batch": vars(batch)}
+
+        count, seed = self.request["count"], self.request["seed"]
+        total = len(self.prompts) * count
+        first = number - number % self.batch_size
+        rows = range(first, min(first + self.batch_size, total))
+        made = {"prompt": self.prompts[number // count], "seed": seed + number}
+        if len(rows) == 1 and (total == 1 or self.request["noise"] != "batch"):
+            return made
+        batch = Batch(
+            [self.prompts[i // count] for i in rows],
+            [seed + i for i in rows],
+            number - first,
+            seed,
+            total,
+            first,
+        )
+        return {**made, "batch": vars(batch)}
+
+    def arguments(self, backbone: Any, size: tuple[int, int]) -> tuple[list[str], dict[str, Any]]:
+        """The prompts and what else is to be given to `generate`, in place of the request's."""
+        if self.again is None:
+            return list(self.prompts), {"batch_size": self.batch_size}
+        batch = self.again
+        options: dict[str, Any] = {"seed": batch.seeds, "count": 1}
+        options["batch_size"] = len(batch.prompts)
+        if self.request["noise"] == "batch":
+            from zeroconv.generation.noise import batch_latents
+
+            sides = (size[1] // backbone.latent_scale, size[0] // backbone.latent_scale)
+            seeds = [batch.first_seed + i for i in range(batch.total)]
+            latents = batch_latents(seeds, (backbone.latent_channels, *sides))
+            options["latents"] = latents[batch.first : batch.first + len(batch.prompts)]
+        return batch.prompts, options
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Inside, nothing is noted on latents that stand for the noise of a whole call."""
+        with warnings.catch_warnings():
+            if self.again is not None:
+                warnings.filterwarnings("ignore", "noise 'batch' changes nothing")
+            yield
+
+
+def machine() -> dict[str, Any]:
+    """What sums of floats can depend on."""
+    import torch
+
+    from zeroconv import __version__
+
+    kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    versions = {"zeroconv": __version__, "torch": torch.__version__}
+    return {**versions, "machine": kind, "threads": torch.get_num_threads()}

@@ -89,11 +89,11 @@ def test_generate_saves_and_names_what_is_done_when_the_rest_fails(
 
     save, saved = metadata.save_picture, []
 
-    def full(image, path, about, hints=()):
+    def full(image, path, about, *pictures):
         if len(saved) == 2:
             raise OSError(28, "No space left on device", str(path))
         saved.append(path)
-        save(image, path, about, hints)
+        save(image, path, about, *pictures)
 
     monkeypatch.setattr(metadata, "save_picture", full)
     result = generate("a ball", "--count", 3, "--out", tmp_path / "many", "--json")

@@ -112,7 +112,6 @@ def _unit(control: Mapping[str, Any]) -> str:
         f"Weight: {scale}",
         f"Guidance Start: {control.get('start')}",
         f"Guidance End: {control.get('end')}",
-        "Module: none",  # the hint is a finished one
     ]
     if (resize := RESIZES.get(str(control.get("resize")))) is not None:
         parts.append(f"Resize Mode: {resize}")

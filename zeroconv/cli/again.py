@@ -119,6 +119,8 @@ def read_again(path: Path) -> Again:
 
 
 def _ours(about: Mapping[str, Any], path: Path) -> Again:
+    if (command := about.get("command", "generate")) != "generate":
+        raise UserError(f"{path} was made by zeroconv {str(command)[:40]}; give that command again.")
     # pictures of older versions keep no options, only the request itself
     top = ("guidance cfg steps seed scheduler schedule eta guidance_rescale noise negative base "
            "lora vae revision variant subfolder dtype width height").split()  # fmt: skip

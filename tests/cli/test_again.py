@@ -97,7 +97,7 @@ def random_request(i: int, models: Path, files: dict[str, Path]) -> list[object]
         kind = dice.choice(["=hint", ":photo", "=deep"])
         words += ["--control", f"{models / condition}{kind[0]}{files[kind[1:]]}"]
         words += ["--scale", round(dice.uniform(-1, 2), 3), "--start", dice.choice([0, 0.2])]
-        words += ["--end", dice.choice([0.7, 1]), "--mask", files["mask"]]
+        words += ["--end", dice.choice([0.7, 1]), "--region", files["mask"]]
         words += ["--resize-mode", dice.choice(["stretch", "crop", "fill"])]
         words += ["--mode", dice.choice(["balanced", "prompt", "control"])]
     if i % 7 == 0:
@@ -145,7 +145,7 @@ def test_again_gives_the_same_bits_for_fifty_requests(run, once, models, files, 
 def test_again_needs_no_other_picture_and_keeps_what_it_is(
     run, once, models, photo, tmp_path
 ) -> None:
-    control = ("--control", f"{models / 'canny'}:{photo}", "--mask", photo)
+    control = ("--control", f"{models / 'canny'}:{photo}", "--region", photo)
     first = tmp_path / "first.png"
     run("a ball", *control, "--base", models / "base", "--steps", 2, "--out", first)
     photo.unlink()

@@ -67,7 +67,7 @@ def test_folders_of_two_controls_go_together_by_name(run, models, hints, tmp_pat
     (tmp_path / "masks").mkdir()
     for name in ("a.png", "c.png", "z.png"):
         Image.new("L", (64, 64), 255).save(tmp_path / "masks" / name)
-    result = run("--mask", tmp_path / "masks", "--count", 2, "--json", code=3)
+    result = run("--region", tmp_path / "masks", "--count", 2, "--json", code=3)
     assert sorted(json.loads(result.stdout)["broken"]) == ["b.v2", "z"]
     assert names(tmp_path / "out") == ["a-0.png", "a-1.png", "c-0.png", "c-1.png"]
 

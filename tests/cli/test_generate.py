@@ -153,7 +153,7 @@ def test_modes_and_masks_come_once_or_once_each(zeroconv, models, photo, tmp_pat
     control = ("--control", f"{models / 'canny'}:{photo}")
     for name, more in {
         "plain": (),
-        "masked": (*control, "--mask", tmp_path / "nowhere.png"),
+        "masked": (*control, "--region", tmp_path / "nowhere.png"),
         "full": control,
     }.items():
         result = zeroconv(

@@ -46,7 +46,7 @@ def test_generate_refuses_to_write_over_its_input(
     other = tmp_path / "other.png"
     Image.new("RGB", (64, 64)).save(other)
     control = f"{models / 'canny'}{sign}{other if role == 'mask' else photo}"
-    mask = ("--mask", photo) if role == "mask" else ()
+    mask = ("--region", photo) if role == "mask" else ()
     count = 2 if way == "numbered" else 1
     words = ("a ball", "--control", control, *mask, "--count", count, "--out", out)
     refused(generate(*words), "is the input itself")

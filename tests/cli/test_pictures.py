@@ -90,7 +90,7 @@ def test_a_painted_mask_on_the_command_line(sampled, tmp_path: Path) -> None:
         Image.fromarray(LINE),
     ):
         mask.save(tmp_path / "mask.png")
-        control, _, _ = sampled("canny", tmp_path / "hint.png", "--mask", tmp_path / "mask.png")
+        control, _, _ = sampled("canny", tmp_path / "hint.png", "--region", tmp_path / "mask.png")
         assert np.array_equal(mask_tensor(control.region, (SIZE, SIZE))[0, 0].numpy(), LINE)
 
 

@@ -21,7 +21,18 @@ from zeroconv.pictures.carried import carried
 
 KEY = "zeroconv.again"
 # what belongs to a control, once for each
-OF_CONTROLS = ("control", "scale", "weight", "start", "end", "mode", "mask", "resize_mode")
+OF_CONTROLS = (
+    "control",
+    "scale",
+    "weight",
+    "start",
+    "end",
+    "mode",
+    "region",
+    "resize_mode",
+    "passes",
+)
+GIVEN = ("image", "mask")  # kept as pictures; a mask without an image is a region
 # what changes nothing in a picture
 FREE = ("out", "json", "again", "device", "count")
 MOST_BATCH = 1024
@@ -39,6 +50,7 @@ class Again:
     specs: list[ControlSpec] = field(default_factory=list)
     batch: Batch | None = None
     made_with: Mapping[str, Any] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)  # image, mask → name and picture
 
 
 def take(ctx: typer.Context, path: Path | None) -> Path | None:
@@ -84,7 +96,7 @@ def given_options(ctx: typer.Context) -> set[str]:
 
 def options_of(ctx: typer.Context) -> dict[str, Any]:
     """The options of a call as a picture keeps them, but for files and what changes nothing."""
-    left_out = {*OF_CONTROLS, *FREE}
+    left_out = {*OF_CONTROLS, *GIVEN, *FREE}
     return {k: _plain(v) for k, v in ctx.params.items() if k not in left_out and v is not None}
 
 
@@ -120,16 +132,24 @@ def read_again(path: Path) -> Again:
 
 def _ours(about: Mapping[str, Any], path: Path) -> Again:
     if (command := about.get("command", "generate")) != "generate":
-        raise UserError(f"{path} was made by zeroconv {str(command)[:40]}; give that command again.")
+        raise UserError(
+            f"{path} was made by zeroconv {str(command)[:40]}; give that command again."
+        )
     # pictures of older versions keep no options, only the request itself
     top = ("guidance cfg steps seed scheduler schedule eta guidance_rescale noise negative base "
            "lora vae revision variant subfolder dtype width height").split()  # fmt: skip
     values = {**dict(about.get("options") or {}), **{k: about[k] for k in top if k in about}}
-    values = {k: v for k, v in values.items() if v is not None and k not in OF_CONTROLS}
+    left_out = (*OF_CONTROLS, *GIVEN)
+    values = {k: v for k, v in values.items() if v is not None and k not in left_out}
     values["prompt"] = [about["prompt"]]
     again = Again(path, _as_given(values, path))
     again.specs = _specs(about, path)
     again.batch = _batch(about.get("batch"))
+    for name in GIVEN:
+        if about.get(name) is not None and name not in about["inputs"]:
+            raise UserError(f"{path} does not hold its {name}, which was too large; give --{name}.")
+        if about.get(name) is not None:
+            again.given[name] = (str(about[name]), about["inputs"][name])
     again.made_with = dict(about.get("made_with") or {})
     if (old := about.get("device")) not in (None, "cpu"):
         again.notes.append(f"it was made on {str(old)[:40]}; elsewhere its numbers are rounded "
@@ -166,7 +186,7 @@ def _specs(about: Mapping[str, Any], path: Path) -> list[ControlSpec]:
             raise UserError(f"{path} carries a control that is damaged: {str(control)[:80]}.")
         mask = about["inputs"].get(f"mask {i}")
         if fields["mask"] and mask is None:
-            raise UserError(f"{path} does not hold the mask {fields['mask']}; give --mask.")
+            raise UserError(f"{path} does not hold the mask {fields['mask']}; give --region.")
         specs.append(
             checked_spec(
                 ControlSpec(
@@ -181,6 +201,8 @@ def _specs(about: Mapping[str, Any], path: Path) -> list[ControlSpec]:
                     resize_mode(fields["resize"]) if fields["resize"] else None,
                     kept=hint,
                     kept_mask=mask,
+                    passes=str(control.get("passes") or "both"),
+                    of_image=bool(control.get("of_image")),
                 )
             )
         )
@@ -233,6 +255,8 @@ def making_of(ctx: typer.Context) -> Making:
     making = Making(options_of(ctx))
     if again is not None:
         making.batch, making.inputs = again.batch, [again.path]
+        making.pictures = {name: picture for name, (_, picture) in again.given.items()}
+        making.image, making.mask = (again.given.get(name, (None,))[0] for name in GIVEN)
     return making
 
 
@@ -245,13 +269,23 @@ def control_specs(
     modes: Sequence[str],
     masks: Sequence[Path],
     resizes: Sequence[str],
+    passes: Sequence[str] = (),
+    image: Any = None,
 ) -> list[ControlSpec]:
     """The controls of the command line, else the picture's own with what is given changed."""
     again = ctx.meta.get(KEY)
     if again is None or texts:
-        return parse_controls(texts or [], scales, starts, ends, modes, masks, resizes)
-    columns = {"scale": scales, "start": starts, "end": ends, "mode": modes, "mask": masks}
-    return changed_specs(again.specs, {**columns, "resize": [resize_mode(r) for r in resizes]})
+        given = (scales, starts, ends, modes, masks, resizes, passes)
+        return parse_controls(texts or [], *given, image=image)  # type: ignore[arg-type]
+    columns: dict[str, Sequence[Any]] = {
+        "scale": scales,
+        "start": starts,
+        "end": ends,
+        "mode": modes,
+        "mask": masks,
+    }
+    columns |= {"resize": [resize_mode(r) for r in resizes], "passes": passes}
+    return changed_specs(again.specs, columns)
 
 
 def changed_specs(
@@ -260,7 +294,7 @@ def changed_specs(
     """The picture's own controls with the options of controls that are given. columns: field of
     `ControlSpec` → values, once for all or once for each. Raises UserError.
     """
-    options = {"resize": "--resize-mode"}
+    options = {"resize": "--resize-mode", "mask": "--region"}
     changed = list(specs)
     for name, values in columns.items():
         if not values:

@@ -22,13 +22,26 @@ from zeroconv.cli.options import (
     Device,
     Dtype,
     Eta,
+    Expand,
     From,
     Guidance,
+    Hires,
+    HiresSteps,
+    HiresStrength,
+    HiresUpscaler,
+    Image,
+    ImageGuidance,
     Json,
     Lora,
+    LoraDir,
+    Mask,
+    MaskBlur,
+    MaskedContent,
     Noise,
     OneEach,
+    OnlyMasked,
     OriginalSide,
+    Padding,
     RecipeDevice,
     RecipeDtype,
     Rescale,
@@ -37,6 +50,7 @@ from zeroconv.cli.options import (
     Scheduler,
     Seed,
     Steps,
+    Strength,
     Subfolder,
     Vae,
     Variant,
@@ -96,15 +110,32 @@ def generate(
     mode: Annotated[
         list[str] | None, Option(help=f"A1111's modes: balanced, prompt, control. {OneEach}")
     ] = None,
-    mask: Annotated[
+    region: Annotated[
         list[Path] | None, Option(help=f"A picture, white where a control acts. {OneEach}")
+    ] = None,
+    passes: Annotated[
+        list[str] | None, Option(help=f"With --hires: both, low or high. {OneEach}")
     ] = None,
     resize_mode: Annotated[
         list[str] | None,
         Option(help=f"A hint of another shape: stretch, crop or fill, or A1111's names. {OneEach}"),
     ] = None,
+    image: Image = None,
+    strength: Strength = None,
+    mask: Mask = None,
+    only_masked: OnlyMasked = False,
+    padding: Padding = 32,
+    mask_blur: MaskBlur = None,
+    masked_content: MaskedContent = "original",
+    expand: Expand = None,
+    image_guidance: ImageGuidance = None,
+    hires: Hires = None,
+    hires_strength: HiresStrength = 0.7,
+    hires_steps: HiresSteps = None,
+    hires_upscaler: HiresUpscaler = "latent",
     base: Base = "playroom",
     lora: Lora = None,
+    lora_dir: LoraDir = None,
     vae: Vae = None,
     revision: Revision = None,
     variant: Variant = None,
@@ -162,7 +193,11 @@ def generate(
     from zeroconv.cli.controls import renamed_option
     from zeroconv.cli.folders import run
     from zeroconv.cli.generate import pair_of
+    from zeroconv.cli.pictured import masks_of, parse_expand
 
+    making = making_of(ctx)
+    source = making.image if image is None else image
+    picture_mask, regions = masks_of(mask or [], region or [], source, bool(control))
     request = {
         "guidance": guidance,
         "cfg": cfg,
@@ -184,12 +219,28 @@ def generate(
         "height": height,
         "width": width,
         "count": count,
+        "image": None if source is None else str(source),
+        "mask": making.mask_for(picture_mask, image is not None),
+        "strength": strength,
+        "only_masked": only_masked,
+        "padding": padding,
+        "mask_blur": mask_blur,
+        "masked_content": masked_content,
+        "expand": parse_expand(expand),
+        "image_guidance": image_guidance,
+        "hires": hires,
+        "hires_strength": hires_strength,
+        "hires_steps": hires_steps,
+        "hires_upscaler": hires_upscaler,
     }
+    making.given_anew(image is not None, picture_mask is not None)
     scales = renamed_option("--weight", weight, scale)
     specs = control_specs(
-        ctx, control, scales, start or [], end or [], mode or [], mask or [], resize_mode or []
-    )
-    prompts, making = prompts_of(prompt), making_of(ctx)
+        ctx, control, scales, start or [], end or [], mode or [], regions, resize_mode or [],
+        passes or [], source,
+    )  # fmt: skip
+    prompts = prompts_of(prompt)
+    making.lora_folders = lora_dir
     report: dict[str, Any] = {}
     free = answers_on_stdout(out, json)
     saved = (lambda path: None) if json else (echo if free else echo_error)

@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,8 @@ class ControlSpec:
     resize: str | None = None  # None: a finished hint is stretched, a photograph cropped
     kept: Image.Image | None = None  # the opened hint, where a picture brings it (--from)
     kept_mask: Image.Image | None = None
+    passes: str = "both"
+    of_image: bool = False  # of the picture to start from, `--control NAME`
 
 
 def parse_controls(
@@ -50,20 +52,30 @@ def parse_controls(
     modes: Sequence[str] = (),
     masks: Sequence[Path] = (),
     resizes: Sequence[str] = (),
+    passes: Sequence[str] = (),
+    image: str | Path | None = None,
 ) -> list[ControlSpec]:
-    """Read every control; what belongs to one comes once for all of them, or once for each."""
+    """Read every control; what belongs to one comes once for all of them, or once for each.
+
+    image: what the hint of a control is drawn from that is given by its name alone.
+    """
+    for name in passes:
+        _check_passes(name)
     columns = [
         one_each("--scale", scales, len(texts), 1.0),
         one_each("--start", starts, len(texts), 0.0),
         one_each("--end", ends, len(texts), 1.0),
         one_each("--mode", modes, len(texts), None),
-        one_each("--mask", masks, len(texts), None),
+        one_each("--region", masks, len(texts), None),
         one_each("--resize-mode", [resize_mode(name) for name in resizes], len(texts), None),
+        one_each("--passes", passes, len(texts), "both"),
     ]
     specs = []
-    for text, scale, start, end, mode, mask, resize in zip(texts, *columns, strict=True):
-        name, picture, draw = parse_control(text)
+    for text, scale, start, end, mode, mask, resize, acts in zip(texts, *columns, strict=True):
+        bare = image is not None and is_known_control(expand(text))
+        name, picture, draw = (expand(text), str(image), True) if bare else parse_control(text)
         spec = ControlSpec(name, Path(picture), draw, scale, start, end, mode, mask, resize)
+        spec = replace(spec, passes=acts, of_image=bare)
         specs.append(checked_spec(spec))
     return specs
 
@@ -88,7 +100,7 @@ def parse_control(text: str) -> tuple[str, str, bool]:
     if split is None:
         raise UserError(
             f"--control {text!r} is not understood: write NAME=PICTURE for a finished hint, "
-            "or NAME:PICTURE to draw the hint from a photograph"
+            "NAME:PICTURE to draw the hint from a photograph, or NAME to draw it from --image"
         )
     if split.rivals:
         key = "draw" if split.sign == ":" else "hint"
@@ -142,6 +154,11 @@ def renamed_option(old: str, old_values: list | None, values: list | None) -> li
     if old_values:
         note(old, new)
     return old_values or values or []
+
+
+def _check_passes(name: str) -> None:
+    if name not in ("both", "low", "high"):
+        raise UserError(f"--passes {name[:40]!r} is none: choose both, low or high")
 
 
 def _check_numbers(scale: float, start: float, end: float) -> None:

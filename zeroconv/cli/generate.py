@@ -17,6 +17,7 @@ from zeroconv.cli.controls import (
     named_condition,
 )
 from zeroconv.cli.making import SUFFIXES, BadPicture, Calls, Making, machine
+from zeroconv.cli.pictured import Frame, check_given, loras_of_prompts, open_given
 from zeroconv.cli.progress import progress
 from zeroconv.conditions.openpose import is_openpose
 from zeroconv.errors import UserError
@@ -46,6 +47,7 @@ def check_request(prompts: Sequence[str], request: dict[str, Any]) -> None:
     check_sampling(*(request[name] for name in names))
     texts("the prompt", list(prompts))
     texts("--negative", request["negative"])
+    check_given(request)
     total = len(prompts) * request["count"]
     if total > MOST_PICTURES:
         raise UserError(
@@ -143,7 +145,10 @@ def run(
     check_request(prompts, request)  # before the slow part: bad input is told at once
     axes = check_vary(vary, prompts, request, len(specs))
     paths = output_paths(out, len(prompts) * request["count"])
+    given = open_given(request, making.pictures)
+    tagged = loras_of_prompts(prompts, making.lora_folders, request["plain_prompt"])
     inputs = [path for spec in specs for path in (spec.picture, spec.mask)]
+    inputs += [Path(request[name]) for name in given if name not in making.pictures]
     check_outputs(paths, [*inputs, *making.inputs])
     pictures = [open_source(spec) for spec in specs]
     masks = [open_spec_mask(spec) for spec in specs]
@@ -159,16 +164,21 @@ def run(
     device = pick_device(device)
     numbers = pick_dtype(dtype, device)
     files = {name: value for name, value in (files or {}).items() if value is not None}
-    backbone = models.backbone(base, device=device, dtype=numbers, lora=lora, **files)
+    merged = [*lora, *tagged]
+    backbone = models.backbone(base, device=device, dtype=numbers, lora=merged, **files)
     guidance, cfg = settled(backbone, request["guidance"], request["cfg"])
     request = {**request, "guidance": guidance, "cfg": cfg}
-    size = picture_size(backbone, pictures, request)
+    frame = Frame(backbone, request, given) if given else None
+    size = picture_size(backbone, pictures, request) if frame is None else frame.size
     controls, hints = [], []
     for spec, picture, mask in zip(specs, pictures, masks, strict=True):
         net = models.control(spec.name, base, backbone)
-        hint = hint_of(spec, picture, net, size)
+        if frame is not None:
+            condition = known_condition(named_condition(net) or spec.name)
+            picture = frame.source(spec, picture, condition)
+        hint = hint_of(spec, picture, net, size if frame is None else frame.hint_size)
         window: dict[str, Any] = {"scale": spec.scale, "start": spec.start, "end": spec.end}
-        window["resize"] = spec.resize or "stretch"
+        window |= {"resize": spec.resize or "stretch", "passes": spec.passes}
         hints.append(hint)
         controls.append(Control(net, hint, **window, mode=spec.mode, region=mask))
 
@@ -178,7 +188,7 @@ def run(
     began, loading = time.perf_counter(), time.perf_counter() - began
     common |= {"vary": list(vary)} if vary else {}
     common |= {"made_with": machine(), **making.kept()}
-    given = {f"mask {i}": mask for i, mask in enumerate(masks) if mask is not None}
+    regions = {f"mask {i}": mask for i, mask in enumerate(masks) if mask is not None}
     report |= {"pictures": [], **common, **request, "finished": False}
 
     batch = batch_size(size, device)
@@ -190,7 +200,7 @@ def run(
             return
         number, made = wanted, calls.made(wanted)
         about = {**request, **common, **made, "width": size[0], "height": size[1]}
-        save_picture(image, paths[number], about, hints, given)
+        save_picture(image, paths[number], about, hints, {**given, **regions})
         made.pop("batch", None)
         report["pictures"].append({"file": str(paths[number]), **made})
         generating = time.perf_counter() - began
@@ -198,15 +208,16 @@ def run(
         saved(str(paths[number]))
 
     if axes:
-        keep(0, draw_varied(backbone, prompts[0], controls, axes, request))
+        sheet = draw_varied(backbone, prompts[0], controls, axes, {**request, **given})
+        keep(0, sheet)
         report["finished"] = True
         return
     try:
         with progress("denoising") as callback:
             heard: dict[str, Any] = {"callback": callback, "finished": keep}
             words, options = calls.arguments(backbone, size)
-            asked = {**request, "embeddings": embeddings, **options}
-            with calls.quiet():
+            asked = {**request, "embeddings": embeddings, **options, **given}
+            with calls.quiet(loras=bool(tagged)):
                 generate(backbone, words, controls, **heard, **asked)
     except BaseException:
         done = len(report["pictures"])
@@ -303,6 +314,8 @@ def describe(spec: ControlSpec) -> dict[str, Any]:
         "mode": spec.mode,
         "mask": None if spec.mask is None else str(spec.mask),
         "resize": spec.resize,
+        "passes": spec.passes,
+        "of_image": spec.of_image,
     }
 
 

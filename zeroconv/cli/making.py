@@ -71,6 +71,23 @@ class Making:
     inputs: Sequence[Path] = ()
     models: Models = field(default_factory=Models)
     work: str | None = None
+    # of --from: the picture and mask that it brings, their names, and where LoRAs of tags lie
+    pictures: dict[str, Any] = field(default_factory=dict)
+    image: str | None = None
+    mask: str | None = None
+    lora_folders: Sequence[str] | None = None
+
+    def mask_for(self, mask: Path | None, other_image: bool) -> str | None:
+        """The mask's name: given, else the picture's own, which belongs to its image alone."""
+        kept = None if other_image else self.mask
+        return kept if mask is None else str(mask)
+
+    def given_anew(self, image: bool, mask: bool) -> None:
+        """Forget what the options give in place of what a picture brings."""
+        if image:
+            self.pictures = {}
+        if mask:
+            self.pictures.pop("mask", None)
 
     def kept(self) -> dict[str, Any]:
         """What its pictures keep of it."""
@@ -134,11 +151,15 @@ class Calls:
         return batch.prompts, options
 
     @contextmanager
-    def quiet(self) -> Iterator[None]:
-        """Inside, nothing is noted on latents that stand for the noise of a whole call."""
+    def quiet(self, loras: bool = False) -> Iterator[None]:
+        """Inside, nothing is noted on latents that stand for the noise of a whole call, nor, with
+        `loras`, on tags whose files are merged.
+        """
         with warnings.catch_warnings():
             if self.again is not None:
                 warnings.filterwarnings("ignore", "noise 'batch' changes nothing")
+            if loras:
+                warnings.filterwarnings("ignore", "prompt: <lora:")
             yield
 
 

@@ -129,6 +129,61 @@ Control = Annotated[
         "NAME: canny, depth, a folder, a file, or a hub id. May be given several times."
     ),
 ]
+Image = Annotated[
+    Path | None, Option(help="A picture to start from; its size is that of the result.")
+]
+Strength = Annotated[
+    float | None,
+    Option(
+        min=0,
+        max=1,
+        help="Share of the steps taken from --image: 0.8 by default, 1 with a mask.",
+    ),
+]
+Mask = Annotated[
+    list[Path] | None,
+    Option(
+        help="White where --image is painted anew; the rest stays as it is. Without --image the "
+        "old name of --region."
+    ),
+]
+OnlyMasked = Annotated[
+    bool,
+    Option("--only-masked", help="Generate the masked part alone, enlarged, and paste it back."),
+]
+Padding = Annotated[
+    int, Option(min=0, max=16384, help="Pixels around the masked part with --only-masked.")
+]
+MaskBlur = Annotated[
+    float | None,
+    Option(min=0, max=1000, help="Blurred edge inside the mask, pixels; 4 with --only-masked."),
+]
+MaskedContent = Annotated[
+    str, Option(help="What is in the hole at first: original, fill (from around it), noise.")
+]
+Expand = Annotated[
+    str | None, Option(help="New ground around --image: left=128,right=64, or one number.")
+]
+ImageGuidance = Annotated[
+    float | None,
+    Option(min=-100, max=100, help="Guidance by --image of InstructPix2Pix bases; 1.5."),
+]
+Hires = Annotated[
+    float | None, Option(min=1, max=8, help="A second pass at so many times the size: 2, say.")
+]
+HiresStrength = Annotated[
+    float, Option(min=0, max=1, help="Share of the steps that the second pass takes.")
+]
+HiresSteps = Annotated[
+    int | None, Option(min=1, max=1000, help="Steps of the second pass; --steps by default.")
+]
+HiresUpscaler = Annotated[
+    str, Option(help="How the first picture is enlarged: latent, or lanczos, of its pixels.")
+]
+LoraDir = Annotated[
+    list[str] | None,
+    Option(help="A folder with the LoRAs of <lora:name:weight> tags; ./loras by default."),
+]
 OneEach = "Once for all controls, or once for each, in their order."
 OriginalSide = Annotated[
     int | None,

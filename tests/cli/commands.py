@@ -74,6 +74,10 @@ def commands(models: Path, inputs: Path) -> dict[str, Command]:
     sheet = ("--vary", "control-scale=0,1", "--vary", "steps=1,2")
     by_name["generate a sheet"] = Command((*words, *sheet, *OUT), "file", ".png")
 
+    by_name["upscale"] = Command(
+        ("upscale", photo, *base, *quick, "--factor", "1", *OUT), "file", ".png"
+    )
+
     by_name["annotate a picture"] = Command(("annotate", "canny", photo, *OUT), "file", ".png")
     words = ("annotate", "canny", data, "--workers", "1")
     by_name["annotate a folder"] = Command((*words, *OUT), "into")

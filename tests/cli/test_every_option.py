@@ -59,6 +59,20 @@ VALUES: dict[str, dict[str, list[str] | None]] = {
         "device": [*NAME, "cuda:99", "meta", "cpu:x"],
         "dtype": [*NAME, "float64", "float16"],
     },
+    "upscale": {
+        "picture": [*PATH, "no such.png"],
+        "prompt": TEXT,
+        "control": NAME,
+        "base": MODEL,
+        "lora": [*NAME, "x:", "x:nan"],
+        "vae": NAME,
+        "scheduler": NAME,
+        "schedule": NAME,
+        "negative": TEXT,
+        "out": [*PATH, "x.gif"],
+        "device": [*NAME, "cuda:99"],
+        "dtype": [*NAME, "float64", "float16"],
+    },
     "annotate": {
         "condition": [*NAME, ","],
         "source": ["no such thing", "\udcff", "x" * 5000],
@@ -176,6 +190,7 @@ def sound(models: Path, photo: Path, tmp_path: Path) -> dict[str, dict[str, obje
     few = {"base": models / "base", "steps": 1}
     return {
         "generate": {**few, "prompt": "a", "out": tmp_path / "out.png"},
+        "upscale": {**few, "picture": photo, "factor": 1, "out": tmp_path / "out.png"},
         "annotate": {"condition": "canny", "source": photo, "out": tmp_path / "hint.png"},
         "train": {"recipe": tmp_path / "recipe.yaml"},
         "cache": {"recipe": tmp_path / "recipe.yaml"},

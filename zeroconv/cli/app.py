@@ -58,6 +58,7 @@ from zeroconv.cli.options import (
 )
 from zeroconv.cli.shell import App, PlainErrors
 from zeroconv.cli.streams import echo, echo_error, one_line, open_streams, quiet_libraries
+from zeroconv.cli.upscale import upscale
 
 app = App(
     name="zeroconv",
@@ -426,6 +427,7 @@ def info(
     answer(report, json, lambda: show(report))
 
 
+app.command()(upscale)
 app.command()(measuring.evaluate)
 
 

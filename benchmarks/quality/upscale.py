@@ -18,7 +18,7 @@ from zeroconv.backbones import load_backbone
 from zeroconv.control import ControlNet
 from zeroconv.generation import Control, generate
 from zeroconv.generation.tiles import starts
-from zeroconv.generation.upscale import OVERLAP, upscale
+from zeroconv.generation.upscaling import OVERLAP, upscale
 
 PROMPTS = (
     "a large red ball and a small blue cube on a green carpet",

@@ -1,4 +1,4 @@
-"""`zeroconv generate` with a folder in place of a control's picture or mask: one picture for each
+"""`zeroconv generate` with a folder in place of a picture, a mask or a hint: one picture for each
 file, by its name; what is done already is kept.
 """
 
@@ -23,6 +23,7 @@ from zeroconv.pictures import PICTURE_SUFFIXES
 from zeroconv.pictures.carried import carried
 
 READ = PICTURE_SUFFIXES | {".json"}  # OpenPose's
+PICTURES = ("image", "mask")  # of a request, where it has them
 MOST_FILES = 1_000_000
 
 
@@ -46,10 +47,10 @@ def run(
     The report then has `kept`, how many pictures were there, and `broken`: name → reason. Raises
     UserError for what is wrong with the request.
     """
-    folders = folders_of(specs)
-    common = (device, dtype, request, lora)
+    folders = folders_of(specs, request, making)
     if not folders:
-        run_one(prompts, specs, base, out, *common, report, saved, files, vary, making)
+        where = (base, out, device, dtype, request, lora)
+        run_one(prompts, specs, *where, report, saved, files, vary, making)
         return
     if vary:
         raise UserError("--vary draws one sheet of one hint; give a picture, not a folder.")
@@ -61,17 +62,17 @@ def run(
     broken: dict[str, str] = {}
     pictures: list[Any] = []
     report |= {"pictures": pictures, "kept": 0, "broken": broken, "finished": False}
-    for name, some in items(specs, folders, broken):
-        own = work_of(prompts, some, base, dtype, request, lora, files, making)
+    for name, some, asked in items(specs, request, folders, broken):
+        work = work_of(prompts, some, base, dtype, asked, lora, files, making)
         paths = names_in(out, name, len(prompts) * request["count"])
-        if all(done_already(path, own) for path in paths):
+        if all(done_already(path, work) for path in paths):
             report["kept"] += len(paths)
             continue
         one: dict[str, Any] = {}
-        way = replace(making, work=own)
-        target = out / f"{name}.png"
+        way = replace(making, work=work)
+        where = (base, out / f"{name}.png", device, dtype, asked, lora)
         try:
-            run_one(prompts, some, base, target, *common, one, saved, files, (), way)
+            run_one(prompts, some, *where, one, saved, files, (), way)
         except BadPicture as error:
             broken[name] = str(error)
         finally:
@@ -79,17 +80,31 @@ def run(
     report["finished"] = True
 
 
-def folders_of(specs: Sequence[ControlSpec]) -> list[Path]:
-    """The folders among the pictures and masks of controls."""
-    paths = [path for spec in specs for path in (spec.picture, spec.mask)]
-    kept = [path for spec in specs if spec.kept is not None for path in (spec.picture, spec.mask)]
-    return [path for path in paths if path is not None and path not in kept and path.is_dir()]
+def folders_of(
+    specs: Sequence[ControlSpec], request: Mapping[str, Any], making: Making
+) -> list[Path]:
+    """The folders among the pictures and masks that a call names; those that a picture made again
+    brings are none.
+    """
+    named = [Path(str(request[key])).expanduser() for key in PICTURES
+             if request.get(key) is not None and key not in _kept(making)]  # fmt: skip
+    for spec in specs:
+        named += [] if spec.kept is not None else [spec.picture]
+        named += [] if spec.mask is None or spec.kept_mask is not None else [spec.mask]
+    return list(dict.fromkeys(path for path in named if path.is_dir()))
+
+
+def _kept(making: Making) -> Mapping[str, Any]:
+    return getattr(making, "pictures", {})
 
 
 def items(
-    specs: Sequence[ControlSpec], folders: Sequence[Path], broken: dict[str, str]
-) -> Iterator[tuple[str, list[ControlSpec]]]:
-    """Name → the controls with their pictures of that name, in the names' order.
+    specs: Sequence[ControlSpec],
+    request: Mapping[str, Any],
+    folders: Sequence[Path],
+    broken: dict[str, str],
+) -> Iterator[tuple[str, list[ControlSpec], dict[str, Any]]]:
+    """Name → the controls and the request with their pictures of that name, in the names' order.
 
     What has no partner in another folder, or shares its name, is set aside into `broken`. Raises
     UserError for folders without pictures.
@@ -101,15 +116,18 @@ def items(
         if without:
             broken[name] = f"there is no picture of that name in {without[0]}"
             continue
-        yield name, [_with_pictures(spec, by_folder, name) for spec in specs]
+        files = {folder: by_folder[folder][name] for folder in folders}
+        asked = dict(request)
+        for key in PICTURES:
+            folder = Path(str(request.get(key))).expanduser()
+            if folder in files:
+                asked[key] = str(files[folder])
+        yield name, [_with_pictures(spec, files) for spec in specs], asked
 
 
-def _with_pictures(
-    spec: ControlSpec, by_folder: Mapping[Path, Mapping[str, Path]], name: str
-) -> ControlSpec:
-    picture, mask = spec.picture, spec.mask
-    picture = by_folder[picture][name] if picture in by_folder else picture
-    mask = by_folder[mask][name] if mask is not None and mask in by_folder else mask
+def _with_pictures(spec: ControlSpec, files: Mapping[Path, Path]) -> ControlSpec:
+    picture = files.get(spec.picture, spec.picture)
+    mask = None if spec.mask is None else files.get(spec.mask, spec.mask)
     return replace(spec, picture=picture, mask=mask)
 
 
@@ -162,6 +180,7 @@ def work_of(
         "models": [_stamp(Path(name)) for name in models],
         "controls": [describe(spec) for spec in specs],
         "pictures": [_digest(p) for spec in specs for p in (spec.picture, spec.mask)],
+        "given": [_digest(Path(str(request.get(key)))) for key in PICTURES],
     }
     return hashlib.sha256(to_json(about, sort_keys=True).encode()).hexdigest()
 
@@ -186,8 +205,8 @@ def _digest(path: Path | None) -> str | None:
 
 def _stamp(path: Path) -> list[Any]:
     try:
-        found = sorted(path.rglob("*")) if path.is_dir() else [path]
-        states = [(str(file), file.stat()) for file in found if file.is_file()]
+        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+        states = [(str(file), file.stat()) for file in inside if file.is_file()]
     except (OSError, ValueError):
         return []
     return [[name, state.st_size, state.st_mtime_ns] for name, state in states]

@@ -9,7 +9,7 @@ from zeroconv.generation.guidance import MODES, RULES, combine, connection_scale
 from zeroconv.generation.pipeline import generate
 from zeroconv.generation.samplers import SCHEDULERS
 from zeroconv.generation.schedules import SCHEDULES
-from zeroconv.generation.upscale import upscale
+from zeroconv.generation.upscaling import upscale
 from zeroconv.renamed import old_name
 
 __all__ = [

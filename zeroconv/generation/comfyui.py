@@ -136,10 +136,10 @@ def _texts(graph: Graph, inputs: Mapping[str, Any], reading: Reading) -> None:
     for option, name in (("prompt", "positive"), ("negative", "negative")):
         words = None
         for key in graph.chain(inputs.get(name), name, "conditioning", "conditioning_1"):
-            own = graph.inputs(key)
-            if "control_net" in own:
+            inner = graph.inputs(key)
+            if "control_net" in inner:
                 _control(graph, key, reading)
-            words = next((graph.plain(own[n]) for n in _TEXTS if n in own), words)
+            words = next((graph.plain(inner[n]) for n in _TEXTS if n in inner), words)
             if isinstance(words, str):
                 break
         if not isinstance(words, str):
@@ -161,23 +161,23 @@ def _latents(graph: Graph, inputs: Mapping[str, Any], reading: Reading) -> None:
     key = graph.linked(inputs.get("latent_image"))
     if key is None:
         return
-    own = graph.inputs(key)
-    sides = {name: graph.plain(own.get(name)) for name in ("width", "height")}
+    inner = graph.inputs(key)
+    sides = {name: graph.plain(inner.get(name)) for name in ("width", "height")}
     if not graph.kind(key).startswith("Empty"):
         reading.notes.append(f"its latents come from {graph.kind(key)}, which is not read")
     elif all(isinstance(side, int) and 0 < side < 2**20 for side in sides.values()):
         reading.values |= sides
-    if graph.plain(own.get("batch_size")) not in (None, 1):
+    if graph.plain(inner.get("batch_size")) not in (None, 1):
         reading.notes.append("which picture of its batch this is, is not known; the first is made")
 
 
 def _models(graph: Graph, inputs: Mapping[str, Any], reading: Reading) -> None:
     for key in graph.chain(inputs.get("model"), "model"):
-        own = graph.inputs(key)
+        inner = graph.inputs(key)
         for name, option in (("ckpt_name", "--base"), ("unet_name", "--base"), ("lora_name", "")):
-            if name not in own:
+            if name not in inner:
                 continue
-            value = str(graph.plain(own[name]))[:80]
-            strength = graph.plain(own.get("strength_model"))
+            value = str(graph.plain(inner[name]))[:80]
+            strength = graph.plain(inner.get("strength_model"))
             behind = option or f"--lora FILE:{strength}"
             reading.notes.append(f"its {name} is {value!r}; name a file of it by {behind}")

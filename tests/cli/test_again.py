@@ -100,6 +100,13 @@ def random_request(i: int, models: Path, files: dict[str, Path]) -> list[object]
         words += ["--end", dice.choice([0.7, 1]), "--region", files["mask"]]
         words += ["--resize-mode", dice.choice(["stretch", "crop", "fill"])]
         words += ["--mode", dice.choice(["balanced", "prompt", "control"])]
+    if sampler not in ("lcm", "tcd") and dice.random() < 0.5:
+        words += ["--image", files["photo"], "--strength", dice.choice([0.4, 0.7, 1])]
+        if dice.random() < 0.6:
+            words += ["--mask", files["mask"], "--mask-blur", dice.choice([0, 3])]
+            words += dice.choice([[], ["--only-masked"], ["--expand", "left=8"]])
+    elif dice.random() < 0.3:
+        words += ["--hires", 2, "--hires-strength", 0.7]
     if i % 7 == 0:
         words += ["--lora", f"{files['lora']}:0.7"]
     if dice.random() < 0.4:

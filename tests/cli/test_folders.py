@@ -72,6 +72,19 @@ def test_folders_of_two_controls_go_together_by_name(run, models, hints, tmp_pat
     assert names(tmp_path / "out") == ["a-0.png", "a-1.png", "c-0.png", "c-1.png"]
 
 
+def test_folders_of_pictures_to_start_from(zeroconv, models, hints, tmp_path) -> None:
+    few = ("--base", models / "base", "--steps", 2, "--cfg", 1, "--dtype", "float32")
+    words = ("generate", "a ball", "--image", hints, *few, "--out", tmp_path / "out", "--json")
+    result = zeroconv(*words)
+    assert result.exit_code == 0, result.output
+    assert names(tmp_path / "out") == ["a.png", "b.v2.png", "c.png"]
+    assert read_info(tmp_path / "out" / "a.png")["image"] == str(hints / "a.png")
+    assert json.loads(zeroconv(*words).stdout)["kept"] == 3
+    (hints / "d.png").write_bytes(b"no picture")
+    result = zeroconv(*words)
+    assert result.exit_code == 3 and list(json.loads(result.stdout)["broken"]) == ["d"]
+
+
 def test_folders_touch_nobody_s_files(run, models, hints, tmp_path) -> None:
     (tmp_path / "out").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "out" / "a.png")

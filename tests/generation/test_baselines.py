@@ -142,7 +142,7 @@ def test_conditional_only_leaves_the_other_half_alone(backbone):
     ],
 )
 def test_what_needs_residuals_is_refused(backbone, changes, options, says):
-    baseline = small("t2i_adapter", backbone)
+    baseline = small("side", backbone)
     with pytest.raises(UserError, match=says):
         generate(backbone, "a", [Control(baseline, hint(), **changes)], steps=1, **options)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -67,22 +67,47 @@ class UNetEncoder(nn.Module):
             ) from error
 
     def forward(
-        self, z: Tensor, t: Tensor | int, text: TextStates, added: Tensor | None = None
+        self,
+        z: Tensor,
+        t: Tensor | int,
+        text: TextStates,
+        added: Tensor | None = None,
+        features: Sequence[Tensor | None] | None = None,
     ) -> list[Tensor]:
+        """z (N, C, H, W) → one tensor a connection. `added` (N, C0, H, W) goes behind conv_in;
+        `features`, one a level and one for the middle or fewer, into the levels: see `_run_with`.
+        """
         self._check_channels(z)
         emb = self.embed_time(z.shape[0], t, text)  # (N, 4·C0)
         x = self.conv_in(z)  # (N, C0, H, W)
         if added is not None:
             x = x + added
-        skips = [x]
-        for block in self.down_blocks:
-            x, outputs = _run(block, x, emb, text)  # (N, Ci, H / 2^i, W / 2^i)
+        return self.run_blocks(x, emb, text, features)
+
+    def run_blocks(
+        self,
+        x: Tensor,
+        emb: Tensor,
+        text: TextStates,
+        features: Sequence[Tensor | None] | None = None,
+    ) -> list[Tensor]:
+        """What conv_in gives (N, C0, H, W) and the step's embedding → one tensor a connection."""
+        skips, given = [x], [*(features or ())]
+        given += [None] * (len(self.down_blocks) + 1 - len(given))
+        *inner, last = given
+        for block, feature in zip(self.down_blocks, inner, strict=True):
+            if feature is None:
+                x, outputs = _run(block, x, emb, text)  # (N, Ci, H / 2^i, W / 2^i)
+            else:
+                x, outputs = _run_with(block, x, emb, text, feature)
             skips.extend(outputs)
-        return [*skips, _run(self.mid_block, x, emb, text)]
+        x = _run(self.mid_block, x, emb, text)
+        return [*skips, x if last is None else x + last]
 
     def _check_channels(self, z: Tensor) -> None:
         """Raise UserError where a base that reads a picture is given a latent alone."""
-        reads = self.conv_in.in_channels
+        # a layer wrapped for low-rank updates has its weight alone
+        reads = getattr(self.conv_in, "in_channels", self.conv_in.weight.shape[1])
         if z.shape[1] != reads and reads in PICTURE_CHANNELS:
             raise UserError(
                 f"this base reads {reads} channels: {PICTURE_CHANNELS[reads]}; it was given "
@@ -141,6 +166,32 @@ def _run(block: nn.Module, x: Tensor, emb: Tensor, text: TextStates) -> Any:
     if getattr(block, "has_cross_attention", False):
         return block(x, emb, encoder_hidden_states=text.hidden)
     return block(x, emb)
+
+
+def _run_with(block: Any, x: Tensor, emb: Tensor, text: TextStates, feature: Tensor) -> Any:
+    """A level to whose last block's output a feature of the same size is added, before the halving;
+    the sum goes on to the next level and to the decoder. A feature of half the size is added after
+    the halving.
+
+    So does diffusers' UNet, which adds before the halving in levels with cross-attention and after
+    it in others. Its adapters for Stable Diffusion have features of the level's own size, those for
+    SDXL, whose first level has no attention, one of half the size there.
+    """
+    if getattr(block, "has_cross_attention", False):
+        return block(x, emb, encoder_hidden_states=text.hidden, additional_residuals=feature)
+    outputs = []
+    for resnet in block.resnets:
+        x = resnet(x, emb)
+        outputs.append(x)
+    before = feature.shape[-2:] == x.shape[-2:]
+    if before:
+        outputs[-1] = x = x + feature
+    for halving in block.downsamplers or ():
+        x = halving(x)
+        outputs.append(x)
+    if not before:
+        outputs[-1] = x = x + feature
+    return x, tuple(outputs)
 
 
 def _connections(encoder: UNetEncoder) -> tuple[Connection, ...]:

@@ -192,9 +192,15 @@ class SplitBackbone(Backbone, Protocol):
     block i, so only `predict` exists there.
     """
 
-    def encode(self, z: Tensor, t: Tensor | int, text: TextStates) -> list[Tensor]:
+    def encode(
+        self,
+        z: Tensor,
+        t: Tensor | int,
+        text: TextStates,
+        features: Sequence[Tensor | None] | None = None,
+    ) -> list[Tensor]:
         """z (N, C, H, W), t (N,) or a scalar → one tensor a connection, (N, C_i, H / scale_i, W /
-        scale_i).
+        scale_i). `features`: added within the encoder, one a level and one for the middle.
         """
 
     def decode(self, skips: Sequence[Tensor], t: Tensor | int, text: TextStates) -> Tensor:

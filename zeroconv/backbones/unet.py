@@ -57,11 +57,17 @@ class UNetBackbone:
 
     # ---------------------------------------------------------------- the UNet, in two halves
 
-    def encode(self, z: Tensor, t: Tensor | int, text: TextStates) -> list[Tensor]:
+    def encode(
+        self,
+        z: Tensor,
+        t: Tensor | int,
+        text: TextStates,
+        features: Sequence[Tensor | None] | None = None,
+    ) -> list[Tensor]:
         """z (N, C, H, W), t (N,) or scalar → 12 skips and the middle, (N, C_i, H / scale_i, W /
-        scale_i).
+        scale_i). `features`: added within, one a level and one for the middle (T2I-Adapter).
         """
-        return self.encoder(z, t, text)
+        return self.encoder(z, t, text, features=features)
 
     def decode(self, skips: Sequence[Tensor], t: Tensor | int, text: TextStates) -> Tensor:
         """The tensors of `encode`, residuals added → ε or v, (N, C, H, W). Differentiable in the

@@ -26,9 +26,12 @@ from zeroconv.baselines.control_lora import ControlLora
 from zeroconv.baselines.controlnet_xs import ControlNetXS
 from zeroconv.baselines.hypernetwork import Hypernetwork
 from zeroconv.baselines.lora import Lora
+from zeroconv.baselines.published import PUBLISHED, read_published
 from zeroconv.baselines.side import Side
 from zeroconv.baselines.t2i_adapter import T2IAdapter
 from zeroconv.checkpoints.bounds import check_config
+from zeroconv.checkpoints.identify import identify
+from zeroconv.checkpoints.kinds import Kind
 from zeroconv.checkpoints.reading import read_config, read_state_dict
 from zeroconv.checkpoints.strict import check_strict
 from zeroconv.control import ControlNet, Net
@@ -105,11 +108,28 @@ def load_baseline(
         baseline = _from_options(
             str(config.get("kind")), backbone, ours.get("condition"), options, folder
         )
-    state = read_state_dict(folder / WEIGHTS)
-    check_strict(baseline.state_dict(), state, folder)
-    baseline.load_state_dict(state)
     baseline.config["zeroconv"] = ours
-    return baseline.to(dtype=dtype or backbone.dtype)
+    return _filled(baseline, read_state_dict(folder / WEIGHTS), folder, dtype or backbone.dtype)
+
+
+def load_published(
+    path: Path, kind: Kind, backbone: UNetBackbone, dtype: torch.dtype | None = None
+) -> Baseline:
+    """A network that others published, of a kind of `PUBLISHED`, around a base. Raises UserError,
+    also where it was made for another base.
+    """
+    if not isinstance(backbone, UNetBackbone):
+        raise UserError(f"{path} is {kind.what}, which a UNet runs, and {backbone.name} is none.")
+    name, options, state = read_published(path, kind)
+    with torch.random.fork_rng(devices=[]):
+        baseline = _from_options(name, backbone, None, options, path)
+    return _filled(baseline, state, path, dtype or backbone.dtype)
+
+
+def _filled(baseline: Baseline, state: dict, where: Path, dtype: torch.dtype) -> Baseline:
+    check_strict(baseline.state_dict(), state, where)
+    baseline.load_state_dict(state)
+    return baseline.to(dtype=dtype)
 
 
 def _from_options(
@@ -134,8 +154,8 @@ def is_baseline(path: Path) -> bool:
 
 
 def load_net(x: str | os.PathLike, backbone: Backbone, dtype: torch.dtype | None = None) -> Net:
-    """A ControlNet by all that `ControlNet.load` takes, or a baseline by its folder; whichever it
-    is.
+    """A ControlNet by all that `ControlNet.load` takes, a baseline by its folder, or a T2I-Adapter
+    or ControlNet-XS as published; whichever it is.
     """
     path = locate(
         control_name(os.fspath(x), backbone.name),
@@ -144,6 +164,8 @@ def load_net(x: str | os.PathLike, backbone: Backbone, dtype: torch.dtype | None
     )
     if is_baseline(path):
         return load_baseline(path, cast(UNetBackbone, backbone), dtype)
+    if (kind := identify(path)) in PUBLISHED:
+        return load_published(path, kind, cast(UNetBackbone, backbone), dtype)
     if isinstance(backbone, SD3Backbone):
         return SD3ControlNet.load(x, backbone=backbone, dtype=dtype)
     return ControlNet.load(x, backbone=backbone, dtype=dtype)

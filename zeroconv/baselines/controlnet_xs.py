@@ -4,8 +4,10 @@ directions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import TextStates, UNetBackbone
@@ -22,10 +24,15 @@ class ControlNetXS(Baseline):
     After every block of the frozen encoder the two exchange features through zero convolutions; the
     small one, of `ratio` times the channels, starts from random weights. A new one gives exactly
     the frozen output. hint_widths: of the hint encoder, None for the released ones; it is
-    initialised like ControlNet's (`keep_contrast_`).
+    initialised like ControlNet's (`keep_contrast_`). adapter: diffusers' config of a published one,
+    in place of both.
+
+    It gives the whole output, since both encoders run together. What it adds to the frozen one may
+    be scaled, and residuals of ControlNets may be added before the decoder.
     """
 
     kind = "controlnet_xs"
+    takes_residuals = True
     _network: Any
 
     def __init__(
@@ -34,6 +41,7 @@ class ControlNetXS(Baseline):
         *,
         ratio: float = 0.25,
         hint_widths: tuple[int, ...] | None = None,
+        adapter: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         unet: Any = backbone.unet
@@ -45,14 +53,27 @@ class ControlNetXS(Baseline):
             raise UserError(
                 "ControlNet-XS is built for UNets of two layers a block, as Stable Diffusion's are."
             )
+        if adapter is not None:
+            hint_widths = tuple(adapter.get("conditioning_embedding_out_channels") or ()) or None
+            _check_adapter(adapter, backbone)
         like = ReleasedHintEncoder(1, backbone.latent_scale, hint_widths)  # checks the widths
-        network = build(unet, ratio, like.widths)
+        network = build(unet, ratio, like.widths, adapter)
         embedding = network.controlnet_cond_embedding
         keep_contrast_((embedding.conv_in, *embedding.blocks))
         share_frozen_(network, share(unet))
         network.freeze_unet_params()
         self._hide("_network", network.eval())
         adopt_trained(self, network)
+
+    @property
+    def hint_channels(self) -> int:
+        return self._network.controlnet_cond_embedding.conv_in.in_channels
+
+    def embed_hint(self, hint: Tensor) -> Embedding:
+        """(N, 3, sH, sW) → (N, C0 of the small encoder, H, W)."""
+        if self._network.config.ctrl_conditioning_channel_order == "bgr":
+            hint = hint.flip(1)
+        return (self._network.controlnet_cond_embedding(hint),)
 
     def predict_embedded(
         self,
@@ -61,14 +82,85 @@ class ControlNetXS(Baseline):
         embedding: Embedding,
         t: Tensor | int,
         text: TextStates,
+        scale: float | Tensor = 1.0,
+        residuals: Sequence[Tensor | None] | None = None,
     ) -> Tensor:
-        added = (
-            None if text.pooled is None else {"text_embeds": text.pooled, "time_ids": text.time_ids}
+        """As `Baseline.predict_embedded`. scale: on all that goes into the frozen half, a number or
+        (N, 1, 1, 1); residuals: of ControlNets, one a connection.
+        """
+        network = self._network
+        emb = self._embed_time(backbone, len(z), t, text)
+        shared = {"temb": emb, "encoder_hidden_states": text.hidden, "conditioning_scale": scale}
+        side = network.ctrl_conv_in(z) + embedding[0]
+        x = network.base_conv_in(z) + network.control_to_base_for_conv_in(side) * scale
+        skips, sides = [x], [side]
+        for block in network.down_blocks:
+            x, side, new, beside = block(hidden_states_base=x, hidden_states_ctrl=side, **shared)
+            skips += new
+            sides += beside
+        x, _ = network.mid_block(hidden_states_base=x, hidden_states_ctrl=side, **shared)
+        states = [*skips, x]
+        if residuals is not None:
+            pairs = zip(states, residuals, strict=True)
+            states = [state if r is None else state + r for state, r in pairs]
+        *skips, x = states
+        for block in network.up_blocks:
+            count = len(block.resnets)
+            skips, new = skips[:-count], skips[-count:]
+            sides, beside = sides[:-count], sides[-count:]
+            size = skips[-1].shape[2:] if skips else None
+            x = block(
+                hidden_states=x,
+                res_hidden_states_tuple_base=tuple(new),
+                res_hidden_states_tuple_ctrl=tuple(beside),
+                upsample_size=size,
+                **shared,
+            )
+        return network.base_conv_out(network.base_conv_act(network.base_conv_norm_out(x)))
+
+    def _embed_time(
+        self, backbone: UNetBackbone, n: int, t: Tensor | int, text: TextStates
+    ) -> Tensor:
+        """The base's embedding, or a mix of it and the adapter's own where that has one."""
+        emb = backbone.encoder.embed_time(n, t, text)
+        network = self._network
+        if not network.config.ctrl_learn_time_embedding:
+            return emb
+        steps = torch.as_tensor(t, device=emb.device).expand(n)
+        sinusoids = network.base_time_proj(steps).to(emb.dtype)
+        # the power is diffusers' own
+        share = network.config.time_embedding_mix**0.3
+        learnt, plain = (
+            net(sinusoids) for net in (network.ctrl_time_embedding, network.base_time_embedding)
         )
-        return self._network(z, t, text.hidden, embedding[0], added_cond_kwargs=added).sample
+        return emb + share * (learnt - plain)
 
 
-def build(unet: Any, ratio: float, hint_widths: tuple[int, ...]) -> Any:
+def _check_adapter(adapter: dict[str, Any], backbone: UNetBackbone) -> None:
+    """Raise UserError unless an adapter's config names the widths of the base."""
+    base = backbone.unet.config
+    for name, theirs in (
+        ("base_block_out_channels", base.block_out_channels),
+        ("cross_attention_dim", base.cross_attention_dim),
+    ):
+        own = adapter.get(name)
+        if own is not None and _plain(own) != _plain(theirs):
+            raise UserError(
+                f"this ControlNet-XS was made for another base: its {name} is {own}, that of "
+                f"{backbone.name} {theirs}."
+            )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value
+
+
+def build(
+    unet: Any,
+    ratio: float,
+    hint_widths: tuple[int, ...],
+    config: dict[str, Any] | None = None,
+) -> Any:
     """diffusers' fused model for `unet`. Its builders assume latents of 4 channels, so they see a
     UNet of 4; the layers that touch latents are put right afterwards. Raises UserError where the
     ratio gives no whole network.
@@ -76,19 +168,21 @@ def build(unet: Any, ratio: float, hint_widths: tuple[int, ...]) -> Any:
     from diffusers import ControlNetXSAdapter, UNet2DConditionModel, UNetControlNetXSModel
     from diffusers.utils import logging
 
-    config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
+    base = {name: value for name, value in unet.config.items() if not name.startswith("_")}
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # its .to warns of every dtype
+    of = f"of ratio {ratio}" if config is None else "of this config"
     try:
-        standard = UNet2DConditionModel(**{**config, "in_channels": 4, "out_channels": 4})
-        adapter = ControlNetXSAdapter.from_unet(
-            standard, size_ratio=ratio, conditioning_embedding_out_channels=hint_widths
-        )
+        standard = UNet2DConditionModel(**{**base, "in_channels": 4, "out_channels": 4})
+        if config is None:
+            adapter = ControlNetXSAdapter.from_unet(
+                standard, size_ratio=ratio, conditioning_embedding_out_channels=hint_widths
+            )
+        else:
+            adapter = ControlNetXSAdapter(**config)
         network: Any = UNetControlNetXSModel.from_unet(standard, adapter)
     except (ValueError, ZeroDivisionError, RuntimeError) as error:
-        raise UserError(
-            f"a ControlNet-XS of ratio {ratio} cannot be built for this base: {error}."
-        ) from error
+        raise UserError(f"a ControlNet-XS {of} cannot be built for this base: {error}.") from error
     finally:
         logging.set_verbosity(verbosity)
     ctrl = network.ctrl_conv_in

@@ -23,6 +23,7 @@ COUNTS = {
     "num_layers": 256,
     "num_res_blocks": 64,
     "res_blocks": 64,
+    "num_trans_layer": 64,
     "steps_offset": 10,  # added to timesteps, which have to stay in the schedule
 }
 LEVELS = (
@@ -34,6 +35,8 @@ LEVELS = (
 MOST_LEVELS = 12
 SIZES = {
     "rank": 4096,
+    "num_control_type": 256,
+    "num_trans_head": 256,
     "num_train_timesteps": 100_000,
     "max_position_embeddings": 2**16,
     "sample_size": 2**16,

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,16 @@ import torch
 from torch import Tensor
 
 from zeroconv.checkpoints.bounds import check_config
+from zeroconv.checkpoints.control_lora import (
+    config_of_pairs,
+    is_control_lora,
+    merged,
+    read_pairs,
+)
 from zeroconv.checkpoints.controlnet import PREFIX, layout_of, original_to_diffusers
 from zeroconv.checkpoints.identify import kind_of_config, plain_state, refuse_folder
 from zeroconv.checkpoints.infer import VISIBLE, infer_config
-from zeroconv.checkpoints.kinds import CONTROL
+from zeroconv.checkpoints.kinds import CONTROL, UNION
 from zeroconv.checkpoints.reading import (
     read_config,
     read_metadata,
@@ -25,6 +32,8 @@ from zeroconv.checkpoints.reading import (
     read_text_table,
 )
 from zeroconv.checkpoints.sharing import read_shared
+from zeroconv.checkpoints.union import CLASS_NAME as UNION_CLASS
+from zeroconv.checkpoints.union import infer_union_config, is_union
 from zeroconv.errors import UserError
 
 POOLED = "global_pool_conditions"
@@ -41,6 +50,7 @@ class ControlFile:
     where: Path
     inferred: bool = False  # the config is read off the shapes
     difference: bool = False  # the tensors of the copy are the control's less its base's
+    low_rank: bool = False  # the copy is updates of its base's encoder (Control-LoRA)
     # `global_pool_conditions` is on because the file's name says shuffle
     pooled_by_name: bool = False
 
@@ -60,18 +70,26 @@ class ControlFile:
         }
         return {**self.config, **unseen}
 
+    @property
+    def needs_base(self) -> bool:
+        """Whether its base's encoder is needed to make it whole."""
+        return self.difference or self.low_rank
+
     def full_state(self, base: Mapping[str, Tensor] | None, name: str = "") -> dict[str, Tensor]:
         """The weights, a difference added to the encoder of its base. UserError where that is
         needed and not there.
         """
-        if not self.difference:
+        if not self.needs_base:
             return self.state
         if base is None:
+            held = "low-rank updates of" if self.low_rank else "the difference to"
             raise UserError(
-                f"{self.where} holds only the difference to its base, so it is no whole "
+                f"{self.where} holds only {held} its base, so it is no whole "
                 "ControlNet: load it together with that base, or make it whole: zeroconv transfer "
                 "FILE --method unchanged --from BASE --to BASE --out FOLDER."
             )
+        if self.low_rank:
+            return merged(self.state, base, self.where)
         warnings.warn(
             f"{self.where} holds a difference to the base that it was made from; the weights of "
             f"{name} were added.",
@@ -101,6 +119,8 @@ def read_control(path: Path) -> ControlFile:
     control = _of_folder(path) if path.is_dir() else _of_file(path)
     if not isinstance(control.config.get("zeroconv") or {}, dict):
         raise UserError(f'{path}: what stands under "zeroconv" in its config is no JSON object.')
+    if is_union(control.state):  # its own repository's config names another class
+        control.config = {**control.config, "_class_name": UNION_CLASS}
     check_config({k: v for k, v in control.config.items() if k != "zeroconv"}, path)
     name = path.stem.lower() if path.is_file() else path.name.lower()
     if POOLED not in control.config and _SHUFFLE.search(name):
@@ -124,7 +144,7 @@ def _of_folder(folder: Path) -> ControlFile:
     if not (folder / "config.json").is_file():
         raise refuse_folder(folder, "ControlNet")
     config = read_config(folder)
-    if (kind := kind_of_config(config)) is not CONTROL:
+    if (kind := kind_of_config(config)) not in (CONTROL, UNION):
         named = str(config.get("_class_name") or f"model of kind {config.get('model_type')}")[:80]
         remark = "" if named in kind.what else f": it is {kind}"
         raise UserError(f"{folder} holds a {named}, not a ControlNet{remark}.")
@@ -136,21 +156,34 @@ def _of_folder(folder: Path) -> ControlFile:
 def _of_file(path: Path) -> ControlFile:
     """The config is what the file says of itself, else read off the shapes."""
     raw = plain_state(read_state_dict(path))
+    if is_control_lora(raw):
+        pairs = read_pairs(raw, path)
+        with _naming(path):
+            config = config_of_pairs(pairs)
+        return ControlFile(config, pairs, path, inferred=True, low_rank=True)
     layout = layout_of(raw, path)
     state, difference = _marked(raw)
     if layout == "original":
         state = original_to_diffusers(state, path)
+    infer = infer_union_config if is_union(state) else infer_config
     control = ControlFile({}, state, path, difference=difference)
     if "zeroconv" in (metadata := read_metadata(path)):
         control.config = read_text_table(
             metadata["zeroconv"], f"{path}: what its header says under zeroconv"
         )
     else:
-        try:
-            control.config, control.inferred = infer_config(state), True
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
+        with _naming(path):
+            control.config, control.inferred = infer(state), True
     return control
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Inside, a sentence of a UserError begins with the file."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _marked(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from zeroconv.checkpoints.identify import identify, refuse_other_kind
-from zeroconv.checkpoints.kinds import CONTROL
+from zeroconv.checkpoints.kinds import CONTROL, UNION
 from zeroconv.checkpoints.names import Names, Topology, controlnet_names, inverse, rename
 from zeroconv.errors import UserError
 
@@ -21,7 +21,7 @@ def layout_of(state: Mapping[str, Tensor], where: object = "the checkpoint") -> 
     """Which of the two layouts a ControlNet's weights have; UserError for anything else, saying
     what it is.
     """
-    if (kind := identify(state)) is not CONTROL:
+    if (kind := identify(state)) not in (CONTROL, UNION):
         raise refuse_other_kind(kind, "ControlNet", where, state)
     if f"{PREFIX}input_hint_block.0.weight" in state or "input_hint_block.0.weight" in state:
         return "original"

@@ -1,9 +1,14 @@
-"""`zeroconv convert`: a ControlNet from one layout into the other, exactly."""
+"""`zeroconv convert`: a ControlNet, a Union or a T2I-Adapter from one layout into the other,
+exactly.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -11,9 +16,16 @@ from torch import Tensor
 
 from zeroconv.checkpoints.control_file import note_pooling, read_control
 from zeroconv.checkpoints.controlnet import diffusers_to_original
+from zeroconv.checkpoints.identify import identify
+from zeroconv.checkpoints.kinds import T2I
 from zeroconv.checkpoints.reading import read_config
 from zeroconv.checkpoints.strict import check_strict
+from zeroconv.checkpoints.t2i_adapter import CLASS_NAME as ADAPTER_CLASS
+from zeroconv.checkpoints.t2i_adapter import diffusers_to_original as adapter_to_original
+from zeroconv.checkpoints.t2i_adapter import read_adapter
 from zeroconv.checkpoints.typed import check_types
+from zeroconv.checkpoints.union import CLASS_NAME as UNION_CLASS
+from zeroconv.checkpoints.union import is_union
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder, atomic_write, check_not_input, check_output
 from zeroconv.jsonfile import to_json
@@ -30,22 +42,61 @@ def convert(source: str | os.PathLike, out: str | os.PathLike, to: str) -> Path:
     """
     source, out = Path(source), Path(out)
     check_target(source, out, to)  # before the slow part
+    if is_adapter(source):
+        return _convert_adapter(source, out, to)
     config, state = read_controlnet(source)
     check_controlnet(config, state, source)
-    state = {key: value.contiguous() for key, value in state.items()}
     if to == "diffusers":
-        with atomic_folder(out) as folder:
-            config = {"_class_name": "ControlNetModel", **config}
-            text = to_json(config, indent=2, sort_keys=True) + "\n"
-            (folder / "config.json").write_text(text, encoding="utf-8")
-            save_file(
-                state, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"}
-            )
-    else:
-        original = diffusers_to_original(state, source)
-        with atomic_write(out) as file:
-            save_file(original, file, metadata={"format": "pt", "zeroconv": to_json(config)})
+        return write_folder({"_class_name": "ControlNetModel", **config}, state, out)
+    # the one-file form of a Union has diffusers' names
+    original = state if is_union(state) else diffusers_to_original(state, source)
+    return write_file(config, original, out)
+
+
+def write_folder(config: dict, state: dict[str, Tensor], out: Path) -> Path:
+    """Write diffusers' folder, all or nothing; returns it."""
+    state = {key: value.contiguous() for key, value in state.items()}
+    with atomic_folder(out) as folder:
+        text = to_json(config, indent=2, sort_keys=True) + "\n"
+        (folder / "config.json").write_text(text, encoding="utf-8")
+        save_file(state, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
     return out
+
+
+def write_file(config: dict, state: dict[str, Tensor], out: Path) -> Path:
+    """Write one file, its config in the header; returns it."""
+    state = {key: value.contiguous() for key, value in state.items()}
+    with atomic_write(out) as file:
+        save_file(state, file, metadata={"format": "pt", "zeroconv": to_json(config)})
+    return out
+
+
+def is_adapter(source: Path) -> bool:
+    """Whether it is a T2I-Adapter as others published it."""
+    return source.exists() and identify(source) is T2I
+
+
+def _convert_adapter(source: Path, out: Path, to: str) -> Path:
+    from diffusers import T2IAdapter
+
+    config, state = read_adapter(source)
+    with torch.device("meta"), describing_config(source):
+        network = T2IAdapter(**config)
+    check_strict(network.state_dict(), state, source)
+    if to == "original":
+        return write_file(config, adapter_to_original(state), out)
+    return write_folder({"_class_name": ADAPTER_CLASS, **config}, state, out)
+
+
+@contextmanager
+def describing_config(where: object) -> Iterator[None]:
+    """Inside, what diffusers and torch raise for a config that makes no sense is one sentence."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(
+            f"{where}: its config describes no network that can be built ({error})."
+        ) from error
 
 
 def check_target(source: str | os.PathLike, out: str | os.PathLike, to: str) -> None:
@@ -82,10 +133,13 @@ def read_controlnet(source: Path) -> tuple[dict, dict[str, Tensor]]:
 
 
 def check_controlnet(config: dict, state: dict[str, Tensor], where: object) -> None:
-    """Raise UserError unless diffusers' ControlNetModel of this config has exactly these
-    tensors.
+    """Raise UserError unless diffusers' ControlNetModel, or its Union, of this config has exactly
+    these tensors.
     """
-    from diffusers import ControlNetModel
+    import diffusers
+
+    union = config.get("_class_name") == UNION_CLASS
+    kind: Any = diffusers.ControlNetUnionModel if union else diffusers.ControlNetModel
 
     ours = config.get("zeroconv") or {}
     if ours.get("connections") == "lite" or ours.get("hint_encoder", "released") != "released":
@@ -94,13 +148,7 @@ def check_controlnet(config: dict, state: dict[str, Tensor], where: object) -> N
             "encoder."
         )
     plain = {k: v for k, v in config.items() if k != "zeroconv"}
-    check_types(plain, ControlNetModel, where)
-    try:
-        with torch.device("meta"):
-            model = ControlNetModel.from_config(plain)
-    # diffusers and torch raise many kinds for a config that makes no sense
-    except Exception as error:
-        raise UserError(
-            f"{where}: its config describes no ControlNet that can be built ({error})."
-        ) from error
+    check_types(plain, kind, where)
+    with torch.device("meta"), describing_config(where):
+        model = kind.from_config(plain)
     check_strict(model.state_dict(), state, where)

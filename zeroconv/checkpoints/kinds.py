@@ -26,6 +26,7 @@ class Kind:
 
 _YET = "zeroconv does not run these yet"
 _BASE = "load it as a backbone"
+_AS_CONTROL = "load it as a control, with its base"
 _NEVER = "it is no control of Stable Diffusion"
 
 CONTROL = Kind("control", "a ControlNet")
@@ -36,10 +37,11 @@ BASELINE = Kind("baseline", "a network of zeroconv.baselines")
 UNET = Kind("unet", "a UNet", "load its folder as a backbone")
 VAE = Kind("vae", "a VAE", "it is one part of a base")
 TEXT = Kind("text_encoder", "a text encoder", "it is one part of a base")
-UNION = Kind("union", "a ControlNet Union of SDXL", _YET)
-XS = Kind("controlnet_xs", "a ControlNet-XS", _YET)
+CONTROL_LORA = Kind("control_lora", "a Control-LoRA", _AS_CONTROL)
+UNION = Kind("union", "a ControlNet Union", "load it as a control, with a kind for each hint")
+XS = Kind("controlnet_xs", "a ControlNet-XS", _AS_CONTROL)
 SPARSE = Kind("sparse_control", "a SparseCtrl of AnimateDiff", _YET)
-T2I = Kind("t2i_adapter", "a T2I-Adapter", _YET)
+T2I = Kind("t2i_adapter", "a T2I-Adapter", _AS_CONTROL)
 FLUX_CONTROL = Kind("flux_control", "a ControlNet of FLUX", _YET)
 SD3_CONTROL = Kind("sd3_control", "a ControlNet of Stable Diffusion 3", _YET)
 QWEN_CONTROL = Kind("qwen_control", "a ControlNet of Qwen-Image", _YET)
@@ -56,7 +58,7 @@ _BY_NAMES: tuple[tuple[Kind, tuple[str, ...]], ...] = (
         Kind("embedding", "a textual-inversion embedding", "it is for prompts"),
         (r"\A(string_to_param|emb_params|clip_g|clip_l|<[^<>\n]*>)$",),
     ),
-    (Kind("control_lora", "a Control-LoRA", _YET), (r"^lora_controlnet$",)),
+    (CONTROL_LORA, (r"^lora_controlnet$",)),
     (Kind("lllite", "a ControlNet-LLLite", _YET), (r"^lllite_",)),
     (Kind("ip_adapter", "an IP-Adapter", _YET), (r"^(image_proj|ip_adapter)\.",)),
     (Z_CONTROL, (r"^control_all_x_embedder\.",)),
@@ -146,6 +148,7 @@ _BY_CLASS = {
     "ZeroconvBaseline": BASELINE,
     "ZeroconvRival": BASELINE,  # its old name
     "ControlNetUnionModel": UNION,
+    "ControlNetModel_Union": UNION,  # as its own repository has it
     "ControlNetXSAdapter": XS,
     "UNetControlNetXSModel": XS,
     "SparseControlNetModel": SPARSE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -136,7 +137,23 @@ def is_known_control(name: str) -> bool:
 
     if known_condition(name) is not None or exists(name):
         return True
+    if split_kind(name)[1] is not None:
+        return True
     return name.startswith("playroom-") and name.isprintable() and exists(str(ASSETS / name))
+
+
+def split_kind(name: str) -> tuple[str, str | None]:
+    """`union.safetensors:canny` → the name of a Union control and the kind of its hint; None where
+    what is before the colon is no file or folder, or what is behind it no kind.
+    """
+    from zeroconv.conditions.union import union_kind
+
+    net, colon, kind = name.rpartition(":")
+    if not colon or exists(name) or union_kind(kind) is None:
+        return name, None
+    if not exists(net) and not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", net):
+        return name, None
+    return net, kind
 
 
 def _is_picture(path: str) -> bool:
@@ -201,11 +218,15 @@ def known_condition(name: str) -> str | None:
 
 
 def load_control(name: str, base: str, backbone: Any) -> Net:
-    """Load the control, or the baseline, that a user names; see `zeroconv.control.naming`."""
+    """Load the control, or the baseline, that a user names; see `zeroconv.control.naming`. Of
+    `NAME:KIND` it is the Union control for hints of that kind.
+    """
     from zeroconv.baselines import load_net
     from zeroconv.control.naming import control_name
+    from zeroconv.generation.joining import bind_kind
 
-    return load_net(control_name(name, base), backbone)
+    net, kind = split_kind(name)
+    return bind_kind(load_net(control_name(net, base), backbone), kind)
 
 
 def named_condition(net: Net) -> str | None:

@@ -10,6 +10,11 @@ from typing import Any
 
 from zeroconv.errors import UserError
 
+KNOWN = (
+    *("base", "control", "baseline", "lora", "vae"),
+    *("union", "control_lora", "t2i_adapter", "controlnet_xs"),
+)
+
 
 def describe(name: str) -> dict[str, Any]:
     """Facts about a base model, a control or a condition: kind, parameters, connections, licence,
@@ -19,6 +24,7 @@ def describe(name: str) -> dict[str, Any]:
         UserError: nothing is there under that name, or it is no model.
     """
     from zeroconv.backbones.locate import locate
+    from zeroconv.cli.info_controls import describe_adapter, describe_xs
     from zeroconv.cli.info_files import describe_base_file, describe_lora, describe_vae
     from zeroconv.cli.info_pictures import describe_picture, is_picture
 
@@ -30,6 +36,10 @@ def describe(name: str) -> dict[str, Any]:
     kind = _kind(path)
     readers = {
         "control": _control,
+        "union": _control,
+        "control_lora": _control,
+        "t2i_adapter": describe_adapter,
+        "controlnet_xs": describe_xs,
         "baseline": _baseline,
         "lora": describe_lora,
         "vae": describe_vae,
@@ -73,15 +83,13 @@ def _condition(name: str) -> dict[str, Any] | None:
 
 
 def _kind(path: Path) -> str:
-    """`base`, `control`, `baseline`, `lora` or `vae`, read off the files. UserError says what
-    anything else is.
-    """
+    """One of `KNOWN`, read off the files. UserError says what anything else is."""
     from zeroconv.checkpoints.identify import identify
     from zeroconv.checkpoints.kinds import UNKNOWN
     from zeroconv.checkpoints.lora import BASE
 
     kind = identify(path)
-    if kind.name in ("base", "control", "baseline", "lora", "vae"):
+    if kind.name in KNOWN:
         return kind.name
     if kind is UNKNOWN and path.is_dir():
         raise UserError(
@@ -118,6 +126,8 @@ def _backbone(name: str) -> dict[str, Any]:
 
 def _control(path: Path) -> dict[str, Any]:
     from zeroconv.checkpoints.control_file import POOLED, read_control
+    from zeroconv.checkpoints.control_lora import rank_of
+    from zeroconv.conditions.union import names
 
     control = read_control(path)
     ours = control.config.get("zeroconv") or {}
@@ -133,6 +143,11 @@ def _control(path: Path) -> dict[str, Any]:
         "difference_to_its_base": control.difference,
         "trained": ours.get("trained"),
     }
+    if "num_control_type" in control.config:
+        report["kinds_of_hints"] = names(control.config["num_control_type"])
+    if control.low_rank:
+        report["rank"] = rank_of(control.state)
+        return {**report, "notes": _notes(found)}
     return {
         **report,
         "connections": _connections(_load(path, control).connections),
@@ -161,6 +176,13 @@ def _notes(control: Any) -> str:
         notes.append(
             "holds the difference to its base, whose weights are added when both are loaded"
         )
+    if control.low_rank:
+        notes.append(
+            "needs the base that it was made from, whose encoder its updates are added to as both "
+            "are loaded"
+        )
+    if "num_control_type" in control.config:
+        notes.append("needs a kind for each hint: Control(net, hint, kind=…), NAME:KIND=PICTURE")
     if control.pooled_by_name:
         notes.append(
             f"residuals are averaged because its name says shuffle; {POOLED} in a config.json says "

@@ -5,17 +5,20 @@ from __future__ import annotations
 from zeroconv.control.connections import CONNECTIONS, LiteEncoder, make_connection
 from zeroconv.control.controlnet import ControlNet
 from zeroconv.control.hint import HINT_ENCODERS, PaperHintEncoder, ReleasedHintEncoder
-from zeroconv.control.net import Net, ResidualNet, is_net
+from zeroconv.control.net import Net, ResidualNet, is_additive, is_net
+from zeroconv.control.union import ControlNetUnion
 
 __all__ = [
     "CONNECTIONS",
     "HINT_ENCODERS",
     "ControlNet",
+    "ControlNetUnion",
     "LiteEncoder",
     "Net",
     "PaperHintEncoder",
     "ReleasedHintEncoder",
     "ResidualNet",
+    "is_additive",
     "is_net",
     "make_connection",
 ]

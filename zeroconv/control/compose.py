@@ -49,9 +49,9 @@ def scaled(
     for i, (residual, scale) in enumerate(zip(residuals, connection_scales, strict=True)):
         r = scale * factor * residual
         if r.dim() and pictures is not None:
-            r = r * _like(pictures, r).reshape(-1, *[1] * (r.dim() - 1))
+            r = r * like(pictures, r).reshape(-1, *[1] * (r.dim() - 1))
         if r.dim() and masks is not None:
-            r = r * _like(masks[i], r)
+            r = r * like(masks[i], r)
         out.append(r)
     return out
 
@@ -67,7 +67,7 @@ def add_up(
     return [a if b is None else b if a is None else a + b for a, b in pairs]
 
 
-def _like(value: Tensor, residual: Tensor) -> Tensor:
+def like(value: Tensor, residual: Tensor) -> Tensor:
     """As many as the residual has: where both halves of guidance are controlled, the same twice."""
     value = value.to(residual.device, residual.dtype)
     if len(value) in (1, len(residual)):

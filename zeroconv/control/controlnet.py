@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import Any, Literal, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ class ControlNet(nn.Module, Described):
     `forward` gives the second term at each connection; the caller weighs and adds it to the frozen
     encoder's output.
     """
+
+    class_name: ClassVar[str] = "ControlNetModel"  # in the config.json that `save` writes
 
     def __init__(self, encoder: Encoder, config: dict, latent_scale: int = 8) -> None:
         """Around an encoder that is a trainable copy. Use `from_backbone` or `load`; see them for
@@ -71,7 +73,10 @@ class ControlNet(nn.Module, Described):
     ) -> list[Tensor]:
         """`forward` from the hint embedding on."""
         # 13 × (N, C_i, H / scale_i, W / scale_i)
-        states = self.copy(z, t, text, added=hint_embedding)
+        return self.connect(self.copy(z, t, text, added=hint_embedding))
+
+    def connect(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """What the copy gives at each connection → the residuals, through Z(·; Θz2)."""
         # the same shapes
         residuals = [zero(x) for zero, x in zip(self.zero_convs, states, strict=True)]
         if self.only_mid:

@@ -64,7 +64,8 @@ def save_control(
         key: value.detach().to("cpu", dtype).contiguous()
         for key, value in diffusers_state(control).items()
     }
-    config = {"_class_name": "ControlNetModel", "_diffusers_version": __version__, **control.config}
+    config = {"_class_name": control.class_name, "_diffusers_version": __version__}
+    config |= control.config
     if shared is not None:
         state = unshared_part(state, Path(shared))
         config["zeroconv"] = {**config["zeroconv"], "shared": Path(shared).name}
@@ -106,7 +107,7 @@ def _to_diffusers(key: str, n: int) -> str:
             if int(index) == n - 1
             else f"controlnet_down_blocks.{index}.{rest}"
         )
-    return rest  # copy.conv_in.weight → conv_in.weight
+    return rest if part == "copy" else key  # copy.conv_in.weight → conv_in.weight
 
 
 def load_control(
@@ -130,7 +131,7 @@ def load_control(
     config = file.with_base_config(getattr(encoder, "config", {}))
     if global_average_pooling is not None:
         config = {**config, POOLED: global_average_pooling}
-    base = encoder.state_dict() if file.difference and encoder is not None else None
+    base = encoder.state_dict() if file.needs_base and encoder is not None else None
     state = file.full_state(base, backbone.name if backbone else "")
     control = build_control(
         cls, config, state, path, dtype or (backbone.dtype if backbone else torch.float32)
@@ -145,10 +146,11 @@ def build_control(
     cls: type[C], config: dict, state: dict[str, Tensor], where: object, dtype: torch.dtype
 ) -> C:
     """From a config and weights in diffusers' layout; strict."""
-    from diffusers import ControlNetModel
+    import diffusers
 
+    cls = class_of(cls, config, where)
     check_config({key: value for key, value in config.items() if key != "zeroconv"}, where)
-    check_types(config, ControlNetModel, where)
+    check_types(config, getattr(diffusers, cls.class_name), where)
     scale = _latent_scale(config, where)
     control: Any = empty(lambda: cls(UNetEncoder.from_config(config), config, scale), where)
     check_strict(diffusers_state(control), state, where)
@@ -159,6 +161,17 @@ def build_control(
         {name: state[key].to(dtype, copy=True) for name, key in ours}, assign=True
     )
     return channels_last_(control).train()
+
+
+def class_of(cls: type[C], config: dict, where: object) -> type[C]:
+    """The class whose files `_class_name` marks: `cls` or one below it. Raises UserError where a
+    Union is wanted and the file holds none.
+    """
+    named = config.get("_class_name")
+    below = [kind for kind in (cls, *cls.__subclasses__()) if kind.class_name == named]
+    if not below and cls.class_name != "ControlNetModel":
+        raise UserError(f"{where} is no {cls.class_name}; load it with ControlNet.load.")
+    return below[0] if below else cls
 
 
 def _latent_scale(config: dict, where: object) -> int:

@@ -38,6 +38,12 @@ class Net(Protocol):
         """Whether it is a `ResidualNet`, which can be scaled, masked and added to others."""
 
     @property
+    def has_features(self) -> bool:
+        """Whether it gives features that are added within the frozen encoder, one a level, and
+        keeps `connections` and `forward_embedded` of a `ResidualNet` for them (T2I-Adapter).
+        """
+
+    @property
     def hint_space(self) -> Literal["pixels", "latent"]:
         """What `embed_hint` and `predict` take: pictures (N, 3, sH, sW) in [0, 1], or their latents
         (N, C, H, W), which `ResidualNet.hint_latents` makes.
@@ -129,10 +135,22 @@ def is_net(x: object) -> TypeGuard[Net]:
     return all(hasattr(type(x), name) for name in _MEMBERS)
 
 
+def is_additive(net: Net) -> bool:
+    """Whether what a net gives is added to the frozen model: residuals, or an adapter's features.
+    Such nets are scaled, masked and put together; any other replaces the prediction.
+    """
+    return net.has_residuals or net.has_features
+
+
 class Described:
     """`condition` and `base` of a net, from the part of its config that is zeroconv's."""
 
     config: dict[str, Any]
+
+    @property
+    def has_features(self) -> bool:
+        """It gives nothing that is added within the encoder."""
+        return False
 
     @property
     def condition(self) -> str | None:

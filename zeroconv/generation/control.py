@@ -8,6 +8,7 @@ from typing import Any
 
 from zeroconv.baselines import Net
 from zeroconv.generation.guidance import Curve
+from zeroconv.generation.joining import bind_kind
 from zeroconv.renamed import old_fields
 
 
@@ -34,8 +35,11 @@ class Control:
     passes: "both", "low" or "high": in which passes of `generate(hires=…)` it acts.
     mode: one of A1111's, "balanced", "prompt", "control", in place of the guidance for this
     control. conditional_only: it leaves the unconditional half alone, whatever the guidance.
+    kind: of a Union control, what the hint shows: a name such as "canny", of the model card, of
+    A1111's, or a condition, or its number. Several controls of one Union are read in one call.
 
-    A baseline has no residuals to scale: it takes a hint, a window and conditional_only.
+    A baseline has no residuals to scale: it takes a hint, a window and conditional_only. Of these
+    ControlNet-XS takes a scale and a curve too, and ControlNets beside it; T2I-Adapter takes all.
     """
 
     net: Net
@@ -50,3 +54,7 @@ class Control:
     conditional_only: bool = False
     resize: str = "stretch"
     passes: str = "both"
+    kind: str | int | None = None
+
+    def __post_init__(self) -> None:
+        self.net = bind_kind(self.net, self.kind)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zeroconv.backbones import Backbone
-from zeroconv.control import Net, ResidualNet, compose
+from zeroconv.control import Net, ResidualNet, compose, is_additive
 from zeroconv.errors import UserError
 from zeroconv.generation import arguments
 from zeroconv.generation import guidance as guidance_rules
@@ -51,7 +51,7 @@ class Guiding:
         guides = []
         columns = (self.controls, self.hints, self.scales, self.pictures, self.regions)
         for c, hints, scales, pictures, region in zip(*columns, strict=True):
-            if not any(scales) or (pictures is not None and not bool(pictures[part].any())):
+            if not any(scales) or not bool(c.scale if pictures is None else pictures[part].any()):
                 continue
             masks = None
             if region is not None:
@@ -68,6 +68,7 @@ class Guiding:
                     c.curve,
                     None if pictures is None else pictures[part],
                     masks,
+                    1.0 if pictures is not None else float(cast(float, c.scale)),
                 )
             )
         return guides
@@ -131,16 +132,13 @@ def _embed(net: Net, hints: list[Tensor], backbone: Backbone) -> Tensor | tuple[
 
 
 def _scales(control: Control, guidance: str, common: Sequence[float] | str | None) -> list[float]:
-    """One number a connection, the control's scale among its factors where it is one for all."""
-    if not control.net.has_residuals:
+    """One number a connection, without the control's own scale."""
+    if not is_additive(control.net):
         return [1.0]
     connections = cast(ResidualNet, control.net).connections
-    scales = guidance_rules.chosen_scales(
+    return guidance_rules.chosen_scales(
         control.connection_scales, common, control.mode, guidance, connections
     )
-    if not isinstance(control.scale, int | float):
-        return scales
-    return [control.scale * scale for scale in scales]
 
 
 def _picture_scales(control: Control, total: int, count: int) -> Tensor | None:
@@ -158,5 +156,5 @@ def _controls_uncond(control: Control, guidance: str) -> bool:
     """
     if control.conditional_only or getattr(control.net, "pool", False):
         return False
-    by_mode = control.mode is not None and control.net.has_residuals
+    by_mode = control.mode is not None and is_additive(control.net)
     return guidance_rules.controls_uncond(control.mode if by_mode else guidance)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from zeroconv.generation.hires import Hires
 from zeroconv.generation.image import ImageInputs
 from zeroconv.generation.image_options import ImageOptions
 from zeroconv.generation.passes import Job, Outputs, Stepping
+from zeroconv.generation.joining import check_unions
 from zeroconv.generation.prompts import TextInputs
 from zeroconv.generation.sizes import shape_like, sizes_of, unit_of
 from zeroconv.generation.stepping import note_other_noise, note_unused
@@ -129,6 +130,7 @@ def generate(
     seeds = arguments.seeds(seed, words.total)
     controls = arguments.check_controls(controls)
     check_baselines(controls, guidance, connection_scales)
+    check_unions(controls)
     stepping.check(backbone, second)  # what cannot be is told before anything is computed
     note_other_noise(scheduler, backbone)
     note_unused(cfg, guidance_rescale, latents, noise)

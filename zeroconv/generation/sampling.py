@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import Backbone, Flow, TextStates, UNetBackbone, is_split
-from zeroconv.control import Net, ResidualNet
-from zeroconv.control.compose import add_up, scaled
+from zeroconv.backbones.protocol import SplitBackbone
+from zeroconv.control import Net, ResidualNet, is_additive
+from zeroconv.control.compose import add_up
 from zeroconv.errors import UserError
-from zeroconv.generation.baselines import predict_with_baseline
+from zeroconv.generation.baselines import Replacing
 from zeroconv.generation.guidance import Curve, combine, factor_at, rescaled
+from zeroconv.generation.joining import features_of, grouped, residuals_of_group
 from zeroconv.generation.latents import Start, begin, put_back
 from zeroconv.generation.noise import Source
 from zeroconv.generation.stepping import set_timesteps, step_options
@@ -37,6 +39,7 @@ class Guide:
     curve: Curve = "constant"
     pictures: Tensor | None = None  # (N,), a scale a picture
     masks: Sequence[Tensor] | None = None  # one a connection, (N, 1, h_i, w_i)
+    scale: float = 1.0  # of the control, on top of those of its connections
 
     def acts(self, step: int, steps: int) -> bool:
         """Inside the window, in shares of the schedule; step i covers i / steps to (i + 1) / steps,
@@ -45,7 +48,7 @@ class Guide:
         At a factor of zero there is nothing to compute either.
         """
         inside = not (step / steps < self.start or (step + 1) / steps > self.end)
-        return inside and any(self.scales) and self.factor(step, steps) != 0
+        return inside and any(self.scales) and self.scale * self.factor(step, steps) != 0
 
     def factor(self, step: int, steps: int) -> float:
         """The curve's, from the first step at fraction 0 to the last at 1."""
@@ -72,30 +75,45 @@ def predict(
     """
     if uncond is cond and all(guide.uncond for guide in guides):
         uncond = None  # nothing lies between the halves for guidance to strengthen
-    if guides and not guides[0].net.has_residuals:
-        baseline, embedding, both = guides[0].net, guides[0].embedding, guides[0].uncond
-        return predict_with_baseline(
-            backbone, z, t, cond, uncond, baseline, embedding, both, cfg, rescale
-        )
     acting = list(zip(guides, factors or [1.0] * len(guides), strict=True))
+    if any(not is_additive(guide.net) for guide in guides):
+        return _predict_replaced(backbone, z, t, cond, uncond, acting, cfg, rescale)
     if not is_split(backbone):
         return _predict_unsplit(backbone, z, t, cond, uncond, acting, cfg, text, rescale)
+    inner = [(guide, f) for guide, f in acting if guide.net.has_features]
+    acting = [(guide, f) for guide, f in acting if not guide.net.has_features]
     if uncond is None:
-        return backbone.decode(
-            _controlled(backbone.encode(z, t, cond), acting, z, t, cond), t, cond
-        )
+        skips = _encode(backbone, inner, z, z, t, cond)
+        return backbone.decode(_controlled(skips, acting, z, t, cond), t, cond)
     whole, half = (
         [(guide, f) for guide, f in acting if guide.uncond == both] for both in (True, False)
     )
     text = text or TextStates.cat([uncond, cond])
-    x, said = (z, cond) if uncond is cond else (torch.cat([z, z]), text)
+    same = uncond is cond and all(guide.uncond for guide, _ in inner)
+    x, states = (z, cond) if same else (torch.cat([z, z]), text)
     # 13 × (N or 2N, C_i, H / scale_i, W / scale_i)
-    skips = _controlled(backbone.encode(x, t, said), whole, x, t, said)
+    skips = _controlled(_encode(backbone, inner, x, z, t, states), whole, x, t, states)
     if half:  # the first half is the unconditional one and stays as it is
         within = _controlled([s[-len(z) :] for s in skips], half, z, t, cond)
         skips = [torch.cat([s[: len(z)], c]) for s, c in zip(skips, within, strict=True)]
     without, with_prompt = backbone.decode(skips, t, text).chunk(2)
     return combine(without, with_prompt, cfg, rescale)
+
+
+def _encode(
+    backbone: SplitBackbone,
+    inner: list[tuple[Guide, float]],
+    x: Tensor,
+    z: Tensor,
+    t: Tensor,
+    text: TextStates,
+) -> list[Tensor]:
+    """The frozen encoder at latents x, (N or 2N, C, H, W), with the features of adapters, which are
+    made at latents z (N, C, H, W).
+    """
+    if not inner:
+        return backbone.encode(x, t, text)
+    return backbone.encode(x, t, text, features_of(inner, z, t, text, len(x) > len(z)))
 
 
 def _controlled(
@@ -104,24 +122,10 @@ def _controlled(
     """The encoder's outputs and, added to them, the residuals of every guide, at latents z (N or
     2N, C, H, W).
     """
-    for guide, factor in acting:
-        weighted = residuals_of(guide, factor, z, t, text)
+    for group in grouped(acting):
+        weighted = residuals_of_group(group, z, t, text)
         skips = [s + r for s, r in zip(skips, weighted, strict=True)]
     return skips
-
-
-def residuals_of(
-    guide: Guide, factor: float, z: Tensor, t: Tensor, text: TextStates
-) -> list[Tensor]:
-    """A guide's residuals, scaled, at latents z (N or 2N, C, H, W); one for each connection of its
-    net.
-    """
-    net, embedding = cast(ResidualNet, guide.net), guide.embedding
-    # without what a base for inpainting or editing reads beside its latent
-    z = z[:, : net.config.get("in_channels", z.shape[1])]
-    embedding = embedding.repeat(len(z) // len(embedding), *[1] * (embedding.dim() - 1))
-    residuals = net.forward_embedded(z, embedding, t, text)
-    return scaled(residuals, guide.scales, factor, guide.pictures, guide.masks)
 
 
 def _predict_unsplit(
@@ -150,6 +154,31 @@ def _predict_unsplit(
     return combine(without, with_prompt, cfg, rescale)
 
 
+def _predict_replaced(
+    backbone: Backbone,
+    z: Tensor,
+    t: Tensor,
+    cond: TextStates,
+    uncond: TextStates | None,
+    acting: list[tuple[Guide, float]],
+    cfg: float,
+    rescale: float = 0.0,
+) -> Tensor:
+    """`predict` with one net that gives the whole output, and others whose residuals it takes."""
+    ((guide, factor),) = [(g, f) for g, f in acting if not is_additive(g.net)]
+    others = [(g, f) for g, f in acting if is_additive(g.net)]
+    run = Replacing(guide.net, guide.embedding, guide.uncond, guide.scale * factor, guide.pictures)
+    if uncond is None:
+        return run.predict(backbone, z, t, cond, _summed(backbone, others, z, t, cond))
+    text = TextStates.cat([uncond, cond])
+    x = torch.cat([z, z])
+    both = _summed(backbone, [(g, f) for g, f in others if g.uncond], x, t, text)
+    half = _summed(backbone, [(g, f) for g, f in others if not g.uncond], z, t, cond)
+    padded = [None if r is None else torch.cat([torch.zeros_like(r), r]) for r in half or ()]
+    without, within = run.predict_halves(backbone, z, t, uncond, cond, add_up(both, padded or None))
+    return combine(without, within, cfg, rescale)
+
+
 def _summed(
     backbone: Backbone,
     acting: list[tuple[Guide, float]],
@@ -159,9 +188,10 @@ def _summed(
 ) -> list[Tensor | None] | None:
     """One residual for each connection of the backbone, all guides added up; None without any."""
     total: list[Tensor | None] | None = None
-    for guide, factor in acting:
-        weighted = residuals_of(guide, factor, z, t, text)
-        total = add_up(total, backbone.spread(weighted, cast(ResidualNet, guide.net).spread))
+    for group in grouped(acting):
+        weighted = residuals_of_group(group, z, t, text)
+        rule = cast(ResidualNet, group[0][0].net).spread
+        total = add_up(total, backbone.spread(weighted, rule))
     return total
 
 
@@ -195,6 +225,11 @@ def denoise(
     flow, total = isinstance(backbone.process, Flow), len(timesteps)
     thirds = [uncond, uncond, cond] if start.edits else [uncond, cond]
     text = None if uncond is None else TextStates.cat(cast(list[TextStates], thirds))
+    if start.edits and not all(guide.net.has_residuals for guide in guides):
+        raise UserError(
+            f"{backbone.name} edits pictures, in three evaluations a step, and takes ControlNets "
+            "alone; leave other controls out."
+        )
     with _layers(backbone, guides):
         for i, t in enumerate(timesteps):
             acting = [guide for guide in guides if guide.acts(i, total)]
@@ -267,6 +302,6 @@ def _layers(backbone: Backbone, guides: list[Guide]) -> AbstractContextManager[N
     so nothing is kept.
     """
     nets = [guide.net for guide in guides]
-    if not isinstance(backbone, UNetBackbone) or not all(net.has_residuals for net in nets):
+    if not isinstance(backbone, UNetBackbone) or not all(map(is_additive, nets)):
         return nullcontext()
     return sampling_layers(backbone.unet, *cast(list[nn.Module], nets))

@@ -75,11 +75,15 @@ class Baseline(nn.Module, Described):
             key: value.detach().to("cpu", dtype).contiguous()
             for key, value in self.state_dict().items()
         }
-        config = {"_class_name": CLASS_NAME, **self.config}
+        config = {"_class_name": CLASS_NAME, **self.config, **self.published_config()}
         with atomic_folder(folder) as temporary:
             text = to_json(config, indent=2, sort_keys=True) + "\n"
             (temporary / "config.json").write_text(text, encoding="utf-8")
             save_file(state, Path(temporary) / WEIGHTS, metadata={"format": "pt"})
+
+    def published_config(self) -> dict[str, Any]:
+        """What a folder says beside `config`, for `zeroconv convert` into a published layout."""
+        return {}
 
     @property
     def has_residuals(self) -> bool:

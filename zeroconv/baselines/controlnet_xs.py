@@ -5,7 +5,7 @@ directions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -57,13 +57,17 @@ class ControlNetXS(Baseline):
             hint_widths = tuple(adapter.get("conditioning_embedding_out_channels") or ()) or None
             _check_adapter(adapter, backbone)
         like = ReleasedHintEncoder(1, backbone.latent_scale, hint_widths)  # checks the widths
-        network = build(unet, ratio, like.widths, adapter)
+        network, published = build(unet, ratio, like.widths, adapter)
+        self._hide("_published", published)
         embedding = network.controlnet_cond_embedding
         keep_contrast_((embedding.conv_in, *embedding.blocks))
         share_frozen_(network, share(unet))
         network.freeze_unet_params()
         self._hide("_network", network.eval())
         adopt_trained(self, network)
+
+    def published_config(self) -> dict[str, Any]:
+        return {"adapter": cast(Any, self)._published}
 
     @property
     def hint_channels(self) -> int:
@@ -143,10 +147,10 @@ def _check_adapter(adapter: dict[str, Any], backbone: UNetBackbone) -> None:
         ("base_block_out_channels", base.block_out_channels),
         ("cross_attention_dim", base.cross_attention_dim),
     ):
-        own = adapter.get(name)
-        if own is not None and _plain(own) != _plain(theirs):
+        width = adapter.get(name)
+        if width is not None and _plain(width) != _plain(theirs):
             raise UserError(
-                f"this ControlNet-XS was made for another base: its {name} is {own}, that of "
+                f"this ControlNet-XS was made for another base: its {name} is {width}, that of "
                 f"{backbone.name} {theirs}."
             )
 
@@ -160,10 +164,12 @@ def build(
     ratio: float,
     hint_widths: tuple[int, ...],
     config: dict[str, Any] | None = None,
-) -> Any:
-    """diffusers' fused model for `unet`. Its builders assume latents of 4 channels, so they see a
-    UNet of 4; the layers that touch latents are put right afterwards. Raises UserError where the
-    ratio gives no whole network.
+) -> tuple[Any, dict[str, Any]]:
+    """diffusers' fused model for `unet`, and the config of its adapter. config: a published
+    adapter's, in place of ratio and widths.
+
+    Its builders assume latents of 4 channels, so they see a UNet of 4; the layers that touch
+    latents are put right afterwards. Raises UserError where the ratio gives no whole network.
     """
     from diffusers import ControlNetXSAdapter, UNet2DConditionModel, UNetControlNetXSModel
     from diffusers.utils import logging
@@ -180,6 +186,7 @@ def build(
             )
         else:
             adapter = ControlNetXSAdapter(**config)
+        plain = {key: value for key, value in adapter.config.items() if not key.startswith("_")}
         network: Any = UNetControlNetXSModel.from_unet(standard, adapter)
     except (ValueError, ZeroDivisionError, RuntimeError) as error:
         raise UserError(f"a ControlNet-XS {of} cannot be built for this base: {error}.") from error
@@ -188,7 +195,7 @@ def build(
     ctrl = network.ctrl_conv_in
     if unet.config.in_channels != ctrl.in_channels:
         network.ctrl_conv_in = nn.Conv2d(unet.config.in_channels, ctrl.out_channels, 3, padding=1)
-    return network
+    return network, plain
 
 
 def share_frozen_(network: Any, unet: Any) -> None:

@@ -68,8 +68,8 @@ class T2IAdapter(Baseline):
         every = [*channels, channels[-1]] if light else list(channels)
         scales = [first * 2 ** (int(i > 1) if large else i) for i in range(len(every))]
         self.connections = tuple(
-            Connection(f"level.{i}", *place)
-            for i, place in enumerate(zip(every, scales, strict=True))
+            Connection(f"level.{i}", *shape)
+            for i, shape in enumerate(zip(every, scales, strict=True))
         )
         check_fit(self.connections, backbone)
 

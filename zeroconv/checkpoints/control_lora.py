@@ -60,12 +60,12 @@ def merged(pairs: Mapping[str, Tensor], base: Mapping[str, Tensor], where: objec
     file does not have is the base's. float32. Raises UserError where shapes do not fit.
     """
     # what a distilled base (LCM) reads its guidance scale with, no ControlNet has
-    whole = {key: value for key, value in base.items() if ".cond_proj." not in key}
+    merged_state = {key: value for key, value in base.items() if ".cond_proj." not in key}
     for key, value in pairs.items():
         if key.endswith(".down"):
             continue
         if not key.endswith(".up"):
-            whole[key] = value
+            merged_state[key] = value
             continue
         name = key.removesuffix("up") + "weight"
         up, down = (x.float().flatten(1) for x in (value, pairs[key.removesuffix("up") + "down"]))
@@ -77,5 +77,5 @@ def merged(pairs: Mapping[str, Tensor], base: Mapping[str, Tensor], where: objec
                 f"{where} was made from another base: its update of {name} is {list(up.shape)} · "
                 f"{list(down.shape)}, the base has {has} there."
             )
-        whole[name] = weight.float() + (up @ down).reshape(weight.shape).to(weight.device)
-    return whole
+        merged_state[name] = weight.float() + (up @ down).reshape(weight.shape).to(weight.device)
+    return merged_state

@@ -14,6 +14,7 @@ from zeroconv.checkpoints.reading import read_config, read_weights
 from zeroconv.errors import UserError
 
 CLASS_NAME = "ControlNetXSAdapter"
+KIND = "controlnet_xs"  # in folders that zeroconv.baselines writes
 
 # modules at the top, then those within a block: the adapter's name → the fused model's
 _TOP = {"conv_in": "ctrl_conv_in", "time_embedding": "ctrl_time_embedding"}
@@ -23,8 +24,8 @@ _BACK = {new: old for table in (_TOP, _BLOCKS, _INSIDE) for old, new in table.it
 
 
 def read_xs(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """diffusers' folder of an adapter → its config, and its weights under the fused model's names.
-    Raises UserError; one file does not say enough of its network.
+    """diffusers' folder of an adapter, or one of zeroconv.baselines → its config, and its weights
+    under the fused model's names. Raises UserError; one file does not say enough of its network.
     """
     if folder.is_file():
         raise UserError(
@@ -34,6 +35,8 @@ def read_xs(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not (folder / "config.json").is_file():
         raise refuse_folder(folder, "ControlNet-XS")
     config = read_config(folder)
+    if config.get("kind") == KIND and isinstance(config.get("adapter"), dict):
+        return config["adapter"], read_weights(folder)
     named = str(config.get("_class_name"))
     if named != CLASS_NAME:
         raise UserError(
@@ -69,6 +72,6 @@ def _from_fused(key: str) -> str:
     if parts[0] in ("up_blocks", *_TOP.values()):
         parts[0] = _BACK[parts[0]]
     elif parts[0] in ("down_blocks", "mid_block"):
-        place = 1 if parts[0] == "mid_block" else 2
-        parts[place] = _BACK.get(parts[place], parts[place])
+        index = 1 if parts[0] == "mid_block" else 2
+        parts[index] = _BACK.get(parts[index], parts[index])
     return ".".join(parts)

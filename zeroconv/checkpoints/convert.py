@@ -16,8 +16,10 @@ from torch import Tensor
 
 from zeroconv.checkpoints.control_file import note_pooling, read_control
 from zeroconv.checkpoints.controlnet import diffusers_to_original
+from zeroconv.checkpoints.controlnet_xs import CLASS_NAME as XS_CLASS
+from zeroconv.checkpoints.controlnet_xs import read_xs, to_adapter
 from zeroconv.checkpoints.identify import identify
-from zeroconv.checkpoints.kinds import T2I
+from zeroconv.checkpoints.kinds import BASELINE, T2I, XS
 from zeroconv.checkpoints.reading import read_config
 from zeroconv.checkpoints.strict import check_strict
 from zeroconv.checkpoints.t2i_adapter import CLASS_NAME as ADAPTER_CLASS
@@ -42,8 +44,11 @@ def convert(source: str | os.PathLike, out: str | os.PathLike, to: str) -> Path:
     """
     source, out = Path(source), Path(out)
     check_target(source, out, to)  # before the slow part
-    if is_adapter(source):
+    kind = kind_to_convert(source)
+    if kind == T2I.name:
         return _convert_adapter(source, out, to)
+    if kind == XS.name:
+        return _convert_xs(source, out, to)
     config, state = read_controlnet(source)
     check_controlnet(config, state, source)
     if to == "diffusers":
@@ -71,9 +76,23 @@ def write_file(config: dict, state: dict[str, Tensor], out: Path) -> Path:
     return out
 
 
-def is_adapter(source: Path) -> bool:
-    """Whether it is a T2I-Adapter as others published it."""
-    return source.exists() and identify(source) is T2I
+def kind_to_convert(source: Path) -> str:
+    """The name of its kind; of a network of zeroconv.baselines, of the published kind that it is.
+    "" where nothing is there.
+    """
+    if not source.exists():
+        return ""
+    kind = identify(source)
+    if kind is BASELINE:
+        return str(read_config(source).get("kind"))
+    return kind.name
+
+
+def _convert_xs(source: Path, out: Path, to: str) -> Path:
+    if to != "diffusers":
+        raise UserError(f"{source} is a ControlNet-XS, which has diffusers' layout alone.")
+    config, state = read_xs(source)
+    return write_folder({"_class_name": XS_CLASS, **config}, to_adapter(state), out)
 
 
 def _convert_adapter(source: Path, out: Path, to: str) -> Path:

@@ -40,6 +40,8 @@ LEVELS = 4  # of all published ones
 LARGE_DOWNSCALE = 16  # of SDXL's, where others have 8
 _ENTRIES = ("in_channels", "channels", "num_res_blocks", "downscale_factor", "adapter_type")
 _PREFIX = "adapter."
+KIND = "t2i_adapter"  # in folders that zeroconv.baselines writes, whose options these are
+_OPTIONS: dict[str, str] = {"res_blocks": "num_res_blocks", "downscale": "downscale_factor"}
 
 
 def read_adapter(path: Path) -> tuple[dict[str, Any], State]:
@@ -48,7 +50,7 @@ def read_adapter(path: Path) -> tuple[dict[str, Any], State]:
     """
     if path.is_dir():
         config = _folder_config(path)
-        state = plain_state(read_weights(path))
+        state = _without_twice(plain_state(read_weights(path)))
     else:
         state = plain_state(read_state_dict(path))
         if (kind := identify(state)) is not T2I:
@@ -63,10 +65,19 @@ def read_adapter(path: Path) -> tuple[dict[str, Any], State]:
     return config, state
 
 
+def _without_twice(state: State) -> State:
+    """In folders of zeroconv.baselines the prefix stands twice."""
+    twice = all(key.startswith(_PREFIX * 2) for key in state)
+    return {key.removeprefix(_PREFIX): value for key, value in state.items()} if twice else state
+
+
 def _folder_config(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
         raise refuse_folder(folder, "T2I-Adapter")
     config = read_config(folder)
+    options = config.get("options")
+    if config.get("kind") == KIND and isinstance(options, dict):
+        return {_OPTIONS.get(str(key), str(key)): v for key, v in options.items() if v}
     if (kind := kind_of_config(config)) is not T2I:
         raise refuse_other_kind(kind, "T2I-Adapter", folder)
     return config

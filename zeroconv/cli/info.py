@@ -147,7 +147,7 @@ def _control(path: Path) -> dict[str, Any]:
         report["kinds_of_hints"] = names(control.config["num_control_type"])
     if control.low_rank:
         report["rank"] = rank_of(control.state)
-        return {**report, "notes": _notes(found)}
+        return {**report, "notes": _notes(control)}
     return {
         **report,
         "connections": _connections(_load(path, control).connections),

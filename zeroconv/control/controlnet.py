@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -133,7 +133,8 @@ class ControlNet(nn.Module, Described):
         hint_widths: tuple[int, ...] | None = None,
         hint_init: str = "contrast",
         condition: str | None = None,
-    ) -> ControlNet:
+        **more: Any,
+    ) -> Self:
         """A new ControlNet: the encoder's weights copied, connections that add nothing yet.
 
         hint_encoder: "released" (every published checkpoint) or "paper"; hint_widths: its widths,
@@ -141,7 +142,8 @@ class ControlNet(nn.Module, Described):
         `ReleasedHintEncoder.keep_contrast_`). connections: "zero", or the ablations "gaussian" and
         "lite" (figure 8). only_mid_control: residuals at the middle block only.
         global_average_pooling: each residual becomes its mean over the picture (the shuffle model).
-        condition: the name of what the hint shows, such as "canny".
+        condition: the name of what the hint shows, such as "canny". more: further entries of the
+        config, which classes below this one read (`num_control_type` of a Union).
         """
         if connections not in CONNECTIONS:
             raise UserError(
@@ -167,6 +169,7 @@ class ControlNet(nn.Module, Described):
                 "condition": condition,
                 "base": backbone.name,
             },
+            **more,
         }
         control = cls(encoder, config, backbone.latent_scale)
         if hint_init == "contrast" and isinstance(control.hint_encoder, ReleasedHintEncoder):

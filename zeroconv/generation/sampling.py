@@ -85,14 +85,14 @@ def predict(
     if uncond is None:
         skips = _encode(backbone, inner, z, z, t, cond)
         return backbone.decode(_controlled(skips, acting, z, t, cond), t, cond)
-    whole, half = (
-        [(guide, f) for guide, f in acting if guide.uncond == both] for both in (True, False)
+    both, half = (
+        [(guide, f) for guide, f in acting if guide.uncond == wanted] for wanted in (True, False)
     )
     text = text or TextStates.cat([uncond, cond])
     same = uncond is cond and all(guide.uncond for guide, _ in inner)
     x, states = (z, cond) if same else (torch.cat([z, z]), text)
     # 13 × (N or 2N, C_i, H / scale_i, W / scale_i)
-    skips = _controlled(_encode(backbone, inner, x, z, t, states), whole, x, t, states)
+    skips = _controlled(_encode(backbone, inner, x, z, t, states), both, x, t, states)
     if half:  # the first half is the unconditional one and stays as it is
         within = _controlled([s[-len(z) :] for s in skips], half, z, t, cond)
         skips = [torch.cat([s[: len(z)], c]) for s, c in zip(skips, within, strict=True)]

@@ -74,6 +74,11 @@ def ours(backbone: UNetBackbone, controls: list[Control], **more: Any) -> np.nda
     return generate(backbone, "a ball", controls, **options)[0].permute(1, 2, 0).numpy()
 
 
+def quick(*args: Any, **more: Any) -> np.ndarray:
+    """Two steps of `ours`, where nothing is compared with diffusers."""
+    return ours(*args, **{"steps": 2, **more})
+
+
 def apart(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).max())
 
@@ -245,7 +250,7 @@ def adapter(sd: UNetBackbone, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_t2i_adapter_takes_all_that_a_controlnet_takes(sd: UNetBackbone, adapter: Any) -> None:
-    plain, whole = ours(sd, []), ours(sd, [Control(adapter, picture(1))])
+    plain, whole = quick(sd, []), quick(sd, [Control(adapter, picture(1))])
     with_nothing: list[dict[str, Any]] = [
         {"scale": 0.0},
         {"mask": torch.zeros(64, 64)},
@@ -254,7 +259,7 @@ def test_t2i_adapter_takes_all_that_a_controlnet_takes(sd: UNetBackbone, adapter
         {"curve": [(0.0, 0.0), (1.0, 0.0)]},
     ]
     for options in with_nothing:
-        assert apart(ours(sd, [Control(adapter, picture(1), **options)]), plain) < 1e-5, options
+        assert apart(quick(sd, [Control(adapter, picture(1), **options)]), plain) < 1e-5, options
     changing: list[dict[str, Any]] = [
         {"scale": 0.5},
         {"scale": [0.5]},
@@ -266,7 +271,7 @@ def test_t2i_adapter_takes_all_that_a_controlnet_takes(sd: UNetBackbone, adapter
         {"conditional_only": True},
         {"mode": "control"},
     ]
-    made = [ours(sd, [Control(adapter, picture(1), **options)]) for options in changing]
+    made = [quick(sd, [Control(adapter, picture(1), **options)]) for options in changing]
     for options, one in zip(changing, made, strict=True):
         assert apart(one, plain) > 1e-4 and apart(one, whole) > 1e-4, options
     assert apart(made[0], made[1]) < 1e-5
@@ -277,17 +282,17 @@ def test_t2i_adapter_acts_beside_a_controlnet_and_another_adapter(
 ) -> None:
     net = randomise_(ControlNet.from_backbone(sd))
     one, two = Control(adapter, picture(1)), Control(net, picture(2))
-    both = ours(sd, [one, two])
-    assert apart(ours(sd, [two, one]), both) < 1e-5
-    assert min(apart(ours(sd, [one]), both), apart(ours(sd, [two]), both)) > 1e-4
+    both = quick(sd, [one, two])
+    assert apart(quick(sd, [two, one]), both) < 1e-5
+    assert min(apart(quick(sd, [one]), both), apart(quick(sd, [two]), both)) > 1e-4
     half = Control(adapter, picture(1), scale=0.5)
-    assert apart(ours(sd, [half, half]), ours(sd, [one])) < 1e-5
+    assert apart(quick(sd, [half, half]), quick(sd, [one])) < 1e-5
     # on one half of guidance: the same as where the guidance says so
     alone = Control(adapter, picture(1), conditional_only=True)
-    assert apart(ours(sd, [alone]), ours(sd, [one], guidance="cond")) < 1e-6
+    assert apart(quick(sd, [alone]), quick(sd, [one], guidance="cond")) < 1e-6
     # the same prompt in both halves
     options = {"negative": "a ball", "guidance": "cond"}
-    assert apart(ours(sd, [one], **options), ours(sd, [], **options)) > 1e-4
+    assert apart(quick(sd, [one], **options), quick(sd, [], **options)) > 1e-4
 
 
 def test_t2i_adapter_refuses_bases_of_other_widths(xl: UNetBackbone, tmp_path: Path) -> None:
@@ -338,20 +343,21 @@ def test_controlnet_xs_equals_diffusers(xs: Any) -> None:
 
 def test_controlnet_xs_has_scale_window_and_curve_and_takes_controlnets(xs: Any) -> None:
     backbone, net, _ = xs
-    plain, whole = ours(backbone, []), ours(backbone, [Control(net, picture(1))])
+    plain, whole = quick(backbone, []), quick(backbone, [Control(net, picture(1))])
     for options in ({"scale": 0.0}, {"start": 0.05, "end": 0.2}):
-        assert apart(ours(backbone, [Control(net, picture(1), **options)]), plain) < 1e-5
+        assert apart(quick(backbone, [Control(net, picture(1), **options)]), plain) < 1e-5
     for options in ({"scale": [0.5]}, {"end": 0.5}, {"curve": "linear_down"}):
-        made = ours(backbone, [Control(net, picture(1), **options)])
+        made = quick(backbone, [Control(net, picture(1), **options)])
         assert apart(made, plain) > 1e-4 and apart(made, whole) > 1e-4, options
 
     control = Control(randomise_(ControlNet.from_backbone(backbone)), picture(2))
-    for guidance in ("both", "cond"):
-        both = ours(backbone, [Control(net, picture(1)), control], guidance=guidance)
+    # of one picture, half of guidance is too small for the tiny middle's group norm
+    for guidance in ("both", "cond") if len(backbone.text_encoders) == 2 else ("both",):
+        both = quick(backbone, [Control(net, picture(1)), control], guidance=guidance)
         assert apart(both, whole) > 1e-4
         nothing = Control(net, picture(1), scale=1e-12)
         if len(backbone.text_encoders) == 2:  # the other mixes its own time embedding in as well
-            expected = ours(backbone, [control], guidance=guidance)
-            assert apart(ours(backbone, [control, nothing], guidance=guidance), expected) < 1e-4
+            expected = quick(backbone, [control], guidance=guidance)
+            assert apart(quick(backbone, [control, nothing], guidance=guidance), expected) < 1e-4
     with pytest.raises(UserError, match="no controls beside it but ControlNets"):
-        ours(backbone, [Control(net, picture(1)), Control(net, picture(2))])
+        quick(backbone, [Control(net, picture(1)), Control(net, picture(2))])

@@ -138,6 +138,10 @@ NAMES = {
 }
 
 
+# these load or convert: what is said of damaged ones is tested with them
+READ = {"union", "t2i_adapter", "controlnet_xs", "control_lora"}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_identify_knows_a_kind_by_its_tensors_and_refuses_it_by_name(tmp_path, name):
     names = NAMES[name]()
@@ -150,6 +154,8 @@ def test_identify_knows_a_kind_by_its_tensors_and_refuses_it_by_name(tmp_path, n
         for load in (ControlNet.load, lambda p: convert(p, tmp_path / "out", "diffusers")):
             with pytest.raises(UserError) as caught:
                 load(path)
+            if kind.name in READ:
+                continue
             assert kind.what in str(caught.value)
             assert "incomplete" not in str(caught.value) and " code" not in str(caught.value)
         if kind.name != "base":
@@ -161,9 +167,6 @@ def test_identify_knows_a_kind_by_its_tensors_and_refuses_it_by_name(tmp_path, n
 
 
 CLASSES = {
-    "ControlNetUnionModel": "ControlNet Union",
-    "ControlNetXSAdapter": "ControlNet-XS",
-    "T2IAdapter": "T2I-Adapter",
     "SparseControlNetModel": "SparseCtrl",
     "FluxControlNetModel": "FLUX",
     "SD3ControlNetModel": "Stable Diffusion 3",
@@ -187,6 +190,21 @@ def test_a_folder_of_another_class_is_named(zeroconv_info, tmp_path, name):
             load(tmp_path)
     with pytest.raises(UserError, match="not a whole model"):
         load_backbone(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ControlNetUnionModel", "ControlNetXSAdapter", "T2IAdapter"])
+def test_a_folder_of_a_published_kind_without_weights_is_said(zeroconv_info, tmp_path, name):
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": name}))
+    for load in (lambda p: convert(p, tmp_path / "out", "diffusers"), zeroconv_info):
+        with pytest.raises(UserError, match="holds no weights"):
+            load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ControlNetXSAdapter", "T2IAdapter"])
+def test_a_folder_of_an_adapter_is_no_controlnet(tmp_path, name):
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": name}))
+    with pytest.raises(UserError, match=f"holds a {name}, not a ControlNet"):
+        ControlNet.load(tmp_path)
 
 
 @pytest.fixture

@@ -104,6 +104,31 @@ def test_union_converts_there_and_back(xl: UNetBackbone, tmp_path: Path) -> None
     assert identify(one).name == identify(back).name == "union"
 
 
+def test_union_kinds_are_conditions_by_all_their_names(sd: UNetBackbone) -> None:
+    net = ControlNetUnion.from_backbone(sd, num_control_type=8)
+    for names, number, condition in (
+        (("openpose", "OpenPose", "pose", "dw_openpose", 0), 0, "pose"),
+        (("depth", "Depth", 1), 1, "depth"),
+        (("scribble", "fake_scribble"), 2, "scribble"),
+        (("hed", "Soft Edge", "softedge"), 2, "softedge"),
+        (("canny", "Hard Edge", 3), 3, "canny"),
+        (("lineart",), 3, "lineart"),
+        (("mlsd", "lines"), 3, "lines"),
+        (("normal", "Normal Map", "normalbae"), 4, "normal"),
+        (("segment", "Segmentation", "seg", 5), 5, "segmentation"),
+        (("tile", "Tile"), 6, "tile"),
+        (("repaint", "Inpaint", 7), 7, "inpaint"),
+    ):
+        for name in names:
+            view = net.of_kind(name)
+            assert (view.kind, view.condition) == (number, condition), name
+    assert net.kind is None and net.condition is None
+    hole = torch.rand(1, 3, 64, 64)
+    hole[..., :32] = -1
+    with torch.no_grad():
+        assert torch.equal(net.embed_hint(hole), net.embed_hint(hole.clamp(min=0)))
+
+
 def test_union_class_refuses_a_plain_control(sd: UNetBackbone, tmp_path: Path) -> None:
     ControlNet.from_backbone(sd).save(tmp_path / "net")
     with pytest.raises(UserError, match="no ControlNetUnionModel"):

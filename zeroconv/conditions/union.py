@@ -11,7 +11,7 @@ from zeroconv.errors import UserError
 
 # number → its name here, then others; without spaces, hyphens and underscores
 KINDS: dict[int, tuple[str, ...]] = {
-    0: ("openpose", "pose", "dwpose"),
+    0: ("openpose", "pose", "dwpose", "dwopenpose"),
     1: ("depth", "depthmap"),
     2: ("scribble", "hed", "softedge", "pidi", "pidinet", "ted"),
     3: ("canny", "lineart", "animelineart", "mlsd", "lines", "hardedge"),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zeroconv.backbones import Encoder, TextStates
 from zeroconv.conditions import known
-from zeroconv.conditions.union import find_kind, kind_names, names
+from zeroconv.conditions.union import KINDS, find_kind, kind_names, names
 from zeroconv.control.controlnet import ControlNet
 from zeroconv.errors import UserError
 
@@ -78,12 +78,17 @@ class ControlNetUnion(ControlNet):
         """
         view = copy.copy(self)
         view.kind = find_kind(kind, len(self.task_embedding))
-        # how its hints are resized
-        name = kind_names(view.kind + 1)[view.kind] if isinstance(kind, int) else kind
-        entry = known(name)
-        ours = {**self.config["zeroconv"], "condition": name if entry is None else entry.name}
+        # how its hints are drawn, read and resized
+        called = [kind] if isinstance(kind, str) else []
+        entries = map(known, [*called, *KINDS.get(view.kind, ())])
+        condition = next((entry.name for entry in entries if entry is not None), None)
+        ours = {**self.config["zeroconv"], "condition": condition}
         view.config = {**self.config, "zeroconv": ours}
         return view
+
+    def embed_hint(self, hint: Tensor) -> Tensor:
+        """As of a ControlNet. The hole of an inpaint hint, −1, is black, as ProMax was trained."""
+        return super().embed_hint(hint.clamp(min=0))
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -22,17 +22,18 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.common import RESULTS, write_result
 from benchmarks.figures import rewrite
-from benchmarks.speed.live_bytes import LiveBytes
 from tools.reports import ROOT
 from zeroconv.backbones import TextStates, UNetBackbone
 from zeroconv.backbones.unet import DEFAULT_SCHEDULER
 from zeroconv.control import ControlNet
 from zeroconv.files import atomic_write
 from zeroconv.layers.checkpointing import recompute_
+from zeroconv.layers.fake import held_by, make_fake_, size_of
+from zeroconv.layers.live_bytes import LiveBytes
 from zeroconv.training.execution.memory import activations, chosen, hold_frozen_, micro_batch
 from zeroconv.training.execution.precision import cast_frozen_
 from zeroconv.training.model import to_train_
@@ -186,30 +187,6 @@ def optimizer_state(control: ControlNet, recipe: Recipe, mode: FakeTensorMode) -
     )
     optimizer.zero_grad(set_to_none=True)
     return kept
-
-
-def make_fake_(module: nn.Module, mode: FakeTensorMode) -> None:
-    """Give a module on the meta device weights that claim to lie in this machine's memory."""
-
-    def fake(tensor: Tensor) -> FakeTensor:
-        return FakeTensor(mode, torch.empty_like(tensor, device="meta"), torch.device("cpu"))
-
-    for part in module.modules():
-        for name, weight in part._parameters.items():
-            if weight is not None:
-                part._parameters[name] = nn.Parameter(
-                    fake(weight.detach()), requires_grad=weight.requires_grad
-                )
-        for name, value in part._buffers.items():
-            part._buffers[name] = None if value is None else fake(value)
-
-
-def size_of(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-def held_by(module: nn.Module) -> int:
-    return sum(map(size_of, (*module.parameters(), *module.buffers())))
 
 
 # ---------------------------------------------------------------- recipes, and what stands in them

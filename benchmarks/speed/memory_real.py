@@ -17,12 +17,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.common import write_result
-from benchmarks.speed.live_bytes import LiveBytes
-from benchmarks.speed.memory import SD15, UNETS, held_by, make_fake_
+from benchmarks.speed.memory import SD15, UNETS
 from tools.reports import ROOT
 from zeroconv.backbones import TextStates, UNetBackbone, load_backbone
 from zeroconv.control import ControlNet
 from zeroconv.layers.checkpointing import recompute_
+from zeroconv.layers.fake import held_by, make_fake_
+from zeroconv.layers.live_bytes import LiveBytes
 from zeroconv.training.execution.memory import activations, chosen, micro_batch
 from zeroconv.training.objective import ControlledLoss
 

@@ -58,6 +58,8 @@ VALUES: dict[str, dict[str, list[str] | None]] = {
         "again": [*PATH, "no such.png"],
         "device": [*NAME, "cuda:99", "meta", "cpu:x"],
         "dtype": [*NAME, "float64", "float16"],
+        "offload": NAME,
+        "quantise": [*NAME, "bf16"],
     },
     "upscale": {
         "picture": [*PATH, "no such.png"],

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.speed.live_bytes import LiveBytes
 from tests.helpers.tiny import randomise_, tiny_backbone, tiny_backbone_xl
 from zeroconv.backbones import UNetBackbone, load_backbone
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.layers.checkpointing import Ledger, Part, choose, recompute_
+from zeroconv.layers.live_bytes import LiveBytes
 from zeroconv.training.execution.memory import activations, backbone_weights, chosen, micro_batch
 from zeroconv.training.objective import ControlledLoss
 from zeroconv.training.recipes.recipe import parse_size

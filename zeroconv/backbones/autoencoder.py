@@ -9,20 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zeroconv.backbones import tiling
 from zeroconv.backbones.numbers import check_numbers
 
 CHUNK_PIXELS = 4 * 512 * 512  # what the autoencoder holds in one pass
 
 
-def encode(vae: Any, images: Tensor, name: str) -> Tensor:
+def encode(vae: Any, images: Tensor, name: str, tiled: bool = False) -> Tensor:
     """Images (N, 3, H, W) in [−1, 1] → moments (N, 2C, h, w): mean ‖ log-variance, not scaled.
 
     Raises UserError, with the model's name, where they are no numbers.
     """
     images = images.to(vae.device, vae.dtype)
-    moments = torch.cat(
-        [vae.encode(part).latent_dist.parameters for part in _in_chunks(images, images.shape)]
-    )
+    scale = scale_of(vae)
+    sides = [side // scale for side in images.shape[-2:]]
+    if tiled and not tiling.is_one(vae, *sides):
+        moments = torch.cat([tiling.encode(vae, part) for part in images.split(1)])
+    else:
+        parts = in_chunks(images, images.shape)
+        moments = torch.cat([vae.encode(part).latent_dist.parameters for part in parts])
     check_numbers(moments, f"the latents that the VAE of {name} makes of pictures", vae.dtype)
     return moments
 
@@ -48,9 +53,9 @@ def latents(
     return (mean - shift if shift else mean) * vae.config.scaling_factor
 
 
-def decode(vae: Any, z: Tensor, name: str, dtype: torch.dtype) -> Tensor:
+def decode(vae: Any, z: Tensor, name: str, dtype: torch.dtype, tiled: bool = False) -> Tensor:
     """Latents (N, C, h, w) → images (N, 3, H, W), float32 in [0, 1]; a few at a time to bound the
-    memory. `dtype`: the one that made them, for the message.
+    memory. `dtype`: the one that made them, for the message. `tiled`: see `backbones.tiling`.
 
     Raises UserError, with the model's name, where latents or images are no numbers.
     """
@@ -62,7 +67,10 @@ def decode(vae: Any, z: Tensor, name: str, dtype: torch.dtype) -> Tensor:
     scale = scale_of(vae)
     pixels = (z.shape[0], 3, z.shape[2] * scale, z.shape[3] * scale)
     with _no_float16(z.device.type):
-        images = torch.cat([vae.decode(part).sample.float() for part in _in_chunks(z, pixels)])
+        if tiled and not tiling.is_one(vae, *z.shape[2:]):
+            images = torch.cat([tiling.decode(vae, part).float() for part in z.split(1)])
+        else:
+            images = torch.cat([vae.decode(part).sample.float() for part in in_chunks(z, pixels)])
     check_numbers(images, f"the pictures that the VAE of {name} decodes", vae.dtype)
     return (images / 2 + 0.5).clamp(0, 1)
 
@@ -81,5 +89,6 @@ def _no_float16(device_type: str) -> AbstractContextManager[Any]:
     return torch.autocast(device_type, enabled=False) if half else nullcontext()
 
 
-def _in_chunks(x: Tensor, image_shape: Sequence[int]) -> tuple[Tensor, ...]:
+def in_chunks(x: Tensor, image_shape: Sequence[int]) -> tuple[Tensor, ...]:
+    """Parts of x, a few pictures each, by the shape of its pictures."""
     return x.split(max(1, CHUNK_PIXELS // (image_shape[-1] * image_shape[-2])))

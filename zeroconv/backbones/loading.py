@@ -7,8 +7,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -17,10 +18,12 @@ from zeroconv.backbones.loading_folder import load_folder
 from zeroconv.backbones.loading_request import Loras, Request
 from zeroconv.backbones.loading_vae import find_vae
 from zeroconv.backbones.locate import locate
+from zeroconv.backbones.offload import Offload, check_offload
 from zeroconv.backbones.unet import UNetBackbone
 from zeroconv.checkpoints.lora import BASE, FILE, Strength, parse_lora
 from zeroconv.checkpoints.reading import read_config, weights_file
 from zeroconv.errors import UserError
+from zeroconv.layers.quantised import Bits, check_quantise, quantise_
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 _PATTERNS = ("model_index.json", BASE, FILE, *(f"{part}*/*" for part in PARTS))
@@ -44,6 +47,9 @@ def load_backbone(
     revision: str | None = None,
     variant: str | None = None,
     subfolder: str | None = None,
+    offload: str = "none",
+    quantise: str | None = None,
+    vae_tiling: bool = False,
 ) -> UNetBackbone:
     """Load a frozen Stable Diffusion; float32 on the CPU unless asked otherwise.
 
@@ -57,12 +63,19 @@ def load_backbone(
     revision: a branch, tag or commit of a hub id. variant: which weights of a folder or hub id,
     "fp16" for `model.fp16.safetensors`. subfolder: where in a folder or hub id the base is.
     prediction_type overrides what the model's files say, see `single_file_scheduler`.
+    offload: "model" has the text encoders, the UNet with its controls, or the VAE on the device,
+    whichever is needed; "group" the UNet and its controls block by block. Where the processor
+    computes, what is not needed lies in a temporary file. quantise: "int8" or "fp8" for the UNet's
+    weights, computed with in `dtype`. vae_tiling: the VAE works in overlapping tiles.
     Nothing is ever unpickled but tensors. Raises UserError, one sentence, for whatever is wrong.
     """
     if x is None or not str(x):
         raise UserError(
             "no backbone was named; give 'playroom', a folder, a hub id or a .safetensors file."
         )
+    check_offload(offload)
+    check_quantise(quantise)
+    mover = None if offload == "none" else Offload(offload, device)
     path, below = _base_of(_fetched(os.fspath(x), revision, variant, subfolder))
     request = Request(
         name=str(x),
@@ -71,10 +84,27 @@ def load_backbone(
         loras=Loras([*below, *_given(lora)]),
         vae=find_vae(vae),
         variant=variant,
+        built=partial(_built, mover, quantise),
     )
     load = load_folder if path.is_dir() else load_file
     backbone = load(path, request)
-    return backbone.to(device, request.dtype)
+    backbone.to(None if mover else device, request.dtype)
+    backbone.vae_tiling, backbone.quantised = vae_tiling, quantise
+
+    if mover is not None:
+        mover.hold("vae", backbone.vae)
+        backbone.offload = mover
+    return backbone
+
+
+def _built(mover: Offload | None, quantise: str | None, part: str, module: Any) -> Any:
+    """A part in fewer bits, and handed to the mover, before the next one is read."""
+    module.requires_grad_(False)
+    if part == "unet" and quantise is not None:
+        quantise_(module, cast(Bits, quantise))
+    if mover is not None:
+        mover.hold(part, module)
+    return module
 
 
 def _fetched(x: str, revision: str | None, variant: str | None, subfolder: str | None) -> Path:

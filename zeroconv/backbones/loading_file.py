@@ -38,9 +38,12 @@ def load_file(path: Path, request: Request) -> UNetBackbone:
         return loras.merged(unscaled(state, path, dtype), part)
 
     return UNetBackbone(
-        build_unet(configs["unet"], merged(parts.unet, "unet"), path, dtype),
+        request.built("unet", build_unet(configs["unet"], merged(parts.unet, "unet"), path, dtype)),
         _vae(path, parts, configs, request),
-        [build_text_encoder(configs[name], merged(s, name), path, dtype) for name, s in texts],
+        [
+            request.built("text", build_text_encoder(configs[name], merged(s, name), path, dtype))
+            for name, s in texts
+        ],
         tokenizers,
         configs["scheduler"],
         name=request.name,

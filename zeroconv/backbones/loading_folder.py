@@ -38,14 +38,17 @@ def load_folder(folder: Path, request: Request) -> UNetBackbone:
     loras.check_parts(len(texts))
     weights = loras.merged(read_weights(unet, variant=variant), "unet")
     return UNetBackbone(
-        build_unet(unet_config, weights, unet, dtype),
+        request.built("unet", build_unet(unet_config, weights, unet, dtype)),
         _vae(folder / "vae", unet_config, request),
         [
-            build_text_encoder(
-                read_config(sub),
-                loras.merged(read_weights(sub, variant=variant), sub.name),
-                sub,
-                dtype,
+            request.built(
+                "text",
+                build_text_encoder(
+                    read_config(sub),
+                    loras.merged(read_weights(sub, variant=variant), sub.name),
+                    sub,
+                    dtype,
+                ),
             )
             for sub in texts
         ],

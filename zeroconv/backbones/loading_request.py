@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ class Request:
     loras: Loras
     vae: Path | None = None  # another autoencoder
     variant: str | None = None
+    # what becomes of a part ("unet", "text") as soon as it is read
+    built: Callable[[str, Any], Any] = lambda part, module: module
 
 
 class Loras:

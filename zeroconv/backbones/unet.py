@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zeroconv.backbones import autoencoder
 from zeroconv.backbones.encoder import UNetEncoder, check_latents, check_supported
+from zeroconv.backbones.offload import Offload
 from zeroconv.backbones.process import Diffusion
 from zeroconv.backbones.protocol import Connection, Defaults, TextStates
 from zeroconv.backbones.spread import Rule, spread
@@ -54,6 +55,9 @@ class UNetBackbone:
         self._encoder = UNetEncoder(unet).eval() if unet is not None else None
         self.scheduler_config = dict(scheduler_config or DEFAULT_SCHEDULER)
         self.process = Diffusion.from_config(self.scheduler_config, name)
+        self.offload: Offload | None = None  # `load_backbone` gives it
+        self.quantised: str | None = None  # what the UNet's weights are held in
+        self.vae_tiling = False
 
     # ---------------------------------------------------------------- the UNet, in two halves
 
@@ -149,6 +153,7 @@ class UNetBackbone:
             raise UserError(
                 "there is no prompt to embed; give at least one, the empty string if need be."
             )
+        self._enter("text")
         states = embed_prompts(self, prompts, prompts_2, options, chunks)
         if not self.is_xl:
             return states
@@ -172,7 +177,8 @@ class UNetBackbone:
         """Images (N, 3, H, W) in [−1, 1] → moments (N, 2C, h, w): mean ‖ log-variance, not
         scaled.
         """
-        return autoencoder.encode(self.vae, images, self.name)
+        self._enter("vae")
+        return autoencoder.encode(self.vae, images, self.name, self.vae_tiling)
 
     def latents_from_moments(
         self, moments: Tensor, generator: torch.Generator | None = None, sample: bool = True
@@ -187,7 +193,8 @@ class UNetBackbone:
         """Latents (N, C, h, w) → images (N, 3, H, W), float32 in [0, 1]; a few at a time to bound
         the memory.
         """
-        return autoencoder.decode(self.vae, z, self.name, self.dtype)
+        self._enter("vae")
+        return autoencoder.decode(self.vae, z, self.name, self.dtype, self.vae_tiling)
 
     # ---------------------------------------------------------------- what it is
 
@@ -240,6 +247,8 @@ class UNetBackbone:
 
     @property
     def device(self) -> torch.device:
+        if self.offload is not None:  # where it computes
+            return self.offload.device
         return next(self._modules()[0].parameters()).device
 
     @property
@@ -249,12 +258,22 @@ class UNetBackbone:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Self:
+        """Moved in place. Raises UserError for one whose parts are moved when they are needed."""
+        if self.offload is not None:
+            raise UserError(
+                f"{self.name} is offloaded: give load_backbone the device and dtype, and leave "
+                "them as they are."
+            )
         for module in self._modules():
             # diffusers' own .to warns of every dtype
             nn.Module.to(module, device=device, dtype=dtype)
         if dtype == torch.float16 and self._vae is not None and self._overflows_in_half():
             self._vae.to(dtype=torch.float32)
         return self
+
+    def _enter(self, part: str) -> None:
+        if self.offload is not None:
+            self.offload.enter(part)
 
     def _overflows_in_half(self) -> bool:
         """SDXL's autoencoder gives NaN in float16; the models of one text encoder do not."""

@@ -38,10 +38,12 @@ from zeroconv.cli.options import (
     MaskBlur,
     MaskedContent,
     Noise,
+    Offload,
     OneEach,
     OnlyMasked,
     OriginalSide,
     Padding,
+    Quantise,
     RecipeDevice,
     RecipeDtype,
     Rescale,
@@ -53,6 +55,7 @@ from zeroconv.cli.options import (
     Strength,
     Subfolder,
     Vae,
+    VaeTiling,
     Variant,
     Vary,
 )
@@ -184,6 +187,9 @@ def generate(
     ] = Path("picture.png"),
     device: Device = "auto",
     dtype: Dtype = "auto",
+    offload: Offload = "none",
+    vae_tiling: VaeTiling = False,
+    quantise: Quantise = None,
     vary: Vary = None,
     json: Json = False,
 ) -> None:
@@ -246,7 +252,10 @@ def generate(
     free = answers_on_stdout(out, json)
     saved = (lambda path: None) if json else (echo if free else echo_error)
     try:
-        files = {"vae": vae, "revision": revision, "variant": variant, "subfolder": subfolder}
+        files: dict[str, Any] = {"vae": vae, "revision": revision, "variant": variant}
+        files["subfolder"] = subfolder
+        files |= {"offload": None if offload == "none" else offload, "quantise": quantise}
+        files |= {"vae_tiling": vae_tiling or None}
         asked = (report, saved, files, vary or [], making)
         run(prompts, specs, base, out, device, dtype, request, lora or [], *asked)
     finally:  # what is saved is listed, however it ended
@@ -416,14 +425,30 @@ def info(
     model: Annotated[
         str, Argument(help="playroom, playroom-canny, a folder, a file, a hub id, or a picture.")
     ],
+    memory: Annotated[
+        bool, Option("--memory", help="Of a base: reckon what its pictures take of memory.")
+    ] = False,
+    size: Annotated[
+        int | None, Option(min=8, max=16384, help="--memory: pixels a side; the base's own.")
+    ] = None,
+    controls: Annotated[int, Option(min=0, max=32, help="--memory: ControlNets at once.")] = 0,
+    count: Annotated[int, Option(min=1, max=64, help="--memory: pictures at once.")] = 1,
+    dtype: Dtype = "auto",
+    offload: Offload = "none",
+    vae_tiling: VaeTiling = False,
+    quantise: Quantise = None,
     json: Json = False,
 ) -> None:
     """Say what a base model or a control is: connections, parameters, condition, licence. Of a
     picture: how it was made.
     """
-    from zeroconv.cli.info import describe, show
+    from zeroconv.cli.info import describe, reckoned, show
 
-    report = describe(model)
+    if memory:
+        words = (dtype, offload, quantise)
+        report = reckoned(model, size, controls, count, *words, vae_tiling=vae_tiling)
+    else:
+        report = describe(model)
     answer(report, json, lambda: show(report))
 
 

@@ -129,7 +129,7 @@ def run(
     lora: Sequence[str],
     report: dict[str, Any],
     saved: Callable[[str], None] = lambda path: None,
-    files: Mapping[str, str | None] | None = None,
+    files: Mapping[str, Any] | None = None,
     vary: Sequence[str] = (),
     making: Making | None = None,
 ) -> None:
@@ -138,10 +138,12 @@ def run(
 
     `report` is filled as the work goes: it is what `--json` prints, also of work cut short.
     `saved` hears the path of each picture. `files`: which of the base's files are read, as
-    `load_backbone` takes it: vae, revision, variant, subfolder.
+    `load_backbone` takes it: vae, revision, variant, subfolder, offload, quantise, vae_tiling.
     `making`: what pictures keep, and how one is made again.
     """
     making = making or Making()
+    files = {name: value for name, value in (files or {}).items() if value is not None}
+    check_memory(files)
     check_request(prompts, request)  # before the slow part: bad input is told at once
     axes = check_vary(vary, prompts, request, len(specs))
     paths = output_paths(out, len(prompts) * request["count"])
@@ -163,7 +165,6 @@ def run(
     began = time.perf_counter()
     device = pick_device(device)
     numbers = pick_dtype(dtype, device)
-    files = {name: value for name, value in (files or {}).items() if value is not None}
     merged = [*lora, *tagged]
     backbone = models.backbone(base, device=device, dtype=numbers, lora=merged, **files)
     guidance, cfg = settled(backbone, request["guidance"], request["cfg"])
@@ -229,6 +230,16 @@ def run(
             )
         raise
     report["finished"] = True
+
+
+def check_memory(files: Mapping[str, Any]) -> None:
+    """Raise UserError for words that `load_backbone` would refuse."""
+    if "offload" in files or "quantise" in files:
+        from zeroconv.backbones.offload import check_offload
+        from zeroconv.layers.quantised import check_quantise
+
+        check_offload(files.get("offload", "none"))
+        check_quantise(files.get("quantise"))
 
 
 def open_source(spec: ControlSpec) -> Any:

@@ -233,6 +233,37 @@ def _licence(text: str) -> str | None:
     return " ".join(match[1].split()) if match else None
 
 
+def reckoned(
+    name: str,
+    size: int | None,
+    controls: int,
+    count: int,
+    dtype: str,
+    offload: str,
+    quantise: str | None,
+    vae_tiling: bool,
+) -> dict[str, Any]:
+    """What pictures of a base take of the device's memory, in GB; nothing is loaded."""
+    from zeroconv.backbones.devices import dtype_name, pick_device, pick_dtype
+    from zeroconv.generation.memory import reckon
+
+    numbers = pick_dtype(dtype, pick_device("auto") if dtype == "auto" else "cuda")
+    sides = None if size is None else (size, size)
+    need = reckon(name, sides, controls, numbers, offload, quantise, vae_tiling, count)
+    return {
+        "name": name,
+        "kind": "memory",
+        "size": size or need.size[0],
+        "controls": controls,
+        "pictures": count,
+        "dtype": dtype_name(numbers),
+        "offload": offload,
+        "quantise": quantise,
+        "vae_tiling": vae_tiling,
+        **need.as_dict(),
+    }
+
+
 def show(report: dict[str, Any]) -> None:
     """Print the report for a person."""
     from rich.console import Console

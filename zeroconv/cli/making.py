@@ -55,8 +55,23 @@ class Models:
 
         key = repr((name, base, id(backbone)))
         if key not in self._loaded:
-            self._loaded[key] = load_control(name, base, backbone).to(backbone.device)
+            self._loaded[key] = _placed(load_control(name, base, backbone), backbone)
         return self._loaded[key]
+
+
+def _placed(net: Any, backbone: Any) -> Any:
+    """A control in as few bits as its base, and where that computes.
+
+    One of an offloaded base is moved when it is needed.
+    """
+    if backbone.quantised is not None:
+        from zeroconv.layers.quantised import quantise_
+
+        for network in net.networks():
+            network.requires_grad_(False)
+            for child in network.children():  # each keeps its first and last convolution
+                quantise_(child, backbone.quantised)
+    return net if backbone.offload is not None else net.to(backbone.device)
 
 
 @dataclass

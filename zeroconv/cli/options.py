@@ -40,6 +40,21 @@ Dtype = Annotated[
         "else float32."
     ),
 ]
+Offload = Annotated[
+    str,
+    Option(
+        help="Weights on the device only while they are needed. model: text encoders, UNet with "
+        "controls, VAE in turn. group: the UNet and controls block by block. On a processor the "
+        "rest lies in a temporary file."
+    ),
+]
+VaeTiling = Annotated[
+    bool, Option("--vae-tiling", help="Decode pictures in overlapping tiles: less memory.")
+]
+Quantise = Annotated[
+    str | None,
+    Option(help="int8 or fp8: weights of the UNet and of controls in a byte each."),
+]
 RecipeDevice = Annotated[str | None, Option(help="auto or cpu, in place of the recipe's device.")]
 RecipeDtype = Annotated[
     str | None,

@@ -24,6 +24,7 @@ from zeroconv.control.naming import control_name
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder, check_output
 from zeroconv.jsonfile import parse_json, to_json
+from zeroconv.layers.quantised import plain_state
 
 if TYPE_CHECKING:
     from zeroconv.control.controlnet import ControlNet
@@ -131,7 +132,7 @@ def load_control(
     config = file.with_base_config(getattr(encoder, "config", {}))
     if global_average_pooling is not None:
         config = {**config, POOLED: global_average_pooling}
-    base = encoder.state_dict() if file.needs_base and encoder is not None else None
+    base = plain_state(encoder) if file.needs_base and encoder is not None else None
     state = file.full_state(base, backbone.name if backbone else "")
     control = build_control(
         cls, config, state, path, dtype or (backbone.dtype if backbone else torch.float32)

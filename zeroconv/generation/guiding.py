@@ -117,12 +117,20 @@ class Guiding:
         return None if one is None or one.box is None else (one.picture.size, one.box)
 
 
+def attach(backbone: Backbone, controls: Sequence[Control]) -> None:
+    """Where the base is moved when it is needed, its controls are too."""
+    offload = getattr(backbone, "offload", None)
+    if offload is not None:
+        for control in controls:
+            offload.attach(control.net.networks())
+
+
 def _embed(net: Net, hints: list[Tensor], backbone: Backbone) -> Tensor | tuple[Tensor, ...]:
     """Hint embeddings (N, C0, h, w), of a baseline a tuple of its own; each different hint is
     embedded once.
     """
     different = {id(hint): hint for hint in hints}
-    pictures = torch.stack(list(different.values())).to(net.device, net.dtype)
+    pictures = torch.stack(list(different.values())).to(backbone.device, net.dtype)
     if net.hint_space == "latent":
         pictures = cast(ResidualNet, net).hint_latents(backbone, pictures)
     embedded = net.embed_hint(pictures)

@@ -13,6 +13,7 @@ from zeroconv.generation import arguments
 from zeroconv.generation import guidance as guidance_rules
 from zeroconv.generation.baselines import check_baselines
 from zeroconv.generation.control import Control
+from zeroconv.generation.guiding import attach
 from zeroconv.generation.hires import Hires
 from zeroconv.generation.image import ImageInputs
 from zeroconv.generation.image_options import ImageOptions
@@ -129,6 +130,7 @@ def generate(
     )  # fmt: skip
     seeds = arguments.seeds(seed, words.total)
     controls = arguments.check_controls(controls)
+    attach(backbone, controls)
     check_baselines(controls, guidance, connection_scales)
     check_unions(controls)
     stepping.check(backbone, second)  # what cannot be is told before anything is computed

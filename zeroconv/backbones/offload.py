@@ -37,12 +37,14 @@ class Offload:
         self.residency = Residency(self.device, home)
         self._held = set[int]()
         self._blocks = 0
+        self._moves_unet = False
 
     def hold(self, part: str, module: nn.Module) -> None:
         """Take a part: "text", "vae", or "unet", to which controls belong too."""
         if id(module) in self._held:
             return
         self._held.add(id(module))
+        self._moves_unet |= part == "unet"
         module.requires_grad_(False)
 
         if self.kind == "model" or part != "unet":
@@ -66,7 +68,12 @@ class Offload:
                 tensor.data = tensor.data.to(self.device)
 
     def attach(self, networks: Iterable[nn.Module]) -> None:
-        """Take the networks of a control: they are needed when the UNet is."""
+        """Take the networks of a control: they are needed when the UNet is.
+
+        Where the UNet stays on the device, as in training, they do too.
+        """
+        if not self._moves_unet:
+            return
         for network in networks:
             self.hold("unet", network)
 

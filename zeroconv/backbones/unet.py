@@ -5,6 +5,7 @@ halves.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self, cast
@@ -268,6 +269,12 @@ class UNetBackbone:
             # diffusers' own .to warns of every dtype
             nn.Module.to(module, device=device, dtype=dtype)
         if dtype == torch.float16 and self._vae is not None and self._overflows_in_half():
+            warnings.warn(
+                f"the VAE of {self.name} gives no numbers in float16 (its activations exceed "
+                "65504), so it computes in float32; a fixed one, such as "
+                "madebyollin/sdxl-vae-fp16-fix given as the VAE, takes half the memory.",
+                stacklevel=2,
+            )
             self._vae.to(dtype=torch.float32)
         return self
 

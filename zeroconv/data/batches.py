@@ -7,7 +7,7 @@ from __future__ import annotations
 import bisect
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from queue import Queue
 from typing import Any
@@ -43,14 +43,21 @@ def hints_to_float(hints: Tensor) -> Tensor:
     return (hints.float() / 255).expand(-1, 3, -1, -1)
 
 
-def of_size(text: TextStates, height: int, width: int) -> TextStates:
-    """Text states for pictures of that size in pixels: an input of SDXL, of no other."""
+def of_size(
+    text: TextStates, height: int, width: int, originals: ndarray | None = None
+) -> TextStates:
+    """Text states for pictures of that size in pixels: an input of SDXL, of no other.
+
+    originals: (N, 4) as `Example.original`; a row of −1, or None, is a picture of that size that
+    was not cropped.
+    """
     if text.time_ids is None:
         return text
-    ids = torch.tensor(
-        [height, width, 0, 0, height, width], dtype=text.time_ids.dtype, device=text.time_ids.device
-    )
-    return TextStates(text.hidden, text.pooled, ids.expand(len(text.time_ids), -1).clone())
+    ids = torch.tensor([height, width, 0, 0, height, width]).repeat(len(text.time_ids), 1)
+    if originals is not None:
+        known = torch.from_numpy(originals[:, 0] >= 0)
+        ids[known, :4] = torch.from_numpy(originals)[known]
+    return replace(text, time_ids=ids.to(text.time_ids.device, text.time_ids.dtype))
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,7 @@ class BatchPlan:
         return Batch(
             torch.from_numpy(moments),
             channels_first(hints),
-            of_size(text, *hints.shape[1:3]),
+            of_size(text, *hints.shape[1:3], self.examples.originals_of(indices)),
             indices,
         )
 

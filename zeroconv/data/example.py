@@ -33,6 +33,9 @@ class Example:
     mirrorable: bool = False  # whether the captions stay true in a mirror
     # of a pose hint: (18, 3) a person, x and y in pixels of `image`
     people: tuple[ndarray, ...] | None = None
+    # height and width before cropping and scaling, and what the crop left out above and at the
+    # left, in pixels after scaling; None where nothing was done
+    original: tuple[int, int, int, int] | None = None
 
     @property
     def caption(self) -> str:

@@ -106,9 +106,10 @@ def fit(example: Example, size: int | tuple[int, int] | None, condition: str | N
             f"{example.key}: the hint is {hint.width}×{hint.height} pixels and its picture "
             f"{image.width}×{image.height}; both must have the same shape."
         )
-    people = example.people
+    people, original = example.people, example.original
     if size is not None:
         frame = (size, size) if isinstance(size, int) else size
+        original = original or _original(image.size, frame)
         people = (
             None
             if people is None
@@ -122,7 +123,16 @@ def fit(example: Example, size: int | tuple[int, int] | None, condition: str | N
         )
     if hint is None and condition is not None:
         hint = conditions.annotate(condition, image)
-    return replace(example, image=image, hint=hint, people=people)
+    return replace(example, image=image, hint=hint, people=people, original=original)
+
+
+def _original(size: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int, int, int]:
+    """What SDXL is trained with of a picture (Podell et al. 2023, section 2.2): height, width, and
+    the crop's top and left after scaling.
+    """
+    left, top, right, _ = middle_box(size, frame)
+    scale = frame[0] / (right - left)
+    return size[1], size[0], round(top * scale), round(left * scale)
 
 
 def _to_frame(person: ndarray, size: tuple[int, int], frame: tuple[int, int]) -> ndarray:

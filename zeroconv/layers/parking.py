@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -29,7 +29,8 @@ class Parked:
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="zeroconv-tiles-")  # noqa: SIM115
         self._file.seek(0)
-        self._file.write(memoryview(x.contiguous().view(-1).view(torch.uint8).numpy()))
+        numbers: Any = x.contiguous().view(-1).view(torch.uint8).numpy()
+        self._file.write(numbers)
         self._file.flush()
 
     def get(self) -> Tensor:

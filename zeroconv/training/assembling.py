@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from zeroconv.backbones import UNetBackbone, load_backbone
+from zeroconv.backbones.offload import Offload
 from zeroconv.baselines import load_net, make_baseline
 from zeroconv.control import ControlNet, Net
 from zeroconv.data.buckets import Buckets
@@ -24,7 +25,7 @@ from zeroconv.training.execution.room import check_room
 from zeroconv.training.measuring.rounds import Rounds
 from zeroconv.training.model import prepare_control
 from zeroconv.training.progress import ShowLine, print_line
-from zeroconv.training.recipes.recipe import Recipe
+from zeroconv.training.recipes.recipe import AnyRecipe, Recipe
 from zeroconv.training.reporting.reporter import Page, Reporter
 from zeroconv.training.trainer import Trainer
 
@@ -40,7 +41,7 @@ def assemble(
 ) -> Trainer:
     """Backbone, control and cached data of a recipe, put together."""
     settings, accelerator = recipe.data, launch.accelerator
-    backbone = load_backbone(recipe.base, device=accelerator.device)
+    backbone = load_frozen(recipe, accelerator.device)
     size = settings.size or backbone.default_size
     check_room(recipe.training, backbone, size)
     control = make_control(recipe, backbone)  # now, so that what is wrong with it costs no work
@@ -50,6 +51,7 @@ def assemble(
     check_hints(data, held)
 
     model = prepare_control(recipe, backbone, control.to(accelerator.device))
+    backbone.unet.to(accelerator.device)  # where the rest is moved when needed, it was not there
     execution = launch.execution(model, data, recipe.training, show_line)
     lends = execution.main or execution.collective
     rounds = (
@@ -57,6 +59,22 @@ def assemble(
     )
     heard = [*reporters, Page()]
     return Trainer(recipe, model, data, held, execution, show_line, rounds, heard)
+
+
+def load_frozen(recipe: AnyRecipe, device: torch.device) -> UNetBackbone:
+    """The base on the device; of one whose parts are moved when needed, the UNet is not there yet.
+
+    So that it comes in the numbers that it is held in, after what the cache needs is computed.
+    """
+    if recipe.training.offload == "none":
+        return load_backbone(recipe.base, device=device)
+    backbone = load_backbone(recipe.base, vae_tiling=True)
+    mover = Offload("model", device)
+    for encoder in backbone.text_encoders:
+        mover.hold("text", encoder)
+    mover.hold("vae", backbone.vae)
+    backbone.offload = mover
+    return backbone
 
 
 def check_hints(*parts: Examples) -> None:

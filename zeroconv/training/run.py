@@ -110,9 +110,8 @@ def cache_command(
 
     Returns how many examples these are. Raises UserError.
     """
-    from zeroconv.backbones import load_backbone
     from zeroconv.data.cache.fill import cache_hints, cache_share
-    from zeroconv.training.assembling import open_data
+    from zeroconv.training.assembling import load_frozen, open_data
     from zeroconv.training.caching import cache_settings
 
     recipe, settings = load_recipe(recipe_path, overrides), cache_part(part)
@@ -120,7 +119,7 @@ def cache_command(
     if size is None or not hints_only:
         from accelerate import Accelerator
 
-        backbone = load_backbone(recipe.base, device=Accelerator(cpu=recipe.device == "cpu").device)
+        backbone = load_frozen(recipe, Accelerator(cpu=recipe.device == "cpu").device)
     size = size or backbone.default_size  # type: ignore[union-attr]
     count = 0
     for number, dataset in enumerate(

@@ -35,6 +35,7 @@ class Drawn:
     text: tuple[str, ...] = ()
     mirrorable: bool = False
     broken: str | None = None
+    original: tuple[int, int, int, int] | None = None  # see `Example`
 
 
 def draw(dataset: Dataset, i: int) -> Drawn:
@@ -43,7 +44,9 @@ def draw(dataset: Dataset, i: int) -> Drawn:
     except BrokenExample as error:
         return Drawn(None, None, broken=str(error))
     hint = None if example.hint is None else _thin(np.asarray(with_hole(example.hint)))
-    return Drawn(np.asarray(example.image.convert("RGB")), hint, example.text, example.mirrorable)
+    image = np.asarray(example.image.convert("RGB"))
+    more = {"mirrorable": example.mirrorable, "original": example.original}
+    return Drawn(image, hint, example.text, **more)
 
 
 def _thin(hint: ndarray) -> ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -178,6 +179,8 @@ class Examples:
     conditions: Sequence[str | None] | None = None
     # names pictures, captions and their order; "" where they did not come from a cache
     mark: str = ""
+    # (N, 4) as `Example.original`, −1 where it is not known; None: of no example
+    originals: ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -226,8 +229,29 @@ class Examples:
             mark=content_key(
                 [key for shard in hints for key in shard.note["keys"]], texts, list(repeats)
             ),
+            originals=_originals(hints, table),
         )
+
+    def originals_of(self, indices: Sequence[int] | ndarray) -> ndarray | None:
+        """(M, 4), or None where the base does not read them."""
+        return None if self.originals is None else self.originals[indices]
 
     def prompts(self, indices: Sequence[int] | ndarray) -> list[str]:
         """The first caption of each."""
         return [self.text.captions[int(self.captions[i][0])] for i in indices]
+
+
+def _originals(hints: list[Shard], table: TextTable) -> ndarray | None:
+    """Sizes and crops of the pictures, where the base reads them (SDXL)."""
+    if not table.shards or "time_ids" not in table.shards[0].arrays:
+        return None
+    rows = []
+    for shard in hints:
+        rows += shard.note.get("originals") or [None] * len(shard.note["keys"])
+    if any("originals" not in shard.note for shard in hints):
+        warnings.warn(
+            "the cache of this data set was made before sizes and crops of pictures were kept, so "
+            "SDXL reads that they were not cropped; for the real ones name another data.cache.",
+            stacklevel=2,
+        )
+    return np.array([(-1,) * 4 if row is None else row for row in rows], np.int64).reshape(-1, 4)

@@ -83,6 +83,7 @@ def _write_hints(
         "text": [e.text for e in good],
         "mirrorable": [e.mirrorable for e in good],
         "broken": names,
+        "originals": [e.original for e in good],
     }
     if part.frame is not None:
         note["frame"] = part.frame

@@ -41,6 +41,20 @@ def is_hints(shard: Shard) -> bool:
         and all(isinstance(note.get(name), list) for name in lists)
         and len({len(note[name]) for name in lists}) == 1
         and isinstance(note.get("broken"), dict)
+        and _are_originals(note.get("originals"), len(note["keys"]))
+    )
+
+
+def _are_originals(rows: Any, count: int) -> bool:
+    """Four numbers or None an example; shards of older versions have none of these."""
+
+    def is_row(row: Any) -> bool:
+        if row is None:
+            return True
+        return isinstance(row, list) and len(row) == 4 and all(type(side) is int for side in row)
+
+    return rows is None or (
+        isinstance(rows, list) and len(rows) == count and all(map(is_row, rows))
     )
 
 

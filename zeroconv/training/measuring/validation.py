@@ -106,6 +106,7 @@ class Validator:
                 text = of_size(
                     self.examples.text.states([0] * len(z)),
                     *(scale * side for side in z.shape[-2:]),
+                    self.examples.originals_of(group.rows[part]),
                 )
                 noise, t = group.noise[part].to(device), group.t[part].to(device)
                 errors = self.loss.errors(

@@ -54,6 +54,10 @@ class LoraTraining(TrainingSettings):
             raise ValueError(
                 "training.decoder_learning_rate is of a decoder beside a control; a LoRA has none"
             )
+        if self.offload != "none":
+            raise ValueError(
+                "training.offload is for a control's frozen base; a LoRA is trained within its base"
+            )
         if self.frozen != "same":
             raise ValueError(
                 "training.frozen is for a control's frozen base; a LoRA is trained within its "

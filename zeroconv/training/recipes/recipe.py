@@ -158,6 +158,9 @@ class TrainingSettings(Strict):
     frozen: Literal["same", "bf16", "fp16", "int8", "fp8"] = "same"
     # full: keep little, compute it again; a size, such as 2GB: as much as that may be kept
     checkpointing: str = "none"
+    # model: text encoders and VAE are on the device only while pictures are made, and the VAE works
+    # in tiles
+    offload: Literal["none", "model"] = "none"
     # over several processes. auto: as the launcher says; fsdp: each holds a part, see
     # `zeroconv.training.execution.fsdp`
     sharding: Literal["auto", "none", "fsdp"] = "auto"
@@ -325,7 +328,7 @@ class Recipe(AnyRecipe):
 _MAY_CHANGE = (
     "steps threads max_minutes log_every checkpoint_every keep validate_every sample_every "
     "sample_count sample_steps sample_cfg evaluate_every evaluate_count export report_to project "
-    "checkpointing sharding cuda_graphs"
+    "checkpointing sharding cuda_graphs offload"
 ).split()
 
 

@@ -94,6 +94,8 @@ def commands(models: Path, inputs: Path) -> dict[str, Command]:
     by_name["convert to diffusers"] = Command(words, "folder")
     by_name["convert to original"] = Command((*words, "--to", "original"), "file", ".safetensors")
     by_name["transfer"] = Command(("transfer", canny, *move, *OUT), "folder")
+    words = ("push", canny, "somebody/canny", "--no-upload", *OUT)
+    by_name["push"] = Command(words, "folder")
     by_name["demo"] = Command(("demo", *OUT, *quick, "--seeds", "1"), "folder")
 
     room = "playroom"

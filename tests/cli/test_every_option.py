@@ -118,6 +118,13 @@ VALUES: dict[str, dict[str, list[str] | None]] = {
     },
     "convert": {"source": MODEL, "out": PATH, "to": NAME},
     "reproduce": {"figure": ANY},  # hands its words on
+    "push": {
+        "folder": ["", "no such", "/dev/null"],
+        "name": NAME,
+        "out": PATH,
+        "figures": PATH,
+        "licence": ["", "No Licence"],
+    },
     "transfer": {"control": MODEL, "new": MODEL, "out": PATH, "old": MODEL, "method": NAME},
     "demo": {
         "out": PATH,
@@ -204,6 +211,7 @@ def sound(models: Path, photo: Path, tmp_path: Path) -> dict[str, dict[str, obje
             "old": models / "base",
             "out": tmp_path / "out",
         },
+        "push": {"folder": models / "canny", "name": "a/b", "out": tmp_path / "out"},
         "demo": {**few, "out": tmp_path / "demo"},
         "render": {"out": tmp_path / "out", "count": 1},
         "stickers": {"out": tmp_path / "out", "packages": tmp_path},

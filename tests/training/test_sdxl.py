@@ -1,5 +1,5 @@
-"""Training for SDXL: the loss is that of diffusers' train_controlnet_sdxl.py, and each picture's own
-size and crop is read.
+"""Training for SDXL: the loss of diffusers' train_controlnet_sdxl.py, and each picture's own size
+and crop.
 """
 
 from __future__ import annotations

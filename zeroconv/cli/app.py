@@ -500,6 +500,34 @@ def transfer(
     typer.echo(str(out))
 
 
+@app.command()
+def push(
+    folder: Annotated[Path, Argument(help="A run's folder, or that of a control or a LoRA.")],
+    name: Annotated[str, Argument(help="OWNER/NAME on the hub.")],
+    out: Annotated[
+        Path | None, Option(help="Where it is put together; FOLDER-push by default.")
+    ] = None,
+    figures: Annotated[
+        Path | None, Option(help="A report of `evaluate --json`, whose numbers go onto the card.")
+    ] = None,
+    licence: Annotated[
+        str | None, Option(help="As the hub names them: apache-2.0, openrail, other.")
+    ] = None,
+    private: Annotated[bool, Option("--private", help="Nobody else may see it.")] = False,
+    upload: Annotated[
+        bool, Option("--upload/--no-upload", help="--no-upload: put it together alone.")
+    ] = True,
+    json: Json = False,
+) -> None:
+    """Upload a trained control or LoRA with a card made of its recipe, figures and pictures. The
+    folder is written first.
+    """
+    from zeroconv.cli.push import run
+
+    report = run(folder, name, out, figures, licence, private, upload)
+    answer(report, json, lambda: typer.echo(report["uploaded"] or report["folder"]))
+
+
 app.command()(measuring.demo)
 
 

@@ -151,7 +151,7 @@ def send(folder: Path, name: str, private: bool) -> str:
 
     if get_token() is None:
         raise UserError(
-            f"there is no token for the hub: give `hf auth login`, or set HF_TOKEN, and push again; "
+            "there is no token for the hub: give `hf auth login`, or set HF_TOKEN, and push again; "
             f"what would be uploaded is in {folder}."
         )
     api = HfApi()

@@ -1,4 +1,4 @@
-"""The model card of a control that is given away: what it is, how it was made, what was measured."""
+"""The model card of a control that is given away: what it is, how it was made, its figures."""
 
 from __future__ import annotations
 

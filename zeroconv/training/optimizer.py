@@ -11,6 +11,8 @@ from zeroconv.baselines import Net
 from zeroconv.optim.adafactor import Adafactor
 from zeroconv.optim.adamw8bit import AdamW8bit
 from zeroconv.optim.muon import Muon, muon_groups
+from zeroconv.training.named_optimizer import make_named
+from zeroconv.training.recipes.optimizer import OptimizerClass
 from zeroconv.training.recipes.recipe import TrainingSettings
 
 
@@ -21,6 +23,10 @@ def make_optimizer(
     network a fraction of the steps; Adafactor, of next to no state. `lows` as `AdamW8bit` takes
     them.
     """
+    if isinstance(settings.optimizer, OptimizerClass):
+        trained = [p for p in control.parameters() if p.requires_grad]
+        rate, decay = settings.learning_rate, settings.weight_decay
+        return make_named(settings.optimizer, trained, rate, decay)
     options: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "muon":
         return Muon(muon_groups([cast(nn.Module, control)]), **options)

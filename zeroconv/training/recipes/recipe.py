@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from zeroconv.inputs import at_home
 from zeroconv.training.recipes.data import BucketSettings, DataSettings, PictureSettings
+from zeroconv.training.recipes.optimizer import OptimizerClass
 from zeroconv.training.recipes.settings import Strict, check_recipe
 from zeroconv.training.recipes.text import apply_overrides, read_recipe
 
@@ -125,7 +126,8 @@ class TrainingSettings(Strict):
     steps: int = Field(ge=1, le=MOST_STEPS)
     batch_size: int = Field(4, ge=1, le=4096)  # a process and micro-step
     accumulation: int = Field(1, ge=1, le=65_536)  # micro-steps a step
-    optimizer: Literal["adamw", "adamw8bit", "adafactor", "muon"] = "adamw"
+    # or {class: torch.optim.RAdam, …}, see `zeroconv.training.recipes.optimizer`
+    optimizer: Literal["adamw", "adamw8bit", "adafactor", "muon"] | OptimizerClass = "adamw"
     learning_rate: float = Field(1e-5, gt=0, le=10)
     # of the base's decoder where control.unlock_decoder is set; None: a tenth, so that the
     # base gives way only slowly
@@ -195,6 +197,14 @@ class TrainingSettings(Strict):
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _optimizer_is_a_name_or_a_class(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "class" not in value:
+            raise ValueError("training.optimizer has no class; give {class: torch.optim.RAdam}")
+        # so that a wrong name is answered by the names, and a wrong class by what is wrong with it
+        return OptimizerClass.model_validate(value) if isinstance(value, dict) else value
 
     @field_validator("checkpointing")
     @classmethod

@@ -49,6 +49,13 @@ def test_reckon_adds_up_by_offload_and_shrinks_with_every_measure() -> None:
     assert less.vae.computed < 0.4 * plain.vae.computed  # half of it by the dtype
 
 
+def test_attention_is_torchs_own_that_keeps_no_matrix() -> None:
+    from diffusers.models.attention_processor import AttnProcessor2_0
+
+    processors = load_backbone("playroom").unet.attn_processors.values()
+    assert {type(processor) for processor in processors} == {AttnProcessor2_0}
+
+
 def test_reckon_refuses_what_cannot_be() -> None:
     with pytest.raises(UserError, match="multiples of 8"):
         reckon("playroom", (100, 128))

@@ -43,7 +43,10 @@ def run(
     check_output(target, "folder")
     measured = None if figures is None else figures_of(figures)
     write_folder(target, name, kind, weights, source, measured, licence)
-    report = {"folder": str(target), "files": sorted(p.name for p in target.iterdir())}
+    report: dict[str, Any] = {
+        "folder": str(target),
+        "files": sorted(p.name for p in target.iterdir()),
+    }
     report |= {"name": name, "uploaded": None}
     if upload:
         report["uploaded"] = send(target, name, private)

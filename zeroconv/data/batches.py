@@ -164,7 +164,7 @@ class BatchPlan:
         return Batch(
             torch.from_numpy(moments),
             channels_first(hints),
-            of_size(text, *hints.shape[1:3], self.examples.originals_of(indices)),
+            of_size(text, hints.shape[1], hints.shape[2], self.examples.originals_of(indices)),
             indices,
         )
 

@@ -245,7 +245,7 @@ def _originals(hints: list[Shard], table: TextTable) -> ndarray | None:
     """Sizes and crops of the pictures, where the base reads them (SDXL)."""
     if not table.shards or "time_ids" not in table.shards[0].arrays:
         return None
-    rows = []
+    rows: list[Any] = []
     for shard in hints:
         rows += shard.note.get("originals") or [None] * len(shard.note["keys"])
     if any("originals" not in shard.note for shard in hints):

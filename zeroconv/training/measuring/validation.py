@@ -103,11 +103,10 @@ class Validator:
                     else self._hints(getattr(group, whose)[part], z).to(device)
                 )
                 scale = self.loss.backbone.latent_scale
-                text = of_size(
-                    self.examples.text.states([0] * len(z)),
-                    *(scale * side for side in z.shape[-2:]),
-                    self.examples.originals_of(group.rows[part]),
-                )
+                height, width = (scale * side for side in z.shape[-2:])
+                empty = self.examples.text.states([0] * len(z))
+                originals = self.examples.originals_of(group.rows[part])
+                text = of_size(empty, height, width, originals)
                 noise, t = group.noise[part].to(device), group.t[part].to(device)
                 errors = self.loss.errors(
                     z, noise, t, hints, text.to(device), control=whose is not None

@@ -1,6 +1,6 @@
 """Upscaling by tiles: seams, colours, edges and memory, on pictures of the playroom.
 
-python -m benchmarks.quality.upscale [--count 4] [--factor 4]
+python -m benchmarks.quality.upscale [--count 4] [--factor 4] [--steps 20]
 """
 
 from __future__ import annotations
@@ -75,7 +75,15 @@ def main() -> None:
             size = tuple(round(arguments.factor * length) for length in source.size)
             made = enlarged = source.resize(size, Image.Resampling.LANCZOS)
             if options:
-                made = upscale(backbone, source, arguments.factor, prompt=prompt, seed=i, **options)
+                made = upscale(
+                    backbone,
+                    source,
+                    arguments.factor,
+                    prompt=prompt,
+                    seed=i,
+                    steps=arguments.steps,
+                    **options,
+                )
             side = backbone.default_size
             seams = seam_ratio(made, enlarged, side) if options else 1.0
             values.append([seams, colour_error(made, source), sharpness(made)])
@@ -88,15 +96,16 @@ def main() -> None:
         pictures.append(shown)
         print(rows[-1], flush=True)
     sheet(pictures, PICTURES / "upscale.png")
-    columns = ["", "seams", "colours", "sharpness", "seconds", "MB of Python"]
+    columns = ["", "seams", "colours", "sharpness", "seconds", "MB of arrays"]
     note = (
-        f"{arguments.count} pictures of 128 px at {arguments.factor:g}×, 20 UniPC steps, strength "
+        f"{arguments.count} pictures of 128 px at {arguments.factor:g}×, "
+        f"{arguments.steps} UniPC steps, strength "
         "0.35. Seams: steps between pixels at edges of tiles over those elsewhere. Colours: mean "
         "difference to the source at its size, of 255. Sharpness: mean step, of 255."
     )
     command = (
         f"python -m benchmarks.quality.upscale --count {arguments.count} "
-        f"--factor {arguments.factor:g}"
+        f"--factor {arguments.factor:g} --steps {arguments.steps}"
     )
     write_result("upscale", columns, rows, command, note)
 
@@ -105,6 +114,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=4, help="pictures, at most 4")
     parser.add_argument("--factor", type=float, default=4)
+    parser.add_argument("--steps", type=int, default=20)
     return parser.parse_args()
 
 

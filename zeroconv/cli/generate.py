@@ -16,7 +16,7 @@ from zeroconv.cli.controls import (
     known_condition,
     named_condition,
 )
-from zeroconv.cli.making import SUFFIXES, BadPicture, Calls, Making, machine
+from zeroconv.cli.making import SUFFIXES, Calls, Making, machine, of_pictures
 from zeroconv.cli.pictured import Frame, check_given, loras_of_prompts, open_given
 from zeroconv.cli.progress import progress
 from zeroconv.conditions.openpose import is_openpose
@@ -147,7 +147,8 @@ def run(
     check_request(prompts, request)  # before the slow part: bad input is told at once
     axes = check_vary(vary, prompts, request, len(specs))
     paths = output_paths(out, len(prompts) * request["count"])
-    given = open_given(request, making.pictures)
+    with of_pictures():
+        given = open_given(request, making.pictures)
     tagged = loras_of_prompts(prompts, making.lora_folders, request["plain_prompt"])
     inputs = [path for spec in specs for path in (spec.picture, spec.mask)]
     inputs += [Path(request[name]) for name in given if name not in making.pictures]
@@ -246,18 +247,14 @@ def open_source(spec: ControlSpec) -> Any:
     """The picture of a control: kept in another, else its file."""
     if spec.kept is not None:
         return spec.kept
-    try:
+    with of_pictures():
         return spec.picture if is_openpose(spec.picture) else load(spec.picture)
-    except UserError as error:
-        raise BadPicture(*error.args) from error
 
 
 def open_spec_mask(spec: ControlSpec) -> Image.Image | None:
     source = spec.mask if spec.kept_mask is None else spec.kept_mask
-    try:
+    with of_pictures():
         return None if source is None else open_mask(source)
-    except UserError as error:
-        raise BadPicture(*error.args) from error
 
 
 def hint_of(spec: ControlSpec, picture: Any, net: Any, size: tuple[int, int]) -> Image.Image:
@@ -268,12 +265,10 @@ def hint_of(spec: ControlSpec, picture: Any, net: Any, size: tuple[int, int]) ->
     if spec.kept is not None:
         return opened_hint(spec.kept, hint_rule(condition))
     drawn = condition_of(spec, net) if spec.draw else ""
-    try:
+    with of_pictures():
         if spec.draw:
             return draw_hint(drawn, picture, size, spec.resize)
         return open_hint(picture, condition)
-    except UserError as error:
-        raise BadPicture(*error.args) from error
 
 
 def check_vary(

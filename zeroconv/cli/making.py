@@ -21,6 +21,15 @@ class BadPicture(UserError):
     """A picture that cannot be used; of a folder it is set aside."""
 
 
+@contextmanager
+def of_pictures() -> Iterator[None]:
+    """Inside, a UserError is that of a picture: BadPicture."""
+    try:
+        yield
+    except UserError as error:
+        raise BadPicture(*error.args) from error
+
+
 @dataclass(frozen=True)
 class Batch:
     """The pictures that were made at once with one: a sum of floats can depend on how many there

@@ -14,9 +14,9 @@ from zeroconv.layers import allocator
 from zeroconv.layers.cpu import use_cpu_layers_
 from zeroconv.optim.ema import Ema
 from zeroconv.training.loop import learning_rate
+from zeroconv.training.model import to_train_
 from zeroconv.training.objective import ControlledLoss, predict, stream
 from zeroconv.training.recipes.recipe import TrainingSettings
-from zeroconv.training.trainer import to_train_
 
 
 def batch(backbone, n: int = 2) -> Batch:

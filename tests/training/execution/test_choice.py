@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from zeroconv.errors import UserError
-from zeroconv.training import loop, lora_trainer, state, trainer
+from zeroconv.training import loop, state, trainer
 from zeroconv.training.execution import choice
 from zeroconv.training.execution.choice import Launch, launch
 from zeroconv.training.execution.cuda_graphs import CudaGraphs
@@ -20,6 +20,7 @@ from zeroconv.training.execution.deepspeed import DeepSpeed
 from zeroconv.training.execution.eager import Eager
 from zeroconv.training.execution.fsdp import Fsdp
 from zeroconv.training.execution.protocol import Execution
+from zeroconv.training.lora import trainer as lora_trainer
 from zeroconv.training.recipes.lora import LoraRecipe
 from zeroconv.training.recipes.recipe import AnyRecipe, Recipe, check_recipe
 

@@ -17,8 +17,8 @@ from zeroconv.generation.guiding import attach
 from zeroconv.generation.hires import Hires
 from zeroconv.generation.image import ImageInputs
 from zeroconv.generation.image_options import ImageOptions
-from zeroconv.generation.passes import Job, Outputs, Stepping
 from zeroconv.generation.joining import check_unions
+from zeroconv.generation.passes import Job, Outputs, Stepping
 from zeroconv.generation.prompts import TextInputs
 from zeroconv.generation.sizes import shape_like, sizes_of, unit_of
 from zeroconv.generation.stepping import note_other_noise, note_unused

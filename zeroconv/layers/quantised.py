@@ -65,7 +65,7 @@ def plain_state(module: nn.Module) -> dict[str, Tensor]:
     for name, layer in module.named_modules():
         if isinstance(layer, QuantisedLayer):
             state.pop(f"{name}.scale", None)
-            state[f"{name}.weight"] = whole_weight(layer.weight, layer.scale, torch.float32)
+            state[f"{name}.weight"] = dequantise(layer.weight, layer.scale, torch.float32)
     return state
 
 

@@ -30,6 +30,13 @@ VALUES: dict[str, dict[str, list[str] | None]] = {
         "control": [*NAME, "=", ":", "a=", "{", "canny=no such.png", "no such=no such.png"],
         "mode": NAME,
         "mask": PATH,
+        "region": PATH,
+        "passes": NAME,
+        "image": PATH,
+        "masked_content": NAME,
+        "expand": [*NAME, "left", "left=-1", "up=8", "left=" + "9" * 5000],
+        "hires_upscaler": NAME,
+        "lora_dir": ANY,  # read where a prompt has a tag
         "resize_mode": NAME,
         "base": MODEL,
         "lora": [*NAME, "x:", "x:nan", ":1", "x=unet:", "x=unet:nan", "x=text:1,head:1"],

@@ -21,8 +21,11 @@ from zeroconv.generation import Control, generate
 from zeroconv.generation.samplers import make_scheduler
 
 PROMPTS = ["a red ball", "two blue cubes"]
-COMMON = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-SAMPLERS = ["ddim", "euler", "dpm++2m", "unipc", "heun"]
+SAMPLERS = [
+    "ddim",
+    "heun",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("euler", "dpm++2m", "unipc")),
+]
 
 
 def photo(seed: int = 0, size: tuple[int, int] = (64, 64)) -> Image.Image:

@@ -125,10 +125,10 @@ def paste_weight(mask: Image.Image, blur: float) -> Tensor:
     is blurred inwards, by a Gaussian of σ = `blur` pixels.
     """
     weight = np.asarray(mask).astype(np.float32) / 255
-    if blur:
+    if blur and weight.any():
         soft = cv2.GaussianBlur(weight, (0, 0), blur, borderType=cv2.BORDER_REPLICATE)
         weight = weight * np.clip(2 * soft - 1, 0, 1)
-        if 0 < weight.max() < 0.5:
+        if weight.max() < 0.5:
             warnings.warn(
                 f"mask_blur {blur:g} is wide for this mask: of what is painted "
                 f"{weight.max():.0%} is seen at most; give less.",

@@ -78,6 +78,10 @@ def commands(models: Path, inputs: Path) -> dict[str, Command]:
         ("upscale", photo, *base, *quick, "--factor", "1", *OUT), "file", ".png"
     )
 
+    given = ("--image", photo, "--expand", "left=8", "--strength", "1")
+    words = ("generate", "a cat", *base, *quick, *given)
+    by_name["generate from a picture"] = Command((*words, *OUT), "file", ".png")
+
     by_name["annotate a picture"] = Command(("annotate", "canny", photo, *OUT), "file", ".png")
     words = ("annotate", "canny", data, "--workers", "1")
     by_name["annotate a folder"] = Command((*words, *OUT), "into")

@@ -94,7 +94,8 @@ def random_request(i: int, models: Path, files: dict[str, Path]) -> list[object]
     words += ["--noise", dice.choice(noises), "--guidance-rescale", dice.choice([0, 0.7])]
     words += ["--guidance", dice.choice(["both", "cond", "resolution"])]
     for condition in dice.choice([[], ["canny"], ["depth"], ["canny", "depth"]]):
-        kind = dice.choice(["=hint", ":photo", "=deep"])
+        # depth is not drawn here without a network
+        kind = dice.choice(["=hint", "=deep", ":photo" if condition == "canny" else "=photo"])
         words += ["--control", f"{models / condition}{kind[0]}{files[kind[1:]]}"]
         words += ["--scale", round(dice.uniform(-1, 2), 3), "--start", dice.choice([0, 0.2])]
         words += ["--end", dice.choice([0.7, 1]), "--region", files["mask"]]

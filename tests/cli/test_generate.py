@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zeroconv.cli.generate import draw_hint, open_picture
+from zeroconv.cli.hinting import draw_hint
 from zeroconv.generation.metadata import read_info
+from zeroconv.pictures import open_picture
 
 
 @pytest.fixture

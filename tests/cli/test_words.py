@@ -9,8 +9,9 @@ from PIL import Image
 
 from zeroconv.cli.annotate import parse_params
 from zeroconv.cli.controls import ControlSpec, parse_controls
-from zeroconv.cli.generate import batch_size, open_picture, output_paths
+from zeroconv.cli.generate import batch_size, output_paths
 from zeroconv.errors import UserError
+from zeroconv.pictures import open_picture
 
 
 def test_equals_takes_the_hint_and_a_colon_draws_it() -> None:

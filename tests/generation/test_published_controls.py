@@ -175,8 +175,8 @@ def test_union_hints_of_different_regions_are_summed_with_a_note(
     left = torch.zeros(64, 64)
     left[:, :32] = 1
     controls = [
-        Control(union, picture(1), kind="canny", mask=left),
-        Control(union, picture(2), kind="depth", mask=1 - left),
+        Control(union, picture(1), kind="canny", region=left),
+        Control(union, picture(2), kind="depth", region=1 - left),
     ]
     with pytest.warns(UserWarning, match="one by one"):
         made = ours(xl, controls)
@@ -253,7 +253,7 @@ def test_t2i_adapter_takes_all_that_a_controlnet_takes(sd: UNetBackbone, adapter
     plain, whole = quick(sd, []), quick(sd, [Control(adapter, picture(1))])
     with_nothing: list[dict[str, Any]] = [
         {"scale": 0.0},
-        {"mask": torch.zeros(64, 64)},
+        {"region": torch.zeros(64, 64)},
         {"start": 0.05, "end": 0.2},
         {"connection_scales": [0.0] * 4},
         {"curve": [(0.0, 0.0), (1.0, 0.0)]},
@@ -267,7 +267,7 @@ def test_t2i_adapter_takes_all_that_a_controlnet_takes(sd: UNetBackbone, adapter
         {"connection_scales": [1.0, 0.0, 0.0, 0.0]},
         {"connection_scales": "resolution"},
         {"curve": "linear_down"},
-        {"mask": torch.eye(64)},
+        {"region": torch.eye(64)},
         {"conditional_only": True},
         {"mode": "control"},
     ]

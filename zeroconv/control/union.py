@@ -79,7 +79,7 @@ class ControlNetUnion(ControlNet):
         view = copy.copy(self)
         view.kind = find_kind(kind, len(self.task_embedding))
         # how its hints are drawn, read and resized
-        called = [kind] if isinstance(kind, str) else []
+        called = [kind, kind.replace(" ", "")] if isinstance(kind, str) else []
         entries = map(known, [*called, *KINDS.get(view.kind, ())])
         condition = next((entry.name for entry in entries if entry is not None), None)
         ours = {**self.config["zeroconv"], "condition": condition}

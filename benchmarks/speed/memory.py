@@ -31,11 +31,17 @@ from zeroconv.backbones import TextStates, UNetBackbone
 from zeroconv.backbones.unet import DEFAULT_SCHEDULER
 from zeroconv.control import ControlNet
 from zeroconv.files import atomic_write
-from zeroconv.layers.checkpointing import recompute_
+from zeroconv.layers.checkpointing import find_parts, recompute_
 from zeroconv.layers.fake import held_by, make_fake_, size_of
 from zeroconv.layers.live_bytes import LiveBytes
 from zeroconv.optim.split_weights import narrow_all_
-from zeroconv.training.execution.memory import activations, chosen, hold_frozen_, micro_batch
+from zeroconv.training.execution.memory import (
+    activations,
+    chosen,
+    hold_frozen_,
+    micro_batch,
+    trained_path,
+)
 from zeroconv.training.execution.precision import cast_frozen_
 from zeroconv.training.model import to_train_
 from zeroconv.training.objective import ControlledLoss
@@ -191,9 +197,14 @@ def peak(loss: ControlledLoss, recipe: Recipe, size: tuple[int, int], mode: Fake
         text = TextStates(torch.empty(n, 77, width))
         if recipe.base == SDXL:
             text.pooled, text.time_ids = torch.empty(n, POOLED), torch.empty(n, 6)
-        ledger = activations(loss, n, size, text)
-        for i in chosen(ledger, settings.checkpointing):
-            recompute_(ledger.parts[i].module)
+        again: list[nn.Module] = []
+        if settings.checkpointing == "full":
+            again = find_parts(trained_path(loss))
+        elif settings.checkpointing != "none":  # what fits a budget must be measured
+            ledger = activations(loss, n, size, text)
+            again = [ledger.parts[i].module for i in chosen(ledger, settings.checkpointing)]
+        for module in again:
+            recompute_(module)
         for parameter in loss.parameters():
             parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
         with LiveBytes() as live:

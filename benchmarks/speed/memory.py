@@ -2,6 +2,7 @@
 
 python -m benchmarks.speed.memory        the table of docs/scale.md, the first line of
                                          recipes/sd*.yaml
+python -m benchmarks.speed.memory sdxl   the recipes of SDXL, printed (some minutes each)
 python -m benchmarks.speed.memory real   beside what processes take (full size: 8 GB, some minutes)
 
 One whole micro-batch runs on fake tensors at full size, forwards and backwards, under the recipe's
@@ -238,9 +239,9 @@ def optimizer_state(control: ControlNet, recipe: Recipe, mode: FakeTensorMode) -
 # ---------------------------------------------------------------- recipes, and what stands in them
 
 
-def recipes() -> list[Path]:
+def recipes(base: str = "sd[12]*") -> list[Path]:
     return sorted(
-        (ROOT / "recipes").glob("sd*-*gb.yaml"),
+        (ROOT / "recipes").glob(f"{base}-*gb.yaml"),
         key=lambda path: (path.stem.split("-")[0], card_of(path)),
     )
 
@@ -294,5 +295,8 @@ if __name__ == "__main__":
         from benchmarks.speed.memory_real import main as real
 
         real()
+    elif sys.argv[1:] == ["sdxl"]:
+        for recipe_path in recipes("sdxl"):
+            print(*row(recipe_path, reckon(load_recipe(recipe_path))), flush=True)
     else:
         main()

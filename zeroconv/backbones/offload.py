@@ -84,7 +84,7 @@ class Offload:
 
 def _listed(module: nn.Module) -> list[nn.Module]:
     """The entries of the outermost lists of modules: the blocks of a transformer."""
-    found: list[nn.Module] = []
+    blocks: list[nn.Module] = []
     for child in module.children():
-        found += list(child) if isinstance(child, nn.ModuleList) else _listed(child)
-    return found
+        blocks += list(child) if isinstance(child, nn.ModuleList) else _listed(child)
+    return blocks

@@ -41,6 +41,19 @@ def test_a_recipe_says_what_is_reckoned_and_fits_its_card(path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("path", memory.recipes("sdxl"), ids=lambda path: path.stem)
+def test_a_recipe_of_sdxl_fits_its_card(path: Path) -> None:
+    need = memory.reckon(load_recipe(path))
+    assert need.total < 0.93 * memory.card_of(path) * 2**30 - 0.3e9
+
+
+def test_recipes_of_sdxl_are_read_and_named_for_their_card() -> None:
+    cards = {memory.card_of(path): load_recipe(path) for path in memory.recipes("sdxl")}
+    assert set(cards) == {12, 16, 24, 80}
+    assert all(recipe.data.size == 1024 and recipe.data.buckets for recipe in cards.values())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_reckoning_is_todays(path: Path) -> None:
     assert memory.row(path, memory.reckon(load_recipe(path))) == ROWS[path.stem]

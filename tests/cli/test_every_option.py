@@ -107,7 +107,7 @@ VALUES: dict[str, dict[str, list[str] | None]] = {
         "part": [*NAME, "0/3", "4/3", "1/0", "a/b", "1/" + "9" * 30],
         "device": [*NAME, "cuda:99"],
     },
-    "info": {"model": NAME},
+    "info": {"model": NAME, "dtype": [*NAME, "float64"], "offload": NAME, "quantise": NAME},
     "evaluate": {
         "control": MODEL,
         "data": MODEL,

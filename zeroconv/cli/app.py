@@ -62,6 +62,7 @@ from zeroconv.cli.options import (
 from zeroconv.cli.shell import App, PlainErrors
 from zeroconv.cli.streams import echo, echo_error, one_line, open_streams, quiet_libraries
 from zeroconv.cli.upscale import upscale
+from zeroconv.errors import UserError
 
 app = App(
     name="zeroconv",
@@ -444,9 +445,11 @@ def info(
     """
     from zeroconv.cli.info import describe, reckoned, show
 
+    words = (dtype, offload, quantise)
     if memory:
-        words = (dtype, offload, quantise)
         report = reckoned(model, size, controls, count, *words, vae_tiling=vae_tiling)
+    elif (size, controls, count, *words, vae_tiling) != (None, 0, 1, "auto", "none", None, False):
+        raise UserError("sizes, numbers and ways to save memory are for --memory; give it too.")
     else:
         report = describe(model)
     answer(report, json, lambda: show(report))

@@ -181,6 +181,9 @@ def test_again_takes_changes(run, once, models, photo, tmp_path) -> None:
     run("a cube", *controls, *changes, *base, "--cfg", 1, "--out", tmp_path / "c.png")
     assert (pixels(tmp_path / "b.png") == pixels(tmp_path / "c.png")).all()
     assert read_info(tmp_path / "b.png")["prompt"] == "a cube"
+    run("--from", tmp_path / "a.png", "--count", 2, "--out", tmp_path / "e.png")
+    seeds = [read_info(tmp_path / f"e-{i}.png")["seed"] for i in range(2)]
+    assert seeds == [0, 1]
     other = ("--control", f"{models / 'canny'}={photo}")
     run("--from", tmp_path / "a.png", *other, "--out", tmp_path / "d.png")
     assert len(read_info(tmp_path / "d.png")["controls"]) == 1

@@ -46,7 +46,7 @@ def test_one_picture_is_the_file_and_several_are_numbered(tmp_path: Path) -> Non
     assert output_paths(Path("balls"), 2) == [Path("balls/0000.png"), Path("balls/0001.png")]
     assert output_paths(tmp_path, 1) == [tmp_path / "0000.png"]
     with pytest.raises(UserError, match=r"\.png"):
-        output_paths(Path("ball.jpg"), 1)
+        output_paths(Path("ball.gif"), 1)
 
 
 def test_large_pictures_are_made_one_by_one_and_small_ones_together() -> None:

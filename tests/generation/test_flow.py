@@ -141,3 +141,17 @@ def test_flow_controls_can_be_masked_and_scaled_by_connection(backbone: SD3Backb
 def test_flow_models_have_one_scheduler(backbone: SD3Backbone) -> None:
     with pytest.raises(UserError, match="the scheduler euler alone, not ddim"):
         generate(backbone, "a", scheduler="ddim", steps=1)
+
+
+def test_a_flow_starts_from_a_picture_and_keeps_what_is_not_masked(backbone):
+    picture = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(8))
+    mask = torch.zeros(16, 16)
+    mask[4:12, 4:12] = 1
+    text, negative = backbone.embed_text(["a"]), backbone.embed_text([""])
+    request = {"negative": negative, "steps": STEPS, "cfg": CFG, "scheduler": "euler"}
+    request |= {"output": "tensor", "image": picture, "seed": 1}
+    plain, weak = (generate(backbone, text, strength=s, **request)[0] for s in (1.0, 0.5))
+    assert (plain - weak).abs().max() > 0.01
+    (repainted,) = generate(backbone, text, mask=mask, **request)
+    apart = (repainted - picture).abs().amax(0)
+    assert apart[mask == 0].max() <= 1 / 255 and apart[mask > 0].max() > 0.05

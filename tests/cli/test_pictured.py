@@ -92,6 +92,21 @@ def test_mask_without_image_is_the_region_of_controls_with_a_note(
     assert (pixels(tmp_path / "a.png") == pixels(tmp_path / "b.png")).all()
 
 
+def test_a_folder_of_images_with_a_control_drawn_from_each(
+    generate, models, photo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    Image.open(photo).rotate(180).save(tmp_path / "in" / "b.png")
+    photo.rename(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "c.png").write_bytes(b"no picture")
+    words = ("--image", tmp_path / "in", "--control", models / "canny", "--strength", 0.5)
+    generate("a", *words, "--out", tmp_path / "out", code=3)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
+    first, second = (read_info(tmp_path / "out" / name)["hints"][0] for name in ("a.png", "b.png"))
+    assert (np.asarray(first.rotate(180)) == np.asarray(second)).mean() > 0.9
+    assert (np.asarray(first) != np.asarray(second)).any()
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

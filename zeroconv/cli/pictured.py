@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from zeroconv.cli.controls import ControlSpec
+from zeroconv.cli.making import BadPicture
 from zeroconv.errors import UserError
 from zeroconv.pictures import open_mask, open_picture
 from zeroconv.words import expand as expand_home
@@ -82,15 +83,19 @@ def masks_of(
 def open_given(
     request: Mapping[str, Any], kept: Mapping[str, Image.Image] | None = None
 ) -> dict[str, Image.Image]:
-    """The picture and the mask of a request, decoded; those that another picture brings first."""
-    kept = kept or {}
-    given: dict[str, Image.Image] = {}
-    if request.get("image") is not None:
-        path = expand_home(str(request["image"]))
-        given["image"] = kept["image"] if "image" in kept else open_picture(path)
-    if request.get("mask") is not None:
-        path = expand_home(str(request["mask"]))
-        given["mask"] = kept["mask"] if "mask" in kept else open_mask(path)
+    """The picture and the mask of a request, decoded; those that another picture brings first.
+
+    Raises BadPicture for what is no picture.
+    """
+    kept, given = kept or {}, {}
+    for name, opened in (("image", open_picture), ("mask", open_mask)):
+        if request.get(name) is None:
+            continue
+        try:
+            path = expand_home(str(request[name]))
+            given[name] = kept[name] if name in kept else opened(path)
+        except UserError as error:
+            raise BadPicture(*error.args) from error
     return given
 
 

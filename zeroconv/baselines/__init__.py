@@ -25,6 +25,7 @@ from zeroconv.baselines.concat import Concat
 from zeroconv.baselines.control_lora import ControlLora
 from zeroconv.baselines.controlnet_xs import ControlNetXS
 from zeroconv.baselines.hypernetwork import Hypernetwork
+from zeroconv.baselines.lllite import LLLite
 from zeroconv.baselines.lora import Lora
 from zeroconv.baselines.published import PUBLISHED, read_published
 from zeroconv.baselines.side import Side
@@ -53,7 +54,16 @@ __all__ = [
 
 BASELINES: dict[str, type[Baseline]] = {
     baseline.kind: baseline
-    for baseline in (Concat, Lora, ControlLora, T2IAdapter, ControlNetXS, Hypernetwork, Side)
+    for baseline in (
+        Concat,
+        Lora,
+        ControlLora,
+        T2IAdapter,
+        ControlNetXS,
+        Hypernetwork,
+        Side,
+        LLLite,
+    )
 }
 
 
@@ -153,6 +163,19 @@ def is_baseline(path: Path) -> bool:
     return read_config(path).get("_class_name") in (CLASS_NAME, OLD_CLASS_NAME)
 
 
+def is_lllite(path: Path) -> bool:
+    """Whether a path is a ControlNet-LLLite file."""
+    return path.is_file() and identify(path).name == LLLite.kind
+
+
+def load_lllite(path: Path, backbone: Backbone, dtype: torch.dtype | None = None) -> LLLite:
+    """A ControlNet-LLLite from its file, around the base that it was made for. Raises UserError."""
+    if not isinstance(backbone, UNetBackbone):
+        raise UserError(f"{path} is for a UNet (Stable Diffusion), which {backbone.name} is not.")
+    net = LLLite.from_state(read_state_dict(path), backbone, path)
+    return net.to(backbone.device, dtype or backbone.dtype)
+
+
 def load_net(x: str | os.PathLike, backbone: Backbone, dtype: torch.dtype | None = None) -> Net:
     """A ControlNet by all that `ControlNet.load` takes, a baseline by its folder, or a T2I-Adapter
     or ControlNet-XS as published; whichever it is.
@@ -166,6 +189,8 @@ def load_net(x: str | os.PathLike, backbone: Backbone, dtype: torch.dtype | None
         return load_baseline(path, cast(UNetBackbone, backbone), dtype)
     if (kind := identify(path)) in PUBLISHED:
         return load_published(path, kind, cast(UNetBackbone, backbone), dtype)
+    if is_lllite(path):
+        return load_lllite(path, backbone, dtype)
     if isinstance(backbone, SD3Backbone):
         return SD3ControlNet.load(x, backbone=backbone, dtype=dtype)
     return ControlNet.load(x, backbone=backbone, dtype=dtype)

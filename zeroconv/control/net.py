@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from zeroconv.backbones import Backbone, Connection, TextStates
 from zeroconv.backbones.spread import Rule
+from zeroconv.layers.attention import Change, Switch
 
 
 class Net(Protocol):
@@ -125,6 +126,20 @@ class ResidualNet(Net, Protocol):
         self, backbone: Backbone, hint: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """Hints (N, 3, sH, sW) in [0, 1] → latents (N, C, H, W), where `hint_space` is "latent"."""
+
+
+class AttentionNet(Net, Protocol):
+    """A net that changes the base's attention while it runs, so it can be scaled, masked and used
+    beside others.
+    """
+
+    def changes(self, embedding: Any, switch: Switch) -> dict[str, Change]:
+        """What it does to each attention, for `zeroconv.layers.attention.attached`."""
+
+
+def changes_attention(net: object) -> TypeGuard[AttentionNet]:
+    """Whether it is an `AttentionNet`, by the names of its class."""
+    return hasattr(type(net), "changes")
 
 
 _MEMBERS = ("condition", "base", "has_residuals", "predict", "embed_hint", "trainable")

@@ -37,7 +37,14 @@ __all__ = [
 MOST_STEPS = 10**9
 Width = Annotated[int, Field(ge=1, le=1024)]  # channels of a layer of the hint encoder
 # of baselines
-OPTIONS = {"rank": (1, 1024), "hidden": (1, 8192), "res_blocks": (1, 32), "hint_widths": (1, 1024)}
+OPTIONS = {
+    "rank": (1, 1024),
+    "hidden": (1, 8192),
+    "res_blocks": (1, 32),
+    "hint_widths": (1, 1024),
+    "cond_dim": (2, 1024),
+    "mlp_dim": (1, 1024),
+}
 OTHER_OPTIONS = (0, 16)  # shares of the base's widths
 
 
@@ -55,6 +62,7 @@ class ControlSettings(Strict):
         "controlnet_xs",
         "hypernetwork",
         "side",
+        "lllite",
     ] = "controlnet"
     # of a baseline, see its class in `zeroconv.baselines`
     options: dict[str, Any] = Field(default_factory=dict)

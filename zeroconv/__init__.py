@@ -27,17 +27,21 @@ if TYPE_CHECKING:
         prompts,
         training,
     )
+    from zeroconv.adapters import IPAdapter
     from zeroconv.annotators import annotate
     from zeroconv.backbones import load_backbone
     from zeroconv.control import ControlNet
     from zeroconv.errors import UserError
     from zeroconv.evaluation import evaluate
-    from zeroconv.generation import Control, generate
+    from zeroconv.generation import Control, ImagePrompt, ReferencePicture, generate
     from zeroconv.training import train
 
 __all__ = [
     "Control",
     "ControlNet",
+    "IPAdapter",
+    "ImagePrompt",
+    "ReferencePicture",
     "UserError",
     "__version__",
     "annotate",
@@ -60,6 +64,9 @@ __all__ = [
 _HOMES = {
     "Control": "zeroconv.generation",
     "ControlNet": "zeroconv.control",
+    "IPAdapter": "zeroconv.adapters",
+    "ImagePrompt": "zeroconv.generation",
+    "ReferencePicture": "zeroconv.generation",
     "UserError": "zeroconv.errors",
     "annotate": "zeroconv.annotators",
     "evaluate": "zeroconv.evaluation",

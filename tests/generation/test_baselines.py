@@ -24,7 +24,8 @@ def backbone():
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_picture_answers_to_the_hint(backbone, kind):
     baseline = small(kind, backbone, condition="canny")
-    shake_(baseline)
+    # five layers in a row, each with small weights, give next to nothing
+    shake_(baseline, scale=0.3 if kind == "lllite" else 0.05)
 
     def make(h, guidance):
         return pixels(

@@ -27,6 +27,7 @@ WRAPPERS = (
     "params",
 )
 _EMBEDDING = "string_to_param"
+_IP_ADAPTER = ("image_proj", "ip_adapter")  # two dicts side by side
 # how torch's reader says that a pickle wants something made that is no tensor
 _CODE = ("GLOBAL", "Can only create", "Can only build", "Trying to call reduce")
 SPARE = 64 * 2**20  # bytes that tensors may have beyond what the file stores, and
@@ -102,6 +103,12 @@ def unwrapped(content: Any, where: Path) -> dict[str, Tensor]:
             )
         if _EMBEDDING in content:
             return {_EMBEDDING: torch.zeros(1)}  # a textual inversion: its name tells its kind
+        if all(isinstance(content.get(name), Mapping) for name in _IP_ADAPTER):
+            return {
+                f"{name}.{key}": value
+                for name in _IP_ADAPTER
+                for key, value in _tensors(content[name], where).items()
+            }
         inner = next((name for name in WRAPPERS if _wraps(content, name)), None)
         if inner is None:
             return _tensors(content, where)

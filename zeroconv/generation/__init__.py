@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from zeroconv.generation.adapters import ImagePrompt, ReferencePicture
 from zeroconv.generation.control import Control
 from zeroconv.generation.guidance import MODES, RULES, combine, connection_scales, controls_uncond
 from zeroconv.generation.pipeline import generate
@@ -18,6 +19,8 @@ __all__ = [
     "SCHEDULERS",
     "SCHEDULES",
     "Control",
+    "ImagePrompt",
+    "ReferencePicture",
     "combine",
     "connection_scales",
     "controls_uncond",

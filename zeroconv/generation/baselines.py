@@ -14,6 +14,7 @@ from torch import Tensor
 from zeroconv.backbones import Backbone, TextStates
 from zeroconv.control import Net, is_additive
 from zeroconv.control.compose import like
+from zeroconv.control.net import changes_attention
 from zeroconv.errors import UserError
 from zeroconv.generation.control import Control
 
@@ -26,7 +27,13 @@ def check_baselines(
     """Raise UserError where one of `controls` gives the whole output and something is asked that
     needs residuals. ControlNet-XS has a scale, and takes the residuals of others.
     """
-    baselines = [control for control in controls if not is_additive(control.net)]
+    for control in controls:
+        _check_attention(control)
+    baselines = [
+        control
+        for control in controls
+        if not is_additive(control.net) and not changes_attention(control.net)
+    ]
     if not baselines:
         return
     control, kind = baselines[0], baselines[0].net.config["kind"]
@@ -57,6 +64,19 @@ def check_baselines(
             raise UserError(
                 f"{name} is about residuals, which a network of kind {kind} has none of; leave it "
                 "out."
+            )
+
+
+def _check_attention(control: Control) -> None:
+    """Raise UserError where a net that changes attention is asked for what needs residuals."""
+    if not changes_attention(control.net):
+        return
+    kind = control.net.config["kind"]
+    for name in ("connection_scales", "mode"):
+        if getattr(control, name) is not None:
+            raise UserError(
+                f"{name} weighs the residuals of connections, which a network of kind {kind} has "
+                "none of; leave it out, and use scale, curve, region or conditional_only."
             )
 
 

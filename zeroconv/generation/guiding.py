@@ -56,7 +56,7 @@ class Guiding:
             masks = None
             if region is not None:
                 region = region if len(region) == 1 else region[part]
-                masks = compose.masks_at(region, c.net.connections, size)  # type: ignore[attr-defined]
+                masks = _masks(c.net, region, size)
             guides.append(
                 Guide(
                     c.net,
@@ -123,6 +123,13 @@ def attach(backbone: Backbone, controls: Sequence[Control]) -> None:
     if offload is not None:
         for control in controls:
             offload.attach(control.net.networks())
+
+
+def _masks(net: Net, region: Tensor, size: tuple[int, int]) -> list[Tensor]:
+    """A region (1 or N, 1, H, W) at each connection of a control; as it is where it has none."""
+    if not is_additive(net):
+        return [region]
+    return compose.masks_at(region, cast(ResidualNet, net).connections, size)
 
 
 def _embed(net: Net, hints: list[Tensor], backbone: Backbone) -> Tensor | tuple[Tensor, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zeroconv.backbones import Backbone, TextStates
 from zeroconv.errors import UserError
+from zeroconv.generation.adapting import Adapters
 from zeroconv.generation.control import Control
 from zeroconv.generation.guiding import Guiding
 from zeroconv.generation.hires import Hires
@@ -67,6 +68,7 @@ class Plan:
     sizes: Sizes
     steps: int
     guiding: Guiding
+    adapters: Adapters
 
 
 class Job:
@@ -83,7 +85,9 @@ class Job:
         guidance: str,
         connection_scales: Sequence[float] | str | None,
         images: ImageInputs | None,
+        adapters: Adapters,
     ) -> None:
+        self.adapters = adapters
         self.backbone, self.words, self.controls, self.seeds = backbone, words, controls, seeds
         self.stepping, self.cfg, self.guidance = stepping, cfg, guidance
         self.connection_scales, self.images = connection_scales, images
@@ -106,7 +110,7 @@ class Job:
             self.backbone, controls, self.guidance, self.connection_scales, self.words.total,
             self.words.count, size, self.images,
         )  # fmt: skip
-        return Plan(size, shape, sizes, steps, guiding)
+        return Plan(size, shape, sizes, steps, guiding, self.adapters.at(size))
 
     def run(
         self,
@@ -142,10 +146,13 @@ class Job:
     ) -> Tensor:
         """Latents (N, C, h, w) of some pictures after a pass."""
         cond, uncond = self._states(part, plan, start)
+        guides, adapting = plan.adapters.of(part, plan.guiding.guides(part), plan.shape)
+        if adapting is not None and uncond is cond:
+            uncond = cond[:]  # the halves see other pictures, so nothing of them is shared
         return denoise(
-            self.backbone, start.to(self.backbone.device), cond, uncond, plan.guiding.guides(part),
+            self.backbone, start.to(self.backbone.device), cond, uncond, guides,
             self.stepping.make(self.backbone, plan.steps), plan.steps, self.cfg, drawn,
-            outputs.callback, self.stepping.eta, self.stepping.guidance_rescale,
+            outputs.callback, self.stepping.eta, self.stepping.guidance_rescale, adapting,
         )  # fmt: skip
 
     def _states(

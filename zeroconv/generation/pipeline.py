@@ -11,6 +11,8 @@ from torch import Tensor
 from zeroconv.backbones import Backbone, TextStates, is_split
 from zeroconv.generation import arguments
 from zeroconv.generation import guidance as guidance_rules
+from zeroconv.generation.adapters import ImagePrompt, ReferencePicture, check_adapters
+from zeroconv.generation.adapting import Adapters
 from zeroconv.generation.baselines import check_baselines
 from zeroconv.generation.control import Control
 from zeroconv.generation.guiding import attach
@@ -31,6 +33,7 @@ def generate(
     prompt: str | Sequence[str] | TextStates,
     controls: Sequence[Control] = (),
     *,
+    adapters: Sequence[ImagePrompt | ReferencePicture] = (),
     image: Any = None,
     strength: float | None = None,
     mask: Any = None,
@@ -94,6 +97,7 @@ def generate(
     seed: of the first picture, the next ones count up; or a list of one a picture. The same seed
     gives the same picture in any batch. latents: (N, C, h, w), noise of unit variance, in place of
     the seeds' noise.
+    adapters: pictures beside the prompt (IP-Adapter) and pictures to be like (reference-only).
     guidance, cfg: where control acts, a name of `guidance.MODES`, and the scale of classifier-free
     guidance, which 1 turns off. None is the backbone's own: cond and 4 of the playroom, both and
     7.5 of others.
@@ -132,6 +136,7 @@ def generate(
     controls = arguments.check_controls(controls)
     attach(backbone, controls)
     check_baselines(controls, guidance, connection_scales)
+    adapters = check_adapters(adapters, backbone)
     check_unions(controls)
     stepping.check(backbone, second)  # what cannot be is told before anything is computed
     note_other_noise(scheduler, backbone)
@@ -148,7 +153,10 @@ def generate(
         images.fit(size)
     conditioning = original_size, crop, target_size
     sizes = sizes_of(backbone, *size, *conditioning)
-    job = Job(backbone, words, controls, seeds, stepping, cfg, guidance, connection_scales, images)
+    shown = Adapters(adapters, backbone, seeds, count, images)
+    job = Job(
+        backbone, words, controls, seeds, stepping, cfg, guidance, connection_scales, images, shown
+    )
     first = job.plan(size, sizes, steps, None if second.factor is None else "low")
     later = None
     if second.factor is not None:

@@ -15,6 +15,7 @@ from zeroconv.backbones.protocol import SplitBackbone
 from zeroconv.control import Net, ResidualNet, is_additive
 from zeroconv.control.compose import add_up
 from zeroconv.errors import UserError
+from zeroconv.generation.adapting import Adapting, inside
 from zeroconv.generation.baselines import Replacing
 from zeroconv.generation.guidance import Curve, combine, factor_at, rescaled
 from zeroconv.generation.joining import features_of, grouped, residuals_of_group
@@ -42,13 +43,12 @@ class Guide:
     scale: float = 1.0  # of the control, on top of those of its connections
 
     def acts(self, step: int, steps: int) -> bool:
-        """Inside the window, in shares of the schedule; step i covers i / steps to (i + 1) / steps,
-        as in diffusers.
+        """Inside the window, in shares of the schedule.
 
         At a factor of zero there is nothing to compute either.
         """
-        inside = not (step / steps < self.start or (step + 1) / steps > self.end)
-        return inside and any(self.scales) and self.scale * self.factor(step, steps) != 0
+        now = inside(self.start, self.end, step, steps)
+        return now and any(self.scales) and self.scale * self.factor(step, steps) != 0
 
     def factor(self, step: int, steps: int) -> float:
         """The curve's, from the first step at fraction 0 to the last at 1."""
@@ -208,6 +208,7 @@ def denoise(
     callback: Callable[[int, int, Tensor], None] | None = None,
     eta: float | None = None,
     rescale: float = 0.0,
+    adapting: Adapting | None = None,
 ) -> Tensor:
     """Noise, and a picture if there is one → latents (N, C, H, W), through `steps` steps of the
     scheduler, or int(steps · strength) of them.
@@ -230,11 +231,13 @@ def denoise(
             f"{backbone.name} edits pictures, in three evaluations a step, and takes ControlNets "
             "alone; leave other controls out."
         )
-    with _layers(backbone, guides):
+    with _layers(backbone, guides), adapting.attached() if adapting else nullcontext():
         for i, t in enumerate(timesteps):
             acting = [guide for guide in guides if guide.acts(i, total)]
             factors = [guide.factor(i, total) for guide in acting]
             x = (z if flow else scheduler.scale_model_input(z, t)).to(backbone.dtype)
+            if adapting is not None:
+                adapting.step(i, total, t, cond if text is None else text)
             if start.edits:
                 pairs = list(zip(acting, factors, strict=True))
                 output = _predict_edit(backbone, x, t, cond, text, pairs, cfg, start, rescale)

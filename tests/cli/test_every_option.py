@@ -38,6 +38,10 @@ VALUES: dict[str, dict[str, list[str] | None]] = {
         "hires_upscaler": NAME,
         "lora_dir": ANY,  # read where a prompt has a tag
         "resize_mode": NAME,
+        "image_prompt": [*NAME, "=", "a=", "{", "no such.bin=no such.png"],
+        "image_encoder": NAME,
+        "image_prompt_region": PATH,
+        "reference": [*PATH, "no such.png"],
         "base": MODEL,
         "lora": [*NAME, "x:", "x:nan", ":1", "x=unet:", "x=unet:nan", "x=text:1,head:1"],
         "vae": NAME,

@@ -59,8 +59,14 @@ _BY_NAMES: tuple[tuple[Kind, tuple[str, ...]], ...] = (
         (r"\A(string_to_param|emb_params|clip_g|clip_l|<[^<>\n]*>)$",),
     ),
     (CONTROL_LORA, (r"^lora_controlnet$",)),
-    (Kind("lllite", "a ControlNet-LLLite", _YET), (r"^lllite_",)),
-    (Kind("ip_adapter", "an IP-Adapter", _YET), (r"^(image_proj|ip_adapter)\.",)),
+    (
+        Kind("lllite", "a ControlNet-LLLite", "give it as a control: --control FILE=hint.png"),
+        (r"^lllite_",),
+    ),
+    (
+        Kind("ip_adapter", "an IP-Adapter", "give it as --image-prompt FILE=picture.png"),
+        (r"^(image_proj|ip_adapter)\.",),
+    ),
     (Z_CONTROL, (r"^control_all_x_embedder\.",)),
     (QWEN_CONTROL, (r"^controlnet_x_embedder\.", r"^txt_norm\.")),
     (FLUX_CONTROL, (r"^controlnet_x_embedder\.",)),

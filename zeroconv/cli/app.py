@@ -15,6 +15,9 @@ from typer import Argument, Option
 from zeroconv.cli import measuring, playroom
 from zeroconv.cli.answers import answer, answers_on_stdout
 from zeroconv.cli.options import (
+    AdapterRegions,
+    AdapterScales,
+    AdapterShares,
     Base,
     Cfg,
     Control,
@@ -23,6 +26,7 @@ from zeroconv.cli.options import (
     Dtype,
     Eta,
     Expand,
+    Fidelities,
     From,
     Guidance,
     Hires,
@@ -30,7 +34,9 @@ from zeroconv.cli.options import (
     HiresStrength,
     HiresUpscaler,
     Image,
+    ImageEncoder,
     ImageGuidance,
+    ImagePrompts,
     Json,
     Lora,
     LoraDir,
@@ -46,6 +52,8 @@ from zeroconv.cli.options import (
     Quantise,
     RecipeDevice,
     RecipeDtype,
+    References,
+    ReferenceShares,
     Rescale,
     Revision,
     Schedule,
@@ -138,6 +146,17 @@ def generate(
     hires_strength: HiresStrength = 0.7,
     hires_steps: HiresSteps = None,
     hires_upscaler: HiresUpscaler = "latent",
+    image_prompt: ImagePrompts = None,
+    image_encoder: ImageEncoder = None,
+    image_prompt_scale: AdapterScales = None,
+    image_prompt_start: AdapterShares = None,
+    image_prompt_end: AdapterShares = None,
+    image_prompt_region: AdapterRegions = None,
+    reference: References = None,
+    reference_fidelity: Fidelities = None,
+    reference_scale: ReferenceShares = None,
+    reference_start: AdapterShares = None,
+    reference_end: AdapterShares = None,
     base: Base = "playroom",
     lora: Lora = None,
     lora_dir: LoraDir = None,
@@ -197,6 +216,7 @@ def generate(
     """Make pictures from a prompt, with any number of controls. Each is saved when its batch is
     done.
     """
+    from zeroconv.cli.adapters import parse_adapters
     from zeroconv.cli.again import control_specs, making_of, prompts_of
     from zeroconv.cli.controls import renamed_option
     from zeroconv.cli.folders import run
@@ -249,6 +269,13 @@ def generate(
     )  # fmt: skip
     prompts = prompts_of(prompt)
     making.lora_folders = lora_dir
+    making.adapters = parse_adapters(
+        image_prompt, reference, image_encoder,
+        image_prompt_scale=image_prompt_scale, image_prompt_start=image_prompt_start,
+        image_prompt_end=image_prompt_end, image_prompt_region=image_prompt_region,
+        reference_fidelity=reference_fidelity, reference_scale=reference_scale,
+        reference_start=reference_start, reference_end=reference_end,
+    )  # fmt: skip
     report: dict[str, Any] = {}
     free = answers_on_stdout(out, json)
     saved = (lambda path: None) if json else (echo if free else echo_error)

@@ -97,7 +97,7 @@ def parse_control(text: str) -> tuple[str, str, bool]:
     """
     if text.lstrip().startswith("{"):
         return _from_json(text)
-    split = cut(text, "=:", is_known_control, _is_picture)
+    split = cut(text, "=:", is_known_control, is_picture)
     if split is None:
         raise UserError(
             f"--control {text!r} is not understood: write NAME=PICTURE for a finished hint, "
@@ -156,7 +156,8 @@ def split_kind(name: str) -> tuple[str, str | None]:
     return net, kind
 
 
-def _is_picture(path: str) -> bool:
+def is_picture(path: str) -> bool:
+    """Whether a word names a file."""
     try:
         return Path(expand(path)).is_file()
     except (OSError, ValueError):
@@ -191,7 +192,9 @@ def _check_numbers(scale: float, start: float, end: float) -> None:
         raise UserError(f"--start {start} is not before --end {end}: the control would never act")
 
 
-def one_each(option: str, values: Sequence[Any], count: int, default: Any) -> list[Any]:
+def one_each(
+    option: str, values: Sequence[Any], count: int, default: Any, what: str = "controls"
+) -> list[Any]:
     """One value a control, of an option given once for all of them or once for each."""
     if not values:
         return [default] * count
@@ -203,8 +206,8 @@ def one_each(option: str, values: Sequence[Any], count: int, default: Any) -> li
         return list(values) * count
     if len(values) != count:
         raise UserError(
-            f"{option} is given {len(values)} times for {count} controls: give it once, or once "
-            "for each"
+            f"{option} is given {len(values)} times for {count} {what}: give it once, or once for "
+            "each"
         )
     return list(values)
 

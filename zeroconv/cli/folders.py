@@ -172,6 +172,7 @@ def work_of(
     sizes and times.
     """
     models = [base, *lora, *(spec.name for spec in specs)]
+    models += [spec.adapter for spec in making.adapters if spec.adapter is not None]
     about = {
         "prompts": list(prompts),
         "request": dict(request),
@@ -180,6 +181,7 @@ def work_of(
         "models": [_stamp(Path(name)) for name in models],
         "controls": [describe(spec) for spec in specs],
         "pictures": [_digest(p) for spec in specs for p in (spec.picture, spec.mask)],
+        "adapters": [_digest(p) for s in making.adapters for p in (s.picture, s.region)],
         "given": [_digest(Path(str(request.get(key)))) for key in PICTURES],
     }
     return hashlib.sha256(to_json(about, sort_keys=True).encode()).hexdigest()

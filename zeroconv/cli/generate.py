@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from zeroconv.cli.adapters import load_adapters
 from zeroconv.cli.controls import (
     ControlSpec,
     known_condition,
@@ -116,7 +117,10 @@ def run(
     tagged = loras_of_prompts(prompts, making.lora_folders, request["plain_prompt"])
     inputs = [path for spec in specs for path in (spec.picture, spec.mask)]
     inputs += [Path(request[name]) for name in given if name not in making.pictures]
+    inputs += [path for beside in making.adapters for path in (beside.picture, beside.region)]
     check_outputs(paths, [*inputs, *making.inputs])
+    for beside in making.adapters:
+        load(beside.picture)
     pictures = [open_source(spec) for spec in specs]
     masks = [open_spec_mask(spec) for spec in specs]
     embeddings = load_embeddings(request["embeddings"])
@@ -148,12 +152,15 @@ def run(
         hints.append(hint)
         controls.append(Control(net, hint, **window, mode=spec.mode, region=mask))
 
+    adapters = load_adapters(making.adapters, backbone)
     told = [describe(spec) for spec in specs]
     common: dict[str, Any] = {"base": base, **files, "lora": list(lora), "controls": told}
     common |= {"device": device, "dtype": dtype_name(numbers)}
     began, loading = time.perf_counter(), time.perf_counter() - began
     common |= {"vary": list(vary)} if vary else {}
     common |= {"made_with": machine(), **making.kept()}
+    if adapters:
+        common |= {"adapters": [beside.described() for beside in making.adapters]}
     regions = {f"mask {i}": mask for i, mask in enumerate(masks) if mask is not None}
     report |= {"pictures": [], **common, **request, "finished": False}
 
@@ -174,7 +181,8 @@ def run(
         saved(str(paths[number]))
 
     if axes:
-        sheet = draw_varied(backbone, prompts[0], controls, axes, {**request, **given})
+        asked = {**request, **given, "adapters": adapters}
+        sheet = draw_varied(backbone, prompts[0], controls, axes, asked)
         keep(0, sheet)
         report["finished"] = True
         return
@@ -183,6 +191,7 @@ def run(
             heard: dict[str, Any] = {"callback": callback, "finished": keep}
             words, options = calls.arguments(backbone, size)
             asked = {**request, "embeddings": embeddings, **options, **given}
+            asked["adapters"] = adapters
             with calls.quiet(loras=bool(tagged)):
                 generate(backbone, words, controls, **heard, **asked)
     except BaseException:

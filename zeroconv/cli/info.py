@@ -12,7 +12,7 @@ from zeroconv.errors import UserError
 
 KNOWN = (
     *("base", "control", "baseline", "lora", "vae"),
-    *("union", "control_lora", "t2i_adapter", "controlnet_xs"),
+    *("union", "control_lora", "t2i_adapter", "controlnet_xs", "lllite", "ip_adapter"),
 )
 
 
@@ -24,6 +24,7 @@ def describe(name: str) -> dict[str, Any]:
         UserError: nothing is there under that name, or it is no model.
     """
     from zeroconv.backbones.locate import locate
+    from zeroconv.cli.info_adapters import describe_ip_adapter, describe_lllite
     from zeroconv.cli.info_controls import describe_adapter, describe_xs
     from zeroconv.cli.info_files import describe_base_file, describe_lora, describe_vae
     from zeroconv.cli.info_pictures import describe_picture, is_picture
@@ -43,6 +44,8 @@ def describe(name: str) -> dict[str, Any]:
         "baseline": _baseline,
         "lora": describe_lora,
         "vae": describe_vae,
+        "lllite": describe_lllite,
+        "ip_adapter": describe_ip_adapter,
     }
     if kind == "base":
         report = describe_base_file(path) if path.is_file() else _backbone(name)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zeroconv.cli.adapters import AdapterSpec
 from zeroconv.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # of `generation.metadata_files`
@@ -100,6 +101,7 @@ class Making:
     image: str | None = None
     mask: str | None = None
     lora_folders: Sequence[str] | None = None
+    adapters: Sequence[AdapterSpec] = ()  # image prompts and references
 
     def mask_for(self, mask: Path | None, other_image: bool) -> str | None:
         """The mask's name: given, else the picture's own, which belongs to its image alone."""

@@ -25,6 +25,42 @@ Vae = Annotated[
     str | None,
     Option(help="Another VAE than the base's: one file, a folder, or a hub id."),
 ]
+ImagePrompts = Annotated[
+    list[str] | None,
+    Option(
+        "--image-prompt",
+        help="ADAPTER=PICTURE: an IP-Adapter's file and the picture it reads. May be repeated.",
+    ),
+]
+ImageEncoder = Annotated[
+    str | None,
+    Option(help="The folder of an image prompt's CLIP; by default image_encoder beside the file."),
+]
+References = Annotated[
+    list[Path] | None,
+    Option(
+        "--reference", help="A picture to be like, by the base's own attention. May be repeated."
+    ),
+]
+_EachPicture = "Once for all pictures, or once for each."
+AdapterScales = Annotated[
+    list[float] | None, Option(min=-100, max=100, help=f"Strength, 1 by default. {_EachPicture}")
+]
+AdapterShares = Annotated[
+    list[float] | None,
+    Option(min=0, max=1, help=f"Share of the steps. {_EachPicture}"),
+]
+AdapterRegions = Annotated[
+    list[Path] | None, Option(help=f"A picture, white where it acts. {_EachPicture}")
+]
+ReferenceShares = Annotated[
+    list[float] | None,
+    Option(min=0, max=1, help=f"Share of the attentions that see it, 1 by default. {_EachPicture}"),
+]
+Fidelities = Annotated[
+    list[float] | None,
+    Option(min=0, max=1, help=f"A1111's style fidelity, 0.5 by default. {_EachPicture}"),
+]
 Revision = Annotated[str | None, Option(help="A branch, tag or commit of a base that is a hub id.")]
 Variant = Annotated[
     str | None, Option(help="Which weights of a folder or hub id: fp16 for model.fp16.safetensors.")

@@ -36,11 +36,16 @@ _SOFT = (
 _LUMA = "brightness is luma (Rec. 601)"
 _COCO = "COCO's colours are painted where the model has COCO's 133 classes, else ADE20K's"
 _RIDGES = "the strokes are ridges of gradients, not a network's"
-_NO_EMBEDDING = (
-    "it embeds a picture instead of drawing a hint; an IP-Adapter's own encoder does that where "
-    "the adapter is loaded"
+_NO_EMBEDDING = "it embeds a picture instead of drawing a hint; there is no hint for it"
+_IP_ADAPTER = (
+    "it embeds a picture instead of drawing a hint; give both as "
+    "zeroconv generate --image-prompt ADAPTER=PICTURE"
 )
-_REFERENCE = "it changes attention instead of drawing a hint; there is no hint for it"
+_REFERENCE = (
+    "it changes attention instead of drawing a hint; give the picture as "
+    "zeroconv generate --reference PICTURE"
+)
+_ADAIN = f"{_REFERENCE}, which is reference_only; statistics of layers (AdaIN) are not matched"
 _ANIMALS = "people alone are read; give an animal's drawn pose as a finished hint"
 _DENSE = "body surfaces are not read; the nearest hints are pose and segmentation"
 _FACE_MESH = "the coloured face mesh is not drawn; openpose_faceonly draws a face's 70 points"
@@ -129,20 +134,20 @@ A1111: dict[str, Preprocessor] = {
     "t2ia_style_clipvision": Preprocessor(None, _NO_EMBEDDING),
     "revision_clipvision": Preprocessor(None, _NO_EMBEDDING),
     "revision_ignore_prompt": Preprocessor(None, _NO_EMBEDDING),
-    "ip-adapter-auto": Preprocessor(None, _NO_EMBEDDING),
-    "ip-adapter_clip_sd15": Preprocessor(None, _NO_EMBEDDING),
-    "ip-adapter_clip_h": Preprocessor(None, _NO_EMBEDDING),
-    "ip-adapter_clip_sdxl": Preprocessor(None, _NO_EMBEDDING),
-    "ip-adapter_clip_g": Preprocessor(None, _NO_EMBEDDING),
-    "ip-adapter_clip_sdxl_plus_vith": Preprocessor(None, _NO_EMBEDDING),
+    "ip-adapter-auto": Preprocessor(None, _IP_ADAPTER),
+    "ip-adapter_clip_sd15": Preprocessor(None, _IP_ADAPTER),
+    "ip-adapter_clip_h": Preprocessor(None, _IP_ADAPTER),
+    "ip-adapter_clip_sdxl": Preprocessor(None, _IP_ADAPTER),
+    "ip-adapter_clip_g": Preprocessor(None, _IP_ADAPTER),
+    "ip-adapter_clip_sdxl_plus_vith": Preprocessor(None, _IP_ADAPTER),
     "ip-adapter_face_id": Preprocessor(None, _NO_EMBEDDING),
     "ip-adapter_face_id_plus": Preprocessor(None, _NO_EMBEDDING),
     "ip-adapter_pulid": Preprocessor(None, _NO_EMBEDDING),
     "instant_id_face_embedding": Preprocessor(None, _NO_EMBEDDING),
     "instant_id_face_keypoints": Preprocessor(None, _FACE_MESH),
     "reference_only": Preprocessor(None, _REFERENCE),
-    "reference_adain": Preprocessor(None, _REFERENCE),
-    "reference_adain+attn": Preprocessor(None, _REFERENCE),
+    "reference_adain": Preprocessor(None, _ADAIN),
+    "reference_adain+attn": Preprocessor(None, _ADAIN),
     "inpaint": Preprocessor("inpaint"),
     "inpaint_global_harmonious": Preprocessor("inpaint"),
     "inpaint_only": Preprocessor(

@@ -24,6 +24,7 @@ from zeroconv.errors import UserError
 from zeroconv.files import check_not_input, check_output, is_stream
 from zeroconv.pictures import (
     Loaded,
+    load,
 )
 
 MOST_PICTURES = 100_000  # of one call

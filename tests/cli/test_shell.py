@@ -249,6 +249,8 @@ def test_ctrl_c_at_the_terminal_gives_one_line_though_processes_work(tmp_path) -
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        # pytest in the background of a shell ignores it, and a child would inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for _ in range(600):
         if (tmp_path / "out" / "images").is_dir():

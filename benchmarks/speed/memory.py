@@ -158,7 +158,7 @@ def reckon(recipe: Recipe) -> Need:
         make_fake_(module, mode)
     autocast = settings.precision in ("bf16", "bf16_weights")
     loss = ControlledLoss(backbone, control, torch.bfloat16 if autocast else None)
-    loss.whole = torch.bfloat16 if narrow else None
+    loss.weights_dtype = torch.bfloat16 if narrow else None
     side = (recipe.data.size or 8 * unet.config.sample_size) // 8
     trained = [p for p in control.parameters() if p.requires_grad]
     gradients = sum(map(size_of, trained))

@@ -335,7 +335,7 @@ class Ours:
 
         text = TextStates(inputs["text"].to(self.trainer.backbone.dtype))
         loss, drawn = self.trainer.loss, (inputs["z"], inputs["noise"], inputs["t"])
-        errors = loss.errors(*drawn, inputs["hint"], text, dtype=loss.whole)
+        errors = loss.errors(*drawn, inputs["hint"], text, dtype=loss.weights_dtype)
         return float(errors.mean())
 
 

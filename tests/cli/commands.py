@@ -75,7 +75,7 @@ def commands(models: Path, inputs: Path) -> dict[str, Command]:
     by_name["generate a sheet"] = Command((*words, *sheet, *OUT), "file", ".png")
 
     by_name["upscale"] = Command(
-        ("upscale", photo, *base, *quick, "--factor", "1", *OUT), "file", ".png"
+        ("upscale", photo, *base, *quick, "--factor", "1", "--strength", "1", *OUT), "file", ".png"
     )
 
     given = ("--image", photo, "--expand", "left=8", "--strength", "1")

@@ -187,8 +187,8 @@ def test_windows_and_weights_that_make_no_sense(
     assert str(value) in generate("--control", f"{models / 'canny'}={photo}", option, value, *words)
 
 
-def test_pictures_are_saved_as_png_only(generate, tmp_path: Path) -> None:
-    assert ".png" in generate("--out", tmp_path / "ball.jpg")
+def test_pictures_are_saved_as_png_jpeg_or_webp_only(generate, tmp_path: Path) -> None:
+    assert ".png" in generate("--out", tmp_path / "ball.gif")
 
 
 def test_an_option_that_does_not_exist(refused) -> None:

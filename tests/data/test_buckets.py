@@ -278,4 +278,9 @@ def test_buckets_give_the_size_to_a_base_that_takes_it(
     for step in range(12):
         batch = BatchPlan(data, batch_size=2).batch(step)
         height, width = batch.hints.shape[-2:]
-        assert batch.text.time_ids.tolist() == [[height, width, 0, 0, height, width]] * 2
+        for ids in batch.text.time_ids.tolist():
+            original, crop, target = ids[:2], ids[2:4], ids[4:]
+            scale = max(height / original[0], width / original[1])
+            spare = [round(side * scale) - t for side, t in zip(original, target, strict=True)]
+            assert target == [height, width]
+            assert original != target and crop == [s // 2 for s in spare]

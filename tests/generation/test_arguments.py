@@ -170,7 +170,7 @@ def test_generate_refuses_a_control_and_names_its_part(backbone, net, name, valu
     sound = {"net": net, "hint": Image.new("RGB", (64, 64))}
     control = Control(**{**sound, name: value})
     sentence = refused(name, lambda: generate(backbone, "a", [control], steps=1, cfg=1.0))
-    words = {"start": ("start", "window"), "end": ("end", "window")}
+    words = {"start": ("start", "window"), "end": ("end", "window"), "hint": ("hint", "pose")}
     # a path is its own name
     named = (*words.get(name, (name.split("_")[0],)), "no such.png")
     assert any(word in sentence.lower() for word in named), sentence

@@ -14,6 +14,7 @@ from zeroconv.backbones.sd3 import SD3Backbone
 from zeroconv.control.sd3 import SD3ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import Control, generate
+from zeroconv.prompts import write
 
 CFG, STEPS = 3.0, 4
 
@@ -23,8 +24,9 @@ def backbone() -> SD3Backbone:
     """A prompt's text states are drawn from the prompt's own seed."""
     backbone = tiny_sd3(vae=True)
 
-    def embed_text(prompts: Any) -> TextStates:
-        streams = [torch.Generator().manual_seed(sum(map(ord, prompt))) for prompt in prompts]
+    def embed_text(prompts: Any, size: Any = None, **_: Any) -> TextStates:
+        texts = [prompt if isinstance(prompt, str) else write(prompt) for prompt in prompts]
+        streams = [torch.Generator().manual_seed(sum(map(ord, text))) for text in texts]
         hidden = torch.stack([torch.randn(7, 12, generator=g) for g in streams])
         return TextStates(hidden, torch.stack([torch.randn(10, generator=g) for g in streams]))
 

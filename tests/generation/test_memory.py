@@ -41,7 +41,11 @@ def test_reckon_is_within_a_tenth_of_a_real_run(controls: int, quantise: str | N
 
 
 def test_reckon_adds_up_by_offload_and_shrinks_with_every_measure() -> None:
-    plain = reckon("playroom", (768, 768))
+    tiled = reckon("playroom", (768, 768), vae_tiling=True)
+    model, group = (replace(tiled, offload=kind) for kind in ("model", "group"))
+    assert group.total <= model.total < tiled.total
+
+    plain = reckon("playroom", (256, 256))
     model, group = (replace(plain, offload=kind) for kind in ("model", "group"))
     assert group.total < model.total < plain.total
     less = reckon("playroom", (768, 768), 0, torch.bfloat16, quantise="int8", vae_tiling=True)

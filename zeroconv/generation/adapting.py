@@ -191,7 +191,9 @@ class Adapters:
             None if one is None or one.box is None else (one.picture.size, one.box) for one in given
         ]
         size = self.size[1], self.size[0]
-        known = {cut: mask_tensor(prompt.region, size, cut) for cut in dict.fromkeys(cuts)}
+        known = {
+            cut: mask_tensor(prompt.region, size, cut, "region") for cut in dict.fromkeys(cuts)
+        }
         if len(known) == 1:
             return known[cuts[0]]
         return torch.cat([cast(Tensor, known[cut]) for cut in cuts])

@@ -106,7 +106,10 @@ class Guiding:
             return None
         cuts = [self._cut(number) for number in range(total)]
         size = (self.wide, self.high)
-        known = {cut: mask_tensor(control.region, size, cut) for cut in dict.fromkeys(cuts)}
+        known = {
+            cut: mask_tensor(control.region, size, cut, name="region")
+            for cut in dict.fromkeys(cuts)
+        }
         if len(known) == 1:
             return known[cuts[0]]
         return torch.cat([cast(Tensor, known[cut]) for cut in cuts])

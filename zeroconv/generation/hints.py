@@ -17,7 +17,7 @@ from zeroconv.conditions.resizing import with_hole
 from zeroconv.errors import UserError
 
 Cut = tuple[tuple[int, int], tuple[int, int, int, int]]  # of a larger picture (w, h), a box
-_MASKS = "A mask is a picture, or a tensor or array (H, W) of numbers from 0 to 1"
+_MASKS = "is a picture, or a tensor or array (H, W) of numbers from 0 to 1"
 
 
 def hint_size(hint: Any) -> tuple[int, int]:
@@ -97,9 +97,12 @@ def _cut_tensor(hint: Tensor, size: tuple[int, int], box: tuple[int, int, int, i
     return torch.nn.functional.interpolate(part, (size[1], size[0]), mode="nearest-exact")[0]
 
 
-def mask_tensor(mask: Any, size: tuple[int, int], cut: Cut | None = None) -> Tensor | None:
+def mask_tensor(
+    mask: Any, size: tuple[int, int], cut: Cut | None = None, name: str = "mask"
+) -> Tensor | None:
     """Where a control acts, (1, 1, H, W) in [0, 1] at `size` (width, height), by area averages;
-    None: everywhere. cut: it shows a larger picture, of which a box is taken.
+    None: everywhere. cut: it shows a larger picture, of which a box is taken. name: what messages
+    call it.
 
     Raises UserError for what is no picture, and for numbers out of range.
     """
@@ -107,7 +110,7 @@ def mask_tensor(mask: Any, size: tuple[int, int], cut: Cut | None = None) -> Ten
         return None
     if isinstance(mask, Tensor) and mask.is_floating_point():
         if mask.ndim != 2 or not 0 <= float(mask.min()) <= float(mask.max()) <= 1:
-            raise UserError(f"{_MASKS}; this tensor has shape {tuple(mask.shape)}.")
+            raise UserError(f"A {name} {_MASKS}; this tensor has shape {tuple(mask.shape)}.")
         mask = mask[None, None].float()
         if cut is not None:
             mask = torch.nn.functional.interpolate(mask, (cut[0][1], cut[0][0]), mode="area")
@@ -115,7 +118,7 @@ def mask_tensor(mask: Any, size: tuple[int, int], cut: Cut | None = None) -> Ten
             mask = mask[..., top:bottom, left:right]
         return torch.nn.functional.interpolate(mask, (size[1], size[0]), mode="area")
 
-    picture = pictures.open_mask(mask, _name(mask, "the mask"))
+    picture = pictures.open_mask(mask, _name(mask, f"the {name}"))
     if cut is not None:
         picture = picture.resize(cut[0], Image.Resampling.BOX).crop(cut[1])
     pixels = np.asarray(picture.resize(size, Image.Resampling.BOX), np.float32)

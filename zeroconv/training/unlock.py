@@ -28,11 +28,11 @@ from zeroconv.training.recipes.recipe import TrainingSettings
 DECODER = ("up_blocks", "conv_norm_out", "conv_out")  # after the residuals have been added
 
 
-def unlock_(backbone: UNetBackbone, control: Net) -> nn.ModuleDict:
+def unlock_(backbone: UNetBackbone, control: Net | None) -> nn.ModuleDict:
     """Let the decoder of `backbone` train, in place: whoever holds the backbone sees it change.
     Returns the decoder, with the UNet's own keys. Raises UserError beside a baseline.
     """
-    if not control.has_residuals:
+    if control is not None and not control.has_residuals:
         raise UserError(
             "control.unlock_decoder trains the base beside a ControlNet; the network of this "
             "recipe is a baseline, which is measured around a base that stays as it is, so leave "

@@ -41,16 +41,14 @@ def test_reckon_is_within_a_tenth_of_a_real_run(controls: int, quantise: str | N
 
 
 def test_reckon_adds_up_by_offload_and_shrinks_with_every_measure() -> None:
-    tiled = reckon("playroom", (768, 768), vae_tiling=True)
-    model, group = (replace(tiled, offload=kind) for kind in ("model", "group"))
-    assert group.total <= model.total < tiled.total
+    small = reckon("playroom", (256, 256))  # where the UNet is the largest part
+    model, group = (replace(small, offload=kind) for kind in ("model", "group"))
+    assert group.total < model.total < small.total
 
-    plain = reckon("playroom", (256, 256))
-    model, group = (replace(plain, offload=kind) for kind in ("model", "group"))
-    assert group.total < model.total < plain.total
+    plain = reckon("playroom", (768, 768))
     less = reckon("playroom", (768, 768), 0, torch.bfloat16, quantise="int8", vae_tiling=True)
     assert less.unet.weights < 0.35 * plain.unet.weights
-    assert less.vae.computed < 0.4 * plain.vae.computed  # half of it by the dtype
+    assert less.vae.computed < 0.5 * plain.vae.computed  # half of it by the dtype
 
 
 def test_attention_is_torchs_own_that_keeps_no_matrix() -> None:

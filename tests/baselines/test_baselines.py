@@ -63,6 +63,7 @@ def test_only_the_adapter_does_not_start_at_the_frozen_model() -> None:
     assert [kind for kind in KINDS if not BASELINES[kind].exact_start] == ["t2i_adapter"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_learns_what_the_hint_says_and_leaves_the_backbone_alone(kind: str) -> None:
     """The answer is the frozen output plus a pattern that only the hint tells. Another's hint must

@@ -57,6 +57,7 @@ def _sentence(call, *args) -> str:
     return ""
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(data=st.data(), family=st.sampled_from(["sd", "sd2", "xl"]), kind=KINDS)
 def test_base_file_with_tensors_changed_is_one_sentence(wholes, data, family, kind) -> None:
@@ -123,6 +124,7 @@ SETS = st.sampled_from(
 LINEAR, CONV = "mid_block_attentions_0_proj_in", "down_blocks_1_resnets_0_conv1"
 
 
+@pytest.mark.slow
 @settings(SETTINGS, max_examples=60)
 @given(data=st.data(), roles=SETS, more=st.lists(st.sampled_from(ROLES), max_size=2))
 def test_lora_of_any_kind_and_shapes_is_one_sentence(unet, data, roles, more) -> None:

@@ -207,6 +207,7 @@ def test_changed_scenes_and_captions_are_not_drawn_over(zeroconv, tmp_path: Path
     assert zeroconv(*words).exit_code == 0
 
 
+@pytest.mark.slow
 def test_stdout_takes_the_output_alone(models: Path, inputs: Path, tmp_path: Path) -> None:
     """What is told beside a picture or a report goes to stderr."""
     photo, base = str(inputs / "photo.png"), ("--base", str(models / "base"), "--steps", "1")

@@ -35,6 +35,7 @@ def folder(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_controls_of_other_kinds_are_drawn_with(
     zeroconv, models: Path, photo: Path, folder: Path, tmp_path: Path
 ) -> None:

@@ -54,6 +54,7 @@ def test_a_trained_control_beats_chance_and_the_report_repeats(canny):
     json.dumps(report)
 
 
+@pytest.mark.slow
 def test_what_the_control_does_not_touch_is_made_once_for_several_calls(canny, monkeypatch):
     report, _, options = canny
     common: dict = {}

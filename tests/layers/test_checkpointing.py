@@ -74,6 +74,7 @@ def live_after_forward(loss: ControlledLoss, text: Any) -> int:
     return kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("setting", ["none", "70%", "full"])
 def test_what_is_reckoned_is_what_is_kept(base: str, setting: str) -> None:

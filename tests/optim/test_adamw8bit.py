@@ -55,6 +55,7 @@ def test_one_step_is_adamw_s() -> None:
     assert all(torch.allclose(x, y, atol=1e-6) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_compile(), reason="no C++ compiler")
 def test_compiled_and_plain_agree() -> None:
     a, b = problem(), problem()

@@ -32,6 +32,7 @@ def quiet(line: str) -> None:
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_resuming_is_never_having_stopped(recipe: Make, kind: str, tmp_path: Path) -> None:
     control = {"kind": kind, "options": OPTIONS[kind]}

@@ -167,6 +167,7 @@ def test_two_processes_share_the_work_and_survive_a_kill(
         assert torch.allclose(value, b["control"][name], rtol=1e-6, atol=1e-7), name
 
 
+@pytest.mark.slow
 def test_signal_to_one_process_stops_both(recipe: Make, tmp_path: Path, settings: dict) -> None:
     """A launcher's SIGTERM does not reach all in the same step: who saves alone waits for the other
     for ever.

@@ -98,6 +98,7 @@ def test_unlocked_run_writes_a_complete_base(recipe: Make, trained: list[Trainer
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [tiny_backbone, tiny_backbone_xl])
 def test_diffusers_reads_the_base_too(make: Callable[[], UNetBackbone], tmp_path: Path) -> None:
     from diffusers import DiffusionPipeline
@@ -120,6 +121,7 @@ def test_the_file_that_the_base_came_from_stays(recipe: Make, base: Path) -> Non
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_parameter_groups_keep_separate_rates(
     optimizer: str, recipe: Make, trained: list[Trainer], monkeypatch: pytest.MonkeyPatch
@@ -215,6 +217,7 @@ def test_a_run_that_was_cut_goes_on_bit_for_bit(
         assert all(torch.equal(torch.as_tensor(ours[k]), torch.as_tensor(theirs[k])) for k in ours)
 
 
+@pytest.mark.slow
 def test_bfloat16_leaves_what_trains_in_float32(recipe: Make, trained: list[Trainer]) -> None:
     settings = recipe(precision="bf16", **SOON)
     folder = train(settings, say=silent)
@@ -246,6 +249,7 @@ def test_the_loss_without_control_is_measured_anew(recipe: Make) -> None:
     assert locked == [first] * 3
 
 
+@pytest.mark.slow
 def test_measures_and_sheets_see_the_averaged_decoder(
     recipe: Make, trained: list[Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +277,7 @@ def test_measures_and_sheets_see_the_averaged_decoder(
     assert len(seen) == 4 and all(seen)
 
 
+@pytest.mark.slow
 def test_best_checkpoint_has_the_base_of_its_step(
     recipe: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,6 +298,7 @@ def test_best_checkpoint_has_the_base_of_its_step(
     assert ControlNet.load(folder / "best").config["zeroconv"]["base"] == str(folder / "best-base")
 
 
+@pytest.mark.slow
 def test_going_on_unlocked_from_a_control_that_was_trained_locked(
     recipe: Make, tmp_path: Path
 ) -> None:

@@ -77,6 +77,7 @@ def test_tensorboard_hears_what_the_log_says(recipe: Make) -> None:
     assert "training.learning_rate: 0.001" in settings
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_takes_back_what_it_did_after_its_checkpoint(
     recipe: Make, monkeypatch
 ) -> None:

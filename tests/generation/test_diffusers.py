@@ -24,7 +24,9 @@ def pictures(seed: int) -> list[Image.Image]:
     return [Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in PROMPTS]
 
 
-@pytest.fixture(scope="module", params=["epsilon", pytest.param("v_prediction", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module", params=["epsilon", pytest.param("v_prediction", marks=pytest.mark.slow)]
+)
 def pair(request, tmp_path_factory):
     """Our backbone and control (random, not zero), and a maker of diffusers' pipeline on the same
     weights.

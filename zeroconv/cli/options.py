@@ -11,7 +11,8 @@ Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout, f
 Base = Annotated[
     str,
     Option(
-        help="The frozen model: playroom, -pencil, -night, a folder, a hub id, a .safetensors file."
+        help="The frozen model: playroom, playroom-pencil, playroom-night, a folder, a hub id, or "
+        "a .safetensors file."
     ),
 ]
 Lora = Annotated[
@@ -23,7 +24,7 @@ Lora = Annotated[
 ]
 Vae = Annotated[
     str | None,
-    Option(help="Another VAE than the base's: one file, a folder, or a hub id."),
+    Option(help="A VAE in place of the base's: one file, a folder, or a hub id."),
 ]
 ImagePrompts = Annotated[
     list[str] | None,
@@ -34,13 +35,11 @@ ImagePrompts = Annotated[
 ]
 ImageEncoder = Annotated[
     str | None,
-    Option(help="The folder of an image prompt's CLIP; by default image_encoder beside the file."),
+    Option(help="Folder of the IP-Adapter's CLIP; by default image_encoder beside its file."),
 ]
 References = Annotated[
     list[Path] | None,
-    Option(
-        "--reference", help="A picture to be like, by the base's own attention. May be repeated."
-    ),
+    Option("--reference", help="A picture that the base's attention reads too. May be repeated."),
 ]
 _EachPicture = "Once for all pictures, or once for each."
 AdapterScales = Annotated[
@@ -48,14 +47,14 @@ AdapterScales = Annotated[
 ]
 AdapterShares = Annotated[
     list[float] | None,
-    Option(min=0, max=1, help=f"Share of the steps. {_EachPicture}"),
+    Option(min=0, max=1, help=f"Share of the steps where it starts or ends. {_EachPicture}"),
 ]
 AdapterRegions = Annotated[
-    list[Path] | None, Option(help=f"A picture, white where it acts. {_EachPicture}")
+    list[Path] | None, Option(help=f"A mask: white where the adapter acts. {_EachPicture}")
 ]
 ReferenceShares = Annotated[
     list[float] | None,
-    Option(min=0, max=1, help=f"Share of the attentions that see it, 1 by default. {_EachPicture}"),
+    Option(min=0, max=1, help=f"Share of the attention layers that read it; 1. {_EachPicture}"),
 ]
 Fidelities = Annotated[
     list[float] | None,
@@ -65,9 +64,9 @@ Revision = Annotated[str | None, Option(help="A branch, tag or commit of a base 
 Variant = Annotated[
     str | None, Option(help="Which weights of a folder or hub id: fp16 for model.fp16.safetensors.")
 ]
-Subfolder = Annotated[str | None, Option(help="Where in a folder or hub id the base is.")]
+Subfolder = Annotated[str | None, Option(help="The folder of the base, within a folder or hub id.")]
 Device = Annotated[
-    str, Option(help="cpu, cuda, cuda:1, mps; auto takes the best there is: cuda, mps, cpu.")
+    str, Option(help="cpu, cuda, cuda:1, mps; auto takes the first available of cuda, mps, cpu.")
 ]
 Dtype = Annotated[
     str,
@@ -81,7 +80,7 @@ Offload = Annotated[
     Option(
         help="Weights on the device only while they are needed. model: text encoders, UNet with "
         "controls, VAE in turn. group: the UNet and controls block by block. On a processor the "
-        "rest lies in a temporary file."
+        "other weights are kept in a temporary file."
     ),
 ]
 VaeTiling = Annotated[
@@ -89,7 +88,7 @@ VaeTiling = Annotated[
 ]
 Quantise = Annotated[
     str | None,
-    Option(help="int8 or fp8: weights of the UNet and of controls in a byte each."),
+    Option(help="int8 or fp8: store each weight of the UNet and of controls in one byte."),
 ]
 RecipeDevice = Annotated[str | None, Option(help="auto or cpu, in place of the recipe's device.")]
 RecipeDtype = Annotated[
@@ -110,7 +109,7 @@ From = Annotated[
         "--from",
         callback=_take,
         is_eager=True,
-        help="A picture: make it again as its file says, with the options that are given changed.",
+        help="A picture of zeroconv, A1111 or ComfyUI: its recorded settings are the defaults.",
     ),
 ]
 Seed = Annotated[
@@ -122,15 +121,15 @@ Cfg = Annotated[
     Option(
         min=-100,
         max=100,
-        help="Classifier-free guidance; 1 switches it off. By default the base's: 4 of the "
-        "playroom, 7.5 of others.",
+        help="Scale of classifier-free guidance; 1 switches it off. By default 4 for the playroom, "
+        "7.5 for other bases.",
     ),
 ]
 Guidance = Annotated[
     str | None,
     Option(
-        help="Where control acts: both, cond, resolution, guess. By default the base's: cond of "
-        "the playroom, both of others."
+        help="Where controls act: both, cond, resolution, guess. By default cond for the playroom, "
+        "both for other bases."
     ),
 ]
 Scheduler = Annotated[
@@ -144,7 +143,7 @@ Scheduler = Annotated[
 Schedule = Annotated[
     str | None,
     Option(
-        help="Where the steps stand: leading, trailing (sgm_uniform), linspace, karras, "
+        help="The noise levels of the steps: leading, trailing (sgm_uniform), linspace, karras, "
         "exponential, beta, beta_sigmas, kl_optimal, align_your_steps, automatic. By default the "
         "base's own."
     ),
@@ -155,34 +154,31 @@ Eta = Annotated[
 ]
 Rescale = Annotated[
     float,
-    Option(min=0, max=1, help="Against too strong contrast at a high --cfg: 0.7, say; 0 is none."),
+    Option(min=0, max=1, help="Lowers the contrast of a high --cfg: try 0.7; 0 is off."),
 ]
 Noise = Annotated[
     str,
     Option(
-        help="cpu: a generator a picture. gpu: the numbers of A1111 on an NVIDIA card. batch: "
-        "ComfyUI's, one draw for all pictures."
+        help="cpu: one generator for each picture. gpu: the numbers of A1111 on an NVIDIA card. "
+        "batch: one draw for all pictures, as ComfyUI does."
     ),
 ]
 Vary = Annotated[
     list[str] | None,
     Option(
-        help="SETTING=VALUE,VALUE: one labelled sheet of all combinations. steps, seed, cfg, eta, "
-        "guidance-rescale, scheduler, schedule, guidance, noise, control-scale, control-start, "
-        "control-end. May be repeated."
+        help="SETTING=VALUE,VALUE: one labelled sheet of all combinations. Settings: steps, seed, "
+        "cfg, eta, guidance-rescale, scheduler, schedule, guidance, noise, control-scale, "
+        "control-start, control-end. May be repeated."
     ),
 ]
 Control = Annotated[
     list[str] | None,
     Option(
-        help="NAME=PICTURE takes the picture as the hint; "
-        "NAME:PICTURE draws the hint from it first. "
-        "NAME: canny, depth, a folder, a file, or a hub id. May be given several times."
+        help="NAME=PICTURE takes the picture as the hint. NAME:PICTURE draws the hint from the "
+        "picture first. NAME is canny, depth, a folder, a file, or a hub id. May be repeated."
     ),
 ]
-Image = Annotated[
-    Path | None, Option(help="A picture to start from; its size is that of the result.")
-]
+Image = Annotated[Path | None, Option(help="A picture to start from. The result has its size.")]
 Strength = Annotated[
     float | None,
     Option(
@@ -194,8 +190,8 @@ Strength = Annotated[
 Mask = Annotated[
     list[Path] | None,
     Option(
-        help="White where --image is painted anew; the rest stays as it is. Without --image the "
-        "old name of --region."
+        help="A mask: white where --image is painted anew. Without --image it is the old name of "
+        "--region."
     ),
 ]
 OnlyMasked = Annotated[
@@ -207,20 +203,25 @@ Padding = Annotated[
 ]
 MaskBlur = Annotated[
     float | None,
-    Option(min=0, max=1000, help="Blurred edge inside the mask, pixels; 4 with --only-masked."),
+    Option(
+        min=0, max=1000, help="Blurred edge inside the mask, in pixels; 0, or 4 with --only-masked."
+    ),
 ]
 MaskedContent = Annotated[
-    str, Option(help="What is in the hole at first: original, fill (from around it), noise.")
+    str,
+    Option(help="What the masked part holds at first: original, fill (colours around it), noise."),
 ]
 Expand = Annotated[
-    str | None, Option(help="New ground around --image: left=128,right=64, or one number.")
+    str | None,
+    Option(help="Pixels to add around --image: left=128,right=64, or one number for all sides."),
 ]
 ImageGuidance = Annotated[
     float | None,
-    Option(min=-100, max=100, help="Guidance by --image of InstructPix2Pix bases; 1.5."),
+    Option(min=-100, max=100, help="With InstructPix2Pix bases: how closely --image is kept; 1.5."),
 ]
 Hires = Annotated[
-    float | None, Option(min=1, max=8, help="A second pass at so many times the size: 2, say.")
+    float | None,
+    Option(min=1, max=8, help="Add a second pass at this many times the size, such as 2."),
 ]
 HiresStrength = Annotated[
     float, Option(min=0, max=1, help="Share of the steps that the second pass takes.")
@@ -229,7 +230,7 @@ HiresSteps = Annotated[
     int | None, Option(min=1, max=1000, help="Steps of the second pass; --steps by default.")
 ]
 HiresUpscaler = Annotated[
-    str, Option(help="How the first picture is enlarged: latent, or lanczos, of its pixels.")
+    str, Option(help="How the first picture is enlarged: latent, or lanczos (its pixels).")
 ]
 LoraDir = Annotated[
     list[str] | None,
@@ -238,8 +239,11 @@ LoraDir = Annotated[
 OneEach = "Once for all controls, or once for each, in their order."
 OriginalSide = Annotated[
     int | None,
-    Option(min=1, max=16384, help="SDXL: side of the original, in pixels; the picture's own."),
+    Option(
+        min=1, max=16384, help="SDXL: side of the original, in pixels; the picture's by default."
+    ),
 ]
 CropSide = Annotated[
-    int, Option(min=0, max=16384, help="SDXL: pixels that a crop of the original left out.")
+    int,
+    Option(min=0, max=16384, help="SDXL: pixels that were cropped off the original at this side."),
 ]

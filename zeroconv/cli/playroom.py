@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from zeroconv.playroom import Scene
 
 app = App(
-    no_args_is_help=True, help="The embedded world: its pictures, its stickers, its base model."
+    no_args_is_help=True, help="The playroom: render scenes and stickers, train its base model."
 )
 
 LISTS = ["metadata.jsonl", "README.md"]  # of the stickers
@@ -39,7 +39,7 @@ def render(
     count: Annotated[int, Option(min=1, max=10_000_000, help="Scenes.")] = 16,
     split: Annotated[str, Option(help="train, val or test; their seeds never overlap.")] = "train",
     first: Annotated[
-        int, Option(min=0, max=2**31, help="Place of the first scene in its split.")
+        int, Option(min=0, max=2**31, help="Number of the first scene in its split.")
     ] = 0,
     size: Annotated[int, Option(min=64, max=1024, help="Pixels: 64, 128, 256, …")] = 128,
     maps: Annotated[
@@ -133,10 +133,10 @@ def stickers(
     ] = None,
     size: Annotated[int, Option(min=8, max=2048, help="Pixels a side.")] = 128,
     packages: Annotated[
-        Path | None, Option(help="Folder with the npm packages; npm fetches them otherwise.")
+        Path | None, Option(help="Folder with the npm packages; else npm downloads them.")
     ] = None,
     limit: Annotated[
-        int | None, Option(min=1, max=1_000_000, help="Most pictures an icon set gives.")
+        int | None, Option(min=1, max=1_000_000, help="Most pictures of each icon set.")
     ] = None,
     workers: Workers = None,
 ) -> None:
@@ -166,13 +166,13 @@ def fill50k(
     out: Annotated[Path, Argument(help="The folder to make: source/, target/ and prompt.json.")],
     count: Annotated[int, Option(min=1, max=10_000_000, help="Pictures.")] = 50_000,
     size: Annotated[
-        int, Option(min=32, max=4096, help="Pixels a side; the playroom base wants 128.")
+        int, Option(min=32, max=4096, help="Pixels a side; 128 for the playroom base.")
     ] = 512,
-    seed: Annotated[int, Option(min=0, max=2**31, help="Another seed, another data set.")] = 0,
+    seed: Annotated[int, Option(min=0, max=2**31, help="Each seed gives another data set.")] = 0,
     first: Annotated[
         int,
         Option(
-            min=0, max=2**31, help="Number of the first picture; others than those trained on test."
+            min=0, max=2**31, help="Number of the first picture, to draw other pictures for tests."
         ),
     ] = 0,
     workers: Workers = None,
@@ -190,9 +190,7 @@ def fill50k(
 
 @app.command("train-base")
 def train_base(
-    out: Annotated[
-        Path, Argument(help="Folder of the run; a second call goes on where the first stopped.")
-    ],
+    out: Annotated[Path, Argument(help="Folder of the run; the same command continues it.")],
     stickers: Annotated[Path, Option(help="The folder made by `zeroconv playroom stickers`.")],
     minutes: Annotated[
         float | None,
@@ -202,7 +200,7 @@ def train_base(
     threads: Annotated[int | None, Option(min=1, max=1024, help="CPU threads.")] = None,
     workers: Workers = None,
 ) -> None:
-    """Train the playroom base model from nothing: VAE, text and UNet, decoder. Hours on two cores;
+    """Train the playroom base from random weights: VAE, text and UNet, decoder. Hours on two cores;
     resumable.
     """
     from zeroconv.scratch import stages as base

@@ -32,7 +32,7 @@ def upscale(
         float, Option(min=1, max=16, help="How many times larger each side becomes.")
     ] = 4,
     prompt: Annotated[
-        str | None, Option(help="What it shows; by default what its file says, or nothing.")
+        str | None, Option(help="The prompt; by default the one recorded in the picture, or none.")
     ] = None,
     control: Annotated[
         list[str] | None,

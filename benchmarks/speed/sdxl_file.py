@@ -119,8 +119,8 @@ def load(path: Path, dtype: str) -> None:
     watcher.join()
     parts = [backbone.unet, backbone.vae, *backbone.text_encoders]
     weights = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
-    found = {"seconds": seconds, "own": peak[0] - before, "with_file": memory("VmHWM")}
-    print(json.dumps({**found, "weights": weights / 1e9}))
+    measured = {"seconds": seconds, "own": peak[0] - before, "with_file": memory("VmHWM")}
+    print(json.dumps({**measured, "weights": weights / 1e9}))
 
 
 def main() -> None:
@@ -144,8 +144,11 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks.speed.sdxl_file"]
             words = [*command, "--load", str(path), "--dtype", dtype]
             out = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-            found = json.loads(out.splitlines()[-1])
-            numbers = [size / 1e9, *(found[k] for k in ("weights", "seconds", "own", "with_file"))]
+            measured = json.loads(out.splitlines()[-1])
+            numbers = [
+                size / 1e9,
+                *(measured[k] for k in ("weights", "seconds", "own", "with_file")),
+            ]
             rows.append([dtype, *(round(number, 2) for number in numbers)])
     write_result(
         "sdxl_file",

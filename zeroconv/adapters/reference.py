@@ -45,8 +45,8 @@ class Reference:
         shape = tuple(self.latents.shape[1:])
         drawn = torch.stack([torch.randn(shape, generator=source) for source in self.noise])
         drawn = drawn.to(self.latents)
-        whole = t.round().long().expand(len(self.latents)).to(backbone.process.device)
-        return backbone.process.noised(self.latents, drawn, whole).to(backbone.dtype)
+        timesteps = t.round().long().expand(len(self.latents)).to(backbone.process.device)
+        return backbone.process.noised(self.latents, drawn, timesteps).to(backbone.dtype)
 
 
 class References:

@@ -202,7 +202,7 @@ def _connections(encoder: UNetEncoder) -> tuple[Connection, ...]:
         for halving in block.downsamplers or ():
             scale *= 2
             places.append((halving.out_channels, scale))
-    skips = [Connection(f"down.{i}", *place) for i, place in enumerate(places)]
+    skips = [Connection(f"down.{i}", *position) for i, position in enumerate(places)]
     return (*skips, Connection("mid", *places[-1]))
 
 

@@ -8,14 +8,14 @@ from torch import Tensor
 from zeroconv.errors import UserError
 
 
-def check_numbers(found: Tensor, what: str, dtype: torch.dtype) -> None:
+def check_numbers(values: Tensor, what: str, dtype: torch.dtype) -> None:
     """Raise UserError where a number of some picture is NaN or infinite.
 
     found (N, …): a row a picture. what: names it in the sentence. dtype: what it was computed in.
     """
-    if not found.numel():
+    if not values.numel():
         return
-    bad = ~torch.isfinite(found).flatten(1).all(1)
+    bad = ~torch.isfinite(values).flatten(1).all(1)
     if not bool(bad.any()):
         return
 

@@ -83,7 +83,7 @@ def chunk_counts(
             reader.rows(texts)
             for reader, texts in zip(readers, _each(readers, prompts, seconds), strict=True)
         ]
-    return [max(map(len, found)) for found in zip(*rows, strict=True)]
+    return [max(map(len, counts)) for counts in zip(*rows, strict=True)]
 
 
 def of_length(backbone: Any, states: TextStates, length: int) -> TextStates:

@@ -82,7 +82,7 @@ class UNetBackbone:
         *rest, x = skips  # the middle, (N, C, H / 8, W / 8)
         emb = self.encoder.embed_time(x.shape[0], t, text)
         for block in unet.up_blocks:
-            rest, own = rest[: -len(block.resnets)], rest[-len(block.resnets) :]
+            rest, skipped = rest[: -len(block.resnets)], rest[-len(block.resnets) :]
             # sizes that do not halve evenly come back as they were
             size = rest[-1].shape[2:] if rest else None
             kwargs = (
@@ -90,7 +90,9 @@ class UNetBackbone:
                 if getattr(block, "has_cross_attention", False)
                 else {}
             )
-            x = block(x, res_hidden_states_tuple=tuple(own), temb=emb, upsample_size=size, **kwargs)
+            x = block(
+                x, res_hidden_states_tuple=tuple(skipped), temb=emb, upsample_size=size, **kwargs
+            )
         if unet.conv_norm_out is not None:
             x = unet.conv_act(unet.conv_norm_out(x))
         return unet.conv_out(x)  # (N, C, H, W)

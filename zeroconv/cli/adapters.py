@@ -48,19 +48,19 @@ def parse_adapters(
         raise UserError("--image-encoder belongs to --image-prompt, and none is given.")
     pairs = [parse_image_prompt(text) for text in prompts or ()]
     for i, (adapter, picture) in enumerate(pairs):
-        own = _own("image-prompt", i, len(pairs), columns, {"region": None})
-        specs.append(AdapterSpec(Path(picture), adapter, **own, encoder=encoder))
+        settings = _settings_of("image-prompt", i, len(pairs), columns, {"region": None})
+        specs.append(AdapterSpec(Path(picture), adapter, **settings, encoder=encoder))
     pictures = [Path(expand(str(path))) for path in references or ()]
     for i, path in enumerate(pictures):
-        own = _own("reference", i, len(pictures), columns, {"fidelity": 0.5})
-        specs.append(AdapterSpec(path, **own))
+        settings = _settings_of("reference", i, len(pictures), columns, {"fidelity": 0.5})
+        specs.append(AdapterSpec(path, **settings))
     for name in ("image-prompt", "reference"):
         if not (pairs if name == "image-prompt" else pictures):
-            _own(name, 0, 0, columns, {"region": None, "fidelity": 0.5})
+            _settings_of(name, 0, 0, columns, {"region": None, "fidelity": 0.5})
     return specs
 
 
-def _own(
+def _settings_of(
     kind: str, i: int, count: int, columns: dict[str, Any], more: dict[str, Any]
 ) -> dict[str, Any]:
     """The settings of number i of `count` of a kind. Raises UserError for a wrong count."""

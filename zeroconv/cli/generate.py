@@ -56,8 +56,8 @@ def load_embeddings(words: Sequence[str]) -> list[Any]:
     loaded = []
     for word in words:
         name, equals, file = word.partition("=")
-        whole = not equals or Path(word).exists()
-        loaded.append(load_embedding(word) if whole else load_embedding(file, name))
+        is_path = not equals or Path(word).exists()
+        loaded.append(load_embedding(word) if is_path else load_embedding(file, name))
     return loaded
 
 
@@ -154,8 +154,8 @@ def run(
         controls.append(Control(net, hint, **window, mode=spec.mode, region=mask))
 
     adapters = load_adapters(making.adapters, backbone)
-    told = [describe(spec) for spec in specs]
-    common: dict[str, Any] = {"base": base, **files, "lora": list(lora), "controls": told}
+    descriptions = [describe(spec) for spec in specs]
+    common: dict[str, Any] = {"base": base, **files, "lora": list(lora), "controls": descriptions}
     common |= {"device": device, "dtype": dtype_name(numbers)}
     began, loading = time.perf_counter(), time.perf_counter() - began
     common |= {"vary": list(vary)} if vary else {}

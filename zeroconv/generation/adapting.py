@@ -119,11 +119,11 @@ class Adapters:
         others = [guide for guide in guides if not changes_attention(guide.net)]
         if not lllites and not self.prompts and not self.references:
             return others, None
-        whole = [guide.net.config["kind"] for guide in others if not is_additive(guide.net)]
-        if whole:
+        replacing = [guide.net.config["kind"] for guide in others if not is_additive(guide.net)]
+        if replacing:
             raise UserError(
-                f"a network of kind {whole[0]} replaces the base's output, so no adapter of the "
-                "base's attention can act beside it; give one of them."
+                f"a network of kind {replacing[0]} replaces the base's output, so no adapter of "
+                "the base's attention can act beside it; give one of them."
             )
         size, pictures = (shape[1], shape[2]), len(self.seeds[part])
         acting = [self._of_guide(guide, pictures, size) for guide in lllites]

@@ -57,12 +57,12 @@ def check_arguments(
     if cfg is not None:
         what = "the guidance scale, 1 for none, usually 3 to 12"
         number("cfg", cfg, -STRONGEST, STRONGEST, what)
-    whole("steps", steps, 1, MOST_STEPS, "sampling takes usually 20")
-    whole("count", count, 1, MOST_PICTURES, "pictures a prompt")
-    whole("batch_size", batch_size, 1, MOST_PICTURES, "pictures that are made at a time")
+    integer("steps", steps, 1, MOST_STEPS, "sampling takes usually 20")
+    integer("count", count, 1, MOST_PICTURES, "pictures a prompt")
+    integer("batch_size", batch_size, 1, MOST_PICTURES, "pictures that are made at a time")
     for name, value in (("height", height), ("width", width)):
         if value is not None:
-            whole(name, value, 1, LARGEST, "pixels, or None for the base's own size")
+            integer(name, value, 1, LARGEST, "pixels, or None for the base's own size")
     check_scales("connection_scales", connection_scales)
     if latents is not None and (not isinstance(latents, Tensor) or latents.ndim != 4):
         raise wrong_type("latents", latents, "a tensor (N, C, h, w) or None")
@@ -190,12 +190,12 @@ def seeds(seed: Any, total: int) -> list[int]:
                 f"{len(seed)} seeds were given for {total} pictures; give one number, or one a "
                 "picture."
             )
-        return [whole("seed", one, least, most, what) for one in seed]
-    first = whole("seed", seed, least, most - total, what)
+        return [integer("seed", one, least, most, what) for one in seed]
+    first = integer("seed", seed, least, most - total, what)
     return [first + i for i in range(total)]
 
 
-def whole(name: str, value: Any, least: int, most: int, what: str) -> int:
+def integer(name: str, value: Any, least: int, most: int, what: str) -> int:
     """A whole number in [least, most]; NumPy's and tensors of one count, True and 2.0 do not."""
     if isinstance(value, Tensor) and value.ndim == 0 and value.dtype not in (torch.bool,):
         value = value.item()

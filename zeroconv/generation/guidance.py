@@ -95,7 +95,7 @@ def controls_uncond(rule: str) -> bool:
 
 
 def chosen_scales(
-    own: Sequence[float] | str | None,
+    chosen_by_control: Sequence[float] | str | None,
     common: Sequence[float] | str | None,
     mode: str | None,
     guidance: str,
@@ -105,7 +105,7 @@ def chosen_scales(
 
     Raises UserError for a list that has not one number a connection.
     """
-    chosen = next(x for x in (own, common, mode, guidance) if x is not None)
+    chosen = next(x for x in (chosen_by_control, common, mode, guidance) if x is not None)
     scales = connection_scales(chosen, connections) if isinstance(chosen, str) else list(chosen)
     check_count(scales, connections)
     return scales
@@ -162,7 +162,7 @@ def check_curve(curve: Curve) -> Curve:
             )
         return curve
 
-    places = [float(place) for place, _ in curve]
+    places = [float(position) for position, _ in curve]
     numbers = [*places, *(float(factor) for _, factor in curve)]
     if not places or places != sorted(set(places)) or not all(map(math.isfinite, numbers)):
         raise UserError("A curve is a list of (fraction, factor) points whose fractions rise.")
@@ -188,7 +188,7 @@ def factor_at(curve: Curve, fraction: float) -> float:
         }
         return named.get(curve, 1.0)
 
-    points = [(float(place), float(factor)) for place, factor in curve]
+    points = [(float(position), float(factor)) for position, factor in curve]
     for (a, first), (b, second) in pairwise(points):
         if a <= fraction <= b:
             return first + (second - first) * (fraction - a) / (b - a)

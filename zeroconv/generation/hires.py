@@ -35,7 +35,7 @@ class Hires:
         arguments.number("hires_strength", self.strength, 0, 1, "the share of the steps taken")
         if self.steps is not None:
             most = arguments.MOST_STEPS
-            arguments.whole("hires_steps", self.steps, 1, most, "of the second pass")
+            arguments.integer("hires_steps", self.steps, 1, most, "of the second pass")
         if self.factor is None:
             usual = self.__dataclass_fields__
             if any(getattr(self, name) != entry.default for name, entry in usual.items()):

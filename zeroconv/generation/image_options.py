@@ -26,7 +26,7 @@ class ImageOptions:
     image_guidance: float | None = None
 
     def __post_init__(self) -> None:
-        arguments.whole("padding", self.padding, 0, arguments.LARGEST, "pixels around the mask")
+        arguments.integer("padding", self.padding, 0, arguments.LARGEST, "pixels around the mask")
         for name in ("only_masked", "paste_back"):
             if not isinstance(getattr(self, name), bool):
                 raise arguments.wrong_type(name, getattr(self, name), "True or False")

@@ -244,14 +244,14 @@ def _number(text: str) -> float:
     return float(text)
 
 
-def _whole(text: str) -> int:
+def _integer(text: str) -> int:
     if not re.fullmatch(r"\d{1,20}", text, re.ASCII):
         raise ValueError(text[:30])
     return int(text)
 
 
 def _seed(value: str, settings: Mapping[str, str]) -> dict[str, Any] | None:
-    seed = _whole(value)
+    seed = _integer(value)
     return {"seed": seed} if seed <= 2**53 else None
 
 
@@ -260,7 +260,7 @@ def _as(option: str, kind: Callable[[str], Any]) -> Callable[..., dict[str, Any]
 
 
 _READERS: dict[str, Callable[[str, Mapping[str, str]], dict[str, Any] | None]] = {
-    "Steps": _as("steps", _whole),
+    "Steps": _as("steps", _integer),
     "Sampler": _sampler,
     "Schedule type": lambda value, settings: {},  # read with the sampler
     "CFG scale": _as("cfg", _number),
@@ -268,9 +268,9 @@ _READERS: dict[str, Callable[[str, Mapping[str, str]], dict[str, Any] | None]] =
     "Size": _size,
     "RNG": _noise,
     "Eta": _as("eta", _number),
-    "Clip skip": lambda value, settings: {"clip_skip": _whole(value) - 1 or None},
+    "Clip skip": lambda value, settings: {"clip_skip": _integer(value) - 1 or None},
     "Hires upscale": _as("hires", _number),
-    "Hires steps": _as("hires_steps", _whole),
+    "Hires steps": _as("hires_steps", _integer),
     "Denoising strength": _strength,
     "Model hash": lambda value, settings: {},
     "VAE hash": lambda value, settings: {},

@@ -35,7 +35,7 @@ def check_expand(expand: Any) -> dict[str, int]:
     for side, pixels in expand.items():
         if side not in SIDES:
             raise UserError(f"expand has no side {str(side)[:40]!r}; sides are {', '.join(SIDES)}.")
-        arguments.whole(f"expand[{side!r}]", pixels, 0, arguments.LARGEST, "pixels of that side")
+        arguments.integer(f"expand[{side!r}]", pixels, 0, arguments.LARGEST, "pixels of that side")
     return {side: int(pixels) for side, pixels in expand.items() if pixels}
 
 
@@ -63,8 +63,8 @@ def expanded(
     known = np.pad(np.ones((picture.height, picture.width), bool), around)
     pixels = np.pad(np.asarray(picture), (*around, (0, 0)))
     given = np.zeros((picture.height, picture.width), np.uint8) if mask is None else mask
-    whole = np.where(known, np.pad(np.asarray(given), around), 255).astype(np.uint8)
-    return Image.fromarray(filled(pixels, known)), Image.fromarray(whole)
+    ground = np.where(known, np.pad(np.asarray(given), around), 255).astype(np.uint8)
+    return Image.fromarray(filled(pixels, known)), Image.fromarray(ground)
 
 
 def filled(pixels: ndarray, known: ndarray) -> ndarray:

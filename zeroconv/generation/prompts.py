@@ -34,8 +34,8 @@ class Words:
     def same(self, other: Words, part: slice) -> bool:
         if self.states is not None or other.states is not None:
             return self.states is other.states
-        mine, theirs = self.seconds or self.prompts, other.seconds or other.prompts
-        return self.prompts[part] == other.prompts[part] and mine[part] == theirs[part]
+        ours, theirs = self.seconds or self.prompts, other.seconds or other.prompts
+        return self.prompts[part] == other.prompts[part] and ours[part] == theirs[part]
 
     def empty(self, number: int) -> bool:
         """Whether there is no text for a picture."""
@@ -65,7 +65,7 @@ class TextInputs:
     ) -> None:
         self.backbone = backbone
         if clip_skip is not None:
-            arguments.whole("clip_skip", clip_skip, 0, _MOST_SKIPPED, "layers left out")
+            arguments.integer("clip_skip", clip_skip, 0, _MOST_SKIPPED, "layers left out")
         if not isinstance(plain_prompt, bool):
             raise arguments.wrong_type("plain_prompt", plain_prompt, "True or False")
         self.options = TextOptions(clip_skip, tuple(embeddings_from(embeddings)))
@@ -124,9 +124,11 @@ class TextInputs:
         return words
 
     def _texts(self, name: str, value: Any, count: int) -> list[str]:
-        said = arguments.texts(name, value)
+        given_texts = arguments.texts(name, value)
         what = "negative prompt" if name.startswith("negative") else name
-        return arguments.per_picture(said if len(said) > 1 else said[0], self.total, count, what)
+        return arguments.per_picture(
+            given_texts if len(given_texts) > 1 else given_texts[0], self.total, count, what
+        )
 
     def _given(self, name: str, states: TextStates, count: int) -> TextStates:
         """States from outside, one row a picture. Raises UserError where they do not fit."""
@@ -145,9 +147,12 @@ class TextInputs:
         rows = [0 if n == 1 else number // count for number in range(self.total)]
         return states[rows].to(self.backbone.device, self.backbone.dtype)
 
-    def _check_like(self, name: str, states: TextStates, own: TextStates) -> None:
+    def _check_like(self, name: str, states: TextStates, reference: TextStates) -> None:
         """Raise UserError where states are of other widths than the backbone's own."""
-        pairs = {"hidden": (states.hidden, own.hidden), "pooled": (states.pooled, own.pooled)}
+        pairs = {
+            "hidden": (states.hidden, reference.hidden),
+            "pooled": (states.pooled, reference.pooled),
+        }
         for part, (given, known) in pairs.items():
             if known is None:
                 continue

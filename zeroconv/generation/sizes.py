@@ -68,6 +68,6 @@ def _pair(name: str, value: Any, least: int) -> tuple[int, int] | None:
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise arguments.wrong_type(name, value, f"a pair {what} in pixels, or None")
     first, second = (
-        arguments.whole(name, one, least, _LARGEST, f"pixels of {what}") for one in value
+        arguments.integer(name, one, least, _LARGEST, f"pixels of {what}") for one in value
     )
     return first, second

@@ -126,7 +126,9 @@ class DPMSolverSDE(_Sigmas):
             moved = x0
         else:
             unit = _noise(sample, generator, variance_noise)
-            moved = self._half(sample, x0, unit, eta) if i % 2 == 0 else self._whole(x0, unit, eta)
+            moved = (
+                self._half(sample, x0, unit, eta) if i % 2 == 0 else self._full_step(x0, unit, eta)
+            )
         self._step_index += 1
         return moved, x0
 
@@ -135,7 +137,7 @@ class DPMSolverSDE(_Sigmas):
         self.start = x, unit
         return self._move(x, x0, high, middle, eta, unit)
 
-    def _whole(self, x0: Tensor, unit: Tensor, eta: float) -> Tensor:
+    def _full_step(self, x0: Tensor, unit: Tensor, eta: float) -> Tensor:
         """From the step's start to its end, by the prediction in the middle (r = 1/2: weight 1)."""
         i = self.step_index
         high, middle, low = self.sigmas[i - 1], self.sigmas[i], self.sigmas[i + 1]

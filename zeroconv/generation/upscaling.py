@@ -156,11 +156,11 @@ def _check(
     arguments.number("strength", strength, 0.01, 1, "the share of the steps that is taken again")
     unit = _unit(backbone)
     side = backbone.default_size if tile is None else tile
-    arguments.whole("tile", side, unit, arguments.LARGEST, "pixels a side")
+    arguments.integer("tile", side, unit, arguments.LARGEST, "pixels a side")
     if side % unit:
         raise UserError(f"tile is {side}; it must be a multiple of {unit} pixels.")
     shared = round(side * OVERLAP) if overlap is None else overlap
-    arguments.whole("overlap", shared, 0, side // 2, "pixels, at most half a tile")
+    arguments.integer("overlap", shared, 0, side // 2, "pixels, at most half a tile")
     if shared < (least := 2 * backbone.latent_scale):
         warnings.warn(
             f"tiles overlap by {shared} pixels only: seams can show; give {least} or more.",

@@ -21,10 +21,10 @@ from zeroconv.words import assignment
 from zeroconv.words import number as number_of
 
 # setting → how one of its values is read; those of controls change all of them
-WHOLE, NUMBER, NAME = "whole", "number", "name"
+INTEGER, NUMBER, NAME = "whole", "number", "name"
 SETTINGS = {
-    "steps": WHOLE,
-    "seed": WHOLE,
+    "steps": INTEGER,
+    "seed": INTEGER,
     "cfg": NUMBER,
     "eta": NUMBER,
     "guidance-rescale": NUMBER,
@@ -67,10 +67,10 @@ def _value(name: str, text: str) -> Any:
             raise UserError(f"--vary {name} has an empty value; leave the comma out.")
         return text
     value = number_of(text)
-    if value is None or (SETTINGS[name] == WHOLE and value != int(value)):
-        kind = "whole number" if SETTINGS[name] == WHOLE else "number"
+    if value is None or (SETTINGS[name] == INTEGER and value != int(value)):
+        kind = "whole number" if SETTINGS[name] == INTEGER else "number"
         raise UserError(f"--vary {name} has the value {text!r}, which is no {kind}.")
-    return int(value) if SETTINGS[name] == WHOLE else float(value)
+    return int(value) if SETTINGS[name] == INTEGER else float(value)
 
 
 def combinations(axes: Sequence[Axis]) -> list[dict[str, Any]]:
@@ -108,7 +108,9 @@ def check_combinations(
             settings.get("guidance_rescale", 0.0),
             settings.get("noise", "cpu"),
         )
-        arguments.whole("steps", settings.get("steps", 20), 1, arguments.MOST_STEPS, "of sampling")
+        arguments.integer(
+            "steps", settings.get("steps", 20), 1, arguments.MOST_STEPS, "of sampling"
+        )
         if "cfg" in combo:
             strongest = arguments.STRONGEST
             arguments.number("cfg", combo["cfg"], -strongest, strongest, "the guidance scale")

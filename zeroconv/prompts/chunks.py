@@ -82,10 +82,10 @@ class Names:
         for known in self._by_first.values():
             known.sort(key=lambda entry: -len(entry[0]))  # the longest name wins
 
-    def at(self, tokens: Sequence[int], place: int) -> tuple[int, Tensor] | None:
+    def at(self, tokens: Sequence[int], position: int) -> tuple[int, Tensor] | None:
         """How many tokens a name that begins here has, and its vectors (n, D)."""
-        for known, matrix in self._by_first.get(tokens[place], ()):
-            if list(tokens[place : place + len(known)]) == known:
+        for known, matrix in self._by_first.get(tokens[position], ()):
+            if list(tokens[position : position + len(known)]) == known:
                 return len(known), matrix
         return None
 
@@ -96,7 +96,7 @@ def rows_of(prompts: Sequence[Prompt], window: Window, names: Names) -> list[lis
     ids = iter(_plain_ids(window.tokenizer, texts))
     rows = [_Cutter(window, names).cut(prompt, ids) for prompt in prompts]
 
-    long = [place for place, found in enumerate(rows) if len(found) > MOST_CHUNKS]
+    long = [position for position, row in enumerate(rows) if len(row) > MOST_CHUNKS]
     if long:
         begin = " ".join(prompts[long[0]].text[:80].split())
         warnings.warn(
@@ -105,15 +105,15 @@ def rows_of(prompts: Sequence[Prompt], window: Window, names: Names) -> list[lis
             f"{len(rows[long[0]])} chunks of {window.room}; shorten them.",
             stacklevel=2,
         )
-    return [found[:MOST_CHUNKS] for found in rows]
+    return [row[:MOST_CHUNKS] for row in rows]
 
 
 def _plain_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """The tokens of each text, without begin and end, and without the tokenizer's own notes."""
     if not texts:
         return []
-    found = tokenizer(list(texts), truncation=False, add_special_tokens=False, verbose=False)
-    return found["input_ids"]
+    encoded = tokenizer(list(texts), truncation=False, add_special_tokens=False, verbose=False)
+    return encoded["input_ids"]
 
 
 class _Cutter:
@@ -139,13 +139,13 @@ class _Cutter:
         return self.done
 
     def _add_span(self, tokens: Sequence[int], weight: float) -> None:
-        place = 0
-        while place < len(tokens):
-            self._make_room(tokens[place])
-            named = self.names.at(tokens, place)
+        position = 0
+        while position < len(tokens):
+            self._make_room(tokens[position])
+            named = self.names.at(tokens, position)
             if named is None:
-                self._add([tokens[place]], weight)
-                place += 1
+                self._add([tokens[position]], weight)
+                position += 1
                 continue
 
             length, matrix = named
@@ -153,7 +153,7 @@ class _Cutter:
                 self._finish()
             self.vectors.append((len(self.tokens), matrix))
             self._add([0] * len(matrix), weight)  # any token: the vectors replace it
-            place += length
+            position += length
 
     def _make_room(self, token: int) -> None:
         """Begin a new chunk where this one is full, with what stands behind a comma nearby."""
@@ -171,9 +171,9 @@ class _Cutter:
     def _move_behind(self, cut: int) -> None:
         """Finish the chunk before position `cut`, and begin the next with what is behind it."""
         tokens, weights = self.tokens[cut:], self.weights[cut:]
-        vectors = [(place - cut, matrix) for place, matrix in self.vectors if place >= cut]
+        vectors = [(position - cut, matrix) for position, matrix in self.vectors if position >= cut]
         self.tokens, self.weights = self.tokens[:cut], self.weights[:cut]
-        self.vectors = [(place, matrix) for place, matrix in self.vectors if place < cut]
+        self.vectors = [(position, matrix) for position, matrix in self.vectors if position < cut]
         self._finish()
         self.tokens, self.weights, self.vectors = tokens, weights, vectors
 
@@ -188,7 +188,7 @@ class _Cutter:
             Row(
                 window.begin + self.tokens + window.end + [window.pad] * rest,
                 [1.0] * first + self.weights + [1.0] * (len(window.end) + rest),
-                [(first + place, matrix) for place, matrix in self.vectors],
+                [(first + position, matrix) for position, matrix in self.vectors],
             )
         )
         self.tokens, self.weights, self.vectors, self.last_comma = [], [], [], None

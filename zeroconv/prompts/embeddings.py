@@ -109,7 +109,7 @@ def for_encoders(
 
     Raises UserError where an embedding belongs to another base.
     """
-    found: list[list[tuple[str, Tensor]]] = [[] for _ in widths]
+    loaded: list[list[tuple[str, Tensor]]] = [[] for _ in widths]
     for one in embeddings:
         places = {}
         for part, matrix in one.vectors.items():
@@ -125,14 +125,14 @@ def for_encoders(
                 )
             places[fitting[0]] = matrix
         for number, matrix in places.items():
-            found[number].append((one.name, matrix))
+            loaded[number].append((one.name, matrix))
         if len(places) < len(widths):
             warnings.warn(
                 f"the embedding {one.name!r} has vectors for one text encoder of {len(widths)}; "
                 "the other reads its name as text.",
                 stacklevel=2,
             )
-    return found
+    return loaded
 
 
 def _shape(one: Embedding) -> str:
@@ -145,26 +145,26 @@ def _read(path: Path) -> Mapping[str, Any]:
     if form not in ("zip", "pickle"):
         return read_state_dict(path)
 
-    found = load_pickle(path, form == "zip", [nn.ParameterDict])
-    inner = found.get("string_to_param") if isinstance(found, Mapping) else None
+    loaded = load_pickle(path, form == "zip", [nn.ParameterDict])
+    inner = loaded.get("string_to_param") if isinstance(loaded, Mapping) else None
     if isinstance(inner, nn.ParameterDict):  # A1111's files of torch before 1.12
         inner = vars(inner).get("_parameters")
     if isinstance(inner, Mapping):
         return {"*": next(iter(inner.values()))} if len(inner) == 1 else inner
-    if not isinstance(found, Mapping):
+    if not isinstance(loaded, Mapping):
         raise UserError(f"{path} holds no tensors under names; is it an embedding?")
-    return {key: value for key, value in found.items() if isinstance(key, str)}
+    return {key: value for key, value in loaded.items() if isinstance(key, str)}
 
 
 def _rows(vectors: Mapping[str, Any]) -> dict[str, Tensor]:
     """Float32 matrices (n, D); one vector (D,) is a matrix of one row."""
-    found = {}
+    loaded = {}
     for part, value in vectors.items():
         if not isinstance(value, Tensor):
             raise UserError(f"an embedding's {part} is a {type(value).__name__}, not a tensor.")
         value = value.detach().float().cpu() if value.is_floating_point() else value
-        found[part] = value[None] if value.ndim == 1 else value
-    return found
+        loaded[part] = value[None] if value.ndim == 1 else value
+    return loaded
 
 
 def _check(matrix: Tensor, what: str) -> None:

@@ -64,13 +64,13 @@ class Reader:
     def encode(self, prompts: Sequence[Prompt], device: torch.device) -> Encoded:
         """The states of each prompt, its chunks one after the other."""
         chunks = self.rows(prompts)
-        rows = [row for found in chunks for row in found]
+        rows = [row for rows_of_text in chunks for row in rows_of_text]
         parts = [
             self._encode(rows[i : i + _AT_ONCE], device) for i in range(0, len(rows), _AT_ONCE)
         ]
         hidden = torch.cat([part[0] for part in parts])  # (M, L, D)
-        ends = torch.tensor([len(found) for found in chunks]).cumsum(0)
-        firsts = ends - torch.tensor([len(found) for found in chunks])
+        ends = torch.tensor([len(rows_of_text) for rows_of_text in chunks]).cumsum(0)
+        firsts = ends - torch.tensor([len(rows_of_text) for rows_of_text in chunks])
 
         summaries = [part[1] for part in parts if part[1] is not None]
         pooled = torch.cat(summaries)[firsts.to(device)] if summaries else None
@@ -161,8 +161,8 @@ def _replaced(encoder: nn.Module, rows: Sequence[Row]) -> Iterator[None]:
     def put(module: nn.Module, given: Any, out: Tensor) -> Tensor:
         out = out.clone()  # (M, L, D)
         for number, row in enumerate(rows):
-            for place, matrix in row.vectors:
-                out[number, place : place + len(matrix)] = matrix.to(out)
+            for position, matrix in row.vectors:
+                out[number, position : position + len(matrix)] = matrix.to(out)
         return out
 
     table: Any = encoder.get_input_embeddings()  # type: ignore[operator]

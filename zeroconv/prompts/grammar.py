@@ -120,9 +120,9 @@ def _lora(arguments: str) -> LoraTag | None:
     """`name`, `name:weight`, `name:text weight:UNet weight`, or with te= and unet=, as A1111."""
     name, *given = arguments.split(":")
     values: dict[str, float] = {}
-    for place, word in enumerate(given):
+    for index, word in enumerate(given):
         key, equals, number = word.rpartition("=")
-        key = key.strip() if equals else ("te", "unet")[place] if place < 2 else ""
+        key = key.strip() if equals else ("te", "unet")[index] if index < 2 else ""
         value = finite(number)
         if key not in ("te", "unet") or value is None:
             return None

@@ -70,17 +70,17 @@ def _weight(sign: str, number: str, notes: list[str]) -> Iterator[Sign]:
 def _broken(text: str) -> Iterator[Sign]:
     """The text, with BREAK and the blanks around it as signs of their own."""
     parts = _BREAK.split(text)
-    for place, part in enumerate(parts):
-        if place:
+    for index, part in enumerate(parts):
+        if index:
             yield Sign("break", "BREAK")
             part = part.lstrip()
-        if place < len(parts) - 1:
+        if index < len(parts) - 1:
             part = part.rstrip()
         if part:
             yield Sign("text", part)
 
 
-def pair_brackets(found: Iterable[Sign], notes: list[str]) -> list[Sign]:
+def pair_brackets(all_signs: Iterable[Sign], notes: list[str]) -> list[Sign]:
     """The signs, each opening round bracket with the weight that its partner brings.
 
     A closing bracket without a partner becomes text. So do both brackets of [from:to:when] and
@@ -90,7 +90,7 @@ def pair_brackets(found: Iterable[Sign], notes: list[str]) -> list[Sign]:
     waiting: dict[str, list[_Open]] = {"(": [], "[": []}
     around: list[_Open] = []  # both kinds, those that are closed among them
 
-    for sign in found:
+    for sign in all_signs:
         if sign.kind == "close":
             partners = waiting["[" if sign.text == "]" else "("]
             if partners:

@@ -139,11 +139,16 @@ class TextTable:
         rows = [(int(s), int(i - self.starts[s])) for s, i in zip(places, indices, strict=True)]
         hidden = [self._hidden(*row) for row in rows]  # (k · L, D) each
         longest = max(map(len, hidden))
-        if any(len(found) < longest for found in hidden):
+        if any(len(hidden_of_caption) < longest for hidden_of_caption in hidden):
             empty = self._hidden(0, 0)
             hidden = [
-                np.concatenate([found, *[empty] * ((longest - len(found)) // len(empty))])
-                for found in hidden
+                np.concatenate(
+                    [
+                        hidden_of_caption,
+                        *[empty] * ((longest - len(hidden_of_caption)) // len(empty)),
+                    ]
+                )
+                for hidden_of_caption in hidden
             ]
         pooled, sizes = self._gather("pooled", rows), self._gather("time_ids", rows)
         return TextStates(torch.from_numpy(np.stack(hidden)), pooled, sizes)

@@ -88,8 +88,8 @@ def _states(backbone: Any, captions: list[str], weighted: bool) -> dict[str, nda
     for count in np.unique(counts):  # captions of one length at a time, so that none is filled up
         rows = np.flatnonzero(counts == count).tolist()
         states = backbone.embed_text([read[row] for row in rows])
-        for row, found in zip(rows, states.hidden, strict=True):
-            hidden[row] = [part.float().cpu() for part in found.chunk(int(count))]
+        for row, states_of_row in zip(rows, states.hidden, strict=True):
+            hidden[row] = [part.float().cpu() for part in states_of_row.chunk(int(count))]
         for name, parts in others.items():
             if (value := getattr(states, name)) is not None:
                 parts.extend(value.float().cpu())

@@ -85,7 +85,7 @@ def make_pictures(folder: Path, count: int, size: int = SIZE) -> Path:
         Image.fromarray(hint).save(folder / f"{i}-hint.png")
         line = {
             "file_name": f"{i}.png",
-            "text": f"picture number {i}",
+            "text": f"picture number {i:02d}",
             "conditioning_image": f"{i}-hint.png",
         }
         lines.append(json.dumps(line))

@@ -117,7 +117,7 @@ def test_captions_longer_than_the_encoder_are_read_complete(
 ) -> None:
     folder = shutil.copytree(pictures, tmp_path / "copy")
     text = (folder / "metadata.jsonl").read_text()
-    (folder / "metadata.jsonl").write_text(text.replace("picture number 3", "word " * 40))
+    (folder / "metadata.jsonl").write_text(text.replace("picture number 03", "word " * 40))
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")
         train(recipe(steps=2, **{"data.train": [str(folder)]}), say=lambda line: None)

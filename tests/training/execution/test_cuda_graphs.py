@@ -120,7 +120,8 @@ def test_what_was_never_recorded_is_not(
     changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loss, _, _ = setting("cpu")
-    data: Any = SimpleNamespace(moments=SimpleNamespace(shapes=lambda: [(8, 8)]))
+    text = SimpleNamespace(several_lengths=False)
+    data: Any = SimpleNamespace(moments=SimpleNamespace(shapes=lambda: [(8, 8)]), text=text)
     settings = TrainingSettings(steps=1, **changes)
     assert not can_record(loss, data, settings)  # on a processor
     loss.process = SimpleNamespace(device=torch.device("cuda"))  # type: ignore[assignment]

@@ -133,6 +133,11 @@ class TextTable:
         ]
         self.starts = np.cumsum([0, *rows])
 
+    @property
+    def several_lengths(self) -> bool:
+        """Whether batches may differ in their number of tokens; the empty prompt has one chunk."""
+        return any(ends is not None for ends in self.ends)
+
     def states(self, indices: Sequence[int] | ndarray) -> TextStates:
         """States of some rows, the shorter ones filled up with the empty prompt's chunk."""
         places = np.searchsorted(self.starts, indices, side="right") - 1

@@ -111,7 +111,8 @@ def compile_layers_(
     """Do as `training.compile` says. Returns what makes a context for both passes of a step."""
     if not settings.compile:
         return nullcontext
-    compiled = Compiled(networks_of(backbone, control), len(data.moments.shapes()) > 1)
+    several = len(data.moments.shapes()) > 1 or data.text.several_lengths
+    compiled = Compiled(networks_of(backbone, control), several)
     kinds = len(compiled.programs)
     show_line(
         f"{len(compiled.layers)} layers of {kinds} kinds are compiled by torch, so the first step "

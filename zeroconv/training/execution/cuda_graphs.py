@@ -116,7 +116,7 @@ def can_record(loss: ControlledLoss, data: Examples, settings: TrainingSettings)
     known = loss.control is None or loss.control.has_residuals
     plain = settings.frozen == "same" and settings.precision != "fp16"
     as_they_are = settings.checkpointing == "none" and not settings.compile
-    one_shape = len(data.moments.shapes()) == 1
+    one_shape = len(data.moments.shapes()) == 1 and not data.text.several_lengths
     return settings.cuda_graphs and on_card and known and plain and as_they_are and one_shape
 
 

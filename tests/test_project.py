@@ -29,7 +29,15 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["zeroconv", "zeroconv.cli", "zeroconv.conditions", "zeroconv.playroom"]
+    "module",
+    [
+        "zeroconv",
+        "zeroconv.cli",
+        "zeroconv.conditions",
+        "zeroconv.playroom",
+        "zeroconv.data.annotating.run",
+        "zeroconv.data.cache.drawing",
+    ],
 )
 def test_import_stays_light(module: str) -> None:
     """`zeroconv --help` answers at once, and the hints and the world need no model library."""

@@ -21,8 +21,8 @@ from zeroconv.control import ControlNet
 from zeroconv.data import open_dataset
 from zeroconv.data.batches import Batch, channels_first
 from zeroconv.data.cache.fill import CacheSettings, cache_examples, cache_hints
-from zeroconv.data.cache.keys import weights_key
 from zeroconv.data.cache.moments import encoder_key, to_images
+from zeroconv.data.cache.weights import weights_key
 from zeroconv.data.storage.shards import Store, content_key
 from zeroconv.errors import UserError
 from zeroconv.training.objective import ControlledLoss, stream

@@ -5,13 +5,10 @@ nothing else does.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import nn
 
 from zeroconv import conditions
 from zeroconv.data.sources.generated import EXACT, exact_hint
@@ -38,15 +35,3 @@ def drawing_key(condition: str) -> str | None:
     except UserError:
         return None
     return hashlib.sha256(hint.tobytes()).hexdigest()[:16]
-
-
-def weights_key(modules: Iterable[nn.Module]) -> str:
-    """Names modules by their weights."""
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            # in the order of their indices, however they lie
-            numbers = tensor.detach().cpu().contiguous().flatten()
-            digest.update(numbers.view(torch.uint8).numpy().data if tensor.dim() else b"")
-    return digest.hexdigest()[:32]

@@ -10,8 +10,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from zeroconv.backbones import Backbone
-from zeroconv.data.cache.keys import weights_key
 from zeroconv.data.cache.settings import FORMAT, CacheSettings
+from zeroconv.data.cache.weights import weights_key
 from zeroconv.data.dataset import Dataset
 from zeroconv.data.storage.shards import Rows, Shard, content_key
 

@@ -17,8 +17,8 @@ from zeroconv.data.cache import waiting
 from zeroconv.data.cache.chunks import chunks
 from zeroconv.data.cache.examples import Captions, TextTable
 from zeroconv.data.cache.kept import just_written, kept
-from zeroconv.data.cache.keys import weights_key
 from zeroconv.data.cache.settings import SHARD
+from zeroconv.data.cache.weights import weights_key
 from zeroconv.data.storage.shards import Shard, Store, content_key, default_root
 from zeroconv.prompts import Prompt, parse
 

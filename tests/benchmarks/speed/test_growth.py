@@ -31,9 +31,11 @@ def test_a_small_round_is_measured(tmp_path: Path) -> None:
     filling, start, start_cpu, data, step, step_cpu = map(float, row[1:7])
     assert start_cpu > data > 0 and start > 0 and filling > 0 and step > 0 and step_cpu > 0
     assert 50 < float(row[8]) < 5000
-    # moments of 8 × 8 × 8 and text of 16 × 32 float32, a hint of a byte a pixel; headers and
-    # the empty prompt besides
-    assert 8 * 8 * 8 * 4 + 16 * 32 * 4 + 64 * 64 < int(row[9].replace(",", "")) < 12_000
+    # moments of 8 × 8 × 8 and text of one to three chunks of 16 × 32 float32, a hint of a byte
+    # a pixel; headers and the empty prompt besides
+    chunk = 16 * 32 * 4
+    rest = 8 * 8 * 8 * 4 + 64 * 64
+    assert rest + chunk < int(row[9].replace(",", "")) < rest + 3 * chunk + 2_000
 
 
 def test_the_sentence_says_what_a_picture_costs() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor, nn
 
+from zeroconv.errors import UserError
 from zeroconv.scratch.embedded import PLAYROOM
 
 
@@ -33,3 +36,27 @@ class TextToLatent(nn.Module):
         states = self.text(tokens).last_hidden_state[prompt]
 
         return self.unet(z, t, states).sample
+
+
+def start_from_(model: TextToLatent, folder: Path) -> None:
+    """Load the text encoder and the UNet of a StableDiffusionPipeline folder into a model.
+
+    Raises UserError for a folder without them, and for those of another shape.
+    """
+    from safetensors.torch import load_file
+
+    parts = {
+        "unet/diffusion_pytorch_model.safetensors": model.unet,
+        "text_encoder/model.safetensors": model.text,
+    }
+    for name, part in parts.items():
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path} does not exist; give --start the folder of a playroom base.")
+
+        weights = {key.removeprefix("text_model."): value for key, value in load_file(path).items()}
+        expected = {key.removeprefix("text_model."): key for key in part.state_dict()}
+        try:
+            part.load_state_dict({expected.get(key, key): weights[key] for key in weights})
+        except RuntimeError as error:
+            raise UserError(f"{path} holds a model of another shape ({error}).") from error

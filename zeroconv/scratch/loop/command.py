@@ -21,9 +21,20 @@ from zeroconv.scratch.loop.run import Run, print_line
 TaskMaker = Callable[..., Any]  # (arguments, precision=, compiled=) → task, see `Latents` and `Run`
 
 
-def run(name: str, text: str, make: TaskMaker, rate: float = 2e-3) -> None:
-    """Parse the arguments, then start or go on with a training of `name`."""
-    arguments = _parser(text, rate).parse_args()
+def run(
+    name: str,
+    text: str,
+    make: TaskMaker,
+    rate: float = 2e-3,
+    options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+) -> None:
+    """Parse the arguments, then start or go on with a training of `name`.
+
+    `options` adds those that only this training has.
+    """
+    parser = _parser(text, rate)
+    options(parser)
+    arguments = parser.parse_args()
 
     maker = partial(make, arguments)
     plan = plan_of(arguments, maker)

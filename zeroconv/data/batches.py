@@ -28,10 +28,12 @@ class Batch:
     hints: Tensor | None  # (N, 1, 3 or 4, H, W) uint8; None where the examples have none
     text: TextStates
     indices: ndarray  # (N,) which examples these are
+    masks: Tensor | None = None  # (N, 1, H, W) uint8: where the loss counts; None: everywhere
 
     def to(self, device: torch.device | str) -> Batch:
         hints = None if self.hints is None else self.hints.to(device)
-        return Batch(self.moments.to(device), hints, self.text.to(device), self.indices)
+        masks = None if self.masks is None else self.masks.to(device)
+        return Batch(self.moments.to(device), hints, self.text.to(device), self.indices, masks)
 
 
 def hints_to_float(hints: Tensor) -> Tensor:
@@ -140,6 +142,7 @@ class BatchPlan:
         ]
         moments = self.examples.moments[indices]
         hints = self.examples.hints[indices] if len(self.examples.hints) else None
+        masks = None if self.examples.masks is None else self.examples.masks[indices]
         if self.flip and self.examples.mirrored is not None:
             ways = [self._mirror_of(int(i)) for i in indices]
             turn = (
@@ -149,6 +152,8 @@ class BatchPlan:
             )
             if turn.any():
                 moments[turn] = self.examples.mirrored[indices[turn]]
+                if masks is not None:
+                    masks[turn] = masks[turn][:, :, ::-1]
                 if hints is not None:
                     turned = zip(
                         hints[turn],
@@ -159,13 +164,15 @@ class BatchPlan:
         if hints is not None:
             hints[blind < self.hint_dropout] = 0
         text = self.examples.text.states(rows)
+        masked = None if masks is None else channels_first(masks)
         if hints is None:  # then all are of the size that the text states were made for
-            return Batch(torch.from_numpy(moments), None, text, indices)
+            return Batch(torch.from_numpy(moments), None, text, indices, masked)
         return Batch(
             torch.from_numpy(moments),
             channels_first(hints),
             of_size(text, hints.shape[1], hints.shape[2], self.examples.originals_of(indices)),
             indices,
+            masked,
         )
 
     def _mirror_of(self, i: int) -> Callable[[ndarray], ndarray] | None:

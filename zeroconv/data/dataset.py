@@ -27,6 +27,7 @@ class Dataset(Sequence):
     rows: tuple[tuple[int, int], ...] = field(default=(), repr=False)
     repeats: tuple[int, ...] = ()  # one a source; none: 1 each
     buckets: Buckets | None = None
+    masks: str | None = None  # where masks of the loss come from, see `columns.Masks`
 
     def __post_init__(self) -> None:
         if not self.rows:

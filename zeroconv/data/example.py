@@ -36,6 +36,8 @@ class Example:
     # height and width before cropping and scaling, and what the crop left out above and at the
     # left, in pixels after scaling; None where nothing was done
     original: tuple[int, int, int, int] | None = None
+    # "L", 255 where the loss counts fully, 0 where it does not; None: everywhere
+    mask: Image.Image | None = None
 
     @property
     def caption(self) -> str:

@@ -97,15 +97,17 @@ def fit(example: Example, size: int | tuple[int, int] | None, condition: str | N
     are), and a hint of `condition`.
 
     A hint is drawn after scaling: lines stay as thin as at generation. A given hint is scaled by
-    its condition's own rule, so that lines are not lost and classes not mixed. Raises BrokenExample
-    if hint and picture differ in shape.
+    its condition's own rule, so that lines are not lost and classes not mixed. A mask is scaled by
+    area averages. Raises BrokenExample if hint or mask and picture differ in shape, or the mask is
+    black everywhere.
     """
-    image, hint = example.image, example.hint
-    if hint is not None and abs(hint.width / hint.height / (image.width / image.height) - 1) > 0.02:
-        raise BrokenExample(
-            f"{example.key}: the hint is {hint.width}×{hint.height} pixels and its picture "
-            f"{image.width}×{image.height}; both must have the same shape."
-        )
+    image, hint, mask = example.image, example.hint, example.mask
+    for what, beside in (("hint", hint), ("mask", mask)):
+        if beside is not None and _differ(beside.size, image.size):
+            raise BrokenExample(
+                f"{example.key}: the {what} is {beside.width}×{beside.height} pixels and its "
+                f"picture {image.width}×{image.height}; both must have the same shape."
+            )
     people, original = example.people, example.original
     if size is not None:
         frame = (size, size) if isinstance(size, int) else size
@@ -115,6 +117,8 @@ def fit(example: Example, size: int | tuple[int, int] | None, condition: str | N
             if people is None
             else tuple(_to_frame(person, image.size, frame) for person in people)
         )
+        if mask is not None:
+            mask = middle(mask, frame).resize(frame, Image.Resampling.BOX)
         image = middle(image, frame).resize(frame, Image.Resampling.LANCZOS)
         hint = (
             None
@@ -123,7 +127,17 @@ def fit(example: Example, size: int | tuple[int, int] | None, condition: str | N
         )
     if hint is None and condition is not None:
         hint = conditions.annotate(condition, image)
-    return replace(example, image=image, hint=hint, people=people, original=original)
+    if mask is not None and mask.getextrema()[1] == 0:
+        raise BrokenExample(
+            f"{example.key}: its mask is black in all that training sees of it, so there is "
+            "nothing to learn; make some of it white, or take the picture away."
+        )
+    return replace(example, image=image, hint=hint, people=people, original=original, mask=mask)
+
+
+def _differ(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes differ in aspect ratio, by more than rounding."""
+    return abs(one[0] / one[1] / (other[0] / other[1]) - 1) > 0.02
 
 
 def _original(size: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int, int, int]:

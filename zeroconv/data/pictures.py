@@ -9,7 +9,7 @@ from PIL import Image
 from zeroconv import conditions, pictures
 from zeroconv.pictures import Source, hint_to_rgb, picture_size
 
-__all__ = ["picture_size", "read_hint", "read_picture"]
+__all__ = ["picture_size", "read_alpha", "read_hint", "read_mask", "read_picture"]
 
 _noted: set[str] = set()  # kinds of notes that this process has given
 
@@ -30,6 +30,16 @@ def read_hint(file: Source, condition: str | None, name: object = None) -> Image
     if hint.mode == "I;16":
         note_once(str(name or file), "has 16-bit levels, of which a data set keeps 8 bits")
     return hint_to_rgb(hint)
+
+
+def read_mask(file: Source, name: object = None) -> Image.Image:
+    """Where the loss of a picture counts, grey: white fully, black not at all. Raises UserError."""
+    return pictures.open_mask(file, name, note=note_once)
+
+
+def read_alpha(file: Source, name: object = None) -> Image.Image | None:
+    """The alpha of a picture as its mask; None where every pixel is opaque. Raises UserError."""
+    return pictures.open_alpha(file, name, note=note_once)
 
 
 def note_once(name: str, what: str) -> None:

@@ -17,7 +17,7 @@ from zeroconv.data.dataset import Dataset
 from zeroconv.data.example import Source
 from zeroconv.data.reading.names import blobs_of
 from zeroconv.data.remote.copies import is_address
-from zeroconv.data.sources.columns import COLUMNS, Columns
+from zeroconv.data.sources.columns import COLUMNS, Columns, Masks
 from zeroconv.data.sources.generated import open_scenes, open_stickers
 from zeroconv.data.sources.hub import open_hub
 from zeroconv.data.sources.imagefolder import open_folder
@@ -32,7 +32,7 @@ _KINDS = {  # what may be said of each kind of source
     "stickers": {*_ALL, "views", "seed", "start"},
     "hub": {*_ALL, "config", "revision", *COLUMNS},
     "address": {*_ALL, "config", *COLUMNS},
-    "folder": {*_ALL, "config", "hints", "links", *COLUMNS},
+    "folder": {*_ALL, "config", "hints", "masks", "links", *COLUMNS},
 }
 _OPTIONS = set().union(*_KINDS.values())
 _MOST = {"views": 1000, "repeat": 10_000, "seed": 2**63 - 1}  # of other numbers 10⁹
@@ -46,6 +46,7 @@ def open_dataset(
     size: int | None = None,
     buckets: Buckets | None = None,
     wordless: bool = False,
+    masks: Masks | None = None,
 ) -> Dataset:
     """Open what a spec names; no picture is read yet.
 
@@ -74,14 +75,16 @@ def open_dataset(
     Any of them may end in `?limit=N`, in `?repeat=N` (taken N times a pass of training), and in
     `?condition=pose` where its hints differ from the data set's; several are joined with " + ".
     `split` and `limit` stand in where the spec is silent; `limit` bounds the whole; `wordless`: a
-    folder of pictures without any captions will do. Raises UserError for a spec that names nothing,
-    a folder that lacks its list, or no example at all.
+    folder of pictures without any captions will do. `masks`: "mask" reads where the loss counts
+    from the column or folder of masks (`?mask_column=`, `?masks=FOLDER`), "alpha" from the alpha of
+    the pictures. Raises UserError for a spec that names nothing, a folder that lacks its list, or
+    no example at all.
 
     """
-    pairs = [pair for part in _parts(spec) for pair in _sources(part, split, wordless)]
+    pairs = [pair for part in _parts(spec) for pair in _sources(part, split, wordless, masks)]
     sources, repeats = (tuple(column) for column in zip(*pairs, strict=True))
     _tell_mixed(sources)
-    dataset = Dataset(sources, size, condition, repeats=repeats, buckets=buckets)
+    dataset = Dataset(sources, size, condition, repeats=repeats, buckets=buckets, masks=masks)
     if not len(dataset):
         raise UserError(f"the data set {spec} is empty; check its split and limit.")
     return dataset if limit is None else dataset[:limit]
@@ -108,7 +111,20 @@ def _tell_mixed(sources: Sequence[Source]) -> None:
         )
 
 
-def _sources(part: str, split: str | None, wordless: bool = False) -> list[tuple[Source, int]]:
+def check_masked(dataset: Dataset, spec: object) -> None:
+    """Raises UserError where masks are asked for and no source can have any."""
+    if dataset.masks is None or any(getattr(source, "masked", False) for source in dataset.sources):
+        return
+    where = "alpha channel" if dataset.masks == "alpha" else "column mask and no ?masks=FOLDER"
+    raise UserError(
+        f"data.masked_loss is {dataset.masks}, and the data set {spec} has no {where}; add the "
+        "masks, or take the setting away."
+    )
+
+
+def _sources(
+    part: str, split: str | None, wordless: bool = False, masks: Masks | None = None
+) -> list[tuple[Source, int]]:
     """What one part of a spec names, and how often a pass takes each."""
     address, _, query = part.partition("?")
     try:
@@ -132,6 +148,11 @@ def _sources(part: str, split: str | None, wordless: bool = False) -> list[tuple
         raise UserError(f"the data spec {part!r} names a style, which only playroom's scenes have.")
     if kind not in ("playroom", "stickers", "hub"):
         kind = "address" if is_address(address) else "folder"
+    if masks != "mask" and (named := sorted({"masks", "mask_column"} & set(options))):
+        raise UserError(
+            f"the data spec {part!r} gives {named[0]}=, and masks are not read; set "
+            "data.masked_loss: mask in the recipe, or leave it out."
+        )
     if idle := sorted(set(options) - _KINDS[kind] - {"hints"}):
         raise UserError(
             f"the data spec {part!r} gives {idle[0]}=, which means nothing for this kind of data; "
@@ -146,11 +167,13 @@ def _sources(part: str, split: str | None, wordless: bool = False) -> list[tuple
         raise UserError(
             f"the data spec {part!r} gives links as {options['links']!r}; write links=true."
         )
+    columns = Columns.of(options, masks)
     if is_address(address):
-        return [(_remote(address, options, limit, split, condition), repeat)]
+        return [(_remote(address, options, limit, split, condition, columns), repeat)]
     if kind == "hub":
-        return [(_on_hub(rest, options, limit, split, condition), repeat)]
-    sources = _in_folder(at_home(address), options, limit, split, condition, wordless)
+        return [(_on_hub(rest, options, limit, split, condition, columns), repeat)]
+    home = at_home(address)
+    sources = _in_folder(home, options, limit, split, condition, wordless, columns)
     return [(source, times * repeat) for source, times in sources]
 
 
@@ -176,25 +199,32 @@ def _generated(
 
 
 def _on_hub(
-    name: str, options: dict, limit: int | None, split: str | None, condition: str | None
+    name: str,
+    options: dict,
+    limit: int | None,
+    split: str | None,
+    condition: str | None,
+    columns: Columns,
 ) -> Source:
     if name.count("/") != 1 or not all(name.split("/")):
         raise UserError(f"the data spec names {name!r} of the hub; write hub:OWNER/NAME.")
     version = options.get("config"), options.get("revision")
-    return open_hub(
-        name, options.get("split", split), limit, condition, Columns.of(options), *version
-    )
+    return open_hub(name, options.get("split", split), limit, condition, columns, *version)
 
 
 def _remote(
-    address: str, options: dict, limit: int | None, split: str | None, condition: str | None
+    address: str,
+    options: dict,
+    limit: int | None,
+    split: str | None,
+    condition: str | None,
+    columns: Columns,
 ) -> Source:
     if "hints" in options:
         raise UserError(
             f"the data spec {address!r} names hints=, which shards have in a column or a file of "
             "their own."
         )
-    columns = Columns.of(options)
     return open_remote(
         address, options.get("split", split), limit, condition, columns, options.get("config")
     )
@@ -207,21 +237,24 @@ def _in_folder(
     split: str | None,
     condition: str | None,
     wordless: bool,
+    columns: Columns,
 ) -> list[tuple[Source, int]]:
     hints = at_home(options["hints"]) if "hints" in options else None
+    masks = at_home(options["masks"]) if "masks" in options else None
     roots = None if options.get("links") == "true" else blobs_of(folder)
-    chosen, columns = options.get("split", split), Columns.of(options)
+    chosen, alpha = options.get("split", split), columns.masks == "alpha"
     listed = open_folder(folder, chosen, limit, condition, columns, options.get("config"), roots)
     if listed is None:
         if "split" in options:
             raise UserError(
                 f"{folder} has no list and no shards that could tell a split; leave ?split= out."
             )
-        return [*open_pairs(folder, hints, limit, condition, roots, wordless)]
-    if hints is not None:
-        raise UserError(
-            f"{folder} has a list that names its hints, so hints= cannot be given beside it."
-        )
+        return [*open_pairs(folder, hints, limit, condition, roots, wordless, masks, alpha)]
+    for what, given in (("hints", hints), ("masks", masks)):
+        if given is not None:
+            raise UserError(
+                f"{folder} has a list that names its {what}, so {what}= cannot be given beside it."
+            )
     return [(listed, 1)]
 
 

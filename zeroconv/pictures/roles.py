@@ -77,6 +77,16 @@ def open_mask(
     return Image.fromarray(levels)
 
 
+def open_alpha(
+    source: Source, name: object = None, *, max_pixels: int | None = None, note: Note = warn
+) -> Image.Image | None:
+    """The opacity of a picture as grey ("L"), 255 where it is opaque; None where all of it is.
+    Sources and errors: see `load`.
+    """
+    alpha = alpha_of(load(source, name, max_pixels, note))
+    return None if alpha is None else Image.fromarray(alpha)
+
+
 def _silent(name: str, what: str) -> None:
     """Of a painted mask the colours do not matter."""
 

@@ -17,7 +17,7 @@ from zeroconv.data.buckets import Buckets
 from zeroconv.data.cache.examples import Examples
 from zeroconv.data.dataset import Dataset
 from zeroconv.data.holding_out import hold_out
-from zeroconv.data.spec import open_dataset
+from zeroconv.data.spec import check_masked, open_dataset
 from zeroconv.errors import UserError
 from zeroconv.training.caching import cache_both, cache_settings
 from zeroconv.training.execution.choice import Launch
@@ -116,7 +116,9 @@ def open_data(recipe: Recipe, size: int, scale: int = 8) -> tuple[Dataset, Datas
         else Buckets.of(size, scale, **settings.buckets.model_dump())
     )
     options: dict[str, Any] = {"condition": settings.condition, "size": size, "buckets": buckets}
+    options["masks"] = settings.masked_loss
     train_set = open_dataset(settings.train, **options)
+    check_masked(train_set, " + ".join(settings.train))
     if settings.validation is not None:
         return train_set, open_dataset(settings.validation, **options)
     return hold_out(train_set, settings.validation_count)

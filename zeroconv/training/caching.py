@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from zeroconv.backbones import UNetBackbone
 from zeroconv.data.cache import fill
 from zeroconv.data.cache.examples import Examples
 from zeroconv.data.dataset import Dataset
+from zeroconv.errors import UserError
 from zeroconv.machine import cores
 from zeroconv.training.folder import list_broken
 from zeroconv.training.progress import Countdown, ShowLine
@@ -29,9 +31,30 @@ def cache_both(
     progress = Countdown(show_line)
     data = fill.cache_examples(datasets[0], backbone, cache, progress)
     held = fill.cache_examples(datasets[1], backbone, replace(cache, flip=False), progress)
+    check_masks(data, held)
     list_broken(Path(recipe.out), {**data.broken, **held.broken}, show_line)
     show_line(f"{len(data)} pictures to train on, {len(held)} held out")
     return data, held
+
+
+def check_masks(data: Examples, held: Examples) -> None:
+    """A note where pictures have no mask of their own. Raises UserError where none to train on
+    has.
+    """
+    if data.masks is None:
+        return
+    if data.unmasked == len(data):
+        raise UserError(
+            f"data.masked_loss is set, and none of {len(data)} pictures has a mask; add them, or "
+            "take the setting away."
+        )
+    for what, examples in (("to train on", data), ("held out", held)):
+        if examples.unmasked:
+            warnings.warn(
+                f"{examples.unmasked} of {len(examples)} pictures {what} have no mask, so all of "
+                "each counts in the loss.",
+                stacklevel=2,
+            )
 
 
 def cache_settings(recipe: AnyRecipe, rank: int, world: int) -> fill.CacheSettings:

@@ -40,6 +40,7 @@ def prepare_control(recipe: Recipe, backbone: UNetBackbone, control: Net) -> Mod
         settings.min_snr,
         settings.offset_noise,
         decoder,
+        settings.mask_mean,
     )
     if computes_in_bf16(settings.precision, device):
         loss.weights_dtype = torch.bfloat16

@@ -85,8 +85,10 @@ class ControlledLoss(nn.Module):
         min_snr: float | None = None,
         offset_noise: float = 0.0,
         decoder: nn.Module | None = None,
+        mask_mean: str = "picture",
     ) -> None:
         super().__init__()
+        self.mask_mean = mask_mean
         self.timesteps, self.min_snr, self.offset_noise = timesteps, min_snr, offset_noise
         self.backbone, self.control, self.autocast = backbone, control, autocast
         # modules of the backbone, named here so that processes share their gradients
@@ -112,7 +114,8 @@ class ControlledLoss(nn.Module):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """The mean loss of what is drawn from `generator`."""
-        return self.of_drawn(*self.draw(batch.moments, generator), batch.hints, batch.text)
+        drawn = self.draw(batch.moments, generator)
+        return self.of_drawn(*drawn, batch.hints, batch.text, batch.masks)
 
     def draw(self, moments: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """A sample of the posterior (N, C, h, w), noise for it, and timesteps (N,)."""
@@ -131,10 +134,16 @@ class ControlledLoss(nn.Module):
         return None if first.kind == "map" else z.shape[-2] * z.shape[-1] // first.scale**2
 
     def of_drawn(
-        self, z: Tensor, noise: Tensor, t: Tensor, hints: Tensor | None, text: TextStates
+        self,
+        z: Tensor,
+        noise: Tensor,
+        t: Tensor,
+        hints: Tensor | None,
+        text: TextStates,
+        masks: Tensor | None = None,
     ) -> Tensor:
         """The mean loss of a training step; no random number, nothing that waits for the device."""
-        errors = self.errors(z, noise, t, hints, text, dtype=self.weights_dtype)
+        errors = self.errors(z, noise, t, hints, text, dtype=self.weights_dtype, masks=masks)
         if self.min_snr is not None:
             errors = errors * self.process.weights(t, self.min_snr)
         return errors.mean()
@@ -148,9 +157,11 @@ class ControlledLoss(nn.Module):
         text: TextStates,
         control: bool = True,
         dtype: torch.dtype | None = None,
+        masks: Tensor | None = None,
     ) -> Tensor:
         """Mean squared error of each example (N,), float32. hints uint8 (N, 1 or 3, H, W). `dtype`:
-        that of all weights, in which everything is computed; None: as autocast has it.
+        that of all weights, in which everything is computed; None: as autocast has it. masks uint8
+        (N, 1, H, W) weight the error of each position, see `masked_mean`.
         """
         noisy = self.process.noised(z, noise, t).contiguous(memory_format=torch.channels_last)
         hint = (
@@ -173,4 +184,18 @@ class ControlledLoss(nn.Module):
                 self.give_back,
             )
         wanted = self.process.target(z, noise, t)
-        return (output.float() - wanted).square().mean(dim=(1, 2, 3))
+        squares = (output.float() - wanted).square()
+        return squares.mean(dim=(1, 2, 3)) if masks is None else self.masked_mean(squares, masks)
+
+    def masked_mean(self, squares: Tensor, masks: Tensor) -> Tensor:
+        """(N,) of squared errors e (N, C, h, w), weighted by the masks (N, 1, H, W) uint8.
+
+        A position's weight w is the mean of the mask over its pixels, 0 for black to 1 for white.
+        `mask_mean` "picture": the mean of w·e over all positions, so a picture counts by the share
+        of it that is white. "mask": Σ w·e / (C Σ w), so every picture counts alike.
+        """
+        height, width = squares.shape[-2:]
+        weights = nn.functional.adaptive_avg_pool2d(masks.float() / 255, (height, width))
+        # in place, so that the sum below keeps its order: an all-white mask changes no bit
+        means = squares.mul_(weights).mean(dim=(1, 2, 3))
+        return means / weights.mean(dim=(1, 2, 3)) if self.mask_mean == "mask" else means

@@ -36,6 +36,7 @@ class Drawn:
     mirrorable: bool = False
     broken: str | None = None
     original: tuple[int, int, int, int] | None = None  # see `Example`
+    mask: ndarray | None = None  # (H, W) uint8
 
 
 def draw(dataset: Dataset, i: int) -> Drawn:
@@ -45,7 +46,8 @@ def draw(dataset: Dataset, i: int) -> Drawn:
         return Drawn(None, None, broken=str(error))
     hint = None if example.hint is None else _thin(np.asarray(with_hole(example.hint)))
     image = np.asarray(example.image.convert("RGB"))
-    more = {"mirrorable": example.mirrorable, "original": example.original}
+    mask = None if example.mask is None else np.asarray(example.mask)
+    more = {"mirrorable": example.mirrorable, "original": example.original, "mask": mask}
     return Drawn(image, hint, example.text, **more)
 
 

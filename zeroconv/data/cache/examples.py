@@ -191,6 +191,8 @@ class Examples:
     mark: str = ""
     # (N, 4) as `Example.original`, −1 where it is not known; None: of no example
     originals: ndarray | None = None
+    masks: Table | None = None  # (N, H, W) uint8: where the loss counts
+    unmasked: int = 0  # how many of them have no mask of their own
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -240,11 +242,19 @@ class Examples:
                 [key for shard in hints for key in shard.note["keys"]], texts, list(repeats)
             ),
             originals=_originals(hints, table),
+            masks=Table([shard.arrays["mask"] for shard in hints if "mask" in shard.arrays])
+            if any("mask" in shard.arrays for shard in hints)
+            else None,
+            unmasked=sum(sum(shard.note.get("unmasked") or []) for shard in hints),
         )
 
     def originals_of(self, indices: Sequence[int] | ndarray) -> ndarray | None:
         """(M, 4), or None where the base does not read them."""
         return None if self.originals is None else self.originals[indices]
+
+    def masks_of(self, indices: Sequence[int] | ndarray) -> Tensor | None:
+        """(M, 1, H, W) uint8, or None where there are no masks."""
+        return None if self.masks is None else torch.from_numpy(self.masks[indices])[:, None]
 
     def prompts(self, indices: Sequence[int] | ndarray) -> list[str]:
         """The first caption of each."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
@@ -69,6 +70,11 @@ def _write_hints(
     hints = [e.hint for e in good if e.hint is not None]
     if hints:
         arrays["hint"] = np.stack(alike(hints))
+    if dataset.masks is not None and good:
+        # without a mask all of a picture counts
+        images = [e.image for e in good if e.image is not None]
+        whole = np.full(images[0].shape[:2], 255, np.uint8)
+        arrays["mask"] = np.stack([whole if e.mask is None else e.mask for e in good])
     if good and all(dataset.generated(i) for i in part.indices):
         arrays["image"] = np.stack([e.image for e in good if e.image is not None])
     names = {
@@ -76,7 +82,7 @@ def _write_hints(
         for i, e in zip(part.indices, examples, strict=True)
         if e.broken is not None
     }
-    note = {
+    note: dict[str, Any] = {
         "keys": [
             dataset.key(i) for i, e in zip(part.indices, examples, strict=True) if e.broken is None
         ],
@@ -85,6 +91,8 @@ def _write_hints(
         "broken": names,
         "originals": [e.original for e in good],
     }
+    if dataset.masks is not None:
+        note["unmasked"] = [e.mask is None for e in good]
     if part.frame is not None:
         note["frame"] = part.frame
     store.write(key, arrays, note)

@@ -61,7 +61,8 @@ def _shapes(dataset: Dataset) -> list[tuple[Frame | None, Sequence[int]]]:
 def _hint_key(dataset: Dataset, part: Part, keys: list[str]) -> str:
     names = [dataset.condition_of(i) for i in part.indices]
     drawn = {name: drawing_key(name) for name in names if name is not None}
-    return content_key(FORMAT, part.frame or dataset.size, names, drawn, keys)
+    masks = [] if dataset.masks is None else [f"masks: {dataset.masks}"]
+    return content_key(FORMAT, part.frame or dataset.size, names, drawn, keys, *masks)
 
 
 def repeats_of(dataset: Dataset, parts: list[Part], shards: list[Shard]) -> list[int]:

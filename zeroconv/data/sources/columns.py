@@ -5,9 +5,9 @@ diffusers' scripts do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal
 
 from zeroconv.data.reading.scan import SUFFIXES
 from zeroconv.data.reading.texts import check_caption, decode
@@ -25,6 +25,8 @@ _CAPTIONS = (
     "value",
 )  # keys of a caption that is an object
 MAX_CAPTIONS = 1000  # of one picture
+# where masks of the loss come from: a picture of their own, or the alpha of the picture
+Masks = Literal["mask", "alpha"]
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,21 @@ class Columns:
         "text", "caption", "prompt", "txt", "captions", "prompts", "description", "image_caption",
     )  # fmt: skip
 
+    # not shown, so that the keys of examples without masks stay as they are
+    mask_column: tuple[str, ...] = field(
+        default=(
+            "mask", "mask_file_name", "mask_image", "mask_image_file_name", "mask_path",
+            "loss_mask", "loss_mask_file_name",
+        ),
+        repr=False,
+    )  # fmt: skip
+    masks: Masks | None = field(default=None, repr=False)  # None: masks are not read
+
     @classmethod
-    def of(cls, options: Mapping[str, str]) -> Columns:
+    def of(cls, options: Mapping[str, str], masks: Masks | None = None) -> Columns:
         """Those that a spec's options name, the usual ones for the rest."""
-        return cls(**{name: (options[name],) for name in COLUMNS if name in options})
+        named = {name: (options[name],) for name in COLUMNS if name in options}
+        return cls(**named, masks=masks)  # type: ignore[arg-type]
 
     def image_name(self, names: Iterable[str]) -> str:
         """The column of pictures. Raises KeyError."""
@@ -86,6 +99,26 @@ class Columns:
             if name in row and _may_be(name, row[name]):
                 return name
         return None
+
+    def mask_name(self, row: Mapping[str, Any]) -> str | None:
+        """The column of masks; None where there is none, or masks are not asked for. Raises
+        KeyError where the spec names a column that is not there.
+        """
+        if self.masks != "mask":
+            return None
+        if self.names_masks:
+            return self._of("mask_column", row)
+        return next((name for name in self.mask_column if name in row), None)
+
+    @property
+    def names_masks(self) -> bool:
+        """Whether the spec itself says which column holds the masks."""
+        return self.mask_column != Columns().mask_column
+
+    def mask(self, row: Mapping[str, Any]) -> Any:
+        """None where there is none. Raises KeyError as `mask_name`."""
+        name = self.mask_name(row)
+        return None if name is None or row[name] in (None, "") else row[name]
 
     @property
     def names_hints(self) -> bool:
@@ -112,7 +145,7 @@ class Columns:
         columns.
         """
         row = dict.fromkeys(names)
-        for read in (self.image_name, self.caption_name, self.hint_name):
+        for read in (self.image_name, self.caption_name, self.hint_name, self.mask_name):
             try:
                 read(row)
             except KeyError as error:
@@ -131,7 +164,7 @@ class Columns:
 
 
 USUAL = Columns()
-COLUMNS = tuple(field.name for field in fields(Columns))
+COLUMNS = tuple(column.name for column in fields(Columns) if column.name != "masks")
 
 
 def _may_be(name: str, value: Any) -> bool:

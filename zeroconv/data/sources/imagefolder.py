@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from zeroconv.conditions.openpose import from_openpose
 from zeroconv.data.example import Example, Source, true_in_mirror
-from zeroconv.data.pictures import picture_size, read_hint, read_picture
+from zeroconv.data.pictures import picture_size, read_alpha, read_hint, read_mask, read_picture
 from zeroconv.data.reading.names import inside, shown
 from zeroconv.data.reading.regular import check_regular
 from zeroconv.data.reading.scan import LISTS, SHARDS, SUFFIXES, scan
@@ -41,6 +41,7 @@ class Folder:
     condition: str | None = None
     generated: bool = False
     roots: tuple[Path, ...] | None = ()  # where else its files may lie, see `names.inside`
+    alpha: bool = False  # the alpha of a picture is its mask
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -50,12 +51,17 @@ class Folder:
         """Whether its pictures have hints of their own; all have, or none."""
         return any(row.hint is not None or row.named for row in self.rows[:1])
 
+    @property
+    def masked(self) -> bool:
+        """Whether some of its pictures may have masks."""
+        return self.alpha or any(row.mask is not None for row in self.rows)
+
     def name(self, i: int) -> str:
         return shown(self.rows[i].image)
 
     def key(self, i: int) -> str:
         row = self.rows[i]
-        names = (row.image, row.hint, *dict(row.named).values())
+        names = (row.image, row.hint, *dict(row.named).values(), row.mask)
         return json.dumps([*(self._signature(name) for name in names if name), row.text])
 
     def _signature(self, name: str) -> str:
@@ -104,7 +110,11 @@ class Folder:
         hint = None if named is None else read_hint(self.file(named), self.condition or condition)
         image = read_picture(self.file(row.image))
         people = None if row.pose is None else read_people(self.file(row.pose), image.size)
-        return Example(self.name(i), image, row.text, hint, true_in_mirror(row.text), people)
+        mask = read_alpha(self.file(row.image)) if self.alpha else None
+        if row.mask is not None:
+            mask = read_mask(self.file(row.mask))
+        sided = true_in_mirror(row.text)
+        return Example(self.name(i), image, row.text, hint, sided, people, mask=mask)
 
     def shape(self, i: int) -> tuple[int, int]:
         return picture_size(self.file(self.rows[i].image))
@@ -146,7 +156,8 @@ def open_folder(
                 path = _list(folder, home / name, roots)
                 rows, files = read_list(path, columns, split, roots)
                 tell_unlisted(home, path, files, follow=roots is None)
-                return Folder(home, tuple(rows[:limit]), condition, roots=roots)
+                alpha = columns.masks == "alpha"
+                return Folder(home, tuple(rows[:limit]), condition, roots=roots, alpha=alpha)
 
     packed = open_packed(folder, condition, columns, split, config, limit, roots)
     if packed is not None:

@@ -27,6 +27,7 @@ class Layout:
     caption: str
     hint: str | None
     structured: bool = False  # captions are objects or lists of them
+    mask: str | None = None
 
     @property
     def news(self) -> str:
@@ -36,7 +37,8 @@ class Layout:
             for name in (self.image, self.caption, self.hint)
             if name and name not in FIRST_NAMES
         ]
-        return " ".join([*new, *["objects"] * self.structured])
+        masks = [] if self.mask is None else [f"mask {self.mask}"]
+        return " ".join([*new, *["objects"] * self.structured, *masks])
 
 
 def layout_of(
@@ -55,11 +57,13 @@ def layout_of(
             )
     first = layouts[0]
     for shard, layout in zip(shards, layouts, strict=False):
-        if (layout.image, layout.caption, layout.hint) != (first.image, first.caption, first.hint):
+        read = (layout.image, layout.caption, layout.hint)
+        if read != (first.image, first.caption, first.hint) or layout.mask != first.mask:
             raise UserError(
                 f"{shards[0]} and {shard} differ: one is read by the columns {first.image}, "
-                f"{first.caption} and {first.hint or 'no hint'}, the other by {layout.image}, "
-                f"{layout.caption} and {layout.hint or 'no hint'}; name the columns in the data "
+                f"{first.caption}, {first.hint or 'no hint'}{_masked(first)}, the other by "
+                f"{layout.image}, {layout.caption}, {layout.hint or 'no hint'}{_masked(layout)}; "
+                "name the columns in the data "
                 "spec, or use them one by one."
             )
 
@@ -70,13 +74,18 @@ def layout_of(
         first.caption,
         first.hint,
         structured,
+        first.mask,
     )
+
+
+def _masked(layout: Layout) -> str:
+    return "" if layout.mask is None else f", {layout.mask}"
 
 
 def _tell_unused(shard: object, footer: dict[str, Any], layout: Layout, columns: Columns) -> None:
     """A note on columns that are not used, the more so where they may be hints."""
     kinds = footer["columns"]
-    used = {layout.image, layout.caption, layout.hint}
+    used = {layout.image, layout.caption, layout.hint, layout.mask}
     unused = [shown(name) for name in kinds if name not in used]
     pictures = [name for name in unused if kinds.get(name) == "picture"]
     blank = [shown(name) for name in footer["empty"] if name in columns.conditioning_image_column]
@@ -119,7 +128,8 @@ def _layout(footer: dict[str, Any], columns: Columns) -> Layout:
 
     probe = {name: b"\0" if name in pictures else "text" for name in kinds if name not in empty}
     hint = columns.hint_name(kinds if columns.names_hints else probe)
-    return Layout(image, caption, hint, kinds[caption] == "objects")
+    mask = columns.mask_name(dict.fromkeys(kinds if columns.names_masks else pictures))
+    return Layout(image, caption, hint, kinds[caption] == "objects", mask)
 
 
 def _has(known: Iterable[str], names: Iterable[str]) -> bool:

@@ -45,6 +45,7 @@ class Row:
     hint: str | None = None
     pose: str | None = None  # OpenPose's JSON of the picture's people
     named: tuple[tuple[str, str], ...] = ()  # hints of several conditions: (condition, file)
+    mask: str | None = None  # where the loss counts
 
     def hint_of(self, condition: str | None) -> str | None:
         """The file of a condition's hint, in its own column or the usual one."""
@@ -53,9 +54,9 @@ class Row:
     @property
     def files(self) -> tuple[str, ...]:
         """Every file that the row names."""
-        if self.hint is None and self.pose is None and not self.named:
+        if self.hint is None and self.pose is None and not self.named and self.mask is None:
             return (self.image,)
-        names = (self.image, self.hint, self.pose, *(name for _, name in self.named))
+        names = (self.image, self.hint, self.pose, self.mask, *(name for _, name in self.named))
         return tuple(name for name in names if name is not None)
 
 
@@ -146,6 +147,8 @@ def _tell_unused(path: Path, columns: Columns, seen: set[str], rows: Sequence[Ro
         for name in columns.conditioning_image_column
         if name in seen and rows and rows[0].hint is not None
     }
+    if any(row.mask is not None for row in rows):
+        used |= {columns.mask_name(dict.fromkeys(seen)) or ""}
     used |= {name for row in rows[:1] for name, _ in row.named} | (
         {"pose", "pose_image"} if rows and rows[0].pose else set()
     )
@@ -260,13 +263,14 @@ def _row(value: Mapping[str, Any], columns: Columns) -> Row:
         named.pop("pose", None)
         if value.get("pose_image"):
             named["pose"] = _name(value["pose_image"])
-    image = _name(columns.image(value))
+    image, mask = _name(columns.image(value)), columns.mask(value)
     return Row(
         image,
         columns.caption(value),
         None if hint is None else _name(hint),
         pose,
         tuple(named.items()),
+        None if mask is None else _name(mask),
     )
 
 

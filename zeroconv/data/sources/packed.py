@@ -13,7 +13,7 @@ from typing import Any
 
 from zeroconv.data.example import Example, true_in_mirror
 from zeroconv.data.fitting import BrokenExample, StorageError, read_patiently
-from zeroconv.data.pictures import picture_size, read_hint, read_picture
+from zeroconv.data.pictures import picture_size, read_alpha, read_hint, read_mask, read_picture
 from zeroconv.data.reading.names import shown
 from zeroconv.data.remote.copies import Remote, contents, local
 from zeroconv.data.sources import parquets, tars
@@ -33,6 +33,10 @@ _FIRST_PARTS = {
 }
 
 
+# picture, hint, captions, mask
+Read = tuple[bytes, bytes | None, tuple[str, ...], bytes | None]
+
+
 @dataclass(frozen=True)
 class Packed:
     """Examples in shards, read one at a time where they lie (remote ones in a copy); nothing is
@@ -47,6 +51,7 @@ class Packed:
     layout: Layout | None = None  # of parquet
     hinted: bool = False  # some rows have hints, so every one needs one
     generated: bool = False
+    masked: bool = False  # some rows have masks, or may have alpha
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -74,7 +79,7 @@ class Packed:
         parts = dict(self.rows[i][2])
         chosen = [
             choose(parts, self.columns)
-            for choose in (tars.image_part, tars.hint_part, tars.caption_part)
+            for choose in (tars.image_part, tars.hint_part, tars.caption_part, tars.mask_part)
         ]
         new = [part for part in chosen if part and part not in _FIRST_PARTS]
         return "".join(
@@ -88,16 +93,20 @@ class Packed:
         ]
 
     def example(self, i: int, size: int | None, condition: str | None) -> Example:
-        image, hint, text = self._read(i)
+        image, hint, text, masking = self._read(i)
         name = self.name(i)
         drawn = (
             None
             if hint is None
             else read_hint(io.BytesIO(hint), self.condition or condition, f"the hint of {name}")
         )
-        return Example(
-            name, read_picture(io.BytesIO(image), name), text, drawn, true_in_mirror(text)
-        )
+        mask = None
+        if masking is not None:
+            mask = read_mask(io.BytesIO(masking), f"the mask of {name}")
+        elif self.columns.masks == "alpha":
+            mask = read_alpha(io.BytesIO(image), name)
+        picture = read_picture(io.BytesIO(image), name)
+        return Example(name, picture, text, drawn, true_in_mirror(text), mask=mask)
 
     def shape(self, i: int) -> tuple[int, int]:
         number, name = self.rows[i][0], self.name(i)
@@ -134,12 +143,12 @@ class Packed:
             name: (w, h) for name, (w, h) in contents(shard, read, f"shapes {self.columns}").items()
         }
 
-    def _read(self, i: int) -> tuple[bytes, bytes | None, tuple[str, ...]]:
-        """Picture, hint and captions of a row. Raises UserError for a row that holds something
-        else, or is damaged.
+    def _read(self, i: int) -> Read:
+        """Picture, hint, captions and mask of a row. Raises UserError for a row that holds
+        something else, or is damaged.
         """
         try:
-            image, hint, text = self._taken(i)
+            image, hint, text, mask = self._taken(i)
         except StorageError:
             raise
         except (
@@ -157,30 +166,35 @@ class Packed:
                 f"{self.name(i)} has no hint, and others of its set have; give every picture one, "
                 "or none."
             )
-        return image, hint, text
+        return image, hint, text, mask
 
-    def _taken(self, i: int) -> tuple[bytes, bytes | None, tuple[str, ...]]:
+    def _taken(self, i: int) -> Read:
         number, *position = self.rows[i]
         path = local(self.shards[number])
         if self.layout is None:
             return self._from_tar(path, dict(position[1]), self.name(i))
 
         layout = self.layout
-        names = tuple(name for name in (layout.image, layout.caption, layout.hint) if name)
+        wanted = (layout.image, layout.caption, layout.hint, layout.mask)
+        names = tuple(name for name in wanted if name)
         with parquets.in_one_sentence(self.name(i)):
             line = parquets.row_group(path, position[0], names).slice(position[1], 1).to_pylist()[0]
         hint = None if layout.hint is None else line[layout.hint]
-        image = _content(line[layout.image])
-        return image, None if hint is None else _content(hint), captions(line[layout.caption])
+        mask = None if layout.mask is None else line[layout.mask]
+        given = [None if cell is None else _content(cell) for cell in (hint, mask)]
+        text = captions(line[layout.caption])
+        return _content(line[layout.image]), given[0], text, given[1]
 
-    def _from_tar(
-        self, path: Path, parts: dict[str, tuple[int, int]], name: str
-    ) -> tuple[bytes, bytes | None, tuple[str, ...]]:
+    def _from_tar(self, path: Path, parts: dict[str, tuple[int, int]], name: str) -> Read:
         image, hint = tars.image_part(parts, self.columns), tars.hint_part(parts, self.columns)
         assert image is not None
         text = tars.read_captions(path, parts, self.columns, name)
-        drawn = None if hint is None else tars.read_part(path, parts[hint], name)
-        return tars.read_part(path, parts[image], name), drawn, text
+        mask = tars.mask_part(parts, self.columns)
+        given = [
+            None if part is None else tars.read_part(path, parts[part], name)
+            for part in (hint, mask)
+        ]
+        return tars.read_part(path, parts[image], name), given[0], text, given[1]
 
 
 def _content(cell: Any) -> bytes:

@@ -26,19 +26,24 @@ def open_pairs(
     condition: str | None = None,
     roots: tuple[Path, ...] | None = (),
     wordless: bool = False,
+    masks: Path | None = None,
+    alpha: bool = False,
 ) -> list[tuple[Folder, int]]:
     """The pictures of a folder and of its subfolders, with how often each is taken a pass.
 
     The captions of a.png stand in a.txt, a.caption, a.png.txt or a.json, whatever the case of the
     suffix; a picture without one has the name of its `N_name` folder, or else no words. `hints`: a
     folder with a picture of the same name, whatever its suffix, for every picture, in the same
-    subfolders or in none; a path that is not there is looked for in `folder`. `roots`: see
+    subfolders or in none; a path that is not there is looked for in `folder`. `masks`: the same of
+    masks, which some pictures may lack; `alpha`: the alpha of a picture is its mask. `roots`: see
     `names.inside`; `wordless`: a folder without any caption will do. No picture is opened. A note
     tells what is passed over. Raises UserError where there are no pictures, where nothing says what
-    they show, or a hint is missing.
+    they show, a hint is missing, or no picture has a mask.
     """
-    hints = None if hints is None else _folder_of_hints(hints, folder)
-    contents = scan(folder, links=roots is None, without=[] if hints is None else [hints])
+    hints = None if hints is None else _folder_of("hints", hints, folder)
+    masks = None if masks is None else _folder_of("masks", masks, folder)
+    beneath = [path for path in (hints, masks) if path is not None]
+    contents = scan(folder, links=roots is None, without=beneath)
     pictures = [Path(path) for path in contents.pictures]
     if not pictures:
         raise refuse(folder, contents)
@@ -50,33 +55,35 @@ def open_pairs(
     ):
         raise _without_words(folder, contents)
 
-    given = None if hints is None else _hints_of(pictures, folder, hints, roots)
+    given = {} if hints is None else _beside("hint", pictures, folder, hints, roots)
+    masking = {} if masks is None else _beside("mask", pictures, folder, masks, roots)
     rows: dict[int, list[Row]] = {}
     for path in pictures[:limit]:
         times, name = _repeats(path, folder)
         text = beside.of(path) or (name,)
-        hint = None if given is None else given[path]
-        rows.setdefault(times, []).append(Row(str(path.relative_to(folder)), text, hint))
+        row = Row(str(path.relative_to(folder)), text, given.get(path), mask=masking.get(path))
+        rows.setdefault(times, []).append(row)
 
     contents.tell(beside.unused(limit))
     _tell_repeated(folder, rows)
     tell_subfolders(folder, [path.relative_to(folder).parts for path in pictures])
     _tell_wordless(folder, [row for some in rows.values() for row in some], hints)
-    places = roots if roots is None or hints is None else (*roots, hints)
+    places = None if roots is None else (*roots, *beneath)
     return [
-        (Folder(folder, tuple(some), condition, roots=places), times)
+        (Folder(folder, tuple(some), condition, roots=places, alpha=alpha), times)
         for times, some in sorted(rows.items())
     ]
 
 
-def _folder_of_hints(hints: Path, folder: Path) -> Path:
+def _folder_of(what: str, given: Path, folder: Path) -> Path:
     """As it is, or below `folder`. Raises UserError where neither is there."""
-    if os.path.isdir(hints):
-        return hints
-    if os.path.isdir(folder / hints):
-        return folder / hints
+    if os.path.isdir(given):
+        return given
+    if os.path.isdir(folder / given):
+        return folder / given
     raise UserError(
-        f"there is no folder of hints {folder / hints}; check hints= in the data spec of {folder}."
+        f"there is no folder of {what} {folder / given}; check {what}= in the data spec of "
+        f"{folder}."
     )
 
 
@@ -145,11 +152,15 @@ def _repeats(path: Path, folder: Path) -> tuple[int, str]:
     return int(match[1]), check_caption(shown(match[2].replace("_", " ")))
 
 
-def _hints_of(
-    pictures: Iterable[Path], folder: Path, hints: Path, roots: Sequence[Path] | None
+def _beside(
+    what: str,
+    pictures: Iterable[Path],
+    folder: Path,
+    hints: Path,
+    roots: Sequence[Path] | None,
 ) -> dict[Path, str]:
-    """Picture → its hint: the same path without suffix below `hints`, or the same bare name right
-    in it.
+    """Picture → its hint, or its mask: the same path without suffix below `hints`, or the same bare
+    name right in it. Only a mask may be missing, of some pictures.
     """
     there = scan(hints, links=roots is None)
     below: dict[str, Path] = {}
@@ -158,7 +169,8 @@ def _hints_of(
         stem = same_name(str(path.relative_to(hints).with_suffix("")))
         if stem in below:
             raise UserError(
-                f"{shown(below[stem])} and {shown(path)} are hints for one picture; take one away."
+                f"{shown(below[stem])} and {shown(path)} are {what}s for one picture; take one "
+                "away."
             )
         below[stem] = path
 
@@ -172,20 +184,20 @@ def _hints_of(
             missing.append(relative)
         elif hint in taken:
             raise UserError(
-                f"{shown(taken[hint])} and {shown(path)} would both get the hint {shown(hint)}; "
-                "lay the hints in the same subfolders, and give two pictures two names."
+                f"{shown(taken[hint])} and {shown(path)} would both get the {what} {shown(hint)}; "
+                f"lay the {what}s in the same subfolders, and give two pictures two names."
             )
         else:
             taken[hint] = path
             given[path] = str(hint.resolve())
-    if missing:
+    if missing and (what == "hint" or not taken):
         raise UserError(
-            f"{len(missing)} pictures of {folder} have no hint in {hints}, {shown(missing[0])} the "
-            "first."
+            f"{len(missing)} pictures of {folder} have no {what} in {hints}, {shown(missing[0])} "
+            "the first."
         )
     left = [path for path in hinting if path not in taken]
     there.tell(
-        [f"{len(left)} hints without a picture, {shown(left[0].relative_to(hints))} the first"]
+        [f"{len(left)} {what}s without a picture, {shown(left[0].relative_to(hints))} the first"]
         if left
         else []
     )

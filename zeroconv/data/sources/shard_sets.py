@@ -157,7 +157,10 @@ def _open_tars(
     _refuse_tars(rows, chosen, hints, worded)
     for note in [*rows.notes, *_notes_of_tars(rows, chosen, hints, worded)][:8]:
         warnings.warn(f"{note}.", stacklevel=2)
-    return Packed(shards, chosen, condition, columns, None, any(hints))
+    masked = columns.masks == "alpha" or any(
+        tars.mask_part(dict(parts), columns) is not None for _, _, parts in chosen
+    )
+    return Packed(shards, chosen, condition, columns, None, any(hints), masked=masked)
 
 
 def _refuse_tars(rows: _TarRows, chosen: Sequence[tuple], hints: list[bool], worded: int) -> None:
@@ -216,7 +219,7 @@ def _unused_parts(rows: Sequence[tuple], columns: Columns) -> list[str]:
         places = dict(parts)
         chosen = [
             choose(places, columns)
-            for choose in (tars.image_part, tars.hint_part, tars.caption_part)
+            for choose in (tars.image_part, tars.hint_part, tars.caption_part, tars.mask_part)
         ]
         unused |= {
             shown(part)
@@ -248,7 +251,9 @@ def _open_parquets(
         islice((row for number, footer in enumerate(tables) for row in rows(number, footer)), limit)
     )
     layout = layout_of(shards, footers, columns)
-    return Packed(shards, chosen, condition, columns, layout, layout.hint is not None)
+    masked = columns.masks == "alpha" or layout.mask is not None
+    hinted = layout.hint is not None
+    return Packed(shards, chosen, condition, columns, layout, hinted, masked=masked)
 
 
 def _tables(

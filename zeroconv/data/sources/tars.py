@@ -177,6 +177,14 @@ def hint_part(parts: Parts, columns: Columns) -> str | None:
     return _first(parts, names)
 
 
+def mask_part(parts: Parts, columns: Columns) -> str | None:
+    """Which part is the mask; None where there is none, or masks are not asked for."""
+    if columns.masks != "mask":
+        return None
+    names = [part for name in columns.mask_column for part in _named(name)]
+    return _first(parts, names)
+
+
 def caption_part(parts: Parts, columns: Columns) -> str | None:
     """Which part holds the caption: a text, or KEY.json with a column of captions; None where there
     is none.

@@ -38,6 +38,7 @@ class Graphs:
         self.loss, self.parameters = loss, list(parameters)
         self.recording: Recording | None = None
         self.sums: list[Tensor] = []  # of several micro-batches
+        self.masked = False  # whether masks of the loss are among the inputs
 
     def add_gradients(
         self, batch: Batch, generator: torch.Generator, number: int, of: int
@@ -52,7 +53,9 @@ class Graphs:
             if part is not None
         ]
         hints = [] if self.loss.control is None else [cast(Tensor, batch.hints)]
-        inputs = [torch.full((), 1 / of, device=drawn[0].device), *drawn, *hints, *text]
+        masks = [] if batch.masks is None else [batch.masks]
+        self.masked = bool(masks)
+        inputs = [torch.full((), 1 / of, device=drawn[0].device), *drawn, *hints, *masks, *text]
         if self.recording is None or [x.shape for x in self.recording.inputs] != [
             x.shape for x in inputs
         ]:
@@ -98,7 +101,8 @@ class Graphs:
     def _both_passes(self, inputs: list[Tensor]) -> Tensor:
         share, z, noise, t, *rest = inputs
         hints = None if self.loss.control is None else rest.pop(0)
-        loss = self.loss.of_drawn(z, noise, t, hints, TextStates(*rest)) * share
+        masks = rest.pop(0) if self.masked else None
+        loss = self.loss.of_drawn(z, noise, t, hints, TextStates(*rest), masks) * share
         loss.backward()
         return loss.detach()
 

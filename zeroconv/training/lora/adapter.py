@@ -56,7 +56,13 @@ def prepare_lora(recipe: LoraRecipe, backbone: UNetBackbone) -> Model:
     backbone.unet.to(memory_format=torch.channels_last)
     dtype = autocast_dtype(settings.precision, device)
     loss = ControlledLoss(
-        backbone, None, dtype, settings.timesteps, settings.min_snr, settings.offset_noise
+        backbone,
+        None,
+        dtype,
+        settings.timesteps,
+        settings.min_snr,
+        settings.offset_noise,
+        mask_mean=settings.mask_mean,
     )
     loss.unet = backbone.unet  # named here so that processes share its gradients
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from zeroconv.backbones import load_backbone
 from zeroconv.data.holding_out import hold_out
-from zeroconv.data.spec import open_dataset
+from zeroconv.data.spec import check_masked, open_dataset
 from zeroconv.training.caching import cache_both, cache_settings
 from zeroconv.training.driver import drive
 from zeroconv.training.execution.choice import Launch
@@ -49,9 +49,11 @@ def assemble(
     size = settings.size or backbone.default_size
     check_room(recipe.training, backbone, size)
 
-    train_set = open_dataset(settings.train, size=size)
+    masks = settings.masked_loss
+    train_set = open_dataset(settings.train, size=size, masks=masks)
+    check_masked(train_set, " + ".join(settings.train))
     if settings.validation is not None:
-        held_out = open_dataset(settings.validation, size=size)
+        held_out = open_dataset(settings.validation, size=size, masks=masks)
     else:
         train_set, held_out = hold_out(train_set, settings.validation_count)
     cache = cache_settings(recipe, accelerator.process_index, accelerator.num_processes)

@@ -80,11 +80,20 @@ class LoraTrainer(Loop):
         )
         noise = torch.randn(z.shape, generator=generator)
         text = self.held_out.text.states([self.held_out.captions[i][0] for i in rows])
+        masks = self.held_out.masks_of(rows)
         device, errors = self.backbone.device, []
         for part in torch.arange(n).split(2 * self.settings.batch_size):
             z_, noise_, t_ = (x[part].to(device) for x in (z, noise, t))
             errors.append(
-                self.loss.errors(z_, noise_, t_, None, text[part].to(device), control=False).cpu()
+                self.loss.errors(
+                    z_,
+                    noise_,
+                    t_,
+                    None,
+                    text[part].to(device),
+                    control=False,
+                    masks=None if masks is None else masks[part].to(device),
+                ).cpu()
             )
         return float(torch.cat(errors).mean())
 

@@ -108,8 +108,15 @@ class Validator:
                 originals = self.examples.originals_of(group.rows[part])
                 text = of_size(empty, height, width, originals)
                 noise, t = group.noise[part].to(device), group.t[part].to(device)
+                masks = self.examples.masks_of(group.rows[part])
                 errors = self.loss.errors(
-                    z, noise, t, hints, text.to(device), control=whose is not None
+                    z,
+                    noise,
+                    t,
+                    hints,
+                    text.to(device),
+                    control=whose is not None,
+                    masks=None if masks is None else masks.to(device),
                 )
                 parts.append(errors.cpu())
         return torch.cat(parts)

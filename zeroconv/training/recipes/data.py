@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
@@ -32,6 +32,9 @@ class PictureSettings(Strict):
     validation_count: int = Field(128, ge=2, le=1_000_000)
     size: int | None = Field(None, ge=8, le=4096)  # pixels; None: the base's own
     flip: bool = False  # mirror half of the pictures, where captions (and hints) allow it
+    # where masks of the loss come from: a column or folder of masks, or the pictures' alpha; true:
+    # mask
+    masked_loss: Literal["mask", "alpha"] | None = None
     caption_weights: bool = False  # read (word:1.2) in captions as in prompts; else as it stands
     workers: int | None = Field(None, ge=1, le=256)  # processes that draw; None: one a core
     cache: Path | None = None  # None: $ZEROCONV_CACHE or ~/.cache/zeroconv
@@ -40,6 +43,11 @@ class PictureSettings(Strict):
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("masked_loss", mode="before")
+    @classmethod
+    def _true_is_the_usual_one(cls, value: Any) -> Any:
+        return "mask" if value is True else None if value is False else value
 
     @field_validator("cache", mode="before")
     @classmethod

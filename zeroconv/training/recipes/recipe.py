@@ -159,6 +159,8 @@ class TrainingSettings(Strict):
     min_snr: float | None = Field(None, gt=0, le=1e6)
     # spread of one noise a picture and channel beside the usual one
     offset_noise: float = Field(0.0, ge=0, lt=1)
+    # of data.masked_loss: the mean over all positions (picture), or over the white ones (mask)
+    mask_mean: Literal["picture", "mask"] = "picture"
     # stop_after=N, lower_lr=FACTOR or enlarge_batch=TIMES, once hints are followed
     on_convergence: str | None = None
     # bf16: autocast around float32 weights; fp16: the same with a scaled loss, for cards that
@@ -303,6 +305,12 @@ class AnyRecipe(Strict):
     @classmethod
     def _base_from_home(cls, value: str) -> str:
         return str(at_home(value)) if value.startswith("~") else value
+
+    @model_validator(mode="after")
+    def _mean_of_masks(self) -> AnyRecipe:
+        if self.training.mask_mean != "picture" and self.data.masked_loss is None:
+            raise ValueError("training.mask_mean is of masks; set data.masked_loss beside it")
+        return self
 
     def identity(self) -> dict[str, Any]:
         """What a run may not change when it goes on: everything but its length and what it shows of

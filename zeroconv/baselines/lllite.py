@@ -59,7 +59,8 @@ class LLLiteModule(nn.Module):
         return self.conditioning1(hint).flatten(2).transpose(1, 2)
 
     def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
-        """x (N, L, C) and `embed`'s (N, L, cond_dim) → what is added to x."""
+        """x (N, L, C) and `embed`'s (N or 1, L, cond_dim) → what is added to x."""
+        embedded = embedded.expand(len(x), -1, -1)
         return self.up(self.mid(torch.cat([embedded, self.down(x)], dim=2)))
 
 

@@ -100,5 +100,5 @@ def _cell(value: Any) -> str:
 
 def newest_sample(run: Path) -> Path | None:
     """The last sheet of pictures that a run drew."""
-    sheets = sorted((run / "samples").glob("step-*.png"))
-    return sheets[-1] if sheets else None
+    sheets = [p for kind in ("validation", "step") for p in (run / "samples").glob(f"{kind}-*.png")]
+    return max(sheets, key=lambda path: path.stem.partition("-")[2]) if sheets else None

@@ -26,11 +26,13 @@ def unit_of(backbone: Backbone) -> int:
     return backbone.latent_scale * (1 if is_split(backbone) else backbone.connections[0].scale)
 
 
-def of_area(wide: int, high: int, backbone: Backbone) -> tuple[int, int]:
-    """Height and width of a shape at the model's own area, likewise."""
+def of_area(wide: int, high: int, backbone: Backbone, side: int | None = None) -> tuple[int, int]:
+    """Height and width of a shape at the model's own area, or at that of a square of `side`,
+    likewise.
+    """
     unit = backbone.latent_scale * max(connection.scale for connection in backbone.connections)
-    ratio = math.sqrt(wide / high)
-    sides = [max(unit, round(backbone.default_size * f / unit) * unit) for f in (1 / ratio, ratio)]
+    ratio, side = math.sqrt(wide / high), side or backbone.default_size
+    sides = [max(unit, round(side * f / unit) * unit) for f in (1 / ratio, ratio)]
     return sides[0], sides[1]
 
 

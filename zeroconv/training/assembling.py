@@ -26,6 +26,7 @@ from zeroconv.training.measuring.rounds import Rounds
 from zeroconv.training.model import prepare_control
 from zeroconv.training.progress import ShowLine, print_line
 from zeroconv.training.recipes.recipe import AnyRecipe, Recipe
+from zeroconv.training.reporting.prompted import prepare
 from zeroconv.training.reporting.reporter import Page, Reporter
 from zeroconv.training.trainer import Trainer
 
@@ -45,6 +46,7 @@ def assemble(
     size = settings.size or backbone.default_size
     check_room(recipe.training, backbone, size)
     control = make_control(recipe, backbone)  # now, so that what is wrong with it costs no work
+    prompts = prepare(recipe.training.validation, settings.condition, backbone, size)
     train_set, held_out = open_data(recipe, size, backbone.latent_scale)
     cache = cache_settings(recipe, accelerator.process_index, accelerator.num_processes)
     data, held = cache_both(recipe, backbone, (train_set, held_out), cache, show_line)
@@ -58,7 +60,7 @@ def assemble(
         Rounds(recipe, backbone, held_out) if recipe.training.evaluate_every and lends else None
     )
     heard = [*reporters, Page()]
-    return Trainer(recipe, model, data, held, execution, show_line, rounds, heard)
+    return Trainer(recipe, model, data, held, execution, show_line, rounds, heard, prompts)
 
 
 def load_frozen(recipe: AnyRecipe, device: torch.device) -> UNetBackbone:

@@ -27,6 +27,7 @@ from pathlib import Path
 from zeroconv.errors import UserError
 from zeroconv.training.progress import Countdown, ShowLine, print_line
 from zeroconv.training.recipes.lora import LoraRecipe
+from zeroconv.training.recipes.prompts import beside_recipe
 from zeroconv.training.recipes.recipe import (
     Recipe,
     check_recipe,
@@ -55,7 +56,7 @@ def train_command(
 
 
 def _recipe_of(path: str | os.PathLike, overrides: Sequence[str]) -> Recipe | LoraRecipe:
-    values = read_recipe(path, overrides)
+    values = beside_recipe(read_recipe(path, overrides), Path(path))
     if "lora" in values:
         return check_recipe(LoraRecipe, values, str(path))
     return parse_recipe(values, str(path))
@@ -94,8 +95,10 @@ def _train_control(recipe: Recipe, resume: bool, show_line: ShowLine | None) -> 
     from zeroconv.training.assembling import assemble
     from zeroconv.training.driver import drive
     from zeroconv.training.measuring.rounds import check_rounds
+    from zeroconv.training.reporting.prompted import check_prompts
 
     check_rounds(recipe)
+    check_prompts(recipe.training.validation, recipe.data.condition)
     return drive(recipe, resume, show_line, assemble)
 
 

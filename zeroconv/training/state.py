@@ -23,6 +23,7 @@ from zeroconv.training.checkpoint import (
 from zeroconv.training.execution.protocol import Execution
 from zeroconv.training.recipes.recipe import AnyRecipe
 from zeroconv.training.reporting.log import Meter, RunLog
+from zeroconv.training.reporting.prompted import Prompted
 from zeroconv.training.reporting.reporter import Reporter
 
 
@@ -41,10 +42,12 @@ class RunState:
         execution: Execution,
         show_line: Callable[[str], None] = print,
         reporters: Sequence[Reporter] = (),
+        prompts: Sequence[Prompted] = (),
     ) -> None:
         self.recipe: Any = recipe
         self.settings, self.folder, self.show_line = recipe.training, Path(recipe.out), show_line
         self.data, self.execution, self.loss = data, execution, execution.loss
+        self.prompts = prompts  # of training.validation
         self.first_plan = plan  # before any return to a checkpoint
         self.reporters = list(reporters) if execution.main else []
         self.log = RunLog(self.folder / "log.jsonl", execution.main, self.reporters)

@@ -20,6 +20,7 @@ from zeroconv.training.measuring.convergence import Measured, detect
 from zeroconv.training.measuring.rounds import Rounds, in_one_line
 from zeroconv.training.measuring.validation import Validator
 from zeroconv.training.recipes.recipe import Recipe, parse_action
+from zeroconv.training.reporting.prompted import Prompted
 from zeroconv.training.reporting.report import write_report
 from zeroconv.training.reporting.reporter import Reporter
 from zeroconv.training.reporting.samples import sample_grid
@@ -43,9 +44,10 @@ class Trainer(Loop):
         show_line: Callable[[str], None] = print,
         rounds: Rounds | None = None,
         reporters: Sequence[Reporter] = (),
+        prompts: Sequence[Prompted] = (),
     ) -> None:
         plan = batch_plan(recipe, data, execution.rank, execution.processes)
-        super().__init__(recipe, data, plan, execution, show_line, reporters)
+        super().__init__(recipe, data, plan, execution, show_line, reporters, prompts)
         self.backbone, self.modules = model.backbone, model.modules
         self.control: Any = model.control
         self.decoder = model.modules.get("decoder")
@@ -126,21 +128,18 @@ class Trainer(Loop):
             )
 
     def _sample(self) -> None:
-        if not self.settings.sample_count or not self.runs_validation:
+        if not self._samples():
             return
-        path = self.folder / "samples" / f"step-{self.step:08d}.png"
+        path = self._sheet_path()
+        shown = path if self.execution.main else None
         with self.execution.averaged():
             self.control.eval()
-            sample_grid(
-                path if self.execution.main else None,
-                self.backbone,
-                self.control,
-                self.held_out,
-                self.settings,
-            )
+            if self.prompts:
+                self._prompted(shown, self.control)
+            else:
+                sample_grid(shown, self.backbone, self.control, self.held_out, self.settings)
             self.control.train()
-        self.show_line(f"step {self.step}/{self.settings.steps}  pictures: {path}")
-        self._show(path)
+        self._tell_sheet(path)
 
     def _evaluate(self) -> None:
         if self.rounds is None:
@@ -153,10 +152,6 @@ class Trainer(Loop):
         self.log.write(self.step, evaluation=figures)
         self.show_line(f"step {self.step}/{self.settings.steps}  {in_one_line(figures)}")
         self._show(sheet)
-
-    def _show(self, sheet: Path) -> None:
-        for reporter in self.reporters:
-            reporter.sheet(self.step, sheet)
 
     # ---------------------------------------------------------------- state
 

@@ -25,6 +25,7 @@ from zeroconv.training.lora.adapter import prepare_lora
 from zeroconv.training.lora.trainer import LoraTrainer
 from zeroconv.training.progress import ShowLine, print_line
 from zeroconv.training.recipes.lora import LoraRecipe
+from zeroconv.training.reporting.prompted import check_prompts, prepare
 from zeroconv.training.reporting.reporter import Reporter
 
 
@@ -34,6 +35,7 @@ def train_lora(recipe: LoraRecipe, resume: bool = True, say: ShowLine | None = N
     `say` hears one line of progress at a time. `resume=False`: refuse to go on with an old run.
     Raises UserError, and Interrupted where a signal stopped the run.
     """
+    check_prompts(recipe.training.validation, None)
     return drive(recipe, resume, say, assemble)
 
 
@@ -61,4 +63,5 @@ def assemble(
 
     model = prepare_lora(recipe, backbone)
     execution = launch.execution(model, data, recipe.training, show_line)
-    return LoraTrainer(recipe, backbone, data, held, execution, show_line, reporters)
+    prompts = prepare(recipe.training.validation, None, backbone, size)
+    return LoraTrainer(recipe, backbone, data, held, execution, show_line, reporters, prompts)

@@ -23,6 +23,7 @@ from zeroconv.training.loop import Loop
 from zeroconv.training.lora.adapter import lora_state
 from zeroconv.training.objective import stream
 from zeroconv.training.recipes.lora import LoraRecipe
+from zeroconv.training.reporting.prompted import Prompted
 from zeroconv.training.reporting.reporter import Reporter
 from zeroconv.training.reporting.samples import grid, spread, to_picture
 from zeroconv.training.summary import summary_of
@@ -42,6 +43,7 @@ class LoraTrainer(Loop):
         execution: Execution,
         show_line: Callable[[str], None] = print,
         reporters: Sequence[Reporter] = (),
+        prompts: Sequence[Prompted] = (),
     ) -> None:
         settings = recipe.training
         plan = BatchPlan(
@@ -53,7 +55,7 @@ class LoraTrainer(Loop):
             rank=execution.rank,
             world=execution.processes,
         )
-        super().__init__(recipe, data, plan, execution, show_line, reporters)
+        super().__init__(recipe, data, plan, execution, show_line, reporters, prompts)
         self.backbone, self.held_out = backbone, held_out
 
     # ---------------------------------------------------------------- what it says and keeps
@@ -104,7 +106,13 @@ class LoraTrainer(Loop):
         from zeroconv.generation import generate
 
         settings, examples = self.settings, self.held_out
-        if not settings.sample_count or not self.runs_validation:
+        if not self._samples():
+            return
+        path = self._sheet_path()
+        if self.prompts:
+            with self.execution.averaged():
+                self._prompted(path if self.execution.main else None, None)
+            self._tell_sheet(path)
             return
         rows = spread(len(examples), settings.sample_count)
         latents = self.backbone.latents_from_moments(
@@ -125,12 +133,9 @@ class LoraTrainer(Loop):
         if not self.execution.main:
             return
 
-        path = self.folder / "samples" / f"step-{self.step:08d}.png"
         with atomic_write(path) as temporary:
             grid([list(pair) for pair in zip(targets, made, strict=True)]).save(temporary)
-        self.show_line(f"step {self.step}/{settings.steps}  pictures: {path}")
-        for reporter in self.reporters:
-            reporter.sheet(self.step, path)
+        self._tell_sheet(path)
 
     # ---------------------------------------------------------------- state and results
 

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from zeroconv.inputs import at_home
 from zeroconv.training.recipes.data import BucketSettings, DataSettings, PictureSettings
 from zeroconv.training.recipes.optimizer import OptimizerClass
+from zeroconv.training.recipes.prompts import MOST, ValidationPrompt, beside_recipe
 from zeroconv.training.recipes.settings import Strict, check_recipe
 from zeroconv.training.recipes.text import apply_overrides, read_recipe
 
@@ -195,6 +196,8 @@ class TrainingSettings(Strict):
     sample_count: int = Field(4, ge=0, le=1024)  # 0: no pictures at all
     sample_steps: int = Field(15, ge=1, le=1000)
     sample_cfg: float = Field(4.0, ge=1, le=100)
+    # prompts and hints of the user's own, drawn in place of held-out ones
+    validation: tuple[ValidationPrompt, ...] = Field((), max_length=MOST)
     # a small round of `zeroconv evaluate`, see training.measuring.rounds; 0: never
     evaluate_every: int = Field(0, ge=0, le=MOST_STEPS)
     # pictures a round, with sample_steps and sample_cfg
@@ -353,8 +356,8 @@ class Recipe(AnyRecipe):
 
 _MAY_CHANGE = (
     "steps threads max_minutes log_every checkpoint_every keep validate_every sample_every "
-    "sample_count sample_steps sample_cfg evaluate_every evaluate_count export report_to project "
-    "checkpointing sharding cuda_graphs offload"
+    "sample_count sample_steps sample_cfg validation evaluate_every evaluate_count export "
+    "report_to project checkpointing sharding cuda_graphs offload"
 ).split()
 
 
@@ -362,7 +365,7 @@ def load_recipe(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Recip
     """Read a recipe file; `overrides` such as "training.steps=2000" change it. Raises UserError,
     one sentence.
     """
-    return parse_recipe(read_recipe(path, overrides), str(path))
+    return parse_recipe(beside_recipe(read_recipe(path, overrides), Path(path)), str(path))
 
 
 def parse_recipe(values: dict[str, Any], name: str = "the recipe") -> Recipe:

@@ -92,6 +92,12 @@ def _parts(annotation: Any) -> set[Any]:
     return set(get_args(annotation)) | {annotation}
 
 
+def _nested(annotation: Any) -> set[Any]:
+    """The same, and of "tuple[X, ...]" also X."""
+    parts = _parts(annotation)
+    return parts.union(*(_parts(part) for part in parts))
+
+
 # what pydantic wants, by the type of its error, in words of a recipe
 _WANTED = {
     "path_type": "a path",
@@ -148,10 +154,12 @@ def _model(loc: tuple, kind: type[BaseModel]) -> Any:
     """The settings at a place of a recipe, for a place within them."""
     model: Any = kind
     for part in loc:
+        if isinstance(part, int):  # of a list of settings
+            continue
         model = getattr(model, "model_fields", {}).get(part)
         annotation = getattr(model, "annotation", None)
         # of "settings or None"
         model = next(
-            (one for one in _parts(annotation) if hasattr(one, "model_fields")), annotation
+            (one for one in _nested(annotation) if hasattr(one, "model_fields")), annotation
         )
     return model

@@ -55,6 +55,8 @@ def write_report(folder: Path) -> Path:
     )
     sheets = sorted(path for path in (folder / "samples").glob("*.png") if _is_sheet(path))
     rounds = [path for path in sheets if path.stem.startswith("evaluation")]
+    prompted = [path for path in sheets if path.stem.startswith("validation")]
+    others = sorted({*sheets} - {*rounds} - {*prompted})
     parts: list[Callable[[], str | list[str]]] = [
         lambda: _facts(summary, recipe),
         lambda: _unread(log.count_bad()),
@@ -65,7 +67,8 @@ def write_report(folder: Path) -> Path:
             [line for line in lines if "loss" in line and "event" not in line], marks
         ),
         lambda: [_sheet(path, "hint, made, read back, real") for path in _few(rounds, 2)],
-        lambda: [_sheet(path, _LOOKS) for path in _few(sorted({*sheets} - {*rounds}))],
+        lambda: [_sheet(path, _prompts(lines, path)) for path in _few(prompted)],
+        lambda: [_sheet(path, _LOOKS) for path in _few(others)],
         lambda: _recipe(recipe),
     ]
     drawn = [_shown("part", part, _MISSING) for part in parts]
@@ -278,11 +281,21 @@ def _sheet(path: Path, caption: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     kind, _, step = path.stem.partition("-")
     words = {"evaluation": "Pictures that were scored", "step": "Pictures"}.get(kind, kind)
+    words = "Pictures of training.validation" if kind == "validation" else words
     title = f"{words}, step {int(step)}" if step.isdecimal() else path.stem
     return (
         f"<h2>{html.escape(title)}</h2><p><small>{caption}</small></p>"
         f'<img alt="{html.escape(title)}" src="data:image/png;base64,{data}">'
     )
+
+
+def _prompts(lines: Sequence[dict[str, Any]], sheet: Path) -> str:
+    """The prompts of a sheet's rows, as the log holds them, in HTML."""
+    for line in reversed(lines):
+        if line.get("sheet") == sheet.name and isinstance(line.get("prompts"), list):
+            rows = [html.escape(str(prompt)) for prompt in line["prompts"]]
+            return "A row each: " + "; ".join(f"“{row}”" for row in rows)
+    return "hint, made with the prompt"
 
 
 def _few(paths: list[Path], most: int = 4) -> list[Path]:

@@ -146,7 +146,8 @@ class Tracking(Reporter):
         """A sheet of pictures."""
         if not self.trackers:
             return
-        name = "evaluation" if path.stem.startswith("evaluation") else "samples"
+        kind = path.stem.partition("-")[0]
+        name = kind if kind in ("evaluation", "validation") else "samples"
         picture = open_picture(path)
         self._tell(lambda tracker: _show(tracker, name, picture, step), step)
 

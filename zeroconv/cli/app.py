@@ -14,6 +14,7 @@ from typer import Argument, Option
 
 from zeroconv.cli import generating, measuring, playroom
 from zeroconv.cli.answers import answer, answers_on_stdout
+from zeroconv.cli.bases import base_files
 from zeroconv.cli.options import (
     Device,
     Dtype,
@@ -22,7 +23,10 @@ from zeroconv.cli.options import (
     Quantise,
     RecipeDevice,
     RecipeDtype,
+    Revision,
+    Subfolder,
     VaeTiling,
+    Variant,
 )
 from zeroconv.cli.shell import App, PlainErrors
 from zeroconv.cli.streams import echo, echo_error, one_line, open_streams, quiet_libraries
@@ -226,6 +230,9 @@ def info(
     ] = None,
     controls: Annotated[int, Option(min=0, max=32, help="--memory: ControlNets at once.")] = 0,
     count: Annotated[int, Option(min=1, max=64, help="--memory: pictures at once.")] = 1,
+    revision: Revision = None,
+    variant: Variant = None,
+    subfolder: Subfolder = None,
     dtype: Dtype = "auto",
     offload: Offload = "none",
     vae_tiling: VaeTiling = False,
@@ -237,13 +244,15 @@ def info(
     """
     from zeroconv.cli.info import describe, reckoned, show
 
-    words = (dtype, offload, quantise)
+    words, files = (dtype, offload, quantise), base_files(None, revision, variant, subfolder)
     if memory:
+        if files:
+            raise UserError(f"--memory reads no weights, so --{next(iter(files))} changes nothing.")
         report = reckoned(model, size, controls, count, *words, vae_tiling=vae_tiling)
     elif (size, controls, count, *words, vae_tiling) != (None, 0, 1, "auto", "none", None, False):
         raise UserError("sizes, numbers and ways to save memory are for --memory; give it too.")
     else:
-        report = describe(model)
+        report = describe(model, files)
     answer(report, json, lambda: show(report))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ def run(
     settings: dict[str, Any],
     out: Path | None,
     page: Path | None,
-    lora: Sequence[str] = (),
+    files: Mapping[str, Any] | None = None,
     device: str = "auto",
     dtype: str = "float32",
 ) -> list[dict[str, Any]]:
@@ -34,7 +34,7 @@ def run(
 
     out: a JSON file, "-" for stdout, where no table is shown. page: an HTML file; with several
     settings their names go before its suffix. Both are tried before any work, and written after
-    every setting. Raises UserError.
+    every setting. files: of the base, see `base_files`. Raises UserError.
     """
     from zeroconv.annotators.placing import reading_on
     from zeroconv.backbones import load_backbone
@@ -42,13 +42,15 @@ def run(
     from zeroconv.control.naming import control_name
     from zeroconv.evaluation import evaluate
 
-    asked = settings.pop("prompts")
+    files, asked = files or {}, settings.pop("prompts")
     wanted = PROMPTS if asked == "all" else (asked,)
     outputs = _outputs(out, page, wanted)
-    _check_outputs(outputs.file, outputs.pages.values(), [control, base, *lora, *_inputs(settings)])
+    _check_outputs(
+        outputs.file, outputs.pages.values(), [control, base, *_files(files), *_inputs(settings)]
+    )
     device = pick_device(device)
     numbers = pick_dtype(dtype, device)
-    backbone = load_backbone(base, device=device, dtype=numbers, lora=lora)
+    backbone = load_backbone(base, device=device, dtype=numbers, **files)
     name = control_name(control, base)
     reports = []
     for prompts in wanted:
@@ -56,6 +58,7 @@ def run(
         with reading_on(device):
             report = evaluate(name, base=backbone, prompts=prompts, pictures=shown, **settings)
         report |= {"device": device, "dtype": dtype_name(numbers)}
+        report |= {"base_files": dict(files)} if files else {}
         reports.append(report)
 
         # first to the screen: a file that fails must not take the figures with it
@@ -93,6 +96,11 @@ def _page_of(page: Path | None, prompts: str, count: int) -> Path | None:
     if is_stream(page):
         raise UserError(f"{page} takes one page, and there will be {count}; name a file.")
     return page.with_stem(f"{page.stem}-{prompts}")
+
+
+def _files(files: Mapping[str, Any]) -> list[Any]:
+    """What may be paths among a base's files."""
+    return [*files.get("lora", []), *([files["vae"]] if "vae" in files else [])]
 
 
 def _inputs(settings: dict[str, Any]) -> list[Any]:

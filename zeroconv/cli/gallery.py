@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,11 +69,13 @@ def demo(
     guidance: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    files: Mapping[str, Any] | None = None,
     print_line: Callable[[str], None] = print,
 ) -> Path:
     """Draw the gallery of the embedded models into the folder `out`; returns the path of its page.
 
-    out: absent, empty, or a gallery that was drawn before and nothing else. Raises UserError.
+    out: absent, empty, or a gallery that was drawn before and nothing else. files: of the base, as
+    `load_backbone` takes them. Raises UserError.
     """
     from zeroconv.backbones import load_backbone
     from zeroconv.backbones.devices import pick_device, pick_dtype
@@ -83,7 +85,7 @@ def demo(
     check_output(out, "folder")  # before the slow part
     began = time.perf_counter()
     device = pick_device(device)
-    backbone = load_backbone(base, device=device, dtype=pick_dtype(dtype, device))
+    backbone = load_backbone(base, device=device, dtype=pick_dtype(dtype, device), **(files or {}))
     guidance, cfg = settled(backbone, guidance, cfg)
     size = backbone.default_size
     rows = [*scene_rows(size), *sticker_rows(size), *photo_rows(size)]

@@ -9,6 +9,7 @@ import typer
 from typer import Argument, Option
 
 from zeroconv.cli.answers import answer, answers_on_stdout
+from zeroconv.cli.bases import base_files
 from zeroconv.cli.options import (
     AdapterRegions,
     AdapterScales,
@@ -246,8 +247,7 @@ def generate(
     free = answers_on_stdout(out, json)
     saved = (lambda path: None) if json else (echo if free else echo_error)
     try:
-        files: dict[str, Any] = {"vae": vae, "revision": revision, "variant": variant}
-        files["subfolder"] = subfolder
+        files = base_files(vae, revision, variant, subfolder)
         files |= {"offload": None if offload == "none" else offload, "quantise": quantise}
         files |= {"vae_tiling": vae_tiling or None}
         asked = (report, saved, files, vary or [], making)

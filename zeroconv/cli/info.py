@@ -5,6 +5,7 @@ is not needed.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ KNOWN = (
 )
 
 
-def describe(name: str) -> dict[str, Any]:
+def describe(name: str, files: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Facts about a base model, a control or a condition: kind, parameters, connections, licence,
-    card. Of a picture: how it was made.
+    card. Of a picture: how it was made. files: of a base, see `base_files`.
 
     Raises:
         UserError: nothing is there under that name, or it is no model.
@@ -29,6 +30,9 @@ def describe(name: str) -> dict[str, Any]:
     from zeroconv.cli.info_files import describe_base_file, describe_lora, describe_vae
     from zeroconv.cli.info_pictures import describe_picture, is_picture
 
+    files = files or {}
+    if files:
+        return _read_base(name, files)
     if (entry := _condition(name)) is not None:
         return entry
     if is_picture(name):
@@ -48,7 +52,7 @@ def describe(name: str) -> dict[str, Any]:
         "ip_adapter": describe_ip_adapter,
     }
     if kind == "base":
-        report = describe_base_file(path) if path.is_file() else _backbone(name)
+        report = describe_base_file(path) if path.is_file() else _backbone(name, {})
     else:
         report = readers[kind](path)
     return {"name": name, "kind": kind, "path": str(path), **report, **_card(path)}
@@ -113,10 +117,16 @@ def _connections(connections: Any) -> list[dict[str, Any]]:
     return [{"name": c.name, "channels": c.channels, "scale": c.scale} for c in connections]
 
 
-def _backbone(name: str) -> dict[str, Any]:
+def _read_base(name: str, files: Mapping[str, Any]) -> dict[str, Any]:
+    """A base of a revision, variant or subfolder. Raises UserError for what is no such base."""
+    facts = {"name": name, "kind": "base", **files}
+    return {**facts, **_backbone(name, files)}
+
+
+def _backbone(name: str, files: Mapping[str, Any]) -> dict[str, Any]:
     from zeroconv.backbones import load_backbone
 
-    backbone = load_backbone(name)
+    backbone = load_backbone(name, **files)
     parts = {"unet": [backbone.unet], "vae": [backbone.vae], "text": backbone.text_encoders}
     return {
         "parameters": {part: _count(*modules) for part, modules in parts.items()},

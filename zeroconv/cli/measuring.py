@@ -8,7 +8,21 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from zeroconv.cli.options import Base, Cfg, Device, Dtype, Guidance, Lora, Seed, Steps
+from zeroconv.cli.bases import base_files
+from zeroconv.cli.options import (
+    Base,
+    Cfg,
+    Device,
+    Dtype,
+    Guidance,
+    Lora,
+    Revision,
+    Seed,
+    Steps,
+    Subfolder,
+    Vae,
+    Variant,
+)
 from zeroconv.cli.streams import echo_error
 
 
@@ -19,6 +33,10 @@ def evaluate(
     ] = "playroom:test",
     base: Base = "playroom",
     lora: Lora = None,
+    vae: Vae = None,
+    revision: Revision = None,
+    variant: Variant = None,
+    subfolder: Subfolder = None,
     limit: Annotated[int, Option(min=2, max=1_000_000, help="Held-out pictures.")] = 200,
     limit_none: Annotated[
         int | None,
@@ -70,7 +88,8 @@ def evaluate(
         "features": features,
         "clip": clip,
     }
-    run(control, base, settings, json, page, lora or [], device, dtype)
+    files = base_files(vae, revision, variant, subfolder, lora)
+    run(control, base, settings, json, page, files, device, dtype)
 
 
 def reproduce(
@@ -90,6 +109,11 @@ def reproduce(
 def demo(
     out: Annotated[Path, Option(help="Folder of the gallery.")] = Path("demo"),
     base: Base = "playroom",
+    lora: Lora = None,
+    vae: Vae = None,
+    revision: Revision = None,
+    variant: Variant = None,
+    subfolder: Subfolder = None,
     steps: Steps = 12,
     seeds: Annotated[int, Option(min=1, max=1000, help="Pictures with control a row.")] = 4,
     cfg: Cfg = None,
@@ -101,6 +125,7 @@ def demo(
     from zeroconv.cli.gallery import demo as draw
 
     settings: dict[str, Any] = {"steps": steps, "seeds": seeds, "cfg": cfg, "guidance": guidance}
+    settings["files"] = base_files(vae, revision, variant, subfolder, lora)
     typer.echo(
         str(draw(out, base=base, device=device, dtype=dtype, print_line=echo_error, **settings))
     )

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from zeroconv.cli.answers import answer, answers_on_stdout
+from zeroconv.cli.bases import base_files
 from zeroconv.cli.options import (
     Base,
     Cfg,
@@ -16,11 +17,14 @@ from zeroconv.cli.options import (
     Dtype,
     Json,
     Lora,
+    Revision,
     Schedule,
     Scheduler,
     Seed,
     Steps,
+    Subfolder,
     Vae,
+    Variant,
 )
 from zeroconv.cli.streams import echo, echo_error
 
@@ -57,6 +61,9 @@ def upscale(
     base: Base = "playroom",
     lora: Lora = None,
     vae: Vae = None,
+    revision: Revision = None,
+    variant: Variant = None,
+    subfolder: Subfolder = None,
     cfg: Cfg = None,
     steps: Steps = 20,
     seed: Seed = 0,
@@ -73,8 +80,9 @@ def upscale(
     tiles = {"factor": factor, "strength": strength, "tile": tile, "overlap": overlap}
     tiles |= {"keep_colours": not free_colours}
     free = answers_on_stdout(out, json)
-    models = {"base": base, "lora": lora or [], "vae": vae, "device": device, "dtype": dtype}
-    report = run(picture, out, prompt, control or [], scale, models, {**tiles, **options})
+    files = base_files(vae, revision, variant, subfolder, lora)
+    models = {"base": base, "device": device, "dtype": dtype}
+    report = run(picture, out, prompt, control or [], scale, models, {**tiles, **options}, files)
     answer(report, json, lambda: (echo if free else echo_error)(str(out)))
 
 
@@ -86,9 +94,10 @@ def run(
     scale: float,
     models: dict[str, Any],
     options: dict[str, Any],
+    files: dict[str, Any],
 ) -> dict[str, Any]:
-    """The larger picture, saved; the report on it. Raises UserError before any work for what can be
-    seen without a model.
+    """The larger picture, saved; the report on it. files: of the base, see `base_files`. Raises
+    UserError before any work for what can be seen without a model.
     """
     from zeroconv.cli.generate import check_outputs
     from zeroconv.generation.arguments import check_text
@@ -113,10 +122,8 @@ def run(
 
     device = pick_device(models["device"])
     numbers = pick_dtype(models["dtype"], device)
-    files = {} if models["vae"] is None else {"vae": models["vae"]}
     loaded = Models()
-    where: dict[str, Any] = {"device": device, "dtype": numbers, "lora": models["lora"]}
-    backbone = loaded.backbone(models["base"], **where, **files)
+    backbone = loaded.backbone(models["base"], device=device, dtype=numbers, **files)
     nets = [loaded.control(name, models["base"], backbone) for name in controls]
     hinted = [Control(net, None, scale=scale) for net in nets]
     with progress("tiles") as callback:
@@ -126,7 +133,8 @@ def run(
 
     named = [{"name": n, "scale": scale, "start": 0.0, "end": 1.0} for n in controls]
     about = {"command": "upscale", "picture": str(picture), "prompt": words, **options}
-    about |= {**models, "device": device, "dtype": dtype_name(numbers), "controls": named}
+    about |= {"lora": [], "vae": None, **models, **files, "controls": named}
+    about |= {"device": device, "dtype": dtype_name(numbers)}
     about |= {"width": made.width, "height": made.height, "made_with": machine()}
     save_picture(made, out, about)
     return {"file": str(out), **about}

@@ -69,8 +69,8 @@ def load_frozen(recipe: AnyRecipe, device: torch.device) -> UNetBackbone:
     So that it comes in the numbers that it is held in, after what the cache needs is computed.
     """
     if recipe.training.offload == "none":
-        return load_backbone(recipe.base, device=device)
-    backbone = load_backbone(recipe.base, vae_tiling=True)
+        return load_backbone(recipe.base, device=device, **recipe.base_files.options())
+    backbone = load_backbone(recipe.base, vae_tiling=True, **recipe.base_files.options())
     mover = Offload("model", device)
     for encoder in backbone.text_encoders:
         mover.hold("text", encoder)

@@ -28,7 +28,7 @@ def write_control(
     """
     dtype = getattr(torch, recipe.training.export)
     if decoder is not None and base is not None:
-        save_base(recipe.base, decoder, base, dtype)
+        save_base(recipe.base, decoder, base, dtype, **recipe.base_files.options())
         control.config["zeroconv"]["base"] = str(base)
     control.save(folder, dtype=dtype)
 

@@ -157,7 +157,7 @@ def _differences(a: Any, b: Any, path: str = "") -> list[str]:
 def _from_there(recipe: AnyRecipe, before: dict[str, Any], step: int) -> str:
     """How a new run may begin with what the old one has learned, where it may."""
     now = recipe.identity()
-    if before["base"] != now["base"]:
+    if any(before[name] != now[name] for name in ("base", "base_files")):
         return ""
     if "lora" in now:
         word, result = "base", recipe.out / "lora"

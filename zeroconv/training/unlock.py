@@ -64,15 +64,19 @@ def add_to_optimizer(
 
 
 def save_base(
-    name: str, trained: Mapping[str, Tensor], folder: str | os.PathLike, dtype: torch.dtype
+    name: str,
+    trained: Mapping[str, Tensor],
+    folder: str | os.PathLike,
+    dtype: torch.dtype,
+    **files: Any,
 ) -> None:
     """Write the base `name` with its `trained` weights (keys of the UNet) as a diffusers folder,
-    whole or not at all.
+    whole or not at all. files: which the base is read from, as `load_backbone` takes them.
 
     Everything else is read anew: a run may hold it in a lower precision. Raises UserError where the
     base is gone.
     """
-    backbone = load_backbone(name, dtype=dtype)
+    backbone = load_backbone(name, dtype=dtype, **files)
     backbone.unet.load_state_dict({**backbone.unet.state_dict(), **trained})
     texts = [f"text_encoder{end}" for end in ("", "_2")]
     words = [f"tokenizer{end}" for end in ("", "_2")]

@@ -47,7 +47,7 @@ def assemble(
 ) -> LoraTrainer:
     """Base, adapter and cached data of a recipe, put together."""
     settings, accelerator = recipe.data, launch.accelerator
-    backbone = load_backbone(recipe.base, device=accelerator.device)
+    backbone = load_backbone(recipe.base, device=accelerator.device, **recipe.base_files.options())
     size = settings.size or backbone.default_size
     check_room(recipe.training, backbone, size)
 

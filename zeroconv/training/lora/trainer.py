@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,12 @@ class LoraTrainer(Loop):
                 "weight": 1.0,
             }
             write_json(temporary / BASE, note)
+        if files := self.recipe.base_files.options():
+            warnings.warn(
+                f"{folder / BASE} names the base without base_files ({', '.join(files)}); give "
+                "them again when the LoRA is used: --base, --lora and the others.",
+                stacklevel=2,
+            )
 
     def finish(self, status: str) -> None:
         summary = {

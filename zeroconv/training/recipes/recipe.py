@@ -289,11 +289,31 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * (1024 if match[3] else 1000) ** (2 if match[2] == "M" else 3))
 
 
+class BaseFiles(Strict):
+    """Which files the base is read from, as `load_backbone` and the commands' options have it."""
+
+    vae: str | None = None
+    revision: str | None = None
+    variant: str | None = None
+    subfolder: str | None = None
+    lora: tuple[str, ...] = ()  # merged into the base before the run
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    def options(self) -> dict[str, Any]:
+        """What is given, by the names of `load_backbone`'s arguments."""
+        return {name: value for name, value in self.model_dump().items() if value}
+
+
 class AnyRecipe(Strict):
     """What every recipe says, whatever it trains."""
 
     out: Path
     base: str = "playroom"
+    base_files: BaseFiles = Field(default_factory=BaseFiles)
     # auto takes the best there is, as accelerate finds or is told
     device: Literal["auto", "cpu"] = "auto"
     data: PictureSettings

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -34,7 +35,7 @@ class ControlNetUnion(ControlNet):
     """
 
     class_name: ClassVar[str] = "ControlNetUnionModel"
-    kind: int | None
+    kind: int | Tensor | None
 
     def __init__(self, encoder: Encoder, config: dict, latent_scale: int = 8) -> None:
         from diffusers.models.controlnets.controlnet_union import ResidualAttentionBlock
@@ -86,6 +87,15 @@ class ControlNetUnion(ControlNet):
         view.config = {**self.config, "zeroconv": ours}
         return view
 
+    @contextmanager
+    def showing(self, kinds: Tensor) -> Iterator[None]:
+        """Inside, hint number i of a batch is of kind kinds[i], (N,) int64."""
+        before, self.kind = self.kind, kinds
+        try:
+            yield
+        finally:
+            self.kind = before
+
     def embed_hint(self, hint: Tensor) -> Tensor:
         """As of a ControlNet. The hole of an inpaint hint, −1, is black, as ProMax was trained."""
         return super().embed_hint(hint.clamp(min=0))
@@ -106,8 +116,8 @@ class ControlNetUnion(ControlNet):
         """One residual a connection for hints of `kind`. Raises UserError without one."""
         return self.forward_several(z, [(self.checked_kind(), hint_embedding, 1.0)], t, text)
 
-    def checked_kind(self) -> int:
-        """The number of its kind. Raises UserError where none was chosen."""
+    def checked_kind(self) -> int | Tensor:
+        """The number of its kind, or (N,) one a picture. Raises UserError where none was chosen."""
         if self.kind is None:
             raise UserError(
                 "this is a Union control: say what its hint shows, Control(net, hint, kind=…) or "
@@ -118,13 +128,13 @@ class ControlNetUnion(ControlNet):
     def forward_several(
         self,
         z: Tensor,
-        hints: Sequence[tuple[int, Tensor, Scale]],
+        hints: Sequence[tuple[int | Tensor, Tensor, Scale]],
         t: Tensor | int,
         text: TextStates,
     ) -> list[Tensor]:
-        """z (N, C, H, W); for every hint its kind, its embedding (N, C0, h, w), and its scale, a
-        number or (N, 1, 1, 1) → one residual a connection. As diffusers has it, the scale is a
-        factor on the hint's token, embedding and a_k.
+        """z (N, C, H, W); for every hint its kind, a number or (N,), its embedding (N, C0, h, w),
+        and its scale, a number or (N, 1, 1, 1) → one residual a connection. As diffusers has it,
+        the scale is a factor on the hint's token, embedding and a_k.
         """
         encoder = cast(Any, self.copy)
         emb = encoder.embed_time(len(z), t, text) + self._embed_kinds([k for k, *_ in hints], z)
@@ -152,11 +162,16 @@ class ControlNetUnion(ControlNet):
             alone = layer(alone)
         return alone.reshape(tokens.shape)
 
-    def _embed_kinds(self, kinds: Sequence[int], z: Tensor) -> Tensor:
-        """Sinusoids of 1 for each kind that is there, of 0 for the others → (1, 4 · C0)."""
-        there = z.new_zeros(len(self.task_embedding))
-        there[list(kinds)] = 1
-        sinusoids = self.control_type_proj(there).reshape(1, -1)
+    def _embed_kinds(self, kinds: Sequence[int | Tensor], z: Tensor) -> Tensor:
+        """Sinusoids of 1 for each kind that is there, of 0 for the others → (1 or N, 4 · C0)."""
+        several = any(isinstance(kind, Tensor) for kind in kinds)
+        there = z.new_zeros(len(z) if several else 1, len(self.task_embedding))
+        for kind in kinds:
+            if isinstance(kind, Tensor):
+                there.scatter_(1, kind[:, None], 1.0)
+            else:
+                there[:, kind] = 1
+        sinusoids = self.control_type_proj(there.flatten()).reshape(len(there), -1)
         return self.control_add_embedding(sinusoids.to(self.dtype))
 
     def trainable(self, frozen_copy: bool = False) -> Iterator[nn.Parameter]:

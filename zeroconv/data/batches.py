@@ -29,11 +29,14 @@ class Batch:
     text: TextStates
     indices: ndarray  # (N,) which examples these are
     masks: Tensor | None = None  # (N, 1, H, W) uint8: where the loss counts; None: everywhere
+    kinds: Tensor | None = None  # (N,) int64, of the hints of a Union control
 
     def to(self, device: torch.device | str) -> Batch:
         hints = None if self.hints is None else self.hints.to(device)
         masks = None if self.masks is None else self.masks.to(device)
-        return Batch(self.moments.to(device), hints, self.text.to(device), self.indices, masks)
+        kinds = None if self.kinds is None else self.kinds.to(device)
+        moments, text = self.moments.to(device), self.text.to(device)
+        return Batch(moments, hints, text, self.indices, masks, kinds)
 
 
 def hints_to_float(hints: Tensor) -> Tensor:
@@ -84,6 +87,8 @@ class BatchPlan:
     # the same of hints of other conditions than the recipe's; None: such a hint must not be
     # mirrored
     mirrors: Mapping[str | None, Callable[[ndarray], ndarray] | None] = field(default_factory=dict)
+    # of a Union control: an example's condition → the number of its kind
+    kinds: Mapping[str | None, int] | None = None
     rank: int = 0
     world: int = 1
 
@@ -173,6 +178,7 @@ class BatchPlan:
             of_size(text, hints.shape[1], hints.shape[2], self.examples.originals_of(indices)),
             indices,
             masked,
+            self.examples.kinds_of(indices, self.kinds),
         )
 
     def _mirror_of(self, i: int) -> Callable[[ndarray], ndarray] | None:

@@ -13,6 +13,7 @@ from zeroconv.backbones import UNetBackbone, load_backbone
 from zeroconv.backbones.offload import Offload
 from zeroconv.baselines import load_net, make_baseline
 from zeroconv.control import ControlNet, Net
+from zeroconv.control.union import ControlNetUnion
 from zeroconv.data.buckets import Buckets
 from zeroconv.data.cache.examples import Examples
 from zeroconv.data.dataset import Dataset
@@ -23,7 +24,7 @@ from zeroconv.training.caching import cache_both, cache_settings
 from zeroconv.training.execution.choice import Launch
 from zeroconv.training.execution.room import check_room
 from zeroconv.training.measuring.rounds import Rounds
-from zeroconv.training.model import prepare_control
+from zeroconv.training.model import kinds_of, prepare_control
 from zeroconv.training.progress import ShowLine, print_line
 from zeroconv.training.recipes.recipe import AnyRecipe, Recipe
 from zeroconv.training.reporting.prompted import prepare
@@ -49,6 +50,8 @@ def assemble(
     prompts = prepare(recipe.training.validation, settings.condition, backbone, size)
     train_set, held_out = open_data(recipe, size, backbone.latent_scale)
     cache = cache_settings(recipe, accelerator.process_index, accelerator.num_processes)
+    for dataset in (train_set, held_out):
+        kinds_of(control, settings.condition, {source.condition for source in dataset.sources})
     data, held = cache_both(recipe, backbone, (train_set, held_out), cache, show_line)
     check_hints(data, held)
 
@@ -96,10 +99,13 @@ def make_control(recipe: Recipe, backbone: UNetBackbone) -> Net:
     settings, condition = recipe.control, recipe.data.condition
     if settings.init != "base":
         control = load_net(settings.init, backbone)
-        control.config["zeroconv"]["condition"] = condition
+        union = hasattr(control, "of_kind")
+        control.config["zeroconv"]["condition"] = None if union else condition
         return control
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
+        if settings.kind == "union":  # each of its hints says its kind
+            return ControlNetUnion.from_backbone(backbone, **settings.options)
         if settings.kind != "controlnet":
             return make_baseline(settings.kind, backbone, condition=condition, **settings.options)
         return ControlNet.from_backbone(

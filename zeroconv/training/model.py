@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import UNetBackbone
+from zeroconv.conditions.union import find_kind
 from zeroconv.control import Net
 from zeroconv.training.execution.memory import hold_frozen_
 from zeroconv.training.execution.precision import autocast_dtype, computes_in_bf16, prepare_
@@ -68,6 +70,18 @@ def _optimizer(
     if decoder is not None:
         add_to_optimizer(optimizer, decoder, settings)
     return optimizer
+
+
+def kinds_of(
+    control: Any, condition: str, conditions: Iterable[str | None]
+) -> dict[str | None, int] | None:
+    """Of a Union control: the number of the kind of each condition, of None that of the recipe's
+    `condition`. None for any other control. Raises UserError for a condition that is no kind of it.
+    """
+    if not hasattr(control, "of_kind"):
+        return None
+    count = len(control.kinds)
+    return {name: find_kind(name or condition, count) for name in conditions}
 
 
 def to_train_(control: Net, frozen_copy: bool = False) -> None:

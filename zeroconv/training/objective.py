@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from contextlib import nullcontext
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +116,7 @@ class ControlledLoss(nn.Module):
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """The mean loss of what is drawn from `generator`."""
         drawn = self.draw(batch.moments, generator)
-        return self.of_drawn(*drawn, batch.hints, batch.text, batch.masks)
+        return self.of_drawn(*drawn, batch.hints, batch.text, batch.masks, batch.kinds)
 
     def draw(self, moments: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """A sample of the posterior (N, C, h, w), noise for it, and timesteps (N,)."""
@@ -141,9 +142,12 @@ class ControlledLoss(nn.Module):
         hints: Tensor | None,
         text: TextStates,
         masks: Tensor | None = None,
+        kinds: Tensor | None = None,
     ) -> Tensor:
         """The mean loss of a training step; no random number, nothing that waits for the device."""
-        errors = self.errors(z, noise, t, hints, text, dtype=self.weights_dtype, masks=masks)
+        errors = self.errors(
+            z, noise, t, hints, text, dtype=self.weights_dtype, masks=masks, kinds=kinds
+        )
         if self.min_snr is not None:
             errors = errors * self.process.weights(t, self.min_snr)
         return errors.mean()
@@ -158,10 +162,12 @@ class ControlledLoss(nn.Module):
         control: bool = True,
         dtype: torch.dtype | None = None,
         masks: Tensor | None = None,
+        kinds: Tensor | None = None,
     ) -> Tensor:
         """Mean squared error of each example (N,), float32. hints uint8 (N, 1 or 3, H, W). `dtype`:
         that of all weights, in which everything is computed; None: as autocast has it. masks uint8
-        (N, 1, H, W) weight the error of each position, see `masked_mean`.
+        (N, 1, H, W) weight the error of each position, see `masked_mean`. kinds (N,): of the hints
+        of a Union control.
         """
         noisy = self.process.noised(z, noise, t).contiguous(memory_format=torch.channels_last)
         hint = (
@@ -172,8 +178,9 @@ class ControlledLoss(nn.Module):
         if dtype is not None:
             noisy, text = noisy.to(dtype), text.to(dtype=dtype)
             hint = None if hint is None else hint.to(dtype)
-        cast = self.autocast is not None and dtype is None
-        with torch.autocast(z.device.type, self.autocast or torch.bfloat16, enabled=cast):
+        casts = self.autocast is not None and dtype is None
+        showing = nullcontext() if kinds is None else cast(Any, self.control).showing(kinds)
+        with showing, torch.autocast(z.device.type, self.autocast or torch.bfloat16, enabled=casts):
             output = predict(
                 self.backbone,
                 self.control if control else None,

@@ -98,7 +98,9 @@ def _train_control(recipe: Recipe, resume: bool, show_line: ShowLine | None) -> 
     from zeroconv.training.reporting.prompted import check_prompts
 
     check_rounds(recipe)
-    check_prompts(recipe.training.validation, recipe.data.condition)
+    # control.init may bring a Union too: then its kinds are checked when it is there
+    union = recipe.control.kind == "union" or recipe.control.init != "base"
+    check_prompts(recipe.training.validation, recipe.data.condition, union)
     return drive(recipe, resume, show_line, assemble)
 
 

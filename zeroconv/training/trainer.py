@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from zeroconv.training.loop import Loop
 from zeroconv.training.measuring.convergence import Measured, detect
 from zeroconv.training.measuring.rounds import Rounds, in_one_line
 from zeroconv.training.measuring.validation import Validator
+from zeroconv.training.model import kinds_of
 from zeroconv.training.recipes.recipe import Recipe, parse_action
 from zeroconv.training.reporting.prompted import Prompted
 from zeroconv.training.reporting.report import write_report
@@ -46,7 +47,9 @@ class Trainer(Loop):
         reporters: Sequence[Reporter] = (),
         prompts: Sequence[Prompted] = (),
     ) -> None:
-        plan = batch_plan(recipe, data, execution.rank, execution.processes)
+        kinds = kinds_of(model.control, recipe.data.condition, {*(data.conditions or ()), None})
+        held_kinds = {*(held_out.conditions or ()), None}
+        plan = batch_plan(recipe, data, execution.rank, execution.processes, kinds)
         super().__init__(recipe, data, plan, execution, show_line, reporters, prompts)
         self.backbone, self.modules = model.backbone, model.modules
         self.control: Any = model.control
@@ -58,6 +61,7 @@ class Trainer(Loop):
             recipe.data.validation_count,
             2 * self.settings.batch_size,
             self.settings.seed,
+            kinds_of(model.control, recipe.data.condition, held_kinds),
         )
         self.last: dict[str, float] | None = None  # of the newest validation
         self.best: dict[str, float] | None = None  # and of the one with the lowest loss
@@ -137,7 +141,9 @@ class Trainer(Loop):
             if self.prompts:
                 self._prompted(shown, self.control)
             else:
-                sample_grid(shown, self.backbone, self.control, self.held_out, self.settings)
+                condition = self.recipe.data.condition
+                settings, held_out = self.settings, self.held_out
+                sample_grid(shown, self.backbone, self.control, held_out, settings, condition)
             self.control.train()
         self._tell_sheet(path)
 
@@ -257,7 +263,13 @@ class Trainer(Loop):
             self.show_line(f"finished: {out / 'control'}")
 
 
-def batch_plan(recipe: Recipe, data: Examples, rank: int, world: int) -> BatchPlan:
+def batch_plan(
+    recipe: Recipe,
+    data: Examples,
+    rank: int,
+    world: int,
+    kinds: Mapping[str | None, int] | None = None,
+) -> BatchPlan:
     settings = recipe.training
     return BatchPlan(
         data,
@@ -268,6 +280,7 @@ def batch_plan(recipe: Recipe, data: Examples, rank: int, world: int) -> BatchPl
         flip=recipe.data.flip,
         mirror=mirror_of(recipe.data.condition),
         mirrors=mirrors_of(set(data.conditions or ())),
+        kinds=kinds,
         rank=rank,
         world=world,
     )

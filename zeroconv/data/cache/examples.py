@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -251,6 +251,15 @@ class Examples:
     def originals_of(self, indices: Sequence[int] | ndarray) -> ndarray | None:
         """(M, 4), or None where the base does not read them."""
         return None if self.originals is None else self.originals[indices]
+
+    def kinds_of(
+        self, indices: Sequence[int] | ndarray, kinds: Mapping[str | None, int] | None
+    ) -> Tensor | None:
+        """(M,) int64: the numbers of `kinds` for their hints' conditions; None without kinds."""
+        if kinds is None:
+            return None
+        known = self.conditions
+        return torch.tensor([kinds[None if known is None else known[int(i)]] for i in indices])
 
     def masks_of(self, indices: Sequence[int] | ndarray) -> Tensor | None:
         """(M, 1, H, W) uint8, or None where there are no masks."""

@@ -118,6 +118,7 @@ def can_record(loss: ControlledLoss, data: Examples, settings: TrainingSettings)
     """
     on_card = loss.process.device.type == "cuda"
     known = loss.control is None or loss.control.has_residuals
+    known = known and not hasattr(loss.control, "of_kind")  # whose hints differ in kind
     plain = settings.frozen == "same" and settings.precision != "fp16"
     as_they_are = settings.checkpointing == "none" and not settings.compile
     one_shape = len(data.moments.shapes()) == 1 and not data.text.several_lengths

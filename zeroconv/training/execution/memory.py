@@ -122,8 +122,10 @@ def micro_batch(
         )
         t = torch.zeros(n, dtype=torch.long, device=device)
         alone, noise = loss.control is None, torch.empty_like(z)
+        given, states = None if alone else hints, text.to(device)
+        kinds = t if hasattr(loss.control, "of_kind") else None
         return loss.errors(
-            z, noise, t, None if alone else hints, text.to(device), not alone, loss.weights_dtype
+            z, noise, t, given, states, not alone, loss.weights_dtype, kinds=kinds
         ).mean()
 
     return forward

@@ -117,11 +117,12 @@ class Rounds:
 
     def _made(self, control: Net, group: Group) -> list[Image.Image]:
         settings, (width, height) = self.settings, group.pairs[0].image.size
+        kind = self.condition if hasattr(control, "of_kind") else None
         with autocast(settings.precision, self.backbone.device):
             return generate(
                 self.backbone,
                 [pair.caption for pair in group.pairs],
-                [Control(control, [pair.hint for pair in group.pairs])],
+                [Control(control, [pair.hint for pair in group.pairs], kind=kind)],
                 cfg=settings.sample_cfg,
                 steps=settings.sample_steps,
                 seed=group.seeds,

@@ -8,6 +8,7 @@ make a difference. No sampling.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -52,8 +53,16 @@ class Validator:
     """
 
     def __init__(
-        self, loss: ControlledLoss, examples: Examples, count: int, batch_size: int, seed: int
+        self,
+        loss: ControlledLoss,
+        examples: Examples,
+        count: int,
+        batch_size: int,
+        seed: int,
+        kinds: Mapping[str | None, int] | None = None,
     ) -> None:
+        """kinds: see `BatchPlan`."""
+        self.kinds = kinds
         n = min(count, len(examples))
         generator = stream("cpu", seed, 3)
         rows = torch.randperm(len(examples), generator=generator)[:n].numpy()
@@ -109,6 +118,8 @@ class Validator:
                 text = of_size(empty, height, width, originals)
                 noise, t = group.noise[part].to(device), group.t[part].to(device)
                 masks = self.examples.masks_of(group.rows[part])
+                shown = None if whose is None else getattr(group, whose)[part]
+                kinds = None if shown is None else self.examples.kinds_of(shown, self.kinds)
                 errors = self.loss.errors(
                     z,
                     noise,
@@ -117,6 +128,7 @@ class Validator:
                     text.to(device),
                     control=whose is not None,
                     masks=None if masks is None else masks.to(device),
+                    kinds=None if kinds is None else kinds.to(device),
                 )
                 parts.append(errors.cpu())
         return torch.cat(parts)

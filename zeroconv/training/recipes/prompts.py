@@ -17,13 +17,15 @@ class ValidationPrompt(Strict):
     """One entry of training.validation: `count` pictures of a prompt, of a control with a hint.
 
     hint: a picture that is the hint, or with `draw` the photograph that the hint of that name is
-    drawn from; `canny:photo.png` says both. seed: of the first picture; by default the number of
-    the entry, counted from 0.
+    drawn from; `canny:photo.png` says both. kind: what a finished hint shows, of a Union control
+    whose hints differ; by default data.condition. seed: of the first picture; by default the
+    number of the entry, counted from 0.
     """
 
     prompt: str = Field(max_length=10_000)
     hint: str | None = None
     draw: str | None = None
+    kind: str | None = None
     negative: str = Field("", max_length=10_000)
     seed: int | None = Field(None, ge=0, lt=2**53)
     count: int = Field(1, ge=1, le=16)

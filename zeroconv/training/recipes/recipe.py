@@ -45,7 +45,11 @@ OPTIONS = {
     "hint_widths": (1, 1024),
     "cond_dim": (2, 1024),
     "mlp_dim": (1, 1024),
+    "num_control_type": (1, 64),
+    "num_trans_layer": (1, 16),
+    "num_trans_head": (1, 64),
 }
+UNION_OPTIONS = {"num_control_type", "num_trans_layer", "num_trans_head", "hint_widths"}
 OTHER_OPTIONS = (0, 16)  # shares of the base's widths
 
 
@@ -64,8 +68,9 @@ class ControlSettings(Strict):
         "hypernetwork",
         "side",
         "lllite",
+        "union",
     ] = "controlnet"
-    # of a baseline, see its class in `zeroconv.baselines`
+    # of a baseline, see its class in `zeroconv.baselines`; of a Union num_control_type, hint_widths
     options: dict[str, Any] = Field(default_factory=dict)
     hint_encoder: Literal["released", "paper"] = "released"
     hint_widths: Annotated[tuple[Width, ...] | None, Field(max_length=8)] = None
@@ -117,6 +122,9 @@ class ControlSettings(Strict):
                 f"control.unlock_decoder trains the base beside a ControlNet; a {self.kind} is "
                 "measured around a base that stays as it is, so leave one of the two out"
             )
+        if self.kind == "union" and (unknown := sorted(set(self.options) - UNION_OPTIONS)):
+            known = ", ".join(sorted(UNION_OPTIONS))
+            raise ValueError(f"control.options.{unknown[0]} is none of a Union's: {known}")
         if self.init != "base" and shaped:
             raise ValueError(
                 f"control.init brings its own network, so control.{shaped[0]} cannot be set beside "

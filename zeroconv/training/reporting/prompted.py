@@ -32,33 +32,39 @@ class Prompted:
     hint: Image.Image | None
     size: tuple[int, int]  # width and height of its pictures
     seed: int
+    kind: str | None  # what the hint shows
 
 
-def check_prompts(entries: Sequence[ValidationPrompt], condition: str | None) -> None:
+def check_prompts(
+    entries: Sequence[ValidationPrompt], condition: str | None, union: bool = False
+) -> None:
     """Open every hint, before any work. condition: of the control; None: nothing reads hints.
+    union: a hint may be of another kind.
 
     Raises UserError, with the number of the entry: no hint for a control, one for a LoRA, a file
     that is no picture, a condition that nothing draws.
     """
     for number, entry in enumerate(entries, 1):
         try:
-            _check(entry, condition)
+            _check(entry, condition, union)
         except UserError as error:
             raise UserError(f"training.validation, entry {number}: {error}") from error
 
 
-def _check(entry: ValidationPrompt, condition: str | None) -> None:
+def _check(entry: ValidationPrompt, condition: str | None, union: bool) -> None:
     if condition is None:
         if entry.hint is not None:
             raise UserError("a LoRA reads no hint; leave hint out.")
         return
     if entry.hint is None:
         raise UserError("a control needs a hint; add hint: PICTURE, or hint: canny:PHOTOGRAPH.")
+    if entry.kind is not None and (not union or entry.draw is not None):
+        raise UserError("kind is for finished hints of a Union control; leave it out.")
     if entry.draw is None:
-        open_hint(entry.hint, condition)
+        open_hint(entry.hint, entry.kind or condition)
         return
     drawn, ours = find(entry.draw), known(condition)
-    if ours is not None and drawn.name != ours.name:
+    if not union and ours is not None and drawn.name != ours.name:
         raise UserError(
             f"it draws {drawn.name}, and the run trains {ours.name}; draw {ours.name}, or give a "
             "finished hint."
@@ -74,12 +80,15 @@ def prepare(
     for number, entry in enumerate(entries):
         hint, size = None, (side, side)
         if entry.hint is not None:
-            whole = open_hint(entry.hint, condition) if entry.draw is None else None
+            shows = entry.kind or condition
+            whole = open_hint(entry.hint, shows) if entry.draw is None else None
             source = open_picture(entry.hint) if whole is None else whole
             height, width = of_area(*source.size, backbone, side)
             size = width, height
-            hint = _hint(source, size, entry.draw, condition)
-        ready.append(Prompted(entry, hint, size, number if entry.seed is None else entry.seed))
+            hint = _hint(source, size, entry.draw, shows)
+        seed = number if entry.seed is None else entry.seed
+        kind = entry.draw or entry.kind or condition
+        ready.append(Prompted(entry, hint, size, seed, kind))
     return ready
 
 
@@ -122,7 +131,8 @@ def _shown(one: Prompted) -> list[Image.Image]:
 def _made(
     one: Prompted, backbone: Any, control: Net | None, settings: TrainingSettings
 ) -> list[Image.Image]:
-    controls = [] if control is None else [Control(control, one.hint)]
+    kind = one.kind if hasattr(control, "of_kind") else None
+    controls = [] if control is None else [Control(control, one.hint, kind=kind)]
     with autocast(settings.precision, backbone.device):
         return generate(
             backbone,

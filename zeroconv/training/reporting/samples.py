@@ -5,6 +5,7 @@ without.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ def sample_grid(
     control: Net,
     examples: Examples,
     settings: TrainingSettings,
+    condition: str | None = None,
 ) -> None:
     """A PNG with one row an example: hint | target (through the autoencoder) | with its caption |
     with no prompt.
@@ -36,15 +38,30 @@ def sample_grid(
     """
     rows = np.array(spread(len(examples), settings.sample_count))
     columns: list[list[Image.Image]] = [[], [], [], []]
-    for bucket in examples.buckets:  # pictures of one shape
-        if len(chosen := rows[np.isin(rows, bucket)]):
-            for column, pictures in zip(
-                columns, _columns(backbone, control, examples, chosen, settings), strict=True
-            ):
-                column.extend(pictures)
+    for kind, some in _by_kind(control, examples, rows, condition):
+        net = control if kind is None else cast(Any, control).of_kind(kind)
+        for bucket in examples.buckets:  # pictures of one shape
+            if len(chosen := some[np.isin(some, bucket)]):
+                made = _columns(backbone, net, examples, chosen, settings)
+                for column, pictures in zip(columns, made, strict=True):
+                    column.extend(pictures)
     if path is not None:
         with atomic_write(path) as temporary:
             grid(columns).save(temporary)
+
+
+def _by_kind(
+    control: Net, examples: Examples, rows: ndarray, condition: str | None
+) -> list[tuple[str | None, ndarray]]:
+    """The rows by the kind of their hints, for a Union control; all for any other, whose kind is
+    None.
+    """
+    if not hasattr(control, "of_kind"):
+        return [(None, rows)]
+    known = examples.conditions
+    names = [None if known is None else known[int(i)] for i in rows]
+    kinds = [name or condition for name in names]
+    return [(kind, rows[[k == kind for k in kinds]]) for kind in dict.fromkeys(kinds)]
 
 
 def _columns(

@@ -21,6 +21,7 @@ from zeroconv.checkpoints.controlnet_xs import read_xs, to_adapter
 from zeroconv.checkpoints.identify import identify
 from zeroconv.checkpoints.kinds import BASELINE, T2I, XS
 from zeroconv.checkpoints.reading import read_config
+from zeroconv.checkpoints.renaming import convert_ip_adapter, convert_lllite
 from zeroconv.checkpoints.strict import check_strict
 from zeroconv.checkpoints.t2i_adapter import CLASS_NAME as ADAPTER_CLASS
 from zeroconv.checkpoints.t2i_adapter import diffusers_to_original as adapter_to_original
@@ -45,10 +46,18 @@ def convert(source: str | os.PathLike, out: str | os.PathLike, to: str) -> Path:
     source, out = Path(source), Path(out)
     check_target(source, out, to)  # before the slow part
     kind = kind_to_convert(source)
+    if to == "diffusers" and kind != "lllite":
+        check_output(out, "folder")
     if kind == T2I.name:
         return _convert_adapter(source, out, to)
     if kind == XS.name:
         return _convert_xs(source, out, to)
+    if kind == "lllite":
+        return convert_lllite(source, _one_file(source, out), to)
+    if kind == "ip_adapter":
+        return convert_ip_adapter(source, out, to)
+    if kind in _AS_THEY_ARE:
+        raise UserError(f"{source} is {_AS_THEY_ARE[kind]}, so there is nothing to convert.")
     config, state = read_controlnet(source)
     check_controlnet(config, state, source)
     if to == "diffusers":
@@ -56,6 +65,29 @@ def convert(source: str | os.PathLike, out: str | os.PathLike, to: str) -> Path:
     # the one-file form of a Union has diffusers' names
     original = state if is_union(state) else diffusers_to_original(state, source)
     return write_file(config, original, out)
+
+
+# what `info` knows and `convert` leaves alone, by its kind
+_AS_THEY_ARE = {
+    "lora": "a LoRA, whose layouts are all read as they are: --lora FILE",
+    "vae": "a VAE, which is read in either layout: --vae FILE",
+    "control_lora": "a Control-LoRA, which has one layout",
+    "lora_control": "a LoRA that reads hints, which only zeroconv knows",
+    **{
+        kind: f"a network of kind {kind}, which only zeroconv knows"
+        for kind in ("concat", "hypernetwork", "side")
+    },
+}
+
+
+def _one_file(source: Path, out: Path) -> Path:
+    """`out`. Raises UserError for another name than that of a .safetensors file."""
+    if out.suffix != ".safetensors":
+        raise UserError(
+            f"{source} is one file in either layout; give a name that ends in .safetensors, not "
+            f"{out}."
+        )
+    return out
 
 
 def write_folder(config: dict, state: dict[str, Tensor], out: Path) -> Path:
@@ -84,7 +116,8 @@ def kind_to_convert(source: Path) -> str:
         return ""
     kind = identify(source)
     if kind is BASELINE:
-        return str(read_config(source).get("kind"))
+        own = str(read_config(source).get("kind"))
+        return {"lora": "lora_control"}.get(own, own)
     return kind.name
 
 
@@ -127,7 +160,7 @@ def check_target(source: str | os.PathLike, out: str | os.PathLike, to: str) -> 
         raise UserError(f"{sentence}, not {out}.")
 
     check_not_input(out, [source, *_beside(Path(source))])
-    if to == "diffusers":
+    if to == "diffusers" and Path(out).suffix != ".safetensors":
         check_output(out, "folder")
     else:
         check_output(out, "file", (".safetensors",), ours=True)

@@ -5,6 +5,7 @@ no password.
 from __future__ import annotations
 
 import typing
+from copy import copy
 from typing import Any
 
 import pytest
@@ -20,13 +21,13 @@ from zeroconv.training.recipes.settings import bounds_of, numbers_of
 LEAST: dict[str, Any] = {
     "out": "runs/x",
     "data": {"train": "pictures", "condition": "canny", "buckets": {}},
-    "training": {"steps": 10},
+    "training": {"steps": 10, "validation": [{"prompt": "a"}]},
     "control": {},
 }
 LEAST_LORA: dict[str, Any] = {
     "out": "runs/x",
     "data": {"train": "p"},
-    "training": {"steps": 10},
+    "training": {"steps": 10, "validation": [{"prompt": "a"}]},
     "lora": {},
 }
 
@@ -38,7 +39,8 @@ def models(
     for name, field in kind.model_fields.items():
         for part in {field.annotation, *typing.get_args(field.annotation)}:
             if hasattr(part, "model_fields"):
-                yield from models(part, (*path, name))
+                several = typing.get_origin(field.annotation) is tuple
+                yield from models(part, (*path, name, *["0"] * several))
 
 
 NUMBERS = sorted(
@@ -70,8 +72,9 @@ def wrong(lora: bool, path: tuple[str, ...], name: str, value: object) -> str:
     values = dict(LEAST_LORA if lora else LEAST)
     inner = values
     for part in path:
-        inner[part] = dict(inner[part])
-        inner = inner[part]
+        key: Any = int(part) if part.isdecimal() else part
+        inner[key] = copy(inner[key])
+        inner = inner[key]
     inner[name] = value
 
     with pytest.raises(UserError) as caught:

@@ -61,10 +61,9 @@ def layout_of(
         if read != (first.image, first.caption, first.hint) or layout.mask != first.mask:
             raise UserError(
                 f"{shards[0]} and {shard} differ: one is read by the columns {first.image}, "
-                f"{first.caption}, {first.hint or 'no hint'}{_masked(first)}, the other by "
-                f"{layout.image}, {layout.caption}, {layout.hint or 'no hint'}{_masked(layout)}; "
-                "name the columns in the data "
-                "spec, or use them one by one."
+                f"{first.caption} and {first.hint or 'no hint'}{_masked(first)}, the other by "
+                f"{layout.image}, {layout.caption} and {layout.hint or 'no hint'}"
+                f"{_masked(layout)}; name the columns in the data spec, or use them one by one."
             )
 
     _tell_unused(shards[0], footers[0], first, columns)
@@ -79,7 +78,7 @@ def layout_of(
 
 
 def _masked(layout: Layout) -> str:
-    return "" if layout.mask is None else f", {layout.mask}"
+    return "" if layout.mask is None else f" and {layout.mask}"
 
 
 def _tell_unused(shard: object, footer: dict[str, Any], layout: Layout, columns: Columns) -> None:

@@ -50,7 +50,7 @@ def few(recipe, pictures: Path) -> Callable[..., Recipe]:
 def written(few, own: Path) -> Callable[..., Path]:
     """A recipe's file in that folder."""
 
-    def write(entries: list[dict], **changes) -> Path:
+    def write(entries: list[dict] | dict, **changes) -> Path:
         values = few(**changes).model_dump(mode="json")
         values["training"]["validation"] = entries
         path = own / "recipe.yaml"
@@ -134,7 +134,7 @@ def test_validation_prompts_may_change_when_a_run_goes_on(written, few, tmp_path
 def test_validation_prompts_draw_hints_at_their_own_shape(written, own: Path) -> None:
     from zeroconv.annotators import annotate
 
-    recipe = load_recipe(written([{"prompt": "a box", "hint": "canny:photo.png"}]))
+    recipe = load_recipe(written({"prompt": "a box", "hint": "canny:photo.png"}))  # one is a list
     backbone = tiny_backbone()
     (one,) = prepare(recipe.training.validation, "canny", backbone, 256)
     assert one.size == (384, 192) and one.hint is not None and one.hint.size == one.size

@@ -7,16 +7,13 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from pathlib import Path
 from typing import Any
 
-from zeroconv.baselines import Net
 from zeroconv.data.batches import Batch
 from zeroconv.errors import UserError
-from zeroconv.training.checkpoint import checkpoints, random_state, set_random_state
-from zeroconv.training.reporting.prompted import validation_sheet
+from zeroconv.training.checkpoint import checkpoints
 from zeroconv.training.schedule import learning_rate
-from zeroconv.training.state import RunState
+from zeroconv.training.sheets import Sheets
 from zeroconv.training.stopping import StopSignals
 
 # steps in a row whose loss is no number, before the run goes back to its last checkpoint
@@ -28,14 +25,12 @@ _NO_NUMBER = (
 )
 
 
-class Loop(RunState):
+class Loop(Sheets):
     """Drives a trainer: a subclass measures, draws and exports; an execution makes the steps.
 
     Batches and noise are functions of (seed, step), see `BatchPlan`: a run that is killed and goes
     on from a checkpoint makes the very same steps, on a CPU bit for bit.
     """
-
-    backbone: Any
 
     # ---------------------------------------------------------------- a trainer's own
 
@@ -53,33 +48,6 @@ class Loop(RunState):
         """Every `evaluate_every` steps, before the first one and after the last; nothing where
         there is nothing to read back.
         """
-
-    # ---------------------------------------------------------------- sheets of pictures
-
-    def _samples(self) -> bool:
-        """Whether this process makes pictures on the way."""
-        return bool(self.prompts or self.settings.sample_count) and self.runs_validation
-
-    def _sheet_path(self) -> Path:
-        kind = "validation" if self.prompts else "step"
-        return self.folder / "samples" / f"{kind}-{self.step:08d}.png"
-
-    def _prompted(self, path: Path | None, control: Net | None) -> None:
-        """The sheet of training.validation. Random numbers of training are not used up."""
-        state = random_state()
-        validation_sheet(path, self.backbone, control, self.prompts, self.settings)
-        set_random_state(state)
-
-    def _tell_sheet(self, path: Path) -> None:
-        self.show_line(f"step {self.step}/{self.settings.steps}  pictures: {path}")
-        if self.prompts:
-            prompts = [one.entry.prompt for one in self.prompts]
-            self.log.write(self.step, sheet=path.name, prompts=prompts)
-        self._show(path)
-
-    def _show(self, sheet: Path) -> None:
-        for reporter in self.reporters:
-            reporter.sheet(self.step, sheet)
 
     def finish(self, status: str) -> None:
         """What is left in the folder of a run that is "finished" or "interrupted"."""

@@ -50,6 +50,8 @@ def beside_recipe(values: dict[str, Any], recipe: Path) -> dict[str, Any]:
     if not isinstance(training, dict):
         return values
     entries = training.get("validation")
+    if isinstance(entries, dict):
+        entries = [entries]
     if not isinstance(entries, list | tuple):
         return values
     folder = recipe.absolute().parent

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from zeroconv.inputs import at_home
+from zeroconv.training.recipes.base import BaseFiles
 from zeroconv.training.recipes.data import BucketSettings, DataSettings, PictureSettings
 from zeroconv.training.recipes.optimizer import OptimizerClass
 from zeroconv.training.recipes.prompts import MOST, ValidationPrompt, beside_recipe
@@ -19,6 +20,7 @@ from zeroconv.training.recipes.text import apply_overrides, read_recipe
 
 __all__ = [
     "AnyRecipe",
+    "BaseFiles",
     "BucketSettings",
     "ControlSettings",
     "DataSettings",
@@ -214,10 +216,10 @@ class TrainingSettings(Strict):
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()  # beside log.jsonl
     project: str = "zeroconv"  # the trackers' name for runs that belong together
 
-    @field_validator("report_to", mode="before")
+    @field_validator("report_to", "validation", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+        return (value,) if isinstance(value, str | dict) else value
 
     @field_validator("optimizer", mode="before")
     @classmethod
@@ -295,25 +297,6 @@ def parse_size(text: str) -> int:
             "as 2GB"
         )
     return int(float(match[1]) * (1024 if match[3] else 1000) ** (2 if match[2] == "M" else 3))
-
-
-class BaseFiles(Strict):
-    """Which files the base is read from, as `load_backbone` and the commands' options have it."""
-
-    vae: str | None = None
-    revision: str | None = None
-    variant: str | None = None
-    subfolder: str | None = None
-    lora: tuple[str, ...] = ()  # merged into the base before the run
-
-    @field_validator("lora", mode="before")
-    @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
-    def options(self) -> dict[str, Any]:
-        """What is given, by the names of `load_backbone`'s arguments."""
-        return {name: value for name, value in self.model_dump().items() if value}
 
 
 class AnyRecipe(Strict):

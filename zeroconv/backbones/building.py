@@ -4,7 +4,7 @@ random initialisation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.stable_diffusion import bare_text
-from zeroconv.checkpoints.strict import check_finite, check_strict, load_strict
+from zeroconv.checkpoints.strict import check_finite, check_strict
 from zeroconv.checkpoints.typed import check_types
 from zeroconv.checkpoints.vae import modern_vae
 from zeroconv.errors import UserError
 
 State = Mapping[str, Tensor]
+# tensors by name, made one by one → those that are kept
+Keep = Callable[[Iterable[tuple[str, Tensor]]], dict[str, Tensor]]
 
 
 def empty(make: Callable[[], nn.Module], where: object) -> Any:
@@ -41,11 +43,36 @@ def empty(make: Callable[[], nn.Module], where: object) -> Any:
         ) from error
 
 
-def fill(module: Any, state: State, where: object, dtype: torch.dtype | None = None) -> Any:
-    """Give an empty module these weights, in `dtype` (None: as stored), laid out for speed."""
-    if dtype is not None:
-        state = converted(state, dtype, where)
-    return channels_last_(load_strict(module, state, where))
+def fill(
+    module: Any,
+    state: State,
+    where: object,
+    dtype: torch.dtype | None = None,
+    keep: Keep = dict,
+) -> Any:
+    """Give an empty module these weights, in `dtype` (None: as stored), laid out for speed.
+
+    One tensor is converted at a time, so that beside `state` only one copy of the weights is in
+    memory. keep: takes the converted tensors one by one and returns those that the module gets.
+    """
+    check_strict(module.state_dict(), state, where)
+    ready = ((name, laid_out(value, name, where, dtype)) for name, value in state.items())
+    module.load_state_dict(keep(ready), assign=True)
+    return module
+
+
+def laid_out(
+    value: Tensor, name: str, where: object, dtype: torch.dtype | None = None, copy: bool = False
+) -> Tensor:
+    """A weight in `dtype` (integers, and all for None, as they are); of a convolution as
+    (O, H, W, C) in memory. copy: with memory of its own.
+
+    Raises UserError where a number is too large for `dtype`.
+    """
+    made = value if dtype is None else converted({name: value}, dtype, where)[name]
+    if made.ndim == 4:
+        made = made.to(memory_format=torch.channels_last)
+    return made.clone() if copy and made is value else made
 
 
 def converted(state: State, dtype: torch.dtype, where: object) -> dict[str, Tensor]:
@@ -78,8 +105,14 @@ def channels_last_(module: Any) -> Any:
     return module.to(memory_format=torch.channels_last)
 
 
-def build_unet(config: dict, state: State, where: object, dtype: torch.dtype | None = None) -> Any:
-    return fill(empty_unet(config, where), state, where, dtype)
+def build_unet(
+    config: dict,
+    state: State,
+    where: object,
+    dtype: torch.dtype | None = None,
+    keep: Keep = dict,
+) -> Any:
+    return fill(empty_unet(config, where), state, where, dtype, keep)
 
 
 def empty_unet(config: dict, where: object) -> Any:
@@ -105,13 +138,17 @@ def empty_vae(config: dict, where: object) -> Any:
 
 
 def build_text_encoder(
-    config: dict, state: State, where: object, dtype: torch.dtype | None = None
+    config: dict,
+    state: State,
+    where: object,
+    dtype: torch.dtype | None = None,
+    keep: Keep = dict,
 ) -> Any:
     """A CLIPTextModel, or the one with a projection of SDXL's second encoder, as the config's
     architecture says.
     """
     module = empty_text_encoder(config, where)
-    return fill(module, _as_module_names(module, state), where, dtype)
+    return fill(module, _as_module_names(module, state), where, dtype, keep)
 
 
 def empty_text_encoder(config: dict, where: object) -> Any:

@@ -23,6 +23,7 @@ from zeroconv.backbones.unet import UNetBackbone
 from zeroconv.checkpoints.lora import BASE, FILE, Strength, parse_lora
 from zeroconv.checkpoints.reading import read_config, weights_file
 from zeroconv.errors import UserError
+from zeroconv.layers.offload import in_file
 from zeroconv.layers.quantised import Bits, check_quantise, quantise_
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -85,6 +86,7 @@ def load_backbone(
         vae=find_vae(vae),
         variant=variant,
         built=partial(_built, mover, quantise),
+        keep=in_file if mover is not None and mover.device.type == "cpu" else dict,
     )
     load = load_folder if path.is_dir() else load_file
     backbone = load(path, request)

@@ -30,18 +30,21 @@ def load_file(path: Path, request: Request) -> UNetBackbone:
     check_latents(configs["unet"], path)
     texts = [("text_encoder", parts.text)]
     texts += [("text_encoder_2", parts.text_2)] if parts.text_2 is not None else []
-    loras, dtype = request.loras, request.dtype
+    loras, dtype, keep = request.loras, request.dtype, request.keep
     loras.check_parts(len(texts))
     tokenizers = tokenizers_for(path, parts.open_clip, parts.xl)  # before the slow part
 
     def merged(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
         return loras.merged(unscaled(state, path, dtype), part)
 
+    unet = build_unet(configs["unet"], merged(parts.unet, "unet"), path, dtype, keep)
     return UNetBackbone(
-        request.built("unet", build_unet(configs["unet"], merged(parts.unet, "unet"), path, dtype)),
+        request.built("unet", unet),
         _vae(path, parts, configs, request),
         [
-            request.built("text", build_text_encoder(configs[name], merged(s, name), path, dtype))
+            request.built(
+                "text", build_text_encoder(configs[name], merged(s, name), path, dtype, keep)
+            )
             for name, s in texts
         ],
         tokenizers,

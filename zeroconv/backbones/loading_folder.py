@@ -38,7 +38,7 @@ def load_folder(folder: Path, request: Request) -> UNetBackbone:
     loras.check_parts(len(texts))
     weights = loras.merged(read_weights(unet, variant=variant), "unet")
     return UNetBackbone(
-        request.built("unet", build_unet(unet_config, weights, unet, dtype)),
+        request.built("unet", build_unet(unet_config, weights, unet, dtype, request.keep)),
         _vae(folder / "vae", unet_config, request),
         [
             request.built(
@@ -48,6 +48,7 @@ def load_folder(folder: Path, request: Request) -> UNetBackbone:
                     loras.merged(read_weights(sub, variant=variant), sub.name),
                     sub,
                     dtype,
+                    request.keep,
                 ),
             )
             for sub in texts

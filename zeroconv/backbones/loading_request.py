@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zeroconv.backbones.building import Keep
 from zeroconv.backbones.locate import locate
 from zeroconv.checkpoints.lora import PARTS, Lora, Strength, merge, read_lora
 from zeroconv.errors import UserError
@@ -28,6 +29,7 @@ class Request:
     variant: str | None = None
     # what becomes of a part ("unet", "text") as soon as it is read
     built: Callable[[str, Any], Any] = lambda part, module: module
+    keep: Keep = dict  # where the weights of the UNet and the text encoders are while being read
 
 
 class Loras:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zeroconv.backbones import Backbone, UNetEncoder
-from zeroconv.backbones.building import channels_last_, converted, empty
+from zeroconv.backbones.building import empty, laid_out
 from zeroconv.backbones.locate import locate
 from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.control_file import POOLED, note_pooling, read_control
@@ -155,13 +155,13 @@ def build_control(
     scale = _latent_scale(config, where)
     control: Any = empty(lambda: cls(UNetEncoder.from_config(config), config, scale), where)
     check_strict(diffusers_state(control), state, where)
-    state = converted(state, dtype, where)
     # a copy: what trains must not share memory with the file it came from
     ours = zip(control.state_dict(), diffusers_state(control), strict=True)
     control.load_state_dict(
-        {name: state[key].to(dtype, copy=True) for name, key in ours}, assign=True
+        {name: laid_out(state[key], key, where, dtype, copy=True) for name, key in ours},
+        assign=True,
     )
-    return channels_last_(control).train()
+    return control.train()
 
 
 def class_of(cls: type[C], config: dict, where: object) -> type[C]:

@@ -61,26 +61,10 @@ class File:
     def __init__(self, tensors: Iterable[Tensor], device: torch.device) -> None:
         assert device.type == "cpu", device
         tensors = list(tensors)
-        starts = []
-
-        with tempfile.TemporaryFile(prefix="zeroconv-offload-") as file:
-            for tensor in tensors:
-                file.write(b"\0" * (-file.tell() % _ALIGNED))
-                starts.append(file.tell())
-                file.write(_bytes(tensor))
-            file.write(b"\0" * _ALIGNED)  # an empty file cannot be mapped
-            file.flush()
-            self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-
-        for tensor, start in zip(tensors, starts, strict=True):
-            tensor.data = self._view(tensor, start)
+        self.map, views = _mapped(tensors)
+        for tensor, view in zip(tensors, views, strict=True):
+            tensor.data = view
         self.drop()
-
-    def _view(self, tensor: Tensor, start: int) -> Tensor:
-        if not tensor.numel():
-            return tensor.data.clone()
-        flat = torch.frombuffer(self.map, dtype=tensor.dtype, count=tensor.numel(), offset=start)
-        return flat.as_strided(tensor.shape, _dense(tensor).stride())
 
     def bring(self) -> None:
         """Nothing to do: reading a page brings it."""
@@ -90,6 +74,47 @@ class File:
             self.map.madvise(mmap.MADV_DONTNEED)
 
 
+def in_file(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """The same tensors, mapped from a nameless temporary file.
+
+    Each is written as it comes, so that no two need be in memory at once.
+    """
+    names = list[str]()
+
+    def tensors() -> Iterator[Tensor]:
+        for name, tensor in named:
+            names.append(name)
+            yield tensor
+
+    _, views = _mapped(tensors())
+    return dict(zip(names, views, strict=True))
+
+
+def _mapped(tensors: Iterable[Tensor]) -> tuple[mmap.mmap, list[Tensor]]:
+    """Write tensors into a file without a name, one after the other → its map, and the tensors
+    read from it: the same numbers in the same order of memory.
+    """
+    places = list[tuple[int, torch.dtype, torch.Size, tuple[int, ...]]]()
+    with tempfile.TemporaryFile(prefix="zeroconv-offload-") as file:
+        for tensor in tensors:
+            file.write(b"\0" * (-file.tell() % _ALIGNED))
+            dense = _dense(tensor)
+            places.append((file.tell(), tensor.dtype, tensor.shape, dense.stride()))
+            file.write(_bytes(dense))
+        file.write(b"\0" * _ALIGNED)  # an empty file cannot be mapped
+        file.flush()
+        made = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+    views = []
+    for start, dtype, shape, stride in places:
+        if not shape.numel():
+            views.append(torch.empty(shape, dtype=dtype))
+            continue
+        flat = torch.frombuffer(made, dtype=dtype, count=shape.numel(), offset=start)
+        views.append(flat.as_strided(shape, stride))
+    return made, views
+
+
 def _dense(tensor: Tensor) -> Tensor:
     """The numbers in an order of memory without holes; that of channels-last weights stays."""
     data = tensor.data
@@ -97,9 +122,9 @@ def _dense(tensor: Tensor) -> Tensor:
     return data if span == data.numel() else data.contiguous()
 
 
-def _bytes(tensor: Tensor) -> Any:
+def _bytes(dense: Tensor) -> Any:
     """The numbers in the order in which memory has them."""
-    dense = _dense(tensor).to("cpu")
+    dense = dense.to("cpu")
     flat = dense.as_strided((dense.numel(),), (1,))
     return flat.view(torch.uint8).numpy() if dense.numel() else b""
 

@@ -1,0 +1,46 @@
+"""Modules are filled tensor by tensor: what that takes of memory, and that the numbers stay."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.helpers.tiny import tiny_backbone
+from zeroconv.backbones.building import build_unet, channels_last_, empty_unet, fill
+from zeroconv.layers.fake import held_by, size_of
+from zeroconv.layers.live_bytes import LiveBytes
+from zeroconv.layers.offload import in_file
+
+
+@pytest.fixture(scope="module")
+def unet():
+    return tiny_backbone().unet
+
+
+def halves(unet) -> dict[str, torch.Tensor]:
+    return {name: value.half() for name, value in unet.state_dict().items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("keep", [dict, in_file])
+def test_filling_holds_one_copy_of_the_weights_at_most(unet, dtype, keep) -> None:
+    """Beside it two tensors: one as it is converted and one as it is laid out."""
+    state = halves(unet)
+    most = max(size_of(value.to(dtype)) for value in state.values())
+    built = empty_unet(dict(unet.config), "a test")
+    with LiveBytes() as live:
+        fill(built, state, "a test", dtype, keep)
+    copies = held_by(built) if keep is dict else 0
+    assert copies <= live.most <= copies + 3 * most
+    assert held_by(built) > 20 * most
+
+
+@pytest.mark.parametrize("keep", [dict, in_file])
+def test_filling_gives_the_numbers_and_layout_of_the_whole_module_converted(unet, keep) -> None:
+    state = halves(unet)
+    built = build_unet(dict(unet.config), state, "a test", torch.float32, keep)
+    expected = empty_unet(dict(unet.config), "a test").to_empty(device="cpu")
+    expected.load_state_dict({name: value.float() for name, value in state.items()})
+    channels_last_(expected)
+    for (name, a), b in zip(expected.named_parameters(), built.parameters(), strict=True):
+        assert torch.equal(a, b) and a.stride() == b.stride(), name

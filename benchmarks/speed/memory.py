@@ -4,6 +4,7 @@ python -m benchmarks.speed.memory        the table of docs/scale.md, the first l
                                          recipes/sd*.yaml
 python -m benchmarks.speed.memory sdxl   the recipes of SDXL, printed (some minutes each)
 python -m benchmarks.speed.memory real   beside what processes take (full size: 8 GB, some minutes)
+python -m benchmarks.speed.memory running [--folder DIR]   loading and pictures, measured
 
 One whole micro-batch runs on fake tensors at full size, forwards and backwards, under the recipe's
 precision, frozen weights and checkpointing; every tensor is counted while it lives. Norms give
@@ -295,6 +296,10 @@ if __name__ == "__main__":
         from benchmarks.speed.memory_real import main as real
 
         real()
+    elif sys.argv[1:2] == ["running"]:
+        from benchmarks.speed.memory_running import main as running
+
+        running(sys.argv[2:])
     elif sys.argv[1:] == ["sdxl"]:
         for recipe_path in recipes("sdxl"):
             print(*row(recipe_path, reckon(load_recipe(recipe_path))), flush=True)

@@ -11,7 +11,15 @@ import pytest
 from benchmarks.__main__ import GROUPS, HERE, commands, main
 
 # modules that are a part of a command, started by it
-PARTS = {"crash_worker", "live_bytes", "memory_real", "step_workers"}
+PARTS = {
+    "crash_worker",
+    "live_bytes",
+    "memory_real",
+    "memory_running",
+    "random_base",
+    "resident",
+    "step_workers",
+}
 
 
 @pytest.mark.parametrize("group", GROUPS)

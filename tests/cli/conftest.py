@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,3 +47,16 @@ def photo(tmp_path: Path) -> Path:
     picture.paste((200, 30, 30), (20, 10, 60, 50))
     picture.save(tmp_path / "photo.png")
     return tmp_path / "photo.png"
+
+
+@pytest.fixture(scope="module")
+def once(models: Path) -> Iterator[None]:
+    """Bases and controls are loaded once for many requests."""
+    from zeroconv.cli.making import Models
+
+    shared = Models()
+    with pytest.MonkeyPatch.context() as patch:
+        base, control = Models.backbone, Models.control
+        patch.setattr(Models, "backbone", lambda self, *words, **how: base(shared, *words, **how))
+        patch.setattr(Models, "control", lambda self, *words: control(shared, *words))
+        yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -34,120 +33,6 @@ def run(zeroconv) -> Callable[..., str]:
         return result.stderr
 
     return call
-
-
-@pytest.fixture(scope="module")
-def once(models: Path) -> None:
-    """The tiny models are loaded once for many requests."""
-    from zeroconv.cli.making import Models
-
-    shared = Models()
-    with pytest.MonkeyPatch.context() as patch:
-        kept: dict[str, object] = {}
-        load = Models.backbone
-
-        def backbone(self: Models, base: str, **options: object) -> object:
-            key = repr((base, sorted(options.items(), key=str)))
-            if options.get("lora"):  # merged into its weights
-                return load(self, base, **options)
-            if key not in kept:
-                kept[key] = load(shared, base, **options)
-            return kept[key]
-
-        patch.setattr(Models, "backbone", backbone)
-        yield
-
-
-def lora_of(models: Path, folder: Path) -> Path:
-    """A LoRA of one layer of the tiny base, in diffusers' layout."""
-    import torch
-    from safetensors.torch import save_file
-
-    name = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
-    numbers = torch.Generator().manual_seed(0)
-    parts = {
-        f"{name}.lora_A.weight": torch.randn(2, 48, generator=numbers),
-        f"{name}.lora_B.weight": torch.randn(48, 2, generator=numbers),
-    }
-    save_file(parts, folder / "style.safetensors")
-    return folder / "style.safetensors"
-
-
-SAMPLERS = (
-    "unipc euler euler_a ddim dpm++2m dpm++2m_sde dpm++3m_sde dpm++sde heun lms deis pndm dpm2 "
-    "dpm2_a lcm tcd"
-).split()
-
-
-def random_request(i: int, models: Path, files: dict[str, Path]) -> list[object]:
-    """Words of a request: every kind of option comes up among fifty of them."""
-    dice = random.Random(i)
-    sampler = SAMPLERS[i % len(SAMPLERS)]
-    words: list[object] = ["a red ball, (large) größer", "--seed", dice.randrange(2**40)]
-    words += ["--scheduler", sampler, "--steps", 3, "--cfg", dice.choice([1, 3.3, 7.5])]
-    words += ["--negative", dice.choice(["", "blur"]), "--dtype", "float32"]
-    if sampler not in ("lcm", "tcd", "ddim", "pndm") and dice.random() < 0.4:
-        words += ["--schedule", dice.choice(["karras", "exponential", "trailing"])]
-    if sampler in ("ddim", "euler_a"):
-        words += ["--eta", dice.choice([0, 0.5])]
-    noises = ["cpu", "batch"] if sampler in ("lcm", "tcd", "dpm2_a") else ["cpu", "batch", "gpu"]
-    words += ["--noise", dice.choice(noises), "--guidance-rescale", dice.choice([0, 0.7])]
-    words += ["--guidance", dice.choice(["both", "cond", "resolution"])]
-    for condition in dice.choice([[], ["canny"], ["depth"], ["canny", "depth"]]):
-        # depth is not drawn here without a network
-        kind = dice.choice(["=hint", "=deep", ":photo" if condition == "canny" else "=photo"])
-        words += ["--control", f"{models / condition}{kind[0]}{files[kind[1:]]}"]
-        words += ["--scale", round(dice.uniform(-1, 2), 3), "--start", dice.choice([0, 0.2])]
-        words += ["--end", dice.choice([0.7, 1]), "--region", files["mask"]]
-        words += ["--resize-mode", dice.choice(["stretch", "crop", "fill"])]
-        words += ["--mode", dice.choice(["balanced", "prompt", "control"])]
-    if sampler not in ("lcm", "tcd") and dice.random() < 0.5:
-        words += ["--image", files["photo"], "--strength", dice.choice([0.4, 0.7, 1])]
-        if dice.random() < 0.6:
-            words += ["--mask", files["mask"], "--mask-blur", dice.choice([0, 3])]
-            words += dice.choice([[], ["--only-masked"], ["--expand", "left=8"]])
-    elif dice.random() < 0.3:
-        words += ["--hires", 2, "--hires-strength", 0.7]
-    if i % 7 == 0:
-        words += ["--lora", f"{files['lora']}:0.7"]
-    if dice.random() < 0.4:
-        words += ["--height", 64, "--width", dice.choice([64, 128])]
-    return [*words, "--count", dice.choice([1, 1, 3])]
-
-
-@pytest.fixture(scope="module")
-def files(models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("files")
-    noise = np.random.default_rng(0)
-    photo = Image.new("RGB", (96, 64), "white")
-    photo.paste((200, 30, 30), (20, 10, 60, 50))
-    photo.save(folder / "photo.png")
-    Image.fromarray(noise.integers(0, 256, (40, 56, 3), dtype=np.uint8)).save(folder / "hint.png")
-    deep = noise.integers(0, 65536, (64, 64), dtype=np.uint16)
-    Image.fromarray(deep).save(folder / "deep.png")
-    Image.fromarray(noise.integers(0, 256, (64, 64), dtype=np.uint8)).save(folder / "mask.png")
-    named = {name: folder / f"{name}.png" for name in ("photo", "hint", "deep", "mask")}
-    return {**named, "lora": lora_of(models, folder)}
-
-
-def same_again(run, models: Path, files, folder: Path, numbers: range) -> None:
-    for i in numbers:
-        words = random_request(i, models, files)
-        count = int(words[-1])  # type: ignore[call-overload]
-        run(*words, "--base", models / "base", "--out", folder / f"{i}.png")
-        last = folder / (f"{i}.png" if count == 1 else f"{i}-{count - 1}.png")
-        suffix = ("png", "webp")[i % 2]
-        run("--from", last, "--out", folder / f"{i}-again.{suffix}")
-        assert (pixels(last) == pixels(folder / f"{i}-again.{suffix}")).all(), words
-
-
-def test_again_gives_the_same_bits(run, once, models, files, tmp_path) -> None:
-    same_again(run, models, files, tmp_path, range(0, 50, 21))
-
-
-@pytest.mark.slow
-def test_again_gives_the_same_bits_for_fifty_requests(run, once, models, files, tmp_path) -> None:
-    same_again(run, models, files, tmp_path, range(50))
 
 
 def test_again_needs_no_other_picture_and_keeps_what_it_is(
@@ -243,7 +128,8 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 NAMES = st.sampled_from(
-    "prompt hints inputs options controls batch seed steps cfg lora made_with width".split()
+    "prompt hints inputs options controls adapters batch seed steps cfg lora made_with "
+    "width".split()
 )
 
 

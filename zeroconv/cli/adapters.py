@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from zeroconv.cli.controls import is_picture, one_each
 from zeroconv.errors import UserError
@@ -26,11 +29,18 @@ class AdapterSpec:
     region: Path | None = None
     fidelity: float | None = None
     encoder: str | None = None
+    # the pictures opened, or those that a picture of --from carries
+    kept: Image.Image | None = None
+    kept_region: Image.Image | None = None
+    # of the adapter's file: its checksum, and that of the file the picture of --from was made with
+    sha256: str | None = None
+    recorded: str | None = None
 
     def described(self) -> dict[str, Any]:
         """As the report and the PNG carry it."""
-        fields = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
-        return {key: value for key, value in fields.items() if value is not None}
+        left_out = ("kept", "kept_region", "recorded")
+        fields = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items()}
+        return {k: v for k, v in fields.items() if v is not None and k not in left_out}
 
 
 def parse_adapters(
@@ -108,28 +118,102 @@ def parse_image_prompt(text: str) -> tuple[str, str]:
     return expand(split.left), expand(split.right)
 
 
+def changed_adapters(
+    specs: Sequence[AdapterSpec], kind: str, columns: Mapping[str, Any], encoder: str | None
+) -> list[AdapterSpec]:
+    """A picture's own image prompts or references (`kind`: "image_prompt", "reference") with the
+    options that are given. columns: as of `parse_adapters`. Raises UserError.
+    """
+    changed = list(specs)
+    for column, values in columns.items():
+        if not values:
+            continue
+        option, name = f"--{column.replace('_', '-')}", column.removeprefix(f"{kind}_")
+        each = one_each(option, values, len(changed), None, "pictures")
+        more: dict[str, Any] = {"kept_region": None} if name == "region" else {}
+        changed = [
+            replace(spec, **{name: value}, **more)
+            for spec, value in zip(changed, each, strict=True)
+        ]
+    if encoder is not None:
+        changed = [replace(spec, encoder=encoder) for spec in changed]
+    return changed
+
+
+def open_adapters(specs: Sequence[AdapterSpec]) -> list[AdapterSpec]:
+    """The same with their pictures opened, their adapters' files looked up and summed. Raises
+    UserError for what is not there.
+    """
+    from zeroconv.pictures import open_mask, open_picture
+
+    sums = {spec.adapter: _checksum(spec) for spec in specs if spec.adapter is not None}
+    opened = []
+    for spec in specs:
+        picture = open_picture(spec.picture) if spec.kept is None else spec.kept
+        region = spec.kept_region
+        if region is None and spec.region is not None:
+            region = open_mask(spec.region)
+        sha256 = None if spec.adapter is None else sums[spec.adapter]
+        opened.append(replace(spec, kept=picture, kept_region=region, sha256=sha256))
+    return opened
+
+
+def pictures_of(specs: Sequence[AdapterSpec]) -> dict[str, Image.Image]:
+    """The pictures of opened adapters, by the names under which a file carries them."""
+    named = {f"adapter {i}": spec.kept for i, spec in enumerate(specs)}
+    named |= {f"adapter region {i}": spec.kept_region for i, spec in enumerate(specs)}
+    return {name: picture for name, picture in named.items() if picture is not None}
+
+
+def _checksum(spec: AdapterSpec) -> str:
+    """SHA-256 of an adapter's file; a note where a picture was made with another one."""
+    from zeroconv.backbones.locate import locate
+
+    assert spec.adapter is not None
+    try:
+        path = locate(spec.adapter, "IP-Adapter")
+    except UserError as error:
+        if spec.recorded is None:
+            raise
+        raise UserError(
+            f"the IP-Adapter {spec.adapter} that the picture was made with (SHA-256 "
+            f"{spec.recorded[:12]}…) is not there; bring it there, or give --image-prompt "
+            "ADAPTER=PICTURE."
+        ) from error
+    if not path.is_file():
+        return ""  # `IPAdapter.load` tells what it is
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if spec.recorded is not None and spec.recorded != digest:
+        warnings.warn(
+            f"{path} is another file than the IP-Adapter that the picture was made with (SHA-256 "
+            f"{digest[:12]}…, not {spec.recorded[:12]}…), so the picture can differ.",
+            stacklevel=2,
+        )
+    return digest
+
+
 def load_adapters(specs: Sequence[AdapterSpec], backbone: Any) -> list[Any]:
-    """What `generate(adapters=…)` takes; an adapter or an image encoder is read once."""
+    """What `generate(adapters=…)` takes of opened adapters; an adapter or an image encoder is read
+    once.
+    """
     from zeroconv.adapters import ImageEncoder, IPAdapter
     from zeroconv.generation import ImagePrompt, ReferencePicture
-    from zeroconv.pictures import open_mask
 
     encoders: dict[str, Any] = {}
-    adapters: dict[str, Any] = {}
+    adapters: dict[tuple[str, str | None], Any] = {}
     made: list[Any] = []
     for spec in specs:
         window = {"scale": spec.scale, "start": spec.start, "end": spec.end}
         if spec.adapter is None:
             fidelity = 0.5 if spec.fidelity is None else spec.fidelity
-            made.append(ReferencePicture(spec.picture, fidelity, **window))
+            made.append(ReferencePicture(spec.kept, fidelity, **window))
             continue
         if spec.encoder is not None and spec.encoder not in encoders:
             encoders[spec.encoder] = ImageEncoder.load(spec.encoder, backbone.dtype)
-        if spec.adapter not in adapters:
+        key = spec.adapter, spec.encoder
+        if key not in adapters:
             encoder = None if spec.encoder is None else encoders[spec.encoder]
-            adapters[spec.adapter] = IPAdapter.load(
-                spec.adapter, backbone=backbone, image_encoder=encoder
-            )
-        region = None if spec.region is None else open_mask(spec.region)
-        made.append(ImagePrompt(adapters[spec.adapter], spec.picture, **window, region=region))
+            adapters[key] = IPAdapter.load(spec.adapter, backbone=backbone, image_encoder=encoder)
+        made.append(ImagePrompt(adapters[key], spec.kept, **window, region=spec.kept_region))
     return made

@@ -13,7 +13,8 @@ from typing import Any
 
 import typer
 
-from zeroconv.cli.again_words import FREE, GIVEN, OF_CONTROLS, Again, read_again
+from zeroconv.cli.adapters import AdapterSpec, changed_adapters, parse_adapters
+from zeroconv.cli.again_words import FREE, GIVEN, OF_ADAPTERS, OF_CONTROLS, Again, read_again
 from zeroconv.cli.controls import ControlSpec, checked_spec, one_each, parse_controls
 from zeroconv.cli.making import Making
 from zeroconv.errors import UserError
@@ -65,7 +66,7 @@ def given_options(ctx: typer.Context) -> set[str]:
 
 def options_of(ctx: typer.Context) -> dict[str, Any]:
     """The options of a call as a picture keeps them, but for files and what changes nothing."""
-    left_out = {*OF_CONTROLS, *GIVEN, *FREE}
+    left_out = {*OF_CONTROLS, *OF_ADAPTERS, *GIVEN, *FREE}
     return {k: _plain(v) for k, v in ctx.params.items() if k not in left_out and v is not None}
 
 
@@ -119,6 +120,33 @@ def control_specs(
     }
     columns |= {"resize": [resize_mode(r) for r in resizes], "passes": passes}
     return changed_specs(again.specs, columns)
+
+
+def adapter_specs(
+    ctx: typer.Context,
+    prompts: Sequence[str] | None,
+    references: Sequence[Path] | None,
+    encoder: str | None = None,
+    **columns: Sequence[Any] | None,
+) -> list[AdapterSpec]:
+    """The image prompts and references of the command line, else the picture's own with what is
+    given changed; as `parse_adapters`.
+    """
+    again = ctx.meta.get(KEY)
+    kept = [] if again is None else again.adapters
+    own_prompts = [] if prompts else [spec for spec in kept if spec.adapter is not None]
+    own_references = [] if references else [spec for spec in kept if spec.adapter is None]
+    of_prompts = {k: v for k, v in columns.items() if k.startswith("image_prompt_")}
+    of_references = {k: v for k, v in columns.items() if k.startswith("reference_")}
+    if own_prompts:
+        own_prompts = changed_adapters(own_prompts, "image_prompt", of_prompts, encoder)
+        encoder, of_prompts = None, {}
+    if own_references:
+        own_references = changed_adapters(own_references, "reference", of_references, None)
+        of_references = {}
+    given = parse_adapters(prompts, references, encoder, **of_prompts, **of_references)
+    new = [spec for spec in given if spec.adapter is not None], given[len(prompts or ()) :]
+    return [*own_prompts, *new[0], *own_references, *new[1]]
 
 
 def changed_specs(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zeroconv.cli.adapters import AdapterSpec
 from zeroconv.cli.controls import ControlSpec, checked_spec
 from zeroconv.cli.making import Batch, machine
 from zeroconv.errors import UserError
@@ -25,6 +26,14 @@ OF_CONTROLS = (
     "resize_mode",
     "passes",
 )
+# what belongs to an image prompt or a reference
+OF_ADAPTERS = (
+    "image_prompt",
+    "image_encoder",
+    *(f"image_prompt_{name}" for name in ("scale", "start", "end", "region")),
+    "reference",
+    *(f"reference_{name}" for name in ("fidelity", "scale", "start", "end")),
+)
 GIVEN = ("image", "mask")  # kept as pictures; a mask without an image is a region
 # what changes nothing in a picture
 FREE = ("out", "json", "again", "device", "count")
@@ -41,6 +50,7 @@ class Again:
     values: dict[str, Any]
     notes: list[str] = field(default_factory=list)
     specs: list[ControlSpec] = field(default_factory=list)
+    adapters: list[AdapterSpec] = field(default_factory=list)
     batch: Batch | None = None
     made_with: Mapping[str, Any] = field(default_factory=dict)
     given: dict[str, Any] = field(default_factory=dict)  # image, mask → name and picture
@@ -76,11 +86,11 @@ def _ours(about: Mapping[str, Any], path: Path) -> Again:
     top = ("guidance cfg steps seed scheduler schedule eta guidance_rescale noise negative base "
            "lora vae revision variant subfolder dtype width height").split()  # fmt: skip
     values = {**dict(about.get("options") or {}), **{k: about[k] for k in top if k in about}}
-    left_out = (*OF_CONTROLS, *GIVEN)
+    left_out = (*OF_CONTROLS, *OF_ADAPTERS, *GIVEN)
     values = {k: v for k, v in values.items() if v is not None and k not in left_out}
     values["prompt"] = [about["prompt"]]
     again = Again(path, _as_given(values, path))
-    again.specs = _specs(about, path)
+    again.specs, again.adapters = _specs(about, path), _adapters(about, path)
     again.batch = _batch(about.get("batch"))
     for name in GIVEN:
         if about.get(name) is not None and name not in about["inputs"]:
@@ -146,9 +156,39 @@ def _specs(about: Mapping[str, Any], path: Path) -> list[ControlSpec]:
     return specs
 
 
+def _adapters(about: Mapping[str, Any], path: Path) -> list[AdapterSpec]:
+    """The image prompts and references, with the pictures that the file carries."""
+    specs = []
+    for i, one in enumerate(about.get("adapters") or []):
+        words = {name: one.get(name) for name in ("adapter", "encoder", "region", "sha256")}
+        several = (one["picture"], *filter(None, words.values()))
+        if not all(isinstance(word, str) for word in several):
+            raise UserError(f"{path} carries an image prompt that is damaged: {str(one)[:80]}.")
+        region = words["region"]
+        fidelity = one.get("fidelity")
+        specs.append(
+            AdapterSpec(
+                Path(one["picture"]),
+                words["adapter"],
+                scale=_number(one.get("scale", 1.0), path),
+                start=_number(one.get("start", 0.0), path),
+                end=_number(one.get("end", 1.0), path),
+                region=Path(region) if region else None,
+                fidelity=None if fidelity is None else _number(fidelity, path),
+                encoder=words["encoder"],
+                kept=about["inputs"].get(f"adapter {i}"),
+                kept_region=about["inputs"].get(f"adapter region {i}"),
+                recorded=words["sha256"],
+            )
+        )
+    return specs
+
+
 def _number(value: Any, path: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{path} carries a control whose strength or window is no number.")
+        raise UserError(
+            f"{path} carries a control or a picture to read whose strength or window is no number."
+        )
     return float(value)
 
 

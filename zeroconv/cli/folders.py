@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zeroconv.cli.adapters import AdapterSpec
 from zeroconv.cli.controls import ControlSpec
 from zeroconv.cli.generate import describe, output_paths
 from zeroconv.cli.generate import run as run_one
@@ -181,7 +182,7 @@ def work_of(
         "models": [_stamp(Path(name)) for name in models],
         "controls": [describe(spec) for spec in specs],
         "pictures": [_digest(p) for spec in specs for p in (spec.picture, spec.mask)],
-        "adapters": [_digest(p) for s in making.adapters for p in (s.picture, s.region)],
+        "adapters": [_adapter(spec) for spec in making.adapters],
         "given": [_digest(Path(str(request.get(key)))) for key in PICTURES],
     }
     return hashlib.sha256(to_json(about, sort_keys=True).encode()).hexdigest()
@@ -196,6 +197,16 @@ def done_already(path: Path, work: str) -> bool:
     except UserError:
         return False
     return f'"work": "{work}"' in text
+
+
+def _adapter(spec: AdapterSpec) -> list[Any]:
+    """Its settings and the contents of its pictures."""
+    named = ((spec.picture, spec.kept), (spec.region, spec.kept_region))
+    digests = [
+        _digest(path) if kept is None else hashlib.sha256(kept.tobytes()).hexdigest()
+        for path, kept in named
+    ]
+    return [spec.described(), *digests]
 
 
 def _digest(path: Path | None) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from zeroconv.cli.adapters import load_adapters
+from zeroconv.cli.adapters import load_adapters, open_adapters, pictures_of
 from zeroconv.cli.controls import (
     ControlSpec,
     known_condition,
@@ -22,10 +22,7 @@ from zeroconv.cli.pictured import Frame, check_given, loras_of_prompts, open_giv
 from zeroconv.cli.progress import progress
 from zeroconv.errors import UserError
 from zeroconv.files import check_not_input, check_output, is_stream
-from zeroconv.pictures import (
-    Loaded,
-    load,
-)
+from zeroconv.pictures import Loaded
 
 MOST_PICTURES = 100_000  # of one call
 
@@ -118,10 +115,10 @@ def run(
     tagged = loras_of_prompts(prompts, making.lora_folders, request["plain_prompt"])
     inputs = [path for spec in specs for path in (spec.picture, spec.mask)]
     inputs += [Path(request[name]) for name in given if name not in making.pictures]
-    inputs += [path for beside in making.adapters for path in (beside.picture, beside.region)]
+    fresh = [spec for spec in making.adapters if spec.kept is None]
+    inputs += [path for spec in fresh for path in (spec.picture, spec.region)]
     check_outputs(paths, [*inputs, *making.inputs])
-    for beside in making.adapters:
-        load(beside.picture)
+    beside = open_adapters(making.adapters)
     pictures = [open_source(spec) for spec in specs]
     masks = [open_spec_mask(spec) for spec in specs]
     embeddings = load_embeddings(request["embeddings"])
@@ -153,7 +150,7 @@ def run(
         hints.append(hint)
         controls.append(Control(net, hint, **window, mode=spec.mode, region=mask))
 
-    adapters = load_adapters(making.adapters, backbone)
+    adapters = load_adapters(beside, backbone)
     descriptions = [describe(spec) for spec in specs]
     common: dict[str, Any] = {"base": base, **files, "lora": list(lora), "controls": descriptions}
     common |= {"device": device, "dtype": dtype_name(numbers)}
@@ -161,8 +158,9 @@ def run(
     common |= {"vary": list(vary)} if vary else {}
     common |= {"made_with": machine(), **making.kept()}
     if adapters:
-        common |= {"adapters": [beside.described() for beside in making.adapters]}
+        common |= {"adapters": [spec.described() for spec in beside]}
     regions = {f"mask {i}": mask for i, mask in enumerate(masks) if mask is not None}
+    regions |= pictures_of(beside)
     report |= {"pictures": [], **common, **request, "finished": False}
 
     batch = batch_size(size, device)

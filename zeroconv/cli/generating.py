@@ -183,8 +183,7 @@ def generate(
     """Make pictures from a prompt, with any number of controls. Each picture is saved when its
     batch is done.
     """
-    from zeroconv.cli.adapters import parse_adapters
-    from zeroconv.cli.again import control_specs, making_of, prompts_of
+    from zeroconv.cli.again import adapter_specs, control_specs, making_of, prompts_of
     from zeroconv.cli.controls import renamed_option
     from zeroconv.cli.folders import run
     from zeroconv.cli.generate import pair_of
@@ -236,8 +235,8 @@ def generate(
     )  # fmt: skip
     prompts = prompts_of(prompt)
     making.lora_folders = lora_dir
-    making.adapters = parse_adapters(
-        image_prompt, reference, image_encoder,
+    making.adapters = adapter_specs(
+        ctx, image_prompt, reference, image_encoder,
         image_prompt_scale=image_prompt_scale, image_prompt_start=image_prompt_start,
         image_prompt_end=image_prompt_end, image_prompt_region=image_prompt_region,
         reference_fidelity=reference_fidelity, reference_scale=reference_scale,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from tests.helpers.tiny import tiny_backbone
 from zeroconv.backbones.building import build_unet, channels_last_, empty_unet, fill
+from zeroconv.checkpoints.lora import Lora, LowRank, Merged
 from zeroconv.layers.fake import held_by, size_of
 from zeroconv.layers.live_bytes import LiveBytes
 from zeroconv.layers.offload import in_file
@@ -44,3 +47,29 @@ def test_filling_gives_the_numbers_and_layout_of_the_whole_module_converted(unet
     channels_last_(expected)
     for (name, a), b in zip(expected.named_parameters(), built.parameters(), strict=True):
         assert torch.equal(a, b) and a.stride() == b.stride(), name
+
+
+def test_filling_with_loras_holds_no_changed_weights_in_float32(unet) -> None:
+    """Two LoRAs of all attentions, merged into a base that is read in bfloat16."""
+    state = halves(unet)
+    lora = Lora({"unet": {name: low_rank(state, name) for name in attended(state)}}, Path("a LoRA"))
+    merged = Merged(Merged(state, lora, "unet", 0.5), lora, "unet", -0.25)
+    built = empty_unet(dict(unet.config), "a test")
+    with LiveBytes() as live:
+        fill(built, merged, "a test", torch.bfloat16)
+    most = max(4 * value.numel() for value in state.values())
+    assert live.most <= held_by(built) + 6 * most
+    name = attended(state)[0]
+    delta = 0.25 * lora.parts["unet"][name].delta(state[f"{name}.weight"])
+    expected = (state[f"{name}.weight"].float() + delta).bfloat16()
+    assert torch.allclose(built.state_dict()[f"{name}.weight"], expected, rtol=1e-2, atol=1e-3)
+
+
+def attended(state: dict[str, torch.Tensor]) -> list[str]:
+    names = (key.removesuffix(".weight") for key in state)
+    return [name for name in names if name.endswith((".to_q", ".to_k", ".to_v", ".ff.net.2"))]
+
+
+def low_rank(state: dict[str, torch.Tensor], name: str) -> LowRank:
+    high, wide = state[f"{name}.weight"].shape
+    return LowRank(torch.ones(2, wide), torch.full((high, 2), 0.1))

@@ -34,7 +34,7 @@ def load_file(path: Path, request: Request) -> UNetBackbone:
     loras.check_parts(len(texts))
     tokenizers = tokenizers_for(path, parts.open_clip, parts.xl)  # before the slow part
 
-    def merged(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    def merged(state: Mapping[str, Tensor], part: str) -> Mapping[str, Tensor]:
         return loras.merged(unscaled(state, path, dtype), part)
 
     unet = build_unet(configs["unet"], merged(parts.unet, "unet"), path, dtype, keep)

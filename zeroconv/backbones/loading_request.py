@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zeroconv.backbones.building import Keep
 from zeroconv.backbones.locate import locate
-from zeroconv.checkpoints.lora import PARTS, Lora, Strength, merge, read_lora
+from zeroconv.checkpoints.lora import PARTS, Lora, Merged, Strength, read_lora
 from zeroconv.errors import UserError
 
 
@@ -40,12 +40,11 @@ class Loras:
             (read_lora(locate(str(x), "LoRA")), strength) for x, strength in given
         ]
 
-    def merged(self, state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-        """The weights of one of the base's parts, changed."""
-        changed = dict(state)
+    def merged(self, state: Mapping[str, Tensor], part: str) -> Mapping[str, Tensor]:
+        """The weights of one of the base's parts, changed; each when it is asked for."""
         for lora, strength in self.given:
-            changed = merge(changed, lora, part, strength)
-        return changed
+            state = Merged(state, lora, part, strength)
+        return state
 
     def check_parts(self, texts: int) -> None:
         """Raise UserError where a change is of a text encoder that the base does not have."""

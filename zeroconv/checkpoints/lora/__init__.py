@@ -16,7 +16,7 @@ from zeroconv.checkpoints.lora.changes import (
     Kronecker,
     LowRank,
 )
-from zeroconv.checkpoints.lora.merging import merge
+from zeroconv.checkpoints.lora.merging import Merged, merge
 from zeroconv.checkpoints.lora.reading import BASE, FILE, Lora, read_lora
 from zeroconv.checkpoints.lora.search import find_lora
 from zeroconv.checkpoints.lora.strength import PARTS, Strength, parse_lora, strength_of
@@ -32,6 +32,7 @@ __all__ = [
     "Kronecker",
     "Lora",
     "LowRank",
+    "Merged",
     "Strength",
     "find_lora",
     "merge",

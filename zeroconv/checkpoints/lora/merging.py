@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -14,6 +14,49 @@ from zeroconv.checkpoints.names import Topology, unet_names
 from zeroconv.errors import UserError
 
 
+class Merged(Mapping[str, Tensor]):
+    """A part's state dict with a change added, computed anew whenever a tensor is asked for: so a
+    network can be filled without all changed weights in float32 at once. See `merge`.
+    """
+
+    def __init__(
+        self, state: Mapping[str, Tensor], lora: Lora, part: str, strength: Strength = 1.0
+    ) -> None:
+        self._state, self._weight = state, strength_of(strength, part)
+        self._changes: dict[str, list[tuple[Change, str]]] = {}
+        names = _names(state, part) if self._weight else {}
+        for name, change in lora.parts.get(part, {}).items() if self._weight else ():
+            module, kind = (name, "weight") if not name.endswith(".bias") else (name[:-5], "bias")
+            key = f"{names.get(module.replace('.', '_'))}.{kind}"
+            if key not in state:
+                raise UserError(
+                    f"{lora.where} changes {name}, which this {part} lacks; it belongs to another "
+                    "base."
+                )
+            self._changes.setdefault(key, []).append((change, f"{lora.where}: {name[:100]}"))
+            shape = state[key].shape
+            if not change.fits(shape):
+                raise UserError(
+                    f"{lora.where} changes {name} by {change.sizes}, but its weight is "
+                    f"{list(shape)}; it belongs to a base of another size."
+                )
+
+    def __getitem__(self, key: str) -> Tensor:
+        value = self._state[key]
+        for change, name in self._changes.get(key, ()):
+            value = _sum(value, self._weight, change, name)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._state
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)
+
+
 def merge(
     state: Mapping[str, Tensor], lora: Lora, part: str, strength: Strength = 1.0
 ) -> dict[str, Tensor]:
@@ -23,25 +66,7 @@ def merge(
     part: one of `PARTS`. At strength 0 the part is returned as it is. Raises UserError, naming the
     first, for a module that the part lacks or of another size.
     """
-    merged, weight = dict(state), strength_of(strength, part)
-    if weight == 0:
-        return merged
-    names = _names(state, part)
-    for name, change in lora.parts.get(part, {}).items():
-        module, kind = (name, "weight") if not name.endswith(".bias") else (name[:-5], "bias")
-        key = f"{names.get(module.replace('.', '_'))}.{kind}"
-        if key not in merged:
-            raise UserError(
-                f"{lora.where} changes {name}, which this {part} lacks; it belongs to another base."
-            )
-        old = merged[key]
-        if not change.fits(old.shape):
-            raise UserError(
-                f"{lora.where} changes {name} by {change.sizes}, but its weight is "
-                f"{list(old.shape)}; it belongs to a base of another size."
-            )
-        merged[key] = _sum(old, weight, change, f"{lora.where}: {name[:100]}")
-    return merged
+    return dict(Merged(state, lora, part, strength))
 
 
 def _sum(old: Tensor, weight: float, change: Change, name: str) -> Tensor:

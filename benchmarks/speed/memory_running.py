@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.common import write_result
 from benchmarks.speed.memory import SD15
-from benchmarks.speed.random_base import write_base
+from benchmarks.speed.random_base import lora_shapes, write_base, write_weights
 from benchmarks.speed.resident import Peak, baseline
 from tools.reports import ROOT
 from zeroconv.backbones import load_backbone
@@ -33,12 +33,15 @@ from zeroconv.generation import Control, generate
 SIDE = 256  # pixels of a picture
 LARGE = 128  # latents a side of what the autoencoder decodes: 1024 pixels
 
+LORA = "lora.safetensors"  # of every attention, beside the weights
+
 # what is measured: task, source, and arguments of load_backbone
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "load one file, float32": ("load", "file", {}),
     "load one file, bfloat16": ("load", "file", {"dtype": "bfloat16"}),
     "load a folder, float32": ("load", "folder", {}),
     "load a folder, bfloat16": ("load", "folder", {"dtype": "bfloat16"}),
+    "load one file, bfloat16, LoRA": ("load", "file", {"dtype": "bfloat16", "lora": LORA}),
     "load one file, offload model": ("load", "file", {"offload": "model"}),
     "load one file, offload group": ("load", "file", {"offload": "group"}),
     "a picture, offload none": ("picture", "file", {}),
@@ -53,6 +56,8 @@ def measure(task: str, path: Path, options: dict[str, Any]) -> dict[str, float]:
     """Peaks in bytes and seconds, and the bytes of the weights."""
     if "dtype" in options:
         options = {**options, "dtype": getattr(torch, options["dtype"])}
+    if "lora" in options:
+        options = {**options, "lora": path.parent / options["lora"]}
     warm = load_backbone("playroom")  # what libraries take for themselves is there before
     generate(warm, "a ball", [Control(ControlNet.from_backbone(warm), np.zeros((128, 128, 3)))],
              steps=1)  # fmt: skip
@@ -71,7 +76,7 @@ def measure(task: str, path: Path, options: dict[str, Any]) -> dict[str, float]:
             _run(task, backbone, control)
     modules = [backbone.unet, backbone.vae, *backbone.text_encoders]
     weights = sum(p.numel() * p.element_size() for m in modules for p in m.parameters())
-    return {"weights": weights, "own": peak.own, "all": peak.all, "seconds": peak.seconds}
+    return {"weights": weights, "own": peak.own, "all": peak.all, "seconds": peak.cpu}
 
 
 def _run(task: str, backbone: Any, control: ControlNet | None) -> None:
@@ -100,6 +105,7 @@ def main(words: list[str]) -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         sources = {"file": Path(folder, "sd15.safetensors"), "folder": Path(folder, "sd15")}
         write_base(sources["file"], SD15)
+        write_weights(Path(folder, LORA), lora_shapes(SD15))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             convert_base(sources["file"], sources["folder"], "diffusers")
@@ -118,7 +124,7 @@ def main(words: list[str]) -> None:
     )
     write_result(
         "memory_running",
-        ["", "weights GB", "peak GB", "with pages of files", "seconds"],
+        ["", "weights GB", "peak GB", "with pages of files", "CPU seconds"],
         rows,
         "python -m benchmarks.speed.memory running",
         note,

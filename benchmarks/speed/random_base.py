@@ -69,6 +69,21 @@ def union_shapes() -> dict[str, Tensor]:
     }
 
 
+def lora_shapes(base: str, rank: int = 8) -> dict[str, Tensor]:
+    """The tensors of a LoRA of every attention of a UNet, on the meta device."""
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        state = UNet2DConditionModel(**UNETS[base]).state_dict()
+    out = {}
+    for key, weight in state.items():
+        if key.endswith((".to_q.weight", ".to_k.weight", ".to_v.weight", ".to_out.0.weight")):
+            name = f"unet.{key.removesuffix('.weight')}"
+            out[f"{name}.lora_A.weight"] = torch.empty(rank, weight.shape[1], device="meta")
+            out[f"{name}.lora_B.weight"] = torch.empty(weight.shape[0], rank, device="meta")
+    return out
+
+
 def write_weights(path: Path, state: Mapping[str, Tensor]) -> int:
     """A .safetensors in float16 of tensors of these shapes; norms of ones. Returns its bytes."""
     table, end = {}, 0

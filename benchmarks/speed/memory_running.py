@@ -47,8 +47,12 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "a picture, offload none": ("picture", "file", {}),
     "a picture, offload model": ("picture", "file", {"offload": "model"}),
     "a picture, offload group": ("picture", "file", {"offload": "group"}),
-    "decode 1024 px": ("decode", "file", {}),
-    "decode 1024 px, VAE tiling": ("decode", "file", {"vae_tiling": True}),
+    "decode 1024 px, bfloat16": ("decode", "file", {"dtype": "bfloat16"}),
+    "decode 1024 px, bfloat16, VAE tiling": (
+        "decode",
+        "file",
+        {"dtype": "bfloat16", "vae_tiling": True},
+    ),
 }
 
 

@@ -12,7 +12,7 @@ from zeroconv.backbones.building import build_unet, channels_last_, empty_unet, 
 from zeroconv.checkpoints.lora import Lora, LowRank, Merged
 from zeroconv.layers.fake import held_by, size_of
 from zeroconv.layers.live_bytes import LiveBytes
-from zeroconv.layers.offload import in_file
+from zeroconv.layers.offload import Spill
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def halves(unet) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("keep", [dict, in_file])
+@pytest.mark.parametrize("keep", [dict, Spill().take])
 def test_filling_holds_one_copy_of_the_weights_at_most(unet, dtype, keep) -> None:
     """Beside it two tensors: one as it is converted and one as it is laid out."""
     state = halves(unet)
@@ -38,7 +38,7 @@ def test_filling_holds_one_copy_of_the_weights_at_most(unet, dtype, keep) -> Non
     assert held_by(built) > 20 * most
 
 
-@pytest.mark.parametrize("keep", [dict, in_file])
+@pytest.mark.parametrize("keep", [dict, Spill().take])
 def test_filling_gives_the_numbers_and_layout_of_the_whole_module_converted(unet, keep) -> None:
     state = halves(unet)
     built = build_unet(dict(unet.config), state, "a test", torch.float32, keep)

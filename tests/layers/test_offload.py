@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zeroconv.layers.offload import File, MainMemory, Residency
+from zeroconv.layers.offload import File, MainMemory, Pages, Residency, Spill
 from zeroconv.layers.parking import Parked
 
 CPU = torch.device("cpu")
@@ -118,3 +118,19 @@ def test_parked_tensors_come_back_as_they_were(dtype: torch.dtype) -> None:
         parked.put(x[..., :-1] if shape[-1] > 1 else x)
         assert torch.equal(parked.get(), x[..., :-1] if shape[-1] > 1 else x)
     parked.close()
+
+
+def test_spill_is_the_home_of_what_it_took_and_files_are_of_the_rest() -> None:
+    spill = Spill()
+    numbers = torch.arange(6000, dtype=torch.float32).reshape(2, 3000)
+    taken = spill.take(iter([("a", numbers), ("b", numbers.bfloat16()), ("empty", torch.empty(0))]))
+    home = spill(list(taken.values()), CPU)
+    assert isinstance(home, Pages)
+    for _ in range(2):  # the pages come back from the file
+        home.drop()
+        home.bring()
+        assert torch.equal(taken["a"], numbers) and torch.equal(taken["b"], numbers.bfloat16())
+    assert taken["empty"].shape == (0,)
+    other = numbers.clone()
+    assert isinstance(spill([taken["a"], other], CPU), File)
+    assert torch.equal(other, numbers)

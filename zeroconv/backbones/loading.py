@@ -23,7 +23,7 @@ from zeroconv.backbones.unet import UNetBackbone
 from zeroconv.checkpoints.lora import BASE, FILE, Strength, parse_lora
 from zeroconv.checkpoints.reading import read_config, weights_file
 from zeroconv.errors import UserError
-from zeroconv.layers.offload import in_file
+from zeroconv.layers.offload import Spill
 from zeroconv.layers.quantised import Bits, check_quantise, quantise_
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -76,7 +76,8 @@ def load_backbone(
         )
     check_offload(offload)
     check_quantise(quantise)
-    mover = None if offload == "none" else Offload(offload, device)
+    spilled = Spill() if offload != "none" and torch.device(device).type == "cpu" else None
+    mover = None if offload == "none" else Offload(offload, device, spilled)
     path, below = _base_of(_fetched(os.fspath(x), revision, variant, subfolder))
     request = Request(
         name=str(x),
@@ -86,7 +87,7 @@ def load_backbone(
         vae=find_vae(vae),
         variant=variant,
         built=partial(_built, mover, quantise),
-        keep=in_file if mover is not None and mover.device.type == "cpu" else dict,
+        keep=dict if spilled is None else spilled.take,
     )
     load = load_folder if path.is_dir() else load_file
     backbone = load(path, request)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -74,20 +74,58 @@ class File:
             self.map.madvise(mmap.MADV_DONTNEED)
 
 
-def in_file(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """The same tensors, mapped from a nameless temporary file.
-
-    Each is written as it comes, so that no two need be in memory at once.
+class Spill:
+    """Weights that go into nameless temporary files one by one while they are read, and the home
+    of those weights: `Residency(device, home=spill)`. Other weights get a `File`.
     """
-    names = list[str]()
 
-    def tensors() -> Iterator[Tensor]:
-        for name, tensor in named:
-            names.append(name)
-            yield tensor
+    def __init__(self) -> None:
+        self._maps = list[tuple[mmap.mmap, int]]()  # and where in memory each begins
 
-    _, views = _mapped(tensors())
-    return dict(zip(names, views, strict=True))
+    def take(self, named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        """The same tensors, mapped from one file. No two need be in memory at once."""
+        names = list[str]()
+
+        def tensors() -> Iterator[Tensor]:
+            for name, tensor in named:
+                names.append(name)
+                yield tensor
+
+        made, views = _mapped(tensors())
+        self._maps.append((made, torch.frombuffer(made, dtype=torch.uint8).data_ptr()))
+        return dict(zip(names, views, strict=True))
+
+    def __call__(self, tensors: Iterable[Tensor], device: torch.device) -> Home:
+        tensors = list(tensors)
+        parts = [self._part(tensor) for tensor in tensors if tensor.numel()]
+        known = [part for part in parts if part is not None]
+        return Pages(known) if len(known) == len(parts) else File(tensors, device)
+
+    def _part(self, tensor: Tensor) -> tuple[mmap.mmap, int, int] | None:
+        """The map that holds a tensor, its first byte there, and its bytes."""
+        for made, begin in self._maps:
+            start, size = tensor.data_ptr() - begin, tensor.numel() * tensor.element_size()
+            if start >= 0 and start + size <= len(made):
+                return made, start, size
+        return None
+
+
+class Pages:
+    """Home of weights that are parts of maps of files. Pages are given back as a `File`'s are."""
+
+    def __init__(self, parts: Sequence[tuple[mmap.mmap, int, int]]) -> None:
+        self.parts = parts
+        self.drop()
+
+    def bring(self) -> None:
+        """Nothing to do: reading a page brings it."""
+
+    def drop(self) -> None:
+        if not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        for made, start, size in self.parts:
+            begin = start - start % mmap.PAGESIZE
+            made.madvise(mmap.MADV_DONTNEED, begin, start + size - begin)
 
 
 def _mapped(tensors: Iterable[Tensor]) -> tuple[mmap.mmap, list[Tensor]]:

@@ -145,9 +145,9 @@ class ControlledLoss(nn.Module):
         kinds: Tensor | None = None,
     ) -> Tensor:
         """The mean loss of a training step; no random number, nothing that waits for the device."""
-        errors = self.errors(
-            z, noise, t, hints, text, dtype=self.weights_dtype, masks=masks, kinds=kinds
-        )
+        named = (("masks", masks), ("kinds", kinds))
+        more: dict[str, Any] = {name: value for name, value in named if value is not None}
+        errors = self.errors(z, noise, t, hints, text, dtype=self.weights_dtype, **more)
         if self.min_snr is not None:
             errors = errors * self.process.weights(t, self.min_snr)
         return errors.mean()

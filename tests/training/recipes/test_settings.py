@@ -127,8 +127,9 @@ def test_any_value_of_a_number_is_taken_or_one_sentence(number: Any, value: obje
         }
     inner = values
     for part in path:
-        inner[part] = dict(inner[part])
-        inner = inner[part]
+        key: Any = int(part) if part.isdecimal() else part
+        inner[key] = copy(inner[key])
+        inner = inner[key]
     inner[name] = value
     message = ""
     try:

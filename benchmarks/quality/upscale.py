@@ -65,6 +65,7 @@ def main() -> None:
         "no control": {"controls": []},
         "no control, colours free": {"controls": [], "keep_colours": False},
         "canny": {"controls": [Control(canny, None)]},
+        "canny, cfg 4": {"controls": [Control(canny, None)], "cfg": 4.0},
     }
     rows, pictures = [], []
     for name, options in ways.items():

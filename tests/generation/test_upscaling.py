@@ -77,6 +77,31 @@ def test_upscale_has_no_seams_and_takes_bounded_memory(small, monkeypatch) -> No
     assert edges < 1.1 * steps.mean()
 
 
+def test_upscale_guides_tiles_only_where_something_holds_them(small, photo, monkeypatch) -> None:
+    """Else guidance draws the whole prompt into each."""
+    asked: list[float | None] = []
+
+    def made(backbone, prompt, controls, **options):
+        asked.append(options.get("cfg"))
+        return [options["image"]]
+
+    monkeypatch.setattr("zeroconv.generation.upscaling.generate", made)
+    control = {name: ControlNet.from_backbone(small, condition=name) for name in ("tile", "canny")}
+    ways = [
+        ({}, 1.0),
+        ({"cfg": None, "controls": [Control(control["canny"], None)]}, 1.0),
+        ({"controls": [Control(control["tile"], None)]}, None),
+        ({"negative": "blur"}, None),
+        ({"cfg": 5.0}, 5.0),
+        ({"factor": 1}, None),  # one tile
+    ]
+    for options, cfg in ways:
+        asked.clear()
+        options = {"factor": 2, **options}
+        upscale(small, photo.resize((64, 64)), options.pop("factor"), tile=64, **options)
+        assert set(asked) == {cfg}, options
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

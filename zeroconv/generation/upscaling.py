@@ -49,7 +49,8 @@ def upscale(
     share of the steps that is taken again. tile: its side in pixels, by default the base's own
     size; overlap: pixels that neighbours share, by default a quarter. keep_colours: what is coarser
     than two pixels of the picture stays the picture's. options: of `generate`: steps, cfg,
-    negative, scheduler and the like. callback(done, total) is called after each tile.
+    negative, scheduler and the like; cfg is 1 by default, and the base's own with a tile control or
+    a negative prompt. callback(done, total) is called after each tile.
 
     Beside the enlarged picture and the result, each 3 bytes a pixel, one row of tiles is in memory.
     Raises UserError for what is no picture, numbers out of range, and a result of more pixels than
@@ -64,6 +65,8 @@ def upscale(
     canvas = Canvas(high, wide)
     rows = starts(high, min(side, high), shared, unit)
     columns = starts(wide, min(side, wide), shared, unit)
+    if options.get("cfg") is None and len(rows) * len(columns) > 1:
+        options["cfg"] = _default_cfg(controls, options.get("negative"))
     done = 0
     for top in rows:
         row = canvas.row(top)
@@ -77,6 +80,14 @@ def upscale(
                 callback(done, len(rows) * len(columns))
         row.close()
     return Image.fromarray(canvas.pixels[: size[1], : size[0]])
+
+
+def _default_cfg(controls: Sequence[Control], negative: Any) -> float | None:
+    """1 where no tile control holds a tile to what it shows: guidance would draw all of the prompt
+    into every tile. None, the base's own, otherwise.
+    """
+    held = any(control.net.condition == "tile" for control in controls)
+    return None if held or negative else 1.0
 
 
 def _covered(length: int, tile: int, backbone: Backbone) -> int:

@@ -24,9 +24,9 @@ def baseline() -> tuple[int, int]:
 class Peak:
     """Within it, the peak above a `baseline`, in bytes.
 
-    own: of memory without a file behind it, read every 20 ms. all: with the pages of mapped files,
-    which the system may drop, as the system itself records it. seconds: by the clock. cpu: seconds
-    of the processor, which other work on the machine changes less.
+    anonymous: of memory without a file behind it, read every 20 ms. all: with the pages of mapped
+    files, which the system may drop, as the system itself records it. seconds: by the clock. cpu:
+    seconds of the processor, which other work on the machine changes less.
     """
 
     def __init__(self, before: tuple[int, int]) -> None:
@@ -45,7 +45,7 @@ class Peak:
         self.cpu = time.process_time() - self._began[1]
         self._done.set()
         self._watcher.join()
-        self.own = max(self._most, resident("RssAnon")) - self._before[0]
+        self.anonymous = max(self._most, resident("RssAnon")) - self._before[0]
         self.all = resident("VmHWM") - self._before[1]
 
     def _watch(self) -> None:

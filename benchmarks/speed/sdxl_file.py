@@ -42,7 +42,7 @@ def measure(base: Path, union: Path, dtype: str) -> list[list[float | str]]:
     before, rows = baseline(), []
 
     def note(name: str, peak: Peak, held: int) -> None:
-        numbers = [x / 1e9 for x in (held, peak.own, peak.all)]
+        numbers = [x / 1e9 for x in (held, peak.anonymous, peak.all)]
         rows.append([name, *numbers, peak.seconds])
 
     with Peak(before) as peak:

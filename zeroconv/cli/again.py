@@ -134,19 +134,19 @@ def adapter_specs(
     """
     again = ctx.meta.get(KEY)
     kept = [] if again is None else again.adapters
-    own_prompts = [] if prompts else [spec for spec in kept if spec.adapter is not None]
-    own_references = [] if references else [spec for spec in kept if spec.adapter is None]
+    kept_prompts = [] if prompts else [spec for spec in kept if spec.adapter is not None]
+    kept_references = [] if references else [spec for spec in kept if spec.adapter is None]
     of_prompts = {k: v for k, v in columns.items() if k.startswith("image_prompt_")}
     of_references = {k: v for k, v in columns.items() if k.startswith("reference_")}
-    if own_prompts:
-        own_prompts = changed_adapters(own_prompts, "image_prompt", of_prompts, encoder)
+    if kept_prompts:
+        kept_prompts = changed_adapters(kept_prompts, "image_prompt", of_prompts, encoder)
         encoder, of_prompts = None, {}
-    if own_references:
-        own_references = changed_adapters(own_references, "reference", of_references, None)
+    if kept_references:
+        kept_references = changed_adapters(kept_references, "reference", of_references, None)
         of_references = {}
     given = parse_adapters(prompts, references, encoder, **of_prompts, **of_references)
     new = [spec for spec in given if spec.adapter is not None], given[len(prompts or ()) :]
-    return [*own_prompts, *new[0], *own_references, *new[1]]
+    return [*kept_prompts, *new[0], *kept_references, *new[1]]
 
 
 def changed_specs(

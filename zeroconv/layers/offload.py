@@ -132,19 +132,19 @@ def _mapped(tensors: Iterable[Tensor]) -> tuple[mmap.mmap, list[Tensor]]:
     """Write tensors into a file without a name, one after the other → its map, and the tensors
     read from it: the same numbers in the same order of memory.
     """
-    places = list[tuple[int, torch.dtype, torch.Size, tuple[int, ...]]]()
+    slots = list[tuple[int, torch.dtype, torch.Size, tuple[int, ...]]]()
     with tempfile.TemporaryFile(prefix="zeroconv-offload-") as file:
         for tensor in tensors:
             file.write(b"\0" * (-file.tell() % _ALIGNED))
             dense = _dense(tensor)
-            places.append((file.tell(), tensor.dtype, tensor.shape, dense.stride()))
+            slots.append((file.tell(), tensor.dtype, tensor.shape, dense.stride()))
             file.write(_bytes(dense))
         file.write(b"\0" * _ALIGNED)  # an empty file cannot be mapped
         file.flush()
         made = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
     views = []
-    for start, dtype, shape, stride in places:
+    for start, dtype, shape, stride in slots:
         if not shape.numel():
             views.append(torch.empty(shape, dtype=dtype))
             continue

@@ -1,4 +1,5 @@
 # make demo     install, then draw the gallery of demo/
+# make studio   install, then the studio in the browser
 # make test     install, then the tests (ten minutes on two cores, a little more without AVX-512)
 # make lint     ruff, mypy, and the check that dependencies point one way
 # make parity   exactness against diffusers at full Stable Diffusion size (SD 1.5 and 2.1: 7 GB of memory, XL: 18)
@@ -22,7 +23,7 @@ TRACKERS := $(VENV)-trackers
 KERNELS := $(VENV)-kernels
 ZERO := $(VENV)-deepspeed
 
-.PHONY: install demo test slow-test lint format parity cluster-test tracker-test kernel-test card-test deepspeed-test fuzz house figures paper pictures clean
+.PHONY: install demo studio test slow-test lint format parity cluster-test tracker-test kernel-test card-test deepspeed-test fuzz house figures paper pictures clean
 
 install: $(STAMP)
 
@@ -31,6 +32,9 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+studio: $(STAMP)
+	$(BIN)/zeroconv studio
 
 demo: $(STAMP)
 	$(BIN)/zeroconv demo --out demo

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from zeroconv.cli import generating, measuring, playroom
+from zeroconv.cli import generating, measuring, playroom, studio
 from zeroconv.cli.answers import answer, answers_on_stdout
 from zeroconv.cli.bases import base_files
 from zeroconv.cli.options import (
@@ -333,6 +333,8 @@ def push(
 
 
 app.command()(measuring.demo)
+app.command()(studio.studio)
+app.command()(studio.serve)
 
 
 def main() -> None:

@@ -4,48 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from zeroconv.cli.controls import ControlSpec, condition_of, known_condition, named_condition
 from zeroconv.cli.making import of_pictures
 from zeroconv.conditions.openpose import is_openpose
 from zeroconv.pictures import (
     Source,
-    fit_into,
     load,
     open_mask,
-    open_picture,
     opened_hint,
-    resize_mode,
 )
 
 
 def draw_hint(
     condition: str, picture: Source, size: tuple[int, int], resize: str | None = None
 ) -> Image.Image:
-    """Draw a hint at the size of the pictures to come: bring the picture there, then annotate.
+    """`annotators.drawing.draw_hint`, which loads networks' code."""
+    from zeroconv.annotators.drawing import draw_hint as draw
 
-    Drawing first and shrinking afterwards would give lines thinner than the control ever saw.
-    resize: "crop" (also None), "stretch", or "fill", where the hint's border is continued.
-    """
-    from zeroconv.annotators import annotate
-    from zeroconv.conditions import brings_hole, known, open_hint, resize_hint
-    from zeroconv.conditions.openpose import is_openpose
-
-    if is_openpose(picture):
-        return annotate(condition, picture)
-    mode = resize_mode(resize or "crop")
-    if brings_hole(picture, condition):
-        return resize_hint(open_hint(picture, condition), size, "nearest", mode)
-    if mode == "crop":
-        picture = ImageOps.fit(open_picture(picture), size, method=Image.Resampling.LANCZOS)
-        return annotate(condition, picture)
-
-    picture = open_picture(picture)
-    inner = fit_into(picture.size, size, mode).size
-    hint = annotate(condition, picture.resize(inner, Image.Resampling.LANCZOS))
-    entry = known(condition)
-    return resize_hint(hint, size, None if entry is None else entry.resize, mode)
+    return draw(condition, picture, size, resize)
 
 
 def open_source(spec: ControlSpec) -> Any:

@@ -1,0 +1,178 @@
+"""What may be named in a request: bases, controls, LoRAs and data sets, listed once at start."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zeroconv.conditions import known
+from zeroconv.conditions.union import kind_names
+from zeroconv.errors import UserError
+from zeroconv.jsonfile import read_json
+from zeroconv.serving.errors import one_sentence
+from zeroconv.serving.settings import ServerSettings
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+PICTURES = "playroom:test"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """path: what a loader takes. facts: what clients are told beside the name."""
+
+    name: str
+    path: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """By their names. The first base is the default."""
+
+    bases: Mapping[str, Entry]
+    controls: Mapping[str, Entry]
+    loras: Mapping[str, Entry]
+    datasets: Mapping[str, Entry]
+
+    @property
+    def default(self) -> str:
+        return next(iter(self.bases))
+
+    def base(self, name: str | None) -> Entry:
+        return _named("base", self.default if name is None else name, self.bases)
+
+    def control(self, name: str) -> Entry:
+        return _named("control", name, self.controls)
+
+    def lora(self, name: str) -> Entry:
+        return _named("LoRA", name, self.loras)
+
+    def dataset(self, name: str) -> Entry:
+        return _named("data set", name, self.datasets)
+
+
+def _named(what: str, name: str, entries: Mapping[str, Entry]) -> Entry:
+    """Raises UserError for a name that was not listed at start."""
+    if name in entries:
+        return entries[name]
+    known_names = ", ".join(entries) or "none"
+    raise UserError(f"There is no {what} {name[:80]!r} here; there is {one_sentence(known_names)}.")
+
+
+def list_models(settings: ServerSettings) -> Catalogue:
+    """Raises UserError for what the server is started with and is not there."""
+    bases = _listed("base", (settings.base, *_embedded_bases(), *settings.bases), _base)
+    controls = _listed("control", (*_embedded_controls(), *settings.controls), _control)
+    loras: dict[str, Entry] = {}
+    for folder in settings.loras:
+        loras |= _loras(folder)
+    datasets = {PICTURES: Entry(PICTURES, PICTURES, {"embedded": True})}
+    datasets |= {"playroom:train": Entry("playroom:train", "playroom:train", {"embedded": True})}
+    for folder in settings.datasets:
+        datasets |= _datasets(folder)
+    return Catalogue(bases, controls, loras, datasets)
+
+
+def _listed(what: str, words: Sequence[str], read: Any) -> dict[str, Entry]:
+    entries: dict[str, Entry] = {}
+    for word in dict.fromkeys(words):
+        entry = read(word)
+        if entry.name in entries and entries[entry.name].path != entry.path:
+            raise UserError(
+                f"the {what}s {entries[entry.name].path} and {entry.path} have one name, "
+                f"{entry.name}; rename one of them."
+            )
+        entries.setdefault(entry.name, entry)
+    return entries
+
+
+def _embedded_bases() -> list[str]:
+    marks = ("model_index.json", "lora.json")
+    folders = sorted(ASSETS.glob("playroom*"))
+    return [p.name for p in folders if any((p / mark).is_file() for mark in marks)]
+
+
+def _embedded_controls() -> list[str]:
+    names: list[str] = []
+    for folder in sorted(ASSETS.glob("playroom-*")):
+        condition = (_config(folder / "config.json").get("zeroconv") or {}).get("condition")
+        if condition is not None:
+            names.append(folder.name)
+    return names
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _located(word: str, what: str) -> tuple[str, Path | None]:
+    """The name of what a server is started with, and its path if it is on this machine."""
+    if word.startswith("playroom") and (ASSETS / word).is_dir():
+        return word, ASSETS / word
+    path = Path(word).expanduser()
+    if path.exists():
+        return (path.name if path.is_dir() else path.stem), path.resolve()
+    if _HUB_ID.fullmatch(word):
+        return word, None
+    raise UserError(f"there is no {what} {word!r}; give a folder, a weights file or a hub id.")
+
+
+def _base(word: str) -> Entry:
+    name, path = _located(word, "base")
+    facts: dict[str, Any] = {"resolution": None, "kind": None}
+    if path is not None and path.is_dir():
+        folder = path
+        if (path / "lora.json").is_file():
+            below = str(_config(path / "lora.json").get("base", ""))
+            folder = path.parent / below
+        sample = _config(folder / "unet" / "config.json").get("sample_size")
+        levels = len(_config(folder / "vae" / "config.json").get("block_out_channels") or ())
+        if isinstance(sample, int) and levels:
+            facts["resolution"] = sample * 2 ** (levels - 1)
+        facts["kind"] = _config(folder / "model_index.json").get("_class_name")
+    return Entry(name, word if path is None or path.parent == ASSETS else str(path), facts)
+
+
+def _control(word: str) -> Entry:
+    name, path = _located(word, "control")
+    config = _config(path / "config.json") if path is not None and path.is_dir() else {}
+    ours = config.get("zeroconv") if isinstance(config.get("zeroconv"), dict) else {}
+    condition = known(str((ours or {}).get("condition") or name))
+    embedded = path is not None and path.parent == ASSETS
+    if embedded and condition is not None:
+        name = condition.name
+    kinds = config.get("num_control_type")
+    facts = {
+        "condition": None if condition is None else condition.name,
+        "label": name.replace("_", " ").capitalize() if embedded else name,
+        "base": (ours or {}).get("base"),
+        "union_kinds": list(kind_names(kinds)) if isinstance(kinds, int) and kinds < 64 else None,
+    }
+    return Entry(name, word if path is None or embedded else str(path), facts)
+
+
+def _loras(folder: Path) -> dict[str, Entry]:
+    if not folder.is_dir():
+        raise UserError(f"--lora-dir {folder} is no folder.")
+    from zeroconv.checkpoints.reading import WEIGHT_FILES  # loads torch
+
+    files = sorted(p for p in folder.rglob("*") if p.name.endswith(WEIGHT_FILES) and p.is_file())
+    names = {str(p.relative_to(folder).with_suffix("")).replace("\\", "/"): p for p in files}
+    return {name: Entry(name, str(path.resolve())) for name, path in names.items()}
+
+
+def _datasets(folder: Path) -> dict[str, Entry]:
+    """The folder's subfolders, or itself where it holds files."""
+    if not folder.is_dir():
+        raise UserError(f"--datasets {folder} is no folder.")
+    below = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+    holds_files = any(p.is_file() for p in folder.iterdir())
+    return {p.name: Entry(p.name, str(p.resolve())) for p in ([folder] if holds_files else below)}

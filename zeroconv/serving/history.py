@@ -1,0 +1,269 @@
+"""The history: jobs and pictures in SQLite, their files beside it. It survives a kill.
+
+Rows are committed one by one, in write-ahead mode. A picture's file is whole before its row is
+written, so a row never names a missing file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from zeroconv.errors import UserError
+from zeroconv.files import atomic_write
+from zeroconv.jsonfile import to_json
+from zeroconv.serving.errors import ApiError
+from zeroconv.serving.jobs import Job
+from zeroconv.serving.pixels import png, thumbnail
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS jobs (
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, state TEXT NOT NULL, created REAL NOT NULL,
+    started REAL, finished REAL, request TEXT NOT NULL, result TEXT, notes TEXT, error TEXT
+);
+CREATE INDEX IF NOT EXISTS jobs_state ON jobs (state);
+CREATE TABLE IF NOT EXISTS pictures (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, job TEXT NOT NULL,
+    created REAL NOT NULL, prompt TEXT NOT NULL, words TEXT NOT NULL, settings TEXT NOT NULL,
+    seed INTEGER, width INTEGER NOT NULL, height INTEGER NOT NULL,
+    favourite INTEGER NOT NULL DEFAULT 0
+);
+"""
+VERSION = 1
+MOST = 200  # entries of one answer
+ID = re.compile(r"[0-9a-f]{16}")
+PREFIX = "/api/v1"
+LOST = "The server was stopped before this job was done."
+
+
+class History:
+    """Of one data folder. Safe to call from any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises UserError where the folder cannot be used."""
+        self.folder, self._lock = folder, threading.RLock()
+        try:
+            (folder / "pictures").mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(
+                folder / "history.sqlite", check_same_thread=False, isolation_level=None
+            )
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_TABLES)
+        except (OSError, sqlite3.Error) as error:
+            raise UserError(
+                f"the history in {folder} cannot be opened ({error}); give another --data folder."
+            ) from error
+        self._check_version()
+
+    def _check_version(self) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            raise UserError(
+                f"{self.folder} was written by a newer zeroconv; give another --data folder."
+            )
+        self._db.execute(f"PRAGMA user_version={VERSION}")
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def _run(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        with self._lock:
+            return self._db.execute(statement, values).fetchall()
+
+    # ---------------------------------------------------------------- jobs
+
+    def mark_lost(self) -> int:
+        """Jobs that were open when the last server ended; returns how many."""
+        statement = (
+            "UPDATE jobs SET state='lost', error=?, finished=? "
+            "WHERE state IN ('queued', 'running') RETURNING id"
+        )
+        return len(self._run(statement, (LOST, time.time())))
+
+    def record(self, job: Job) -> None:
+        """Write a job's state, in place of the older one."""
+        statement = (
+            "INSERT INTO jobs (id, kind, state, created, started, finished, request, result, "
+            "notes, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+            "state=excluded.state, started=excluded.started, finished=excluded.finished, "
+            "result=excluded.result, notes=excluded.notes, error=excluded.error"
+        )
+        self._run(
+            statement,
+            (
+                job.id, job.kind, job.state, job.created, job.started, job.finished,
+                to_json(job.request), to_json(job.result), to_json(job.notes), job.error,
+            ),
+        )  # fmt: skip
+
+    def job(self, id: str) -> dict[str, Any] | None:
+        """A job of an earlier run of the server, as `Job.to_json` has it."""
+        rows = self._run("SELECT * FROM jobs WHERE id=?", (id,))
+        return self._job(rows[0]) if rows else None
+
+    def jobs(self, limit: int) -> list[dict[str, Any]]:
+        """The newest jobs of all runs."""
+        rows = self._run("SELECT * FROM jobs ORDER BY created DESC LIMIT ?", (limit,))
+        return [self._job(row) for row in rows]
+
+    def _job(self, row: sqlite3.Row) -> dict[str, Any]:
+        pictures = self._run("SELECT * FROM pictures WHERE job=? ORDER BY number", (row["id"],))
+        names = ("id", "kind", "state", "created", "started", "finished", "error")
+        return {
+            **{name: row[name] for name in names},
+            "progress": 1.0 if row["state"] == "done" else 0.0,
+            "step": 0,
+            "steps": 0,
+            "eta_s": None,
+            "preview": 0,
+            "results": [_result(picture) for picture in pictures],
+            "result": json.loads(row["result"] or "null"),
+            "notes": json.loads(row["notes"] or "[]"),
+        }
+
+    # ---------------------------------------------------------------- pictures
+
+    def add(
+        self,
+        job: str,
+        image: Image.Image,
+        about: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        hints: Sequence[Image.Image] = (),
+        inputs: Mapping[str, Image.Image] | None = None,
+    ) -> dict[str, Any]:
+        """Keep a picture: about, hints and inputs in its file, as `save_picture` takes them;
+        settings, a body of /generate without pictures, in its row. Returns what a job lists of it.
+        """
+        from zeroconv.generation.metadata import save_picture
+
+        id = secrets.token_hex(8)
+        save_picture(image, self.path(id, ".png"), about, hints, inputs)
+        with atomic_write(self.path(id, ".webp"), sync=False) as temporary:
+            temporary.write_bytes(thumbnail(image))
+        prompt = str(settings.get("prompt", ""))
+        names = [str(control.get("control", "")) for control in settings.get("controls") or ()]
+        words = " ".join([prompt, str(settings.get("negative", "")), *names]).casefold()
+        values = (
+            id, job, time.time(), prompt, words, to_json(settings), settings.get("seed"),
+            image.width, image.height,
+        )  # fmt: skip
+        self._run(
+            "INSERT INTO pictures (id, job, created, prompt, words, settings, seed, width, height) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            values,
+        )
+        return _result(self._run("SELECT * FROM pictures WHERE id=?", (id,))[0])
+
+    def path(self, id: str, suffix: str) -> Path:
+        """Of a picture's file. Raises ApiError 404 for what is no id."""
+        if not ID.fullmatch(id):
+            raise ApiError(404, "There is no such picture.")
+        return self.folder / "pictures" / f"{id}{suffix}"
+
+    def entry(self, id: str) -> dict[str, Any]:
+        """Raises ApiError 404."""
+        rows = self._run("SELECT * FROM pictures WHERE id=?", (id,))
+        if not rows:
+            raise ApiError(404, "There is no such picture.")
+        return _entry(rows[0])
+
+    def search(
+        self, query: str = "", before: int | None = None, limit: int = 50, favourite: bool = False
+    ) -> list[dict[str, Any]]:
+        """The newest entries whose prompt, negative prompt or controls hold every word of the
+        query. before: a cursor, the `number` of the last entry of the answer before.
+        """
+        wheres, values = [], []
+        for word in query.casefold().split()[:20]:
+            escaped = word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+            wheres.append("words LIKE ? ESCAPE '\\'")
+            values.append(f"%{escaped}%")
+        if before is not None:
+            wheres.append("number < ?")
+            values.append(str(before))
+        if favourite:
+            wheres.append("favourite = 1")
+        where = f"WHERE {' AND '.join(wheres)}" if wheres else ""
+        statement = f"SELECT * FROM pictures {where} ORDER BY number DESC LIMIT ?"
+        return [_entry(row) for row in self._run(statement, (*values, min(limit, MOST)))]
+
+    def set_favourite(self, id: str, favourite: bool) -> dict[str, Any]:
+        """Raises ApiError 404."""
+        self.entry(id)
+        self._run("UPDATE pictures SET favourite=? WHERE id=?", (int(favourite), id))
+        return self.entry(id)
+
+    def delete(self, id: str) -> None:
+        """The row first, so that a kill leaves no row without a file. Raises ApiError 404."""
+        self.entry(id)
+        self._run("DELETE FROM pictures WHERE id=?", (id,))
+        for suffix in (".png", ".webp"):
+            self.path(id, suffix).unlink(missing_ok=True)
+
+    def inputs(self, id: str) -> dict[str, Image.Image]:
+        """The pictures that one was made from: "hint 0", "region 0", "image", "mask"."""
+        from zeroconv.generation.metadata import read_info
+
+        self.entry(id)
+        about = read_info(self.path(id, ".png"))
+        hints = {f"hint {i}": hint for i, hint in enumerate(about["hints"])}
+        renamed = {name.replace("mask ", "region "): one for name, one in about["inputs"].items()}
+        return {**hints, **renamed}
+
+    def input_png(self, id: str, name: str) -> bytes:
+        """Raises ApiError 404 where the picture was not made from such a thing."""
+        picture = self.inputs(id).get(name)
+        if picture is None:
+            raise ApiError(404, f"This picture has no {name}.")
+        return png(picture)
+
+
+def _result(row: sqlite3.Row) -> dict[str, Any]:
+    """What a job lists of a picture."""
+    return {
+        "id": row["id"],
+        "picture": f"{PREFIX}/pictures/{row['id']}.png",
+        "thumb": f"{PREFIX}/pictures/{row['id']}.thumb.webp",
+        "seed": row["seed"],
+        "width": row["width"],
+        "height": row["height"],
+    }
+
+
+def _entry(row: sqlite3.Row) -> dict[str, Any]:
+    return {
+        **_result(row),
+        "number": row["number"],
+        "job": row["job"],
+        "prompt": row["prompt"],
+        "created": row["created"],
+        "settings": _with_urls(json.loads(row["settings"]), row["id"]),
+        "favourite": bool(row["favourite"]),
+    }
+
+
+def _with_urls(settings: dict[str, Any], id: str) -> dict[str, Any]:
+    """Pictures in settings are stored as True, and handed out as addresses."""
+    base = f"{PREFIX}/history/{id}"
+    for name in ("image", "mask"):
+        if settings.get(name) is True:
+            settings[name] = f"{base}/{name}.png"
+    for i, control in enumerate(settings.get("controls") or ()):
+        if control.get("hint") is True:
+            control["hint"] = f"{base}/hints/{i}.png"
+        if control.get("region") is True:
+            control["region"] = f"{base}/regions/{i}.png"
+    return settings

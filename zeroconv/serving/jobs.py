@@ -1,0 +1,232 @@
+"""Jobs: what was asked for, how far it is, what came of it; and the bounded queue of them."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from zeroconv.serving.errors import ApiError
+from zeroconv.serving.events import Listeners
+
+OPEN = ("queued", "running")
+ENDED = ("done", "failed", "cancelled", "lost")
+PREVIEW_SECONDS = 0.2  # between two previews of a job
+
+
+class Cancelled(Exception):
+    """Raised inside of work that nobody wants any more."""
+
+
+@dataclass(eq=False)
+class Job:
+    """work: what the worker is to do, of a type that its kind says. progress: in [0, 1]. step,
+    steps: of what is computed now. results: entries of the history. result: what else came of it.
+    kept: whether it is listed and recorded.
+    """
+
+    kind: str
+    work: Any
+    request: dict[str, Any] = field(default_factory=dict)
+    kept: bool = True
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    state: str = "queued"
+    created: float = field(default_factory=time.time)
+    started: float | None = None
+    finished: float | None = None
+    progress: float = 0.0
+    step: int = 0
+    steps: int = 0
+    preview: int = 0  # its number; 0 while there is none
+    results: list[dict[str, Any]] = field(default_factory=list)
+    result: Any = None
+    notes: list[str] = field(default_factory=list)
+    error: str | None = None
+    cancelling: bool = False
+    picture: bytes = b""  # the preview, a JPEG
+    pictured: float = 0.0
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in OPEN
+
+    def check(self) -> None:
+        """Raise Cancelled where nobody wants it any more."""
+        if self.cancelling:
+            raise Cancelled
+
+    def eta(self) -> float | None:
+        """Seconds that are left, from what the part so far took."""
+        if self.state != "running" or self.started is None or self.progress <= 0:
+            return None
+        return (time.time() - self.started) * (1 - self.progress) / self.progress
+
+    def to_json(self) -> dict[str, Any]:
+        eta = self.eta()
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "state": self.state,
+            "created": self.created,
+            "started": self.started,
+            "finished": self.finished,
+            "progress": round(self.progress, 4),
+            "step": self.step,
+            "steps": self.steps,
+            "eta_s": None if eta is None else round(eta, 2),
+            "preview": self.preview,
+            "results": list(self.results),
+            "result": self.result,
+            "notes": list(self.notes),
+            "error": self.error,
+        }
+
+
+class Jobs:
+    """All jobs of this run of the server. Safe to call from any thread."""
+
+    def __init__(self, most_queued: int, most_kept: int, record: Callable[[Job], None]) -> None:
+        """record(job) writes the state of a kept job where it survives the process."""
+        self._most_queued, self._most_kept, self._record = most_queued, most_kept, record
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._queue: list[Job] = []
+        self._wake = threading.Condition()
+        self._closed = False
+        self.listeners = Listeners()
+
+    # ---------------------------------------------------------------- for requests
+
+    def submit(self, job: Job, front: bool = False) -> Job:
+        """Queue a job, at the front where somebody waits for a small answer. Raises ApiError 429
+        where the queue is full.
+        """
+        with self._wake:
+            if len(self._queue) >= self._most_queued:
+                raise ApiError(429, f"{len(self._queue)} jobs wait already; try again later.")
+            self.add(job)
+            self._queue.insert(0, job) if front else self._queue.append(job)
+            self._wake.notify_all()
+        return job
+
+    def add(self, job: Job) -> Job:
+        """List a job that is run elsewhere than by the worker."""
+        with self._wake:
+            self._jobs[job.id] = job
+            self._forget()
+        if job.kept:
+            self._record(job)
+        self.listeners.notify(job.id)
+        return job
+
+    def get(self, id: str) -> Job:
+        """Raises ApiError 404."""
+        job = self._jobs.get(id)
+        if job is None:
+            raise ApiError(404, "There is no such job; the newest are kept.")
+        return job
+
+    def listed(self) -> list[Job]:
+        """Those that are kept, the newest first."""
+        with self._wake:
+            return [job for job in reversed(self._jobs.values()) if job.kept]
+
+    def position(self, job: Job) -> int | None:
+        """How many jobs come before a queued one."""
+        with self._wake:
+            return self._queue.index(job) if job in self._queue else None
+
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    def running(self) -> list[Job]:
+        with self._wake:
+            return [job for job in self._jobs.values() if job.state == "running"]
+
+    def cancel(self, job: Job) -> None:
+        """A queued one ends at once, a running one at its next step."""
+        with self._wake:
+            waiting = job in self._queue
+            if waiting:
+                self._queue.remove(job)
+        if waiting:
+            self.end(job, "cancelled")
+        elif job.is_open:
+            job.cancelling = True
+            self.listeners.notify(job.id)
+
+    async def wait(self, job: Job, seconds: float | None = None) -> Job:
+        """Until a job has ended, or so many seconds have passed."""
+        until = None if seconds is None else time.monotonic() + seconds
+        with self.listeners.listening() as listener:
+            while job.is_open:
+                left = 5.0 if until is None else until - time.monotonic()
+                if left <= 0:
+                    break
+                await listener.changed(min(left, 5.0))
+        return job
+
+    # ---------------------------------------------------------------- for the worker
+
+    def take(self, joins: Callable[[Job, Job, int], bool], size: int) -> list[Job]:
+        """Wait for the first job; it is taken with those behind it that can be computed together,
+        `joins(first, other, taken)`, `size` jobs at most. An empty list when the queue is closed.
+        """
+        with self._wake:
+            while not self._queue and not self._closed:
+                self._wake.wait()
+            if self._closed:
+                return []
+            taken = [self._queue.pop(0)]
+            for job in list(self._queue):
+                if len(taken) >= size:
+                    break
+                if joins(taken[0], job, len(taken)):
+                    self._queue.remove(job)
+                    taken.append(job)
+        for job in taken:
+            self.start(job)
+        return taken
+
+    def start(self, job: Job) -> None:
+        job.state, job.started = "running", time.time()
+        if job.kept:
+            self._record(job)
+        self.listeners.notify(job.id)
+
+    def changed(self, job: Job) -> None:
+        self.listeners.notify(job.id)
+
+    def end(self, job: Job, state: str, error: str | None = None) -> None:
+        """Once; later calls change nothing."""
+        with self._wake:
+            if not job.is_open:
+                return
+            job.error, job.finished = error, time.time()
+            if state == "done":
+                job.progress = 1.0
+            job.state = state
+        job.work = None  # pictures that are not needed any more
+        if job.kept:
+            self._record(job)
+        job.ended.set()
+        self.listeners.notify(job.id)
+
+    def close(self) -> list[Job]:
+        """Take no more; returns the jobs that were not begun."""
+        with self._wake:
+            self._closed, left, self._queue = True, self._queue, []
+            self._wake.notify_all()
+        for job in self._jobs.values():
+            job.cancelling = True
+        return left
+
+    def _forget(self) -> None:
+        """Drop the oldest that have ended. The lock is held."""
+        ended = [job for job in self._jobs.values() if not job.is_open]
+        for job in ended[: max(0, len(ended) - self._most_kept)]:
+            del self._jobs[job.id]

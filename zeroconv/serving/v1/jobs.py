@@ -1,0 +1,121 @@
+"""GET /jobs, and their events as a stream (server-sent events)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from zeroconv.serving.errors import ApiError, JsonRoute
+from zeroconv.serving.jobs import Job
+from zeroconv.serving.studio import Studio
+from zeroconv.serving.v1.answers import ERRORS, job_json
+
+router = APIRouter(route_class=JsonRoute, tags=["jobs"], responses=ERRORS)
+PING_SECONDS = 15.0
+STREAM = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    **ERRORS,
+}
+
+
+@router.get("/jobs")
+def jobs(request: Request) -> dict[str, Any]:
+    """Jobs of this run of the server, the newest first, and lost ones of earlier runs."""
+    studio: Studio = request.app.state.studio
+    listed = [job_json(studio, job) for job in studio.jobs.listed()]
+    known = {job["id"] for job in listed}
+    older = studio.history.jobs(studio.settings.limits.kept)
+    return {"jobs": listed + [job for job in older if job["id"] not in known]}
+
+
+@router.get("/jobs/{id}")
+def job(id: str, request: Request) -> dict[str, Any]:
+    studio: Studio = request.app.state.studio
+    try:
+        return job_json(studio, studio.jobs.get(id))
+    except ApiError:
+        older = studio.history.job(id)
+        if older is None:
+            raise
+        return {**older, "position": None}
+
+
+@router.delete("/jobs/{id}")
+def cancel(id: str, request: Request) -> dict[str, Any]:
+    """Cancel it. One that is running ends at its next step; finished pictures stay."""
+    studio: Studio = request.app.state.studio
+    one = studio.jobs.get(id)
+    studio.jobs.cancel(one)
+    return job_json(studio, one)
+
+
+@router.get(
+    "/jobs/{id}/preview.jpg",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}, **ERRORS},
+)
+def preview(id: str, request: Request) -> Response:
+    """The newest picture of what is being sampled."""
+    studio: Studio = request.app.state.studio
+    one = studio.jobs.get(id)
+    if not one.picture:
+        raise ApiError(404, "This job has no preview.")
+    return Response(one.picture, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
+
+@router.get("/jobs/{id}/events", response_class=StreamingResponse, responses=STREAM)
+async def job_events(id: str, request: Request) -> StreamingResponse:
+    """event: progress, preview, done, failed, cancelled; data: the job. Ends with the job."""
+    studio: Studio = request.app.state.studio
+    return _stream(_events(studio, studio.jobs.get(id)))
+
+
+@router.get("/events", response_class=StreamingResponse, responses=STREAM)
+async def events(request: Request) -> StreamingResponse:
+    """The same of all jobs, without an end."""
+    studio: Studio = request.app.state.studio
+    return _stream(_events(studio, None))
+
+
+def _stream(lines: AsyncIterator[str]) -> StreamingResponse:
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
+
+
+async def _events(studio: Studio, only: Job | None) -> AsyncIterator[str]:
+    previews: dict[str, int] = {}
+    with studio.jobs.listeners.listening() as listener:
+        yield ": open\n\n"  # so that a client knows it listens before anything happens
+        changed = [only.id] if only is not None else []
+        while not studio.stopping:
+            for id in changed:
+                if only is not None and id != only.id:
+                    continue
+                try:
+                    one = studio.jobs.get(id)
+                except ApiError:  # ended, and dropped since
+                    continue
+                if not one.kept:
+                    continue
+                yield _event(studio, one, previews)
+            if only is not None and not only.is_open:
+                return
+            changed = await listener.changed(PING_SECONDS)
+            if not changed:
+                yield ": ping\n\n"
+            await asyncio.sleep(0)
+
+
+def _event(studio: Studio, job: Job, previews: dict[str, int]) -> str:
+    """A state that ends it, else "preview" where there is a new one, else "progress"."""
+    name = "progress" if job.is_open else job.state
+    if job.is_open and job.preview > previews.get(job.id, 0):
+        name, previews[job.id] = "preview", job.preview
+    if not job.is_open:
+        previews.pop(job.id, None)
+    return f"event: {name}\ndata: {json.dumps(job_json(studio, job))}\n\n"

@@ -17,6 +17,7 @@ from zeroconv.serving.settings import ServerSettings
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 PICTURES = "playroom:test"
+_OF_SPECS = "?+{}"  # signs with a meaning in specs of data
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -175,4 +176,8 @@ def _datasets(folder: Path) -> dict[str, Entry]:
         raise UserError(f"--datasets {folder} is no folder.")
     below = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
     holds_files = any(p.is_file() for p in folder.iterdir())
-    return {p.name: Entry(p.name, str(p.resolve())) for p in ([folder] if holds_files else below)}
+    listed = [folder] if holds_files else below
+    for path in listed:
+        if any(sign in str(path.resolve()) for sign in _OF_SPECS):
+            raise UserError(f"the data set {path} has one of {_OF_SPECS} in its path; rename it.")
+    return {p.name: Entry(p.name, str(p.resolve())) for p in listed}

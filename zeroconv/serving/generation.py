@@ -105,6 +105,7 @@ class Generation:
         ):
             if value > most:
                 raise UserError(f"{name} is {value}; this server allows {most} at most")
+        self._check_image()
         self._check_size(limits)
         self._take_tags(catalogue)
         for name, _ in self.loras:
@@ -115,6 +116,16 @@ class Generation:
                 from zeroconv.conditions import find
 
                 find(unit.condition)
+
+    def _check_image(self) -> None:
+        """What is about a given picture needs one."""
+        if self.image is not None:
+            return
+        usual = {f.name: f.default for f in fields(self)}
+        about = "strength mask only_masked padding mask_blur masked_content expand"
+        for name in about.split():
+            if getattr(self, name) != usual[name]:
+                raise UserError(f"{name} is about a given picture; send image too")
 
     def _check_size(self, limits: Limits) -> None:
         """The sides of the picture at its largest: of a given one, with new ground, enlarged."""

@@ -6,7 +6,8 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,7 +97,7 @@ class Jobs:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._queue: list[Job] = []
         self._wake = threading.Condition()
-        self._closed = False
+        self._closed = self._held = False
         self.listeners = Listeners()
 
     # ---------------------------------------------------------------- for requests
@@ -177,7 +178,7 @@ class Jobs:
         `joins(first, other, taken)`, `size` jobs at most. An empty list when the queue is closed.
         """
         with self._wake:
-            while not self._queue and not self._closed:
+            while (not self._queue or self._held) and not self._closed:
                 self._wake.wait()
             if self._closed:
                 return []
@@ -191,6 +192,18 @@ class Jobs:
         for job in taken:
             self.start(job)
         return taken
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, the worker takes no job, so that those that come can be computed together."""
+        with self._wake:
+            self._held = True
+        try:
+            yield
+        finally:
+            with self._wake:
+                self._held = False
+                self._wake.notify_all()
 
     def start(self, job: Job) -> None:
         job.state, job.started = "running", time.time()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from zeroconv.serving.catalogue import Catalogue, list_models
@@ -48,9 +48,10 @@ class Studio:
         request.check(self.catalogue, self.settings.limits)
         return self.jobs.submit(Job("generate", request, request.settings()))
 
-    async def call(self, work: Any) -> Any:
+    async def call(self, work: Callable[[], Any]) -> tuple[Any, list[str]]:
         """Run a short function on the worker's thread, before what is queued, and wait for its
-        result. Raises what it raises: ApiError 422 for a UserError, 503 where it takes too long.
+        result and the notes on it. Raises ApiError: 422 for a UserError, 503 where it takes too
+        long, 500 for anything else.
         """
         job = self.jobs.submit(Job("call", work, kept=False), front=True)
         seconds = self.settings.limits.annotate_seconds
@@ -61,7 +62,7 @@ class Studio:
         if job.state != "done":
             status = 500 if (job.error or "").startswith("Internal error") else 422
             raise ApiError(status, job.error or "The server was stopped.")
-        return job.result
+        return job.result, job.notes
 
     def _warm(self) -> None:
         """Load what the first picture needs; it imports torch and diffusers too."""

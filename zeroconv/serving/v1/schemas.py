@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from zeroconv.serving.generation import MOST_SEED
 
@@ -132,3 +132,7 @@ class LoginBody(Body):
 
 class FavouriteBody(Body):
     favourite: bool
+
+
+class PoseBody(RootModel[dict[str, Any] | list[dict[str, Any]]]):
+    """OpenPose's JSON: people, canvas_width, canvas_height."""

@@ -76,6 +76,7 @@ def evaluate(
     varied: int = 8,
     pictures: list[Shown] | None = None,
     common: dict[Any, Any] | None = None,
+    callback: Callable[..., None] | None = None,
 ) -> dict[str, Any]:
     """Measure how well `control` is followed; returns the report as plain JSON values
     (None where a figure is no number, as the limits of two pictures are).
@@ -91,7 +92,8 @@ def evaluate(
     pairs are made with three more seeds, for the diversity. `pictures`, a list, gets what was made.
     `common`, a dict, keeps what does not depend on the control (pairs, pictures without control and
     through the VAE), for further calls with models and data that stay as they are. The same
-    arguments give the same report. Raises UserError for unknown names or data.
+    arguments give the same report. `callback`: as `generate` takes it, of all pictures. Raises
+    UserError for unknown names or data.
     """
     if prompts not in PROMPTS:
         raise UserError(
@@ -113,6 +115,7 @@ def evaluate(
     texts, seeds = prompts_of(pairs, prompts), [seed + i for i in range(count)]
     options: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "cfg": cfg}
     options["plain_prompt"] = True  # captions are read as they stand, as in training
+    options |= {} if callback is None else {"callback": callback}
     maker = Maker(backbone, net, pairs, texts, seeds, guidance, options)
     few = count if count_none is None else min(count, count_none)
     sets = _sets(maker, data, few, common)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from zeroconv.serving.errors import one_sentence
 from zeroconv.serving.settings import ServerSettings
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
-PICTURES = "playroom:test"
 _OF_SPECS = "?+{}"  # signs with a meaning in specs of data
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -32,12 +31,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """By their names. The first base is the default."""
+    """By their names. The first base is the default. What the server itself makes, trained controls
+    and uploaded data sets, is added.
+    """
 
     bases: Mapping[str, Entry]
-    controls: Mapping[str, Entry]
+    controls: MutableMapping[str, Entry]
     loras: Mapping[str, Entry]
-    datasets: Mapping[str, Entry]
+    datasets: MutableMapping[str, Entry]
 
     @property
     def default(self) -> str:
@@ -55,6 +56,41 @@ class Catalogue:
     def dataset(self, name: str) -> Entry:
         return _named("data set", name, self.datasets)
 
+    def add_control(self, name: str, folder: Path) -> None:
+        self.controls[name] = Entry(name, str(folder), _facts_of_control(name, folder))
+
+    def add_dataset(self, name: str, folder: Path) -> None:
+        self.datasets[name] = dataset_entry(name, folder)
+
+
+# train, measure, validation: specs of data; {examples} of the first is how many at most
+EMBEDDED_DATA = (
+    Entry(
+        "playroom",
+        "playroom:test",
+        {
+            "train": "playroom:train:{examples}",
+            "measure": "playroom:test",
+            "validation": "playroom:val:64",
+        },
+    ),
+    Entry(
+        "stickers",
+        "stickers",
+        {
+            "train": "stickers?split=train&views=12&limit={examples}",
+            "measure": "stickers?split=test",
+            "validation": "stickers?split=test&views=2&limit=64",
+        },
+    ),
+)
+
+
+def dataset_entry(name: str, folder: Path) -> Entry:
+    """A folder of pictures with captions."""
+    path = str(folder.resolve())
+    return Entry(name, path, {"train": f"{path}?limit={{examples}}", "measure": path})
+
 
 def _named(what: str, name: str, entries: Mapping[str, Entry]) -> Entry:
     """Raises UserError for a name that was not listed at start."""
@@ -71,8 +107,7 @@ def list_models(settings: ServerSettings) -> Catalogue:
     loras: dict[str, Entry] = {}
     for folder in settings.loras:
         loras |= _loras(folder)
-    datasets = {PICTURES: Entry(PICTURES, PICTURES, {"embedded": True})}
-    datasets |= {"playroom:train": Entry("playroom:train", "playroom:train", {"embedded": True})}
+    datasets = {entry.name: entry for entry in EMBEDDED_DATA}
     for folder in settings.datasets:
         datasets |= _datasets(folder)
     return Catalogue(bases, controls, loras, datasets)
@@ -144,20 +179,27 @@ def _base(word: str) -> Entry:
 
 def _control(word: str) -> Entry:
     name, path = _located(word, "control")
-    config = _config(path / "config.json") if path is not None and path.is_dir() else {}
-    ours = config.get("zeroconv") if isinstance(config.get("zeroconv"), dict) else {}
-    condition = known(str((ours or {}).get("condition") or name))
-    embedded = path is not None and path.parent == ASSETS
-    if embedded and condition is not None:
-        name = condition.name
+    if path is None:
+        return Entry(name, word, _facts_of_control(name, Path()))
+    facts = _facts_of_control(name, path)
+    if path.parent != ASSETS:
+        return Entry(name, str(path), facts)
+    name = str(facts["condition"] or name)
+    return Entry(name, word, {**facts, "label": name.capitalize()})
+
+
+def _facts_of_control(name: str, path: Path) -> dict[str, Any]:
+    config = _config(path / "config.json") if path.is_dir() else {}
+    ours = config.get("zeroconv")
+    ours = ours if isinstance(ours, dict) else {}
+    condition = known(str(ours.get("condition") or name))
     kinds = config.get("num_control_type")
-    facts = {
+    return {
         "condition": None if condition is None else condition.name,
-        "label": name.replace("_", " ").capitalize() if embedded else name,
-        "base": (ours or {}).get("base"),
+        "label": name,
+        "base": ours.get("base"),
         "union_kinds": list(kind_names(kinds)) if isinstance(kinds, int) and kinds < 64 else None,
     }
-    return Entry(name, word if path is None or embedded else str(path), facts)
 
 
 def _loras(folder: Path) -> dict[str, Entry]:
@@ -180,4 +222,4 @@ def _datasets(folder: Path) -> dict[str, Entry]:
     for path in listed:
         if any(sign in str(path.resolve()) for sign in _OF_SPECS):
             raise UserError(f"the data set {path} has one of {_OF_SPECS} in its path; rename it.")
-    return {p.name: Entry(p.name, str(p.resolve())) for p in listed}
+    return {p.name: dataset_entry(p.name, p) for p in listed}

@@ -55,6 +55,12 @@ class Models:
         with self._lock:
             return sum(loaded.size for loaded in self._loaded.values())
 
+    def forget(self, control: str) -> None:
+        """Load it anew when it is asked for next, as its files have changed."""
+        with self._lock:
+            for key in [key for key in self._loaded if key[:2] == ("control", control)]:
+                del self._loaded[key]
+
     def _base_key(self, name: str, loras: Loras) -> tuple:
         return ("base", name, loras)
 

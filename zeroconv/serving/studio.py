@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from zeroconv.serving.catalogue import Catalogue, list_models
+from zeroconv.serving.catalogue import Catalogue, Entry, list_models
 from zeroconv.serving.errors import ApiError
+from zeroconv.serving.evaluating import Evaluator
 from zeroconv.serving.generation import Generation
 from zeroconv.serving.history import History
 from zeroconv.serving.jobs import Job, Jobs
 from zeroconv.serving.making import Maker
 from zeroconv.serving.models import Models
+from zeroconv.serving.recipes import runs_folder
+from zeroconv.serving.runs import names_of_runs
 from zeroconv.serving.settings import ServerSettings
+from zeroconv.serving.training import Trainings
+from zeroconv.serving.uploads import uploads_folder
 from zeroconv.serving.worker import Worker
 
 
@@ -29,17 +34,26 @@ class Studio:
         self.jobs = Jobs(limits.queue, limits.kept, self.history.record)
         self.models = Models(settings, self.catalogue)
         maker = Maker(self.models, self.history, self.jobs)
-        kinds: dict[str, Any] = {"generate": maker.make, "call": _call}
+        evaluator = Evaluator(settings, self.models, self.jobs)
+        kinds: dict[str, Any] = {
+            "generate": maker.make,
+            "evaluate": evaluator.evaluate,
+            "call": _call,
+        }
+        self.trainings = Trainings(settings, self.jobs, self._trained)
+        self._list_own()
         self.stopping = False
         self.worker = Worker(self.jobs, kinds, self._warm if settings.warm else None)
 
     def start(self) -> None:
         self.worker.start()
+        self.trainings.start()
 
     def stop(self) -> None:
         """Jobs that were not begun are lost, as their records say at the next start."""
         self.stopping = True
         self.jobs.close()
+        self.trainings.close()
         self.worker.stop()
         self.history.close()
 
@@ -63,6 +77,26 @@ class Studio:
             status = 500 if (job.error or "").startswith("Internal error") else 422
             raise ApiError(status, job.error or "The server was stopped.")
         return job.result, job.notes
+
+    def run_control(self, name: str) -> Entry | None:
+        """The control that a run has trained, if it is there."""
+        return self.catalogue.controls.get(f"runs/{name}")
+
+    def _trained(self, name: str) -> None:
+        """A run has ended: its control, or a newer one, can be used."""
+        folder = runs_folder(self.settings) / name / "control"
+        if folder.is_dir():
+            self.catalogue.add_control(f"runs/{name}", folder)
+            self.models.forget(f"runs/{name}")
+
+    def _list_own(self) -> None:
+        """What earlier runs of the server have trained, and what was uploaded to them."""
+        for name in names_of_runs(self.settings):
+            self._trained(name)
+        uploads = uploads_folder(self.settings)
+        for folder in sorted(uploads.iterdir()) if uploads.is_dir() else ():
+            if (folder / "metadata.jsonl").is_file():
+                self.catalogue.add_dataset(folder.name, folder)
 
     def _warm(self) -> None:
         """Load what the first picture needs; it imports torch and diffusers too."""

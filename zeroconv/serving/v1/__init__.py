@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from zeroconv.serving.v1 import about, annotate, generate, history, jobs
+from zeroconv.serving.v1 import about, annotate, evaluate, generate, history, jobs, train
 
 routers = [
     about.router,
     generate.router,
     annotate.router,
+    evaluate.router,
+    train.router,
     jobs.router,
     history.router,
 ]

@@ -19,7 +19,9 @@ _TEXTS = {
     401: "A token is needed.",
     403: "Another site's page, or an unknown Host.",
     404: "There is no such thing.",
+    405: "Another method is needed.",
     408: "The body came too slowly.",
+    409: "It is at work, or there already.",
     413: "The body is too large.",
     415: "The body is no JSON by its content type.",
     422: "A field is wrong.",
@@ -29,6 +31,7 @@ _TEXTS = {
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": text} for status, text in _TEXTS.items()
 }
+PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}}, **ERRORS}
 
 
 def job_json(studio: Studio, job: Job) -> dict[str, Any]:

@@ -9,11 +9,10 @@ from fastapi.responses import FileResponse
 
 from zeroconv.serving.errors import ApiError, JsonRoute
 from zeroconv.serving.history import MOST, History
-from zeroconv.serving.v1.answers import ERRORS
+from zeroconv.serving.v1.answers import ERRORS, PNG
 from zeroconv.serving.v1.schemas import FavouriteBody
 
 router = APIRouter(route_class=JsonRoute, tags=["history"], responses=ERRORS)
-PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}}, **ERRORS}
 WEBP: dict[int | str, dict[str, Any]] = {200: {"content": {"image/webp": {}}}, **ERRORS}
 # a picture's address names its content for good
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}

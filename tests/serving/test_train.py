@@ -1,0 +1,170 @@
+"""Training, uploaded data sets and measuring through the server."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers.tiny_server import as_base64, ended, made, opened, picture, running, settings_for
+
+SMALL = {"control": {"hint_widths": [4, 8, 8, 16]}, "examples": 4}
+TRAINING = {"batch_size": 2, "validate_every": 2, "sample_count": 2, "sample_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def uploaded(client) -> str:
+    items = [
+        {"picture": as_base64(picture(colour=(50 * i, 90, 30))), "caption": f"a box, number {i}"}
+        for i in range(4)
+    ]
+    answer = client.post("/api/v1/datasets", json={"name": "boxes", "items": items})
+    assert answer.status_code == 201, answer.text
+    return answer.json()["id"]
+
+
+def test_datasets_are_listed_and_stay_within_the_data_folder(client, uploaded, server_data) -> None:
+    assert uploaded in [entry["name"] for entry in client.get("/api/v1/models").json()["datasets"]]
+    assert (server_data / "datasets" / uploaded / "metadata.jsonl").is_file()
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "a" * 61, "a\u0000"])
+def test_datasets_refuse_names_that_are_paths(client, name) -> None:
+    items = [{"picture": as_base64(picture()), "caption": ""}]
+    answer = client.post("/api/v1/datasets", json={"name": name, "items": items})
+    assert answer.status_code == 422
+
+
+def test_train_schema_is_the_recipes_own(client) -> None:
+    answer = client.get("/api/v1/train/schema").json()
+    training = answer["schema"]["$defs"]["TrainingBody"]["properties"]
+    assert training["batch_size"]["maximum"] == 4096 and training["steps"]["default"] == 240
+    assert not {"report_to", "threads", "project"} & set(training)
+    assert "playroom" in answer["data"] and "canny" in answer["conditions"]
+
+
+def test_train_plan_reckons_memory(client, uploaded) -> None:
+    plans = []
+    for batch in (2, 8):
+        body = {"data": uploaded, **SMALL, "training": {**TRAINING, "batch_size": batch}}
+        answer = client.post("/api/v1/train/plan", json=body)
+        assert answer.status_code == 200, answer.text
+        plans.append(answer.json())
+    small, large = (plan["parts"]["activations"] for plan in plans)
+    assert 3 < large / small < 5
+    assert plans[0]["memory_mb"] >= small + plans[0]["parts"]["program"]
+    assert any("fewer than 20" in note for note in plans[0]["notes"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"data": "/etc"}, "no data set"),
+        ({"base": "nobody/nothing"}, "no base"),
+        ({"control": {"init": "/etc/passwd"}}, "no control"),
+        ({"name": "../x"}, "name"),
+        ({"training": {"steps": 1_000_000}}, "most"),
+        ({"training": {"optimizer": {"class": "os.system"}}}, "optimizer"),
+        ({"training": {"report_to": ["wandb"]}}, "no field"),
+        ({"training": {"checkpointing": "much"}}, "checkpointing"),
+        ({"condition": "nonsense"}, "nonsense"),
+    ],
+)
+def test_train_refuses_in_one_sentence(client, uploaded, change, words) -> None:
+    answer = client.post("/api/v1/train", json={"data": uploaded, **change})
+    assert answer.status_code == 422 and words in answer.json()["error"]
+
+
+def test_train_can_be_switched_off(server_models, tmp_path) -> None:
+    settings = settings_for(server_models, tmp_path / "data", allow_training=False)
+    with running(settings) as client:
+        assert client.get("/api/v1/info").json()["training_allowed"] is False
+        for answer in (
+            client.post("/api/v1/train", json={"data": "playroom"}),
+            client.get("/api/v1/train/schema"),
+            client.post("/api/v1/train/runs/x/resume"),
+        ):
+            assert answer.status_code == 403
+
+
+@pytest.mark.slow
+def test_train_a_run_is_stopped_resumed_and_its_control_used(client, uploaded) -> None:
+    body = {"name": "first", "data": uploaded, **SMALL}
+    body["training"] = {**TRAINING, "steps": 4000, "checkpoint_every": 1000, "sample_every": 0}
+    answer = client.post("/api/v1/train", json=body)
+    assert answer.status_code == 202, answer.text
+    job = answer.json()
+    assert client.post("/api/v1/train", json=body).status_code == 409
+    until = time.monotonic() + 120
+    while client.get("/api/v1/train/runs/first").json()["step"] < 5:
+        assert time.monotonic() < until, client.get(f"/api/v1/jobs/{job['id']}").json()
+        time.sleep(0.3)
+    running_now = client.get("/api/v1/train/runs/first").json()
+    assert running_now["state"] == "running" and running_now["job"] == job["id"]
+    assert client.post("/api/v1/train/runs/first/stop").status_code == 200
+    assert ended(client, job)["state"] == "cancelled"
+    stopped = client.get("/api/v1/train/runs/first").json()
+    assert stopped["state"] == "stopped" and stopped["control"] is None
+    assert len(stopped["loss"]) >= 2 and stopped["hint_gain"]
+
+    steps = stopped["step"] + 3
+    job = client.post("/api/v1/train/runs/first/resume", json={"steps": steps}).json()
+    job = ended(client, job, 120)
+    assert job["state"] == "done", job
+    done = client.get("/api/v1/train/runs/first").json()
+    assert done["state"] == "done" and done["step"] == steps and done["control"] == "runs/first"
+    sheet = client.get(done["samples"][-1])
+    assert sheet.status_code == 200 and opened(sheet.content).width > 64
+    hint = {"control": "runs/first", "source": as_base64(picture())}
+    assert made(client, controls=[hint])["results"]
+    assert [run["name"] for run in client.get("/api/v1/train/runs").json()["runs"]] == ["first"]
+
+
+def test_evaluate_reports_floor_control_and_ceiling(client, uploaded) -> None:
+    body = {"control": "tiny_canny", "data": uploaded, "count": 2, "steps": 1}
+    answer = client.post("/api/v1/evaluate", json=body)
+    assert answer.status_code == 202, answer.text
+    job = ended(client, answer.json())
+    assert job["state"] == "done", job
+    rows = {row["metric"]: row for row in job["result"]["table"]}
+    assert rows["f1"]["ceiling"]["mean"] is not None and rows["f1"]["floor"] is not None
+    groups = job["result"]["pictures"]
+    assert set(groups) == {"best", "median", "worst"} and groups["best"]
+    for name in ("hint", "read", "made", "real"):
+        image = opened(client.get(groups["best"][0][name]).content)
+        assert image.size == (64, 64)
+
+
+def test_evaluate_is_cancelled(client, uploaded) -> None:
+    studio = client.app.state.studio
+    with studio.jobs.held():
+        body = {"control": "tiny_canny", "data": uploaded, "count": 100, "steps": 50}
+        job = client.post("/api/v1/evaluate", json=body).json()
+    while client.get(f"/api/v1/jobs/{job['id']}").json()["state"] == "queued":
+        time.sleep(0.01)
+    client.delete(f"/api/v1/jobs/{job['id']}")
+    assert ended(client, job)["state"] in ("cancelled", "failed")
+
+
+def test_evaluate_refuses_names_that_are_not_listed(client) -> None:
+    for body in (
+        {"control": "/etc/passwd", "data": "playroom"},
+        {"control": "tiny_canny", "data": "https://example.com/x.tar"},
+    ):
+        assert client.post("/api/v1/evaluate", json=body).status_code == 422
+
+
+def test_annotated_pictures_are_those_of_annotate(client) -> None:
+    from zeroconv.annotators import annotate
+
+    body = {"condition": "canny", "picture": as_base64(picture()), "options": {"low": 50}}
+    hint = client.post("/api/v1/annotate", json=body).json()["hint"]
+    import base64
+
+    drawn = opened(base64.b64decode(hint.partition(",")[2]))
+    np.testing.assert_array_equal(
+        np.asarray(drawn), np.asarray(annotate("canny", picture(), low=50))
+    )
+    assert isinstance(drawn, Image.Image)

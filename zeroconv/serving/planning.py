@@ -1,0 +1,54 @@
+"""The memory of a training, reckoned before it starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zeroconv.serving.models import Models, bytes_of
+from zeroconv.training.recipes.recipe import Recipe
+
+# float32 numbers that are kept a trained one: its gradient, its average, and the optimiser's
+_BESIDE = {"adamw": 4.0, "adamw8bit": 2.5, "adafactor": 2.1, "muon": 3.0}
+RUNTIME = 350 << 20  # bytes of Python, torch and diffusers, before any model
+
+
+def plan(recipe: Recipe, base: str, models: Models) -> dict[str, Any]:
+    """{"memory_mb", "parts", "notes"}: weights, what training keeps beside them, and activations
+    of a micro-batch, which are measured on tensors without memory. Raises UserError.
+    """
+    from zeroconv.training.assembling import make_control
+
+    backbone = models.base(base)
+    control = make_control(recipe, backbone)
+    trained = sum(p.numel() * 4 for p in control.parameters())
+    notes: list[str] = []
+    kept = 0
+    if control.has_residuals and hasattr(backbone, "unet"):
+        kept = _activations(recipe, backbone, control)
+    else:
+        notes.append(
+            f"what a {recipe.control.kind} keeps for its backward pass is not reckoned; the run "
+            "takes more"
+        )
+    beside = _BESIDE.get(str(recipe.training.optimizer), 4.0)
+    parts = {
+        "program": RUNTIME,
+        "base": bytes_of(backbone),
+        "trained network": trained,
+        "gradients, averages, optimiser": int(trained * beside),
+        "activations": kept,
+    }
+    megabytes = {name: round(value / 2**20, 1) for name, value in parts.items()}
+    return {"memory_mb": round(sum(megabytes.values())), "parts": megabytes, "notes": notes}
+
+
+def _activations(recipe: Recipe, backbone: Any, control: Any) -> int:
+    from zeroconv.backbones import TextStates
+    from zeroconv.training.execution.memory import activations, chosen
+    from zeroconv.training.objective import ControlledLoss
+
+    side = (recipe.data.size or backbone.default_size) // backbone.latent_scale
+    count = recipe.training.batch_size
+    text = TextStates.cat([backbone.embed_text([""])] * count)
+    ledger = activations(ControlledLoss(backbone, control), count, (side, side), text)
+    return ledger.peak(chosen(ledger, recipe.training.checkpointing))

@@ -1,0 +1,180 @@
+"""Trainings, one at a time, each in a process of its own: it has its own memory, and a kill of the
+server ends it too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zeroconv.serving.errors import ApiError, logged, one_sentence
+from zeroconv.serving.jobs import Job, Jobs
+from zeroconv.serving.recipes import recipe_file, runs_folder
+from zeroconv.serving.runs import last_step
+from zeroconv.serving.settings import ServerSettings
+
+MOST_WAITING = 10
+POLL_SECONDS = 0.5
+SECONDS_TO_SAVE = 60  # after which a process that was told to stop is killed
+INTERRUPTED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
+LONGEST_LOG = 20_000  # bytes of a log's end that are read
+_PDEATHSIG = 1  # of prctl, linux/prctl.h
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a job of the kind "train" is to do."""
+
+    name: str
+
+
+class Trainings:
+    """done(name): called when a run has ended well, so that its control can be used."""
+
+    def __init__(self, settings: ServerSettings, jobs: Jobs, done: Callable[[str], None]) -> None:
+        self.settings, self.jobs, self.done = settings, jobs, done
+        self._queue: list[Job] = []
+        self._wake = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="zeroconv trainings", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop what runs, saved, and take no more."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify_all()
+        self._thread.join(SECONDS_TO_SAVE)
+
+    def submit(self, name: str, request: dict[str, Any]) -> Job:
+        """Raises ApiError: 409 for a run that is at work, 429 where too many wait."""
+        with self._wake:
+            if self.job_of(name) is not None:
+                raise ApiError(409, f"The run {name} is at work already.")
+            if len(self._queue) >= MOST_WAITING:
+                raise ApiError(429, f"{MOST_WAITING} trainings wait already; try again later.")
+            job = self.jobs.add(Job("train", Training(name), request))
+            job.result = {"run": name}
+            self._queue.append(job)
+            self._wake.notify_all()
+        return job
+
+    def job_of(self, name: str) -> Job | None:
+        """The open job of a run."""
+        for job in self.jobs.listed():
+            if job.kind == "train" and job.is_open and (job.result or {}).get("run") == name:
+                return job
+        return None
+
+    # ---------------------------------------------------------------- the thread
+
+    def _run(self) -> None:
+        while (job := self._next()) is not None:
+            name = job.work.name
+            self.jobs.start(job)
+            try:
+                self._train(job, name)
+            except Exception as error:
+                self.jobs.end(job, "failed", logged(error, f"the training {name}"))
+
+    def _next(self) -> Job | None:
+        with self._wake:
+            while not self._closed:
+                for job in [job for job in self._queue if job.cancelling]:
+                    self._queue.remove(job)
+                    self.jobs.end(job, "cancelled")
+                if self._queue:
+                    return self._queue.pop(0)
+                self._wake.wait(POLL_SECONDS)
+        return None
+
+    def _train(self, job: Job, name: str) -> None:
+        log = runs_folder(self.settings) / f"{name}.log"
+        process = start_training(recipe_file(self.settings, name), log)
+        told = False
+        try:
+            while process.poll() is None:
+                if (job.cancelling or self._closed) and not told:
+                    told = True
+                    process.send_signal(signal.SIGTERM)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_SECONDS if not told else SECONDS_TO_SAVE)
+                    continue
+                if told:
+                    process.kill()
+                self._progress(job, name)
+        finally:
+            if process.poll() is None:
+                process.kill()
+        self._progress(job, name)
+        notes, error = read_log(log)
+        job.notes += [note for note in notes if note not in job.notes]
+        if process.returncode == 0:
+            self.done(name)
+            self.jobs.end(job, "done")
+        elif told or process.returncode in INTERRUPTED:
+            self.jobs.end(job, "cancelled")
+        else:
+            self.jobs.end(job, "failed", error or "The training ended; see its log.")
+
+    def _progress(self, job: Job, name: str) -> None:
+        with suppress(Exception):  # of a log that is being written
+            job.step, job.steps = last_step(self.settings, name)
+            job.progress = min(0.99, job.step / job.steps)
+            self.jobs.changed(job)
+
+
+def start_training(recipe: Path, log: Path) -> subprocess.Popen[bytes]:
+    """`zeroconv train` of a recipe, its words in a log. It ends with this process."""
+    command = [sys.executable, "-m", "zeroconv.cli", "train", str(recipe)]
+    with log.open("wb") as words:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=words,
+            stderr=subprocess.STDOUT,
+            cwd=recipe.parent,
+            env=_environment(),
+            start_new_session=True,  # Ctrl-C at the terminal is for the server
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+
+
+def _environment() -> dict[str, str]:
+    """Of the child: it finds this package, wherever the server was started."""
+    root = str(Path(__file__).resolve().parents[2])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # before any fork
+
+
+def _end_with_parent() -> None:
+    """Linux sends the signal when the thread that started the process ends."""
+    if _libc is not None:
+        _libc.prctl(_PDEATHSIG, signal.SIGTERM)
+
+
+def read_log(path: Path) -> tuple[list[str], str | None]:
+    """The notes and the error in what a training printed."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LONGEST_LOG))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return [], None
+    notes = [one_sentence(line[6:]) for line in lines if line.startswith("note: ")]
+    errors = [one_sentence(line[10:]) for line in lines if line.startswith("zeroconv: ")]
+    return notes[:100], errors[-1] if errors else None

@@ -102,6 +102,10 @@ def commands(models: Path, inputs: Path) -> dict[str, Command]:
     by_name["push"] = Command(words, "folder")
     by_name["demo"] = Command(("demo", *OUT, *quick, "--seeds", "1"), "folder")
 
+    # they run until they are stopped
+    for name in ("studio", "serve"):
+        by_name[name] = Command((name, "--base", str(models / "no such")), code=2)
+
     room = "playroom"
     by_name["playroom render"] = Command((room, "render", "{out}", "--size", "64", *few), "into")
     by_name["playroom fill50k"] = Command((room, "fill50k", "{out}", "--size", "32", *few), "into")

@@ -23,6 +23,20 @@ SETTING = ["", "x", "=", "=1", "steps", "\udcff=1"]
 ANY = None  # every value is taken, or nothing that can be tried here
 MODEL = [name for name in NAME if name]
 
+SERVER: dict[str, list[str] | None] = {
+    "host": [*NAME, "0.0.0.0", "::"],
+    "base": MODEL,
+    "more_base": NAME,
+    "control": NAME,
+    "lora_dir": PATH,
+    "datasets": PATH,
+    "data": PATH,
+    "token": ["", "short", "two words of it", "\udcff" * 9, "x" * 5000],
+    "allow_host": NAME,
+    "device": [*NAME, "cuda:99"],
+    "dtype": NAME,
+}
+
 # options that are texts or paths; numbers are found by themselves
 VALUES: dict[str, dict[str, list[str] | None]] = {
     "generate": {
@@ -164,6 +178,8 @@ VALUES: dict[str, dict[str, list[str] | None]] = {
         "device": [*NAME, "cuda:99"],
         "dtype": NAME,
     },
+    "studio": SERVER,
+    "serve": SERVER,
     "render": {"out": PATH, "split": NAME, "maps": NAME},
     "stickers": {"out": PATH, "source": NAME, "packages": ANY},
     "fill50k": {"out": PATH},
@@ -228,6 +244,7 @@ def sound(models: Path, photo: Path, tmp_path: Path) -> dict[str, dict[str, obje
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     few = {"base": models / "base", "steps": 1}
+    server = {"base": models / "base", "port": 0, "data": tmp_path / "data"}
     return {
         "generate": {**few, "prompt": "a", "out": tmp_path / "out.png"},
         "upscale": {**few, "picture": photo, "factor": 1, "out": tmp_path / "out.png"},
@@ -244,6 +261,8 @@ def sound(models: Path, photo: Path, tmp_path: Path) -> dict[str, dict[str, obje
         },
         "push": {"folder": models / "canny", "name": "a/b", "out": tmp_path / "out"},
         "demo": {**few, "out": tmp_path / "demo"},
+        "studio": server,
+        "serve": server,
         "render": {"out": tmp_path / "out", "count": 1},
         "stickers": {"out": tmp_path / "out", "packages": tmp_path},
         "fill50k": {"out": tmp_path / "out", "count": 1},

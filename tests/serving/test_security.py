@@ -43,8 +43,8 @@ def test_host_of_this_machine_is_served(client, host) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "8.8.8.8", "", "a@localhost",
-     "localhost/x", "localhost:x", "[::1", "0.0.0.0", "127.0.0.1, evil.example"],
+    ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "8.8.8.8", "",
+     "a@localhost", "localhost/x", "localhost:x", "[::1", "0.0.0.0", "127.0.0.1, evil.example"],
 )  # fmt: skip
 def test_host_of_another_name_is_refused(client, host) -> None:
     answer = client.get("/api/v1/info", headers={"Host": host})

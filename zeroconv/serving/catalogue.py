@@ -17,6 +17,7 @@ from zeroconv.serving.settings import ServerSettings
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 _OF_SPECS = "?+{}"  # signs with a meaning in specs of data
+_MARKS = {"base": ("model_index.json", "lora.json"), "control": ("config.json",)}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -153,12 +154,21 @@ def _located(word: str, what: str) -> tuple[str, Path | None]:
     """The name of what a server is started with, and its path if it is on this machine."""
     if word.startswith("playroom") and (ASSETS / word).is_dir():
         return word, ASSETS / word
-    path = Path(word).expanduser()
-    if path.exists():
-        return (path.name if path.is_dir() else path.stem), path.resolve()
+    try:
+        path = Path(word).expanduser()
+        there = bool(word.strip()) and path.exists()
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, no home
+        there = False
+    if there:
+        if path.is_dir() and not any((path / mark).is_file() for mark in _MARKS[what]):
+            marks = " or ".join(_MARKS[what])
+            raise UserError(f"{path} is no {what}'s folder: it holds no {marks}.")
+        return (path.resolve().name if path.is_dir() else path.stem), path.resolve()
     if _HUB_ID.fullmatch(word):
         return word, None
-    raise UserError(f"there is no {what} {word!r}; give a folder, a weights file or a hub id.")
+    raise UserError(
+        f"there is no {what} {word[:200]!r}; give a folder, a weights file or a hub id."
+    )
 
 
 def _base(word: str) -> Entry:

@@ -10,6 +10,7 @@ from pathlib import Path
 from zeroconv.errors import UserError
 
 SHORTEST_TOKEN = 8  # characters
+_HOST = re.compile(r"(?=.{1,253}$)[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,13 @@ class ServerSettings:
                 f"the token must be {SHORTEST_TOKEN} or more letters, digits or signs of ASCII "
                 "without spaces; give another."
             )
+        for name in self.hosts:
+            if not _HOST.fullmatch(name):
+                raise UserError(f"--allow-host {name[:80]!r} is no name of a host; give one.")
         if not self.loopback and self.token is None:
             raise UserError(
-                f"--host {self.host} can be reached by other machines, so --token is needed: a "
-                f"secret of {SHORTEST_TOKEN} or more characters that every client must know."
+                f"--host {self.host[:80]!r} can be reached by other machines, so --token is "
+                f"needed: a secret of {SHORTEST_TOKEN} or more characters that clients must know."
             )
 
     @property

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
+from zeroconv.files import lock_folder
 from zeroconv.serving.catalogue import Catalogue, Entry, list_models
 from zeroconv.serving.errors import ApiError
 from zeroconv.serving.evaluating import Evaluator
@@ -27,8 +29,15 @@ class Studio:
     def __init__(self, settings: ServerSettings) -> None:
         """Raises UserError."""
         self.settings = settings
+        check_device(settings)
         self.catalogue: Catalogue = list_models(settings)
-        self.history = History(settings.data)
+        self._held = ExitStack()
+        try:
+            self._held.enter_context(lock_folder(settings.data, "serving"))
+            self.history = History(settings.data)
+        except BaseException:
+            self._held.close()
+            raise
         self.lost = self.history.mark_lost()
         limits = settings.limits
         self.jobs = Jobs(limits.queue, limits.kept, self.history.record)
@@ -56,6 +65,7 @@ class Studio:
         self.trainings.close()
         self.worker.stop()
         self.history.close()
+        self._held.close()
 
     def submit(self, request: Generation) -> Job:
         """Queue pictures. Raises UserError for what is out of bounds, ApiError 429."""
@@ -104,6 +114,17 @@ class Studio:
 
         base = self.models.base(self.catalogue.default)
         generate(base, "", steps=1, height=64, width=64)
+
+
+def check_device(settings: ServerSettings) -> None:
+    """Raise UserError for a device or dtype that this machine does not have; what every machine has
+    needs no torch.
+    """
+    if settings.device in ("auto", "cpu") and settings.dtype in ("auto", "float32"):
+        return
+    from zeroconv.backbones.devices import pick_device, pick_dtype
+
+    pick_dtype(settings.dtype, pick_device(settings.device))
 
 
 def _call(batch: Sequence[Job]) -> None:

@@ -155,3 +155,20 @@ def test_jobs_kept_are_bounded() -> None:
         job = jobs.add(Job("generate", None))
         jobs.end(job, "done")
     assert len(jobs.listed()) <= 4
+
+
+def test_jobs_events_tell_the_end_also_of_one_that_ends_meanwhile(client, monkeypatch) -> None:
+    """The job ends between the sending of its state and the next look at it."""
+    from zeroconv.serving.v1 import jobs as routes
+
+    studio = client.app.state.studio
+    job = studio.jobs.add(Job("generate", None))
+    real = routes.job_json
+
+    def late(studio, one):
+        state = real(studio, one)
+        studio.jobs.end(one, "done")
+        return state
+
+    monkeypatch.setattr(routes, "job_json", late)
+    assert events_of(client, {"id": job.id})[-1][0] == "done"

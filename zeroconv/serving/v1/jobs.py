@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from zeroconv.serving.errors import ApiError, JsonRoute
-from zeroconv.serving.jobs import Job
+from zeroconv.serving.jobs import OPEN, Job
 from zeroconv.serving.studio import Studio
 from zeroconv.serving.v1.answers import ERRORS, job_json
 
@@ -94,28 +94,37 @@ async def _events(studio: Studio, only: Job | None) -> AsyncIterator[str]:
         changed = [only.id] if only is not None else []
         while not studio.stopping:
             for id in changed:
-                if only is not None and id != only.id:
+                one = _listened(studio, id, only)
+                if one is None:
                     continue
-                try:
-                    one = studio.jobs.get(id)
-                except ApiError:  # ended, and dropped since
-                    continue
-                if not one.kept:
-                    continue
-                yield _event(studio, one, previews)
-            if only is not None and not only.is_open:
-                return
+                state = job_json(studio, one)
+                yield _event(state, previews)
+                # of what was sent: the job may have ended since
+                if only is not None and state["state"] not in OPEN:
+                    return
             changed = await listener.changed(PING_SECONDS)
             if not changed:
                 yield ": ping\n\n"
             await asyncio.sleep(0)
 
 
-def _event(studio: Studio, job: Job, previews: dict[str, int]) -> str:
+def _listened(studio: Studio, id: str, only: Job | None) -> Job | None:
+    """The job that changed, if it is one that the client listens to."""
+    if only is not None:
+        return only if id == only.id else None
+    try:
+        one = studio.jobs.get(id)
+    except ApiError:  # ended, and dropped since
+        return None
+    return one if one.kept else None
+
+
+def _event(job: dict[str, Any], previews: dict[str, int]) -> str:
     """A state that ends it, else "preview" where there is a new one, else "progress"."""
-    name = "progress" if job.is_open else job.state
-    if job.is_open and job.preview > previews.get(job.id, 0):
-        name, previews[job.id] = "preview", job.preview
-    if not job.is_open:
-        previews.pop(job.id, None)
-    return f"event: {name}\ndata: {json.dumps(job_json(studio, job))}\n\n"
+    is_open = job["state"] in OPEN
+    name = "progress" if is_open else job["state"]
+    if is_open and job["preview"] > previews.get(job["id"], 0):
+        name, previews[job["id"]] = "preview", job["preview"]
+    if not is_open:
+        previews.pop(job["id"], None)
+    return f"event: {name}\ndata: {json.dumps(job)}\n\n"

@@ -9,6 +9,7 @@ from typing import Any
 from zeroconv.errors import Interrupted, UserError
 from zeroconv.serving.app import create_app
 from zeroconv.serving.settings import ServerSettings
+from zeroconv.serving.studio import Studio
 
 MOST_CONNECTIONS = 500
 SECONDS_TO_END = 5
@@ -51,7 +52,9 @@ def serve_forever(
         app = create_app(settings, page=page)
         if app.state.studio.lost:
             note(f"{app.state.studio.lost} jobs of the last run were not finished: they are lost")
-        server = _Server(_config(uvicorn, app), lambda: started(address_of(opened)))
+        server = _server(
+            _config(uvicorn, app), app.state.studio, lambda: started(address_of(opened))
+        )
         try:
             server.run(sockets=[opened])
         except Interrupted:  # by SIGTERM or SIGHUP, which uvicorn sends again when it has ended
@@ -75,8 +78,8 @@ def _config(uvicorn: Any, app: Any) -> Any:
     )
 
 
-def _Server(config: Any, started: Callable[[], None]) -> Any:
-    """A uvicorn server that tells when it listens."""
+def _server(config: Any, studio: Studio, started: Callable[[], None]) -> Any:
+    """A uvicorn server that tells when it listens, and ends streams when it is to end."""
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -84,5 +87,9 @@ def _Server(config: Any, started: Callable[[], None]) -> Any:
             await super().startup(sockets=sockets)
             if not self.should_exit:
                 started()
+
+        async def shutdown(self, sockets: Any = None) -> None:
+            studio.end_streams()  # else it would wait for those who listen
+            await super().shutdown(sockets=sockets)
 
     return Server(config)

@@ -58,9 +58,14 @@ class Studio:
         self.worker.start()
         self.trainings.start()
 
+    def end_streams(self) -> None:
+        """Let those who listen to jobs go."""
+        self.stopping = True
+        self.jobs.listeners.notify("")
+
     def stop(self) -> None:
         """Jobs that were not begun are lost, as their records say at the next start."""
-        self.stopping = True
+        self.end_streams()
         self.jobs.close()
         self.trainings.close()
         self.worker.stop()

@@ -1,0 +1,198 @@
+"""Requests made from the server's own OpenAPI schema, right and wrong ones, and what must hold of
+every answer.
+
+python -m tests.helpers.api_fuzz [--count 10000] [--seed 0] [--only WORD]
+
+No answer is a server's error; a refusal is {"error": "one sentence"} with a status that the schema
+names; nothing is written outside of the data folder; memory stays flat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as seeded
+from schemathesis import GenerationMode
+
+from tests.helpers.snapshots import snapshot
+from tests.helpers.tiny_server import (
+    ADDRESS,
+    as_base64,
+    picture,
+    running,
+    settings_for,
+    write_models,
+)
+from zeroconv.serving.settings import Limits
+
+ENDLESS = ("/api/v1/events",)
+# so that a right request is a quick one
+SMALL = Limits(side=64, steps=2, count=2, queue=20, pixels=4096, body=200_000, train_steps=1)
+MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+_PICTURE = as_base64(picture())
+GOOD = dict.fromkeys(("image", "mask", "picture", "hint", "source", "region"), _PICTURE)
+GOOD |= {"base": "base", "control": "tiny_canny", "condition": "canny", "data": "stickers"}
+GOOD |= {"sampler": "euler", "schedule": "karras"}
+# fields that seldom fit together
+QUIET: dict[str, Any] = {"loras": [], "width": 64, "height": 64, "steps": 2, "count": 1}
+QUIET |= {"hires": None, "expand": None, "clip_skip": None, "controls": [], "strength": 1.0}
+WARMED_UP = 0.3  # share of the requests after which memory is to stay flat
+
+
+@dataclass
+class Report:
+    """statuses: how many answers had one. wrong: sentences on answers that may not be."""
+
+    requests: int = 0
+    statuses: Counter[int] = field(default_factory=Counter)
+    wrong: dict[str, str] = field(default_factory=dict)
+    memory: list[float] = field(default_factory=list)  # MiB, over time
+
+
+def fuzz(client: Any, count: int, seed: int = 0, only: str = "") -> Report:
+    """About `count` requests, as many of every operation, half of them against the schema."""
+    report = Report()
+    operations = list(_operations(client.app.openapi(), only))
+    each = max(1, count // (len(operations) * len(MODES)))
+    for operation in operations:
+        for mode in MODES:
+            try:
+                strategy = operation.as_strategy(generation_mode=mode)
+                _send_all(client, strategy, each, seed, report)
+            except Exception as error:  # of the maker of requests: nothing can be wrong there
+                if "negat" not in str(error).lower() and "Unsatisfiable" not in repr(error):
+                    raise
+    return report
+
+
+def _operations(schema: dict[str, Any], only: str) -> Iterator[Any]:
+    for result in schemathesis.openapi.from_dict(schema).get_all_operations():
+        operation = result.ok()
+        if operation.path not in ENDLESS and only in operation.path:
+            yield operation
+
+
+def _send_all(client: Any, strategy: Any, count: int, seed: int, report: Report) -> None:
+    @seeded(seed)
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy)
+    def send(case: Any) -> None:
+        _send(client, case, report)
+
+    send()
+
+
+def _send(client: Any, case: Any, report: Report) -> None:
+    words = case.as_transport_kwargs(base_url=ADDRESS)
+    request = {key: words[key] for key in ("method", "url", "params", "json") if words.get(key)}
+    if words.get("data") is not None:
+        request["content"] = words["data"]
+    if report.requests % 2 and isinstance(request.get("json"), dict | list):
+        request["json"] = mended(request["json"])
+        if report.requests % 4 == 1 and isinstance(request["json"], dict):
+            request["json"] |= {k: v for k, v in QUIET.items() if k in request["json"]}
+    headers = {k: v for k, v in (words.get("headers") or {}).items() if k.lower() != "user-agent"}
+    try:
+        answer = client.request(**request, headers=headers, follow_redirects=False)
+    except (ValueError, TypeError, UnicodeError):  # what no client could send
+        return
+    report.requests += 1
+    report.statuses[answer.status_code] += 1
+    if report.requests % 50 == 0:
+        report.memory.append(memory_mb())
+    reason = wrong(case, answer)
+    if reason:
+        sent = str(request)[:400]
+        report.wrong.setdefault(f"{case.method} {case.operation.path}: {reason}", sent)
+
+
+def mended(value: Any, name: str = "") -> Any:
+    """The same body with pictures that are some and names that are listed, so that requests come
+    further than the first check.
+    """
+    if isinstance(value, dict):
+        return {key: mended(inner, str(key)) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [mended(inner, name) for inner in value]
+    if isinstance(value, str) and name in GOOD:
+        return GOOD[name]
+    return value
+
+
+def wrong(case: Any, answer: Any) -> str:
+    """What may not be of an answer; an empty text where all is well."""
+    status = answer.status_code
+    if status >= 500 and status != 503:
+        return f"status {status}: {answer.text[:200]}"
+    if "Traceback" in answer.text[:2000]:
+        return "a traceback"
+    documented = set(case.operation.definition.raw["responses"])
+    if status >= 400 and answer.request.url.path.startswith("/api/v1"):
+        if str(status) not in documented:
+            return f"status {status} is not in the schema"
+        try:
+            body = answer.json()
+        except ValueError:
+            return f"status {status} without JSON"
+        if set(body) != {"error"} or not isinstance(body["error"], str) or "\n" in body["error"]:
+            return f"status {status} without a sentence: {str(body)[:100]}"
+    return ""
+
+
+def memory_mb() -> float:
+    """What this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def grown(report: Report) -> float:
+    """MiB that memory has grown by after it was warm: of the last tenth over the first one then."""
+    warm = report.memory[int(len(report.memory) * WARMED_UP) :]
+    part = max(1, len(warm) // 10)
+    return sum(warm[-part:]) / part - sum(warm[:part]) / part if len(warm) > 1 else 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="operations whose path holds this")
+    parser.add_argument("--growth", type=float, default=100, help="MiB that are allowed")
+    asked = parser.parse_args()
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        models = write_models(Path(folder) / "models")
+        before, began = snapshot(Path(folder)), time.monotonic()
+        server = settings_for(models, Path(folder) / "data", limits=SMALL)
+        with running(server) as client:
+            report = fuzz(client, asked.count, asked.seed, asked.only)
+        after = {k: v for k, v in snapshot(Path(folder)).items() if not k.startswith("data")}
+        outside = sorted(k for k in after if k not in before and k not in ("", "."))
+    print(f"{report.requests} requests in {time.monotonic() - began:.0f} s: {report.statuses}")
+    print(f"memory grew by {grown(report):.1f} MiB after it was warm")
+    for reason, sent in report.wrong.items():
+        print(f"{reason}\n    {sent}")
+    print(f"outside of the data folder: {outside or 'nothing'}")
+    sys.exit(1 if report.wrong or outside or grown(report) > asked.growth else 0)
+
+
+if __name__ == "__main__":
+    main()

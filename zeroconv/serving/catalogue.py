@@ -64,7 +64,8 @@ class Catalogue:
         self.datasets[name] = dataset_entry(name, folder)
 
 
-# train, measure, validation: specs of data; {examples} of the first is how many at most
+# train, measure, validation: specs of data; {examples} of the first is how many at most, {quarter} a
+# fourth of that, where each is taken in four views
 EMBEDDED_DATA = (
     Entry(
         "playroom",
@@ -79,9 +80,9 @@ EMBEDDED_DATA = (
         "stickers",
         "stickers",
         {
-            "train": "stickers?split=train&views=12&limit={examples}",
+            "train": "stickers?split=train&views=4&limit={quarter}",
             "measure": "stickers?split=test",
-            "validation": "stickers?split=test&views=2&limit=64",
+            "validation": "stickers?split=test&limit=48",
         },
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zeroconv.serving.models import Models, bytes_of
+from zeroconv.serving.models import bytes_of
 from zeroconv.training.recipes.recipe import Recipe
 
 # float32 numbers that are kept a trained one: its gradient, its average, and the optimiser's
@@ -12,13 +12,14 @@ _BESIDE = {"adamw": 4.0, "adamw8bit": 2.5, "adafactor": 2.1, "muon": 3.0}
 RUNTIME = 350 << 20  # bytes of Python, torch and diffusers, before any model
 
 
-def plan(recipe: Recipe, base: str, models: Models) -> dict[str, Any]:
+def plan(recipe: Recipe) -> dict[str, Any]:
     """{"memory_mb", "parts", "notes"}: weights, what training keeps beside them, and activations
     of a micro-batch, which are measured on tensors without memory. Raises UserError.
     """
+    from zeroconv.backbones import load_backbone
     from zeroconv.training.assembling import make_control
 
-    backbone = models.base(base)
+    backbone = load_backbone(recipe.base)  # in float32, as training has it
     control = make_control(recipe, backbone)
     trained = sum(p.numel() * 4 for p in control.parameters())
     notes: list[str] = []

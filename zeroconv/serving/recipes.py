@@ -72,7 +72,7 @@ def recipe_of(
 
 
 def _train_spec(data: Entry, examples: int) -> str:
-    return data.facts["train"].format(examples=examples)
+    return data.facts["train"].format(examples=examples, quarter=-(-examples // 4))
 
 
 def limited(spec: str, count: int) -> str:

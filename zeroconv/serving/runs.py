@@ -53,11 +53,14 @@ def describe_run(settings: ServerSettings, name: str) -> dict[str, Any]:
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
+    """How a run ended, in its own words; empty while it has not."""
     try:
         summary = read_json(folder / "summary.json")
     except (OSError, ValueError):
         return {}
-    return summary if isinstance(summary, dict) else {}
+    if not isinstance(summary, dict):
+        return {}
+    return {k: v for k, v in summary.items() if k != "control"}  # a path of this machine
 
 
 def last_step(settings: ServerSettings, name: str) -> tuple[int, int]:

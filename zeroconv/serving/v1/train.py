@@ -47,8 +47,7 @@ async def reckon(body: TrainBody, request: Request) -> dict[str, Any]:
     """The memory that it takes, in MiB, and notes; nothing is started."""
     studio = _studio(request)
     _, recipe, notes = recipe_of(body.model_dump(), studio.settings, studio.catalogue)
-    base = studio.catalogue.base(body.base).name
-    answer, more = await studio.call(lambda: plan(recipe, base, studio.models))
+    answer, more = await studio.call(lambda: plan(recipe))
     return {**answer, "notes": [*notes, *answer["notes"], *more]}
 
 

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
@@ -28,13 +31,12 @@ from schemathesis import GenerationMode
 
 from tests.helpers.snapshots import snapshot
 from tests.helpers.tiny_server import (
-    ADDRESS,
     as_base64,
     picture,
-    running,
     settings_for,
     write_models,
 )
+from zeroconv.serving.running import serve_forever
 from zeroconv.serving.settings import Limits
 
 ENDLESS = ("/api/v1/events",)
@@ -59,12 +61,22 @@ class Report:
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: dict[str, str] = field(default_factory=dict)
     memory: list[float] = field(default_factory=list)  # MiB, over time
+    process: int | str = "self"
 
 
-def fuzz(client: Any, count: int, seed: int = 0, only: str = "") -> Report:
-    """About `count` requests, as many of every operation, half of them against the schema."""
-    report = Report()
-    operations = list(_operations(client.app.openapi(), only))
+def fuzz(
+    client: Any,
+    schema: dict[str, Any],
+    count: int,
+    seed: int = 0,
+    only: str = "",
+    process: int | str = "self",
+) -> Report:
+    """About `count` requests, as many of every operation, half of them against the schema.
+    process: whose memory is read.
+    """
+    report = Report(process=process)
+    operations = list(_operations(schema, only))
     each = max(1, count // (len(operations) * len(MODES)))
     for operation in operations:
         for mode in MODES:
@@ -101,8 +113,10 @@ def _send_all(client: Any, strategy: Any, count: int, seed: int, report: Report)
 
 
 def _send(client: Any, case: Any, report: Report) -> None:
-    words = case.as_transport_kwargs(base_url=ADDRESS)
-    request = {key: words[key] for key in ("method", "url", "params", "json") if words.get(key)}
+    words = case.as_transport_kwargs(base_url=str(client.base_url).rstrip("/"))
+    request: dict[str, Any] = {
+        key: words[key] for key in ("method", "url", "params", "json") if words.get(key)
+    }
     if words.get("data") is not None:
         request["content"] = words["data"]
     if report.requests % 2 and isinstance(request.get("json"), dict | list):
@@ -117,7 +131,7 @@ def _send(client: Any, case: Any, report: Report) -> None:
     report.requests += 1
     report.statuses[answer.status_code] += 1
     if report.requests % 50 == 0:
-        report.memory.append(memory_mb())
+        report.memory.append(memory_mb(report.process))
     reason = wrong(case, answer)
     if reason:
         sent = str(request)[:400]
@@ -157,9 +171,9 @@ def wrong(case: Any, answer: Any) -> str:
     return ""
 
 
-def memory_mb() -> float:
-    """What this process holds now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+def memory_mb(process: int | str) -> float:
+    """What a process holds now."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
@@ -170,23 +184,56 @@ def grown(report: Report) -> float:
     return sum(warm[-part:]) / part - sum(warm[:part]) / part if len(warm) > 1 else 0.0
 
 
+@contextmanager
+def own_process(folder: Path) -> Iterator[tuple[Any, int]]:
+    """A client of a server that is a process of its own, and its number; so that the memory of what
+    makes requests is not counted.
+    """
+    words = [sys.executable, "-W", "ignore", "-m", "tests.helpers.api_fuzz", "--serve", str(folder)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    try:
+        address = process.stdout.readline().strip()  # type: ignore[union-attr]
+        with httpx2.Client(base_url=address, timeout=120) as client:
+            yield client, process.pid
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def serve(folder: Path) -> None:
+    serve_forever(
+        settings_for(folder / "models", folder / "data", limits=SMALL, port=0),
+        page=False,
+        started=lambda address: print(address, flush=True),
+        note=lambda line: None,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="operations whose path holds this")
     parser.add_argument("--growth", type=float, default=100, help="MiB that are allowed")
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.serve is not None:
+        serve(asked.serve)
+        return
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
-        models = write_models(Path(folder) / "models")
+        write_models(Path(folder) / "models")
         before, began = snapshot(Path(folder)), time.monotonic()
-        server = settings_for(models, Path(folder) / "data", limits=SMALL)
-        with running(server) as client:
-            report = fuzz(client, asked.count, asked.seed, asked.only)
+        with own_process(Path(folder)) as (client, process):
+            schema = client.get("/api/v1/openapi.json").json()
+            report = fuzz(client, schema, asked.count, asked.seed, asked.only, process)
         after = {k: v for k, v in snapshot(Path(folder)).items() if not k.startswith("data")}
-        outside = sorted(k for k in after if k not in before and k not in ("", "."))
+    shown = report.memory[:: max(1, len(report.memory) // 20)]
+    print(f"memory in MiB: {[round(m) for m in shown]}")
     print(f"{report.requests} requests in {time.monotonic() - began:.0f} s: {report.statuses}")
+    print(
+        f"memory in MiB: {[round(m) for m in report.memory[:: max(1, len(report.memory) // 20)]]}"
+    )
     print(f"memory grew by {grown(report):.1f} MiB after it was warm")
     for reason, sent in report.wrong.items():
         print(f"{reason}\n    {sent}")

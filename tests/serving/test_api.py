@@ -51,6 +51,6 @@ def test_api_info_needs_nothing(client) -> None:
 def test_api_answers_requests_of_its_schema_without_a_fault(server_models, tmp_path) -> None:
     warnings.simplefilter("ignore")
     with running(settings_for(server_models, tmp_path / "data", limits=SMALL)) as client:
-        report = fuzz(client, 300)
+        report = fuzz(client, client.app.openapi(), 300)
     assert report.wrong == {}
     assert report.requests > 100

@@ -72,10 +72,20 @@ def test_generate_draws_a_seed_that_it_tells(client) -> None:
         {"image": as_base64(picture()), "expand": {"left": 16}, "masked_content": "fill"},
         {"image": as_base64(picture((96, 64))), "mask": MASK, "only_masked": True},
         {"controls": [{"control": "tiny_depth", "hint": as_base64(picture()), "curve": [[0, 1]]}]},
+        {"controls": [{"control": "tiny_depth", "hint": MASK, "connection_scales": [0.5] * 13}]},
         {"schedule": "karras", "guidance": "cond", "cfg": 3, "clip_skip": 1},
         {"image": as_base64(picture()), "strength": 1, "controls": [{"control": "tiny_canny"}]},
     ],
-    ids=["hires", "image", "expand", "only_masked", "curve", "sampling", "hint of the image"],
+    ids=[
+        "hires",
+        "image",
+        "expand",
+        "only_masked",
+        "curve",
+        "scales",
+        "sampling",
+        "hint of the image",
+    ],
 )
 def test_generate_does_what_zeroconv_generate_does(client, body) -> None:
     assert len(made(client, **body)["results"]) == 1

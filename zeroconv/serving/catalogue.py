@@ -64,8 +64,8 @@ class Catalogue:
         self.datasets[name] = dataset_entry(name, folder)
 
 
-# train, measure, validation: specs of data; {examples} of the first is how many at most, {quarter} a
-# fourth of that, where each is taken in four views
+# train, measure, validation: specs of data; {examples} of the first is how many at most,
+# {quarter} a fourth of that, where each is taken in four views
 EMBEDDED_DATA = (
     Entry(
         "playroom",

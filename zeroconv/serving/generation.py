@@ -43,6 +43,7 @@ class Unit:
     kind: str | None = None
     curve: Any = "constant"
     passes: str = "both"
+    connection_scales: list[float] | None = None
 
 
 @dataclass
@@ -160,6 +161,7 @@ class Generation:
         pictures = [picture_key(self.image), picture_key(self.mask)]
         units = [
             (u.control, u.scale, u.start, u.end, u.mode, u.resize, u.kind, repr(u.curve), u.passes)
+            + (repr(u.connection_scales),)
             + (picture_key(u.region), u.hint is u.source is u.pose is None)
             for u in self.controls
         ]
@@ -191,7 +193,7 @@ class Generation:
 
 def _unit_settings(unit: Unit) -> dict[str, Any]:
     """hint: True, as whatever it was made of, its finished hint is kept."""
-    names = "control scale start end mode resize kind curve passes".split()
+    names = "control scale start end mode resize kind curve passes connection_scales".split()
     settings = {name: getattr(unit, name) for name in names}
     bare = unit.hint is None and unit.source is None and unit.pose is None
     settings["hint"] = None if bare else True

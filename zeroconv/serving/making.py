@@ -245,8 +245,8 @@ def _drawing_mode(unit: Unit) -> str:
 
 def unit_options(unit: Unit) -> dict[str, Any]:
     """What `Control` takes beside the net and its hint."""
-    names = ("scale", "start", "end", "mode", "region", "resize", "kind", "curve", "passes")
-    return {name: getattr(unit, name) for name in names}
+    names = "scale start end mode region resize kind curve passes connection_scales"
+    return {name: getattr(unit, name) for name in names.split()}
 
 
 def arguments_of(request: Generation, frame: Frame) -> dict[str, Any]:

@@ -80,6 +80,9 @@ class ControlBody(Body):
         | Annotated[list[Point], Field(min_length=1, max_length=100)]
     ) = "constant"
     passes: Literal["both", "low", "high"] = "both"
+    connection_scales: Annotated[list[Scale], Field(min_length=1, max_length=100)] | None = Field(
+        None, description="One factor a connection, in place of the mode's."
+    )
 
 
 class GenerateBody(Body):

@@ -50,7 +50,7 @@ GOOD |= {"sampler": "euler", "schedule": "karras"}
 # fields that seldom fit together
 QUIET: dict[str, Any] = {"loras": [], "width": 64, "height": 64, "steps": 2, "count": 1}
 QUIET |= {"hires": None, "expand": None, "clip_skip": None, "controls": [], "strength": 1.0}
-ROUNDS = 2
+ROUNDS, MOST_ROUNDS = 2, 20  # operations without parameters have one request a round
 
 
 @dataclass
@@ -79,8 +79,11 @@ def fuzz(
     report = Report(process=process)
     operations = list(_operations(schema, only))
     each = max(1, count // (len(operations) * len(MODES) * ROUNDS))
-    for number in range(ROUNDS):
-        report.warm = len(report.memory)  # after the first round everything was done once
+    for number in range(MOST_ROUNDS):
+        if number >= ROUNDS and report.requests >= count:
+            break
+        if number == 1:
+            report.warm = len(report.memory)  # everything was done once
         for operation in operations:
             for mode in MODES:
                 try:
@@ -181,7 +184,7 @@ def memory_mb(process: int | str) -> float:
 
 
 def grown(report: Report) -> float:
-    """MiB that memory has grown by in the last round: its last tenth over its first."""
+    """MiB that memory has grown by after the first round: the last tenth over the first."""
     warm = report.memory[report.warm :]
     part = max(1, len(warm) // 10)
     return sum(warm[-part:]) / part - sum(warm[:part]) / part if len(warm) > 1 else 0.0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from tests.helpers.tiny_server import QUICK, as_base64, ended, made, opened, picture
 from zeroconv.generation.metadata import read_info
@@ -132,6 +135,33 @@ def test_generate_refuses_in_one_sentence(client, body, words) -> None:
 def test_generate_notes_what_is_not_done(client) -> None:
     job = made(client, prompt="a <lora:absent:1> cat")
     assert any("lora" in note for note in job["notes"])
+
+
+def test_generate_notes_what_is_left_out_of_a_picture(client) -> None:
+    buffer = io.BytesIO()
+    frames = [picture(colour=(9 * i, 9, 9)) for i in range(2)]
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:])
+    job = made(client, image=base64.b64encode(buffer.getvalue()).decode())
+    assert any("first frame" in note for note in job["notes"])
+
+
+def test_generate_merges_loras_that_tags_name(server_models, tmp_path) -> None:
+    from tests.helpers.tiny_server import running, settings_for
+
+    (tmp_path / "loras").mkdir()
+    name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    state = {f"{name}.lora_A.weight": torch.ones(2, 16), f"{name}.lora_B.weight": torch.ones(16, 2)}
+    save_file(state, tmp_path / "loras" / "style.safetensors")
+    settings = settings_for(server_models, tmp_path / "data", loras=(tmp_path / "loras",))
+    with running(settings) as client:
+        jobs = [
+            made(client, prompt="a cat"),
+            made(client, prompt="a cat<lora:style:0.7>"),
+            made(client, prompt="a cat", loras=[{"name": "style", "scale": 0.7}]),
+        ]
+        plain, tagged, named = (pixels(client, job["results"][0]) for job in jobs)
+    assert (plain != tagged).any() and (tagged == named).all()
+    assert [job["notes"] for job in jobs] == [[], [], []]
 
 
 def test_generate_batches_what_differs_in_prompt_seed_and_hint(client, monkeypatch) -> None:

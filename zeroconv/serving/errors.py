@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from zeroconv.errors import UserError
+from zeroconv.files import is_disk_full
 from zeroconv.inputs import parse_json
 
 log = logging.getLogger("zeroconv.serving")
@@ -53,9 +54,21 @@ def sentence_of(error: BaseException, where: str) -> str:
     """What a client is told of an error: a user's mistake as it is, anything else by its id."""
     if isinstance(error, UserError):
         return one_sentence(error)
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return "There is not enough memory for this; ask for less at once."
+    if isinstance(error, OSError) and is_disk_full(error):
+        return "The disk of the server's data folder is full; make room."
     return logged(error, where)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Of Python, of torch on a card, and of torch on a processor, which has no class for it."""
+    name = type(error).__name__
+    return (
+        isinstance(error, MemoryError)
+        or name == "OutOfMemoryError"
+        or (name == "RuntimeError" and "DefaultCPUAllocator" in str(error))
+    )
 
 
 class JsonRoute(APIRoute):
@@ -101,7 +114,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
-        if isinstance(error, MemoryError):
+        if is_out_of_memory(error):
             return answer(503, sentence_of(error, ""))
         return answer(500, logged(error, f"{request.method} {request.url.path}"))
 

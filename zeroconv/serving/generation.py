@@ -18,6 +18,7 @@ from zeroconv.errors import UserError
 from zeroconv.serving.catalogue import Catalogue
 from zeroconv.serving.settings import Limits
 
+Loras = tuple[tuple[str, float, float], ...]  # names, strengths of UNet and text encoder
 MOST_SEED = 2**53 - 1  # whole numbers that JavaScript holds exactly
 
 
@@ -83,6 +84,8 @@ class Generation:
     hires_upscaler: str = "latent"
     controls: list[Unit] = field(default_factory=list)
     previews: bool = False
+    # of tags in the prompt, set by `check`: names and strengths of the UNet and the text encoder
+    tagged: list[tuple[str, float, float]] = field(default_factory=list)
 
     def check(self, catalogue: Catalogue, limits: Limits) -> None:
         """Settle what is random or the default, and raise UserError for what is out of bounds or
@@ -130,9 +133,10 @@ class Generation:
 
     def _check_size(self, limits: Limits) -> None:
         """The sides of the picture at its largest: of a given one, with new ground, enlarged."""
-        width, height = self.width or 1, self.height or 1
-        if self.image is not None and self.width is None and self.height is None:
-            width, height = self.image.size
+        # with only_masked the masked box is generated, at the base's own size
+        given = None if self.only_masked else self.image
+        width = self.width or (1 if given is None else given.width)
+        height = self.height or (1 if given is None else given.height)
         sides = self.expand or {}
         grown = width + sides.get("left", 0) + sides.get("right", 0)
         taller = height + sides.get("top", 0) + sides.get("bottom", 0)
@@ -149,22 +153,26 @@ class Generation:
         """
         from zeroconv.prompts import loras_of
 
-        for tag in loras_of(self.prompt):
-            pair = (tag.name, float(tag.weight))
-            if tag.name in catalogue.loras and pair not in self.loras:
-                self.loras.append(pair)
+        tags = [tag for tag in loras_of(self.prompt) if tag.name in catalogue.loras]
+        self.tagged = [(tag.name, float(tag.weight), float(tag.text_weight)) for tag in tags]
+
+    def merged(self) -> Loras:
+        """All LoRAs, those of tags too, with strengths of the UNet and the text encoder."""
+        return (*((name, scale, scale) for name, scale in self.loras), *self.tagged)
 
     def shared(self) -> tuple:
         """The same for requests that one call can compute: all but prompts, seeds, count, hints."""
-        own = ("prompt", "negative", "seed", "count", "previews", "controls", "image", "mask")
+        own = "prompt negative seed count previews controls image mask".split()
         plain = [repr(getattr(self, f.name)) for f in fields(self) if f.name not in own]
         pictures = [picture_key(self.image), picture_key(self.mask)]
-        units = [
+        units: list[tuple] = [
             (u.control, u.scale, u.start, u.end, u.mode, u.resize, u.kind, repr(u.curve), u.passes)
             + (repr(u.connection_scales),)
             + (picture_key(u.region), u.hint is u.source is u.pose is None)
             for u in self.controls
         ]
+        if self.width is None or self.height is None:  # the first hint's shape decides
+            units += [(_shape(u),) for u in self.controls[:1]]
         return (*plain, *pictures, *units)
 
     def settings(self) -> dict[str, Any]:
@@ -175,7 +183,7 @@ class Generation:
         if self.hires is not None:
             hires = {"factor": self.hires, "strength": self.hires_strength}
             hires |= {"steps": self.hires_steps, "upscaler": self.hires_upscaler}
-        own = ("controls", "loras", "image", "mask", "previews")
+        own = ("controls", "loras", "image", "mask", "previews", "tagged")
         plain = {
             f.name: getattr(self, f.name)
             for f in fields(self)
@@ -189,6 +197,16 @@ class Generation:
             "hires": hires,
             "controls": [_unit_settings(unit) for unit in self.controls],
         }
+
+
+def _shape(unit: Unit) -> Any:
+    """Of the hint, as far as it decides the size of pictures."""
+    given = unit.hint if unit.hint is not None else unit.source
+    if given is not None:
+        return given.size
+    pose = unit.pose[0] if isinstance(unit.pose, list) and unit.pose else unit.pose
+    pose = pose if isinstance(pose, dict) else {}
+    return str((pose.get("canvas_width"), pose.get("canvas_height")))
 
 
 def _unit_settings(unit: Unit) -> dict[str, Any]:

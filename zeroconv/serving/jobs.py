@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from zeroconv.serving.errors import ApiError
+from zeroconv.serving.errors import ApiError, logged
 from zeroconv.serving.events import Listeners
 
 OPEN = ("queued", "running")
@@ -119,8 +119,7 @@ class Jobs:
         with self._wake:
             self._jobs[job.id] = job
             self._forget()
-        if job.kept:
-            self._record(job)
+        self._save(job)
         self.listeners.notify(job.id)
         return job
 
@@ -207,8 +206,7 @@ class Jobs:
 
     def start(self, job: Job) -> None:
         job.state, job.started = "running", time.time()
-        if job.kept:
-            self._record(job)
+        self._save(job)
         self.listeners.notify(job.id)
 
     def changed(self, job: Job) -> None:
@@ -224,8 +222,7 @@ class Jobs:
                 job.progress = 1.0
             job.state = state
         job.work = None  # pictures that are not needed any more
-        if job.kept:
-            self._record(job)
+        self._save(job)
         job.ended.set()
         self.listeners.notify(job.id)
 
@@ -234,9 +231,18 @@ class Jobs:
         with self._wake:
             self._closed, left, self._queue = True, self._queue, []
             self._wake.notify_all()
-        for job in self._jobs.values():
-            job.cancelling = True
+            for job in self._jobs.values():
+                job.cancelling = True
         return left
+
+    def _save(self, job: Job) -> None:
+        """A history that cannot be written, as on a full disk, stops no work."""
+        if not job.kept:
+            return
+        try:
+            self._record(job)
+        except Exception as error:
+            logged(error, "the history")
 
     def _forget(self) -> None:
         """Drop the oldest that have ended. The lock is held."""

@@ -5,7 +5,9 @@ results kept as they come.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +17,7 @@ from zeroconv.errors import UserError
 from zeroconv.serving.generation import Generation, Unit
 from zeroconv.serving.history import History
 from zeroconv.serving.jobs import PREVIEW_SECONDS, Cancelled, Job, Jobs
-from zeroconv.serving.models import Loras, Models
+from zeroconv.serving.models import Models
 from zeroconv.serving.pixels import preview_jpeg
 
 AT_ONCE = 8  # pictures in a batch, at most
@@ -104,7 +106,7 @@ class Maker:
         from zeroconv.generation.previews import preview_of
 
         first: Generation = jobs[0].work
-        loras: Loras = tuple(first.loras)
+        loras = first.merged()
         backbone = self.models.base(first.base or "", loras)
         frame = frame_of(backbone, first)
         call = Call(jobs, self.jobs, passes=1 if first.hires is None else 2)
@@ -130,17 +132,18 @@ class Maker:
                 self._keep(slot, image, hints[slot.job.id], backbone)
             call.batch_ended(1)
 
-        generate(
-            backbone,
-            [slot.request.prompt for slot in call.slots],
-            controls,
-            negative=_one_or_each([slot.request.negative for slot in call.slots]),
-            seed=[slot.seed for slot in call.slots],
-            batch_size=at_once,
-            callback=heard,
-            finished=keep,
-            **arguments_of(first, frame),
-        )
+        with _quiet([slot.request for slot in call.slots]):
+            generate(
+                backbone,
+                [slot.request.prompt for slot in call.slots],
+                controls,
+                negative=_one_or_each([slot.request.negative for slot in call.slots]),
+                seed=[slot.seed for slot in call.slots],
+                batch_size=at_once,
+                callback=heard,
+                finished=keep,
+                **arguments_of(first, frame),
+            )
 
     def _hints(self, jobs: Sequence[Job], nets: Sequence[Any], frame: Frame) -> dict[str, list]:
         """job → a hint for each control."""
@@ -169,6 +172,18 @@ class Maker:
             kept = [Image.new("L", (8, 8)) if hint is None else hint for hint in hints]
         job.results.append(self.history.add(job.id, image, about, settings, kept, given))
         self.jobs.changed(job)
+
+
+@contextmanager
+def _quiet(requests: Sequence[Generation]) -> Iterator[None]:
+    """Inside, nothing is noted on tags of LoRAs, where all that the prompts name are merged."""
+    from zeroconv.prompts import loras_of
+
+    every = all(len(loras_of(one.prompt)) == len(one.tagged) for one in requests)
+    with warnings.catch_warnings():  # the worker's thread alone does this
+        if every:
+            warnings.filterwarnings("ignore", "prompt: <lora:")
+        yield
 
 
 @dataclass(frozen=True)
@@ -301,6 +316,9 @@ def _described(number: int, unit: Unit) -> dict[str, Any]:
         "mask": None if unit.region is None else f"region-{number}.png",
         "resize": unit.resize,
         "passes": unit.passes,
+        "kind": unit.kind,
+        "curve": unit.curve,
+        "connection_scales": unit.connection_scales,
         "of_image": unit.hint is unit.source is unit.pose is None,
     }
 

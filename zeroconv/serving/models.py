@@ -13,9 +13,8 @@ from typing import Any
 
 from zeroconv.machine import all_memory
 from zeroconv.serving.catalogue import Catalogue
+from zeroconv.serving.generation import Loras
 from zeroconv.serving.settings import ServerSettings
-
-Loras = tuple[tuple[str, float], ...]  # names and strengths
 
 
 @dataclass
@@ -69,7 +68,10 @@ class Models:
         from zeroconv.backbones.devices import pick_device, pick_dtype
 
         device = pick_device(self.settings.device)
-        merged: Sequence[Any] = [(self.catalogue.lora(one).path, scale) for one, scale in loras]
+        merged: Sequence[Any] = [
+            (self.catalogue.lora(one).path, {"unet": unet, "text": text})
+            for one, unet, text in loras
+        ]
         path = self.catalogue.base(name).path
         numbers = pick_dtype(self.settings.dtype, device)
         return load_backbone(path, device=device, dtype=numbers, lora=merged)

@@ -62,7 +62,7 @@ def read_picture(text: str, name: str, pixels: int) -> Image.Image:
 def read_loaded(text: str, name: str, pixels: int) -> Loaded:
     """The same with what its file says of its numbers, as hints need it. Raises UserError."""
     content = picture_bytes(text, name, pixels)
-    loaded = load(content, name, pixels, _no_note)
+    loaded = load(content, name, pixels)
     if loaded.format not in FORMATS:
         raise UserError(f"{name} is a {loaded.format} file; send {', '.join(FORMATS)}.")
     return loaded
@@ -76,10 +76,6 @@ def read_rgb(text: str, name: str, pixels: int) -> Image.Image:
 def read_mask(text: str, name: str, pixels: int) -> Image.Image:
     """A mask, L: white is what it is about. Raises UserError."""
     return open_mask(read_loaded(text, name, pixels), name)
-
-
-def _no_note(name: str, what: str) -> None:
-    """Of an animation the first frame is used."""
 
 
 def png(image: Image.Image) -> bytes:

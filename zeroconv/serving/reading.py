@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from zeroconv.errors import UserError
+from zeroconv.jsonfile import parse_json
 from zeroconv.pictures import picture_size
 from zeroconv.serving.catalogue import Catalogue
 from zeroconv.serving.errors import one_sentence
-from zeroconv.serving.pixels import data_url
+from zeroconv.serving.pixels import read_loaded
 
 # names of `zeroconv generate` → ours, and the kind of their values
 PLAIN: dict[str, tuple[str, type]] = {
@@ -35,6 +36,7 @@ PLAIN: dict[str, tuple[str, type]] = {
     "masked_content": ("masked_content", str),
 }
 HIRES = {"hires_strength": "strength", "hires_steps": "steps", "hires_upscaler": "upscaler"}
+MOST_KEPT = 100  # pictures of each kind that are read from a file
 OF_IMAGE = ("strength", "only_masked", "padding", "mask_blur", "masked_content")
 
 
@@ -42,13 +44,13 @@ def settings_of(content: bytes, catalogue: Catalogue, pixels: int) -> dict[str, 
     """{"program", "settings", "notes"}. Raises UserError for a picture that says nothing of its
     making, or what is damaged.
     """
-    from zeroconv.generation.metadata import read_foreign, read_info
+    from zeroconv.generation.metadata import read_foreign
     from zeroconv.pictures.carried import carried
 
     picture_size(content, "the picture", pixels)  # before anything is decoded
-    name: Any = _Named(content)
-    if "zeroconv" not in carried(content, "the picture"):
-        reading = read_foreign(name)
+    texts = carried(content, "the picture")
+    if "zeroconv" not in texts:
+        reading = read_foreign(_Named(content))  # type: ignore[arg-type]
         settings = _plain(reading.values)
         if prompts := reading.values.get("prompt"):
             settings["prompt"] = str(prompts[0])
@@ -58,9 +60,8 @@ def settings_of(content: bytes, catalogue: Catalogue, pixels: int) -> dict[str, 
             "settings": settings,
             "notes": [one_sentence(note) for note in notes],
         }
-    about = read_info(name)
     try:
-        settings = _ours(about)
+        settings = _ours(parse_json(texts["zeroconv"]), pixels)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         if isinstance(error, UserError):
             raise
@@ -88,21 +89,29 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _ours(about: Mapping[str, Any]) -> dict[str, Any]:
+def _ours(about: Mapping[str, Any], pixels: int) -> dict[str, Any]:
+    """pixels: of each picture that the file carries, at most."""
     settings = {**_plain(about), "prompt": str(about["prompt"]), "count": 1}
-    inputs = about["inputs"]
-    for name in ("image", "mask"):
-        if name in inputs:
-            settings[name] = data_url(inputs[name])
+    hints = [_kept(hint, pixels) for hint in list(about["hints"])[:MOST_KEPT]]
+    inputs = {
+        str(name): _kept(picture, pixels)
+        for name, picture in list(dict(about.get("inputs") or {}).items())[:MOST_KEPT]
+    }
+    settings |= {name: inputs[name] for name in ("image", "mask") if name in inputs}
     if "image" not in inputs:
         settings = {k: v for k, v in settings.items() if k not in OF_IMAGE}
-    if isinstance(about.get("expand"), dict):
+    elif isinstance(about.get("expand"), dict):
         settings["expand"] = about["expand"]
     settings["loras"] = [_lora(word) for word in about.get("lora") or ()]
-    settings["controls"] = [
-        _control(control, i, about) for i, control in enumerate(about.get("controls") or ())
-    ]
+    controls = list(about.get("controls") or ())[:MOST_KEPT]
+    settings["controls"] = [_control(one, i, hints, inputs) for i, one in enumerate(controls)]
     return settings
+
+
+def _kept(text: Any, pixels: int) -> str:
+    """A picture that the file carries, looked at, as a data URL."""
+    read_loaded(str(text), "a picture in the picture's file", pixels)
+    return f"data:image/png;base64,{text}"
 
 
 def _lora(word: str) -> dict[str, Any]:
@@ -113,7 +122,9 @@ def _lora(word: str) -> dict[str, Any]:
         return {"name": str(word), "scale": 1.0}
 
 
-def _control(control: Mapping[str, Any], number: int, about: Mapping[str, Any]) -> dict[str, Any]:
+def _control(
+    control: Mapping[str, Any], number: int, hints: list[str], inputs: Mapping[str, str]
+) -> dict[str, Any]:
     unit: dict[str, Any] = {
         "control": str(control["name"]),
         "scale": float(control.get("scale", control.get("weight", 1.0))),
@@ -124,10 +135,13 @@ def _control(control: Mapping[str, Any], number: int, about: Mapping[str, Any]) 
     for name in ("mode", "resize", "passes", "kind"):
         if control.get(name) is not None:
             unit[name] = str(control[name])
-    if number < len(about["hints"]) and not control.get("of_image"):
-        unit["hint"] = data_url(about["hints"][number])
-    if f"mask {number}" in about["inputs"]:
-        unit["region"] = data_url(about["inputs"][f"mask {number}"])
+    for name in ("curve", "connection_scales"):
+        if control.get(name) is not None:
+            unit[name] = control[name]
+    if number < len(hints) and not control.get("of_image"):
+        unit["hint"] = hints[number]
+    if f"mask {number}" in inputs:
+        unit["region"] = inputs[f"mask {number}"]
     return unit
 
 

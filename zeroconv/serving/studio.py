@@ -72,10 +72,13 @@ class Studio:
         self.history.close()
         self._held.close()
 
-    def submit(self, request: Generation) -> Job:
-        """Queue pictures. Raises UserError for what is out of bounds, ApiError 429."""
+    def submit(self, request: Generation, notes: Sequence[str] = ()) -> Job:
+        """Queue pictures; notes: on what was asked for. Raises UserError for what is out of bounds,
+        ApiError 429.
+        """
         request.check(self.catalogue, self.settings.limits)
-        return self.jobs.submit(Job("generate", request, request.settings()))
+        job = Job("generate", request, request.settings(), notes=list(notes))
+        return self.jobs.submit(job)
 
     async def call(self, work: Callable[[], Any]) -> tuple[Any, list[str]]:
         """Run a short function on the worker's thread, before what is queued, and wait for its

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,15 +57,15 @@ class Trainings:
             self._wake.notify_all()
         self._thread.join(SECONDS_TO_SAVE)
 
-    def submit(self, name: str, request: dict[str, Any]) -> Job:
+    def submit(self, name: str, request: dict[str, Any], notes: Sequence[str] = ()) -> Job:
         """Raises ApiError: 409 for a run that is at work, 429 where too many wait."""
         with self._wake:
             if self.job_of(name) is not None:
                 raise ApiError(409, f"The run {name} is at work already.")
             if len(self._queue) >= MOST_WAITING:
                 raise ApiError(429, f"{MOST_WAITING} trainings wait already; try again later.")
-            job = self.jobs.add(Job("train", Training(name), request))
-            job.result = {"run": name}
+            job = Job("train", Training(name), request, notes=list(notes), result={"run": name})
+            self.jobs.add(job)
             self._queue.append(job)
             self._wake.notify_all()
         return job

@@ -44,7 +44,11 @@ class Worker:
                 if not isinstance(error, UserError):
                     logged(error, "loading the default base")
         while batch := self.jobs.take(joins, MOST_JOBS):
-            self._work(batch)
+            try:
+                self._work(batch)
+            except Exception as error:  # the worker lives on
+                for job in batch:
+                    self.jobs.end(job, "failed", logged(error, f"a job of kind {job.kind}"))
 
     def _work(self, batch: Sequence[Job]) -> None:
         """Whatever goes wrong with several is tried again one by one: it is the fault of one."""

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from zeroconv.serving.errors import JsonRoute
+from zeroconv.serving.notes import noted
 from zeroconv.serving.studio import Studio
 from zeroconv.serving.v1.answers import ERRORS, job_json
 from zeroconv.serving.v1.schemas import GenerateBody
@@ -19,5 +20,6 @@ router = APIRouter(route_class=JsonRoute, tags=["generate"], responses=ERRORS)
 def generate(body: GenerateBody, request: Request) -> dict[str, Any]:
     """Queue pictures; the answer is their job."""
     studio: Studio = request.app.state.studio
-    asked = generation_of(body, studio.settings.limits)
-    return job_json(studio, studio.submit(asked))
+    with noted() as notes:
+        asked = generation_of(body, studio.settings.limits)
+    return job_json(studio, studio.submit(asked, notes))

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
 
 from zeroconv.serving.errors import ApiError, JsonRoute
+from zeroconv.serving.notes import noted
 from zeroconv.serving.pixels import read_rgb
 from zeroconv.serving.planning import plan
 from zeroconv.serving.recipes import read_recipe_file, recipe_file, recipe_of, write_recipe
@@ -60,8 +61,7 @@ def train(body: TrainBody, request: Request) -> dict[str, Any]:
     if path.exists():
         raise ApiError(409, f"There is a run {name} already; give another name, or resume it.")
     write_recipe(path, recipe)
-    job = studio.trainings.submit(name, body.model_dump(mode="json"))
-    job.notes += notes
+    job = studio.trainings.submit(name, body.model_dump(mode="json"), notes)
     return job_json(studio, job)
 
 
@@ -133,10 +133,11 @@ def upload(body: DatasetBody, request: Request) -> dict[str, Any]:
     limits = studio.settings.limits
     if len(body.items) > limits.uploaded:
         raise ApiError(422, f"items has {len(body.items)} pictures; send {limits.uploaded}.")
-    items = [
-        (read_rgb(item.picture, f"items.{i}.picture", limits.pixels), item.caption)
-        for i, item in enumerate(body.items)
-    ]
+    with noted() as notes:
+        items = [
+            (read_rgb(item.picture, f"items.{i}.picture", limits.pixels), item.caption)
+            for i, item in enumerate(body.items)
+        ]
     id, folder = keep_set(studio.settings, body.name, items)
     studio.catalogue.add_dataset(id, folder)
-    return {"id": id, "pictures": len(items)}
+    return {"id": id, "pictures": len(items), "notes": notes}

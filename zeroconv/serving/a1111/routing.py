@@ -1,0 +1,70 @@
+"""A1111's answers: its shape of errors, `{"detail": …}`, and JSON that any client can read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from zeroconv.errors import UserError
+from zeroconv.serving.errors import ApiError, JsonRoute, one_sentence
+from zeroconv.serving.studio import Studio
+
+
+class Answer(JSONResponse):
+    """Plain ASCII, so that lone surrogates of a request do no harm."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(finite(content), allow_nan=False).encode("ascii")
+
+
+def finite(value: Any) -> Any:
+    """Numbers that JSON has none for become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
+    return value
+
+
+class Route(JsonRoute):
+    """A route whose errors have A1111's shape."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except RequestValidationError as error:
+                return Answer({"detail": list(map(_shown, error.errors()[:20]))}, 422)
+            except HTTPException as error:
+                return refused(error.status_code, error.detail)
+            except ApiError as error:
+                return refused(error.status, error.sentence)
+            except UserError as error:
+                return refused(422, error)
+
+        return handle
+
+
+def refused(status: int, sentence: object) -> Answer:
+    return Answer({"detail": one_sentence(sentence)}, status)
+
+
+def _shown(error: dict[str, Any]) -> dict[str, Any]:
+    """One of pydantic's errors, without the value: that may be a picture."""
+    where = [part if isinstance(part, int) else str(part)[:80] for part in error.get("loc", ())]
+    return {"loc": where, "msg": str(error.get("msg", "")), "type": str(error.get("type", ""))}
+
+
+def studio_of(request: Request) -> Studio:
+    return request.app.state.studio

@@ -10,17 +10,12 @@ import pytest
 from PIL import Image
 
 from zeroconv.errors import UserError
-from zeroconv.serving.a1111.generating import decoder
 from zeroconv.serving.a1111.hints import unit_with_hint
-from zeroconv.serving.a1111.mapping import (
-    Known,
-    Wanted,
-    factor_of,
-    fitted,
-    read_img2img,
-    read_txt2img,
-)
+from zeroconv.serving.a1111.mapping import Known, Wanted, read_img2img, read_txt2img
 from zeroconv.serving.a1111.schemas import Img2Img, Txt2Img
+from zeroconv.serving.a1111.second_pass import factor_of
+from zeroconv.serving.a1111.starting import fitted
+from zeroconv.serving.a1111.units import decoder
 
 KNOWN = Known({"playroom": 128, "other": 512}, ["canny"], ["paper"], {})
 DECODE = decoder(1_000_000)
@@ -141,7 +136,8 @@ def test_eta_is_given_to_samplers_that_take_it() -> None:
 def test_a_second_pass() -> None:
     request = txt2img(
         enable_hr=True, hr_scale=1.5, hr_second_pass_steps=7, denoising_strength=0.4,
-        hr_upscaler="Lanczos", hr_sampler_name="Use same sampler", hr_scheduler="Use same scheduler",
+        hr_upscaler="Lanczos", hr_sampler_name="Use same sampler",
+        hr_scheduler="Use same scheduler",
     ).request  # fmt: skip
     assert (request.hires, request.hires_steps, request.hires_strength) == (1.5, 7, 0.4)
     assert request.hires_upscaler == "lanczos"
@@ -268,8 +264,6 @@ def test_an_inpaint_unit_reads_the_mask_of_img2img() -> None:
 
 
 def test_with_only_masked_hints_show_the_whole_picture() -> None:
-    wanted = img2img(
-        width=64, height=64, mask=encoded(masked()), alwayson_scripts=scripts(unit())
-    )
+    wanted = img2img(width=64, height=64, mask=encoded(masked()), alwayson_scripts=scripts(unit()))
     hint = control(wanted).hint
     assert hint is not None and hint.size == (96, 64)

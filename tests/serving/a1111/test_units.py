@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw
 
 from zeroconv.annotators import annotate
 from zeroconv.errors import UserError
-from zeroconv.serving.a1111.generating import decoder
 from zeroconv.serving.a1111.modules import modules
 from zeroconv.serving.a1111.schemas import Script, Unit
 from zeroconv.serving.a1111.units import (
     Asked,
+    decoder,
     hint_of,
     holed,
     perfect,

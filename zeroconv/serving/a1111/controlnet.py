@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -15,13 +14,12 @@ from zeroconv.conditions.hints import pose_parts, shown
 from zeroconv.conditions.openpose import read_openpose, to_openpose
 from zeroconv.errors import UserError
 from zeroconv.pictures import open_mask, open_picture
-from zeroconv.serving.a1111.generating import decoder
 from zeroconv.serving.a1111.hints import of_network
 from zeroconv.serving.a1111.modules import Module, control_types, find_module, modules
 from zeroconv.serving.a1111.routing import Answer, Route, refused, studio_of
 from zeroconv.serving.a1111.schemas import Detect
 from zeroconv.serving.a1111.state import FIXED, state_of
-from zeroconv.serving.a1111.units import drawn, holed, scaled_to
+from zeroconv.serving.a1111.units import Decode, decoder, drawn, holed, scaled_to
 from zeroconv.serving.pixels import png_base64
 
 VERSION = 3
@@ -79,14 +77,12 @@ async def detect(body: Detect, request: Request) -> Answer:
     def work() -> tuple[list[str], list[Any]]:
         return _detected(body, module, default, decode)
 
-    images, poses = await (
-        studio.call(work) if of_network(module) else run_in_threadpool(work)
-    )
+    images, poses = await (studio.call(work) if of_network(module) else run_in_threadpool(work))
     return Answer({"images": images, "info": "Success", "poses": poses})
 
 
 def _detected(
-    body: Detect, module: Module, default: int, decode: Callable[[str, str], Image.Image]
+    body: Detect, module: Module, default: int, decode: Decode
 ) -> tuple[list[str], list[Any]]:
     """The hint of each picture as base64, and of poses their OpenPose JSON."""
     images, poses = [], []

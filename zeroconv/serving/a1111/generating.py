@@ -20,11 +20,11 @@ from zeroconv.serving.a1111.mapping import SEEDS, Wanted, read_img2img, read_txt
 from zeroconv.serving.a1111.routing import Answer, Route, refused
 from zeroconv.serving.a1111.schemas import Generating, Img2Img, Txt2Img
 from zeroconv.serving.a1111.state import State, state_of
-from zeroconv.serving.a1111.units import Decode
+from zeroconv.serving.a1111.units import decoder
 from zeroconv.serving.generation import Unit
 from zeroconv.serving.jobs import Job
 from zeroconv.serving.notes import noted
-from zeroconv.serving.pixels import png_base64, read_picture
+from zeroconv.serving.pixels import png_base64
 
 LOOK_SECONDS = 2.0  # between two looks whether the client is still there
 
@@ -70,11 +70,6 @@ async def _made(request: Request, body: Any, read: Callable[..., Wanted]) -> Ans
     if not body.override_settings_restore_afterwards:
         state.set(body.override_settings)
     return await run_in_threadpool(_answer, state, body, wanted, units, job, notes)
-
-
-def decoder(pixels: int) -> Decode:
-    """Base64 → the picture as its file has it, of so many pixels at most."""
-    return lambda text, name: read_picture(text.strip(), name, pixels)
 
 
 async def _noting(notes: list[str], work: Callable[[], T]) -> T:

@@ -18,9 +18,7 @@ def of_network(module: Module) -> bool:
     return module.condition in NETWORKS
 
 
-def unit_with_hint(
-    asked: Asked, wanted: Wanted, facts: Mapping[str, Any], default: int
-) -> Unit:
+def unit_with_hint(asked: Asked, wanted: Wanted, facts: Mapping[str, Any], default: int) -> Unit:
     """facts: of the control, from the catalogue. default: the resolution at which modules read
     where none is asked for. Raises UserError.
     """

@@ -11,20 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from PIL import Image, ImageChops, ImageFilter
-
 from zeroconv.errors import UserError
-from zeroconv.pictures import fit_into, open_mask, open_picture
 from zeroconv.prompts import loras_of, parse, write
 from zeroconv.serving.a1111 import names
 from zeroconv.serving.a1111.schemas import Generating, Img2Img, Txt2Img
+from zeroconv.serving.a1111.second_pass import UNIT, rounded, second_pass
+from zeroconv.serving.a1111.starting import given_picture
 from zeroconv.serving.a1111.units import Asked, Decode, read_unit, units_of
 from zeroconv.serving.generation import Generation
 
-UNIT = 8  # pixels; sides are rounded down to multiples of it, as in A1111
 SEEDS = 2**32  # a seed by chance is below
-RESIZES = ("stretch", "crop", "fill", "stretch")  # by img2img's resize_mode; 3 resizes latents
-CONTENTS = ("fill", "original", "noise")  # by inpainting_fill
 
 
 @dataclass(frozen=True)
@@ -167,7 +163,7 @@ def check_vae(name: Any) -> None:
 def size_of(body: Generating, default: int) -> tuple[int, int]:
     """Width and height, multiples of `UNIT`; a note where they are rounded down."""
     asked = body.width or default, body.height or default
-    sides = [max(UNIT, side // UNIT * UNIT) for side in asked]
+    sides = [rounded(side) for side in asked]
     if tuple(sides) != asked:
         warnings.warn(
             f"{asked[0]}×{asked[1]} pixels were rounded to {sides[0]}×{sides[1]}, multiples of "
@@ -199,9 +195,7 @@ def refuse(body: Generating) -> None:
         warnings.warn("s_noise is not read here; noise has its usual strength.", stacklevel=3)
 
 
-def prompt_and_loras(
-    body: Generating, known: Sequence[str]
-) -> tuple[str, list[tuple[str, float]]]:
+def prompt_and_loras(body: Generating, known: Sequence[str]) -> tuple[str, list[tuple[str, float]]]:
     """The prompt, and the LoRAs that it names by `<lora:name:weight>`, by their listed names.
 
     Raises UserError for a LoRA that is not listed, and one with two strengths.
@@ -217,128 +211,3 @@ def prompt_and_loras(
             )
         loras.append((names.listed(tag.name, known, "LoRA"), float(tag.weight)))
     return body.prompt, loras
-
-
-# ---------------------------------------------------------------- the second pass
-
-
-def second_pass(
-    body: Txt2Img, size: tuple[int, int]
-) -> tuple[tuple[int, int], dict[str, Any]]:
-    """The size of the first pass, and the fields of the second. Raises UserError."""
-    if not body.enable_hr:
-        return size, {}
-    target = body.hr_resize_x, body.hr_resize_y
-    if body.firstphase_width and body.firstphase_height:  # the older way: both sizes
-        target = size
-        first = body.firstphase_width, body.firstphase_height
-        size = max(UNIT, first[0] // UNIT * UNIT), max(UNIT, first[1] // UNIT * UNIT)
-    for name, given, same in (
-        ("hr_checkpoint_name", body.hr_checkpoint_name, ("use same checkpoint",)),
-        ("hr_sampler_name", body.hr_sampler_name, ("use same sampler", _lower(body.sampler_name))),
-        ("hr_scheduler", body.hr_scheduler, ("use same scheduler", body.scheduler.lower())),
-        ("hr_prompt", body.hr_prompt, (body.prompt.lower(),)),
-        ("hr_negative_prompt", body.hr_negative_prompt, (body.negative_prompt.lower(),)),
-    ):
-        if given and given.lower() not in same:
-            raise UserError(f"{name} is not here: the second pass has the first's; leave it out.")
-    upscaler, notes = names.upscaler_of(body.hr_upscaler)
-    for sentence in notes:
-        warnings.warn(sentence, stacklevel=3)
-    return size, {
-        "hires": factor_of(size, target, body.hr_scale),
-        "hires_strength": body.denoising_strength,
-        "hires_steps": body.hr_second_pass_steps or None,
-        "hires_upscaler": upscaler,
-    }
-
-
-def factor_of(size: tuple[int, int], target: tuple[int, int], scale: float) -> float:
-    """How much larger the second pass is; target: its sides, 0 for what is not asked for.
-
-    Raises UserError for a target of another shape.
-    """
-    factors = [wanted / side for wanted, side in zip(target, size, strict=True) if wanted]
-    if not factors:
-        return scale
-    if len(factors) == 2 and abs(factors[0] - factors[1]) > UNIT / min(size):
-        raise UserError(
-            f"hr_resize_x and hr_resize_y ask for {target[0]}×{target[1]}, another shape than "
-            f"{size[0]}×{size[1]}; give one of them, or hr_scale."
-        )
-    return factors[0]
-
-
-def _lower(name: str | None) -> str:
-    return (name or "").lower()
-
-
-# ---------------------------------------------------------------- the picture to start from
-
-
-def given_picture(body: Img2Img, size: tuple[int, int], decode: Decode) -> dict[str, Any]:
-    """The fields of picture, mask and strength. Raises UserError."""
-    if len(body.init_images) > 1:
-        raise UserError("init_images has several pictures; send one a request.")
-    if body.initial_noise_multiplier != 1:
-        raise UserError("initial_noise_multiplier is not here; leave it at 1.")
-    if body.image_cfg_scale != 1.5:
-        warnings.warn("image_cfg_scale is not read here; it stays 1.5.", stacklevel=3)
-    if body.resize_mode == 3:
-        warnings.warn("resize_mode 3 resizes the picture, not its latents.", stacklevel=3)
-    picture = open_picture(decode(body.init_images[0], "init_images"), "init_images")
-    options: dict[str, Any] = {"strength": body.denoising_strength}
-    if body.mask is None:
-        return options | {"image": fitted(picture, size, RESIZES[body.resize_mode])}
-
-    mask = mask_of(body, picture.size, decode)
-    if body.inpainting_fill == 3:
-        raise UserError("inpainting_fill 3 (latent nothing) is not here; send 0, 1 or 2.")
-    options["masked_content"] = CONTENTS[body.inpainting_fill]
-    options["mask_blur"] = blur_of(body)
-    if body.inpaint_full_res:
-        if mask.getextrema()[1] < 128:  # type: ignore[operator]
-            raise UserError("the mask is black, so there is nothing to paint; paint it.")
-        options |= {"only_masked": True, "padding": body.inpaint_full_res_padding}
-        return options | {"image": picture, "mask": mask}
-    mode = RESIZES[body.resize_mode]
-    return options | {"image": fitted(picture, size, mode), "mask": fitted(mask, size, mode)}
-
-
-def mask_of(body: Img2Img, size: tuple[int, int], decode: Decode) -> Image.Image:
-    """The mask (L) at the size of its picture, white where it is painted."""
-    assert body.mask is not None
-    mask = open_mask(decode(body.mask, "mask"), "mask")
-    if mask.size != size:
-        mask = mask.resize(size, Image.Resampling.BILINEAR)
-    return ImageChops.invert(mask) if body.inpainting_mask_invert else mask
-
-
-def blur_of(body: Img2Img) -> float:
-    """σ in pixels; a note where it is not the same in both directions."""
-    if body.mask_blur is not None:
-        return body.mask_blur
-    if body.mask_blur_x != body.mask_blur_y:
-        warnings.warn(
-            f"mask_blur_x {body.mask_blur_x:g} and mask_blur_y {body.mask_blur_y:g} are one "
-            "number here: the larger one.",
-            stacklevel=4,
-        )
-    return max(body.mask_blur_x, body.mask_blur_y)
-
-
-def fitted(picture: Image.Image, size: tuple[int, int], mode: str) -> Image.Image:
-    """A picture or a mask (RGB or L) at `size` (width, height): stretch, crop, or fill, where what
-    surrounds a picture is its border, blurred outwards, and what surrounds a mask is black.
-    """
-    fit = fit_into(picture.size, size, mode)  # type: ignore[arg-type]
-    scaled = picture.crop(fit.box).resize(fit.size, Image.Resampling.LANCZOS)
-    if fit.size == size:
-        return scaled
-    frame = Image.new(picture.mode, size)
-    if mode == "fill" and picture.mode == "RGB":
-        frame = picture.resize(size, Image.Resampling.BOX).filter(
-            ImageFilter.GaussianBlur(max(size) / 16)
-        )
-    frame.paste(scaled, fit.corner)
-    return frame

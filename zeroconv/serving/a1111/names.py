@@ -57,7 +57,7 @@ def sampler_of(name: str, schedule: str) -> tuple[str, str | None, list[str]]:
 
 
 def upscaler_of(name: str) -> tuple[str, list[str]]:
-    """"latent" or "lanczos", and notes. Raises UserError for another upscaler."""
+    """ "latent" or "lanczos", and notes. Raises UserError for another upscaler."""
     for known, less in LATENT_MODES.items():
         if name.lower() == known.lower():
             return "latent", [f"hr_upscaler {known} enlarges {less}."] if less else []

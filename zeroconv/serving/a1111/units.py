@@ -16,6 +16,7 @@ from zeroconv.pictures import open_mask, open_picture
 from zeroconv.serving.a1111 import names
 from zeroconv.serving.a1111.modules import Module, find_module, union_kind_of
 from zeroconv.serving.a1111.schemas import Unit
+from zeroconv.serving.pixels import read_picture
 
 Decode = Callable[[str, str], Image.Image]  # (base64, what messages call it) → the picture
 MOST_PIXELS = 16_000_000  # of a picture that is annotated, after it is scaled
@@ -48,6 +49,11 @@ class Asked:
     a: float
     b: float
     shown: bool  # whether its hint is among the pictures of the answer
+
+
+def decoder(pixels: int) -> Decode:
+    """Base64 → the picture as its file has it, of so many pixels at most."""
+    return lambda text, name: read_picture(text.strip(), name, pixels)
 
 
 def units_of(scripts: Mapping[str, Any]) -> list[Unit]:
@@ -203,14 +209,13 @@ def perfect(picture: tuple[int, int], size: tuple[int, int], mode: str) -> int:
     return max(1, round((min if mode == "fill" else max)(scales) * min(picture)))
 
 
-def drawn(
-    picture: Image.Image, module: Module, resolution: int, a: float, b: float
-) -> Image.Image:
+def drawn(picture: Image.Image, module: Module, resolution: int, a: float, b: float) -> Image.Image:
     """The hint of a picture (RGB), read at `resolution` pixels of its shorter side."""
     from zeroconv.annotators import annotate
 
     scaled = scaled_to(picture, resolution) if module.has_resolution else picture
-    return annotate(module.name, scaled, **module.parameters(a, b, min(scaled.size)))
+    parameters: dict[str, Any] = module.parameters(a, b, min(scaled.size))
+    return annotate(module.name, scaled, **parameters)
 
 
 def scaled_to(picture: Image.Image, resolution: int) -> Image.Image:

@@ -9,7 +9,8 @@
 # make deepspeed-test  two processes of DeepSpeed, on processors (builds DeepSpeed in an environment of its own)
 # make tracker-test  Weights & Biases and Trackio hear a run, without a network (an environment of their own)
 # make fuzz     10,000 mutated inputs a target: pictures, lists, archives, weights, caches, runs, recipes, options
-# make api-test the server answers 10,000 requests made from its schema (COUNT=1000: fewer)
+# make api-test two clients of A1111's interface at a real server, 2,000 random bodies of it, and 10,000 requests made
+#               from the schema of ours (COUNT=1000: fewer)
 # make house    a row of figures a folder: files, lines, longest function
 # make figures  measure again what the README reports, and rewrite its tables (an hour)
 # make paper    reproduce the paper's figures that need no training, and rewrite docs/paper.md
@@ -92,7 +93,9 @@ tracker-test:
 fuzz: $(STAMP)
 	$(BIN)/python -m tools.fuzz --count $(or $(COUNT),10000) --seed $(or $(SEED),0)
 
+# webuiapi and sd-backend-client, unchanged, at a loopback port
 api-test: $(STAMP)
+	MKL_CBWR=AUTO OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m api tests/serving/a1111
 	$(BIN)/python -W ignore -m tests.helpers.api_fuzz --count $(or $(COUNT),10000)
 
 house: $(STAMP)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,11 @@ def picture() -> Image.Image:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """`client.made` lists the requests that reached the worker; `client.app.state.studio`."""
+    """`client.made` are the last requests that reached the worker; `client.app.state.studio`."""
     folder: Path = tmp_path_factory.mktemp("server") / "data"
-    limits = Limits(pixels=250_000, side=512, steps=60, count=4)
+    limits = Limits(pixels=500_000, side=512, steps=60, count=4)
     app = create_app(ServerSettings(data=folder, warm=False, limits=limits), page=False)
-    studio, made = app.state.studio, list[Any]()
+    studio, made = app.state.studio, deque[Any](maxlen=10)
 
     def make(jobs: Any) -> None:
         for job in jobs:

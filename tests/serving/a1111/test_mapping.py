@@ -216,7 +216,7 @@ def unit(**fields) -> dict:
 
 def control(wanted: Wanted, **facts):
     given = {"condition": "canny", "union_kinds": None, **facts}
-    return unit_with_hint(wanted.units[0], wanted, given, 64)
+    return unit_with_hint(wanted.units[0], wanted, given, 64, 1_000_000)
 
 
 def scripts(*units: dict) -> dict:

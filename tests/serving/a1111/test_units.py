@@ -25,7 +25,8 @@ from zeroconv.serving.a1111.units import (
     units_of,
 )
 
-DECODE = decoder(1_000_000)
+MOST = 1_000_000  # pixels
+DECODE = decoder(MOST)
 
 
 def encoded(image: Image.Image) -> str:
@@ -146,7 +147,7 @@ def test_a_painted_mask_is_the_hint_itself_as_in_a1111() -> None:
     mask.paste(255, (10, 10, 30, 30))
     with pytest.warns(UserWarning, match="its mask is taken as its hint"):
         unit = asked(module="canny", mask=encoded(mask))
-    hint = hint_of(unit, (96, 64), "canny", 64)
+    hint = hint_of(unit, (96, 64), "canny", 64, MOST)
     assert np.array_equal(np.asarray(hint)[..., 0], np.asarray(mask))
     for nothing in (Image.new("L", (96, 64)), Image.new("L", (96, 64), 255)):
         assert asked(module="canny", mask=encoded(nothing)).module.name == "canny"
@@ -157,20 +158,20 @@ def test_a_painted_mask_is_the_hint_itself_as_in_a1111() -> None:
 
 def test_a_finished_hint_is_taken_as_it_is() -> None:
     drawn = annotate("canny", disc())
-    hint = hint_of(asked(image=encoded(drawn)), drawn.size, "canny", 512)
+    hint = hint_of(asked(image=encoded(drawn)), drawn.size, "canny", 512, MOST)
     assert np.array_equal(np.asarray(hint), np.asarray(drawn))
 
 
 def test_a_module_reads_the_image_at_its_resolution() -> None:
     unit = asked(module="canny", processor_res=128, resize_mode="Just Resize")
-    hint = hint_of(unit, (192, 128), "canny", 64)
+    hint = hint_of(unit, (192, 128), "canny", 64, MOST)
     expected = annotate("canny", disc().resize((192, 128), Image.Resampling.LANCZOS))
     assert np.array_equal(np.asarray(hint), np.asarray(expected))
 
 
 def test_pixel_perfect_reads_it_at_the_size_of_the_result() -> None:
     unit = asked(module="canny", pixel_perfect=True, processor_res=512)
-    hint = hint_of(unit, (192, 128), "canny", 64)
+    hint = hint_of(unit, (192, 128), "canny", 64, MOST)
     expected = annotate("canny", disc().resize((192, 128), Image.Resampling.LANCZOS))
     assert np.array_equal(np.asarray(hint), np.asarray(expected))
 
@@ -184,7 +185,7 @@ def test_perfect_resolution_by_the_resize_mode() -> None:
 def test_every_resize_mode_gives_a_hint_of_the_size(mode: str) -> None:
     for module in ("none", "canny", "softedge_pidinet"):
         unit = asked(module=module, resize_mode=mode)
-        assert hint_of(unit, (64, 96), "canny", 64).size == (64, 96)
+        assert hint_of(unit, (64, 96), "canny", 64, MOST).size == (64, 96, MOST)
 
 
 def test_every_module_draws_a_hint() -> None:
@@ -197,7 +198,7 @@ def test_every_module_draws_a_hint() -> None:
                 continue
             more = {"mask": encoded(mask)} if module.condition == "inpaint" else {}
             unit = asked(module=name, threshold_a=64, threshold_b=64, processor_res=64, **more)
-            assert hint_of(unit, (64, 64), None, 64).size == (64, 64), name
+            assert hint_of(unit, (64, 64), None, 64, MOST).size == (64, 64, MOST), name
 
 
 def test_an_inpaint_hint_is_transparent_in_the_mask() -> None:
@@ -212,4 +213,4 @@ def test_an_inpaint_hint_is_transparent_in_the_mask() -> None:
 
 def test_a_long_strip_is_refused_before_it_is_scaled() -> None:
     with pytest.raises(UserError, match="would be read at"):
-        scaled_to(Image.new("RGB", (20_000, 2)), 512)
+        scaled_to(Image.new("RGB", (20_000, 2)), 512, MOST)

@@ -16,10 +16,10 @@ from zeroconv.errors import UserError
 from zeroconv.pictures import open_mask, open_picture
 from zeroconv.serving.a1111.hints import of_network
 from zeroconv.serving.a1111.modules import Module, control_types, find_module, modules
-from zeroconv.serving.a1111.routing import Answer, Route, refused, studio_of
+from zeroconv.serving.a1111.routing import Answer, Route, refused, studio_of, with_notes
 from zeroconv.serving.a1111.schemas import Detect
 from zeroconv.serving.a1111.state import FIXED, state_of
-from zeroconv.serving.a1111.units import Decode, decoder, drawn, holed, scaled_to
+from zeroconv.serving.a1111.units import decoder, drawn, holed, scaled_to
 from zeroconv.serving.pixels import png_base64
 
 VERSION = 3
@@ -72,20 +72,23 @@ async def detect(body: Detect, request: Request) -> Answer:
     if len(body.pictures) > limits.count:
         raise UserError(f"{len(body.pictures)} images are more than {limits.count}, the limit.")
     default = state_of(request).resolution
-    decode = decoder(limits.pixels)
 
     def work() -> tuple[list[str], list[Any]]:
-        return _detected(body, module, default, decode)
+        return _detected(body, module, default, limits.pixels)
 
-    images, poses = await (studio.call(work) if of_network(module) else run_in_threadpool(work))
-    return Answer({"images": images, "info": "Success", "poses": poses})
+    notes: list[str] = []
+    if of_network(module):
+        (images, poses), notes = await studio.call(work)
+    else:
+        images, poses = await run_in_threadpool(with_notes(work, notes))
+    more = {"notes": notes} if notes else {}
+    return Answer({"images": images, "info": "Success", "poses": poses, **more})
 
 
-def _detected(
-    body: Detect, module: Module, default: int, decode: Decode
-) -> tuple[list[str], list[Any]]:
+def _detected(body: Detect, module: Module, default: int, most: int) -> tuple[list[str], list[Any]]:
     """The hint of each picture as base64, and of poses their OpenPose JSON."""
     images, poses = [], []
+    decode = decoder(most)
     for number, text in enumerate(body.pictures):
         picture = decode(text, f"image {number}")
         mask = (body.controlnet_masks + [None] * (number + 1))[number]
@@ -97,19 +100,19 @@ def _detected(
             hole = open_mask(decode(mask, f"mask {number}")) if mask else None
             hint = holed(picture, hole)
         elif module.condition == "pose":
-            hint, pose = _posed(open_picture(picture), module, resolution)
+            hint, pose = _posed(open_picture(picture), module, resolution, most)
             poses.append(pose)
         else:
-            hint = drawn(open_picture(picture), module, resolution, a, b)
+            hint = drawn(open_picture(picture), module, resolution, (a, b), most)
         images.append(png_base64(hint))
     return images, poses
 
 
 def _posed(
-    picture: Image.Image, module: Module, resolution: int
+    picture: Image.Image, module: Module, resolution: int, most: int
 ) -> tuple[Image.Image, dict[str, Any]]:
     """The people of a picture, drawn and as OpenPose's JSON."""
-    scaled = scaled_to(picture, resolution)
+    scaled = scaled_to(picture, resolution, most)
     asked = pose_parts(to_draw(module.name)[1])
     persons = read("pose", scaled, hands=asked["hands"], face=asked["face"])
     people = [shown(person.figure, asked) for person in persons]

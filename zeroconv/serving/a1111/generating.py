@@ -17,13 +17,12 @@ from zeroconv.pictures.carried import carried
 from zeroconv.serving.a1111.answers import info_of, parameters_of, stamp
 from zeroconv.serving.a1111.hints import of_network, unit_with_hint
 from zeroconv.serving.a1111.mapping import SEEDS, Wanted, read_img2img, read_txt2img
-from zeroconv.serving.a1111.routing import Answer, Route, refused
+from zeroconv.serving.a1111.routing import Answer, Route, refused, with_notes
 from zeroconv.serving.a1111.schemas import Generating, Img2Img, Txt2Img
 from zeroconv.serving.a1111.state import State, state_of
 from zeroconv.serving.a1111.units import decoder
 from zeroconv.serving.generation import Unit
 from zeroconv.serving.jobs import Job
-from zeroconv.serving.notes import noted
 from zeroconv.serving.pixels import png_base64
 
 LOOK_SECONDS = 2.0  # between two looks whether the client is still there
@@ -74,37 +73,28 @@ async def _made(request: Request, body: Any, read: Callable[..., Wanted]) -> Ans
 
 async def _noting(notes: list[str], work: Callable[[], T]) -> T:
     """In a thread of its own; what it warns of is added to the notes."""
-
-    return await run_in_threadpool(_with_notes(work, notes))
+    return await run_in_threadpool(with_notes(work, notes))
 
 
 async def _controls(state: State, wanted: Wanted, notes: list[str]) -> list[Unit]:
     """The units as controls with finished hints. What a network reads, the worker reads."""
     controls = []
+    most = state.studio.settings.limits.pixels
     known = state.known()
     default = known.bases[wanted.request.base or state.studio.catalogue.default]
     for asked in wanted.units:
         facts = state.studio.catalogue.control(asked.control).facts
 
         def work(asked: Any = asked, facts: Any = facts) -> Unit:
-            return unit_with_hint(asked, wanted, facts, default)
+            return unit_with_hint(asked, wanted, facts, default, most)
 
         if of_network(asked.module):
-            controls.append(await state.studio.call(_with_notes(work, notes)))
+            control, more = await state.studio.call(work)
+            notes += [note for note in more if note not in notes]
+            controls.append(control)
         else:
             controls.append(await _noting(notes, work))
     return controls
-
-
-def _with_notes(work: Callable[[], T], notes: list[str]) -> Callable[[], T]:
-    def run() -> T:
-        with noted() as sentences:
-            try:
-                return work()
-            finally:
-                notes.extend(sentence for sentence in sentences if sentence not in notes)
-
-    return run
 
 
 def _answer(

@@ -18,11 +18,15 @@ def of_network(module: Module) -> bool:
     return module.condition in NETWORKS
 
 
-def unit_with_hint(asked: Asked, wanted: Wanted, facts: Mapping[str, Any], default: int) -> Unit:
+def unit_with_hint(
+    asked: Asked, wanted: Wanted, facts: Mapping[str, Any], default: int, most: int
+) -> Unit:
     """facts: of the control, from the catalogue. default: the resolution at which modules read
-    where none is asked for. Raises UserError.
+    where none is asked for. most: pixels that are read. Raises UserError.
     """
-    hint = hint_of(with_start(asked, wanted), wanted.hint_size, facts.get("condition"), default)
+    hint = hint_of(
+        with_start(asked, wanted), wanted.hint_size, facts.get("condition"), default, most
+    )
     return Unit(
         control=asked.control,
         hint=hint,

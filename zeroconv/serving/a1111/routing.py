@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -14,7 +14,10 @@ from starlette.exceptions import HTTPException
 
 from zeroconv.errors import UserError
 from zeroconv.serving.errors import ApiError, JsonRoute, one_sentence
+from zeroconv.serving.notes import noted
 from zeroconv.serving.studio import Studio
+
+T = TypeVar("T")
 
 
 class Answer(JSONResponse):
@@ -68,3 +71,16 @@ def _shown(error: dict[str, Any]) -> dict[str, Any]:
 
 def studio_of(request: Request) -> Studio:
     return request.app.state.studio
+
+
+def with_notes(work: Callable[[], T], notes: list[str]) -> Callable[[], T]:
+    """The same work, in whatever thread it runs; what it warns of is added to the notes."""
+
+    def run() -> T:
+        with noted() as sentences:
+            try:
+                return work()
+            finally:
+                notes.extend(sentence for sentence in sentences if sentence not in notes)
+
+    return run

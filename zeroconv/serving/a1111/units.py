@@ -19,7 +19,6 @@ from zeroconv.serving.a1111.schemas import Unit
 from zeroconv.serving.pixels import read_picture
 
 Decode = Callable[[str, str], Image.Image]  # (base64, what messages call it) → the picture
-MOST_PIXELS = 16_000_000  # of a picture that is annotated, after it is scaled
 SCRIPT = "controlnet"
 
 
@@ -166,12 +165,12 @@ def _mask(decode: Decode, text: str | None, name: str) -> Image.Image | None:
 
 
 def hint_of(
-    asked: Asked, size: tuple[int, int], condition: str | None, default: int
+    asked: Asked, size: tuple[int, int], condition: str | None, default: int, most: int
 ) -> Image.Image:
     """The hint at `size` (width, height): finished, or drawn from the unit's image.
 
     condition: that the control reads, where it says so. default: the resolution that modules have
-    where none is asked for. Raises UserError.
+    where none is asked for. most: pixels of a picture that is read. Raises UserError.
     """
     assert asked.image is not None
     module, mode = asked.module, asked.resize
@@ -185,7 +184,7 @@ def hint_of(
         resolution = module.resolution(asked.resolution, default)
         if asked.pixel_perfect:
             resolution = perfect(picture.size, size, mode)
-        hint = drawn(picture, module, resolution, asked.a, asked.b)
+        hint = drawn(picture, module, resolution, (asked.a, asked.b), most)
         entry = known(module.condition)
         rule = None if entry is None else entry.resize
     return resize_hint(hint, size, rule, mode)  # type: ignore[arg-type]
@@ -209,20 +208,29 @@ def perfect(picture: tuple[int, int], size: tuple[int, int], mode: str) -> int:
     return max(1, round((min if mode == "fill" else max)(scales) * min(picture)))
 
 
-def drawn(picture: Image.Image, module: Module, resolution: int, a: float, b: float) -> Image.Image:
+def drawn(
+    picture: Image.Image,
+    module: Module,
+    resolution: int,
+    thresholds: tuple[float, float],
+    most: int,
+) -> Image.Image:
     """The hint of a picture (RGB), read at `resolution` pixels of its shorter side."""
     from zeroconv.annotators import annotate
 
-    scaled = scaled_to(picture, resolution) if module.has_resolution else picture
-    parameters: dict[str, Any] = module.parameters(a, b, min(scaled.size))
+    scaled = scaled_to(picture, resolution, most) if module.has_resolution else picture
+    parameters: dict[str, Any] = module.parameters(*thresholds, min(scaled.size))
     return annotate(module.name, scaled, **parameters)
 
 
-def scaled_to(picture: Image.Image, resolution: int) -> Image.Image:
-    """The picture with a shorter side of so many pixels. Raises UserError for long strips."""
+def scaled_to(picture: Image.Image, resolution: int, most: int) -> Image.Image:
+    """The picture with a shorter side of so many pixels.
+
+    Raises UserError where that is more than `most` pixels, as for long strips.
+    """
     scale = resolution / min(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
-    if width * height > MOST_PIXELS:
+    if width * height > most:
         raise UserError(
             f"the image is {picture.width}×{picture.height} pixels and would be read at "
             f"{width}×{height}; crop it, or ask for a smaller resolution."

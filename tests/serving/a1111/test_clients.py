@@ -232,6 +232,18 @@ def test_webuiapi_sees_progress_and_interrupts(web: Any, address: str) -> None:
     assert web.skip() == {}
 
 
+def test_a_request_whose_client_left_is_cancelled(web: Any, address: str) -> None:
+    import requests
+
+    body = {"prompt": PROMPT, "width": 256, "height": 256, "steps": 150, "batch_size": 8}
+    with pytest.raises(requests.Timeout):
+        requests.post(f"{address}/sdapi/v1/txt2img", json=body, timeout=2)
+    until = time.monotonic() + 30
+    while web.get_progress()["state"]["job_count"] and time.monotonic() < until:
+        time.sleep(0.1)
+    assert web.get_progress()["state"]["job_count"] == 0
+
+
 def test_webuiapi_logs_in_by_a_token(tmp_path: Path) -> None:
     """Basic authentication, whose password is the server's token."""
     from zeroconv.serving.security import knows_token

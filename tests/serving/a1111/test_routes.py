@@ -126,6 +126,24 @@ def test_pictures_are_kept_only_where_asked(client) -> None:
     assert count() == before + 2
 
 
+def test_a_job_that_fails_keeps_no_pictures(client) -> None:
+    studio = client.app.state.studio
+    usual, before = studio.worker.kinds["generate"], len(studio.history.search())
+
+    def failing(jobs) -> None:
+        usual(jobs)
+        raise RuntimeError("a fault of ours")
+
+    studio.worker.kinds["generate"] = failing
+    try:
+        answer = client.post("/sdapi/v1/txt2img", json={})
+    finally:
+        studio.worker.kinds["generate"] = usual
+    assert answer.status_code == 500 and answer.json()["detail"].startswith("Internal error")
+    assert "a fault of ours" not in answer.text
+    assert len(studio.history.search()) == before
+
+
 def test_pictures_are_left_out_of_the_answer_where_asked(client) -> None:
     answer = client.post("/sdapi/v1/txt2img", json={"send_images": False}).json()
     assert answer["images"] == [] and json.loads(answer["info"])["infotexts"]

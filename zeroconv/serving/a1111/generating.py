@@ -64,6 +64,8 @@ async def _made(request: Request, body: Any, read: Callable[..., Wanted]) -> Ans
     finally:
         state.jobs.pop(job.id, None)
     if job.state not in ("done", "cancelled"):
+        if not kept:
+            _forget(state, job)
         status = 500 if (job.error or "").startswith("Internal error") else 422
         return refused(status, job.error or "The server was stopped.")
     if not body.override_settings_restore_afterwards:
@@ -105,9 +107,7 @@ def _answer(
     files = [history.path(result["id"], ".png").read_bytes() for result in job.results]
     texts = [carried(file).get("parameters", "") for file in files]
     if not body.save_images:
-        for result in job.results:
-            history.delete(result["id"])
-        job.results = []
+        _forget(state, job)
     cancelled = job.state == "cancelled"
     pictures = [base64.b64encode(file).decode("ascii") for file in files]
     for asked, unit in zip(wanted.units, units, strict=True):
@@ -124,6 +124,13 @@ def _answer(
             "info": info_of(body, wanted, texts, job.created, said, cancelled),
         }
     )
+
+
+def _forget(state: State, job: Job) -> None:
+    """Take a job's pictures out of the history."""
+    for result in job.results:
+        state.studio.history.delete(result["id"])
+    job.results = []
 
 
 # ---------------------------------------------------------------- while they run

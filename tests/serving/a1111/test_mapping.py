@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from zeroconv.errors import UserError
+from zeroconv.prompts import loras_of
 from zeroconv.serving.a1111.hints import unit_with_hint
 from zeroconv.serving.a1111.mapping import Known, Wanted, read_img2img, read_txt2img
 from zeroconv.serving.a1111.schemas import Img2Img, Txt2Img
@@ -87,7 +88,6 @@ def test_sides_are_rounded_down_with_a_note() -> None:
         {"override_settings": {"CLIP_stop_at_last_layers": "two"}},
         {"sampler_name": "nope"},
         {"prompt": "<lora:missing:1>"},
-        {"prompt": "<lora:paper:1:0.5>"},
         {"enable_hr": True, "hr_upscaler": "ESRGAN_4x"},
         {"enable_hr": True, "hr_prompt": "another"},
         {"enable_hr": True, "hr_sampler_name": "DDIM"},
@@ -119,10 +119,15 @@ def test_overrides_and_options_choose_base_and_clip_skip() -> None:
 
 
 def test_loras_of_the_prompt_by_their_listed_names() -> None:
-    request = txt2img(prompt="a cat <lora:Paper:0.7>").request
-    assert request.loras == [("paper", 0.7)] and "<lora:Paper:0.7>" in request.prompt
+    for tag in ("<lora:Paper:0.7>", "<lora: paper:0.7>", "<lyco:PAPER:0.7>", "<LoRA:paper:0.7>"):
+        request = txt2img(prompt=f"a cat {tag} on {tag} Paper").request
+        tags = loras_of(request.prompt)
+        assert [(one.name, one.weight) for one in tags] == [("paper", 0.7)] * 2
+        assert "Paper" in request.prompt and request.loras == []  # the tags are merged, once
+    request = txt2img(prompt="a cat <lora:paper:1:0.5>").request
+    assert loras_of(request.prompt)[0].weight == 0.5
     request = txt2img(prompt="a cat <lora:paper:0.7>", disable_extra_networks=True).request
-    assert request.loras == [] and "lora" not in request.prompt
+    assert "lora" not in request.prompt and "a cat" in request.prompt
 
 
 def test_eta_is_given_to_samplers_that_take_it() -> None:

@@ -6,6 +6,7 @@ left out with a note.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -84,7 +85,6 @@ def _read(
     more: Mapping[str, Any],
 ) -> Wanted:
     refuse(body)
-    prompt, loras = prompt_and_loras(body, known.loras)
     sampler, schedule, notes = names.sampler_of(
         body.sampler_name or body.sampler_index, body.scheduler
     )
@@ -96,7 +96,7 @@ def _read(
         for number, unit in enumerate(units_of(body.alwayson_scripts))
     ]
     request = Generation(
-        prompt=prompt,
+        prompt=prompt_of(body, known.loras),
         negative=body.negative_prompt,
         base=base,
         steps=body.steps,
@@ -110,7 +110,6 @@ def _read(
         guidance="both",  # A1111's "Balanced": residuals in both halves of guidance
         clip_skip=skip - 1 or None,
         eta=body.eta if sampler in names.TAKING_ETA else None,
-        loras=loras,
         previews=True,
         **more,
     )
@@ -195,19 +194,16 @@ def refuse(body: Generating) -> None:
         warnings.warn("s_noise is not read here; noise has its usual strength.", stacklevel=3)
 
 
-def prompt_and_loras(body: Generating, known: Sequence[str]) -> tuple[str, list[tuple[str, float]]]:
-    """The prompt, and the LoRAs that it names by `<lora:name:weight>`, by their listed names.
-
-    Raises UserError for a LoRA that is not listed, and one with two strengths.
+def prompt_of(body: Generating, loras: Sequence[str]) -> str:
+    """The prompt, whose `<lora:name:weight>` have the names that are listed; without them where
+    they are not wanted. Raises UserError for a LoRA that is not listed.
     """
     if body.disable_extra_networks:
-        parsed = parse(body.prompt)
-        return write(replace(parsed, loras=())), []
-    loras = []
-    for tag in loras_of(body.prompt):
-        if tag.text_weight != tag.weight:
-            raise UserError(
-                f"<lora:{tag.name[:60]}> has one strength here; give the same for text and UNet."
-            )
-        loras.append((names.listed(tag.name, known, "LoRA"), float(tag.weight)))
-    return body.prompt, loras
+        return write(replace(parse(body.prompt), loras=()))
+    prompt = body.prompt
+    for name in dict.fromkeys(tag.name for tag in loras_of(prompt)):
+        known = names.listed(name, loras, "LoRA")
+        if known != name:
+            tag = re.compile(rf"(<\s*(?i:lora|lyco)\s*:\s*){re.escape(name)}(?=\s*[:>])")
+            prompt = tag.sub(lambda match, known=known: match[1] + known, prompt)  # type: ignore
+    return prompt

@@ -184,6 +184,34 @@ def test_refusals_have_a1111s_shape(client, body: dict, says: str) -> None:
     assert answer.status_code == 422 and says in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"width": 100_000, "height": 100_000},
+        {"enable_hr": True, "hr_scale": 16},
+        {"enable_hr": True, "hr_resize_x": 1_000_000},
+        {"enable_hr": True, "firstphase_width": 1_000_000, "firstphase_height": 1_000_000},
+        {"units": 20},
+    ],
+)
+def test_sizes_are_bounded_before_a_hint_is_drawn_at_them(
+    client, encoded, picture, monkeypatch: pytest.MonkeyPatch, body: dict
+) -> None:
+    from zeroconv.serving.a1111 import generating
+
+    def refuse(*arguments) -> None:
+        raise AssertionError("a hint was drawn")
+
+    monkeypatch.setattr(generating, "unit_with_hint", refuse)
+    units = [unit(encoded, picture)] * body.get("units", 1)
+    sent = {**body, "alwayson_scripts": {"controlnet": {"args": units}}}
+    answer = client.post("/sdapi/v1/txt2img", json=sent)
+    assert answer.status_code == 422, answer.text
+    if "width" in body:
+        sent["init_images"] = [encoded(picture)]
+        assert client.post("/sdapi/v1/img2img", json=sent).status_code == 422
+
+
 def test_wrong_types_are_listed_without_their_values(client, encoded, picture) -> None:
     wrong = client.post("/sdapi/v1/img2img", json={"init_images": encoded(picture), "steps": "x"})
     assert wrong.status_code == 422 and encoded(picture) not in wrong.text

@@ -48,8 +48,9 @@ async def _made(request: Request, body: Any, read: Callable[..., Wanted]) -> Ans
     decode = decoder(state.studio.settings.limits.pixels)
     chance = secrets.randbelow(SEEDS)
     wanted = await _noting(notes, lambda: read(body, state.known(), decode, chance))
+    limits = state.studio.settings.limits
+    wanted.request.check(state.studio.catalogue, limits)  # before hints are drawn at its size
     wanted.request.controls = await _controls(state, wanted, notes)
-    wanted.request.check(state.studio.catalogue, state.studio.settings.limits)
     kept = body.save_images
     job = Job("generate", wanted.request, wanted.request.settings(), kept=kept)
     state.studio.jobs.submit(job)

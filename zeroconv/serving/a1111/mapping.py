@@ -28,13 +28,16 @@ SEEDS = 2**32  # a seed by chance is below
 class Known:
     """What requests may name, and what the server's options are now.
 
-    bases: names and their sizes in pixels.
+    bases: names and their sizes in pixels. side, units: how many pixels a
+    side and enabled units a request may have.
     """
 
     bases: Mapping[str, int]
     controls: Sequence[str]
     loras: Sequence[str]
     options: Mapping[str, Any] = field(default_factory=dict)
+    side: int = 2048
+    units: int = 8
 
 
 @dataclass(frozen=True)
@@ -64,14 +67,14 @@ class Wanted:
 def read_txt2img(body: Txt2Img, known: Known, decode: Decode, chance: int) -> Wanted:
     """chance: the seed of requests that ask for none. Raises UserError."""
     base = base_of(body, known)
-    size, hires = second_pass(body, size_of(body, known.bases[base]))
+    size, hires = second_pass(body, size_of(body, known.bases[base], known.side))
     return _read(body, known, decode, chance, base, size, hires)
 
 
 def read_img2img(body: Img2Img, known: Known, decode: Decode, chance: int) -> Wanted:
     """Raises UserError."""
     base = base_of(body, known)
-    size = size_of(body, known.bases[base])
+    size = size_of(body, known.bases[base], known.side)
     return _read(body, known, decode, chance, base, size, given_picture(body, size, decode))
 
 
@@ -91,9 +94,12 @@ def _read(
     for sentence in notes:
         warnings.warn(sentence, stacklevel=2)
     skip = clip_skip_of(body, known.options)
+    asked = units_of(body.alwayson_scripts)
+    if len(asked) > known.units:
+        raise UserError(f"{len(asked)} units are enabled; this server allows {known.units}.")
     units = [
         read_unit(unit, number, known.controls, decode, "image" in more)
-        for number, unit in enumerate(units_of(body.alwayson_scripts))
+        for number, unit in enumerate(asked)
     ]
     request = Generation(
         prompt=prompt_of(body, known.loras),
@@ -159,9 +165,15 @@ def check_vae(name: Any) -> None:
         )
 
 
-def size_of(body: Generating, default: int) -> tuple[int, int]:
-    """Width and height, multiples of `UNIT`; a note where they are rounded down."""
+def size_of(body: Generating, default: int, most: int) -> tuple[int, int]:
+    """Width and height, multiples of `UNIT`; a note where they are rounded down.
+
+    Raises UserError beyond `most`: before pictures are brought to that size.
+    """
     asked = body.width or default, body.height or default
+    for name, side in zip(("width", "height"), asked, strict=True):
+        if side > most:
+            raise UserError(f"{name} is {side}; this server allows {most} at most")
     sides = [rounded(side) for side in asked]
     if tuple(sides) != asked:
         warnings.warn(

@@ -45,7 +45,11 @@ class State:
         sizes = {n: entry.facts.get("resolution") or SIDE for n, entry in catalogue.bases.items()}
         with self.lock:
             options = dict(self.options)
-        return Known(sizes, list(catalogue.controls), list(catalogue.loras), options)
+        limits = self.studio.settings.limits
+        return Known(
+            sizes, list(catalogue.controls), list(catalogue.loras), options,
+            limits.side, limits.controls,
+        )  # fmt: skip
 
     @property
     def resolution(self) -> int:

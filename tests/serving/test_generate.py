@@ -145,6 +145,7 @@ def test_generate_notes_what_is_left_out_of_a_picture(client) -> None:
     assert any("first frame" in note for note in job["notes"])
 
 
+@pytest.mark.slow
 def test_generate_merges_loras_that_tags_name(server_models, tmp_path) -> None:
     from tests.helpers.tiny_server import running, settings_for
 

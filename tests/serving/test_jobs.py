@@ -50,7 +50,7 @@ def test_jobs_events_end_with_the_result(client) -> None:
 
 
 def test_jobs_preview_shows_what_is_sampled(client) -> None:
-    job = made(client, previews=True, steps=20, count=2)
+    job = made(client, previews=True, steps=6, count=2)
     assert job["preview"] >= 1
     answer = client.get(f"/api/v1/jobs/{job['id']}/preview.jpg")
     assert answer.headers["content-type"] == "image/jpeg"
@@ -80,7 +80,7 @@ def test_jobs_queued_is_cancelled_at_once(client) -> None:
 def test_jobs_one_of_a_batch_is_cancelled(client) -> None:
     with client.app.state.studio.jobs.held():
         jobs = [
-            client.post("/api/v1/generate", json={**LONG, "steps": 60, "seed": i}).json()
+            client.post("/api/v1/generate", json={**LONG, "steps": 20, "seed": i}).json()
             for i in range(2)
         ]
     while client.get(f"/api/v1/jobs/{jobs[0]['id']}").json()["state"] == "queued":

@@ -8,13 +8,16 @@ import io
 import json
 import struct
 import zlib
+from functools import cache
 
 import pytest
 
 from tests.helpers.tiny_server import ADDRESS, QUICK, as_base64, picture, running, settings_for
+from zeroconv.serving import security
 from zeroconv.serving.app import create_app
 from zeroconv.serving.security import COOKIE
 from zeroconv.serving.settings import Limits, ServerSettings
+from zeroconv.serving.v1 import about
 
 TOKEN = "a-long-secret"
 
@@ -27,7 +30,9 @@ def guarded(server_models, tmp_path_factory):
         server_models, tmp_path_factory.mktemp("guarded"), host="0.0.0.0", token=TOKEN,
         hosts=("studio.example",), limits=limits,
     )  # fmt: skip
-    with running(settings) as client:
+    with running(settings) as client, pytest.MonkeyPatch.context() as patch:
+        for module in (security, about):
+            patch.setattr(module, "WRONG_TOKEN_SECONDS", 0.01)
         yield client
 
 
@@ -247,6 +252,7 @@ def bomb(width: int, height: int) -> str:
     return base64.b64encode(b"\x89PNG\r\n\x1a\n" + content).decode()
 
 
+@cache
 def text_bomb() -> str:
     """A PNG whose text unpacks to a hundred times its size."""
     from PIL import PngImagePlugin

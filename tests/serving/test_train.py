@@ -45,6 +45,7 @@ def test_train_schema_is_the_recipes_own(client) -> None:
     assert "playroom" in answer["data"] and "canny" in answer["conditions"]
 
 
+@pytest.mark.slow
 def test_train_plan_reckons_memory(client, uploaded) -> None:
     plans = []
     for batch in (2, 8):

@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
@@ -18,6 +19,17 @@ from zeroconv.serving.settings import ServerSettings
 from zeroconv.serving.studio import Studio
 
 PAGE = Path(__file__).resolve().parent / "page"
+
+
+class Static(StaticFiles):
+    """The page's files; a browser asks whether they have changed, as there is no build that would
+    name them anew.
+    """
+
+    def file_response(self, *args: Any, **named: Any) -> Response:
+        response = super().file_response(*args, **named)
+        response.headers.setdefault("Cache-Control", "no-cache")
+        return response
 
 
 def create_app(settings: ServerSettings, *, page: bool = True) -> FastAPI:
@@ -51,7 +63,7 @@ def create_app(settings: ServerSettings, *, page: bool = True) -> FastAPI:
         app.include_router(router, prefix="/api/v1")
     _add_a1111(app)
     if page and (PAGE / "index.html").is_file():
-        app.mount("/static", StaticFiles(directory=PAGE), name="static")
+        app.mount("/static", Static(directory=PAGE), name="static")
 
         @app.get("/", include_in_schema=False)
         async def index() -> FileResponse:

@@ -191,7 +191,7 @@ def grown(report: Report) -> float:
 
 
 @contextmanager
-def own_process(folder: Path) -> Iterator[tuple[Any, int]]:
+def server_process(folder: Path) -> Iterator[tuple[Any, int]]:
     """A client of a server that is a process of its own, and its number; so that the memory of what
     makes requests is not counted.
     """
@@ -230,7 +230,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_models(Path(folder) / "models")
         before, began = snapshot(Path(folder)), time.monotonic()
-        with own_process(Path(folder)) as (client, process):
+        with server_process(Path(folder)) as (client, process):
             schema = client.get("/api/v1/openapi.json").json()
             report = fuzz(client, schema, asked.count, asked.seed, asked.only, process)
         after = {k: v for k, v in snapshot(Path(folder)).items() if not k.startswith("data")}

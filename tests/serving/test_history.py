@@ -19,7 +19,7 @@ def pictures(server_models, tmp_path_factory):
         yield client
 
 
-def found(client, **query) -> list[str]:
+def prompts_of(client, **query) -> list[str]:
     return [item["prompt"] for item in client.get("/api/v1/history", params=query).json()["items"]]
 
 
@@ -37,20 +37,20 @@ def found(client, **query) -> list[str]:
     ],
 )
 def test_history_is_searched_by_words(pictures, query, prompts) -> None:
-    assert found(pictures, query=query) == prompts
+    assert prompts_of(pictures, query=query) == prompts
 
 
 def test_history_is_read_in_pages(pictures) -> None:
     first = pictures.get("/api/v1/history", params={"limit": 2}).json()["items"]
     rest = pictures.get("/api/v1/history", params={"before": first[-1]["number"]}).json()["items"]
-    assert [item["prompt"] for item in first + rest] == found(pictures)
+    assert [item["prompt"] for item in first + rest] == prompts_of(pictures)
 
 
 def test_history_keeps_favourites(pictures) -> None:
     item = pictures.get("/api/v1/history").json()["items"][1]
     answer = pictures.patch(f"/api/v1/history/{item['id']}", json={"favourite": True})
     assert answer.json()["favourite"] is True
-    assert found(pictures, favourite=True) == [item["prompt"]]
+    assert prompts_of(pictures, favourite=True) == [item["prompt"]]
 
 
 def test_history_deletes_the_file_too(pictures) -> None:
@@ -59,7 +59,7 @@ def test_history_deletes_the_file_too(pictures) -> None:
     assert pictures.get(item["picture"]).status_code == 404
     assert pictures.get(item["thumb"]).status_code == 404
     assert pictures.delete(f"/api/v1/history/{item['id']}").status_code == 404
-    assert "a thing to delete" not in found(pictures)
+    assert "a thing to delete" not in prompts_of(pictures)
 
 
 def test_history_gives_the_hints(pictures) -> None:

@@ -42,8 +42,8 @@ def checked_options(condition: str, options: Mapping[str, float]) -> dict[str, A
         if name not in known:
             listed = ", ".join(known) or "none"
             raise UserError(f"a {entry.name} hint has no option {name[:40]!r}; known: {listed}.")
-        whole = isinstance(known[name], int) and float(value).is_integer()
-        params[name] = int(value) if whole else value
+        is_integer = isinstance(known[name], int) and float(value).is_integer()
+        params[name] = int(value) if is_integer else value
     return params
 
 

@@ -162,8 +162,8 @@ class Generation:
 
     def shared(self) -> tuple:
         """The same for requests that one call can compute: all but prompts, seeds, count, hints."""
-        own = "prompt negative seed count previews controls image mask".split()
-        plain = [repr(getattr(self, f.name)) for f in fields(self) if f.name not in own]
+        apart = "prompt negative seed count previews controls image mask".split()
+        plain = [repr(getattr(self, f.name)) for f in fields(self) if f.name not in apart]
         pictures = [picture_key(self.image), picture_key(self.mask)]
         units: list[tuple] = [
             (u.control, u.scale, u.start, u.end, u.mode, u.resize, u.kind, repr(u.curve), u.passes)
@@ -183,11 +183,11 @@ class Generation:
         if self.hires is not None:
             hires = {"factor": self.hires, "strength": self.hires_strength}
             hires |= {"steps": self.hires_steps, "upscaler": self.hires_upscaler}
-        own = ("controls", "loras", "image", "mask", "previews", "tagged")
+        special = ("controls", "loras", "image", "mask", "previews", "tagged")
         plain = {
             f.name: getattr(self, f.name)
             for f in fields(self)
-            if f.name not in own and not f.name.startswith("hires")
+            if f.name not in special and not f.name.startswith("hires")
         }
         return {
             **plain,

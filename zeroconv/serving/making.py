@@ -4,21 +4,20 @@ results kept as they come.
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
 from zeroconv.errors import UserError
+from zeroconv.serving.calls import Call, Slot
 from zeroconv.serving.generation import Generation, Unit
 from zeroconv.serving.history import History
-from zeroconv.serving.jobs import PREVIEW_SECONDS, Cancelled, Job, Jobs
+from zeroconv.serving.jobs import Job, Jobs
 from zeroconv.serving.models import Models
-from zeroconv.serving.pixels import preview_jpeg
 
 AT_ONCE = 8  # pictures in a batch, at most
 
@@ -29,66 +28,6 @@ def pictures_at_once(width: int, height: int, device: str) -> int:
     """
     enough = 128 * 128 if device == "cpu" else 512 * 512
     return max(1, min(AT_ONCE, AT_ONCE * enough // (width * height)))
-
-
-@dataclass
-class Slot:
-    """One picture of the call: whose it is, and which of its job's."""
-
-    job: Job
-    request: Generation
-    number: int  # within its job
-
-    @property
-    def seed(self) -> int:
-        return self.request.seed + self.number
-
-
-@dataclass
-class Call:
-    """The jobs of one call of `generate`, and how far it is."""
-
-    jobs: Sequence[Job]
-    jobs_list: Jobs
-    slots: list[Slot] = field(default_factory=list)
-    finished: int = 0  # pictures
-    passes: int = 1  # of each batch
-    passed: int = 0  # of this batch
-    last_step: int = 0
-
-    def __post_init__(self) -> None:
-        self.slots = [Slot(j, j.work, i) for j in self.jobs for i in range(j.work.count)]
-
-    def step(self, step: int, steps: int, latents: Any, preview: Any) -> None:
-        """A step of some batch. Raises Cancelled where no job of the call is wanted any more."""
-        if step <= self.last_step:  # the next pass, or the next batch
-            self.passed += 1
-        self.last_step = step
-        rows = self.slots[self.finished : self.finished + len(latents)]
-        share = (min(self.passed, self.passes - 1) + step / steps) / self.passes
-        for job in self.jobs:
-            mine = sum(slot.job is job for slot in rows)
-            done = sum(slot.job is job for slot in self.slots[: self.finished])
-            job.progress = min(0.99, (done + mine * share) / job.work.count)
-            job.step, job.steps = step, steps
-        self._preview(rows, latents, preview)
-        for job in self.jobs:
-            self.jobs_list.changed(job)
-        if all(job.cancelling for job in self.jobs):
-            raise Cancelled
-
-    def _preview(self, rows: Sequence[Slot], latents: Any, preview: Any) -> None:
-        """A small picture for each job that wants one: of its first picture in the batch."""
-        now = time.monotonic()
-        for i, slot in enumerate(rows):
-            job = slot.job
-            if slot.request.previews and now - job.pictured >= PREVIEW_SECONDS:
-                job.picture = preview_jpeg(preview(latents[i : i + 1])[0])
-                job.pictured, job.preview = now, job.preview + 1
-
-    def batch_ended(self, count: int) -> None:
-        self.finished += count
-        self.passed = self.last_step = 0
 
 
 class Maker:
@@ -237,12 +176,12 @@ def hint_of(unit: Unit, net: Any, frame: Frame, image: Image.Image | None) -> An
     from zeroconv.conditions import annotate, find, known, open_hint
 
     named = (net.config.get("zeroconv") or {}).get("condition")
-    own = known(str(named or unit.condition or unit.kind or unit.control))
+    entry = known(str(named or unit.condition or unit.kind or unit.control))
     if unit.hint is not None:
-        return open_hint(unit.hint, None if own is None else own.name, "the hint")
+        return open_hint(unit.hint, None if entry is None else entry.name, "the hint")
     if unit.pose is not None:
         return annotate("pose", unit.pose)
-    condition = unit.condition or (None if own is None else own.name)
+    condition = unit.condition or (None if entry is None else entry.name)
     source = unit.source if unit.source is not None else frame.picture
     if source is None:
         raise UserError(f"the control {unit.control} has no hint, source or pose; give one of them")

@@ -63,8 +63,8 @@ def options_of(condition: Condition) -> dict[str, dict[str, Any]]:
     for name, default in {**condition.defaults, **condition.settings}.items():
         bounds = ranges.get(name)
         least, most = (0, 1) if bounds is None else (bounds.least, bounds.most)
-        whole = isinstance(default, int)
-        options[name] = {"default": default, "min": least, "max": most, "integer": whole}
+        entry = {"default": default, "min": least, "max": most}
+        options[name] = {**entry, "integer": isinstance(default, int)}
     return options
 
 

@@ -50,7 +50,7 @@ class Studio:
             "call": _call,
         }
         self.trainings = Trainings(settings, self.jobs, self._trained)
-        self._list_own()
+        self._list_made()
         self.stopping = False
         self.worker = Worker(self.jobs, kinds, self._warm if settings.warm else None)
 
@@ -107,7 +107,7 @@ class Studio:
             self.catalogue.add_control(f"runs/{name}", folder)
             self.models.forget(f"runs/{name}")
 
-    def _list_own(self) -> None:
+    def _list_made(self) -> None:
         """What earlier runs of the server have trained, and what was uploaded to them."""
         for name in names_of_runs(self.settings):
             self._trained(name)

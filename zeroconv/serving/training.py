@@ -24,7 +24,7 @@ from zeroconv.serving.settings import ServerSettings
 
 MOST_WAITING = 10
 POLL_SECONDS = 0.5
-SECONDS_TO_SAVE = 60  # after which a process that was told to stop is killed
+SECONDS_TO_SAVE = 60  # after which a process that was asked to stop is killed
 INTERRUPTED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 LONGEST_LOG = 20_000  # bytes of a log's end that are read
 _PDEATHSIG = 1  # of prctl, linux/prctl.h
@@ -102,16 +102,16 @@ class Trainings:
     def _train(self, job: Job, name: str) -> None:
         log = runs_folder(self.settings) / f"{name}.log"
         process = start_training(recipe_file(self.settings, name), log)
-        told = False
+        stopping = False
         try:
             while process.poll() is None:
-                if (job.cancelling or self._closed) and not told:
-                    told = True
+                if (job.cancelling or self._closed) and not stopping:
+                    stopping = True
                     process.send_signal(signal.SIGTERM)
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(POLL_SECONDS if not told else SECONDS_TO_SAVE)
+                    process.wait(POLL_SECONDS if not stopping else SECONDS_TO_SAVE)
                     continue
-                if told:
+                if stopping:
                     process.kill()
                 self._progress(job, name)
         finally:
@@ -123,7 +123,7 @@ class Trainings:
         if process.returncode == 0:
             self.done(name)
             self.jobs.end(job, "done")
-        elif told or process.returncode in INTERRUPTED:
+        elif stopping or process.returncode in INTERRUPTED:
             self.jobs.end(job, "cancelled")
         else:
             self.jobs.end(job, "failed", error or "The training ended; see its log.")

@@ -13,8 +13,8 @@ from zeroconv.serving.v1.schemas import ControlBody, GenerateBody
 
 def generation_of(body: GenerateBody, limits: Limits) -> Generation:
     """Raises UserError for a picture that is none."""
-    own = {"image", "mask", "hires", "controls", "loras", "expand"}
-    plain = body.model_dump(exclude=own)
+    special = {"image", "mask", "hires", "controls", "loras", "expand"}
+    plain = body.model_dump(exclude=special)
     request = Generation(**plain)
     request.loras = [(lora.name, lora.scale) for lora in body.loras]
     if body.expand is not None:
@@ -38,8 +38,8 @@ def unit_of(body: ControlBody, name: str, limits: Limits) -> Unit:
         raise UserError(f"{name} has {' and '.join(given)}; send one of them.")
     if body.source is None and (body.options or body.condition) and given:
         raise UserError(f"{name}.condition and options are about a source; send source.")
-    own = {"hint", "source", "pose_json", "region"}
-    unit = Unit(**body.model_dump(exclude=own))
+    special = {"hint", "source", "pose_json", "region"}
+    unit = Unit(**body.model_dump(exclude=special))
     pixels = limits.pixels
     pictures: dict[str, Any] = {}
     if body.hint is not None:

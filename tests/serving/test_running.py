@@ -96,7 +96,8 @@ def test_a_port_in_use_is_a_sentence() -> None:
 
 
 def test_two_servers_do_not_share_a_data_folder(server_models, tmp_path) -> None:
-    server = Server(*options_of(server_models, tmp_path / "data"))
+    options = options_of(server_models, tmp_path / "data")
+    server = Server(*options, "--no-browser", command="studio")
     try:
         with pytest.raises(ValueError, match="another process"):
             create_app(settings_for(server_models, tmp_path / "data"))

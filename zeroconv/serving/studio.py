@@ -119,9 +119,12 @@ class Studio:
     def _warm(self) -> None:
         """Load what the first picture needs; it imports torch and diffusers too."""
         from zeroconv.generation import generate
+        from zeroconv.generation.previews import preview_of
 
         base = self.models.base(self.catalogue.default)
         generate(base, "", steps=1, height=64, width=64)
+        if not self.jobs.waiting():
+            preview_of(base)
 
 
 def check_device(settings: ServerSettings) -> None:

@@ -134,7 +134,7 @@ def test_sd3_control_refuses_hints_it_cannot_read(backbone: SD3Backbone) -> None
     with pytest.raises(UserError, match="with holes"):
         control.hint_latents(backbone, torch.full((1, 3, 16, 16), -1.0))
     masked = SD3ControlNet(tiny_control(1, extra_conditioning_channels=1), backbone)
-    with pytest.raises(UserError, match="a mask beside the hint"):
+    with pytest.raises(UserError, match="hints of 5 channels, but the hint has 4"):
         masked(z, hint, t, text)
     with pytest.raises(UserError, match="needs pooled"):
         control(z, hint, t, TextStates(text.hidden))

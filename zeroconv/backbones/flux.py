@@ -1,0 +1,128 @@
+"""FLUX.1 (dev, schnell) as a backbone, driving diffusers' own transformer.
+
+Residuals are tokens of the picture, added after each double block and after each single block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zeroconv.backbones.packing import PATCH, pack, positions, unpack
+from zeroconv.backbones.protocol import Connection, Defaults, TextStates
+from zeroconv.backbones.sentences import clip_pooled, t5_states
+from zeroconv.backbones.spread import Rule, spread
+from zeroconv.backbones.transformer import TransformerBackbone, by_block
+from zeroconv.errors import UserError
+
+
+class FluxBackbone(TransformerBackbone):
+    """A frozen FLUX.1. transformer: diffusers' FluxTransformer2DModel.
+
+    FLUX.1 dev reads the guidance scale as an input (`TextStates.guidance`, 3.5 where it is None);
+    schnell has none, and its defaults guide nothing. text_encoders: CLIP for the pooled vector,
+    and T5.
+    """
+
+    family = "FLUX.1"
+    scheduler = {
+        "_class_name": "FlowMatchEulerDiscreteScheduler",
+        "num_train_timesteps": 1000,
+        "shift": 3.0,
+        "use_dynamic_shifting": True,
+        "base_image_seq_len": 256,
+        "max_image_seq_len": 4096,
+        "base_shift": 0.5,
+        "max_shift": 1.15,
+    }
+    usual = Defaults(cfg=3.5)
+
+    def __init__(self, transformer: Any, vae: nn.Module | None = None, *args: Any, **more: Any):
+        super().__init__(transformer, vae, *args, **more)
+        config = transformer.config
+        if (out := config.out_channels or config.in_channels) != config.in_channels:
+            raise UserError(
+                f"{self.name} reads {config.in_channels // 4} channels of a latent and gives "
+                f"{out // 4}: it reads a picture beside its latent (FLUX Fill, Control), which "
+                "zeroconv does not run."
+            )
+        if not config.guidance_embeds and more.get("defaults") is None:
+            self.defaults = Defaults(cfg=1.0)
+        self.doubles = len(transformer.transformer_blocks)
+        names = [f"double.{i}" for i in range(self.doubles)]
+        names += [f"single.{i}" for i in range(len(transformer.single_transformer_blocks))]
+        width = transformer.inner_dim
+        self.connections = tuple(Connection(name, width, PATCH, "tokens") for name in names)
+
+    def predict(
+        self,
+        z: Tensor,
+        t: Tensor | int,
+        text: TextStates,
+        residuals: Sequence[Tensor | None] | None = None,
+    ) -> Tensor:
+        """The velocity ε − z (N, C, H, W) of latents z (N, C, H, W).
+
+        t (N,) or a scalar in (0, 1000]; text: hidden (N, L, D), pooled (N, P), and guidance (N,)
+        or None; residuals: (N, H·W / 4, width), one a connection, or None.
+        """
+        self._check_size(z)
+        doubles = singles = None
+        if residuals is not None:
+            if len(residuals) != len(self.connections):
+                raise ValueError(
+                    f"{len(residuals)} residuals for {len(self.connections)} connections"
+                )
+            doubles = by_block(residuals[: self.doubles], z) or None
+            singles = by_block(residuals[self.doubles :], z) or None
+        output = self.transformer(
+            hidden_states=pack(z),
+            guidance=self.guidance_of(text, z) if self.reads_guidance else None,
+            controlnet_block_samples=doubles,
+            controlnet_single_block_samples=singles,
+            return_dict=False,
+            **self.inputs(z, t, text),
+        )[0]
+        return unpack(output, (z.shape[-2], z.shape[-1]))
+
+    def inputs(self, z: Tensor, t: Tensor | int, text: TextStates) -> dict[str, Any]:
+        """What the transformer and its controls read beside the tokens of latents z."""
+        return {
+            "timestep": torch.as_tensor(t, device=z.device).expand(len(z)) / 1000,
+            "encoder_hidden_states": text.hidden,
+            "pooled_projections": self._pooled(text),
+            "img_ids": positions((z.shape[-2], z.shape[-1]), z.device),
+            "txt_ids": torch.zeros(text.hidden.shape[1], 3, device=z.device),
+        }
+
+    def guidance_of(self, text: TextStates, z: Tensor) -> Tensor:
+        """The guidance scale (N,) that distilled weights read."""
+        if text.guidance is not None:
+            return text.guidance.to(z.device)
+        return torch.full((len(z),), self.defaults.cfg, device=z.device)
+
+    def spread(self, residuals: Sequence[Tensor], rule: Rule | None = None) -> list[Tensor | None]:
+        """Residuals of a control → one a connection. rule: None, or a name, is for residuals of
+        double blocks alone ("ceil"); a control with others has a mapping.
+        """
+        if rule is None or isinstance(rule, str):
+            every: list[Tensor | None] = list(spread(residuals, rule or "ceil", self.doubles))
+            return every + [None] * (len(self.connections) - self.doubles)
+        return spread(residuals, rule, len(self.connections))
+
+    @property
+    def reads_guidance(self) -> bool:
+        return bool(self.transformer.config.guidance_embeds)
+
+    @property
+    def latent_channels(self) -> int:
+        return self.transformer.config.in_channels // PATCH**2
+
+    def _embed(self, prompts: list[str], seconds: list[str]) -> TextStates:
+        """`prompts` for CLIP, `seconds` for T5, as diffusers' prompt and prompt_2."""
+        pooled = clip_pooled(self.text_encoders[0], self.tokenizers[0], prompts)
+        hidden = t5_states(self.text_encoders[1], self.tokenizers[1], seconds)
+        return TextStates(hidden, pooled)

@@ -4,6 +4,7 @@ random initialisation.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -31,7 +32,8 @@ def empty(make: Callable[[], nn.Module], where: object) -> Any:
     from accelerate import init_empty_weights
 
     try:
-        with init_empty_weights(include_buffers=False):
+        with init_empty_weights(include_buffers=False), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # diffusers' notes on its own classes
             return make().eval()
     except UserError:
         raise
@@ -100,8 +102,10 @@ def converted(state: State, dtype: torch.dtype, where: object) -> dict[str, Tens
 def channels_last_(module: Any) -> Any:
     """Lay the weights of convolutions out as (O, H, W, C), in place. What such a convolution
     puts out is laid out so too, and goes into the next, or into a transformer block, without
-    being copied.
+    being copied. Modules for videos stay as they are.
     """
+    if any(parameter.dim() == 5 for parameter in module.parameters()):
+        return module
     return module.to(memory_format=torch.channels_last)
 
 

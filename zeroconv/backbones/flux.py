@@ -6,7 +6,7 @@ Residuals are tokens of the picture, added after each double block and after eac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class FluxBackbone(TransformerBackbone):
     """
 
     family = "FLUX.1"
-    scheduler = {
+    scheduler: ClassVar[dict[str, Any]] = {
         "_class_name": "FlowMatchEulerDiscreteScheduler",
         "num_train_timesteps": 1000,
         "shift": 3.0,

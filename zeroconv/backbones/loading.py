@@ -26,11 +26,12 @@ from zeroconv.errors import UserError
 from zeroconv.layers.offload import Spill
 from zeroconv.layers.quantised import Bits, check_quantise, quantise_
 
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+PARTS = ("unet", "transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 _PATTERNS = ("model_index.json", BASE, FILE, *(f"{part}*/*" for part in PARTS))
 
 # what of a part is fetched beside its weights, and the weights of one variant
 _SMALL = ("json", "txt", "model")
+_WEIGHED = ("unet", "transformer", "vae", "text_encoder")
 _VARIANT = re.compile(r"[\w-]{1,64}")
 _OF_VARIANT = ("*.{0}.safetensors", "*.{0}-*.safetensors", "*.{0}.bin", "*.{0}-*.bin")
 
@@ -52,7 +53,8 @@ def load_backbone(
     quantise: str | None = None,
     vae_tiling: bool = False,
 ) -> UNetBackbone:
-    """Load a frozen Stable Diffusion; float32 on the CPU unless asked otherwise.
+    """Load a frozen Stable Diffusion, FLUX.1, Qwen-Image or Z-Image; float32 on the CPU unless
+    asked otherwise.
 
     x: "playroom" (embedded), a folder in diffusers' pipeline layout, a hub id `owner/name`, one
     weights file in the original layout, or a folder with a LoRA and a lora.json that names its base
@@ -124,7 +126,7 @@ def _fetched(x: str, revision: str | None, variant: str | None, subfolder: str |
     if folder.is_file():
         raise UserError(f"{folder} is one file, so it has no variant {variant!r}; leave it out.")
 
-    weighed = [p for p in folder.iterdir() if p.name.startswith(("unet", "vae", "text_encoder"))]
+    weighed = [p for p in folder.iterdir() if p.name.startswith(_WEIGHED)]
     if not any(weights_file(part, variant=variant) for part in weighed):
         raise UserError(
             f"{folder} has no weights of the variant {variant!r} (such as "

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from zeroconv.backbones.building import build_text_encoder, build_unet
 from zeroconv.backbones.encoder import check_latents
+from zeroconv.backbones.loading_flow import load_flow
 from zeroconv.backbones.loading_request import Request
 from zeroconv.backbones.loading_tokenizer import load_tokenizer
 from zeroconv.backbones.loading_vae import another_vae, vae_of_base
@@ -25,6 +26,10 @@ PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 def load_folder(folder: Path, request: Request) -> UNetBackbone:
     """Every part from its own folder; `request.variant` says which weights."""
+    if (folder / "transformer").is_dir():
+        defaults = _defaults_of(folder)
+        flow = load_flow(folder, request, defaults if defaults == PLAYROOM else None)
+        return cast(UNetBackbone, flow)  # as callers know it, most of which ask for no UNet
     check_folder(folder, tuple(p for p in PARTS if p != "vae" or request.vae is None))
     unet, variant, dtype = folder / "unet", request.variant, request.dtype
     scheduler = read_config(folder / "scheduler", "scheduler_config.json")
@@ -147,5 +152,5 @@ def _check_pipeline(folder: Path) -> None:
     ):
         raise UserError(
             f"{folder} holds a {named or 'model with a transformer'}, which zeroconv does not run "
-            "yet; it runs Stable Diffusion 1.x, 2.x and XL."
+            "yet; it runs Stable Diffusion 1.x, 2.x, XL and 3, FLUX.1, Qwen-Image and Z-Image."
         )

@@ -38,6 +38,22 @@ def load_tokenizer(folder: Path, **options: Any) -> Any:
     return tokenizer
 
 
+def load_any_tokenizer(folder: Path) -> Any:
+    """The tokenizer of its folder, of whatever class (T5, Qwen). Raises UserError where it is
+    missing or broken.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    # transformers raises OSError, TypeError and others for what is missing or broken
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"the tokenizer in {folder} cannot be read ({reason}); copy the model's again."
+        ) from error
+
+
 def tokenizers_for(path: Path, sd2: bool, xl: bool) -> list[Any]:
     """The tokenizers of a base in one file, one a text encoder.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Protocol, Self, TypeGuard, runtime_checkable
 
 import torch
@@ -38,7 +38,8 @@ class TextStates:
     pooled: Tensor | None = None  # (N, P), SDXL only
     # (N, 6), SDXL only: height, width, top, left, target height, target width
     time_ids: Tensor | None = None
-    guidance: Tensor | None = None  # (N,), the guidance scale; read by distilled models only (LCM)
+    guidance: Tensor | None = None  # (N,), the guidance scale; read by distilled models only
+    mask: Tensor | None = None  # (N, L), True where a token is there; None: everywhere
 
     def __len__(self) -> int:
         return self.hidden.shape[0]
@@ -52,11 +53,28 @@ class TextStates:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> TextStates:
-        return self._map(lambda part: part.to(device=device, dtype=dtype))
+        def moved(part: Tensor) -> Tensor:
+            return part.to(device, None if part.dtype == torch.bool else dtype)
+
+        return self._map(moved)
+
+    def lengthened(self, length: int) -> TextStates:
+        """With so many tokens, zeros behind that are not there."""
+        more = length - self.hidden.shape[1]
+        if more <= 0:
+            return self
+        mask = self.mask
+        if mask is None:
+            mask = torch.ones(self.hidden.shape[:2], dtype=torch.bool, device=self.hidden.device)
+        hidden = nn.functional.pad(self.hidden, (0, 0, 0, more))
+        return replace(self, hidden=hidden, mask=nn.functional.pad(mask, (0, more)))
 
     @staticmethod
     def cat(states: Sequence[TextStates]) -> TextStates:
-        """Join along N; all of one kind of backbone."""
+        """Join along N; all of one kind of backbone. Shorter ones that have a mask are filled up
+        with zeros.
+        """
+        states = _equally_long(states)
         parts = {f.name: [getattr(state, f.name) for state in states] for f in fields(TextStates)}
         joined: dict[str, Any] = {
             k: None if part[0] is None else torch.cat(part) for k, part in parts.items()
@@ -69,6 +87,21 @@ class TextStates:
             k: None if part is None else change(part) for k, part in parts.items()
         }
         return TextStates(**changed)
+
+
+def _equally_long(states: Sequence[TextStates]) -> list[TextStates]:
+    """Where some have a mask, all get one and the length of the longest."""
+    if all(state.mask is None for state in states):
+        return list(states)
+    longest = max(state.hidden.shape[1] for state in states)
+    filled = [state.lengthened(longest) for state in states]
+    rows = [state.hidden.shape[:2] for state in filled]
+    return [
+        state
+        if state.mask is not None
+        else replace(state, mask=torch.ones(shape, dtype=torch.bool, device=state.hidden.device))
+        for state, shape in zip(filled, rows, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Residuals are tokens, added to those of the picture after each joint block but t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ class SD3Backbone(TransformerBackbone):
     """
 
     family = "Stable Diffusion 3"
-    scheduler = {
+    scheduler: ClassVar[dict[str, Any]] = {
         "_class_name": "FlowMatchEulerDiscreteScheduler",
         "num_train_timesteps": 1000,
         "shift": 3.0,

@@ -5,7 +5,7 @@ and T5's states. Each reads a fixed number of tokens; what is longer is cut, wit
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -42,14 +42,31 @@ def tokens_of(tokenizer: Any, texts: Sequence[str], length: int, reader: str) ->
     for text, numbers in zip(texts, full, strict=True):
         if len(numbers) > length:
             warnings.warn(
-                f"{reader} reads {length} tokens, and the prompt that begins with {text[:40]!r} has "
-                f"{len(numbers)}: what follows is not read by it.",
+                f"{reader} reads {length} tokens, and the prompt that begins with {text[:40]!r} "
+                f"has {len(numbers)}: what follows is not read by it.",
                 stacklevel=6,
             )
     read = tokenizer(
         list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
     )
     return read.input_ids
+
+
+def written_rows(
+    tokenizer: Any, texts: Sequence[str], length: int, reader: str
+) -> Iterator[Tensor]:
+    """Token numbers (1, L) of each text, `length` at most, not filled up. A note for one that is
+    cut.
+    """
+    for text in texts:
+        numbers = list(tokenizer(text).input_ids)
+        if len(numbers) > length:
+            warnings.warn(
+                f"{reader} reads {length} tokens, and a prompt has {len(numbers)} with its "
+                "template: its end is not read.",
+                stacklevel=6,
+            )
+        yield torch.tensor([numbers[:length]])
 
 
 def clip_length(tokenizer: Any) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from zeroconv.backbones.protocol import TextStates
+from zeroconv.backbones.protocol import TextStates, is_split
 from zeroconv.errors import UserError
 from zeroconv.prompts import Prompt, plain
 from zeroconv.prompts.embeddings import Embedding
@@ -72,8 +72,8 @@ def chunk_counts(
     options: TextOptions | None = None,
 ) -> list[int]:
     """How many chunks each prompt takes, in the text encoder that needs most."""
-    if not getattr(backbone, "text_encoders", None):
-        return [1] * len(prompts)
+    if not getattr(backbone, "text_encoders", None) or not is_split(backbone):
+        return [1] * len(prompts)  # transformers read a text in one piece
     prompts = _prompts(prompts)
     seconds = prompts if prompts_2 is None else _prompts(prompts_2)
     readers = _readers(backbone, options)
@@ -93,6 +93,8 @@ def of_length(backbone: Any, states: TextStates, length: int) -> TextStates:
     missing = length - states.hidden.shape[1]
     if not missing:
         return states
+    if missing > 0 and not is_split(backbone):
+        return states.lengthened(length)
     empty = backbone.embed_text([""]).hidden.to(states.hidden)
     if missing < 0 or missing % empty.shape[1]:
         raise UserError(

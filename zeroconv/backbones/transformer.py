@@ -45,7 +45,8 @@ class TransformerBackbone:
         tokenizers: Sequence[Any] = (),
     ) -> None:
         self.transformer, self._vae = transformer, vae
-        self.text_encoders, self.tokenizers = list(text_encoders), list(tokenizers)
+        self.text_encoders: list[Any] = list(text_encoders)
+        self.tokenizers = list(tokenizers)
         self.name, self.defaults = name, defaults or self.usual
         for module in self._modules():
             module.requires_grad_(False).eval()

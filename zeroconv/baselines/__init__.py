@@ -13,7 +13,6 @@ import torch
 
 from zeroconv.backbones import Backbone, UNetBackbone
 from zeroconv.backbones.locate import locate
-from zeroconv.backbones.sd3 import SD3Backbone
 from zeroconv.baselines.base import (
     CLASS_NAME,
     HINT_FORMS,
@@ -37,7 +36,6 @@ from zeroconv.checkpoints.reading import read_config, read_state_dict
 from zeroconv.checkpoints.strict import check_strict
 from zeroconv.control import ControlNet, Net
 from zeroconv.control.naming import control_name
-from zeroconv.control.sd3 import SD3ControlNet
 from zeroconv.errors import UserError
 from zeroconv.renamed import old_name
 
@@ -191,8 +189,6 @@ def load_net(x: str | os.PathLike, backbone: Backbone, dtype: torch.dtype | None
         return load_published(path, kind, cast(UNetBackbone, backbone), dtype)
     if is_lllite(path):
         return load_lllite(path, backbone, dtype)
-    if isinstance(backbone, SD3Backbone):
-        return SD3ControlNet.load(x, backbone=backbone, dtype=dtype)
     return ControlNet.load(x, backbone=backbone, dtype=dtype)
 
 

@@ -53,7 +53,7 @@ def _allowed(parameter: inspect.Parameter) -> tuple[set[str], set[str]]:
     text = annotation.__name__ if plain else str(annotation)
     entries, shorter = _words(text), ""
 
-    if "any" in entries:
+    if "any" in entries or "Literal[" in text:
         return set(), set()
     while text != shorter:  # tuple[tuple[int, ...]] → tuple
         text, shorter = _ENTRIES.sub(r"\1", text), text

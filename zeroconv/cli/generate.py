@@ -127,6 +127,7 @@ def run(
     from zeroconv.generation import Control, generate
     from zeroconv.generation.guidance import settled
     from zeroconv.generation.metadata import save_picture
+    from zeroconv.generation.stepping import usual_scheduler
 
     models = making.models
     began = time.perf_counter()
@@ -136,6 +137,7 @@ def run(
     backbone = models.backbone(base, device=device, dtype=numbers, lora=merged, **files)
     guidance, cfg = settled(backbone, request["guidance"], request["cfg"])
     request = {**request, "guidance": guidance, "cfg": cfg}
+    request["scheduler"] = request["scheduler"] or usual_scheduler(backbone)
     frame = Frame(backbone, request, given) if given else None
     size = picture_size(backbone, pictures, request) if frame is None else frame.size
     controls, hints = [], []

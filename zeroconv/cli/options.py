@@ -125,6 +125,15 @@ Cfg = Annotated[
         "7.5 for other bases.",
     ),
 ]
+TrueCfg = Annotated[
+    float,
+    Option(
+        min=-100,
+        max=100,
+        help="Of a base that reads --cfg as an input (FLUX.1 dev): the scale of guidance by "
+        "--negative, on top of it.",
+    ),
+]
 Guidance = Annotated[
     str | None,
     Option(
@@ -133,11 +142,12 @@ Guidance = Annotated[
     ),
 ]
 Scheduler = Annotated[
-    str,
+    str | None,
     Option(
-        help="The sampler: ddim, euler, euler_a, dpm++2m, dpm++2m_sde, dpm++2m_sde_heun, "
-        "dpm++3m_sde, dpm++sde, dpm2, dpm2_a, heun, lms, deis, pndm, unipc, lcm, tcd; or a name of "
-        "A1111 or ComfyUI, such as 'DPM++ 2M Karras'."
+        help="The sampler, by default unipc; of flow models (SD 3, FLUX) euler, their only one. "
+        "Others are ddim, euler, euler_a, dpm++2m, dpm++2m_sde, dpm++2m_sde_heun, dpm++3m_sde, "
+        "dpm++sde, dpm2, dpm2_a, heun, lms, deis, pndm, unipc, lcm, tcd; or a name of A1111 or "
+        "ComfyUI, such as 'DPM++ 2M Karras'."
     ),
 ]
 Schedule = Annotated[

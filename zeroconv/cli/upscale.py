@@ -67,7 +67,7 @@ def upscale(
     cfg: Cfg = None,
     steps: Steps = 20,
     seed: Seed = 0,
-    scheduler: Scheduler = "unipc",
+    scheduler: Scheduler = None,
     schedule: Schedule = None,
     negative: Annotated[str, Option(help="What the picture should not show.")] = "",
     device: Device = "auto",
@@ -107,7 +107,7 @@ def run(
 
     format_of(out)
     check_outputs([out], [picture])
-    read_names(options["scheduler"], options["schedule"])
+    read_names(options["scheduler"] or "unipc", options["schedule"])
     check_text("--negative", options["negative"])
     words = described(picture) if prompt is None else prompt
     check_text("--prompt", words)
@@ -119,11 +119,13 @@ def run(
     from zeroconv.generation import Control
     from zeroconv.generation import upscale as enlarge
     from zeroconv.generation.metadata import save_picture
+    from zeroconv.generation.stepping import usual_scheduler
 
     device = pick_device(models["device"])
     numbers = pick_dtype(models["dtype"], device)
     loaded = Models()
     backbone = loaded.backbone(models["base"], device=device, dtype=numbers, **files)
+    options = {**options, "scheduler": options["scheduler"] or usual_scheduler(backbone)}
     nets = [loaded.control(name, models["base"], backbone) for name in controls]
     hinted = [Control(net, None, scale=scale) for net in nets]
     with progress("tiles") as callback:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zeroconv.control.connections import CONNECTIONS, LiteEncoder, make_connection
 from zeroconv.control.controlnet import ControlNet
+from zeroconv.control.families import new_control
 from zeroconv.control.hint import HINT_ENCODERS, PaperHintEncoder, ReleasedHintEncoder
 from zeroconv.control.net import Net, ResidualNet, is_additive, is_net
 from zeroconv.control.union import ControlNetUnion
@@ -21,4 +22,5 @@ __all__ = [
     "is_additive",
     "is_net",
     "make_connection",
+    "new_control",
 ]

@@ -154,7 +154,7 @@ class ControlNet(nn.Module, Described):
         if not is_split(backbone):
             raise UserError(
                 f"{backbone.name} is no UNet, so it has no encoder to copy; make the control with "
-                "the class of its family."
+                "zeroconv.control.new_control, or the class of its family."
             )
         encoder: Any = backbone.copy_encoder()
         config = {

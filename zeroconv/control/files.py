@@ -15,11 +15,13 @@ from torch import Tensor
 from zeroconv.backbones import Backbone, UNetEncoder
 from zeroconv.backbones.building import empty, laid_out
 from zeroconv.backbones.locate import locate
+from zeroconv.backbones.transformer import TransformerBackbone
 from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.control_file import POOLED, note_pooling, read_control
 from zeroconv.checkpoints.sharing import unshared_part
 from zeroconv.checkpoints.strict import check_strict
 from zeroconv.checkpoints.typed import check_types
+from zeroconv.control.families import is_family, load_family
 from zeroconv.control.naming import control_name
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder, check_output
@@ -125,6 +127,8 @@ def load_control(
         )
     name = control_name(os.fspath(x), None if backbone is None else backbone.name)
     path = locate(name, "ControlNet", ("config.json", "diffusion_pytorch_model*"))
+    if is_family(path) or isinstance(backbone, TransformerBackbone):
+        return load_family(path, backbone, dtype)  # type: ignore[return-value]
     file = read_control(path)
     if global_average_pooling is None:
         note_pooling(file)

@@ -82,7 +82,7 @@ class FluxControlNet(TransformerControlNet):
         # what the network does not know
         config = {k: v for k, v in plain_entries(base.config).items() if k != "out_channels"}
         changes = {"num_layers": blocks, "num_single_layers": single_blocks, "num_mode": modes}
-        network = cls.network_class()(**{**config, **changes})
+        network = cls._network(**{**config, **changes})
         copy_parts_(network, base, _COPIED)
         if modes is not None:  # diffusers draws it; so it begins as no word of a prompt
             torch.nn.init.zeros_(network.controlnet_mode_embedder.weight)
@@ -162,6 +162,10 @@ class FluxControlNet(TransformerControlNet):
         view.config = {**self.config, "zeroconv": ours}
         return view
 
+    def _text_only(self) -> tuple[str, ...]:
+        """Single blocks read it."""
+        return () if len(self.network.controlnet_single_blocks) else super()._text_only()
+
     def checked_mode(self) -> int:
         """Its mode. Raises UserError where none was chosen."""
         mode = self.mode
@@ -190,9 +194,7 @@ class FluxControlNet(TransformerControlNet):
         }
         check_widths(where, backbone.name, pairs)
         doubles, singles = backbone.doubles, len(base.single_transformer_blocks)
-        check_blocks(
-            where, backbone.name, len(network.controlnet_blocks), doubles, "double blocks"
-        )
+        check_blocks(where, backbone.name, len(network.controlnet_blocks), doubles, "double blocks")
         ours = len(network.controlnet_single_blocks)
         check_blocks(where, backbone.name, ours, singles, "single blocks")
 

@@ -68,7 +68,7 @@ class SD3ControlNet(TransformerControlNet):
             "force_zeros_for_pooled_projection": zeros_for_pooled,
             "extra_conditioning_channels": int(mask),
         }
-        network = cls.network_class()(**{**plain_entries(base.config), **changes})
+        network = cls._network(**{**plain_entries(base.config), **changes})
         copy_parts_(network, base, _COPIED)
         return cls._new(network, backbone, condition)
 

@@ -7,6 +7,7 @@ it. A family's class says how the network is called and which residual goes wher
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, Self, cast
 
@@ -19,6 +20,7 @@ from zeroconv.backbones.transformer import TransformerBackbone
 from zeroconv.control.net import Described
 from zeroconv.control.transformer_files import read_network, save_network
 from zeroconv.errors import UserError
+from zeroconv.layers.quantised import plain_state
 
 
 class TransformerControlNet(nn.Module, Described):
@@ -68,6 +70,10 @@ class TransformerControlNet(nn.Module, Described):
     ) -> list[Tensor]:
         """`forward` from `embed_hint` on; the network embeds the hint in every step."""
         raise NotImplementedError
+
+    def _text_only(self) -> tuple[str, ...]:
+        """Parts of the last copied block that make its text alone."""
+        return ("attn.to_add_out.", "ff_context.")
 
     @property
     def mask_channels(self) -> int:
@@ -146,8 +152,14 @@ class TransformerControlNet(nn.Module, Described):
     # ---------------------------------------------------------------- training
 
     def trainable(self, frozen_copy: bool = False) -> Iterator[nn.Parameter]:
-        """Hint embedding and connections, and the copy unless it stays frozen."""
+        """Hint embedding and connections, and the copy unless it stays frozen. Without what only
+        the text of the last copied block is made by, which nothing reads.
+        """
+        last = f"transformer_blocks.{len(self.network.controlnet_blocks) - 1}."
+        unread = tuple(last + name for name in self._text_only()) or (" ",)
         for name, parameter in self.network.named_parameters():
+            if name.startswith(unread):
+                continue
             if name.startswith(self.joined) or not frozen_copy:
                 yield parameter
 
@@ -164,9 +176,7 @@ class TransformerControlNet(nn.Module, Described):
         save_network(self.network, {"_class_name": self.class_name, **self.config}, folder, dtype)
 
     @classmethod
-    def load(
-        cls, x: str | os.PathLike, *, backbone: Any, dtype: torch.dtype | None = None
-    ) -> Self:
+    def load(cls, x: str | os.PathLike, *, backbone: Any, dtype: torch.dtype | None = None) -> Self:
         """Load a folder of `save` or of diffusers, or a hub id, for `backbone`, with its device and
         dtype. Raises UserError, also where the two do not fit.
         """
@@ -177,6 +187,13 @@ class TransformerControlNet(nn.Module, Described):
         control = cls(network, backbone)
         control.config["zeroconv"] = ours
         return control.to(backbone.device).train()
+
+    @classmethod
+    def _network(cls, **config: Any) -> Any:
+        """A new network of diffusers, whose own notes on its classes are no one's here."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return cls.network_class()(**config)
 
     @classmethod
     def _new(cls, network: Any, backbone: Any, condition: str | None) -> Self:
@@ -220,16 +237,14 @@ def copy_parts_(network: Any, base: Any, names: tuple[str, ...]) -> None:
         for name in names:
             ours, theirs = getattr(network, name), getattr(base, name)
             if not isinstance(ours, nn.ModuleList):
-                ours.load_state_dict(_plain(theirs))
+                ours.load_state_dict(plain_weights(theirs))
                 continue
             for copy, block in zip(ours, theirs, strict=False):
-                copy.load_state_dict(_plain(block))
+                copy.load_state_dict(plain_weights(block))
 
 
-def _plain(module: nn.Module) -> dict[str, Tensor]:
+def plain_weights(module: nn.Module) -> dict[str, Tensor]:
     """Its weights in numbers, where they are held in fewer bits."""
-    from zeroconv.layers.quantised import plain_state
-
     return plain_state(module)
 
 

@@ -41,6 +41,7 @@ def check_arguments(
     callback: Any,
     finished: Any,
     output: Any,
+    true_cfg: Any = 1.0,
 ) -> None:
     """Raise TypeError or UserError for the first that is wrong.
 
@@ -57,6 +58,7 @@ def check_arguments(
     if cfg is not None:
         what = "the guidance scale, 1 for none, usually 3 to 12"
         number("cfg", cfg, -STRONGEST, STRONGEST, what)
+    number("true_cfg", true_cfg, -STRONGEST, STRONGEST, "guidance by the negative, 1 for none")
     integer("steps", steps, 1, MOST_STEPS, "sampling takes usually 20")
     integer("count", count, 1, MOST_PICTURES, "pictures a prompt")
     integer("batch_size", batch_size, 1, MOST_PICTURES, "pictures that are made at a time")

@@ -114,7 +114,9 @@ def begin(scheduler: Any, steps: int, start: Start, backbone: Backbone) -> tuple
     flow = isinstance(backbone.process, Flow)
     timesteps = scheduler.timesteps
     if start.clean is not None:
-        skipped = steps - min(int(steps * start.strength), steps)
+        # the pipelines of flows round the number of skipped steps down, not of those taken
+        skipped = int(steps - steps * start.strength) if flow else 0
+        skipped = skipped if flow else steps - min(int(steps * start.strength), steps)
         first = skipped * getattr(scheduler, "order", 1)
         timesteps = timesteps[first:]
         if hasattr(scheduler, "set_begin_index"):

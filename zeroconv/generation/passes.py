@@ -86,8 +86,11 @@ class Job:
         connection_scales: Sequence[float] | str | None,
         images: ImageInputs | None,
         adapters: Adapters,
+        true_cfg: float = 1.0,
     ) -> None:
         self.adapters = adapters
+        # of the two evaluations of a step; a distilled base reads the other as its input
+        self.halves = true_cfg if backbone.reads_guidance else cfg
         self.backbone, self.words, self.controls, self.seeds = backbone, words, controls, seeds
         self.stepping, self.cfg, self.guidance = stepping, cfg, guidance
         self.connection_scales, self.images = connection_scales, images
@@ -151,7 +154,7 @@ class Job:
             uncond = cond[:]  # the halves see other pictures, so nothing of them is shared
         return denoise(
             self.backbone, start.to(self.backbone.device), cond, uncond, guides,
-            self.stepping.make(self.backbone, plan.steps), plan.steps, self.cfg, drawn,
+            self.stepping.make(self.backbone, plan.steps), plan.steps, self.halves, drawn,
             outputs.callback, self.stepping.eta, self.stepping.guidance_rescale, adapting,
         )  # fmt: skip
 
@@ -160,7 +163,8 @@ class Job:
     ) -> tuple[TextStates, TextStates | None]:
         """An editing base needs the negative's states for guidance by its picture too."""
         pictured = start.edits and start.image_guidance != 1
-        return self.words.states(part, 0.0 if pictured and self.cfg == 1 else self.cfg, plan.sizes)
+        halves = 0.0 if pictured and self.halves == 1 else self.halves
+        return self.words.states(part, self.cfg, plan.sizes, halves)
 
     def _start(self, part: slice, plan: Plan, drawn: list[Source], noise: Tensor | None) -> Start:
         if self.images is not None:

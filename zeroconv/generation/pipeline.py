@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from zeroconv.backbones import Backbone, TextStates, is_split
+from zeroconv.errors import UserError
 from zeroconv.generation import arguments
 from zeroconv.generation import guidance as guidance_rules
 from zeroconv.generation.adapters import ImagePrompt, ReferencePicture, check_adapters
@@ -50,9 +51,10 @@ def generate(
     hires_upscaler: str = "latent",
     guidance: str | None = None,
     cfg: float | None = None,
+    true_cfg: float = 1.0,
     steps: int = 20,
     seed: int | Sequence[int] = 0,
-    scheduler: str | Any = "unipc",
+    scheduler: str | Any = None,
     schedule: str | None = None,
     eta: float | None = None,
     guidance_rescale: float = 0.0,
@@ -98,9 +100,13 @@ def generate(
     gives the same picture in any batch. latents: (N, C, h, w), noise of unit variance, in place of
     the seeds' noise.
     adapters: pictures beside the prompt (IP-Adapter) and pictures to be like (reference-only).
+    scheduler: a name of `samplers.SCHEDULERS` or an object of diffusers; None: unipc, of a flow
+    euler, which is the only one there.
     guidance, cfg: where control acts, a name of `guidance.MODES`, and the scale of classifier-free
     guidance, which 1 turns off. None is the backbone's own: cond and 4 of the playroom, both and
     7.5 of others.
+    true_cfg: of a base that reads cfg as an input (FLUX.1 dev): the scale of classifier-free
+    guidance by the negative prompt, on top of it.
     connection_scales: one number a connection, or a rule of `guidance.RULES` by its name, in place
     of those of the guidance, for all controls that have none of their own.
     height, width: in pixels; by default the given picture's own, else the first hint's shape at
@@ -116,7 +122,7 @@ def generate(
     arguments.check_arguments(
         guidance=guidance, cfg=cfg, steps=steps, height=height, width=width, latents=latents,
         count=count, batch_size=batch_size, connection_scales=connection_scales,
-        callback=callback, finished=finished, output=output,
+        callback=callback, finished=finished, output=output, true_cfg=true_cfg,
     )  # fmt: skip
     stepping = Stepping(scheduler, schedule, eta, guidance_rescale, noise, steps)
     asked = ImageOptions(
@@ -141,10 +147,15 @@ def generate(
     stepping.check(backbone, second)  # what cannot be is told before anything is computed
     note_other_noise(scheduler, backbone)
     note_unused(cfg, guidance_rescale, latents, noise)
-    if backbone.reads_guidance and any(words.negative.texts):
+    if true_cfg != 1 and not backbone.reads_guidance:
+        raise UserError(
+            "true_cfg is for bases that read the guidance scale as an input, which "
+            f"{backbone.name} does not; give it as cfg."
+        )
+    if backbone.reads_guidance and true_cfg == 1 and any(words.negative.texts):
         warnings.warn(
-            f"{backbone.name} is distilled (LCM): its guidance has no unconditional half, so the "
-            "negative prompt is not used.",
+            f"{backbone.name} is distilled: its guidance has no unconditional half, so the "
+            "negative prompt is not used; true_cfg above 1 uses it.",
             stacklevel=3,  # of the caller, past `old_arguments`
         )
     images = None if image is None else ImageInputs(asked, backbone, words.total, count, steps)
@@ -155,8 +166,9 @@ def generate(
     sizes = sizes_of(backbone, *size, *conditioning)
     shown = Adapters(adapters, backbone, seeds, count, images)
     job = Job(
-        backbone, words, controls, seeds, stepping, cfg, guidance, connection_scales, images, shown
-    )
+        backbone, words, controls, seeds, stepping, cfg, guidance, connection_scales, images, shown,
+        true_cfg,
+    )  # fmt: skip
     first = job.plan(size, sizes, steps, None if second.factor is None else "low")
     later = None
     if second.factor is not None:

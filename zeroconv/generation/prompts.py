@@ -87,21 +87,25 @@ class TextInputs:
                 yield slice(first, number)
                 first = number
 
-    def states(self, part: slice, cfg: float, sizes: Sizes) -> tuple[TextStates, TextStates | None]:
-        """Conditional and unconditional states of some pictures.
+    def states(
+        self, part: slice, cfg: float, sizes: Sizes, halves: float | None = None
+    ) -> tuple[TextStates, TextStates | None]:
+        """Conditional and unconditional states of some pictures. halves: the scale of guidance by
+        the second, where it is not `cfg`.
 
         The second is None without guidance, and the first itself where both are equal.
         """
         cond = self._embed(self.prompt, part, sizes)
         if self.backbone.reads_guidance:  # a distilled model: the scale is its input
-            return replace(cond, guidance=torch.full((len(cond),), float(cfg))), None
-        if cfg == 1:
+            cond = replace(cond, guidance=torch.full((len(cond),), float(cfg)))
+        if (cfg if halves is None else halves) == 1:
             return cond, None
 
         zeroed = self._zeroed(part)
         if self.prompt.same(self.negative, part) and not any(zeroed):
             return cond, cond
         uncond = _with_zeros(self._embed(self.negative, part, sizes), zeroed)
+        uncond = replace(uncond, guidance=cond.guidance)
         length = max(cond.hidden.shape[1], uncond.hidden.shape[1])
         return of_length(self.backbone, cond, length), of_length(self.backbone, uncond, length)
 

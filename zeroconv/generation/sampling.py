@@ -151,7 +151,10 @@ def _predict_unsplit(
     half = _summed(backbone, [(g, f) for g, f in acting if not g.uncond], z, t, cond)
     padded = [None if r is None else torch.cat([torch.zeros_like(r), r]) for r in half or ()]
     without, with_prompt = backbone.predict(x, t, text, add_up(both, padded or None)).chunk(2)
-    return combine(without, with_prompt, cfg, rescale)
+    if not hasattr(type(backbone), "guided"):
+        return combine(without, with_prompt, cfg, rescale)
+    guided = cast(Any, backbone).guided(without, with_prompt, cfg)
+    return rescaled(guided, with_prompt, rescale)
 
 
 def _predict_replaced(

@@ -39,7 +39,7 @@ def check_sampling(
 ) -> None:
     """Raise TypeError or UserError for the first argument that is wrong in itself."""
     parts = ("set_timesteps", "step", "scale_model_input", "config")
-    given = scheduler
+    given = "euler" if scheduler is None else scheduler  # which has every schedule
     if isinstance(given, type) or not (
         isinstance(given, str) or all(hasattr(given, p) for p in parts)
     ):
@@ -61,6 +61,11 @@ def check_sampling(
     number("guidance_rescale", guidance_rescale, 0, 1, "0 leaves guidance as it is, usually 0.7")
 
 
+def usual_scheduler(backbone: Backbone) -> str:
+    """The sampler where none is asked for."""
+    return "euler" if isinstance(backbone.process, Flow) else "unipc"
+
+
 def scheduler_for(
     scheduler: Any,
     backbone: Backbone,
@@ -73,6 +78,8 @@ def scheduler_for(
 
     Raises UserError for a combination that there is not.
     """
+    if scheduler is None:
+        scheduler = usual_scheduler(backbone)
     named = isinstance(scheduler, str)
     made = (
         make_scheduler(scheduler, backbone, schedule, ours=eta is not None or noise == "gpu")
@@ -103,18 +110,31 @@ def scheduler_for(
 
 
 def set_timesteps(scheduler: Any, steps: int, z: Tensor, backbone: Backbone) -> None:
-    """Where a flow's schedule depends on the resolution it is that of latents z (N, C, H, W)."""
-    process = backbone.process
-    if isinstance(process, Flow) and process.dynamic:
-        tokens = z.shape[-2] * z.shape[-1] // backbone.connections[0].scale ** 2
-        scheduler.set_timesteps(steps, device=z.device, mu=process.mu(tokens))
-    else:
-        scheduler.set_timesteps(steps, device=z.device)
+    """A flow's noise levels are those of its family; where its schedule depends on the resolution
+    it is that of latents z (N, C, H, W).
+    """
+    process, more = backbone.process, dict[str, Any]()
+    if isinstance(process, Flow):
+        takes = inspect.signature(scheduler.set_timesteps).parameters
+        if process.dynamic:
+            tokens = z.shape[-2] * z.shape[-1] // backbone.connections[0].scale ** 2
+            more["mu"] = process.mu(tokens)
+        family: Any = backbone
+        levels = family.sigmas(steps) if hasattr(type(backbone), "sigmas") else None
+        if levels is not None and "sigmas" in takes:
+            more["sigmas"] = levels
+        missing = [name for name in more if name not in takes]
+        if missing:
+            raise UserError(
+                f"{type(scheduler).__name__} has no noise levels that depend on the picture's "
+                f"size, which {backbone.name} needs; leave the scheduler out."
+            )
+    scheduler.set_timesteps(steps, device=z.device, **more)
 
 
 def note_other_noise(scheduler: Any, backbone: Backbone) -> None:
     """A note where a given object has been made for other noise than the base was trained with."""
-    if isinstance(scheduler, str):
+    if scheduler is None or isinstance(scheduler, str):
         return
     trained, its = backbone.scheduler_config, scheduler.config
     for key in TRAINED_NOISE:

@@ -1,0 +1,73 @@
+"""Which class of ControlNet a base of diffusion transformers has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zeroconv.backbones import Backbone
+from zeroconv.backbones.flux import FluxBackbone
+from zeroconv.backbones.qwen import QwenBackbone
+from zeroconv.backbones.sd3 import SD3Backbone
+from zeroconv.backbones.zimage import ZImageBackbone
+from zeroconv.checkpoints.reading import read_config
+from zeroconv.control.flux import FluxControlNet
+from zeroconv.control.qwen import QwenControlNet
+from zeroconv.control.sd3 import SD3ControlNet
+from zeroconv.control.transformer import TransformerControlNet
+from zeroconv.control.zimage import ZImageControlNet
+from zeroconv.errors import UserError
+
+CONTROLS: dict[type, Any] = {
+    SD3Backbone: SD3ControlNet,
+    FluxBackbone: FluxControlNet,
+    QwenBackbone: QwenControlNet,
+    ZImageBackbone: ZImageControlNet,
+}
+CLASS_NAMES = tuple(kind.class_name for kind in CONTROLS.values())  # in config.json
+
+
+def control_class(backbone: Backbone) -> Any:
+    """The class of the base's ControlNets. Raises UserError for a base that has none here."""
+    for kind, control in CONTROLS.items():
+        if isinstance(backbone, kind):
+            return control
+    raise UserError(f"there is no class of ControlNets for {backbone.name}.")
+
+
+def new_control(
+    backbone: Backbone, condition: str | None = None, **options: Any
+) -> TransformerControlNet:
+    """A new control of the base's own family. options: of its `from_backbone`; None is its default.
+
+    Raises UserError for an option that the family has not.
+    """
+    kind = control_class(backbone)
+    known = kind.from_backbone.__func__.__kwdefaults__
+    given = {name: value for name, value in options.items() if value is not None}
+    if unknown := [name for name in given if name not in known]:
+        names = ", ".join(name for name in known if name != "condition")
+        raise UserError(f"a control of {kind.family} has no option {unknown[0]}; it has {names}.")
+    return kind.from_backbone(backbone, condition=condition, **given)
+
+
+def is_family(path: Path) -> bool:
+    """Whether a path is a folder with a ControlNet of a diffusion transformer."""
+    if not (path / "config.json").is_file():
+        return False
+    return read_config(path).get("_class_name") in CLASS_NAMES
+
+
+def load_family(
+    x: str | os.PathLike, backbone: Backbone | None, dtype: torch.dtype | None = None
+) -> TransformerControlNet:
+    """A control of a diffusion transformer, for its base. Raises UserError without a base."""
+    if backbone is None:
+        raise UserError(
+            f"{os.fspath(x)} is a ControlNet of a diffusion transformer, which is loaded for its "
+            "base; give backbone=."
+        )
+    return control_class(backbone).load(x, backbone=backbone, dtype=dtype)

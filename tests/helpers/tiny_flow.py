@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from zeroconv.backbones.locate import ASSETS
 
-CHANNELS = 4  # of latents; 8 pixels are 1 latent, as the pipelines assume for their sizes
+CHANNELS = 16  # of latents: one of diffusers' pipelines asks for them
 SCALE = 4  # pixels a latent
 
 FLUX: dict[str, Any] = {
@@ -130,8 +130,8 @@ def write_qwen(folder: Path, seed: int = 0, **changes: Any) -> Path:
         dim_mult=[1, 2, 2],
         num_res_blocks=1,
         temperal_downsample=[False, True],
-        latents_mean=[0.1, -0.1, 0.2, 0.05],
-        latents_std=[0.3, 0.4, 0.5, 0.6],
+        latents_mean=[0.1, -0.1, 0.2, 0.05] * 4,
+        latents_std=[0.3, 0.4, 0.5, 0.6] * 4,
     )
     _steady(vae.quant_conv)
     vae.save_pretrained(folder / "vae")

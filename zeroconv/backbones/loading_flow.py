@@ -84,11 +84,11 @@ def load_flow(
     return family.backbone(
         transformer,
         _vae(folder / "vae", family, transformer, request),
-        scheduler,
-        request.name,
-        defaults,
-        encoders,
-        [part.read_tokenizer(folder / part.tokenizer) for part in texts],
+        scheduler_config=scheduler,
+        name=request.name,
+        defaults=defaults,
+        text_encoders=encoders,
+        tokenizers=[part.read_tokenizer(folder / part.tokenizer) for part in texts],
     )
 
 

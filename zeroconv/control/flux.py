@@ -49,6 +49,7 @@ class FluxControlNet(TransformerControlNet):
 
     class_name = "FluxControlNetModel"
     family = "FLUX.1"
+    one_text = True
     joined = (
         "controlnet_x_embedder.",
         "controlnet_blocks.",

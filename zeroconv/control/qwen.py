@@ -35,6 +35,7 @@ class QwenControlNet(TransformerControlNet):
 
     class_name = "QwenImageControlNetModel"
     family = "Qwen-Image"
+    one_text = True
 
     @classmethod
     def from_backbone(

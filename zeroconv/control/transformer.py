@@ -32,6 +32,8 @@ class TransformerControlNet(nn.Module, Described):
 
     class_name: ClassVar[str]  # of diffusers, in config.json
     family: ClassVar[str]
+    # both halves of guidance get the residuals that it makes with the prompt (diffusers)
+    one_text: ClassVar[bool] = False
     # what trains where the copied blocks stay frozen: names of parameters begin so
     joined: ClassVar[tuple[str, ...]] = ("controlnet_x_embedder.", "controlnet_blocks.")
     connections: tuple[Connection, ...]

@@ -151,9 +151,9 @@ class ZImageControlNet(TransformerControlNet):
         return out.to(self.dtype)
 
     @property
-    def reads_picture(self) -> bool:
-        """Whether it reads a given picture and its mask beside the hint."""
-        return self.config["control_in_dim"] != self._base.latent_channels
+    def hint_channels(self) -> int:
+        """6 of one that reads a picture with a hole beside its hint; 3 will do for it too."""
+        return 3 if self.config["control_in_dim"] == self._base.latent_channels else 6
 
     def trainable(self, frozen_copy: bool = False) -> Iterator[nn.Parameter]:
         """Hint embedding and connections, and the copy unless it stays frozen."""

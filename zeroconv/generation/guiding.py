@@ -16,7 +16,7 @@ from zeroconv.errors import UserError
 from zeroconv.generation import arguments
 from zeroconv.generation import guidance as guidance_rules
 from zeroconv.generation.control import Control
-from zeroconv.generation.hints import hint_tensor, mask_tensor
+from zeroconv.generation.hints import WITH_PICTURE, hint_tensor, mask_tensor
 from zeroconv.generation.image import ImageInputs
 from zeroconv.generation.sampling import Guide
 
@@ -85,6 +85,19 @@ class Guiding:
             if key not in known:
                 size = (self.wide, self.high)
                 known[key] = hint_tensor(hint, size, condition, channels, control.resize, key[1])
+        made = [known[key] for key in keys]
+        return self._beside_pictures(made) if channels == WITH_PICTURE else made
+
+    def _beside_pictures(self, hints: list[Tensor]) -> list[Tensor]:
+        """Hints of three channels and, beside each, the given picture, −1 where it is masked."""
+        if self.images is None or not self.images.options.masks:
+            return hints
+        known: dict[tuple[int, int], Tensor] = {}
+        keys = [(id(h), id(one)) for h, one in zip(hints, self.images.given, strict=True)]
+        for number, (key, hint) in enumerate(zip(keys, hints, strict=True)):
+            if key not in known:
+                beside = self.images.inpaint_hint(number, (self.high, self.wide))
+                known[key] = torch.cat([hint, beside]) if len(hint) == 3 else hint
         return [known[key] for key in keys]
 
     def _inpaint_hints(self, control: Control, total: int) -> list[Tensor]:

@@ -17,6 +17,7 @@ from zeroconv.conditions.resizing import with_hole
 from zeroconv.errors import UserError
 
 Cut = tuple[tuple[int, int], tuple[int, int, int, int]]  # of a larger picture (w, h), a box
+WITH_PICTURE = 6  # channels of a hint with a picture beside it, −1 in its hole
 _MASKS = "is a picture, or a tensor or array (H, W) of numbers from 0 to 1"
 
 
@@ -72,6 +73,8 @@ def _checked(hint: Tensor, size: tuple[int, int], channels: int) -> Tensor:
     tensor = hint[0] if hint.ndim == 4 and len(hint) == 1 else hint
     if tensor.ndim == 3 and len(tensor) == 1:
         tensor = tensor.expand(3, -1, -1) if channels == 3 else tensor
+    if channels == WITH_PICTURE and tensor.ndim == 3 and len(tensor) == 3:
+        channels = 3  # without the picture beside it
     if tensor.ndim != 3 or tuple(tensor.shape) != (channels, size[1], size[0]):
         needed = f"({channels}, {size[1]}, {size[0]})"
         raise UserError(f"A hint tensor has shape {tuple(hint.shape)}; {needed} is needed.")

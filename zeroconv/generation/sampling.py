@@ -140,17 +140,25 @@ def _predict_unsplit(
     rescale: float = 0.0,
 ) -> Tensor:
     """`predict` for a backbone without halves, a transformer: both halves of guidance in one pass,
-    with residuals of zero where a guide leaves the unconditional half alone.
+    with residuals of zero where a guide leaves the unconditional half alone. A net of `one_text`
+    runs once and gives both halves the same.
     """
     if uncond is None:
         residuals = _summed(backbone, acting, z, t, cond)
         return backbone.predict(z, t, cond, residuals)
     text = text or TextStates.cat([uncond, cond])
     x = torch.cat([z, z])
-    both = _summed(backbone, [(g, f) for g, f in acting if g.uncond], x, t, text)
-    half = _summed(backbone, [(g, f) for g, f in acting if not g.uncond], z, t, cond)
+    ways: tuple[list[tuple[Guide, float]], ...] = ([], [], [])
+    for guide, f in acting:
+        one_text = getattr(guide.net, "one_text", False)
+        ways[1 if not guide.uncond else 2 if one_text else 0].append((guide, f))
+    both = _summed(backbone, ways[0], x, t, text)
+    half = _summed(backbone, ways[1], z, t, cond)
     padded = [None if r is None else torch.cat([torch.zeros_like(r), r]) for r in half or ()]
-    without, with_prompt = backbone.predict(x, t, text, add_up(both, padded or None)).chunk(2)
+    once = _summed(backbone, ways[2], z, t, cond)
+    doubled = [None if r is None else torch.cat([r, r]) for r in once or ()]
+    residuals = add_up(add_up(both, padded or None), doubled or None)
+    without, with_prompt = backbone.predict(x, t, text, residuals).chunk(2)
     if not hasattr(type(backbone), "guided"):
         return combine(without, with_prompt, cfg, rescale)
     guided = cast(Any, backbone).guided(without, with_prompt, cfg)

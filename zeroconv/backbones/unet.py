@@ -208,6 +208,11 @@ class UNetBackbone:
         return self._unet
 
     @property
+    def denoiser(self) -> Any:
+        """The module that predicts: the UNet."""
+        return self.unet
+
+    @property
     def encoder(self) -> UNetEncoder:
         """The frozen encoder; it shares the UNet's modules."""
         if self._encoder is None:

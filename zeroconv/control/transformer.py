@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import Backbone, Connection, TextStates
+from zeroconv.backbones.building import empty
 from zeroconv.backbones.spread import Rule
 from zeroconv.backbones.transformer import TransformerBackbone
 from zeroconv.control.net import Described
@@ -203,6 +204,15 @@ class TransformerControlNet(nn.Module, Described):
         control = cls(network, backbone)
         control.config["zeroconv"] = {"condition": condition, "base": backbone.name}
         return control.to(backbone.device, backbone.dtype)
+
+    def of_weights(self, state: Mapping[str, Tensor]) -> Self:
+        """One with these weights, shaped as this one, whose own may be split over processes."""
+        config = {k: v for k, v in self.config.items() if k != "zeroconv"}
+        network = empty(lambda: self._network(**config), "the run")
+        plain = type(self)(network, self._base)
+        plain.config["zeroconv"] = self.config.get("zeroconv", {})
+        plain.load_state_dict(state, assign=True)
+        return plain
 
     # ---------------------------------------------------------------- what it is
 

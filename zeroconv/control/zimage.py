@@ -7,7 +7,7 @@ later versions (2.0, 2.1) read a mask and the latent of a picture with a hole be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -84,8 +84,16 @@ class ZImageControlNet(TransformerControlNet):
     def __init__(self, network: Any, backbone: ZImageBackbone) -> None:
         super().__init__(network, backbone)
         network.gradient_checkpointing = False  # diffusers' own class forgets it, and reads it
+        base = backbone.transformer
         for name in BORROWED:  # not as modules of the network, which would train and be saved
-            network.__dict__[name] = getattr(backbone.transformer, name)
+            network.__dict__[name] = getattr(base, name)
+        # the network writes into what these give, which a layer of its own gradient forbids
+        network.__dict__["all_x_embedder"] = {
+            key: _copied(module) for key, module in base.all_x_embedder.items()
+        }
+        network.__dict__["cap_embedder"] = _copied(base.cap_embedder)
+        for module in network.control_all_x_embedder.values():
+            module.register_forward_hook(lambda module, given, out: out.clone())
 
     def _connections(self) -> tuple[Connection, ...]:
         places = self.config["control_layers_places"]
@@ -182,6 +190,10 @@ class ZImageControlNet(TransformerControlNet):
                 f"{where} was made for another base: it adds to layer {max(places)}, and "
                 f"{backbone.name} has {len(base.layers)} layers."
             )
+
+
+def _copied(module: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda x: module(x).clone()
 
 
 def _copy_blocks_(network: Any, base: Any, places: Sequence[int]) -> None:

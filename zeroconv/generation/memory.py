@@ -127,10 +127,10 @@ def _prepare(
     for net in nets:
         net.requires_grad_(False)
     if quantise is not None:
-        for network in (backbone.unet, *(child for net in nets for child in net.children())):
+        for network in (backbone.denoiser, *(child for net in nets for child in net.children())):
             quantise_(network, cast(Bits, quantise))
     upcast = dtype == torch.float16 and backbone.is_xl and backbone.vae.config.force_upcast
-    for module in (backbone.unet, *backbone.text_encoders, *nets):
+    for module in (backbone.denoiser, *backbone.text_encoders, *nets):
         make_fake_(module, mode, dtype)
     make_fake_(backbone.vae, mode, torch.float32 if upcast else dtype)
 
@@ -191,7 +191,7 @@ def _unet(
             skips = cast(list[Tensor], add_up(skips, net.forward_embedded(x, again, t, text)))
         backbone.decode(skips, t, text)
 
-    networks: list[nn.Module] = [backbone.unet, *nets]
+    networks: list[nn.Module] = [backbone.denoiser, *nets]
     weights = sum(map(held_by, networks))
     blocks = [held_by(block) for block in find_parts(networks)]
     return Stage(weights, weights - sum(blocks) + max(blocks, default=0), _most(mode, run))

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from zeroconv.backbones import UNetBackbone, load_backbone
+from zeroconv.backbones import UNetBackbone, is_split, load_backbone
 from zeroconv.backbones.offload import Offload
 from zeroconv.baselines import load_net, make_baseline
-from zeroconv.control import ControlNet, Net
+from zeroconv.control import ControlNet, Net, new_control
 from zeroconv.control.union import ControlNetUnion
 from zeroconv.data.buckets import Buckets
 from zeroconv.data.cache.examples import Examples
@@ -20,19 +20,25 @@ from zeroconv.data.dataset import Dataset
 from zeroconv.data.holding_out import hold_out
 from zeroconv.data.spec import check_masked, open_dataset
 from zeroconv.errors import UserError
+from zeroconv.generation.sizes import unit_of
 from zeroconv.training.caching import cache_both, cache_settings
 from zeroconv.training.execution.choice import Launch
 from zeroconv.training.execution.room import check_room
 from zeroconv.training.measuring.rounds import Rounds
 from zeroconv.training.model import kinds_of, prepare_control
 from zeroconv.training.progress import ShowLine, print_line
-from zeroconv.training.recipes.recipe import AnyRecipe, Recipe
+from zeroconv.training.recipes.recipe import (
+    TRANSFORMER_SHAPE,
+    AnyRecipe,
+    ControlSettings,
+    Recipe,
+)
 from zeroconv.training.reporting.prompted import prepare
 from zeroconv.training.reporting.reporter import Page, Reporter
 from zeroconv.training.trainer import Trainer
 
 # settings that a new ControlNet does not take
-_NO_SHAPE = {"kind", "options", "init", "frozen_copy", "unlock_decoder"}
+_NO_SHAPE = {"kind", "options", "init", "frozen_copy", "unlock_decoder", *TRANSFORMER_SHAPE}
 
 
 def assemble(
@@ -48,7 +54,7 @@ def assemble(
     check_room(recipe.training, backbone, size)
     control = make_control(recipe, backbone)  # now, so that what is wrong with it costs no work
     prompts = prepare(recipe.training.validation, settings.condition, backbone, size)
-    train_set, held_out = open_data(recipe, size, backbone.latent_scale)
+    train_set, held_out = open_data(recipe, size, unit_of(backbone))
     cache = cache_settings(recipe, accelerator.process_index, accelerator.num_processes)
     for dataset in (train_set, held_out):
         kinds_of(control, settings.condition, {source.condition for source in dataset.sources})
@@ -56,7 +62,9 @@ def assemble(
     check_hints(data, held)
 
     model = prepare_control(recipe, backbone, control.to(accelerator.device))
-    backbone.unet.to(accelerator.device)  # where the rest is moved when needed, it was not there
+    backbone.denoiser.to(
+        accelerator.device
+    )  # where the rest is moved when needed, it was not there
     execution = launch.execution(model, data, recipe.training, show_line)
     lends = execution.main or execution.collective
     rounds = (
@@ -107,15 +115,41 @@ def make_control(recipe: Recipe, backbone: UNetBackbone) -> Net:
         if settings.kind == "union":  # each of its hints says its kind
             return ControlNetUnion.from_backbone(backbone, **settings.options)
         if settings.kind != "controlnet":
+            if not is_split(backbone):
+                raise UserError(
+                    f"control.kind {settings.kind} is for a UNet, which {backbone.name} is not; "
+                    "train a controlnet."
+                )
             return make_baseline(settings.kind, backbone, condition=condition, **settings.options)
+        shape = {name: getattr(settings, name) for name in TRANSFORMER_SHAPE}
+        if not is_split(backbone):
+            _check_no_unet(settings)
+            return new_control(backbone, condition, **shape)
+        if given := [name for name, value in shape.items() if value is not None]:
+            raise UserError(
+                f"control.{given[0]} is of controls of diffusion transformers, and {backbone.name} "
+                "is a UNet; leave it out."
+            )
         return ControlNet.from_backbone(
             backbone, condition=condition, **settings.model_dump(exclude=_NO_SHAPE)
         )
 
 
+def _check_no_unet(settings: ControlSettings) -> None:
+    """Raise UserError for settings that shape a copy of a UNet's encoder."""
+    for name, field in type(settings).model_fields.items():
+        if name in _NO_SHAPE:
+            continue
+        if getattr(settings, name) != field.get_default(call_default_factory=True):
+            raise UserError(
+                f"control.{name} is of a UNet's ControlNet, and this base is a diffusion "
+                f"transformer, whose controls have {', '.join(TRANSFORMER_SHAPE)}; leave it out."
+            )
+
+
 def open_data(recipe: Recipe, size: int, scale: int = 8) -> tuple[Dataset, Dataset]:
-    """The pictures to train on and those to measure on; no picture is in both. `scale`: pixels a
-    latent.
+    """The pictures to train on and those to measure on; no picture is in both. `scale`: pixels
+    that sides are multiples of.
     """
     settings = recipe.data
     buckets = (

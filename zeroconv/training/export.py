@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from zeroconv.backbones.building import empty
 from zeroconv.backbones.encoder import UNetEncoder
 from zeroconv.control import ControlNet, Net
+from zeroconv.control.transformer import TransformerControlNet
 from zeroconv.control.union import ControlNetUnion
 from zeroconv.training.recipes.recipe import Recipe
 from zeroconv.training.unlock import save_base
@@ -51,6 +52,8 @@ def averages_of(
 
 def undivided(control: ControlNet, state: Mapping[str, Tensor]) -> ControlNet:
     """An ordinary control with the shape of one that is split over processes, and these weights."""
+    if isinstance(control, TransformerControlNet):
+        return control.of_weights(state)
     scale = control.config["zeroconv"]["latent_scale"]
     made = ControlNetUnion if hasattr(control, "of_kind") else ControlNet
     plain = empty(

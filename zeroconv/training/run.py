@@ -116,6 +116,7 @@ def cache_command(
     Returns how many examples these are. Raises UserError.
     """
     from zeroconv.data.cache.fill import cache_hints, cache_share
+    from zeroconv.generation.sizes import unit_of
     from zeroconv.training.assembling import load_frozen, open_data
     from zeroconv.training.caching import cache_settings
 
@@ -128,7 +129,7 @@ def cache_command(
     size = size or backbone.default_size  # type: ignore[union-attr]
     count = 0
     for number, dataset in enumerate(
-        open_data(recipe, size, 8 if backbone is None else backbone.latent_scale)
+        open_data(recipe, size, 8 if backbone is None else unit_of(backbone))
     ):
         cache = cache_settings(recipe, *settings)
         # pictures to measure on are not mirrored

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zeroconv.backbones import UNetBackbone, load_backbone
+from zeroconv.backbones import UNetBackbone, is_split, load_backbone
 from zeroconv.control import Net
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder
@@ -37,6 +37,11 @@ def unlock_(backbone: UNetBackbone, control: Net | None) -> nn.ModuleDict:
             "control.unlock_decoder trains the base beside a ControlNet; the network of this "
             "recipe is a baseline, which is measured around a base that stays as it is, so leave "
             "control.unlock_decoder out."
+        )
+    if not is_split(backbone):
+        raise UserError(
+            f"control.unlock_decoder trains a UNet's decoder, which {backbone.name} has not; leave "
+            "it out."
         )
     parts = {name: getattr(backbone.unet, name) for name in DECODER}
     decoder = nn.ModuleDict({name: module for name, module in parts.items() if module is not None})

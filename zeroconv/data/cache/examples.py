@@ -144,6 +144,8 @@ class TextTable:
         rows = [(int(s), int(i - self.starts[s])) for s, i in zip(places, indices, strict=True)]
         hidden = [self._hidden(*row) for row in rows]  # (k · L, D) each
         longest = max(map(len, hidden))
+        if "tokens" in self.shards[0].arrays:
+            return self._masked(rows, hidden)
         if any(len(hidden_of_caption) < longest for hidden_of_caption in hidden):
             empty = self._hidden(0, 0)
             hidden = [
@@ -157,6 +159,14 @@ class TextTable:
             ]
         pooled, sizes = self._gather("pooled", rows), self._gather("time_ids", rows)
         return TextStates(torch.from_numpy(np.stack(hidden)), pooled, sizes)
+
+    def _masked(self, rows: Sequence[tuple[int, int]], hidden: list[ndarray]) -> TextStates:
+        """States of captions that have as many as tokens; zeros behind shorter ones."""
+        tokens = [int(self.shards[s].arrays["tokens"][row]) for s, row in rows]
+        parts = [torch.from_numpy(np.array(h[:n])) for h, n in zip(hidden, tokens, strict=True)]
+        filled = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+        there = torch.arange(max(tokens))[None] < torch.tensor(tokens)[:, None]
+        return TextStates(filled, self._gather("pooled", rows), mask=there)
 
     def _hidden(self, shard: int, row: int) -> ndarray:
         hidden, ends = self.shards[shard].arrays["hidden"], self.ends[shard]

@@ -120,10 +120,11 @@ def _filled(
     dataset: Dataset, plan: Plan, backbone: Backbone, settings: CacheSettings, progress: Progress
 ) -> Iterator[tuple[Shard, Shard]]:
     """Each part's hints and its moments, computed where they are not there."""
-    if dataset.size is None or (dataset.buckets is None and dataset.size % backbone.latent_scale):
+    # a transformer reads patches of latents
+    unit = backbone.latent_scale * getattr(backbone, "patch", 1)
+    if dataset.size is None or (dataset.buckets is None and dataset.size % unit):
         raise UserError(
-            f"data.size is {dataset.size}; give a multiple of {backbone.latent_scale}, as the base "
-            "needs."
+            f"data.size is {dataset.size}; give a multiple of {unit}, as the base needs."
         )
     store, encoder = Store(settings.root or default_root(), "moments"), encoder_key(backbone)
 

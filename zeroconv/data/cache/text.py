@@ -12,6 +12,7 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+from zeroconv.backbones import is_split
 from zeroconv.backbones.text import chunk_counts
 from zeroconv.data.cache import waiting
 from zeroconv.data.cache.chunks import chunks
@@ -22,6 +23,8 @@ from zeroconv.data.cache.weights import weights_key
 from zeroconv.data.storage.shards import Shard, Store, content_key, default_root
 from zeroconv.prompts import Prompt, parse
 
+TOKENS = 32  # of a chunk, where captions have as many states as tokens
+TOGETHER = 8  # captions that T5 or Qwen reads at a time
 FORMAT = 4  # of the shards; a change makes new ones (4: long captions in chunks, none is cut)
 
 
@@ -69,7 +72,9 @@ def text_key(backbone: Any) -> str:
     """
     probe = "A small red ball, 2 cubes & a person's hat on the left; über-bright sky."
     tokens = [
-        list(map(int, t(probe, padding="max_length", truncation=True).input_ids))
+        list(
+            map(int, t(probe, padding="max_length", truncation=True, max_length=_most(t)).input_ids)
+        )
         for t in backbone.tokenizers
     ]
     return content_key(weights_key(backbone.text_encoders), tokens, backbone.default_size)
@@ -85,6 +90,8 @@ def _states(backbone: Any, captions: list[str], weighted: bool) -> dict[str, nda
     others: dict[str, list[Tensor]] = {"pooled": [], "time_ids": []}
     order: list[int] = []
 
+    if not is_split(backbone):
+        return _states_of_sentences(backbone, read)
     for count in np.unique(counts):  # captions of one length at a time, so that none is filled up
         rows = np.flatnonzero(counts == count).tolist()
         states = backbone.embed_text([read[row] for row in rows])
@@ -103,6 +110,39 @@ def _states(backbone: Any, captions: list[str], weighted: bool) -> dict[str, nda
     if counts.max() > 1:
         arrays["chunks"] = counts
     return arrays
+
+
+def _states_of_sentences(backbone: Any, read: Sequence[str | Prompt]) -> dict[str, ndarray]:
+    """Of a transformer's text encoders. Where a caption has as many states as tokens they are in
+    chunks of `TOKENS`, and `tokens` (N,) says how many there are.
+    """
+    hidden: list[Tensor] = []
+    pooled: list[Tensor] = []
+    tokens: list[int] = []
+    for start in range(0, len(read), TOGETHER):
+        states = backbone.embed_text(list(read[start : start + TOGETHER]))
+        if states.pooled is not None:
+            pooled.extend(states.pooled.float().cpu())
+        if states.mask is None:
+            hidden.extend(states.hidden.float().cpu())
+            continue
+        for row, mask in zip(states.hidden.float().cpu(), states.mask.cpu(), strict=True):
+            tokens.append(int(mask.sum()))
+            filled = torch.zeros(-(-tokens[-1] // TOKENS) * TOKENS, row.shape[1])
+            filled[: tokens[-1]] = row[mask]
+            hidden.extend(filled.split(TOKENS))
+    arrays = {"hidden": torch.stack(hidden).numpy()}
+    if pooled:
+        arrays["pooled"] = torch.stack(pooled).numpy()
+    if tokens:
+        arrays["tokens"] = np.array(tokens, np.int64)
+        arrays["chunks"] = -(-arrays["tokens"] // TOKENS)
+    return arrays
+
+
+def _most(tokenizer: Any) -> int:
+    """Tokens that a probe is filled up to; some tokenizers name no limit."""
+    return min(int(tokenizer.model_max_length), 1024)
 
 
 def _holds_texts(rows: int) -> Callable[[Shard], bool]:

@@ -165,4 +165,4 @@ def with_separate_code(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def networks_of(backbone: UNetBackbone, control: Net | None) -> list[nn.Module]:
     """All that may run in a training step."""
-    return [backbone.unet, *([] if control is None else control.networks())]
+    return [backbone.denoiser, *([] if control is None else control.networks())]

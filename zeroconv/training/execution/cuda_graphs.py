@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from zeroconv.backbones import TextStates
+from zeroconv.backbones import TextStates, is_split
 from zeroconv.data.batches import Batch
 from zeroconv.data.cache.examples import Examples
 from zeroconv.training.execution.eager import Eager
@@ -116,6 +116,8 @@ def can_record(loss: ControlledLoss, data: Examples, settings: TrainingSettings)
     shape, a ControlNet or a LoRA of the base, no activations computed again, frozen weights as they
     are, no scale of the loss.
     """
+    if not is_split(loss.backbone):
+        return False  # states of transformers have masks, which recordings do not know
     on_card = loss.process.device.type == "cuda"
     known = loss.control is None or loss.control.has_residuals
     known = known and not hasattr(loss.control, "of_kind")  # whose hints differ in kind

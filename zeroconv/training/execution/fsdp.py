@@ -65,7 +65,12 @@ class Fsdp(Eager):
         # fewer bits are no parameters, which is what can be cut up
         frozen = settings.frozen == "same"
         self.wrapped = FullyShardedLoss(
-            self.loss, self.model.backbone.unet, self.device, self.processes, self.reshard, frozen
+            self.loss,
+            self.model.backbone.denoiser,
+            self.device,
+            self.processes,
+            self.reshard,
+            frozen,
         )
         self.parameters = self.wrapped.parts
         self.optimizer = self.model.make_optimizer()

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from zeroconv.backbones import TextStates, UNetBackbone
+from zeroconv.backbones import TextStates, UNetBackbone, is_split
 from zeroconv.control import ControlNet, Net
 from zeroconv.data.batches import of_size
 from zeroconv.data.cache.examples import Examples
@@ -32,7 +32,7 @@ def hold_frozen_(backbone: UNetBackbone, control: Net, frozen: str) -> None:
             "training.frozen works for a ControlNet, not for a baseline, which may share weights; "
             "drop it."
         )
-    quantise_(backbone.unet, cast(Any, frozen))
+    quantise_(backbone.denoiser, cast(Any, frozen))
     # all captions are cached: it is kept for the pictures on the way alone
     for encoder in backbone.text_encoders:
         encoder.to(dtype=torch.bfloat16)
@@ -91,15 +91,17 @@ def trained_path(loss: ControlledLoss) -> list[nn.Module]:
     """The modules that run under gradients: the control and the decoder, or the whole UNet where
     that trains.
     """
-    unet = cast(UNetBackbone, loss.backbone).unet
+    unet = cast(UNetBackbone, loss.backbone).denoiser
     if loss.control is None:
         return [unet]
+    if not is_split(loss.backbone):
+        return [cast(nn.Module, loss.control), unet]
     control = cast(ControlNet, loss.control)
     return [control.hint_encoder, control.copy, unet.up_blocks]
 
 
 def backbone_weights(loss: ControlledLoss) -> list[Tensor]:
-    unet = cast(UNetBackbone, loss.backbone).unet
+    unet = cast(UNetBackbone, loss.backbone).denoiser
     return [*unet.parameters(), *unet.buffers()]
 
 

@@ -64,20 +64,20 @@ def prepare_(
     `zeroconv.optim.split_weights`.
     """
     trained = cast(nn.Module, control)
-    for module in (backbone.unet, trained):
+    for module in (backbone.denoiser, trained):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     # frozen weights need no float32 masters; autocast would cast them anew in every pass
     if half is not None:
-        cast_frozen_(backbone.unet, half)
+        cast_frozen_(backbone.denoiser, half)
     lows: dict[nn.Parameter, Tensor] = {}
     if precision == "bf16_weights":
         narrow = narrow_all_ if computes_in_bf16(precision, backbone.device) else narrow_
-        lows = {**narrow(backbone.unet), **narrow(trained)}
+        lows = {**narrow(backbone.denoiser), **narrow(trained)}
     if computes_in_bf16(precision, backbone.device) and not compiled:
-        use_card_layers_(backbone.unet, trained)
+        use_card_layers_(backbone.denoiser, trained)
     if backbone.device.type == "cpu" and not compiled:
-        use_cpu_layers_(backbone.unet, trained)
+        use_cpu_layers_(backbone.denoiser, trained)
     return lows
 
 

@@ -22,7 +22,9 @@ def check_room(settings: TrainingSettings, backbone: UNetBackbone, size: int) ->
     What a step really takes is several times that: this is for numbers that are mistakes, which
     would otherwise end the process without a word, or the machine.
     """
-    channels = backbone.unet.config.block_out_channels[0]
+    widths = getattr(backbone.denoiser.config, "block_out_channels", None)
+    # of a transformer at least its packed latents
+    channels = widths[0] if widths else backbone.latent_channels
     latent = (size // backbone.latent_scale) ** 2
     picture = 4 * (3 * size**2 + 4 * channels * latent)  # bytes: hint and the first features
 

@@ -52,6 +52,8 @@ OPTIONS = {
     "num_trans_head": (1, 64),
 }
 UNION_OPTIONS = {"num_control_type", "num_trans_layer", "num_trans_head", "hint_widths"}
+# of controls of diffusion transformers; None is the family's default
+TRANSFORMER_SHAPE = ("blocks", "single_blocks", "layers", "mask", "modes", "zeros_for_pooled")
 OTHER_OPTIONS = (0, 16)  # shares of the base's widths
 
 
@@ -79,6 +81,14 @@ class ControlSettings(Strict):
     connections: Literal["zero", "gaussian", "lite"] = "zero"
     only_mid_control: bool = False
     global_average_pooling: bool = False
+    # of a diffusion transformer, see the class of its family in `zeroconv.control`: how many of the
+    # base's blocks are copied (SD 3, FLUX, Qwen-Image), or beside which layers (Z-Image)
+    blocks: int | None = Field(None, ge=1, le=256)
+    single_blocks: int | None = Field(None, ge=0, le=256)  # FLUX
+    layers: tuple[Annotated[int, Field(ge=0, le=255)], ...] | None = None
+    mask: bool | None = None  # it reads a mask beside its hint, for inpainting
+    modes: int | None = Field(None, ge=1, le=64)  # kinds of hints of a union control, FLUX
+    zeros_for_pooled: bool | None = None  # it reads no pooled text, SD 3
     init: str = "base"  # or a control to go on from: its folder, file, hub id or embedded name
     # train the hint encoder and the connections only, so that controls may share a copy
     frozen_copy: bool = False
@@ -165,7 +175,8 @@ class TrainingSettings(Strict):
     prompt_dropping: float = Field(0.5, ge=0, le=1)
     # logit-normal: more from the middle (Esser et al. 2024); cubic: more noise, where colours
     # are decided (T2I-Adapter, Mou et al. 2023, section 3.4)
-    timesteps: Literal["uniform", "logit_normal", "cubic"] = "uniform"
+    # mode: of flows too (Esser et al. 2024)
+    timesteps: Literal["uniform", "logit_normal", "cubic", "mode"] = "uniform"
     # γ of min-SNR weighting (Hang et al. 2023), usually 5; None: no weights
     min_snr: float | None = Field(None, gt=0, le=1e6)
     # spread of one noise a picture and channel beside the usual one

@@ -231,8 +231,8 @@ def test_a_folder_around_one_file_names_that_file(tmp_path):
 def test_a_model_of_another_family_is_named_by_its_pipeline(tmp_path):
     (tmp_path / "transformer").mkdir()
     (tmp_path / "vae").mkdir()
-    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
-    with pytest.raises(UserError, match="FluxPipeline, which zeroconv does not run yet"):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "SanaPipeline"}')
+    with pytest.raises(UserError, match="SanaPipeline, which zeroconv does not run yet"):
         load_backbone(tmp_path)
 
 

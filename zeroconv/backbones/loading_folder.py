@@ -26,7 +26,7 @@ PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 def load_folder(folder: Path, request: Request) -> UNetBackbone:
     """Every part from its own folder; `request.variant` says which weights."""
-    if (folder / "transformer").is_dir():
+    if (folder / "transformer" / "config.json").is_file():
         defaults = _defaults_of(folder)
         flow = load_flow(folder, request, defaults if defaults == PLAYROOM else None)
         return cast(UNetBackbone, flow)  # as callers know it, most of which ask for no UNet

@@ -27,6 +27,8 @@ class Kind:
 _YET = "zeroconv does not run these yet"
 _BASE = "load it as a backbone"
 _AS_CONTROL = "load it as a control, with its base"
+_WITH_BASE = "load its folder in diffusers' layout as a control, with its base"
+_WHOLE = "give the whole model, a folder in diffusers' layout"
 _NEVER = "it is no control of Stable Diffusion"
 
 CONTROL = Kind("control", "a ControlNet")
@@ -42,15 +44,15 @@ UNION = Kind("union", "a ControlNet Union", "load it as a control, with a kind f
 XS = Kind("controlnet_xs", "a ControlNet-XS", _AS_CONTROL)
 SPARSE = Kind("sparse_control", "a SparseCtrl of AnimateDiff", _YET)
 T2I = Kind("t2i_adapter", "a T2I-Adapter", _AS_CONTROL)
-FLUX_CONTROL = Kind("flux_control", "a ControlNet of FLUX", _YET)
-SD3_CONTROL = Kind("sd3_control", "a ControlNet of Stable Diffusion 3", _YET)
-QWEN_CONTROL = Kind("qwen_control", "a ControlNet of Qwen-Image", _YET)
-Z_CONTROL = Kind("z_image_control", "a ControlNet of Z-Image", _YET)
+FLUX_CONTROL = Kind("flux_control", "a ControlNet of FLUX", _WITH_BASE)
+SD3_CONTROL = Kind("sd3_control", "a ControlNet of Stable Diffusion 3", _WITH_BASE)
+QWEN_CONTROL = Kind("qwen_control", "a ControlNet of Qwen-Image", _WITH_BASE)
+Z_CONTROL = Kind("z_image_control", "a ControlNet of Z-Image", _WITH_BASE)
 DIT_CONTROL = Kind("transformer_control", "a ControlNet of a transformer base", _YET)
-FLUX = Kind("flux", "a FLUX transformer", _YET)
-SD3 = Kind("sd3", "a Stable Diffusion 3", _YET)
-QWEN = Kind("qwen", "a Qwen-Image transformer", _YET)
-Z_IMAGE = Kind("z_image", "a Z-Image transformer", _YET)
+FLUX = Kind("flux", "a FLUX transformer", _WHOLE)
+SD3 = Kind("sd3", "a Stable Diffusion 3", _WHOLE)
+QWEN = Kind("qwen", "a Qwen-Image transformer", _WHOLE)
+Z_IMAGE = Kind("z_image", "a Z-Image transformer", _WHOLE)
 
 # tried in order; each kind's expressions must all match the start of some tensor's name
 _BY_NAMES: tuple[tuple[Kind, tuple[str, ...]], ...] = (

@@ -11,7 +11,9 @@ from typing import Any
 
 from zeroconv.errors import UserError
 
+TRANSFORMER_CONTROLS = ("flux_control", "sd3_control", "qwen_control", "z_image_control")
 KNOWN = (
+    *TRANSFORMER_CONTROLS,
     *("base", "control", "baseline", "lora", "vae"),
     *("union", "control_lora", "t2i_adapter", "controlnet_xs", "lllite", "ip_adapter"),
 )
@@ -26,7 +28,11 @@ def describe(name: str, files: Mapping[str, Any] | None = None) -> dict[str, Any
     """
     from zeroconv.backbones.locate import locate
     from zeroconv.cli.info_adapters import describe_ip_adapter, describe_lllite
-    from zeroconv.cli.info_controls import describe_adapter, describe_xs
+    from zeroconv.cli.info_controls import (
+        describe_adapter,
+        describe_transformer_control,
+        describe_xs,
+    )
     from zeroconv.cli.info_files import describe_base_file, describe_lora, describe_vae
     from zeroconv.cli.info_pictures import describe_picture, is_picture
 
@@ -41,6 +47,7 @@ def describe(name: str, files: Mapping[str, Any] | None = None) -> dict[str, Any
     kind = _kind(path)
     readers = {
         "control": _control,
+        **dict.fromkeys(TRANSFORMER_CONTROLS, describe_transformer_control),
         "union": _control,
         "control_lora": _control,
         "t2i_adapter": describe_adapter,
@@ -103,10 +110,7 @@ def _kind(path: Path) -> str:
             f"the folder {path} is no model: it holds neither model_index.json (a base) nor "
             f"config.json (a control) nor {BASE} (a LoRA and the name of its base)"
         )
-    raise UserError(
-        f"{path} is {kind}; info knows bases, controls, baselines, LoRAs and VAEs of Stable "
-        "Diffusion."
-    )
+    raise UserError(f"{path} is {kind}; info knows bases, controls, baselines, LoRAs and VAEs.")
 
 
 def _count(*modules: Any) -> int:
@@ -124,10 +128,11 @@ def _read_base(name: str, files: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _backbone(name: str, files: Mapping[str, Any]) -> dict[str, Any]:
-    from zeroconv.backbones import load_backbone
+    from zeroconv.backbones import is_split, load_backbone
 
     backbone = load_backbone(name, **files)
-    parts = {"unet": [backbone.unet], "vae": [backbone.vae], "text": backbone.text_encoders}
+    main = "unet" if is_split(backbone) else "transformer"
+    parts = {main: [backbone.denoiser], "vae": [backbone.vae], "text": backbone.text_encoders}
     return {
         "parameters": {part: _count(*modules) for part, modules in parts.items()},
         "picture_size": backbone.default_size,

@@ -38,3 +38,33 @@ def describe_xs(path: Path) -> dict[str, Any]:
         "notes": "needs a base of these channels, whose UNet it runs beside; it takes ControlNets "
         "beside it, but no mask",
     }
+
+
+def describe_transformer_control(path: Path) -> dict[str, Any]:
+    """A ControlNet of a diffusion transformer, from its folder alone. Raises UserError."""
+    from zeroconv.checkpoints.reading import read_config, read_weights
+    from zeroconv.errors import UserError
+
+    if not path.is_dir():
+        raise UserError(
+            f"{path} is a ControlNet of a diffusion transformer in one file, which zeroconv reads "
+            "from folders in diffusers' layout alone."
+        )
+    config = read_config(path)
+    ours = config.get("zeroconv") or {}
+    state = read_weights(path, ("diffusion_pytorch_model",))
+    places = config.get("control_layers_places")
+    blocks = {
+        "blocks": None if places is not None else config.get("num_layers"),
+        "single_blocks": config.get("num_single_layers"),
+        "beside_layers": places,
+        "modes": config.get("num_mode"),
+    }
+    return {
+        "parameters": {"control": sum(value.numel() for value in state.values())},
+        "class": config.get("_class_name"),
+        "condition": ours.get("condition"),
+        "base": ours.get("base"),
+        **{name: value for name, value in blocks.items() if value is not None},
+        "trained": ours.get("trained"),
+    }

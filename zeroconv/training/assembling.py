@@ -62,9 +62,8 @@ def assemble(
     check_hints(data, held)
 
     model = prepare_control(recipe, backbone, control.to(accelerator.device))
-    backbone.denoiser.to(
-        accelerator.device
-    )  # where the rest is moved when needed, it was not there
+    # where the rest is moved when needed, it was not there
+    backbone.denoiser.to(accelerator.device)
     execution = launch.execution(model, data, recipe.training, show_line)
     lends = execution.main or execution.collective
     rounds = (
@@ -110,19 +109,20 @@ def make_control(recipe: Recipe, backbone: UNetBackbone) -> Net:
         union = hasattr(control, "of_kind")
         control.config["zeroconv"]["condition"] = None if union else condition
         return control
+    split = is_split(backbone)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         if settings.kind == "union":  # each of its hints says its kind
             return ControlNetUnion.from_backbone(backbone, **settings.options)
         if settings.kind != "controlnet":
-            if not is_split(backbone):
+            if not split:
                 raise UserError(
                     f"control.kind {settings.kind} is for a UNet, which {backbone.name} is not; "
                     "train a controlnet."
                 )
             return make_baseline(settings.kind, backbone, condition=condition, **settings.options)
         shape = {name: getattr(settings, name) for name in TRANSFORMER_SHAPE}
-        if not is_split(backbone):
+        if not split:
             _check_no_unet(settings)
             return new_control(backbone, condition, **shape)
         if given := [name for name, value in shape.items() if value is not None]:

@@ -38,7 +38,8 @@ def unlock_(backbone: UNetBackbone, control: Net | None) -> nn.ModuleDict:
             "recipe is a baseline, which is measured around a base that stays as it is, so leave "
             "control.unlock_decoder out."
         )
-    if not is_split(backbone):
+    unet = is_split(backbone)
+    if not unet:
         raise UserError(
             f"control.unlock_decoder trains a UNet's decoder, which {backbone.name} has not; leave "
             "it out."

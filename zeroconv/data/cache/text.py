@@ -71,10 +71,9 @@ def text_key(backbone: Any) -> str:
     sentence.
     """
     probe = "A small red ball, 2 cubes & a person's hat on the left; über-bright sky."
+    options: dict[str, Any] = {"padding": "max_length", "truncation": True}
     tokens = [
-        list(
-            map(int, t(probe, padding="max_length", truncation=True, max_length=_most(t)).input_ids)
-        )
+        list(map(int, t(probe, **options, max_length=_most(t)).input_ids))
         for t in backbone.tokenizers
     ]
     return content_key(weights_key(backbone.text_encoders), tokens, backbone.default_size)

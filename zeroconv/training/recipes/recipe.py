@@ -354,7 +354,7 @@ class AnyRecipe(Strict):
 class Recipe(AnyRecipe):
     """It trains a control, or a baseline in its place."""
 
-    control: ControlSettings = Field(default_factory=ControlSettings)
+    control: ControlSettings = Field(default_factory=lambda: ControlSettings())
     data: DataSettings
 
     @model_validator(mode="after")

@@ -74,21 +74,30 @@ DYNAMIC = {
 }
 
 
-def randomised(module: nn.Module, scale: float = 0.2) -> Any:
-    """Every parameter drawn anew, zero layers too: a zero would hide errors behind it."""
+def randomised(module: nn.Module, scale: float | None = 0.2) -> Any:
+    """Every parameter drawn anew, zero layers too: a zero would hide errors behind it. scale None:
+    left as diffusers draws them, for what is to learn.
+    """
+    if scale is None:
+        return module
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_(std=scale)
     return module
 
 
-def write_flux(folder: Path, seed: int = 0, dynamic: bool = True, **changes: Any) -> Path:
+def write_flux(
+    folder: Path,
+    seed: int = 0,
+    dynamic: bool = True,
+    scale: float | None = 0.2,
+    **changes: Any,
+) -> Path:
     from diffusers import FluxTransformer2DModel
 
     torch.manual_seed(seed)
-    randomised(FluxTransformer2DModel(**{**FLUX, **changes})).save_pretrained(
-        folder / "transformer"
-    )
+    made = FluxTransformer2DModel(**{**FLUX, **changes})
+    randomised(made, scale).save_pretrained(folder / "transformer")
     _clip(folder, "", 16)
     _t5(folder, "_2", 24)
     _vae(folder)
@@ -96,11 +105,19 @@ def write_flux(folder: Path, seed: int = 0, dynamic: bool = True, **changes: Any
     return folder
 
 
-def write_sd3(folder: Path, seed: int = 0, t5: bool = True, **changes: Any) -> Path:
+def write_sd3(
+    folder: Path,
+    seed: int = 0,
+    t5: bool = True,
+    scale: float | None = 0.2,
+    **changes: Any,
+) -> Path:
     from diffusers import SD3Transformer2DModel
 
     torch.manual_seed(seed)
-    randomised(SD3Transformer2DModel(**{**SD3, **changes})).save_pretrained(folder / "transformer")
+    randomised(SD3Transformer2DModel(**{**SD3, **changes}), scale).save_pretrained(
+        folder / "transformer"
+    )
     for number in ("", "_2"):
         _clip(folder, number, 16, projected=True)
     if t5:
@@ -110,13 +127,13 @@ def write_sd3(folder: Path, seed: int = 0, t5: bool = True, **changes: Any) -> P
     return folder
 
 
-def write_qwen(folder: Path, seed: int = 0, **changes: Any) -> Path:
+def write_qwen(folder: Path, seed: int = 0, scale: float | None = 0.2, **changes: Any) -> Path:
     from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     torch.manual_seed(seed)
     made = QwenImageTransformer2DModel(**{**QWEN, **changes})
-    randomised(made).save_pretrained(folder / "transformer")
+    randomised(made, scale).save_pretrained(folder / "transformer")
     words = _bytes_tokenizer(folder / "tokenizer")
     text = _language(words) | {"rope_parameters": _rope([2, 1, 1])}
     vision = {"depth": 1, "hidden_size": 16, "num_heads": 2, "out_hidden_size": 24}
@@ -139,13 +156,13 @@ def write_qwen(folder: Path, seed: int = 0, **changes: Any) -> Path:
     return folder
 
 
-def write_zimage(folder: Path, seed: int = 0, **changes: Any) -> Path:
+def write_zimage(folder: Path, seed: int = 0, scale: float | None = 0.2, **changes: Any) -> Path:
     from diffusers import ZImageTransformer2DModel
     from transformers import Qwen3Config, Qwen3Model
 
     torch.manual_seed(seed)
     made = ZImageTransformer2DModel(**{**Z_IMAGE, **changes})
-    randomised(made).save_pretrained(folder / "transformer")
+    randomised(made, scale).save_pretrained(folder / "transformer")
     words = _bytes_tokenizer(folder / "tokenizer")
     Qwen3Model(Qwen3Config(**_language(words), head_dim=8)).save_pretrained(folder / "text_encoder")
     _vae(folder)

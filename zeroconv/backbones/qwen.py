@@ -18,6 +18,7 @@ from zeroconv.backbones.protocol import Connection, Defaults, TextStates
 from zeroconv.backbones.sentences import padded, written_rows
 from zeroconv.backbones.spread import Rule, spread
 from zeroconv.backbones.transformer import TransformerBackbone, by_block
+from zeroconv.layers.fake import reckoning
 
 # the words around a prompt that Qwen-Image was trained with, and how many tokens stand before it
 TEMPLATE = (
@@ -84,10 +85,12 @@ class QwenBackbone(TransformerBackbone):
     def inputs(self, z: Tensor, t: Tensor | int, text: TextStates) -> dict[str, Any]:
         """What the transformer and its controls read beside the tokens of latents z."""
         mask = text.mask
+        if mask is not None and not reckoning() and bool(mask.all()):
+            mask = None  # attention without one is faster
         return {
             "timestep": torch.as_tensor(t, device=z.device).expand(len(z)) / 1000,
             "encoder_hidden_states": text.hidden,
-            "encoder_hidden_states_mask": None if mask is None or bool(mask.all()) else mask,
+            "encoder_hidden_states_mask": mask,
             "img_shapes": [(1, z.shape[-2] // PATCH, z.shape[-1] // PATCH)] * len(z),
         }
 

@@ -38,7 +38,8 @@ def as_texts(prompts: Sequence[str | Prompt], family: str) -> list[str]:
 
 def tokens_of(tokenizer: Any, texts: Sequence[str], length: int, reader: str) -> Tensor:
     """Token numbers (N, length), filled up. A note for a text that is cut; reader: whose."""
-    full = tokenizer(list(texts), truncation=False).input_ids
+    # transformers' own note on long texts is of no use here
+    full = tokenizer(list(texts), truncation=False, verbose=False).input_ids
     for text, numbers in zip(texts, full, strict=True):
         if len(numbers) > length:
             warnings.warn(
@@ -59,7 +60,7 @@ def written_rows(
     cut.
     """
     for text in texts:
-        numbers = list(tokenizer(text).input_ids)
+        numbers = list(tokenizer(text, verbose=False).input_ids)
         if len(numbers) > length:
             warnings.warn(
                 f"{reader} reads {length} tokens, and a prompt has {len(numbers)} with its "

@@ -15,6 +15,7 @@ from zeroconv.backbones import Connection, TextStates
 from zeroconv.backbones.packing import PATCH, pack
 from zeroconv.backbones.qwen import QwenBackbone
 from zeroconv.control.transformer import (
+    TEXT_ATTENTION,
     TransformerControlNet,
     check_blocks,
     check_count,
@@ -81,7 +82,7 @@ class QwenControlNet(TransformerControlNet):
         )
 
     def _text_only(self) -> tuple[str, ...]:
-        return ("attn.to_add_out.", "txt_mlp.")
+        return (*TEXT_ATTENTION, "txt_mlp.")
 
     @property
     def mask_channels(self) -> int:

@@ -21,7 +21,11 @@ from zeroconv.backbones.transformer import TransformerBackbone
 from zeroconv.control.net import Described
 from zeroconv.control.transformer_files import read_network, save_network
 from zeroconv.errors import UserError
+from zeroconv.layers.fake import reckoning
 from zeroconv.layers.quantised import plain_state
+
+# of an attention over text and picture, what makes the text's result alone
+TEXT_ATTENTION = ("attn.to_add_out.", "attn.add_q_proj.", "attn.norm_added_q.")
 
 
 class TransformerControlNet(nn.Module, Described):
@@ -76,7 +80,7 @@ class TransformerControlNet(nn.Module, Described):
 
     def _text_only(self) -> tuple[str, ...]:
         """Parts of the last copied block that make its text alone."""
-        return ("attn.to_add_out.", "ff_context.")
+        return (*TEXT_ATTENTION, "ff_context.")
 
     @property
     def mask_channels(self) -> int:
@@ -134,6 +138,8 @@ class TransformerControlNet(nn.Module, Described):
         A control with a mask channel reads holes as black, and a last channel that is 0 there and
         1 elsewhere. Raises UserError for a hole in the hint of any other.
         """
+        if reckoning():
+            return self._shaped(backbone, hint)
         hole = hint[:, :1] < 0
         if not self.mask_channels and bool(hole.any()):
             raise UserError(
@@ -145,6 +151,12 @@ class TransformerControlNet(nn.Module, Described):
             return latents.to(self.dtype)
         shown = nn.functional.interpolate((~hole).to(latents), latents.shape[-2:])
         return torch.cat([latents, shown], dim=1).to(self.dtype)
+
+    def _shaped(self, backbone: TransformerBackbone, hint: Tensor) -> Tensor:
+        """Latents of no particular content, where a step is reckoned and nothing is encoded."""
+        size = [side // backbone.latent_scale for side in hint.shape[-2:]]
+        channels = backbone.latent_channels + self.mask_channels
+        return hint.new_zeros(len(hint), channels, *size, dtype=self.dtype)
 
     def _encoded(
         self, backbone: TransformerBackbone, hint: Tensor, generator: torch.Generator | None

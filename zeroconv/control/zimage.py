@@ -19,6 +19,7 @@ from zeroconv.backbones.transformer import TransformerBackbone
 from zeroconv.backbones.zimage import ZImageBackbone
 from zeroconv.control.transformer import TransformerControlNet, check_widths, plain_weights
 from zeroconv.errors import UserError
+from zeroconv.layers.fake import reckoning
 
 BORROWED = (
     "t_scale",
@@ -87,13 +88,16 @@ class ZImageControlNet(TransformerControlNet):
         base = backbone.transformer
         for name in BORROWED:  # not as modules of the network, which would train and be saved
             network.__dict__[name] = getattr(base, name)
-        # the network writes into what these give, which a layer of its own gradient forbids
+        # the network writes the base's tokens into what these give, which a layer of its own
+        # gradient forbids, and autocast's other dtype too
         network.__dict__["all_x_embedder"] = {
-            key: _copied(module) for key, module in base.all_x_embedder.items()
+            key: _copied(module, base.x_pad_token) for key, module in base.all_x_embedder.items()
         }
-        network.__dict__["cap_embedder"] = _copied(base.cap_embedder)
+        network.__dict__["cap_embedder"] = _copied(base.cap_embedder, base.cap_pad_token)
         for module in network.control_all_x_embedder.values():
-            module.register_forward_hook(lambda module, given, out: out.clone())
+            module.register_forward_hook(
+                lambda module, given, out: out.clone().to(base.x_pad_token.dtype)
+            )
 
     def _connections(self) -> tuple[Connection, ...]:
         places = self.config["control_layers_places"]
@@ -118,15 +122,6 @@ class ZImageControlNet(TransformerControlNet):
         )
         return [made[place] for place in self.config["control_layers_places"]]
 
-    def embed_hint(self, hint: Tensor) -> Tensor:
-        """The latents (N, C, H, W) as they are. Raises UserError for another number of channels."""
-        if hint.shape[1] != (wanted := self.config["control_in_dim"]):
-            raise UserError(
-                f"this control reads hints of {wanted} channels, but the hint has "
-                f"{hint.shape[1]}; make it with hint_latents."
-            )
-        return hint
-
     @torch.no_grad()
     def hint_latents(
         self,
@@ -142,6 +137,8 @@ class ZImageControlNet(TransformerControlNet):
         it; of three channels with holes, the hint is a picture and there is no other.
         """
         latents = backbone.latent_channels
+        if reckoning():
+            return self._shaped(backbone, hint)
         if self.config["control_in_dim"] == latents:
             return super().hint_latents(backbone, hint, generator)
         shown, picture = (hint[:, :3], hint[:, 3:]) if hint.shape[1] == 6 else (hint, None)
@@ -157,6 +154,10 @@ class ZImageControlNet(TransformerControlNet):
             grey = torch.where(hole, 0.5, picture)
             out[:, latents + 1 :] = self._encoded(backbone, grey, generator)
         return out.to(self.dtype)
+
+    @property
+    def mask_channels(self) -> int:
+        return int(self.config["control_in_dim"]) - self._base.latent_channels
 
     @property
     def hint_channels(self) -> int:
@@ -192,8 +193,9 @@ class ZImageControlNet(TransformerControlNet):
             )
 
 
-def _copied(module: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    return lambda x: module(x).clone()
+def _copied(module: Callable[[Tensor], Tensor], token: Tensor) -> Callable[[Tensor], Tensor]:
+    """What a module gives, in a memory of its own and the token's dtype."""
+    return lambda x: module(x).clone().to(token.dtype)
 
 
 def _copy_blocks_(network: Any, base: Any, places: Sequence[int]) -> None:

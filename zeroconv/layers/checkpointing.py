@@ -22,6 +22,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from zeroconv.errors import UserError
 
+BLOCKS = (
+    "JointTransformerBlock",
+    "FluxTransformerBlock",
+    "FluxSingleTransformerBlock",
+    "QwenImageTransformerBlock",
+    "ZImageTransformerBlock",
+    "ZImageControlTransformerBlock",
+)
+
 
 @dataclass(frozen=True)
 class Part:
@@ -127,9 +136,16 @@ def find_parts(modules: Iterable[nn.Module]) -> list[nn.Module]:
     from diffusers.models.transformers.transformer_2d import Transformer2DModel
     from diffusers.models.upsampling import Upsample2D
 
+    # blocks of diffusion transformers, by diffusers' names: to import them all takes a second
     kinds = (ResnetBlock2D, Transformer2DModel, Upsample2D, Downsample2D)
     inside = [m for module in modules for m in module.modules()]
-    return [m for m in inside if isinstance(m, kinds) or getattr(m, "checkpointed_as_one", False)]
+    return [
+        m
+        for m in inside
+        if isinstance(m, kinds)
+        or type(m).__name__ in BLOCKS
+        or getattr(m, "checkpointed_as_one", False)
+    ]
 
 
 def measure(

@@ -83,11 +83,13 @@ class ControlSettings(Strict):
     global_average_pooling: bool = False
     # of a diffusion transformer, see the class of its family in `zeroconv.control`: how many of the
     # base's blocks are copied (SD 3, FLUX, Qwen-Image), or beside which layers (Z-Image)
-    blocks: int | None = Field(None, ge=1, le=256)
-    single_blocks: int | None = Field(None, ge=0, le=256)  # FLUX
+    blocks: Annotated[int, Field(ge=1, le=256)] | None = None
+    single_blocks: Annotated[int, Field(ge=0, le=256)] | None = None  # FLUX
     layers: tuple[Annotated[int, Field(ge=0, le=255)], ...] | None = None
     mask: bool | None = None  # it reads a mask beside its hint, for inpainting
-    modes: int | None = Field(None, ge=1, le=64)  # kinds of hints of a union control, FLUX
+    modes: Annotated[int, Field(ge=1, le=64)] | None = (
+        None  # kinds of hints of a union control, FLUX
+    )
     zeros_for_pooled: bool | None = None  # it reads no pooled text, SD 3
     init: str = "base"  # or a control to go on from: its folder, file, hub id or embedded name
     # train the hint encoder and the connections only, so that controls may share a copy
@@ -354,7 +356,7 @@ class AnyRecipe(Strict):
 class Recipe(AnyRecipe):
     """It trains a control, or a baseline in its place."""
 
-    control: ControlSettings = Field(default_factory=lambda: ControlSettings())
+    control: ControlSettings = Field(default_factory=ControlSettings)
     data: DataSettings
 
     @model_validator(mode="after")

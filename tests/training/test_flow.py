@@ -132,7 +132,7 @@ def test_flow_run_that_is_killed_equals_one_that_never_stopped(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:T5 reads")
-@pytest.mark.parametrize("name", ["flux", "zimage"])
+@pytest.mark.parametrize("name", ["flux", "qwen", "zimage"])
 def test_flow_run_in_fewer_bits_with_pictures_on_the_way(make: Make, name: str) -> None:
     settings = {"frozen": "int8", "checkpointing": "full", "optimizer": "adafactor"}
     settings |= {"sample_count": 2, "sample_steps": 2, "precision": "bf16", "steps": 2}

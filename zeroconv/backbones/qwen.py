@@ -104,6 +104,15 @@ class QwenBackbone(TransformerBackbone):
         lengths = (torch.norm(x, dim=-1, keepdim=True) for x in (reference, guided))
         return unpack(guided * (next(lengths) / next(lengths)), tuple(within.shape[-2:]))  # type: ignore[arg-type]
 
+    def forget(self) -> None:
+        kind = type(self.transformer.pos_embed)  # its caches are of the class
+        for name in ("_compute_video_freqs", "_get_device_freqs"):
+            # diffusers wraps functools' cache, which is in the wrapper's closure
+            wrapper = getattr(kind, name, None)
+            for cell in getattr(wrapper, "__closure__", None) or ():
+                if hasattr(cell.cell_contents, "cache_clear"):
+                    cell.cell_contents.cache_clear()
+
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
         self._enter("vae")

@@ -66,6 +66,11 @@ class TransformerBackbone:
         """Classifier-free guidance of the outputs without and with the prompt, (N, C, H, W)."""
         return without + cfg * (within - without)
 
+    def forget(self) -> None:
+        """Drop what diffusers' modules keep of the shapes they have seen: after a step without
+        numbers that has none either.
+        """
+
     # ---------------------------------------------------------------- text
 
     @torch.no_grad()

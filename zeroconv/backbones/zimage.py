@@ -88,6 +88,9 @@ class ZImageBackbone(TransformerBackbone):
         """Residuals of a control → one a connection; a control has a mapping, its own layers."""
         return spread(residuals, rule or "interval", len(self.connections))
 
+    def forget(self) -> None:
+        self.transformer.rope_embedder.freqs_cis = None
+
     def _by_layer(
         self, residuals: Sequence[Tensor | None] | None, z: Tensor, captions: list[Tensor]
     ) -> dict[int, Tensor] | None:

@@ -84,7 +84,11 @@ def activations(loss: ControlledLoss, n: int, size: tuple[int, int], text: TextS
     """
     modules = trained_path(loss)
     weights = [*loss.parameters(), *backbone_weights(loss)]
-    return measure(find_parts(modules), weights, micro_batch(loss, n, size, text))
+    try:
+        return measure(find_parts(modules), weights, micro_batch(loss, n, size, text))
+    finally:
+        if not is_split(loss.backbone):
+            cast(Any, loss.backbone).forget()
 
 
 def trained_path(loss: ControlledLoss) -> list[nn.Module]:

@@ -51,9 +51,19 @@ def scaled(
         if r.dim() and pictures is not None:
             r = r * like(pictures, r).reshape(-1, *[1] * (r.dim() - 1))
         if r.dim() and masks is not None:
-            r = r * like(masks[i], r)
+            r = r * like(_whole(masks[i], r), r)
         out.append(r)
     return out
+
+
+def _whole(mask: Tensor, residual: Tensor) -> Tensor:
+    """A mask of the picture's tokens (N, h · w, 1) for a residual that has others behind them, as
+    those of the caption (Z-Image): there it is its mean, so a mask of ones changes nothing.
+    """
+    if residual.dim() != 3 or mask.dim() != 3 or mask.shape[1] == residual.shape[1]:
+        return mask
+    others = residual.shape[1] - mask.shape[1]
+    return torch.cat([mask, mask.mean(1, keepdim=True).expand(-1, others, -1)], dim=1)
 
 
 def add_up(

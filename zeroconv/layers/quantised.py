@@ -27,7 +27,7 @@ _DTYPES = {
 # of the numbers a weight is scaled to; the others need no scale
 _LARGEST = {"int8": 127.0, "fp8": 448.0}
 # read or write the data itself, or are read for their dtype: small, and worth every bit
-_KEPT = ("conv_in", "conv_out", "time_embedding", "add_embedding")
+_KEPT = ("conv_in", "conv_out", "time_embedding", "add_embedding", "t_embedder")
 
 
 RUNNING = ("int8", "fp8")  # of `--quantise`; the other two are dtypes

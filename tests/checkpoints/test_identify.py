@@ -178,6 +178,9 @@ CLASSES = {
 }
 
 
+RUN = ("FLUX", "Stable Diffusion 3", "Qwen", "Z-Image")
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_folder_of_another_class_is_named(zeroconv_info, tmp_path, name):
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": name}))
@@ -186,7 +189,8 @@ def test_a_folder_of_another_class_is_named(zeroconv_info, tmp_path, name):
         lambda p: convert(p, tmp_path / "out", "diffusers"),
         zeroconv_info,
     ):
-        with pytest.raises(UserError, match=CLASSES[name]):
+        read = load is zeroconv_info and CLASSES[name] in RUN  # but it has no weights
+        with pytest.raises(UserError, match="no weights" if read else CLASSES[name]):
             load(tmp_path)
     with pytest.raises(UserError, match="not a whole model"):
         load_backbone(tmp_path)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.helpers import tiny_flow
 
+from tests.helpers import tiny_flow
 from zeroconv.generation.metadata import read_info
 
 

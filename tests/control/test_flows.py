@@ -99,7 +99,7 @@ def test_flow_control_folders_equal_diffusers(bases, tmp_path: Path, name: str) 
         assert type(again) is type(control) and again.condition == condition
         for a, b in zip(again(z, hint, t, text), expected, strict=True):
             assert torch.equal(a, b)
-    with pytest.raises(UserError, match="loaded for its base"):
+    with pytest.raises(UserError, match="give its base"):
         ControlNet.load(tmp_path / "ours")
 
 
@@ -140,8 +140,7 @@ def test_flux_union_control_has_modes(bases) -> None:
     assert (canny(z, hint, t, text)[0] - pose(z, hint, t, text)[0]).abs().max() > 1e-3
     assert torch.equal(net.of_kind(4)(z, hint, t, text)[0], pose(z, hint, t, text)[0])
     plain = control_class(base)(tiny_flow.flux_control(2, 0), base)
-    with pytest.raises(UserError, match="has no modes"):
-        plain.of_kind("canny")
+    assert hasattr(net, "of_kind") and not hasattr(plain, "of_kind")
 
 
 def test_flow_hints_with_holes_are_for_controls_with_masks(bases) -> None:

@@ -13,6 +13,7 @@ from zeroconv.backbones.flux import FluxBackbone
 from zeroconv.backbones.qwen import QwenBackbone
 from zeroconv.backbones.sd3 import SD3Backbone
 from zeroconv.backbones.zimage import ZImageBackbone
+from zeroconv.checkpoints.identify import identify
 from zeroconv.checkpoints.reading import read_config
 from zeroconv.control.flux import FluxControlNet
 from zeroconv.control.qwen import QwenControlNet
@@ -66,8 +67,5 @@ def load_family(
 ) -> TransformerControlNet:
     """A control of a diffusion transformer, for its base. Raises UserError without a base."""
     if backbone is None:
-        raise UserError(
-            f"{os.fspath(x)} is a ControlNet of a diffusion transformer, which is loaded for its "
-            "base; give backbone=."
-        )
+        raise UserError(f"{os.fspath(x)} is {identify(Path(x))}; give its base, backbone=.")
     return control_class(backbone).load(x, backbone=backbone, dtype=dtype)

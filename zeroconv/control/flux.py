@@ -57,7 +57,6 @@ class FluxControlNet(TransformerControlNet):
         "controlnet_mode_embedder.",
         "input_hint_block.",
     )
-    mode: int | None = None  # of a union control
 
     @classmethod
     def from_backbone(
@@ -89,10 +88,10 @@ class FluxControlNet(TransformerControlNet):
             torch.nn.init.zeros_(network.controlnet_mode_embedder.weight)
         return cls._new(network, backbone, condition)
 
-    def __init__(self, network: Any, backbone: FluxBackbone) -> None:
-        super().__init__(network, backbone)
-        condition = (network.config.get("zeroconv") or {}).get("condition")
-        self.mode = None if condition is None else _mode_of(condition)
+    def __new__(cls, network: Any = None, *more: Any, **options: Any) -> Any:
+        """A union control where the network has modes, so only those have kinds."""
+        union = network is not None and network.union
+        return super().__new__(FluxUnionControlNet if union else cls)
 
     def _connections(self) -> tuple[Connection, ...]:
         network, width = self.network, self.network.inner_dim
@@ -117,9 +116,9 @@ class FluxControlNet(TransformerControlNet):
     ) -> list[Tensor]:
         base: FluxBackbone = self._base
         guided = self.config["guidance_embeds"]
-        mode = None
-        if self.network.union:
-            mode = torch.full((len(z), 1), self.checked_mode(), device=z.device)
+        chosen, mode = self.checked_mode(), None
+        if chosen is not None:
+            mode = torch.full((len(z), 1), chosen, device=z.device)
         hint = hint_embedding.to(self.dtype)
         doubles, singles = self.network(
             hidden_states=pack(z),
@@ -146,12 +145,41 @@ class FluxControlNet(TransformerControlNet):
         """XLabs' reads pixels."""
         return "latent" if self.network.input_hint_block is None else "pixels"
 
+    def _text_only(self) -> tuple[str, ...]:
+        """Single blocks read it."""
+        return () if len(self.network.controlnet_single_blocks) else super()._text_only()
+
+    def checked_mode(self) -> int | None:
+        """None: it has no modes."""
+        return None
+
+    @classmethod
+    def check_fit(cls, network: Any, backbone: FluxBackbone, where: object) -> None:
+        theirs, base = network.config, backbone.transformer
+        pairs = {
+            "tokens": (network.inner_dim, base.inner_dim),
+            "packed latents": (theirs.in_channels, base.config.in_channels),
+            "pooled text states": (theirs.pooled_projection_dim, base.config.pooled_projection_dim),
+            "text states": (theirs.joint_attention_dim, base.config.joint_attention_dim),
+        }
+        check_widths(where, backbone.name, pairs)
+        doubles, singles = backbone.doubles, len(base.single_transformer_blocks)
+        check_blocks(where, backbone.name, len(network.controlnet_blocks), doubles, "double blocks")
+        ours = len(network.controlnet_single_blocks)
+        check_blocks(where, backbone.name, ours, singles, "single blocks")
+
+
+class FluxUnionControlNet(FluxControlNet):
+    """One control for several kinds of hints, its modes. `of_kind` gives it for one of them; several
+    hints are several controls, whose residuals are summed.
+    """
+
+    mode: int | None = None
+
     def of_kind(self, kind: str | int) -> Self:
         """This network, its weights shared, for hints of one mode of a union control: a name such
         as "canny", or its number. Raises UserError for a mode that it has not.
         """
-        if not self.network.union:
-            raise UserError(f"kind={kind!r} is given, but this control has no modes; leave it out.")
         mode, count = _mode_of(kind), self.config["num_mode"]
         if mode is None or not 0 <= mode < count:
             raise UserError(f"this union control has no mode {kind!r}; choose one of {self._modes}")
@@ -162,10 +190,6 @@ class FluxControlNet(TransformerControlNet):
         ours = {**self.config.get("zeroconv", {}), "condition": entry and entry.name}
         view.config = {**self.config, "zeroconv": ours}
         return view
-
-    def _text_only(self) -> tuple[str, ...]:
-        """Single blocks read it."""
-        return () if len(self.network.controlnet_single_blocks) else super()._text_only()
 
     def checked_mode(self) -> int:
         """Its mode. Raises UserError where none was chosen."""
@@ -183,21 +207,6 @@ class FluxControlNet(TransformerControlNet):
     def _modes(self) -> str:
         count = self.config["num_mode"]
         return f"{', '.join(MODES[:count])}, or a number from 0 to {count - 1}."
-
-    @classmethod
-    def check_fit(cls, network: Any, backbone: FluxBackbone, where: object) -> None:
-        theirs, base = network.config, backbone.transformer
-        pairs = {
-            "tokens": (network.inner_dim, base.inner_dim),
-            "packed latents": (theirs.in_channels, base.config.in_channels),
-            "pooled text states": (theirs.pooled_projection_dim, base.config.pooled_projection_dim),
-            "text states": (theirs.joint_attention_dim, base.config.joint_attention_dim),
-        }
-        check_widths(where, backbone.name, pairs)
-        doubles, singles = backbone.doubles, len(base.single_transformer_blocks)
-        check_blocks(where, backbone.name, len(network.controlnet_blocks), doubles, "double blocks")
-        ours = len(network.controlnet_single_blocks)
-        check_blocks(where, backbone.name, ours, singles, "single blocks")
 
 
 def _mode_of(kind: str | int) -> int | None:

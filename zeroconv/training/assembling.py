@@ -107,12 +107,17 @@ def make_control(recipe: Recipe, backbone: UNetBackbone) -> Net:
     if settings.init != "base":
         control = load_net(settings.init, backbone)
         union = hasattr(control, "of_kind")
+        if union and not is_split(backbone):
+            raise UserError(
+                f"{settings.init} is a union control of {backbone.name}, whose modes zeroconv does "
+                "not train; give another control.init."
+            )
         control.config["zeroconv"]["condition"] = None if union else condition
         return control
     split = is_split(backbone)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
-        if settings.kind == "union":  # each of its hints says its kind
+        if settings.kind == "union" and split:  # each of its hints says its kind
             return ControlNetUnion.from_backbone(backbone, **settings.options)
         if settings.kind != "controlnet":
             if not split:

@@ -53,7 +53,7 @@ OPTIONS = {
 }
 UNION_OPTIONS = {"num_control_type", "num_trans_layer", "num_trans_head", "hint_widths"}
 # of controls of diffusion transformers; None is the family's default
-TRANSFORMER_SHAPE = ("blocks", "single_blocks", "layers", "mask", "modes", "zeros_for_pooled")
+TRANSFORMER_SHAPE = ("blocks", "single_blocks", "layers", "mask", "zeros_for_pooled")
 OTHER_OPTIONS = (0, 16)  # shares of the base's widths
 
 
@@ -87,7 +87,6 @@ class ControlSettings(Strict):
     single_blocks: Annotated[int, Field(ge=0, le=256)] | None = None  # FLUX
     layers: tuple[Annotated[int, Field(ge=0, le=255)], ...] | None = None
     mask: bool | None = None  # it reads a mask beside its hint, for inpainting
-    modes: Annotated[int, Field(ge=1, le=64)] | None = (
         None  # kinds of hints of a union control, FLUX
     )
     zeros_for_pooled: bool | None = None  # it reads no pooled text, SD 3

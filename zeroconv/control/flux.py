@@ -170,8 +170,8 @@ class FluxControlNet(TransformerControlNet):
 
 
 class FluxUnionControlNet(FluxControlNet):
-    """One control for several kinds of hints, its modes. `of_kind` gives it for one of them; several
-    hints are several controls, whose residuals are summed.
+    """One control for several kinds of hints, its modes. `of_kind` gives it for one of them;
+    several hints are several controls, whose residuals are summed.
     """
 
     mode: int | None = None

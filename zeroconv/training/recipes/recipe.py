@@ -87,8 +87,6 @@ class ControlSettings(Strict):
     single_blocks: Annotated[int, Field(ge=0, le=256)] | None = None  # FLUX
     layers: tuple[Annotated[int, Field(ge=0, le=255)], ...] | None = None
     mask: bool | None = None  # it reads a mask beside its hint, for inpainting
-        None  # kinds of hints of a union control, FLUX
-    )
     zeros_for_pooled: bool | None = None  # it reads no pooled text, SD 3
     init: str = "base"  # or a control to go on from: its folder, file, hub id or embedded name
     # train the hint encoder and the connections only, so that controls may share a copy

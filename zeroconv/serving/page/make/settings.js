@@ -59,7 +59,12 @@ export function buildSettings(changed, sizeChanged) {
     )),
     part("Guidance", el("div", { class: "fields" },
       select("guidance", "Controls act on", GUIDANCE),
-      number("clip_skip", "CLIP skip", { min: 1, max: 12, placeholder: "none" }),
+      el("div", { class: "pair" },
+        number("guidance_rescale", "Rescale", { min: 0, max: 1, step: 0.05, value: 0 }),
+        number("eta", "Eta", { min: 0, max: 1, step: 0.05, placeholder: "sampler's" })),
+      el("div", { class: "pair" },
+        number("clip_skip", "CLIP skip", { min: 0, max: 12, placeholder: "none" }),
+        select("noise", "Noise of", [["cpu", "zeroconv"], ["gpu", "a graphics card"], ["batch", "ComfyUI"]])),
     )),
   );
   inputs.sampler.value = "unipc";
@@ -158,7 +163,8 @@ export function readSettings(image) {
     steps: Number(inputs.steps.value), cfg: optional(inputs.cfg), seed: Number(inputs.seed.value || -1),
     count: Number(inputs.count.value), ...size(), sampler: inputs.sampler.value,
     schedule: inputs.schedule.value || undefined, guidance: inputs.guidance.value || undefined,
-    clip_skip: optional(inputs.clip_skip), previews: true,
+    clip_skip: optional(inputs.clip_skip), eta: optional(inputs.eta), noise: inputs.noise.value,
+    guidance_rescale: Number(inputs.guidance_rescale.value), previews: true,
   };
   if (loras.length) body.loras = loras.map((lora) => ({ ...lora }));
   if (inputs.hires_on.checked) {
@@ -192,8 +198,10 @@ export function writeSettings(body) {
   if (body.base === undefined || body.base === null) baseChanged();
   for (const name of ["width", "height"]) if (body[name]) inputs[name].value = body[name];
   for (const name of ["steps", "seed", "count"]) if (body[name] !== undefined && body[name] !== null) inputs[name].value = body[name];
-  for (const name of ["cfg", "clip_skip", "strength", "mask_blur"]) inputs[name].value = body[name] ?? "";
+  for (const name of ["cfg", "clip_skip", "eta", "strength", "mask_blur"]) inputs[name].value = body[name] ?? "";
   inputs.padding.value = body.padding ?? 32;
+  inputs.guidance_rescale.value = body.guidance_rescale ?? 0;
+  choose("noise", body.noise ?? "cpu", notes);
   inputs.only_masked.checked = Boolean(body.only_masked);
   choose("masked_content", body.masked_content ?? "original", notes);
   for (const edge of ["left", "right", "top", "bottom"]) inputs[`expand_${edge}`].value = body.expand?.[edge] ?? 0;

@@ -9,7 +9,7 @@ export function buildToolbar(board, tools) {
   const undo = button("", () => board.history.undo(), { icon: "undo", kind: "quiet", title: "Undo (Ctrl+Z)", "aria-label": "Undo" });
   const redo = button("", () => board.history.redo(), { icon: "redo", kind: "quiet", title: "Redo (Ctrl+Shift+Z)", "aria-label": "Redo" });
   const clear = button("", () => clearSurface(board), { icon: "clear", kind: "quiet", title: "Clear the layer", "aria-label": "Clear the layer" });
-  bar.replaceChildren(group, paint, el("div", { class: "group right" }, undo, redo, clear));
+  bar.replaceChildren(group, el("div", { class: "group right" }, undo, redo, clear), paint);
 
   const size = sizeField(tools);
   const filled = checkField("Fill shapes", () => tools.filled, (on) => tools.set({ filled: on }));

@@ -1,10 +1,12 @@
 /** The server's interface /api/v1: requests, and the events of jobs. */
 
+import { Sentence } from "./errors.js";
+
 const BASE = "/api/v1";
 const POLL = 1000; // milliseconds between questions while there is no event stream
 const OVER = new Set(["done", "failed", "cancelled", "lost"]);
 
-export class ApiError extends Error {
+export class ApiError extends Sentence {
   constructor(message, status) {
     super(message);
     this.status = status;

@@ -1,4 +1,5 @@
 /** Small helpers for elements, icons and notes. */
+import { Sentence } from "./errors.js";
 import { ICONS } from "./icons.js";
 
 export const $ = (selector, root = document) => root.querySelector(selector);
@@ -60,7 +61,7 @@ export async function guarded(work) {
     return await work();
   } catch (error) {
     toast(error.message || String(error), "error");
-    if (!error.status) console.error(error);
+    if (!(error instanceof Sentence)) console.error(error);
     return null;
   }
 }

@@ -1,5 +1,7 @@
 /** Pictures of the browser: canvases, files and data URLs. */
 
+import { Sentence } from "../errors.js";
+
 export function blank(width, height, colour = null) {
   const canvas = document.createElement("canvas");
   canvas.width = width;
@@ -26,13 +28,13 @@ export async function dataUrl(source) {
   if (typeof source === "string") {
     if (source.startsWith("data:")) return source;
     const answer = await fetch(source, { credentials: "same-origin" });
-    if (!answer.ok) throw new Error(`The picture cannot be read: the server answered ${answer.status}.`);
+    if (!answer.ok) throw new Sentence(`The picture cannot be read: the server answered ${answer.status}.`);
     blob = await answer.blob();
   }
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.addEventListener("load", () => resolve(reader.result));
-    reader.addEventListener("error", () => reject(new Error("The file cannot be read.")));
+    reader.addEventListener("error", () => reject(new Sentence("The file cannot be read.")));
     reader.readAsDataURL(blob);
   });
 }
@@ -44,7 +46,7 @@ export async function opened(source) {
   try {
     await image.decode();
   } catch {
-    throw new Error("This file is not a picture that the browser can read.");
+    throw new Sentence("This file is not a picture that the browser can read.");
   }
   return image;
 }

@@ -1,4 +1,5 @@
 /** People of 18 points in OpenPose's order: model, drawing, and OpenPose's JSON in and out. */
+import { Sentence } from "../errors.js";
 import { disc, stroke } from "./raster.js";
 
 export const JOINTS = [
@@ -182,8 +183,8 @@ export function toJson(people, width, height) {
   };
 }
 
-/** → {people, notes}. `json`: an object or a list of such, of any canvas size. Raises an Error with
- * a sentence if it is no pose. */
+/** → {people, notes}. `json`: an object or a list of such, of any canvas size. Raises a Sentence
+ * if it is no pose. */
 export function fromJson(json, width, height) {
   const notes = [];
   let frame = json;
@@ -191,7 +192,7 @@ export function fromJson(json, width, height) {
     frame = json[0];
     if (json.length > 1) notes.push(`The file has ${json.length} pictures; the first one is used.`);
   }
-  if (!Array.isArray(frame?.people)) throw new Error("This JSON has no list \"people\", so it is no OpenPose file.");
+  if (!Array.isArray(frame?.people)) throw new Sentence("This JSON has no list \"people\", so it is no OpenPose file.");
   const numbers = frame.people.flatMap((person) => triples(person.pose_keypoints_2d)).flatMap(([x, y]) => [x, y]);
   const shares = numbers.length > 0 && numbers.every((value) => value >= 0 && value <= 1);
   const across = shares ? width : width / (frame.canvas_width || width);
@@ -203,7 +204,7 @@ export function fromJson(json, width, height) {
     const body = triples(record.pose_keypoints_2d);
     if (body.length === 25) notes.push("Feet and mid-hip of BODY_25 are left out.");
     else if (body.length !== 18) {
-      throw new Error(`A person has ${body.length} points; 18 or 25 can be read.`);
+      throw new Sentence(`A person has ${body.length} points; 18 or 25 can be read.`);
     }
     const points = body.length === 25 ? FROM_25.map((at) => body[at]) : body;
     const extras = {};

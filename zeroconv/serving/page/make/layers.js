@@ -14,7 +14,7 @@ export function nameOf(layer) {
 export function buildLayers(board, tools, result) {
   const list = el("ul", { class: "layer-list", "aria-label": "Layers" });
   const detail = el("div", { class: "layer-detail" });
-  const add = choice([["", "Add a control layer…"], ...pairs(offer.controls)], "", {
+  const add = choice([], "", {
     change: () => {
       const control = controlNamed(add.value);
       add.value = "";
@@ -25,7 +25,13 @@ export function buildLayers(board, tools, result) {
   add.setAttribute("aria-label", "Add a control layer");
   $("#layers").replaceChildren(el("div", { class: "layer-side" }, add, list), detail);
 
-  const rows = () => list.replaceChildren(...[...board.layers].reverse().map((layer) => row(layer, board)));
+  const rows = () => {
+    list.replaceChildren(...[...board.layers].reverse().map((layer) => row(layer, board)));
+    // a training can add controls
+    if (add.options.length === offer.controls.length + 1) return;
+    const all = [["", "Add a control layer…"], ...pairs(offer.controls)];
+    add.replaceChildren(...all.map(([value, text]) => el("option", { value, text })));
+  };
   const shown = () => {
     detail.replaceChildren(...properties(board.selected, board, tools, result));
     $("#board-what").textContent = board.target === "region"

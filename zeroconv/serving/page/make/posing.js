@@ -1,5 +1,6 @@
 /** The buttons of the pose editor: people, joints, OpenPose's JSON in and out. */
 import { button, choice, download, el, field, guarded, toast } from "../dom.js";
+import { Sentence } from "../errors.js";
 import { fromJson, JOINTS, toJson } from "../canvas/pose.js";
 
 export function posePanel(layer, board, tools) {
@@ -34,7 +35,7 @@ function read(file, layer, board) {
     try {
       json = JSON.parse(await file.text());
     } catch {
-      throw new Error(`${file.name} is not JSON.`);
+      throw new Sentence(`${file.name} is not JSON.`);
     }
     const { people, notes } = fromJson(json, board.width, board.height);
     await board.edit(layer, () => {

@@ -41,8 +41,9 @@ export function buildToolbar(board, tools) {
   }
   let kept = null;
   board.addEventListener("select", () => {
-    if (board.selected !== kept) {
-      kept = board.selected;
+    const now = `${board.selected.id} ${board.target}`;
+    if (now !== kept) {
+      kept = now;
       tools.filled = board.target === "region" || board.selected.filled;
       tools.joint = null;
     }

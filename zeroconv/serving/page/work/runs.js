@@ -1,0 +1,124 @@
+/** The runs of the server, and one of them with its curves and sample sheets. */
+import { get, post } from "../api.js";
+import { button, duration, el, field, guarded } from "../dom.js";
+import { chart } from "./charts.js";
+
+const EVERY = 1000; // milliseconds between two looks at a run that is at work
+const OPEN = ["queued", "running"];
+
+export class Runs {
+  constructor(box) {
+    this.list = el("div", { class: "runs", role: "group", "aria-label": "Runs" });
+    this.detail = el("div", { class: "fields", id: "run" });
+    this.chosen = null; // name
+    this.runs = [];
+    this.timer = 0;
+    box.replaceChildren(el("h2", { text: "Runs" }), this.list, this.detail);
+  }
+
+  async load(choose = this.chosen) {
+    const answer = await guarded(() => get("/train/runs"));
+    if (!answer) return;
+    this.runs = answer.runs;
+    this.chosen = choose ?? this.runs[0]?.name ?? null;
+    this.#rows();
+    await this.look();
+  }
+
+  /** A training's job changed. */
+  heard(job) {
+    if (OPEN.includes(job.state)) return;
+    if (!this.list.closest("[role=tabpanel]").hidden) this.load();
+  }
+
+  #rows() {
+    if (!this.runs.length) {
+      this.list.replaceChildren(el("p", { class: "hint", text: "No run yet. A first one takes a few minutes on the playroom." }));
+      this.detail.replaceChildren();
+      return;
+    }
+    this.list.replaceChildren(...this.runs.map((run) => el("button", {
+      type: "button", class: "run quiet", "aria-pressed": String(run.name === this.chosen), "data-run": run.name,
+      on: { click: () => { this.chosen = run.name; this.#rows(); this.look(); } },
+    }, el("span", { text: run.name }), el("span", { class: "tag", text: tag(run) }))));
+  }
+
+  /** Asks for the chosen run, and again while it is at work. */
+  async look() {
+    clearTimeout(this.timer);
+    const name = this.chosen;
+    if (!name) return;
+    const run = await guarded(() => get(`/train/runs/${name}`));
+    if (!run || name !== this.chosen) return;
+    const row = this.list.querySelector(`[data-run="${name}"] .tag`);
+    if (row) row.textContent = tag(run);
+    this.#show(run);
+    if (OPEN.includes(run.state)) this.timer = setTimeout(() => this.look(), EVERY);
+  }
+
+  #show(run) {
+    const open = OPEN.includes(run.state);
+    const events = run.detected_step === null || run.detected_step === undefined ? [] : [[run.detected_step, `hints followed: step ${run.detected_step}`]];
+    const options = { steps: run.steps, events };
+    const kept = this.detail.querySelector("#sheet-number")?.value;
+    this.detail.replaceChildren(
+      el("div", { class: "head" },
+        el("h2", { text: run.name }),
+        el("span", { class: "hint", role: "status", id: "run-state", text: state(run) }),
+        el("div", { class: "row right" }, ...this.#buttons(run, open))),
+      el("progress", { max: run.steps, value: run.step, "aria-label": "Steps of the run" }),
+      el("div", { class: "charts" },
+        chart("Loss", run.loss ?? [], { ...options, smooth: 0.9 }),
+        chart("Hint gain", run.hint_gain ?? [], { ...options, zero: true })),
+      el("p", { class: "hint", text: gainText(run) }),
+      ...sheets(run, kept));
+  }
+
+  #buttons(run, open) {
+    if (open) return [button("Stop", () => this.#act(run, "stop"), { icon: "stop", title: "Saves the run; it can go on later" })];
+    const steps = el("input", { type: "number", min: run.step + 1, value: run.state === "done" ? run.steps * 2 : run.steps, "aria-label": "Steps in all" });
+    return [el("label", { class: "inline" }, "up to step ", steps),
+      button(run.state === "done" ? "Train longer" : "Resume", () => this.#act(run, "resume", { steps: Number(steps.value) }), { icon: "play" })];
+  }
+
+  async #act(run, what, body = {}) {
+    const done = await guarded(() => post(`/train/runs/${run.name}/${what}`, body));
+    if (done) await this.load(run.name);
+  }
+}
+
+const tag = (run) => `${run.condition}, ${run.state}, ${run.step} of ${run.steps}`;
+
+function state(run) {
+  const left = duration(run.time_left_s);
+  const ready = run.control ? `, usable as ${run.control}` : "";
+  return `${run.state}, step ${run.step} of ${run.steps}${left && OPEN.includes(run.state) ? `, ${left} left` : ""}${ready}`;
+}
+
+function gainText(run) {
+  const what = "The hint gain is the held-out loss with another picture's hint minus that with the right one: above 0 the hint is followed.";
+  if (run.detected_step !== null && run.detected_step !== undefined) return `${what} A jump was detected at step ${run.detected_step}.`;
+  return `${what} No jump has been detected yet.`;
+}
+
+/** Sample sheets, the newest first, with a slider over the steps. */
+function sheets(run, kept) {
+  const urls = run.samples ?? [];
+  if (!urls.length) return [];
+  const step = (url) => Number(/(\d+)\.png/.exec(url)?.[1] ?? 0);
+  const last = urls.length - 1;
+  const now = kept === undefined ? last : Math.min(Number(kept), last);
+  const image = el("img", { class: "sheet" });
+  const shown = el("output");
+  const slider = el("input", { type: "range", id: "sheet-number", min: 0, max: last, value: now, on: { input: () => put() } });
+  const put = () => {
+    const url = urls[slider.value];
+    image.src = url;
+    image.alt = `Samples at step ${step(url)}: hint, target, with the caption, without a prompt`;
+    shown.textContent = `step ${step(url)}`;
+  };
+  put();
+  return [
+    el("h3", { text: "Samples: hint, target, with the caption, without a prompt" }),
+    el("div", { class: "row" }, last ? field("Step", slider) : null, shown), image];
+}

@@ -124,7 +124,7 @@ def test_a_picture_of_the_history_is_compared_starred_and_deleted(studio: Driver
     page.get_by_text("No picture fits.").wait_for()
 
 
-def test_a_first_visit_offers_three_examples_that_make_pictures(page, server) -> None:  # noqa: ANN001
+def test_a_first_visit_offers_three_examples_that_make_pictures(page, server) -> None:
     studio = Driver(page, server[0])
     page.goto(server[0])
     studio.ready()

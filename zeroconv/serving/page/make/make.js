@@ -11,6 +11,7 @@ import { bodyOf, sent, useBody } from "./body.js";
 import { compare } from "./compare.js";
 import { place, showExamples } from "./examples.js";
 import { Gallery } from "./gallery.js";
+import { keep, restored } from "./kept.js";
 import { buildLayers, nameOf } from "./layers.js";
 import { Live } from "./live.js";
 import { conditionOf, controlNamed } from "./models.js";
@@ -54,6 +55,10 @@ export function buildMake() {
   });
   buildExamples(studio);
   studio.gallery.load();
+  guarded(async () => {
+    await restored(board);
+    keep(board);
+  });
   return studio;
 }
 

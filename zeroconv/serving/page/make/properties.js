@@ -43,6 +43,11 @@ function contentButtons(layer, board, result, what) {
 }
 
 async function paste(layer, board) {
+  // browsers offer this over https and on this machine only
+  if (!navigator.clipboard?.read) {
+    toast("Press Ctrl+V to paste a picture into the selected layer.");
+    return;
+  }
   await guarded(async () => {
     const items = await navigator.clipboard.read();
     for (const item of items) {
@@ -93,7 +98,8 @@ function controlProperties(layer, board, tools, result) {
       board.setControl(layer, next, conditionOf(next));
     },
   });
-  const panels = [el("div", { class: "pair" }, field("Control", control), conditionField(layer, board))];
+  const known = Boolean(layer.control?.condition);
+  const panels = [known ? field("Control", control) : el("div", { class: "pair" }, field("Control", control), conditionField(layer, board))];
   if (layer.control?.union_kinds) panels.push(kindField(layer, board));
   if (layer.isPose) panels.push(posePanel(layer, board, tools));
   panels.push(annotatePanel(layer, board, result));
@@ -107,7 +113,6 @@ function conditionField(layer, board) {
   const select = choice([["", "not known"], ...pairs(offer.conditions)], layer.conditionName, {
     change: () => board.setCondition(layer, offer.conditions.find((one) => one.name === select.value) ?? null),
   });
-  select.disabled = Boolean(layer.control?.condition);
   return field("Condition", select);
 }
 

@@ -60,7 +60,10 @@ export class Results extends EventTarget {
   #ending(job) {
     if (job.state !== "done") return STATES[job.state];
     const seconds = job.finished && job.started ? job.finished - job.started : null;
-    return seconds === null ? "done" : `done in ${seconds < 10 ? `${seconds.toFixed(1)} s` : duration(seconds)}`;
+    const seed = job.results?.[0]?.seed;
+    const named = seed === undefined || seed === null ? "" : `, seed ${seed}`;
+    if (seconds === null) return `done${named}`;
+    return `done in ${seconds < 10 ? `${seconds.toFixed(1)} s` : duration(seconds)}${named}`;
   }
 
   #strip(job) {

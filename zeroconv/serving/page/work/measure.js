@@ -28,7 +28,7 @@ function form() {
   const run = el("button", { class: "main", id: "measure-start" }, "Measure");
   const results = el("div", { class: "sides", id: "measured" });
   $("#measure-results").replaceChildren(el("h2", { text: "How well the hints are followed" }),
-    el("p", { class: "hint", text: "The floor is the picture of another hint, the ceiling a real picture through the VAE. In brackets: the 95% interval." }), results);
+    el("p", { class: "hint", text: "Each hint is read back from the picture that was made with it. The floor are pictures made with another hint, the ceiling real pictures through the VAE. Small figures are the 95% interval." }), results);
   $("#measure-form").replaceChildren(el("h2", { text: "Measure a control" }),
     el("form", {
       class: "fields",

@@ -56,22 +56,41 @@ export class Runs {
     if (OPEN.includes(run.state)) this.timer = setTimeout(() => this.look(), EVERY);
   }
 
+  /** Buttons and slider stay in the page while the run goes on, so that they keep the focus. */
   #show(run) {
     const open = OPEN.includes(run.state);
+    if (this.shown !== `${run.name} ${open} ${run.state}`) {
+      this.shown = `${run.name} ${open} ${run.state}`;
+      this.sheets = -1;
+      this.parts = {
+        state: el("span", { class: "hint", role: "status", id: "run-state" }),
+        steps: el("progress", { "aria-label": "Steps of the run" }),
+        charts: el("div", { class: "charts" }), gain: el("p", { class: "hint" }), samples: el("div", { class: "fields" }),
+      };
+      const { state: words, steps, charts, gain, samples } = this.parts;
+      this.detail.replaceChildren(
+        el("div", { class: "head" }, el("h2", { text: run.name }), words, el("div", { class: "row right" }, ...this.#buttons(run, open))),
+        steps, charts, gain, samples);
+    }
+    this.#update(run);
+  }
+
+  #update(run) {
+    const { parts } = this;
     const events = run.detected_step === null || run.detected_step === undefined ? [] : [[run.detected_step, `hints followed: step ${run.detected_step}`]];
     const options = { steps: run.steps, events };
-    const kept = this.detail.querySelector("#sheet-number")?.value;
-    this.detail.replaceChildren(
-      el("div", { class: "head" },
-        el("h2", { text: run.name }),
-        el("span", { class: "hint", role: "status", id: "run-state", text: state(run) }),
-        el("div", { class: "row right" }, ...this.#buttons(run, open))),
-      el("progress", { max: run.steps, value: run.step, "aria-label": "Steps of the run" }),
-      el("div", { class: "charts" },
-        chart("Loss", run.loss ?? [], { ...options, smooth: 0.9 }),
-        chart("Hint gain", run.hint_gain ?? [], { ...options, zero: true })),
-      el("p", { class: "hint", text: gainText(run) }),
-      ...sheets(run, kept));
+    parts.state.textContent = state(run);
+    parts.steps.max = run.steps;
+    parts.steps.value = run.step;
+    parts.charts.replaceChildren(
+      chart("Loss", run.loss ?? [], { ...options, smooth: 0.9 }),
+      chart("Hint gain", run.hint_gain ?? [], { ...options, zero: true }));
+    parts.gain.textContent = gainText(run);
+    const count = run.samples?.length ?? 0;
+    if (count !== this.sheets) {
+      this.sheets = count;
+      parts.samples.replaceChildren(...sheets(run));
+    }
   }
 
   #buttons(run, open) {
@@ -102,15 +121,14 @@ function gainText(run) {
 }
 
 /** Sample sheets, the newest first, with a slider over the steps. */
-function sheets(run, kept) {
+function sheets(run) {
   const urls = run.samples ?? [];
   if (!urls.length) return [];
   const step = (url) => Number(/(\d+)\.png/.exec(url)?.[1] ?? 0);
   const last = urls.length - 1;
-  const now = kept === undefined ? last : Math.min(Number(kept), last);
   const image = el("img", { class: "sheet" });
   const shown = el("output");
-  const slider = el("input", { type: "range", id: "sheet-number", min: 0, max: last, value: now, on: { input: () => put() } });
+  const slider = el("input", { type: "range", id: "sheet-number", min: 0, max: last, value: last, on: { input: () => put() } });
   const put = () => {
     const url = urls[slider.value];
     image.src = url;

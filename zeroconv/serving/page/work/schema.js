@@ -37,7 +37,8 @@ const simple = (schema) =>
 
 /** The control of a leaf, with `read()`, which gives undefined where the default holds. */
 export function leafField({ path, name, schema }, changed) {
-  const label = schema.title && !schema.title.includes("_") ? schema.title : name.replaceAll("_", " ");
+  const words = name.replaceAll("_", " ");
+  const label = schema.label ?? words[0].toUpperCase() + words.slice(1);
   const fallback = schema.default ?? null;
   const on = { change: changed };
   const dotted = path.join(".");

@@ -44,9 +44,10 @@ class TrainForm {
     const others = this.fields.filter(({ path }) => !FIRST.includes(path.join(".")) && !DATA.includes(path.join(".")));
     box.replaceChildren(
       el("h2", { text: "Train a control" }),
-      el("fieldset", { class: "fields" }, el("legend", { text: "Pictures" }), ...DATA.map(node).filter(Boolean), this.uploads.node),
+      el("fieldset", { class: "fields" }, el("legend", { text: "Pictures" }), node("data"), el("div", { class: "pair" }, node("examples"), node("validation")), this.uploads.node),
       el("form", { class: "fields", on: { submit: (event) => { event.preventDefault(); this.start(); } } },
-        ...FIRST.slice(0, 3).map(node),
+        node("name"),
+        el("div", { class: "pair" }, node("base"), node("condition")),
         el("div", { class: "pair" }, node("training.steps"), node("training.batch_size")),
         el("div", { class: "pair" }, node("training.learning_rate"), node("training.optimizer")),
         ...groups(others),
@@ -93,12 +94,20 @@ class TrainForm {
   }
 }
 
-/** A text that names something listed becomes a choice. */
+// labels and lines that differ from the schema's
+const WORDS = {
+  name: { label: "Name of the run", description: "Left empty, one is made up." },
+  data: { label: "Data set", description: null },
+  examples: { label: "Pictures of it", description: null },
+  validation: { label: "Measured on", description: null },
+};
+
+/** The field's own words, and a text that names something listed becomes a choice. */
 function withList(leaf, lists) {
-  const names = lists[leaf.path.join(".")];
-  if (!names) return leaf;
-  const nullable = leaf.schema.nullable && leaf.path.join(".") !== "base";
-  return { ...leaf, schema: { ...leaf.schema, enum: names, nullable } };
+  const path = leaf.path.join(".");
+  const schema = { ...leaf.schema, ...WORDS[path] };
+  if (lists[path]) Object.assign(schema, { enum: lists[path], nullable: schema.nullable && path !== "base" });
+  return { ...leaf, schema };
 }
 
 const TITLES = { "": "More about the data", control: "The network", training: "The training" };

@@ -8,6 +8,7 @@
 # make card-test     the same and more on a graphics card
 # make deepspeed-test  two processes of DeepSpeed, on processors (builds DeepSpeed in an environment of its own)
 # make tracker-test  Weights & Biases and Trackio hear a run, without a network (an environment of their own)
+# make web-test  the studio's page, driven in Chromium (installs Debian's where there is none, as root)
 # make fuzz     10,000 mutated inputs a target: pictures, lists, archives, weights, caches, runs, recipes, options
 # make api-test two clients of A1111's interface at a real server, 2,000 random bodies of it, and 10,000 requests made
 #               from the schema of ours (COUNT=1000: fewer)
@@ -25,7 +26,7 @@ TRACKERS := $(VENV)-trackers
 KERNELS := $(VENV)-kernels
 ZERO := $(VENV)-deepspeed
 
-.PHONY: install demo studio test slow-test lint format parity cluster-test tracker-test kernel-test card-test deepspeed-test fuzz api-test house figures paper pictures clean
+.PHONY: install demo studio test slow-test lint format parity cluster-test tracker-test kernel-test card-test deepspeed-test web-test fuzz api-test house figures paper pictures clean
 
 install: $(STAMP)
 
@@ -89,6 +90,11 @@ tracker-test:
 	grep -v '^pillow==' constraints.txt > $(TRACKERS)/constraints.txt
 	$(TRACKERS)/bin/python -m pip install --quiet --disable-pip-version-check -c $(TRACKERS)/constraints.txt -e '.[dev,wandb,trackio]'
 	$(TRACKERS)/bin/python -m pytest -m trackers
+
+# one process: the pages share a server; Chromium is Debian's, as no package of PyPI brings one
+web-test: $(STAMP)
+	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null && apt-get update -qq && apt-get install -qq -y chromium > /dev/null; } || { echo "make web-test needs chromium: install it (Debian: apt-get install chromium) and try again"; exit 1; }
+	MKL_CBWR=AUTO OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m web tests/web
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tools.fuzz --count $(or $(COUNT),10000) --seed $(or $(SEED),0)

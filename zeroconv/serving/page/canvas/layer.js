@@ -21,7 +21,8 @@ export class Layer {
     this.opacity = 1;
     this.version = 0;
     this.people = []; // of a pose
-    this.file = null; // data URL of an unchanged upload, which is sent as it is
+    this.file = null; // data URL of an unchanged upload
+    this.exact = true; // whether the upload has the canvas' size
     this.source = null; // data URL of the picture that the hint was drawn from
     this.options = {}; // of drawing the hint from a picture
     this.control = null;
@@ -132,6 +133,7 @@ export class Layer {
   #show(image) {
     const { width, height } = this.canvas;
     const mode = this.kind === "picture" ? "crop" : this.settings.resize;
+    this.exact = image.naturalWidth === width && image.naturalHeight === height;
     const smooth = !this.palette && !this.isPose;
     this.canvas = fitted(image, width, height, mode, smooth, this.ground);
   }
@@ -142,10 +144,12 @@ export class Layer {
     this.edited();
   }
 
-  /** The layer as a data URL of a PNG, or the unchanged upload. */
+  /** What is sent, as a data URL: an unchanged upload as it is, else a PNG of the canvas. A hint of
+   * another shape is resized by the server, a picture is cut as the canvas shows it. */
   url() {
     if (this.kind === "mask") return maskOf(this.canvas).toDataURL("image/png");
-    return this.file ?? this.canvas.toDataURL("image/png");
+    const asItIs = this.kind === "control" || this.exact;
+    return (asItIs && this.file) || this.canvas.toDataURL("image/png");
   }
 
   regionUrl() {

@@ -42,19 +42,19 @@ function room(context, unit, palette) {
 
 export const EXAMPLES = [
   {
-    name: "Follow a scribble", control: "scribble", seed: 3,
-    prompt: "a large purple ball and a small yellow cube on a wooden floor in front of a pale blue wall",
+    name: "Follow a scribble", control: "scribble", seed: 4,
+    prompt: "a small yellow cube and a large purple ball on a wooden floor, a pale blue wall behind",
     about: "Broad strokes become a ball and a cube. Draw more and generate again.",
   },
   {
-    name: "Pose people", control: "pose", seed: 5,
-    prompt: "a large person in red walking and a large person in blue waving on a sandy floor in front of a striped wall",
+    name: "Pose people", control: "pose", seed: 4,
+    prompt: "a large person in red walking and a large person in yellow waving on a blue carpet in front of a pale blue wall",
     about: "Two skeletons become two people. Drag a hand and generate again.",
     people: () => [person(WALKING, -14), person(WAVING, 0)],
   },
   {
     name: "Paint a room by classes", control: "segmentation", seed: 1,
-    prompt: "a green cone, a red cylinder and an orange ball on a tiled floor in front of a beige wall",
+    prompt: "a large green cone, a large red cylinder and a large purple ball on a blue carpet in front of a beige wall",
     about: "Each colour names what stands there. Pick a class and paint.",
   },
 ];

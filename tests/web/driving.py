@@ -78,9 +78,9 @@ class Driver:
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """A point of the canvas → pixels of the window."""
-        place = "([x, y]) => { const v = zeroconv.view, b = v.canvas.getBoundingClientRect();"
-        place += " return [b.left + v.left + x * v.scale, b.top + v.top + y * v.scale]; }"
-        left, top = self.page.evaluate(place, [x, y])
+        where = "([x, y]) => { const v = zeroconv.view, b = v.canvas.getBoundingClientRect();"
+        where += " return [b.left + v.left + x * v.scale, b.top + v.top + y * v.scale]; }"
+        left, top = self.page.evaluate(where, [x, y])
         return left, top
 
     def stroke(self, *points: tuple[float, float]) -> None:

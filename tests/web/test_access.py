@@ -42,8 +42,8 @@ def test_axe_finds_nothing_serious(browser: Any, server: tuple[str, Any], scheme
 
     def look(where: str) -> None:
         page.wait_for_timeout(300)
-        found = axe.run(page)["violations"]
-        for violation in found:
+        seen = axe.run(page)["violations"]
+        for violation in seen:
             if violation["impact"] in ("serious", "critical"):
                 nodes = "; ".join(node["html"][:160] for node in violation["nodes"][:3])
                 wrong.append(f"{where}: {violation['id']} {violation['help']}: {nodes}")

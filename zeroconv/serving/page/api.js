@@ -85,7 +85,17 @@ function heard(job) {
 /** Opens the stream of all jobs' events. Without one the open jobs are asked for by time. */
 export function listen() {
   source = new EventSource(`${BASE}/events`);
-  for (const kind of ["job", "queued", "running", "progress", "preview", "done", "failed", "cancelled", "lost"]) {
+  for (const kind of [
+    "job",
+    "queued",
+    "running",
+    "progress",
+    "preview",
+    "done",
+    "failed",
+    "cancelled",
+    "lost",
+  ]) {
     source.addEventListener(kind, (event) => {
       const job = parsed(event.data);
       if (job?.id) heard(job);

@@ -39,7 +39,7 @@ export function icon(name) {
 }
 
 /** Puts the icon named by `data-icon` into every element that has one. */
-export function placeIcons(root = document) {
+export function showIcons(root = document) {
   for (const node of $$("[data-icon]", root)) {
     if (!$("svg", node)) node.prepend(icon(node.dataset.icon));
   }
@@ -47,8 +47,17 @@ export function placeIcons(root = document) {
 
 /** A note in the corner; errors stay until they are closed. */
 export function toast(text, kind = "note") {
-  const close = el("button", { class: "quiet", "aria-label": "Close the note", type: "button" }, icon("close"));
-  const node = el("div", { class: `toast ${kind}`, role: kind === "error" ? "alert" : null }, el("p", { text }), close);
+  const close = el(
+    "button",
+    { class: "quiet", "aria-label": "Close the note", type: "button" },
+    icon("close"),
+  );
+  const node = el(
+    "div",
+    { class: `toast ${kind}`, role: kind === "error" ? "alert" : null },
+    el("p", { text }),
+    close,
+  );
   close.addEventListener("click", () => node.remove());
   $("#toasts").append(node);
   while ($("#toasts").children.length > 4) $("#toasts").firstElementChild.remove();

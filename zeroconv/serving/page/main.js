@@ -1,6 +1,6 @@
 /** The page's start: theme, tabs, token, keys; then the three tabs. */
 import { listen, login, onToken } from "./api.js";
-import { $, $$, el, guarded, placeIcons } from "./dom.js";
+import { $, $$, el, guarded, showIcons } from "./dom.js";
 import { buildCompare } from "./make/compare.js";
 import { buildMake, makeKey, typing } from "./make/make.js";
 import { loadOffer, offer } from "./make/models.js";
@@ -9,12 +9,18 @@ import { buildMeasure } from "./work/measure.js";
 import { buildTrain } from "./work/train.js";
 
 const KEYS = [
-  ["Ctrl+Enter", "Generate"], ["Escape", "Cancel the picture"], ["Ctrl+Z, Ctrl+Shift+Z", "Undo, redo"],
+  ["Ctrl+Enter", "Generate"],
+  ["Escape", "Cancel the picture"],
+  ["Ctrl+Z, Ctrl+Shift+Z", "Undo, redo"],
   ...Object.values(TOOLS).map(([label, key]) => [key.toUpperCase(), label]),
-  ["[ and ]", "Pen smaller, larger"], ["+, −, 0", "Zoom in, out, fit"], ["Ctrl+wheel, two fingers", "Zoom and move the view"],
+  ["[ and ]", "Pen smaller, larger"],
+  ["+, −, 0", "Zoom in, out, fit"],
+  ["Ctrl+wheel, two fingers", "Zoom and move the view"],
   ["Shift", "Straight lines, squares and circles; a joint alone"],
   ["Arrows, Space", "On the canvas: move the pen, put it down and lift it"],
-  [", and .", "In a pose: the joint before, the next joint"], ["1, 2, 3", "Make, Train, Measure"], ["?", "This list"],
+  [", and .", "In a pose: the joint before, the next joint"],
+  ["1, 2, 3", "Make, Train, Measure"],
+  ["?", "This list"],
 ];
 const THEMES = { auto: "as the system", light: "light", dark: "dark" };
 
@@ -23,7 +29,9 @@ function buildTheme() {
   let theme = "auto";
   try {
     theme = localStorage.getItem("zeroconv.theme") ?? "auto";
-  } catch { /* no storage */ }
+  } catch {
+    /* no storage */
+  }
   const put = (next) => {
     theme = names.includes(next) ? next : "auto";
     document.documentElement.dataset.theme = theme;
@@ -31,9 +39,13 @@ function buildTheme() {
     $("#theme").title = `Theme: ${THEMES[theme]}`;
     try {
       localStorage.setItem("zeroconv.theme", theme);
-    } catch { /* as above */ }
+    } catch {
+      /* as above */
+    }
   };
-  $("#theme").addEventListener("click", () => put(names[(names.indexOf(theme) + 1) % names.length]));
+  $("#theme").addEventListener("click", () =>
+    put(names[(names.indexOf(theme) + 1) % names.length]),
+  );
   put(theme);
 }
 
@@ -84,7 +96,20 @@ function askToken() {
 }
 
 function buildKeys(studio, names) {
-  $("#help-table").replaceChildren(el("tbody", {}, ...KEYS.map(([key, what]) => el("tr", {}, el("th", { scope: "row" }, el("kbd", { text: key })), el("td", { text: what })))));
+  $("#help-table").replaceChildren(
+    el(
+      "tbody",
+      {},
+      ...KEYS.map(([key, what]) =>
+        el(
+          "tr",
+          {},
+          el("th", { scope: "row" }, el("kbd", { text: key })),
+          el("td", { text: what }),
+        ),
+      ),
+    ),
+  );
   $("#help-open").addEventListener("click", () => $("#help").showModal());
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || $("dialog[open]")) return;
@@ -101,12 +126,14 @@ function welcome(studio) {
   try {
     known = localStorage.getItem("zeroconv.visited");
     localStorage.setItem("zeroconv.visited", "1");
-  } catch { /* no storage */ }
+  } catch {
+    /* no storage */
+  }
   if (!known && !$("#examples-open").hidden) studio.welcome();
 }
 
 async function start() {
-  placeIcons();
+  showIcons();
   buildTheme();
   const names = buildTabs();
   onToken(askToken);

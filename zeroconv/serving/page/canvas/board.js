@@ -62,7 +62,8 @@ export class Board extends EventTarget {
       undo: () => this.#put(layer, at),
       redo: () => this.#take(layer),
     });
-    if (this.selected === layer) this.select(this.controls[at] ?? this.controls[at - 1] ?? this.picture);
+    if (this.selected === layer)
+      this.select(this.controls[at] ?? this.controls[at - 1] ?? this.picture);
     this.#tell("structure");
     this.changed(layer);
   }
@@ -166,7 +167,11 @@ export class Board extends EventTarget {
         if (target === "layer") layer.edited();
         else layer.version++;
         const now = layer.file;
-        this.history.add({ undo: () => put(old, file), redo: () => put(fresh, now), bytes: 8 * area.width * area.height });
+        this.history.add({
+          undo: () => put(old, file),
+          redo: () => put(fresh, now),
+          bytes: 8 * area.width * area.height,
+        });
         this.changed(layer);
         return true;
       },

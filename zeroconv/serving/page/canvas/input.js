@@ -13,7 +13,8 @@ export class Input {
     this.penSeen = false; // after a pen, fingers only move the view
     this.space = false;
     this.keyPen = null; // the pen of the arrow keys, {x, y, down}
-    const on = (name, listener) => canvas.addEventListener(name, listener.bind(this), { passive: false });
+    const on = (name, listener) =>
+      canvas.addEventListener(name, listener.bind(this), { passive: false });
     on("pointerdown", this.#down);
     on("pointermove", this.#move);
     on("pointerup", this.#up);
@@ -77,7 +78,10 @@ export class Input {
     const box = this.canvas.getBoundingClientRect();
     const before = Math.hypot(last.x - other.x, last.y - other.y) || 1;
     const after = Math.hypot(event.clientX - other.x, event.clientY - other.y);
-    const centre = [(event.clientX + other.x) / 2 - box.left, (event.clientY + other.y) / 2 - box.top];
+    const centre = [
+      (event.clientX + other.x) / 2 - box.left,
+      (event.clientY + other.y) / 2 - box.top,
+    ];
     this.view.pan((event.clientX - last.x) / 2, (event.clientY - last.y) / 2);
     this.view.zoom(after / before, ...centre);
   }

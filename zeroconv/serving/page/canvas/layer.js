@@ -3,10 +3,40 @@ import { blank, copied, fitted, maskOf, painted, pen, opened, uniform } from "./
 import { drawPeople } from "./pose.js";
 
 /** How hints of a condition are painted: ground, and whether shapes are filled at first. */
-const GROUNDS = { normal: "#8080ff", inpaint: null, tile: null, blur: null, palette: null, recolor: null, shuffle: null };
-const FILLED = new Set(["segmentation", "depth", "person", "threshold", "normal", "inpaint", "tile", "blur", "palette", "recolor"]);
+const GROUNDS = {
+  normal: "#8080ff",
+  inpaint: null,
+  tile: null,
+  blur: null,
+  palette: null,
+  recolor: null,
+  shuffle: null,
+};
+const FILLED = new Set([
+  "segmentation",
+  "depth",
+  "person",
+  "threshold",
+  "normal",
+  "inpaint",
+  "tile",
+  "blur",
+  "palette",
+  "recolor",
+]);
 const COLOURED = new Set(["normal", "inpaint", "tile", "blur", "palette", "shuffle", "invert"]);
-const OPAQUE = new Set(["segmentation", "depth", "normal", "inpaint", "tile", "blur", "palette", "recolor", "shuffle", "invert"]);
+const OPAQUE = new Set([
+  "segmentation",
+  "depth",
+  "normal",
+  "inpaint",
+  "tile",
+  "blur",
+  "palette",
+  "recolor",
+  "shuffle",
+  "invert",
+]);
 
 let counter = 0;
 
@@ -26,7 +56,16 @@ export class Layer {
     this.source = null; // data URL of the picture that the hint was drawn from
     this.options = {}; // of drawing the hint from a picture
     this.control = null;
-    this.settings = { scale: 1, start: 0, end: 1, mode: "", curve: "", resize: "stretch", passes: "both", kind: "" };
+    this.settings = {
+      scale: 1,
+      start: 0,
+      end: 1,
+      mode: "",
+      curve: "",
+      resize: "stretch",
+      passes: "both",
+      kind: "",
+    };
     this.region = null; // canvas: where the control acts
     this.canvas = blank(width, height, this.ground);
   }
@@ -73,15 +112,17 @@ export class Layer {
       canvas: copied(this.canvas),
       people: this.people.map((person) => person.copy()),
       file: this.file,
+      exact: this.exact,
       source: this.source,
       region: this.region ? copied(this.region) : null,
     };
   }
 
-  restore({ canvas, people, file, source, region }) {
+  restore({ canvas, people, file, exact, source, region }) {
     this.canvas = copied(canvas);
     this.people = people.map((person) => person.copy());
     this.file = file;
+    this.exact = exact;
     this.source = source;
     this.region = region ? copied(region) : null;
     this.version++;

@@ -28,7 +28,8 @@ export async function dataUrl(source) {
   if (typeof source === "string") {
     if (source.startsWith("data:")) return source;
     const answer = await fetch(source, { credentials: "same-origin" });
-    if (!answer.ok) throw new Sentence(`The picture cannot be read: the server answered ${answer.status}.`);
+    if (!answer.ok)
+      throw new Sentence(`The picture cannot be read: the server answered ${answer.status}.`);
     blob = await answer.blob();
   }
   return new Promise((resolve, reject) => {

@@ -1,33 +1,107 @@
-/** People of 18 points in OpenPose's order: model, drawing, and OpenPose's JSON in and out. */
-import { Sentence } from "../errors.js";
+/** People of 18 points in OpenPose's order: what moves with what, and how they are drawn. */
 import { disc, stroke } from "./raster.js";
 
 export const JOINTS = [
-  "nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow",
-  "left wrist", "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle",
-  "right eye", "left eye", "right ear", "left ear",
+  "nose",
+  "neck",
+  "right shoulder",
+  "right elbow",
+  "right wrist",
+  "left shoulder",
+  "left elbow",
+  "left wrist",
+  "right hip",
+  "right knee",
+  "right ankle",
+  "left hip",
+  "left knee",
+  "left ankle",
+  "right eye",
+  "left eye",
+  "right ear",
+  "left ear",
 ];
 export const LIMBS = [
-  [1, 2], [1, 5], [2, 3], [3, 4], [5, 6], [6, 7], [1, 8], [8, 9], [9, 10], [1, 11], [11, 12],
-  [12, 13], [1, 0], [0, 14], [14, 16], [0, 15], [15, 17],
+  [1, 2],
+  [1, 5],
+  [2, 3],
+  [3, 4],
+  [5, 6],
+  [6, 7],
+  [1, 8],
+  [8, 9],
+  [9, 10],
+  [1, 11],
+  [11, 12],
+  [12, 13],
+  [1, 0],
+  [0, 14],
+  [14, 16],
+  [0, 15],
+  [15, 17],
 ];
 const COLOURS = [
-  [255, 0, 0], [255, 85, 0], [255, 170, 0], [255, 255, 0], [170, 255, 0], [85, 255, 0], [0, 255, 0],
-  [0, 255, 85], [0, 255, 170], [0, 255, 255], [0, 170, 255], [0, 85, 255], [0, 0, 255], [85, 0, 255],
-  [170, 0, 255], [255, 0, 255], [255, 0, 170], [255, 0, 85],
+  [255, 0, 0],
+  [255, 85, 0],
+  [255, 170, 0],
+  [255, 255, 0],
+  [170, 255, 0],
+  [85, 255, 0],
+  [0, 255, 0],
+  [0, 255, 85],
+  [0, 255, 170],
+  [0, 255, 255],
+  [0, 170, 255],
+  [0, 85, 255],
+  [0, 0, 255],
+  [85, 0, 255],
+  [170, 0, 255],
+  [255, 0, 255],
+  [255, 0, 170],
+  [255, 0, 85],
 ];
 const MIRRORED = [0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16];
 // what moves along with a joint
-const BELOW = { 0: [14, 15, 16, 17], 2: [3, 4], 3: [4], 5: [6, 7], 6: [7], 8: [9, 10], 9: [10], 11: [12, 13], 12: [13], 14: [16], 15: [17] };
-// BODY_25 → the 18 points; feet and mid-hip are left out
-const FROM_25 = [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18];
+const BELOW = {
+  0: [14, 15, 16, 17],
+  2: [3, 4],
+  3: [4],
+  5: [6, 7],
+  6: [7],
+  8: [9, 10],
+  9: [10],
+  11: [12, 13],
+  12: [13],
+  14: [16],
+  15: [17],
+};
 // shares of the person's height, from the neck: a person standing
 const STANDING = [
-  [0.02, -0.12], [0, 0], [-0.16, 0.02], [-0.21, 0.2], [-0.24, 0.39], [0.16, 0.02], [0.21, 0.2],
-  [0.24, 0.39], [-0.09, 0.36], [-0.12, 0.63], [-0.13, 0.88], [0.09, 0.36], [0.11, 0.63], [0.12, 0.88],
-  [-0.03, -0.15], [0.06, -0.15], [-0.1, -0.11], [0.11, -0.11],
+  [0.02, -0.12],
+  [0, 0],
+  [-0.16, 0.02],
+  [-0.21, 0.2],
+  [-0.24, 0.39],
+  [0.16, 0.02],
+  [0.21, 0.2],
+  [0.24, 0.39],
+  [-0.09, 0.36],
+  [-0.12, 0.63],
+  [-0.13, 0.88],
+  [0.09, 0.36],
+  [0.11, 0.63],
+  [0.12, 0.88],
+  [-0.03, -0.15],
+  [0.06, -0.15],
+  [-0.1, -0.11],
+  [0.11, -0.11],
 ];
-const EXTRAS = { hand_left_keypoints_2d: 7, hand_right_keypoints_2d: 4, face_keypoints_2d: 0 };
+/** Hands and face, and the joint that each hangs on. */
+export const EXTRAS = {
+  hand_left_keypoints_2d: 7,
+  hand_right_keypoints_2d: 4,
+  face_keypoints_2d: 0,
+};
 
 export const css = ([r, g, b], share = 1) =>
   `rgb(${Math.floor(r * share)}, ${Math.floor(g * share)}, ${Math.floor(b * share)})`;
@@ -163,61 +237,4 @@ function distanceTo([x1, y1], [x2, y2], x, y) {
   const square = (x2 - x1) ** 2 + (y2 - y1) ** 2 || 1;
   const t = Math.min(1, Math.max(0, ((x - x1) * (x2 - x1) + (y - y1) * (y2 - y1)) / square));
   return Math.hypot(x1 + t * (x2 - x1) - x, y1 + t * (y2 - y1) - y);
-}
-
-// ---------------------------------------------------------------- OpenPose's JSON
-
-const flat = (points) => points.flatMap(([x, y, c]) => [round(x), round(y), c]);
-const round = (value) => Math.round(value * 1000) / 1000;
-
-export function toJson(people, width, height) {
-  return {
-    people: people.map((person) => ({
-      pose_keypoints_2d: flat(person.points),
-      ...Object.fromEntries(
-        Object.keys(EXTRAS).filter((part) => person.extras[part]).map((part) => [part, flat(person.extras[part])]),
-      ),
-    })),
-    canvas_width: width,
-    canvas_height: height,
-  };
-}
-
-/** → {people, notes}. `json`: an object or a list of such, of any canvas size. Raises a Sentence
- * if it is no pose. */
-export function fromJson(json, width, height) {
-  const notes = [];
-  let frame = json;
-  if (Array.isArray(json)) {
-    frame = json[0];
-    if (json.length > 1) notes.push(`The file has ${json.length} pictures; the first one is used.`);
-  }
-  if (!Array.isArray(frame?.people)) throw new Sentence("This JSON has no list \"people\", so it is no OpenPose file.");
-  const numbers = frame.people.flatMap((person) => triples(person.pose_keypoints_2d)).flatMap(([x, y]) => [x, y]);
-  const shares = numbers.length > 0 && numbers.every((value) => value >= 0 && value <= 1);
-  const across = shares ? width : width / (frame.canvas_width || width);
-  const down = shares ? height : height / (frame.canvas_height || height);
-  if (!shares && !frame.canvas_width) notes.push("The JSON has no canvas_width; its points are read as pixels of this canvas.");
-  if (frame.animals?.length) notes.push("Animals are left out.");
-  const people = [];
-  for (const record of frame.people) {
-    const body = triples(record.pose_keypoints_2d);
-    if (body.length === 25) notes.push("Feet and mid-hip of BODY_25 are left out.");
-    else if (body.length !== 18) {
-      throw new Sentence(`A person has ${body.length} points; 18 or 25 can be read.`);
-    }
-    const points = body.length === 25 ? FROM_25.map((at) => body[at]) : body;
-    const extras = {};
-    for (const part of Object.keys(EXTRAS)) if (record[part]?.length) extras[part] = triples(record[part]);
-    const person = new Person(points, extras);
-    person.scale(across, down);
-    people.push(person);
-  }
-  return { people, notes: [...new Set(notes)] };
-}
-
-function triples(list) {
-  const out = [];
-  for (let at = 0; at + 2 < (list?.length ?? 0); at += 3) out.push([+list[at], +list[at + 1], +list[at + 2]]);
-  return out;
 }

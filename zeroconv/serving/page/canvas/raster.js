@@ -24,7 +24,12 @@ export function stroke(context, a, b) {
   const count = Math.max(1, Math.ceil(length / step));
   for (let i = 0; i <= count; i++) {
     const t = i / count;
-    disc(context, a.x + (b.x - a.x) * t, a.y + (b.y - a.y) * t, a.radius + (b.radius - a.radius) * t);
+    disc(
+      context,
+      a.x + (b.x - a.x) * t,
+      a.y + (b.y - a.y) * t,
+      a.radius + (b.radius - a.radius) * t,
+    );
   }
 }
 
@@ -49,7 +54,17 @@ export function rectangle(context, a, b, radius, filled) {
     context.fillRect(x, y, Math.max(1, Math.round(right) - x), Math.max(1, Math.round(bottom) - y));
     return;
   }
-  polyline(context, [[left, top], [right, top], [right, bottom], [left, bottom]], radius, true);
+  polyline(
+    context,
+    [
+      [left, top],
+      [right, top],
+      [right, bottom],
+      [left, bottom],
+    ],
+    radius,
+    true,
+  );
 }
 
 export function ellipse(context, a, b, radius, filled) {

@@ -82,7 +82,10 @@ export class Tools extends EventTarget {
     const recorded = board.stroke();
     const erasing = this.name === "eraser";
     const ground = board.target === "region" ? null : board.selected.ground;
-    const style = { colour: erasing ? (ground ?? "#000") : this.colour, out: erasing && ground === null };
+    const style = {
+      colour: erasing ? (ground ?? "#000") : this.colour,
+      out: erasing && ground === null,
+    };
     const paint = (work) => {
       context.save();
       context.globalCompositeOperation = style.out ? "destination-out" : "source-over";
@@ -92,7 +95,9 @@ export class Tools extends EventTarget {
       board.dispatchEvent(new Event("draw"));
     };
     const freehand = ["brush", "eraser"].includes(this.name);
-    const mover = freehand ? this.#freehand(start, paint) : this.#shape(start, paint, context, recorded);
+    const mover = freehand
+      ? this.#freehand(start, paint)
+      : this.#shape(start, paint, context, recorded);
     this.action = {
       move: mover,
       end: () => recorded.end(),
@@ -143,7 +148,9 @@ export class Tools extends EventTarget {
     const layer = this.board.selected;
     if (!layer.isPose) return;
     const reach = start.reach ?? 4;
-    const hit = jointAt(layer.people, start.x, start.y, reach) ?? personAt(layer.people, start.x, start.y, reach);
+    const hit =
+      jointAt(layer.people, start.x, start.y, reach) ??
+      personAt(layer.people, start.x, start.y, reach);
     this.joint = hit ? { person: hit.person, joint: hit.joint } : null;
     this.dispatchEvent(new Event("joint"));
     if (!hit) return;
@@ -153,7 +160,13 @@ export class Tools extends EventTarget {
     const shift = (point) => {
       const person = layer.people[hit.person];
       if (hit.joint === null) person.move(point.x - last.x, point.y - last.y);
-      else person.moveJoint(hit.joint, point.x - last.x, point.y - last.y, this.along !== Boolean(point.even));
+      else
+        person.moveJoint(
+          hit.joint,
+          point.x - last.x,
+          point.y - last.y,
+          this.along !== Boolean(point.even),
+        );
       last = point;
       moved = true;
       layer.redrawPeople();
@@ -218,8 +231,16 @@ function even(start, point, name) {
   if (name === "line" || name === "ramp") {
     const angle = (Math.round(Math.atan2(dy, dx) / (Math.PI / 4)) * Math.PI) / 4;
     const length = Math.hypot(dx, dy);
-    return { ...point, x: start.x + length * Math.cos(angle), y: start.y + length * Math.sin(angle) };
+    return {
+      ...point,
+      x: start.x + length * Math.cos(angle),
+      y: start.y + length * Math.sin(angle),
+    };
   }
   const side = Math.max(Math.abs(dx), Math.abs(dy));
-  return { ...point, x: start.x + side * Math.sign(dx || 1), y: start.y + side * Math.sign(dy || 1) };
+  return {
+    ...point,
+    x: start.x + side * Math.sign(dx || 1),
+    y: start.y + side * Math.sign(dy || 1),
+  };
 }

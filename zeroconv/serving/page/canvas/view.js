@@ -64,7 +64,10 @@ export class View {
   /** A position of the window → pixels of the board. */
   point(clientX, clientY) {
     const box = this.canvas.getBoundingClientRect();
-    return { x: (clientX - box.left - this.left) / this.scale, y: (clientY - box.top - this.top) / this.scale };
+    return {
+      x: (clientX - box.left - this.left) / this.scale,
+      y: (clientY - box.top - this.top) / this.scale,
+    };
   }
 
   draw() {
@@ -89,7 +92,8 @@ export class View {
     }
     if (board.mask.visible) this.#tint(context, board.mask.canvas, TINTS.mask);
     const { selected } = board;
-    if (selected.region && board.target === "region") this.#tint(context, selected.region, TINTS.region);
+    if (selected.region && board.target === "region")
+      this.#tint(context, selected.region, TINTS.region);
     if (selected.isPose && board.target === "layer") this.#joints(context, selected);
     this.#ring(context);
   }
@@ -122,10 +126,15 @@ export class View {
     context.save();
     context.globalAlpha = layer.opacity * (layer.used ? 1 : 0.4);
     const below = [board.picture, ...board.controls].some(
-      (other) => other !== layer && other.visible && board.layers.indexOf(other) < board.layers.indexOf(layer) && !other.empty,
+      (other) =>
+        other !== layer &&
+        other.visible &&
+        board.layers.indexOf(other) < board.layers.indexOf(layer) &&
+        !other.empty,
     );
     // lines on black: what lies below shows through the black
-    if (layer.kind === "control" && !layer.opaque && below) context.globalCompositeOperation = "screen";
+    if (layer.kind === "control" && !layer.opaque && below)
+      context.globalCompositeOperation = "screen";
     else if (layer.kind === "control" && below) context.globalAlpha *= 0.7;
     context.drawImage(layer.canvas, 0, 0, board.width * this.scale, board.height * this.scale);
     context.restore();
@@ -172,7 +181,10 @@ export class View {
   #ring(context) {
     if (!this.cursor || ["pan", "pose", "fill"].includes(this.tools.name)) return;
     const radius = Math.max(0.5, this.tools.size / 2) * this.scale;
-    for (const [colour, width] of [["#000", 3], ["#fff", 1.2]]) {
+    for (const [colour, width] of [
+      ["#000", 3],
+      ["#fff", 1.2],
+    ]) {
       context.beginPath();
       context.arc(this.cursor.x * this.scale, this.cursor.y * this.scale, radius, 0, 2 * Math.PI);
       context.lineWidth = width;

@@ -1,6 +1,6 @@
 /** The canvas and the form → a body of /generate; and back. */
 import { dataUrl, opened, painted } from "../canvas/pictures.js";
-import { fromJson, toJson } from "../canvas/pose.js";
+import { fromJson, toJson } from "../canvas/openpose.js";
 import { conditionOf, controlNamed } from "./models.js";
 import { maskSettings, readSettings, size, writeSettings } from "./settings.js";
 
@@ -12,7 +12,9 @@ export function bodyOf(board) {
   if (image && board.mask.used && !board.mask.empty) {
     Object.assign(body, maskSettings(), { mask: board.mask.url() });
   }
-  body.controls = board.controls.filter((layer) => sent(layer)).map((layer) => controlBody(layer, board));
+  body.controls = board.controls
+    .filter((layer) => sent(layer))
+    .map((layer) => controlBody(layer, board));
   return body;
 }
 
@@ -27,7 +29,8 @@ function controlBody(layer, board) {
   if (kind) body.kind = kind;
   const region = layer.regionUrl();
   if (region) body.region = region;
-  if (layer.isPose && layer.people.length) body.pose_json = toJson(layer.people, board.width, board.height);
+  if (layer.isPose && layer.people.length)
+    body.pose_json = toJson(layer.people, board.width, board.height);
   else body.hint = layer.url();
   return body;
 }

@@ -16,15 +16,22 @@ export function buildCompare() {
     share.value = Math.round((100 * (event.clientX - area.left)) / area.width);
     show();
   };
-  box.addEventListener("pointerdown", (event) => { event.preventDefault(); drag(event); });
+  box.addEventListener("pointerdown", (event) => {
+    event.preventDefault();
+    drag(event);
+  });
   box.addEventListener("pointermove", drag);
   show();
 }
 
 /** a, b: {picture, prompt?, seed?}. */
 export function compare(a, b) {
-  for (const [name, picture] of [["a", a], ["b", b]]) {
-    const words = `${picture.prompt ?? ""}${picture.seed !== undefined ? ` (seed ${picture.seed})` : ""}`.trim();
+  for (const [name, picture] of [
+    ["a", a],
+    ["b", b],
+  ]) {
+    const seed = picture.seed === undefined ? "" : `(seed ${picture.seed})`;
+    const words = `${picture.prompt ?? ""} ${seed}`.trim();
     $(`#compare-${name}`).src = picture.picture;
     $(`#compare-${name}`).alt = words || `Picture ${name.toUpperCase()}`;
     $(`#compare-${name}-name`).textContent = words || `Picture ${name.toUpperCase()}`;

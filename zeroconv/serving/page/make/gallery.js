@@ -10,13 +10,26 @@ export class Gallery {
     this.actions = actions;
     this.items = [];
     this.favourites = false;
-    $("#history-query").addEventListener("input", later(250, () => this.load()));
+    $("#history-query").addEventListener(
+      "input",
+      later(250, () => this.load()),
+    );
     $("#history-more").addEventListener("click", () => this.more());
-    const star = button("", () => {
-      this.favourites = !this.favourites;
-      star.setAttribute("aria-pressed", String(this.favourites));
-      this.load();
-    }, { icon: "star", kind: "quiet", "aria-label": "Favourites only", title: "Favourites only", "aria-pressed": "false" });
+    const star = button(
+      "",
+      () => {
+        this.favourites = !this.favourites;
+        star.setAttribute("aria-pressed", String(this.favourites));
+        this.load();
+      },
+      {
+        icon: "star",
+        kind: "quiet",
+        "aria-label": "Favourites only",
+        title: "Favourites only",
+        "aria-pressed": "false",
+      },
+    );
     $("#history-query").after(star);
   }
 
@@ -49,31 +62,55 @@ export class Gallery {
 
   #card(item) {
     const label = `${item.prompt || "no prompt"}, seed ${item.seed ?? item.settings?.seed}`;
-    return el("li", { "data-id": item.id },
-      el("button", { type: "button", title: label, on: { click: () => this.open(item) } },
-        el("img", { src: item.thumb, alt: label, loading: "lazy" })),
-      item.favourite ? el("span", { class: "starred", "aria-label": "Favourite" }, icon("star")) : null);
+    return el(
+      "li",
+      { "data-id": item.id },
+      el(
+        "button",
+        { type: "button", title: label, on: { click: () => this.open(item) } },
+        el("img", { src: item.thumb, alt: label, loading: "lazy" }),
+      ),
+      item.favourite
+        ? el("span", { class: "starred", "aria-label": "Favourite" }, icon("star"))
+        : null,
+    );
   }
 
   /** The dialog of one picture. */
   open(item) {
     const dialog = $("#detail");
-    const act = (work) => () => { dialog.close(); work(item); };
+    const act = (work) => () => {
+      dialog.close();
+      work(item);
+    };
     const { actions } = this;
     $("#detail-body").replaceChildren(
-      el("img", { src: item.picture, alt: item.prompt ? `Picture of: ${item.prompt}` : "A picture without a prompt" }),
-      el("div", {},
+      el("img", {
+        src: item.picture,
+        alt: item.prompt ? `Picture of: ${item.prompt}` : "A picture without a prompt",
+      }),
+      el(
+        "div",
+        {},
         el("p", { class: "prompt-text", text: item.prompt || "no prompt" }),
         facts(item),
-        el("div", { class: "row wrap" },
+        el(
+          "div",
+          { class: "row wrap" },
           button("Use these settings", act(actions.reuse), { icon: "reuse", kind: "main" }),
           button("Use as picture", act(actions.asPicture), { icon: "picture" }),
           button("Use as hint", act(actions.asHint), { icon: "wand" }),
           button("Compare with the result", act(actions.compare), { icon: "compare" }),
           button("Show large", act(actions.show), { icon: "eye" }),
-          button("Download", () => download(item.picture, `zeroconv-${item.seed ?? item.id}.png`), { icon: "download" }),
-          button(item.favourite ? "No favourite" : "Favourite", () => this.#star(item), { icon: "star" }),
-          button("Delete", () => this.#delete(item), { icon: "clear", kind: "quiet" }))),
+          button("Download", () => download(item.picture, `zeroconv-${item.seed ?? item.id}.png`), {
+            icon: "download",
+          }),
+          button(item.favourite ? "No favourite" : "Favourite", () => this.#star(item), {
+            icon: "star",
+          }),
+          button("Delete", () => this.#delete(item), { icon: "clear", kind: "quiet" }),
+        ),
+      ),
     );
     dialog.showModal();
   }
@@ -99,14 +136,34 @@ export class Gallery {
 /** The settings of a picture as a short table. */
 function facts(item) {
   const s = item.settings ?? {};
-  const controls = (s.controls ?? []).map((unit) => `${unit.control} × ${unit.scale ?? 1}`).join(", ");
+  const controls = (s.controls ?? [])
+    .map((unit) => `${unit.control} × ${unit.scale ?? 1}`)
+    .join(", ");
   const rows = [
-    ["Base", s.base], ["Size", s.width && `${s.width} × ${s.height}`], ["Seed", item.seed ?? s.seed],
-    ["Steps", s.steps], ["Sampler", [s.sampler, s.schedule].filter(Boolean).join(", ")], ["CFG", s.cfg],
-    ["Controls", controls], ["Negative", s.negative], ["From a picture", s.image && `strength ${s.strength ?? "of the base"}`],
-    ["Made", item.created && new Date(typeof item.created === "number" ? item.created * 1000 : item.created).toLocaleString()],
+    ["Base", s.base],
+    ["Size", s.width && `${s.width} × ${s.height}`],
+    ["Seed", item.seed ?? s.seed],
+    ["Steps", s.steps],
+    ["Sampler", [s.sampler, s.schedule].filter(Boolean).join(", ")],
+    ["CFG", s.cfg],
+    ["Controls", controls],
+    ["Negative", s.negative],
+    ["From a picture", s.image && `strength ${s.strength ?? "of the base"}`],
+    [
+      "Made",
+      item.created &&
+        new Date(
+          typeof item.created === "number" ? item.created * 1000 : item.created,
+        ).toLocaleString(),
+    ],
   ];
-  return el("dl", { class: "facts" },
-    ...rows.filter(([, value]) => value !== undefined && value !== null && value !== "" && value !== false)
-      .flatMap(([name, value]) => [el("dt", { text: name }), el("dd", { text: value })]));
+  return el(
+    "dl",
+    { class: "facts" },
+    ...rows
+      .filter(
+        ([, value]) => value !== undefined && value !== null && value !== "" && value !== false,
+      )
+      .flatMap(([name, value]) => [el("dt", { text: name }), el("dd", { text: value })]),
+  );
 }

@@ -1,6 +1,6 @@
 /** The canvas over a reload: its layers are kept in the browser's session storage. */
 import { later, toast } from "../dom.js";
-import { fromJson, toJson } from "../canvas/pose.js";
+import { fromJson, toJson } from "../canvas/openpose.js";
 import { opened, painted } from "../canvas/pictures.js";
 import { conditionNamed, controlNamed } from "./models.js";
 
@@ -22,12 +22,19 @@ export function keep(board) {
 function written(board) {
   return {
     size: [board.width, board.height],
-    layers: board.layers.filter((layer) => layer.kind === "control" || !layer.empty).map((layer) => ({
-      kind: layer.kind, control: layer.control?.name, condition: layer.conditionName, used: layer.used,
-      settings: layer.settings, options: layer.options, region: layer.regionUrl(),
-      people: layer.people.length ? toJson(layer.people, board.width, board.height) : null,
-      picture: layer.empty || layer.people.length ? null : layer.url(),
-    })),
+    layers: board.layers
+      .filter((layer) => layer.kind === "control" || !layer.empty)
+      .map((layer) => ({
+        kind: layer.kind,
+        control: layer.control?.name,
+        condition: layer.conditionName,
+        used: layer.used,
+        settings: layer.settings,
+        options: layer.options,
+        region: layer.regionUrl(),
+        people: layer.people.length ? toJson(layer.people, board.width, board.height) : null,
+        picture: layer.empty || layer.people.length ? null : layer.url(),
+      })),
   };
 }
 
@@ -36,8 +43,11 @@ export async function restored(board) {
   let stored = null;
   try {
     stored = JSON.parse(sessionStorage.getItem(STORED) ?? "null");
-  } catch { /* another version's, or no storage */ }
-  if (!stored?.layers?.length || stored.size[0] !== board.width || stored.size[1] !== board.height) return false;
+  } catch {
+    /* another version's, or no storage */
+  }
+  if (!stored?.layers?.length || stored.size[0] !== board.width || stored.size[1] !== board.height)
+    return false;
   for (const one of stored.layers) {
     const layer = layerOf(one, board);
     if (!layer) continue;

@@ -9,7 +9,7 @@ import { $, guarded, later, toast } from "../dom.js";
 import { annotate } from "./annotate.js";
 import { bodyOf, sent, useBody } from "./body.js";
 import { compare } from "./compare.js";
-import { place, showExamples } from "./examples.js";
+import { putExample, showExamples } from "./examples.js";
 import { Gallery } from "./gallery.js";
 import { keep, restored } from "./kept.js";
 import { buildLayers, nameOf } from "./layers.js";
@@ -22,7 +22,10 @@ import { buildToolbar } from "./toolbar.js";
 
 export function buildMake() {
   const first = { board: null };
-  buildSettings(() => first.changed?.(), (now) => guarded(() => first.board?.resize(now.width, now.height)));
+  buildSettings(
+    () => first.changed?.(),
+    (now) => guarded(() => first.board?.resize(now.width, now.height)),
+  );
   const { width, height } = size();
   const board = new Board(width, height);
   const tools = new Tools(board);
@@ -38,10 +41,19 @@ export function buildMake() {
   const studio = { board, tools, view, results, live, generate: () => generate(studio) };
   studio.gallery = new Gallery(actions(studio));
   results.actions = shownActions(studio);
-  results.addEventListener("made", later(150, () => studio.gallery.load()));
+  results.addEventListener(
+    "made",
+    later(150, () => studio.gallery.load()),
+  );
   $("#generate").addEventListener("click", studio.generate);
-  $("#prompt").addEventListener("input", () => { storeSettings(); live.changed(); });
-  $("#negative").addEventListener("input", () => { storeSettings(); live.changed(); });
+  $("#prompt").addEventListener("input", () => {
+    storeSettings();
+    live.changed();
+  });
+  $("#negative").addEventListener("input", () => {
+    storeSettings();
+    live.changed();
+  });
   $("#zoom-in").addEventListener("click", () => view.zoom(1.25));
   $("#zoom-out").addEventListener("click", () => view.zoom(0.8));
   $("#zoom-fit").addEventListener("click", () => view.fit());
@@ -90,9 +102,24 @@ function actions(studio) {
 function shownActions(studio) {
   return [
     ["As picture", "picture", (shown) => asPicture(studio, shown), "Go on from this picture"],
-    ["As hint", "wand", (shown) => asHint(studio, shown), "Draw the selected control's hint from this picture"],
-    ["Settings", "reuse", (shown) => reuse(studio, studio.gallery.items.find((item) => item.id === shown.id)?.settings), "Use these settings again"],
-    ["Compare", "compare", (shown) => compareLast(studio, shown), "Compare with the picture before"],
+    [
+      "As hint",
+      "wand",
+      (shown) => asHint(studio, shown),
+      "Draw the selected control's hint from this picture",
+    ],
+    [
+      "Settings",
+      "reuse",
+      (shown) => reuse(studio, studio.gallery.items.find((item) => item.id === shown.id)?.settings),
+      "Use these settings again",
+    ],
+    [
+      "Compare",
+      "compare",
+      (shown) => compareLast(studio, shown),
+      "Compare with the picture before",
+    ],
   ];
 }
 
@@ -149,7 +176,9 @@ function drops(studio) {
     note.hidden = !over;
     note.textContent = `Drop the picture into the layer ${nameOf(studio.board.selected)}`;
   });
-  document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) note.hidden = true; });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) note.hidden = true;
+  });
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     note.hidden = true;
@@ -166,21 +195,29 @@ function buildExamples(studio) {
   const show = () => {
     showExamples($("#examples"), async (example) => {
       $("#welcome").close();
-      writeSettings({ base: "playroom", prompt: example.prompt, seed: example.seed, steps: 20, count: 1 });
+      writeSettings({
+        base: "playroom",
+        prompt: example.prompt,
+        seed: example.seed,
+        steps: 20,
+        count: 1,
+      });
       studio.board.reset();
       const { width, height } = size();
       await studio.board.resize(width, height);
-      place(example, studio.board);
+      putExample(example, studio.board);
       studio.generate();
     });
     $("#welcome").showModal();
   };
   $("#examples-open").addEventListener("click", show);
-  if (!controlNamed("scribble") || !conditionOf(controlNamed("scribble"))) $("#examples-open").hidden = true;
+  if (!controlNamed("scribble") || !conditionOf(controlNamed("scribble")))
+    $("#examples-open").hidden = true;
   studio.welcome = show;
 }
 
-export const typing = (node) => node.matches?.("input:not([type=checkbox]):not([type=range]), textarea, select");
+export const typing = (node) =>
+  node.matches?.("input:not([type=checkbox]):not([type=range]), textarea, select");
 
 /** Shortcuts of the tab; returns whether the key was one. */
 export function makeKey(studio, event) {
@@ -196,12 +233,15 @@ export function makeKey(studio, event) {
   }
   if (key === "escape" && studio.results.running) studio.results.cancel();
   else if (typing(event.target) || event.altKey) return false;
-  else if (key === "[" || key === "]") tools.set({ size: Math.min(60, Math.max(1, tools.size + (key === "]" ? 1 : -1))) });
+  else if (key === "[" || key === "]")
+    tools.set({ size: Math.min(60, Math.max(1, tools.size + (key === "]" ? 1 : -1))) });
   else if (key === "+" || key === "=") view.zoom(1.25);
   else if (key === "-") view.zoom(0.8);
   else if (key === "0") view.fit();
   else {
-    const name = Object.keys(TOOLS).find((tool) => TOOLS[tool][1] === key && tools.available.includes(tool));
+    const name = Object.keys(TOOLS).find(
+      (tool) => TOOLS[tool][1] === key && tools.available.includes(tool),
+    );
     if (!name) return false;
     tools.set({ name });
   }

@@ -1,12 +1,25 @@
 /** What the server offers: bases, controls, conditions, samplers; and its limits. */
 import { get } from "../api.js";
 
-export const offer = { info: {}, bases: [], controls: [], loras: [], samplers: [], schedules: [], conditions: [] };
+export const offer = {
+  info: {},
+  bases: [],
+  controls: [],
+  loras: [],
+  samplers: [],
+  schedules: [],
+  conditions: [],
+};
 
 // the colours of the playroom's classes, for a server that names none
 const PLAYROOM = [
-  ["wall", "#787878"], ["floor", "#503232"], ["ball", "#ff3d06"], ["cube", "#3de6fa"],
-  ["cylinder", "#08ff33"], ["cone", "#ff06e0"], ["person", "#96053d"],
+  ["wall", "#787878"],
+  ["floor", "#503232"],
+  ["ball", "#ff3d06"],
+  ["cube", "#3de6fa"],
+  ["cylinder", "#08ff33"],
+  ["cone", "#ff06e0"],
+  ["person", "#96053d"],
 ];
 
 export async function loadOffer() {
@@ -40,8 +53,11 @@ function hex(colour) {
 export const conditionOf = (control) =>
   offer.conditions.find((condition) => condition.name === control?.condition) ?? null;
 export const controlNamed = (name) => offer.controls.find((control) => control.name === name);
-export const conditionNamed = (name) => offer.conditions.find((condition) => condition.name === name);
+export const conditionNamed = (name) =>
+  offer.conditions.find((condition) => condition.name === name);
 export const baseNamed = (name) => offer.bases.find((base) => base.name === name) ?? offer.bases[0];
 /** Entries of a list that are strings or {name, label} → pairs for a select. */
 export const pairs = (list) =>
-  list.map((entry) => (typeof entry === "string" ? [entry, entry] : [entry.name, entry.label ?? entry.name]));
+  list.map((entry) =>
+    typeof entry === "string" ? [entry, entry] : [entry.name, entry.label ?? entry.name],
+  );

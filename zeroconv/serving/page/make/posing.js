@@ -1,25 +1,61 @@
 /** The buttons of the pose editor: people, joints, OpenPose's JSON in and out. */
 import { button, choice, download, el, field, guarded, toast } from "../dom.js";
 import { Sentence } from "../errors.js";
-import { fromJson, JOINTS, toJson } from "../canvas/pose.js";
+import { fromJson, toJson } from "../canvas/openpose.js";
+import { JOINTS } from "../canvas/pose.js";
 
 export function posePanel(layer, board, tools) {
-  const chosen = () => Math.min(tools.joint?.person ?? layer.people.length - 1, layer.people.length - 1);
-  const some = (work) => () => (layer.people.length ? work(chosen()) : toast("There is nobody yet: add a person."));
+  const chosen = () =>
+    Math.min(tools.joint?.person ?? layer.people.length - 1, layer.people.length - 1);
+  const some = (work) => () =>
+    layer.people.length ? work(chosen()) : toast("There is nobody yet: add a person.");
   const file = el("input", {
-    type: "file", accept: ".json,application/json", class: "unseen", "data-pose-json": "",
-    on: { change: () => { if (file.files[0]) read(file.files[0], layer, board); file.value = ""; } },
+    type: "file",
+    accept: ".json,application/json",
+    class: "unseen",
+    "data-pose-json": "",
+    on: {
+      change: () => {
+        if (file.files[0]) read(file.files[0], layer, board);
+        file.value = "";
+      },
+    },
   });
-  return el("fieldset", { class: "pose" },
+  return el(
+    "fieldset",
+    { class: "pose" },
     el("legend", { text: `People (${layer.people.length})` }),
-    el("div", { class: "row wrap" },
+    el(
+      "div",
+      { class: "row wrap" },
       button("Add", () => tools.addPerson(), { icon: "plus", title: "Add a person" }),
-      button("Mirror", some((at) => tools.people((people) => { people[at].mirror(); })), { icon: "mirror" }),
-      button("Copy", some((at) => tools.people((people) => [...people, people[at].copy(board.width / 8)]))),
-      button("Remove", some((at) => tools.people((people) => people.filter((_, i) => i !== at))), { icon: "clear" }),
+      button(
+        "Mirror",
+        some((at) =>
+          tools.people((people) => {
+            people[at].mirror();
+          }),
+        ),
+        { icon: "mirror" },
+      ),
+      button(
+        "Copy",
+        some((at) => tools.people((people) => [...people, people[at].copy(board.width / 8)])),
+      ),
+      button(
+        "Remove",
+        some((at) => tools.people((people) => people.filter((_, i) => i !== at))),
+        { icon: "clear" },
+      ),
       el("label", { class: "button" }, "Open JSON", file),
-      button("Save JSON", some(() => save(layer, board)), { title: "OpenPose's JSON" })),
-    layer.people.length ? jointFields(layer, board, tools) : null);
+      button(
+        "Save JSON",
+        some(() => save(layer, board)),
+        { title: "OpenPose's JSON" },
+      ),
+    ),
+    layer.people.length ? jointFields(layer, board, tools) : null,
+  );
 }
 
 function save(layer, board) {
@@ -64,8 +100,16 @@ function jointFields(layer, board, tools) {
   const parts = [field("Selected", select)];
   if (joint !== null) {
     const known = layer.people[person].known(joint);
-    parts.push(button(known ? "Hide the joint" : "Show the joint", () =>
-      tools.people((people) => { people[person].points[joint][2] = known ? 0 : 1; }), { kind: "quiet" }));
+    parts.push(
+      button(
+        known ? "Hide the joint" : "Show the joint",
+        () =>
+          tools.people((people) => {
+            people[person].points[joint][2] = known ? 0 : 1;
+          }),
+        { kind: "quiet" },
+      ),
+    );
   }
   return el("div", { class: "row wrap end" }, ...parts);
 }

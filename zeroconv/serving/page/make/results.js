@@ -2,7 +2,14 @@
 import { cancel, finished, onJobs, pictureUrl, post, previewUrl, thumbUrl, watch } from "../api.js";
 import { $, button, download, duration, el, guarded, toast } from "../dom.js";
 
-const STATES = { queued: "waiting", running: "running", done: "done", failed: "failed", cancelled: "cancelled", lost: "lost" };
+const STATES = {
+  queued: "waiting",
+  running: "running",
+  done: "done",
+  failed: "failed",
+  cancelled: "cancelled",
+  lost: "lost",
+};
 const KINDS = { generate: "Picture", annotate: "Hint", evaluate: "Measurement", train: "Training" };
 
 export class Results extends EventTarget {
@@ -50,8 +57,10 @@ export class Results extends EventTarget {
     const text = progressText(job);
     $("#progress").value = job.progress ?? 0;
     $("#progress-text").textContent = text;
-    if (!(quiet && open)) $("#result-state").textContent = open ? STATES[job.state] : this.#ending(job);
-    if (open && job.preview > 0 && !quiet) this.#picture(previewUrl(job), "The picture while it is made", true);
+    if (!(quiet && open))
+      $("#result-state").textContent = open ? STATES[job.state] : this.#ending(job);
+    if (open && job.preview > 0 && !quiet)
+      this.#picture(previewUrl(job), "The picture while it is made", true);
     if (job.state === "failed") toast(job.error ?? "The picture failed.", "error");
     if (job.results?.length && !open) this.#strip(job);
     else if (!open && this.shown) this.show(this.shown);
@@ -69,20 +78,43 @@ export class Results extends EventTarget {
   #strip(job) {
     const pictures = job.results.map((result) => normal(result));
     const strip = $("#result-strip");
-    strip.replaceChildren(...(pictures.length < 2 ? [] : pictures.map((picture, number) =>
-      el("button", { type: "button", "aria-label": `Picture ${number + 1}, seed ${picture.seed}`, on: { click: () => this.show(picture) } },
-        el("img", { src: picture.thumb, alt: "" })))));
+    strip.replaceChildren(
+      ...(pictures.length < 2
+        ? []
+        : pictures.map((picture, number) =>
+            el(
+              "button",
+              {
+                type: "button",
+                "aria-label": `Picture ${number + 1}, seed ${picture.seed}`,
+                on: { click: () => this.show(picture) },
+              },
+              el("img", { src: picture.thumb, alt: "" }),
+            ),
+          )),
+    );
     if (pictures.length) this.show(pictures[0]);
   }
 
   /** Shows a picture of the history or of a job: {id, picture, seed, prompt?}. */
   show(picture) {
     this.shown = picture;
-    this.#picture(picture.picture, picture.prompt ? `Picture of: ${picture.prompt}` : "The finished picture", false);
+    this.#picture(
+      picture.picture,
+      picture.prompt ? `Picture of: ${picture.prompt}` : "The finished picture",
+      false,
+    );
     $("#result-actions").hidden = false;
     $("#result-actions").replaceChildren(
-      ...this.actions.map(([label, shape, listener, title]) => button(label, () => listener(this.shown), { icon: shape, title })),
-      button("Download", () => download(picture.picture, `zeroconv-${picture.seed ?? picture.id}.png`), { icon: "download", title: "With the settings in the file" }));
+      ...this.actions.map(([label, shape, listener, title]) =>
+        button(label, () => listener(this.shown), { icon: shape, title }),
+      ),
+      button(
+        "Download",
+        () => download(picture.picture, `zeroconv-${picture.seed ?? picture.id}.png`),
+        { icon: "download", title: "With the settings in the file" },
+      ),
+    );
     this.dispatchEvent(new Event("shown"));
   }
 
@@ -98,8 +130,13 @@ export class Results extends EventTarget {
 
 /** What a job lists of a picture, or its bare id. */
 export function normal(result) {
-  if (typeof result === "string") return { id: result, picture: pictureUrl(result), thumb: thumbUrl(result) };
-  return { ...result, picture: result.picture ?? pictureUrl(result.id), thumb: result.thumb ?? thumbUrl(result.id) };
+  if (typeof result === "string")
+    return { id: result, picture: pictureUrl(result), thumb: thumbUrl(result) };
+  return {
+    ...result,
+    picture: result.picture ?? pictureUrl(result.id),
+    thumb: result.thumb ?? thumbUrl(result.id),
+  };
 }
 
 function progressText(job) {
@@ -125,17 +162,26 @@ export function buildQueue() {
       ? `${running} running${waiting ? `, ${waiting} waiting` : ""}`
       : "Nothing in the queue";
     $("#queue").classList.toggle("busy", open.size > 0);
-    for (const [id, row] of rows) if (!open.has(id)) { row.remove(); rows.delete(id); }
+    for (const [id, row] of rows)
+      if (!open.has(id)) {
+        row.remove();
+        rows.delete(id);
+      }
     for (const job of open.values()) {
       if (!rows.has(job.id)) rows.set(job.id, queueRow(job));
       const row = rows.get(job.id);
-      row.firstChild.textContent = `${KINDS[job.kind] ?? job.kind}: ${STATES[job.state]} ${Math.round(100 * (job.progress ?? 0))}%`;
+      const percent = Math.round(100 * (job.progress ?? 0));
+      row.firstChild.textContent = `${KINDS[job.kind] ?? job.kind}: ${STATES[job.state]} ${percent}%`;
       if (!row.isConnected) $("#queue-list").append(row);
     }
   }
 }
 
 function queueRow(job) {
-  return el("li", { class: "row between" }, el("span"),
-    button("Cancel", () => guarded(() => cancel(job)), { kind: "quiet" }));
+  return el(
+    "li",
+    { class: "row between" },
+    el("span"),
+    button("Cancel", () => guarded(() => cancel(job)), { kind: "quiet" }),
+  );
 }

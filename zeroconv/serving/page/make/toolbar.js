@@ -6,21 +6,46 @@ export function buildToolbar(board, tools) {
   const bar = $("#toolbar");
   const group = el("div", { class: "group", role: "radiogroup", "aria-label": "Tool" });
   const paint = el("div", { class: "group paint" });
-  const undo = button("", () => board.history.undo(), { icon: "undo", kind: "quiet", title: "Undo (Ctrl+Z)", "aria-label": "Undo" });
-  const redo = button("", () => board.history.redo(), { icon: "redo", kind: "quiet", title: "Redo (Ctrl+Shift+Z)", "aria-label": "Redo" });
-  const clear = button("", () => clearSurface(board), { icon: "clear", kind: "quiet", title: "Clear the layer", "aria-label": "Clear the layer" });
+  const undo = button("", () => board.history.undo(), {
+    icon: "undo",
+    kind: "quiet",
+    title: "Undo (Ctrl+Z)",
+    "aria-label": "Undo",
+  });
+  const redo = button("", () => board.history.redo(), {
+    icon: "redo",
+    kind: "quiet",
+    title: "Redo (Ctrl+Shift+Z)",
+    "aria-label": "Redo",
+  });
+  const clear = button("", () => clearSurface(board), {
+    icon: "clear",
+    kind: "quiet",
+    title: "Clear the layer",
+    "aria-label": "Clear the layer",
+  });
   bar.replaceChildren(group, el("div", { class: "group right" }, undo, redo, clear), paint);
 
   const size = sizeField(tools);
-  const filled = checkField("Fill shapes", () => tools.filled, (on) => tools.set({ filled: on }));
-  const along = checkField("Limbs follow", () => tools.along, (on) => tools.set({ along: on }));
+  const filled = checkField(
+    "Fill shapes",
+    () => tools.filled,
+    (on) => tools.set({ filled: on }),
+  );
+  const along = checkField(
+    "Limbs follow",
+    () => tools.along,
+    (on) => tools.set({ along: on }),
+  );
 
   function build() {
     const available = tools.available;
     if (!available.includes(tools.name)) tools.name = available[0];
     group.replaceChildren(...available.map((name) => toolButton(name, tools)));
     const posing = available[0] === "pose";
-    paint.replaceChildren(...(posing ? [along.node] : [size.node, filled.node, ...colours(board, tools)]));
+    paint.replaceChildren(
+      ...(posing ? [along.node] : [size.node, filled.node, ...colours(board, tools)]),
+    );
     update();
   }
   // a control that is used stays in the page, so that it keeps the focus
@@ -69,11 +94,19 @@ function clearSurface(board) {
 
 function toolButton(name, tools) {
   const [label, key, shape] = TOOLS[name];
-  return el("button", {
-    type: "button", class: "tool", role: "radio", "data-tool": name,
-    "aria-label": label, title: `${label} (${key.toUpperCase()})`,
-    on: { click: () => tools.set({ name }), keydown: (event) => arrows(event, tools) },
-  }, icon(shape));
+  return el(
+    "button",
+    {
+      type: "button",
+      class: "tool",
+      role: "radio",
+      "data-tool": name,
+      "aria-label": label,
+      title: `${label} (${key.toUpperCase()})`,
+      on: { click: () => tools.set({ name }), keydown: (event) => arrows(event, tools) },
+    },
+    icon(shape),
+  );
 }
 
 function arrows(event, tools) {
@@ -86,15 +119,38 @@ function arrows(event, tools) {
 }
 
 function sizeField(tools) {
-  const input = el("input", { type: "range", id: "pen-size", min: 1, max: 60, on: { input: () => tools.set({ size: Number(input.value) }) } });
+  const input = el("input", {
+    type: "range",
+    id: "pen-size",
+    min: 1,
+    max: 60,
+    on: { input: () => tools.set({ size: Number(input.value) }) },
+  });
   const shown = el("output", { for: "pen-size" });
-  const node = el("label", { class: "inline pen", title: "Size of the pen: [ and ]" }, "Pen", input, shown);
-  return { node, show: () => { input.value = tools.size; shown.textContent = `${tools.size} px`; } };
+  const node = el(
+    "label",
+    { class: "inline pen", title: "Size of the pen: [ and ]" },
+    "Pen",
+    input,
+    shown,
+  );
+  return {
+    node,
+    show: () => {
+      input.value = tools.size;
+      shown.textContent = `${tools.size} px`;
+    },
+  };
 }
 
 function checkField(label, read, write) {
   const input = el("input", { type: "checkbox", on: { change: () => write(input.checked) } });
-  return { node: el("label", { class: "check" }, input, el("span", { text: label })), show: () => { input.checked = read(); } };
+  return {
+    node: el("label", { class: "check" }, input, el("span", { text: label })),
+    show: () => {
+      input.checked = read();
+    },
+  };
 }
 
 function colours(board, tools) {
@@ -105,7 +161,13 @@ function colours(board, tools) {
   if (!layer.coloured) return [];
   const key = layer.conditionName === "normal" ? "normal" : "picture";
   const input = el("input", {
-    type: "color", value: tools.colours[key], on: { input: () => { tools.colours[key] = input.value; } },
+    type: "color",
+    value: tools.colours[key],
+    on: {
+      input: () => {
+        tools.colours[key] = input.value;
+      },
+    },
   });
   return [el("label", { class: "inline" }, "Colour", input)];
 }
@@ -113,11 +175,26 @@ function colours(board, tools) {
 function level(tools) {
   const swatch = el("span", { class: "swatch", "aria-hidden": "true" });
   const input = el("input", {
-    type: "range", min: 0, max: 255, value: tools.colours.level,
-    on: { input: () => { tools.colours.level = Number(input.value); swatch.style.background = grey(input.value); } },
+    type: "range",
+    min: 0,
+    max: 255,
+    value: tools.colours.level,
+    on: {
+      input: () => {
+        tools.colours.level = Number(input.value);
+        swatch.style.background = grey(input.value);
+      },
+    },
   });
   swatch.style.background = grey(tools.colours.level);
-  return el("label", { class: "inline", title: "Black is far, white is near" }, "Far", input, "near", swatch);
+  return el(
+    "label",
+    { class: "inline", title: "Black is far, white is near" },
+    "Far",
+    input,
+    "near",
+    swatch,
+  );
 }
 
 /** The classes as named swatches; a long list becomes a search field. */
@@ -125,20 +202,34 @@ function classes(layer, tools) {
   const pick = (index) => tools.set({ colours: { ...tools.colours, label: index } });
   const now = tools.colours.label % layer.palette.length;
   if (layer.palette.length > 24) return longList(layer, now, pick);
-  return el("div", { class: "classes", role: "radiogroup", "aria-label": "Class" },
+  return el(
+    "div",
+    { class: "classes", role: "radiogroup", "aria-label": "Class" },
     ...layer.palette.map((entry, index) => {
       const swatch = el("span", { class: "swatch", "aria-hidden": "true" });
       swatch.style.background = entry.css;
-      return el("button", {
-        type: "button", class: "class", role: "radio",
-        "data-class": entry.name, on: { click: () => pick(index) },
-      }, swatch, entry.name);
-    }));
+      return el(
+        "button",
+        {
+          type: "button",
+          class: "class",
+          role: "radio",
+          "data-class": entry.name,
+          on: { click: () => pick(index) },
+        },
+        swatch,
+        entry.name,
+      );
+    }),
+  );
 }
 
 function longList(layer, now, pick) {
-  const select = el("select", { "aria-label": "Class", on: { change: () => pick(Number(select.value)) } },
-    ...layer.palette.map((entry, index) => el("option", { value: index, text: entry.name })));
+  const select = el(
+    "select",
+    { "aria-label": "Class", on: { change: () => pick(Number(select.value)) } },
+    ...layer.palette.map((entry, index) => el("option", { value: index, text: entry.name })),
+  );
   select.value = now;
   const swatch = el("span", { class: "swatch", "aria-hidden": "true" });
   swatch.style.background = layer.palette[now].css;

@@ -33,14 +33,37 @@ export class Runs {
 
   #rows() {
     if (!this.runs.length) {
-      this.list.replaceChildren(el("p", { class: "hint", text: "No run yet. A first one takes a few minutes on the playroom." }));
+      this.list.replaceChildren(
+        el("p", {
+          class: "hint",
+          text: "No run yet. A first one takes a few minutes on the playroom.",
+        }),
+      );
       this.detail.replaceChildren();
       return;
     }
-    this.list.replaceChildren(...this.runs.map((run) => el("button", {
-      type: "button", class: "run quiet", "aria-pressed": String(run.name === this.chosen), "data-run": run.name,
-      on: { click: () => { this.chosen = run.name; this.#rows(); this.look(); } },
-    }, el("span", { text: run.name }), el("span", { class: "tag", text: tag(run) }))));
+    this.list.replaceChildren(
+      ...this.runs.map((run) =>
+        el(
+          "button",
+          {
+            type: "button",
+            class: "run quiet",
+            "aria-pressed": String(run.name === this.chosen),
+            "data-run": run.name,
+            on: {
+              click: () => {
+                this.chosen = run.name;
+                this.#rows();
+                this.look();
+              },
+            },
+          },
+          el("span", { text: run.name }),
+          el("span", { class: "tag", text: tag(run) }),
+        ),
+      ),
+    );
   }
 
   /** Asks for the chosen run, and again while it is at work. */
@@ -65,26 +88,42 @@ export class Runs {
       this.parts = {
         state: el("span", { class: "hint", role: "status", id: "run-state" }),
         steps: el("progress", { "aria-label": "Steps of the run" }),
-        charts: el("div", { class: "charts" }), gain: el("p", { class: "hint" }), samples: el("div", { class: "fields" }),
+        charts: el("div", { class: "charts" }),
+        gain: el("p", { class: "hint" }),
+        samples: el("div", { class: "fields" }),
       };
       const { state: words, steps, charts, gain, samples } = this.parts;
       this.detail.replaceChildren(
-        el("div", { class: "head" }, el("h2", { text: run.name }), words, el("div", { class: "row right" }, ...this.#buttons(run, open))),
-        steps, charts, gain, samples);
+        el(
+          "div",
+          { class: "head" },
+          el("h2", { text: run.name }),
+          words,
+          el("div", { class: "row right" }, ...this.#buttons(run, open)),
+        ),
+        steps,
+        charts,
+        gain,
+        samples,
+      );
     }
     this.#update(run);
   }
 
   #update(run) {
     const { parts } = this;
-    const events = run.detected_step === null || run.detected_step === undefined ? [] : [[run.detected_step, `hints followed: step ${run.detected_step}`]];
+    const events =
+      run.detected_step === null || run.detected_step === undefined
+        ? []
+        : [[run.detected_step, `hints followed: step ${run.detected_step}`]];
     const options = { steps: run.steps, events };
     parts.state.textContent = state(run);
     parts.steps.max = run.steps;
     parts.steps.value = run.step;
     parts.charts.replaceChildren(
       chart("Loss", run.loss ?? [], { ...options, smooth: 0.9 }),
-      chart("Hint gain", run.hint_gain ?? [], { ...options, zero: true }));
+      chart("Hint gain", run.hint_gain ?? [], { ...options, zero: true }),
+    );
     parts.gain.textContent = gainText(run);
     const count = run.samples?.length ?? 0;
     if (count !== this.sheets) {
@@ -94,10 +133,27 @@ export class Runs {
   }
 
   #buttons(run, open) {
-    if (open) return [button("Stop", () => this.#act(run, "stop"), { icon: "stop", title: "Saves the run; it can go on later" })];
-    const steps = el("input", { type: "number", min: run.step + 1, value: run.state === "done" ? run.steps * 2 : run.steps, "aria-label": "Steps in all" });
-    return [el("label", { class: "inline" }, "up to step ", steps),
-      button(run.state === "done" ? "Train longer" : "Resume", () => this.#act(run, "resume", { steps: Number(steps.value) }), { icon: "play" })];
+    if (open)
+      return [
+        button("Stop", () => this.#act(run, "stop"), {
+          icon: "stop",
+          title: "Saves the run; it can go on later",
+        }),
+      ];
+    const steps = el("input", {
+      type: "number",
+      min: run.step + 1,
+      value: run.state === "done" ? run.steps * 2 : run.steps,
+      "aria-label": "Steps in all",
+    });
+    return [
+      el("label", { class: "inline" }, "up to step ", steps),
+      button(
+        run.state === "done" ? "Train longer" : "Resume",
+        () => this.#act(run, "resume", { steps: Number(steps.value) }),
+        { icon: "play" },
+      ),
+    ];
   }
 
   async #act(run, what, body = {}) {
@@ -111,12 +167,16 @@ const tag = (run) => `${run.condition}, ${run.state}, ${run.step} of ${run.steps
 function state(run) {
   const left = duration(run.time_left_s);
   const ready = run.control ? `, usable as ${run.control}` : "";
-  return `${run.state}, step ${run.step} of ${run.steps}${left && OPEN.includes(run.state) ? `, ${left} left` : ""}${ready}`;
+  const rest = left && OPEN.includes(run.state) ? `, ${left} left` : "";
+  return `${run.state}, step ${run.step} of ${run.steps}${rest}${ready}`;
 }
 
 function gainText(run) {
-  const what = "The hint gain is the held-out loss with another picture's hint minus that with the right one: above 0 the hint is followed.";
-  if (run.detected_step !== null && run.detected_step !== undefined) return `${what} A jump was detected at step ${run.detected_step}.`;
+  const what =
+    "The hint gain is the held-out loss with another picture's hint minus that with the right " +
+    "one: above 0 the hint is followed.";
+  if (run.detected_step !== null && run.detected_step !== undefined)
+    return `${what} A jump was detected at step ${run.detected_step}.`;
   return `${what} No jump has been detected yet.`;
 }
 
@@ -128,7 +188,14 @@ function sheets(run) {
   const last = urls.length - 1;
   const image = el("img", { class: "sheet" });
   const shown = el("output");
-  const slider = el("input", { type: "range", id: "sheet-number", min: 0, max: last, value: last, on: { input: () => put() } });
+  const slider = el("input", {
+    type: "range",
+    id: "sheet-number",
+    min: 0,
+    max: last,
+    value: last,
+    on: { input: () => put() },
+  });
   const put = () => {
     const url = urls[slider.value];
     image.src = url;
@@ -138,5 +205,7 @@ function sheets(run) {
   put();
   return [
     el("h3", { text: "Samples: hint, target, with the caption, without a prompt" }),
-    el("div", { class: "row" }, last ? field("Step", slider) : null, shown), image];
+    el("div", { class: "row" }, last ? field("Step", slider) : null, shown),
+    image,
+  ];
 }

@@ -5,7 +5,8 @@ import { choice, el, field } from "../dom.js";
 export function resolved(schema, root) {
   let node = schema;
   while (node?.$ref) node = { ...at(root, node.$ref), ...without(node, "$ref") };
-  if (node?.allOf?.length === 1) return resolved({ ...node.allOf[0], ...without(node, "allOf") }, root);
+  if (node?.allOf?.length === 1)
+    return resolved({ ...node.allOf[0], ...without(node, "allOf") }, root);
   const kinds = (node?.anyOf ?? node?.oneOf)?.map((kind) => resolved(kind, root));
   if (!kinds) return node;
   const some = kinds.filter((kind) => kind.type !== "null");
@@ -14,7 +15,11 @@ export function resolved(schema, root) {
   return { ...best, ...without(node, "anyOf", "oneOf"), nullable };
 }
 
-const at = (root, ref) => ref.replace("#/", "").split("/").reduce((node, key) => node?.[key], root);
+const at = (root, ref) =>
+  ref
+    .replace("#/", "")
+    .split("/")
+    .reduce((node, key) => node?.[key], root);
 
 function without(node, ...keys) {
   return Object.fromEntries(Object.entries(node).filter(([key]) => !keys.includes(key)));
@@ -33,7 +38,9 @@ export function leaves(root, node = root, path = []) {
 }
 
 const simple = (schema) =>
-  schema.enum || schema.const !== undefined || ["number", "integer", "string", "boolean"].includes(schema.type);
+  schema.enum ||
+  schema.const !== undefined ||
+  ["number", "integer", "string", "boolean"].includes(schema.type);
 
 /** The control of a leaf, with `read()`, which gives undefined where the default holds. */
 export function leafField({ path, name, schema }, changed) {
@@ -43,12 +50,24 @@ export function leafField({ path, name, schema }, changed) {
   const on = { change: changed };
   const dotted = path.join(".");
   if (schema.type === "boolean") {
-    const input = el("input", { type: "checkbox", checked: Boolean(fallback), "data-path": dotted, on });
+    const input = el("input", {
+      type: "checkbox",
+      checked: Boolean(fallback),
+      "data-path": dotted,
+      on,
+    });
     const node = el("label", { class: "check" }, input, el("span", { text: label }));
-    return { node, path, input, read: () => (input.checked === Boolean(fallback) ? undefined : input.checked) };
+    return {
+      node,
+      path,
+      input,
+      read: () => (input.checked === Boolean(fallback) ? undefined : input.checked),
+    };
   }
   if (schema.enum) {
-    const options = schema.enum.filter((value) => value !== null).map((value) => [String(value), String(value)]);
+    const options = schema.enum
+      .filter((value) => value !== null)
+      .map((value) => [String(value), String(value)]);
     if (schema.nullable) options.unshift(["", "default"]);
     const input = choice(options, fallback === null ? options[0][0] : String(fallback), on);
     input.dataset.path = dotted;
@@ -57,9 +76,14 @@ export function leafField({ path, name, schema }, changed) {
   }
   const number = schema.type === "number" || schema.type === "integer";
   const input = el("input", {
-    type: number ? "number" : "text", "data-path": dotted, placeholder: fallback === null ? "default" : String(fallback),
-    value: fallback === null ? "" : fallback, min: number ? (schema.minimum ?? null) : null, max: number ? (schema.maximum ?? null) : null,
-    step: schema.type === "integer" ? 1 : number ? "any" : null, on,
+    type: number ? "number" : "text",
+    "data-path": dotted,
+    placeholder: fallback === null ? "default" : String(fallback),
+    value: fallback === null ? "" : fallback,
+    min: number ? (schema.minimum ?? null) : null,
+    max: number ? (schema.maximum ?? null) : null,
+    step: schema.type === "integer" ? 1 : number ? "any" : null,
+    on,
   });
   const read = () => {
     if (input.value === "" || input.value === String(fallback)) return undefined;

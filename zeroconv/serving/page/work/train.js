@@ -7,7 +7,15 @@ import { leafField, leaves, put } from "./schema.js";
 import { Uploads } from "./uploads.js";
 
 // shown at once; the rest stands under "More settings"
-const FIRST = ["name", "base", "condition", "training.steps", "training.batch_size", "training.learning_rate", "training.optimizer"];
+const FIRST = [
+  "name",
+  "base",
+  "condition",
+  "training.steps",
+  "training.batch_size",
+  "training.learning_rate",
+  "training.optimizer",
+];
 const DATA = ["data", "examples", "validation"];
 
 export function buildTrain(studio) {
@@ -16,11 +24,18 @@ export function buildTrain(studio) {
   onJobs((job) => {
     if (job.kind !== "train") return;
     runs.heard(job);
-    if (job.state === "done") guarded(async () => { await loadOffer(); studio.board.dispatchEvent(new Event("structure")); });
+    if (job.state === "done")
+      guarded(async () => {
+        await loadOffer();
+        studio.board.dispatchEvent(new Event("structure"));
+      });
   });
   return () => {
     if (!offer.info.training_allowed) {
-      $("#train-form").replaceChildren(el("h2", { text: "Training is switched off" }), el("p", { class: "hint", text: "The server was started without training." }));
+      $("#train-form").replaceChildren(
+        el("h2", { text: "Training is switched off" }),
+        el("p", { class: "hint", text: "The server was started without training." }),
+      );
       $("#train-runs").hidden = true;
       return;
     }
@@ -33,26 +48,58 @@ class TrainForm {
   constructor(box, { schema, data, bases, conditions }, runs) {
     this.runs = runs;
     this.changed = later(500, () => this.plan());
-    const lists = { base: bases, condition: conditions, data, validation: data, "control.init": offer.controls.map((control) => control.name) };
-    this.fields = leaves(schema).map((leaf) => leafField(withList(leaf, lists), () => this.changed()));
+    const lists = {
+      base: bases,
+      condition: conditions,
+      data,
+      validation: data,
+      "control.init": offer.controls.map((control) => control.name),
+    };
+    this.fields = leaves(schema).map((leaf) =>
+      leafField(withList(leaf, lists), () => this.changed()),
+    );
     this.byPath = Object.fromEntries(this.fields.map((one) => [one.path.join("."), one]));
-    if (this.byPath.data && data.includes("playroom:train")) this.byPath.data.input.value = "playroom:train";
-    this.uploads = new Uploads(() => this.byPath.condition.input.value, (id) => this.uploaded(id));
+    if (this.byPath.data && data.includes("playroom:train"))
+      this.byPath.data.input.value = "playroom:train";
+    this.uploads = new Uploads(
+      () => this.byPath.condition.input.value,
+      (id) => this.uploaded(id),
+    );
     this.byPath.condition.input.addEventListener("change", () => this.uploads.hints());
     this.memory = el("p", { class: "hint", role: "status", id: "train-memory" });
     const node = (path) => this.byPath[path]?.node;
-    const others = this.fields.filter(({ path }) => !FIRST.includes(path.join(".")) && !DATA.includes(path.join(".")));
+    const others = this.fields.filter(
+      ({ path }) => !FIRST.includes(path.join(".")) && !DATA.includes(path.join(".")),
+    );
     box.replaceChildren(
       el("h2", { text: "Train a control" }),
-      el("fieldset", { class: "fields" }, el("legend", { text: "Pictures" }), node("data"), el("div", { class: "pair" }, node("examples"), node("validation")), this.uploads.node),
-      el("form", { class: "fields", on: { submit: (event) => { event.preventDefault(); this.start(); } } },
+      el(
+        "fieldset",
+        { class: "fields" },
+        el("legend", { text: "Pictures" }),
+        node("data"),
+        el("div", { class: "pair" }, node("examples"), node("validation")),
+        this.uploads.node,
+      ),
+      el(
+        "form",
+        {
+          class: "fields",
+          on: {
+            submit: (event) => {
+              event.preventDefault();
+              this.start();
+            },
+          },
+        },
         node("name"),
         el("div", { class: "pair" }, node("base"), node("condition")),
         el("div", { class: "pair" }, node("training.steps"), node("training.batch_size")),
         el("div", { class: "pair" }, node("training.learning_rate"), node("training.optimizer")),
         ...groups(others),
         this.memory,
-        el("button", { class: "main", id: "train-start" }, "Start training")),
+        el("button", { class: "main", id: "train-start" }, "Start training"),
+      ),
     );
     this.plan();
   }
@@ -79,8 +126,12 @@ class TrainForm {
     this.memory.textContent = "Memory is being reckoned…";
     try {
       const { memory_mb: most, parts = {}, notes = [] } = await post("/train/plan", this.body());
-      const largest = Object.entries(parts).map(([name, value]) => `${name} ${Math.round(value)}`).join(", ");
-      this.memory.textContent = `Takes about ${most >= 2048 ? `${(most / 1024).toFixed(1)} GB` : `${most} MB`} of memory${largest ? ` (MB: ${largest})` : ""}. ${notes.join(". ")}`;
+      const largest = Object.entries(parts)
+        .map(([name, value]) => `${name} ${Math.round(value)}`)
+        .join(", ");
+      const size = most >= 2048 ? `${(most / 1024).toFixed(1)} GB` : `${most} MB`;
+      const detail = largest ? ` (MB: ${largest})` : "";
+      this.memory.textContent = `Takes about ${size} of memory${detail}. ${notes.join(". ")}`;
     } catch (error) {
       this.memory.textContent = error.message;
     }
@@ -106,7 +157,8 @@ const WORDS = {
 function withList(leaf, lists) {
   const path = leaf.path.join(".");
   const schema = { ...leaf.schema, ...WORDS[path] };
-  if (lists[path]) Object.assign(schema, { enum: lists[path], nullable: schema.nullable && path !== "base" });
+  if (lists[path])
+    Object.assign(schema, { enum: lists[path], nullable: schema.nullable && path !== "base" });
   return { ...leaf, schema };
 }
 
@@ -118,7 +170,12 @@ function groups(fields) {
     const key = one.path.length > 1 ? one.path[0] : "";
     parts.set(key, [...(parts.get(key) ?? []), one.node]);
   }
-  return [...parts].map(([key, nodes]) => el("details", { class: "part" },
-    el("summary", { text: TITLES[key] ?? key }), el("div", { class: "fields two" }, ...nodes)));
+  return [...parts].map(([key, nodes]) =>
+    el(
+      "details",
+      { class: "part" },
+      el("summary", { text: TITLES[key] ?? key }),
+      el("div", { class: "fields two" }, ...nodes),
+    ),
+  );
 }
-

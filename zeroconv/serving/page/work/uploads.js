@@ -14,31 +14,64 @@ export class Uploads {
     this.items = []; // {picture: data URL, caption, name}
     this.list = el("div", { class: "uploads" });
     this.state = el("p", { class: "hint", role: "status" });
-    this.name = el("input", { value: "pictures", pattern: "[A-Za-z0-9][A-Za-z0-9_\\-]{0,59}", maxlength: 60 });
+    this.name = el("input", {
+      value: "pictures",
+      pattern: "[A-Za-z0-9][A-Za-z0-9_\\-]{0,59}",
+      maxlength: 60,
+    });
     const files = el("input", {
-      type: "file", accept: "image/*,.txt", multiple: true, class: "unseen", "data-train-pictures": "",
-      on: { change: () => { this.add([...files.files]); files.value = ""; } },
+      type: "file",
+      accept: "image/*,.txt",
+      multiple: true,
+      class: "unseen",
+      "data-train-pictures": "",
+      on: {
+        change: () => {
+          this.add([...files.files]);
+          files.value = "";
+        },
+      },
     });
     this.send = button("Upload the set", () => this.upload());
-    this.after = el("div", { class: "fields", hidden: true }, this.list, field("Name of the set", this.name), this.send);
-    this.node = el("div", { class: "fields" },
+    this.after = el(
+      "div",
+      { class: "fields", hidden: true },
+      this.list,
+      field("Name of the set", this.name),
+      this.send,
+    );
+    this.node = el(
+      "div",
+      { class: "fields" },
       el("label", { class: "button" }, "Choose pictures", files),
-      el("p", { class: "hint", text: "Captions are read from NAME.txt beside each picture, or written here." }),
-      this.state, this.after);
+      el("p", {
+        class: "hint",
+        text: "Captions are read from NAME.txt beside each picture, or written here.",
+      }),
+      this.state,
+      this.after,
+    );
   }
 
   add(files) {
     return guarded(async () => {
       const texts = new Map();
-      for (const file of files.filter((one) => one.name.endsWith(".txt"))) texts.set(stem(file.name), (await file.text()).trim());
+      for (const file of files.filter((one) => one.name.endsWith(".txt")))
+        texts.set(stem(file.name), (await file.text()).trim());
       const most = offer.info.limits?.uploaded ?? 200;
       const pictures = files.filter((one) => one.type.startsWith("image/"));
-      if (this.items.length + pictures.length > most) toast(`A set holds ${most} pictures at most; the others are left out.`);
+      if (this.items.length + pictures.length > most)
+        toast(`A set holds ${most} pictures at most; the others are left out.`);
       for (const file of pictures.slice(0, most - this.items.length)) {
-        this.items.push({ picture: await dataUrl(file), caption: texts.get(stem(file.name)) ?? "", name: file.name });
+        this.items.push({
+          picture: await dataUrl(file),
+          caption: texts.get(stem(file.name)) ?? "",
+          name: file.name,
+        });
       }
       const without = this.items.filter((item) => !item.caption).length;
-      this.state.textContent = `${this.items.length} pictures${without ? `, ${without} without a caption` : ""}`;
+      const bare = without ? `, ${without} without a caption` : "";
+      this.state.textContent = `${this.items.length} pictures${bare}`;
       this.after.hidden = !this.items.length;
       await this.hints();
     });
@@ -52,12 +85,15 @@ export class Uploads {
     this.list.replaceChildren(...shown.map((item, index) => this.#card(item, images[index])));
     if (!shown.length) return;
     if (!condition || condition.needs === "drawing") {
-      toast(`No annotator for ${this.condition()} is installed on this server, so hints of pictures cannot be shown.`);
+      toast(`No annotator for ${this.condition()} is installed here, so hints cannot be shown.`);
       return;
     }
     await guarded(async () => {
       for (const [index, item] of shown.entries()) {
-        const { hint } = await post("/annotate", { condition: condition.name, picture: item.picture });
+        const { hint } = await post("/annotate", {
+          condition: condition.name,
+          picture: item.picture,
+        });
         images[index].src = hint;
         images[index].alt = `The ${condition.name} hint of ${item.name}`;
       }
@@ -65,12 +101,21 @@ export class Uploads {
   }
 
   #card(item, hint) {
-    return el("figure", {},
+    return el(
+      "figure",
+      {},
       el("div", { class: "two" }, el("img", { src: item.picture, alt: item.name }), hint),
       el("input", {
-        value: item.caption, placeholder: "caption", "aria-label": `Caption of ${item.name}`,
-        on: { change: (event) => { item.caption = event.target.value; } },
-      }));
+        value: item.caption,
+        placeholder: "caption",
+        "aria-label": `Caption of ${item.name}`,
+        on: {
+          change: (event) => {
+            item.caption = event.target.value;
+          },
+        },
+      }),
+    );
   }
 
   async upload() {

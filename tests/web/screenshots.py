@@ -69,6 +69,9 @@ def train(studio: Driver) -> None:
         page.evaluate(everything.format("false"))
         page.click("#train-start")
     page.click(f'[data-run="{RUN}"]')
+    page.locator("#run-state").wait_for()
+    if page.locator("#run-state", has_text="stopped").count():
+        page.get_by_role("button", name="Resume").click()
     page.locator("#run-state", has_text="done").wait_for(timeout=20 * MINUTES)
     page.evaluate("scrollTo(0, 0)")
     save(page, "train")

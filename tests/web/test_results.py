@@ -31,9 +31,10 @@ def test_a_waiting_job_is_cancelled_from_the_queue(studio: Driver) -> None:
     studio.page.locator("#queue-text", has_text="1 waiting").wait_for()
     studio.page.click("#queue summary")
     rows = studio.page.locator("#queue-list li")
-    while rows.count():
-        rows.last.get_by_role("button").click()
-        studio.page.wait_for_timeout(200)
+    rows.filter(has_text="waiting").get_by_role("button").click()
+    rows.filter(has_text="waiting").wait_for(state="detached")
+    rows.get_by_role("button").click()
+    rows.wait_for(state="detached")
     states = [job["state"] for job in studio.get("/jobs")["jobs"][:2]]
     assert states == ["cancelled", "cancelled"]
 

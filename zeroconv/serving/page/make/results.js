@@ -170,8 +170,9 @@ export function buildQueue() {
     for (const job of open.values()) {
       if (!rows.has(job.id)) rows.set(job.id, queueRow(job));
       const row = rows.get(job.id);
+      const kind = KINDS[job.kind] ?? job.kind;
       const percent = Math.round(100 * (job.progress ?? 0));
-      row.firstChild.textContent = `${KINDS[job.kind] ?? job.kind}: ${STATES[job.state]} ${percent}%`;
+      row.firstChild.textContent = `${kind}: ${STATES[job.state]} ${percent}%`;
       if (!row.isConnected) $("#queue-list").append(row);
     }
   }

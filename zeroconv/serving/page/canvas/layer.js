@@ -101,9 +101,14 @@ export class Layer {
     return OPAQUE.has(this.conditionName);
   }
 
+  /** Whether nothing is in it. All pixels are looked at once a version, as views ask often. */
   get empty() {
     if (this.people.length || this.file) return false;
-    return uniform(this.canvas);
+    const { version, canvas } = this;
+    if (this.looked?.version !== version || this.looked.canvas !== canvas) {
+      this.looked = { version, canvas, empty: uniform(canvas) };
+    }
+    return this.looked.empty;
   }
 
   /** Everything that an undo brings back. */

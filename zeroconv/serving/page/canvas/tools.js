@@ -25,7 +25,7 @@ export class Tools extends EventTarget {
     this.filled = false;
     this.along = true; // what hangs on a joint moves with it
     this.joint = null; // {person, joint}: the selected joint
-    this.colours = { picture: "#d94f4f", level: 200, label: 0, normal: "#8080ff" };
+    this.colours = { picture: "#d94f4f", level: 200, label: 2, normal: "#8080ff" };
     this.action = null;
   }
 

@@ -64,7 +64,7 @@ export function buildFields(changed) {
         "div",
         { class: "pair" },
         select("sampler", "Sampler", pairs(offer.samplers)),
-        select("schedule", "Schedule", [["", "the base's own"], ...pairs(offer.schedules)]),
+        select("schedule", "Schedule", [["", "base's own"], ...pairs(offer.schedules)]),
       ),
       number("count", "Pictures at once", { min: 1, max: limits.count ?? 16, value: 1 }),
     ),

@@ -106,6 +106,13 @@ class Driver:
         """Of an expression on `studio`, the page's parts."""
         return self.page.evaluate(f"() => {{ const studio = zeroconv; return {expression}; }}")
 
+    def until(self, expression: str) -> None:
+        """Waits for an expression on `studio` to be true."""
+        until = time.monotonic() + SECONDS
+        while not self.value(expression):
+            assert time.monotonic() < until, expression
+            self.page.wait_for_timeout(50)
+
     def pen(self, size: int) -> None:
         self.page.evaluate("(size) => zeroconv.tools.set({ size })", size)
 

@@ -45,8 +45,12 @@ def test_annotating_with_other_options_draws_the_hint_again(studio: Driver) -> N
     studio.page.click("summary:has-text('Options')")
     studio.page.get_by_label("low").fill("5")
     studio.page.get_by_label("low").blur()
-    studio.page.wait_for_timeout(1500)
-    assert (np.asarray(studio.hint()) > 0).sum() > (first > 0).sum()
+    studio.until("studio.board.history.canUndo && studio.board.selected.options.low === 5")
+    for _ in range(100):
+        if (np.asarray(studio.hint()) > 0).sum() > (first > 0).sum():
+            return
+        studio.page.wait_for_timeout(100)
+    raise AssertionError("the hint stayed as it was")
 
 
 def test_a_moved_joint_moves_the_arm_of_the_person(studio: Driver) -> None:
@@ -54,7 +58,9 @@ def test_a_moved_joint_moves_the_arm_of_the_person(studio: Driver) -> None:
     studio.page.get_by_role("button", name="Add", exact=True).click()
     studio.ask(PERSON, seed=4)
     before = _joints(studio)
-    lowered = _closest(studio.generate(), before)
+    first = studio.generate()
+    id = studio.value("studio.results.shown.id")
+    lowered = _closest(first, before)
     shoulder = before[WRIST - 2, :2]
     studio.stroke(tuple(before[WRIST - 1, :2]), tuple(shoulder + (-13, -2)))
     moved = _joints(studio)  # the wrist followed the elbow
@@ -67,6 +73,11 @@ def test_a_moved_joint_moves_the_arm_of_the_person(studio: Driver) -> None:
     side = np.ptp(after[:, :2], axis=0).max()
     assert np.linalg.norm(raised[WRIST, :2] - after[WRIST, :2]) <= 0.1 * side
     assert np.linalg.norm(lowered[WRIST, :2] - after[WRIST, :2]) > 0.2 * side
+    studio.page.click(f'#history-list [data-id="{id}"] button')
+    studio.page.get_by_role("button", name="Use these settings").click()
+    studio.until(f"studio.board.selected.people[0]?.points[{WRIST}][1] > 50")
+    assert np.allclose(_joints(studio)[:, :2], before[:, :2], atol=0.01)  # joints, not a drawing
+    assert np.array_equal(np.asarray(studio.generate()), np.asarray(first))
 
 
 def test_a_pose_goes_out_as_json_and_comes_in_again(studio: Driver, tmp_path: Path) -> None:
@@ -112,6 +123,13 @@ def test_a_masked_area_is_repainted_and_the_rest_stays(studio: Driver) -> None:
     hole[60:104, 8:52] = True
     assert change[~hole].max() == 0  # outside the picture is the given one
     assert (change[hole] > 8).mean() > 0.3
+    studio.layer("mask")
+    studio.tool("eraser")
+    studio.pen(60)
+    studio.stroke((0, 80), (60, 80))
+    studio.page.locator("#result-actions").get_by_role("button", name="Settings").click()
+    studio.until("!studio.board.mask.empty")
+    assert np.array_equal(np.asarray(studio.generate()).astype(int), made)  # mask and picture too
 
 
 def test_the_region_of_a_control_is_painted_and_sent(studio: Driver) -> None:

@@ -27,6 +27,7 @@ def test_a_job_shows_previews_and_progress_and_is_cancelled(studio: Driver) -> N
 def test_a_waiting_job_is_cancelled_from_the_queue(studio: Driver) -> None:
     studio.ask("a ball", seed=1, steps=150)
     studio.page.click("#generate")
+    studio.page.locator("#queue-text", has_text="1 running").wait_for()  # else they share a batch
     studio.page.keyboard.press("Control+Enter")
     studio.page.locator("#queue-text", has_text="1 waiting").wait_for()
     studio.page.click("#queue summary")
@@ -60,8 +61,7 @@ def test_history_gives_settings_and_hint_back_and_with_them_the_same_bits(studio
     card = studio.page.get_by_role("button", name="a reusable green ball, seed 77")
     card.first.click()
     studio.page.get_by_role("button", name="Use these settings").click()
-    studio.page.locator("#prompt").wait_for()
-    studio.page.wait_for_timeout(500)
+    studio.until("studio.board.controls[0]?.file && studio.board.selected.kind === 'control'")
     assert studio.page.input_value("#prompt") == "a reusable green ball"
     assert studio.page.input_value("#s-sampler") == "euler_a"
     assert (np.asarray(studio.hint()) == hint).all()
@@ -107,8 +107,8 @@ def test_a_picture_of_the_history_is_compared_starred_and_deleted(studio: Driver
     for seed in (21, 22):
         studio.ask("two to compare", seed=seed, steps=2)
         studio.generate()
-    studio.page.wait_for_timeout(600)
     page = studio.page
+    page.get_by_role("button", name="two to compare, seed 22").first.wait_for()
     page.get_by_role("button", name="two to compare, seed 21").first.click()
     page.get_by_role("button", name="Compare with the result").click()
     page.locator("#compare-share").focus()
@@ -118,7 +118,7 @@ def test_a_picture_of_the_history_is_compared_starred_and_deleted(studio: Driver
     page.get_by_role("button", name="two to compare, seed 21").first.click()
     page.get_by_role("button", name="Favourite", exact=True).click()
     page.get_by_role("button", name="Favourites only").click()
-    page.wait_for_timeout(400)
+    page.get_by_role("button", name="two to compare, seed 22").first.wait_for(state="detached")
     assert page.locator("#history-list li").count() == 1
     page.locator("#history-list button").first.click()
     page.get_by_role("button", name="Delete").click()

@@ -1,5 +1,5 @@
 /** The tab Make: puts canvas, form, results and history together. */
-import { post } from "../api.js";
+import { get, post } from "../api.js";
 import { Board } from "../canvas/board.js";
 import { Input } from "../canvas/input.js";
 import { dataUrl, firstPicture } from "../canvas/pictures.js";
@@ -16,6 +16,7 @@ import { buildLayers, nameOf } from "./layers.js";
 import { Live } from "./live.js";
 import { conditionOf, controlNamed } from "./models.js";
 import { load, pasteEvent } from "./properties.js";
+import { keepPoses, withPoses } from "./poses.js";
 import { buildQueue, Results } from "./results.js";
 import { buildSettings, size, storeSettings, writeSettings } from "./settings.js";
 import { buildToolbar } from "./toolbar.js";
@@ -45,6 +46,7 @@ export function buildMake() {
     "made",
     later(150, () => studio.gallery.load()),
   );
+  results.addEventListener("made", ({ detail: { job, body } }) => keepPoses(body, job.results));
   $("#generate").addEventListener("click", studio.generate);
   $("#prompt").addEventListener("input", () => {
     storeSettings();
@@ -88,7 +90,7 @@ async function generate({ board, results, live }) {
 
 function actions(studio) {
   return {
-    reuse: (item) => reuse(studio, item.settings),
+    reuse: (item) => reuse(studio, withPoses(item)),
     asHint: (item) => asHint(studio, item),
     asPicture: (item) => asPicture(studio, item),
     show: (item) => studio.results.show(item),
@@ -111,7 +113,7 @@ function shownActions(studio) {
     [
       "Settings",
       "reuse",
-      (shown) => reuse(studio, studio.gallery.items.find((item) => item.id === shown.id)?.settings),
+      (shown) => guarded(async () => reuse(studio, withPoses(await get(`/history/${shown.id}`)))),
       "Use these settings again",
     ],
     [

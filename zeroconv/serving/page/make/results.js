@@ -17,7 +17,6 @@ export class Results extends EventTarget {
     super();
     this.job = null; // the one that is shown
     this.shown = null; // {id, url, body} of the picture that is shown
-    this.bodies = new Map(); // job id → its /generate body
     this.actions = []; // [label, icon, listener(shown)]
     $("#cancel").addEventListener("click", () => this.cancel());
   }
@@ -30,14 +29,13 @@ export class Results extends EventTarget {
   async make(body, quiet = false) {
     const job = await post("/generate", body);
     this.job = job;
-    this.bodies.set(job.id, body);
     for (const note of job.notes ?? []) toast(note);
     return new Promise((resolve) => {
       watch(job, (state) => {
         if (this.job?.id === state.id) this.#show(state, quiet);
         if (!finished(state)) return;
-        this.bodies.delete(state.id);
-        if (state.state === "done") this.dispatchEvent(new CustomEvent("made", { detail: state }));
+        if (state.state === "done")
+          this.dispatchEvent(new CustomEvent("made", { detail: { job: state, body } }));
         for (const note of state.notes ?? []) toast(note);
         resolve(state);
       });
@@ -158,9 +156,8 @@ export function buildQueue() {
   function show() {
     const running = [...open.values()].filter((job) => job.state === "running").length;
     const waiting = open.size - running;
-    $("#queue-text").textContent = open.size
-      ? `${running} running${waiting ? `, ${waiting} waiting` : ""}`
-      : "Nothing in the queue";
+    const words = [running && `${running} running`, waiting && `${waiting} waiting`];
+    $("#queue-text").textContent = words.filter(Boolean).join(", ") || "Nothing in the queue";
     $("#queue").classList.toggle("busy", open.size > 0);
     for (const [id, row] of rows)
       if (!open.has(id)) {

@@ -1,6 +1,6 @@
-"""Draws the pictures of docs/studio.md again: python -m tests.web.screenshots [DATA FOLDER]
+"""Draws the pictures of docs/studio.md again: python -m tests.web.screenshots [FOLDER [PART...]]
 
-A data folder that is kept between calls saves the training and the measurement.
+A FOLDER of data that is kept between calls saves the training and the measurement.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def measure(studio: Driver) -> None:
     page = studio.page
     page.emulate_media(color_scheme="light")
     page.click("#tab-measure")
-    page.get_by_label("Control", exact=True).select_option("scribble")
+    page.locator("#measure-form").get_by_label("Control", exact=True).select_option("scribble")
     page.get_by_label("Beside it").select_option("canny")
     page.get_by_label("Pictures", exact=True).fill("8")
     page.click("#measure-start")
@@ -92,7 +92,7 @@ def measure(studio: Driver) -> None:
     save(page, "measure")
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, parts: list[str]) -> None:
     from playwright.sync_api import sync_playwright
 
     settings = ServerSettings(data=folder, device="cpu", dtype="float32")
@@ -101,14 +101,15 @@ def main(folder: Path) -> None:
         page = browser.new_context(viewport=SIZE).new_page()  # type: ignore[arg-type]
         studio = Driver(page, address).open()
         for part in (make, train, measure):
-            part(studio)
+            if not parts or part.__name__ in parts:
+                part(studio)
         studio.check()
         browser.close()
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        main(Path(sys.argv[1]))
+        main(Path(sys.argv[1]), sys.argv[2:])
     else:
         with tempfile.TemporaryDirectory() as temporary:
-            main(Path(temporary))
+            main(Path(temporary), [])

@@ -131,50 +131,54 @@ async function measure(results, body) {
   else state.textContent = last?.error ?? last?.state ?? "not started";
 }
 
+const COLUMNS = [
+  ["floor", "floor"],
+  ["control", "control"],
+  ["none", "no control"],
+  ["ceiling", "ceiling"],
+];
+
 function report(result) {
+  const heads = COLUMNS.map(([, name]) => el("th", { scope: "col", class: "number", text: name }));
   return [
-    el("h3", { text: `${result.control}: ${result.n} pictures` }),
+    el("h3", { text: `${result.control}: ${pairsOf(result.n)} pairs of hint and picture` }),
     el(
       "div",
       { class: "scroll" },
       el(
         "table",
-        {},
+        { class: "figures" },
         el("caption", { class: "unseen", text: `Figures of ${result.control}` }),
-        el(
-          "thead",
-          {},
-          el(
-            "tr",
-            {},
-            ...["", "floor", "control", "no control", "ceiling"].map((name) =>
-              el("th", { scope: "col", class: name && "number", text: name }),
-            ),
-          ),
-        ),
-        el("tbody", {}, ...result.table.map(row)),
+        el("thead", {}, el("tr", {}, ...heads)),
+        ...result.table.map(rows),
       ),
     ),
     ...GROUPS.flatMap((name) => pictures(name, result.pictures?.[name] ?? [])),
   ];
 }
 
-function row(metric) {
-  const better = metric.better === "higher" ? "higher is better" : "lower is better";
+/** How many pairs were measured: a number, or one a column. */
+const pairsOf = (n) => (typeof n === "object" ? (n.own ?? Math.max(...Object.values(n))) : n);
+
+/** A metric: what it is, then its figures. */
+function rows(metric) {
+  const about = [metric.meaning, `${metric.better} is better`].filter(Boolean).join("; ");
+  const cells = COLUMNS.map(([key]) => el("td", { class: "number" }, ...figure(metric[key])));
   return el(
-    "tr",
+    "tbody",
     {},
     el(
-      "th",
-      { scope: "row" },
-      metric.metric,
-      el("br"),
-      el("small", { text: `${metric.meaning ?? ""}; ${better}` }),
-      standing(metric),
+      "tr",
+      {},
+      el(
+        "th",
+        { scope: "rowgroup", colspan: COLUMNS.length },
+        `${metric.metric} `,
+        el("small", { text: about }),
+        standing(metric),
+      ),
     ),
-    ...["floor", "control", "none", "ceiling"].map((name) =>
-      el("td", { class: "number" }, ...figure(metric[name])),
-    ),
+    el("tr", {}, ...cells),
   );
 }
 

@@ -14,12 +14,15 @@ from typing import Any
 
 NOTE = "TESTS_NO_NETWORK"  # the file in which attempts are noted
 _REAL = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex", "sendto", "bind")}
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _NAMES = ("getaddrinfo", "gethostbyname", "gethostbyname_ex")
 _LOOK_UP = {name: getattr(socket, name) for name in _NAMES}
 
 
 def block() -> None:
-    """Let every socket of this process fail, but for those between processes of this machine."""
+    """Let every socket of this process fail, but for those between processes of this machine and
+    for listening at loopback.
+    """
 
     def note(what: str) -> OSError:
         with open(os.environ[NOTE], "a", encoding="utf-8") as file:
@@ -28,7 +31,8 @@ def block() -> None:
 
     def method(name: str) -> Any:
         def call(self: socket.socket, *arguments: Any) -> Any:
-            if self.family == socket.AF_UNIX:
+            listens = name == "bind" and arguments[0][0] in _LOOPBACK
+            if self.family == socket.AF_UNIX or listens:
                 return _REAL[name](self, *arguments)
             raise note(f"{name} {arguments[-1]!r}")
 
@@ -36,6 +40,8 @@ def block() -> None:
 
     def look_up(name: str) -> Any:
         def call(host: Any, *arguments: Any, **more: Any) -> Any:
+            if host in _LOOPBACK:
+                return _LOOK_UP[name](host, *arguments, **more)
             raise note(f"{name} {host!r}")
 
         return call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import warnings
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.helpers.tiny import tiny_vae
 from tests.helpers.tiny_server import as_base64, picture, settings_for
+from zeroconv.backbones import load_backbone
 from zeroconv.serving import notes as notes_of
 from zeroconv.serving.catalogue import list_models
 from zeroconv.serving.errors import sentence_of
@@ -19,7 +22,9 @@ from zeroconv.serving.jobs import Job, Jobs
 from zeroconv.serving.models import Models, bytes_of
 from zeroconv.serving.notes import noted
 from zeroconv.serving.pixels import picture_bytes, read_picture
+from zeroconv.serving.recipes import recipe_of
 from zeroconv.serving.settings import ServerSettings
+from zeroconv.serving.v1.train_schemas import TrainBody
 from zeroconv.serving.worker import Worker, joins
 
 # ---------------------------------------------------------------- models
@@ -28,6 +33,25 @@ from zeroconv.serving.worker import Worker, joins
 def models_with(server_models, tmp_path, memory: int) -> Models:
     settings = settings_for(server_models, tmp_path, memory=memory)
     return Models(settings, list_models(settings))
+
+
+def test_files_of_the_first_base_are_read(server_models, tmp_path) -> None:
+    """--vae, --lora and the like of `studio` and `serve` belong to --base alone."""
+    tiny_vae(seed=9).save_pretrained(tmp_path / "vae")
+    base = server_models / "base"
+    other = shutil.copytree(base, tmp_path / "other")
+    files = {"vae": str(tmp_path / "vae")}
+    settings = settings_for(server_models, tmp_path, files=files, bases=(str(other),))
+    catalogue = list_models(settings)
+    models = Models(settings, catalogue)
+    first, second = models.base("base").vae.state_dict(), models.base("other").vae.state_dict()
+    name = "decoder.conv_in.weight"
+    given = load_backbone(base, **files).vae.state_dict()[name]
+    assert torch.equal(first[name], given) and not torch.equal(second[name], given)
+
+    body = {**TrainBody(condition="canny", data="playroom", base="base").model_dump(), "name": "x"}
+    _, recipe, _ = recipe_of(body, settings, catalogue)
+    assert recipe.base_files.options() == files
 
 
 def test_models_are_kept_within_the_budget(server_models, tmp_path) -> None:

@@ -104,7 +104,7 @@ def test_computing_again_is_not_for_baselines(recipe: Make) -> None:
 
 def test_recipes_know_every_baseline() -> None:
     kinds = get_args(ControlSettings.model_fields["kind"].annotation)
-    assert list(kinds) == ["controlnet", *BASELINES]
+    assert list(kinds) == ["controlnet", *BASELINES, "union"]
 
 
 @pytest.mark.parametrize(

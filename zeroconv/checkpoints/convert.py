@@ -71,7 +71,7 @@ def convert(source: str | os.PathLike, out: str | os.PathLike, to: str) -> Path:
 _AS_THEY_ARE = {
     "lora": "a LoRA, whose layouts are all read as they are: --lora FILE",
     "vae": "a VAE, which is read in either layout: --vae FILE",
-    "control_lora": "a Control-LoRA, which has one layout",
+    "control_lora": "a Control-LoRA, low-rank updates of its base in the one layout there is",
     "lora_control": "a LoRA that reads hints, which only zeroconv knows",
     **{
         kind: f"a network of kind {kind}, which only zeroconv knows"
@@ -84,8 +84,8 @@ def _one_file(source: Path, out: Path) -> Path:
     """`out`. Raises UserError for another name than that of a .safetensors file."""
     if out.suffix != ".safetensors":
         raise UserError(
-            f"{source} is one file in either layout; give a name that ends in .safetensors, not "
-            f"{out}."
+            f"{source} is {identify(source).what}, one file in either layout; give a name that "
+            f"ends in .safetensors, not {out}."
         )
     return out
 

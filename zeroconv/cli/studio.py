@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from zeroconv.cli.options import Device, Dtype
+from zeroconv.cli.bases import base_files
+from zeroconv.cli.options import Device, Dtype, Lora, Revision, Subfolder, Vae, Variant
 from zeroconv.cli.streams import echo_error
 from zeroconv.errors import UserError
 
@@ -47,6 +48,11 @@ def studio(
     host: Host = "127.0.0.1",
     port: Port = 7860,
     base: Base = "playroom",
+    vae: Vae = None,
+    revision: Revision = None,
+    variant: Variant = None,
+    subfolder: Subfolder = None,
+    lora: Lora = None,
     more_base: Bases = None,
     control: Controls = None,
     lora_dir: LoraDirs = None,
@@ -63,10 +69,12 @@ def studio(
     """Start the studio: a page to draw, generate, train and measure in the browser, and its HTTP
     interface.
     """
+    files = base_files(vae, revision, variant, subfolder, lora)
     run(
         page=True, browser=browser, host=host, port=port, base=base, bases=more_base,
         controls=control, loras=lora_dir, datasets=datasets, data=data, token=token,
         hosts=allow_host, allow_training=training, memory=memory, device=device, dtype=dtype,
+        files=files,
     )  # fmt: skip
 
 
@@ -74,6 +82,11 @@ def serve(
     host: Host = "127.0.0.1",
     port: Port = 7860,
     base: Base = "playroom",
+    vae: Vae = None,
+    revision: Revision = None,
+    variant: Variant = None,
+    subfolder: Subfolder = None,
+    lora: Lora = None,
     more_base: Bases = None,
     control: Controls = None,
     lora_dir: LoraDirs = None,
@@ -87,10 +100,12 @@ def serve(
     dtype: Dtype = "auto",
 ) -> None:
     """Start the HTTP interface without the page: ours below /api/v1, and A1111's."""
+    files = base_files(vae, revision, variant, subfolder, lora)
     run(
         page=False, browser=False, host=host, port=port, base=base, bases=more_base,
         controls=control, loras=lora_dir, datasets=datasets, data=data, token=token,
         hosts=allow_host, allow_training=training, memory=memory, device=device, dtype=dtype,
+        files=files,
     )  # fmt: skip
 
 

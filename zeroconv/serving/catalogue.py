@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,14 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 @dataclass(frozen=True)
 class Entry:
-    """path: what a loader takes. facts: what clients are told beside the name."""
+    """path: what a loader takes. facts: what clients are told beside the name. files: of a base,
+    what else it is read from.
+    """
 
     name: str
     path: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ def _named(what: str, name: str, entries: Mapping[str, Entry]) -> Entry:
 def list_models(settings: ServerSettings) -> Catalogue:
     """Raises UserError for what the server is started with and is not there."""
     bases = _listed("base", (settings.base, *_embedded_bases(), *settings.bases), _base)
+    first = next(iter(bases))
+    bases[first] = replace(bases[first], files=settings.files)
     controls = _listed("control", (*_embedded_controls(), *settings.controls), _control)
     loras: dict[str, Entry] = {}
     for folder in settings.loras:

@@ -68,13 +68,14 @@ class Models:
         from zeroconv.backbones.devices import pick_device, pick_dtype
 
         device = pick_device(self.settings.device)
-        merged: Sequence[Any] = [
+        asked: Sequence[Any] = [
             (self.catalogue.lora(one).path, {"unet": unet, "text": text})
             for one, unet, text in loras
         ]
-        path = self.catalogue.base(name).path
+        entry = self.catalogue.base(name)
+        files = {**entry.files, "lora": [*entry.files.get("lora", ()), *asked]}
         numbers = pick_dtype(self.settings.dtype, device)
-        return load_backbone(path, device=device, dtype=numbers, lora=merged)
+        return load_backbone(entry.path, device=device, dtype=numbers, **files)
 
     def _get(self, key: tuple, load: Any, base: tuple | None = None) -> Any:
         with self._lock:

@@ -19,7 +19,8 @@ def plan(recipe: Recipe) -> dict[str, Any]:
     from zeroconv.backbones import load_backbone
     from zeroconv.training.assembling import make_control
 
-    backbone = load_backbone(recipe.base)  # in float32, as training has it
+    # in float32, as training has it
+    backbone = load_backbone(recipe.base, **recipe.base_files.options())
     control = make_control(recipe, backbone)
     trained = sum(p.numel() * 4 for p in control.parameters())
     notes: list[str] = []

@@ -52,8 +52,10 @@ def recipe_of(
         control["init"] = catalogue.control(control["init"]).path
     if control.get("init") or control["kind"] != "controlnet":
         control.pop("connections")
+    base = catalogue.base(body["base"])
     values = {
-        "base": catalogue.base(body["base"]).path,
+        "base": base.path,
+        "base_files": dict(base.files),
         "out": str(runs_folder(settings) / name),
         "control": control,
         "data": {

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from zeroconv.errors import UserError
 
@@ -38,10 +40,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """data: the folder that everything is written into. bases, controls: what may be used beside
-    the embedded ones: folders, files, hub ids. loras, datasets: folders whose content is listed at
-    start. hosts: further names by which browsers may call the server. memory: bytes of loaded
-    models; None is half of the machine's.
+    """data: the folder that everything is written into. bases, controls: what may be used
+    beside the embedded ones: folders, files, hub ids. loras, datasets: folders whose content is
+    listed at start. files: what else the first base is read from, see `load_backbone`. hosts:
+    further names by which browsers may call the server. memory: bytes of loaded models; None is
+    half of the machine's.
     """
 
     host: str = "127.0.0.1"
@@ -49,6 +52,7 @@ class ServerSettings:
     token: str | None = None
     data: Path = Path("studio")
     base: str = "playroom"
+    files: Mapping[str, Any] = field(default_factory=dict)
     bases: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
     loras: tuple[Path, ...] = ()

@@ -26,6 +26,11 @@ MODEL = [name for name in NAME if name]
 SERVER: dict[str, list[str] | None] = {
     "host": [*NAME, "0.0.0.0", "::"],
     "base": MODEL,
+    "lora": ["x:", "x:nan", "no such thing"],
+    "vae": NAME,
+    "revision": NAME,
+    "variant": NAME,
+    "subfolder": NAME,
     "more_base": NAME,
     "control": NAME,
     "lora_dir": PATH,

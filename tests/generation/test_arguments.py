@@ -95,7 +95,7 @@ ARGUMENTS = {
         [1.5],
         [GENERATOR],
     ],
-    "scheduler": NO_NAME,
+    "scheduler": NO_NAME[1:],  # None: the base's usual one
     "height": NO_SIZE,
     "width": NO_SIZE,
     "latents": [

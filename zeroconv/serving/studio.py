@@ -31,6 +31,9 @@ class Studio:
         self.settings = settings
         check_device(settings)
         self.catalogue: Catalogue = list_models(settings)
+        self.models = Models(settings, self.catalogue)
+        if settings.files:
+            self.models.base(self.catalogue.default)
         self._held = ExitStack()
         try:
             self._held.enter_context(lock_folder(settings.data, "serving"))
@@ -41,7 +44,6 @@ class Studio:
         self.lost = self.history.mark_lost()
         limits = settings.limits
         self.jobs = Jobs(limits.queue, limits.kept, self.history.record)
-        self.models = Models(settings, self.catalogue)
         maker = Maker(self.models, self.history, self.jobs)
         evaluator = Evaluator(settings, self.models, self.jobs)
         kinds: dict[str, Any] = {

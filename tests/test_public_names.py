@@ -54,6 +54,7 @@ def test_train_takes_the_path_of_a_recipe_or_a_recipe(tmp_path) -> None:
         zeroconv.train(str(tmp_path / "bad.yaml"), overrides=["training.steps=3"])
 
 
+@pytest.mark.slow
 def test_evaluate_knows_a_control_by_its_condition() -> None:
     few = {"count": 2, "count_none": 0, "steps": 1, "varied": 0}
     report = zeroconv.evaluate("canny", data="playroom:test", **few)

@@ -125,6 +125,7 @@ def test_reference_gives_the_same_picture_in_any_batch(backbone: Any) -> None:
         assert torch.allclose(alone[0], together[i], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_reference_heeds_scale_window_and_fidelity(backbone: Any) -> None:
     plain = pictures(backbone, [])
     assert torch.equal(pictures(backbone, [ReferencePicture(picture(1), scale=0.0)]), plain)

@@ -93,6 +93,7 @@ def test_a_pencil_has_no_colour_and_a_night_is_dark(made):
     )
 
 
+@pytest.mark.slow
 def test_playroom_controls_are_followed_on_playroom_styles(made):
     hints, pictures = made
     for name in STYLES:

@@ -79,6 +79,7 @@ def test_info_of_a_folder_that_names_its_base(zeroconv, style: Path) -> None:
     assert report["kind"] == "base" and report["licence"] == "MIT."
 
 
+@pytest.mark.slow
 def test_transfer_writes_a_control_that_serves_the_new_base(
     zeroconv, models: Path, style: Path, tmp_path: Path
 ):

@@ -26,6 +26,7 @@ def test_info_without_memory_refuses_options_of_it(zeroconv, models: Path, words
     assert result.exit_code == 2 and "--memory" in result.stderr
 
 
+@pytest.mark.slow
 def test_generate_offloaded_is_the_same_picture(zeroconv, models: Path, photo: Path, tmp_path):
     words = ("generate", "a cat", "--base", models / "base", "--steps", "1", "--height", "64")
     words += ("--width", "64", "--control", f"{models / 'canny'}:{photo}")

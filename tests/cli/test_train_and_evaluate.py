@@ -56,6 +56,7 @@ def test_a_trained_control_makes_pictures(
     assert "holds a run already" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_nothing_is_lost(
     zeroconv, recipe: Path, tmp_path: Path
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_base_with_a_trained_decoder_is_used_like_any(
     )
 
 
+@pytest.mark.slow
 def test_a_cache_is_filled_ahead_in_parts(
     zeroconv, recipe: Path, tmp_path: Path, monkeypatch
 ) -> None:

@@ -57,6 +57,7 @@ def test_a_copy_that_is_still_the_bases_becomes_the_new_ones(old, new):
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.slow
 def test_difference_key_by_key(control, old, new):
     before, after = old.encoder.state_dict(), new.encoder.state_dict()
     kept = {name: value.clone() for name, value in control.state_dict().items()}

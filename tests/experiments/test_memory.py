@@ -86,6 +86,7 @@ def test_fresh_pictures_are_made_once_a_program(backbone, net, calls, tmp_path: 
     assert calls == [2, 1] * 2
 
 
+@pytest.mark.slow
 def test_whatever_decides_a_picture_is_in_its_name(backbone, net, calls, tmp_path: Path) -> None:
     make, (one, other) = Maker(backbone, tmp_path), hints(2)
     variants = [

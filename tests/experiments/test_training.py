@@ -66,6 +66,7 @@ def weights(trainer) -> list[torch.Tensor]:
     return [p.detach().clone() for p in trainer.parameters]
 
 
+@pytest.mark.slow
 def test_a_run_that_pauses_and_is_cut_is_the_run_that_does_not(tiny: Path, tmp_path: Path) -> None:
     uncut = {
         mark: weights(trainer) for mark, trainer in stages(recipe(tiny, tmp_path / "a", 6), [6])

@@ -76,7 +76,10 @@ def compare(pair, scheduler: str, theirs: dict, ours: dict, control_options: dic
     return float(np.abs(torch.stack(made).permute(0, 2, 3, 1).numpy() - expected).max())
 
 
-@pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpm++2m_karras", "unipc", "ddim_trailing"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ddim", "unipc", "ddim_trailing")]
+
+
+@pytest.mark.parametrize("scheduler", ["euler", "dpm++2m_karras", *SLOW])
 def test_both_equals_diffusers(pair, scheduler):
     theirs = {
         "guidance_scale": 5.0,
@@ -95,6 +98,7 @@ def test_both_equals_diffusers(pair, scheduler):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [(0.0, 0.5), (0.3, 0.8)])
 def test_the_window_equals_diffusers(pair, window):
     start, end = window
@@ -107,6 +111,7 @@ def test_the_window_equals_diffusers(pair, window):
     )
 
 
+@pytest.mark.slow
 def test_guess_equals_diffusers_with_its_weights(pair):
     ours = {
         "guidance": "guess",

@@ -9,10 +9,13 @@ import pytest
 from tests.helpers.flow_parity import CASES, Pair
 
 CLOSE = 1e-3  # a pixel, of [0, 1]
-FAST = {"one control", "one control, guided", "union", "inpaint control"}
-EVERY = [(family, case) for family, cases in CASES.items() for case in cases]
-QUICK = [pair for pair in EVERY if pair[1] in FAST]
-SLOW = [pair for pair in EVERY if pair[1] not in FAST]
+QUICK = [("flux", "one control")]
+SLOW = [
+    (family, case)
+    for family, cases in CASES.items()
+    for case in cases
+    if (family, case) not in QUICK
+]
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,7 @@ def test_reckon_is_within_a_tenth_of_a_real_run(controls: int, quantise: str | N
     assert max(s.computed for s in stages) == pytest.approx(live.most, rel=0.1)
 
 
+@pytest.mark.slow
 def test_reckon_adds_up_by_offload_and_shrinks_with_every_measure() -> None:
     small = reckon("playroom", (256, 256))  # where the UNet is the largest part
     model, group = (replace(small, offload=kind) for kind in ("model", "group"))

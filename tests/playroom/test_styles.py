@@ -97,6 +97,7 @@ def test_a_lamp_does_not_shine_through_things():
     assert not hidden[floor & (reach > edge + 0.03)].any()
 
 
+@pytest.mark.slow
 def test_a_data_set_in_a_style_has_the_plain_scenes_captions_and_hints():
     for condition in ("canny", "depth", "pose", "segmentation"):
         plain = open_dataset("playroom:test:3?only=person", condition=condition, size=128)

@@ -30,6 +30,7 @@ def tiny() -> BaseConfig:
     )
 
 
+@pytest.mark.slow
 def test_train_base_makes_a_base_that_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def test_resuming_is_never_having_stopped(recipe: Make, kind: str, tmp_path: Pat
     assert loaded.config["kind"] == kind and loaded.config["zeroconv"]["condition"] == "depth"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_in_bf16_with_pictures_and_validation(recipe: Make, kind: str) -> None:
     control = {"kind": kind, "options": OPTIONS[kind]}

@@ -92,6 +92,7 @@ def test_stopping_and_going_on_is_never_having_stopped(
         assert sheet.size == (4 * 90 - 2, 3 * 90 - 2)
 
 
+@pytest.mark.slow
 def test_every_held_out_picture_is_measured_in_its_shape(folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     backbone = tiny_backbone()
@@ -122,6 +123,7 @@ def test_wrong_buckets_are_one_sentence(recipe: Make, folder: Path) -> None:
     assert recipe(**{"data.buckets": False}).data.buckets is None
 
 
+@pytest.mark.slow
 def test_a_run_of_before_a_setting_existed_goes_on(recipe: Make, folder: Path) -> None:
     first = recipe(steps=1, **{"data.train": [str(folder)]})
     out = train(first, say=lambda line: None)

@@ -23,6 +23,7 @@ LEARNS = {
 }
 
 
+@pytest.mark.slow
 def test_convergence_is_noticed_and_may_end_the_run(trainer) -> None:
     run = trainer(**LEARNS, on_convergence="stop_after=6")
     assert run.run() == "finished"
@@ -104,6 +105,7 @@ def test_a_run_that_breaks_down_again_and_again_stops_with_a_sentence(trainer) -
         run.run()
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_outlives_the_newest(trainer) -> None:
     run = trainer(steps=20, checkpoint_every=2, keep=2, validate_every=2)
     losses = iter([1.0, 0.9, 0.5, 0.2, *[0.8] * 20])  # step 6 is the best

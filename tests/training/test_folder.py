@@ -139,6 +139,7 @@ def test_run_result_that_somebody_put_a_file_into_is_refused_before_any_work(
     assert (out / "control" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_run_writes_through_a_link_to_another_disk(recipe: Make, tmp_path: Path) -> None:
     out, elsewhere = Path(recipe().out), tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -139,6 +139,7 @@ def run(recipe, tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.mark.slow
 def test_masked_loss_run_resumes_exactly(run, pictures: Path, tmp_path: Path) -> None:
     halves = masked(pictures, tmp_path / "halves", half)
     at_once = weights(run("at once", halves))
@@ -173,6 +174,7 @@ def test_masked_loss_needs_masks_for_their_mean(recipe) -> None:
         recipe(mask_mean="mask")
 
 
+@pytest.mark.slow
 def test_masked_loss_of_a_lora(base: Path, pictures: Path, tmp_path: Path) -> None:
     halves = masked(pictures, tmp_path / "halves", half)
     losses = {}

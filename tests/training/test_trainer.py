@@ -111,7 +111,7 @@ def test_a_hint_that_says_nothing_gains_nothing(trainer) -> None:
     assert abs(run.last["gain"]) < max(0.05, 3 * run.last["gain_error"])
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_resuming_is_never_having_stopped(trainer, precision: str) -> None:
     """Stopped between two checkpoints, twice; with accumulation, so that the place in the data
     matters.
@@ -237,7 +237,17 @@ def test_accumulation_is_a_larger_batch(trainer, monkeypatch: pytest.MonkeyPatch
     )
 
 
-@pytest.mark.parametrize("settings", [{}, {"accumulation": 2}, {"checkpointing": "full"}])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        pytest.param({"accumulation": 2}, marks=SLOW),
+        pytest.param({"checkpointing": "full"}, marks=SLOW),
+    ],
+)
 def test_gradients_that_keep_their_memory_change_no_weight(
     trainer, settings: dict, monkeypatch
 ) -> None:
@@ -413,6 +423,7 @@ def test_a_run_may_go_on_with_less_memory(trainer, second: str) -> None:
     assert equal(weights(straight), weights(again))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", [{"optimizer": "adafactor"}, {"frozen": "int8"}])
 def test_resuming_with_less_memory(trainer, setting: dict) -> None:
     straight = trainer("straight", checkpoint_every=3, **setting)

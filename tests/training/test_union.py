@@ -93,6 +93,7 @@ def both(recipe, pictures: Path) -> Callable[..., Recipe]:
     return make
 
 
+@pytest.mark.slow
 def test_union_run_loads_in_diffusers(both, tmp_path: Path) -> None:
     from diffusers import ControlNetUnionModel
 

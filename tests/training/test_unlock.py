@@ -67,6 +67,7 @@ def test_the_decoder_trains_and_nothing_else_of_the_base(recipe: Make) -> None:
     assert changed == {name for name in before if is_decoder(name)}
 
 
+@pytest.mark.slow
 def test_unlocked_run_writes_a_complete_base(recipe: Make, trained: list[Trainer]) -> None:
     """Read back, base and control predict what the run's own did; everything but the decoder is the
     recipe's base.
@@ -114,6 +115,7 @@ def test_diffusers_reads_the_base_too(make: Callable[[], UNetBackbone], tmp_path
     assert torch.equal(again.hidden, backbone.embed_text(["a", "b"]).hidden)
 
 
+@pytest.mark.slow
 def test_the_file_that_the_base_came_from_stays(recipe: Make, base: Path) -> None:
     path = base / "unet" / "diffusion_pytorch_model.safetensors"
     before = path.read_bytes()

@@ -67,6 +67,7 @@ def weights(run: Path) -> bytes:
     return (run / "control" / "diffusion_pytorch_model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_validation_prompts_are_shown_logged_and_leave_training_alone(
     written, few, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def test_a_step_changes_what_trains_and_nothing_else(kind: str) -> None:
     assert changed == {"control": set(), "decoder": decoder, "whole": set(before)}[kind]
 
 
+@pytest.mark.slow
 def test_operations_follow_from_what_is_differentiated(tmp_path: Path) -> None:
     """Backward costs as much as forward for the inputs and as much again for the weights, where
     each is wanted.

@@ -15,6 +15,7 @@ from zeroconv.scratch.embedded import PLAYROOM, embedded_tokenizer, embedded_vae
 from zeroconv.scratch.export.bases import write_base
 
 
+@pytest.mark.slow
 def test_a_base_starts_from_the_weights_of_a_written_base(tmp_path: Path) -> None:
     torch.manual_seed(0)
     first = TextToLatent(UNET, TEXT)

@@ -54,6 +54,7 @@ def test_fastest_measures_both(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fastest(tiny_task, 4) == "float32"
 
 
+@pytest.mark.slow
 def test_a_run_from_the_command_line_trains_decays_and_is_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def shards(tmp_path: Path) -> Path:
     return make_shards(tmp_path / "shards", "scenes-train-000", "stickers-train-000")
 
 
+@pytest.mark.slow
 def test_a_scratch_run_cut_anywhere_ends_bit_for_bit_like_one_that_was_not(
     tmp_path: Path, shards: Path
 ) -> None:
@@ -60,6 +61,7 @@ def test_a_scratch_run_cut_anywhere_ends_bit_for_bit_like_one_that_was_not(
     assert not same(state_of(tmp_path / "whole")["model"], tiny_task().model.state_dict())
 
 
+@pytest.mark.slow
 def test_a_scratch_run_goes_on_from_a_state_of_the_older_format(
     tmp_path: Path, shards: Path
 ) -> None:
@@ -77,6 +79,7 @@ def test_a_scratch_run_goes_on_from_a_state_of_the_older_format(
     assert same(state_of(tmp_path / "whole"), state_of(tmp_path / "cut"))
 
 
+@pytest.mark.slow
 def test_a_resumed_scratch_run_takes_up_shards_at_the_steps_of_the_first_one(
     tmp_path: Path, shards: Path
 ) -> None:

@@ -28,6 +28,7 @@ class Copying:
         return (z + 1) / 2
 
 
+@pytest.mark.slow
 def test_a_reader_goes_on_bit_for_bit_and_ends_as_its_average(tmp_path: Path) -> None:
     lines: list[str] = []
     straight = train_reader(tmp_path, TINY, Copying(), lines.append)

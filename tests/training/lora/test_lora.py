@@ -141,6 +141,7 @@ def test_layers_are_chosen_by_kind(base):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_loss_that_breaks_down_returns_to_a_checkpoint(make, monkeypatch):
     gradients = LoraTrainer._gradients
 

@@ -34,6 +34,7 @@ def log_of(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_with_and_without_rounds(
     recipe: Make, tmp_path: Path, monkeypatch
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_round_is_what_evaluate_says_of_the_same_pictures(
     assert "Are the hints followed?" in page and "hint, made, read back, real" in page
 
 
+@pytest.mark.slow
 def test_a_run_may_go_on_with_other_rounds(recipe: Make) -> None:
     train(recipe(steps=4, **{**ROUNDS, "evaluate_every": 2}), say=lambda line: None)
     out = train(recipe(steps=6, **ROUNDS), say=lambda line: None)

@@ -51,6 +51,7 @@ def log_of(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_tensorboard_hears_what_the_log_says(recipe: Make) -> None:
     out = train(recipe(steps=4, **OPTIONS), say=lambda line: None)
     read, log = events(out), log_of(out)

@@ -57,7 +57,7 @@ SAMPLERS: dict[str, Sampler] = {
     "dpm2_a": Sampler("KDPM2AncestralDiscreteScheduler", automatic="karras"),
     "heun": Sampler("HeunDiscreteScheduler"),
     "lms": Sampler("LMSDiscreteScheduler"),
-    "deis": Sampler("DEISMultistepScheduler"),
+    "deis": Sampler("DEIS", ours=True),
     "pndm": Sampler("PNDMScheduler", {"skip_prk_steps": True}, ("spacing",)),
     "unipc": Sampler("UniPCMultistepScheduler", zero_snr=True),
     # for distilled weights at 1 to 8 steps, at timesteps of their distillation

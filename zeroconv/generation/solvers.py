@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import (
+    DEISMultistepScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
 )
@@ -83,6 +84,19 @@ class EulerAncestral(_Sigmas):
         moved = moved + up * _noise(sample, generator, variance_noise)
         self._step_index += 1
         return moved, x0
+
+
+class DEIS(DEISMultistepScheduler):
+    """diffusers' DEIS, whose last step ends at the base's lowest level with every schedule.
+
+    With chosen noise levels diffusers ends at the last of them again, so the last step has no
+    length and the noise of that level is left in the picture.
+    """
+
+    def set_timesteps(self, num_inference_steps: int, device: Any = None, **more: Any) -> None:
+        super().set_timesteps(num_inference_steps, device=device, **more)
+        # never zero, of which DEIS takes the logarithm
+        self.sigmas[-1] = min(float(self.sigmas[-1]), float(levels_of(self)[0]))
 
 
 class DPMSolverSDE(_Sigmas):

@@ -50,7 +50,7 @@ def test_control_changes_the_picture_and_its_weight_how_much(
 def test_a_drawn_hint_is_the_annotated_one(
     generate, zeroconv, models: Path, photo: Path, tmp_path: Path
 ) -> None:
-    size = ("--width", 64, "--height", 64)
+    size = ("--width", 64, "--height", 64, "--schedule", "trailing")
     generate(
         "a ball", "--control", f"{models / 'canny'}:{photo}", *size, "--out", tmp_path / "drawn.png"
     )
@@ -60,6 +60,7 @@ def test_a_drawn_hint_is_the_annotated_one(
     hint.save(tmp_path / "hint.png")
     result = generate(
         "a ball",
+        *("--schedule", "trailing"),
         "--control",
         f"{models / 'canny'}={tmp_path / 'hint.png'}",
         "--out",

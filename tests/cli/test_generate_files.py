@@ -130,7 +130,7 @@ def test_generate_keeps_what_is_done_when_it_is_stopped(models, tmp_path, number
 
 
 def test_prompt_that_is_cut_is_noted(generate, tmp_path) -> None:
-    result = generate("ball " * 5000, "--out", tmp_path / "a.png")
+    result = generate("ball " * 5000, "--schedule", "trailing", "--out", tmp_path / "a.png")
     assert result.exit_code == 0, result.output
     assert "more than the 896 tokens" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1

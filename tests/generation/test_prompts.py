@@ -204,3 +204,15 @@ def test_generate_refuses_wrong_text_options() -> None:
         made("a", plain_prompt=1)
     with pytest.raises(UserError, match="text states, so prompt_2"):
         made(replace(BACKBONE.embed_text(["a"])), prompt_2="b")
+
+
+def test_generate_notes_names_of_embeddings_that_are_not_there() -> None:
+    options = {"embeddings": {"my style": torch.zeros(1, 32)}, "steps": 1}
+    with pytest.warns(UserWarning, match="'embedding:other' is read as text") as caught:
+        generate(BACKBONE, "a embedding:My style, (embedding:other:1.2)", **options)
+    assert not any("my" in str(one.message).lower() for one in caught)
+
+
+def test_generate_notes_a_negative_prompt_without_guidance() -> None:
+    with pytest.warns(UserWarning, match="negative prompt changes nothing at cfg 1"):
+        generate(BACKBONE, "a", negative="b", cfg=1.0, steps=1)

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionControlNetPipeline
+from diffusers import EDMEulerScheduler, StableDiffusionControlNetPipeline
 from PIL import Image
 
 from tests.helpers.tiny import randomise_
@@ -16,6 +16,7 @@ from zeroconv.errors import UserError
 from zeroconv.generation import Control, generate
 from zeroconv.generation.samplers import SAMPLERS, SCHEDULERS, make_scheduler, read_names
 from zeroconv.generation.schedules import SCHEDULES
+from zeroconv.generation.stepping import scheduler_for
 
 STEPS = 8
 PAIRS = [
@@ -89,8 +90,38 @@ def test_every_sampler_and_schedule_equals_diffusers(small, pipeline, name, sche
 def test_samplers_take_few_steps_without_a_note(small, name, steps) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # nothing to note, and nothing of diffusers
+        warnings.filterwarnings("ignore", ".*pure noise is taken for")  # of `leading`
         (image,) = generate(small, "a", scheduler=name, steps=steps, cfg=1.0, output="tensor")
     assert torch.isfinite(image).all()
+
+
+@pytest.mark.parametrize(("name", "schedule"), PAIRS)
+def test_samplers_begin_one_step_at_the_highest_level(small, name, schedule) -> None:
+    """But for `leading`, which is defined otherwise, and of which a note tells."""
+    if schedule in (None, "leading"):
+        return
+    made = scheduler_for(name, small, 1, schedule)
+    assert float(made.timesteps[0]) >= 998
+
+
+def test_samplers_note_a_first_step_far_below_pure_noise(small) -> None:
+    few: dict = {"scheduler": "euler", "schedule": "leading", "output": "tensor"}
+    with pytest.warns(UserWarning, match="first of 2 steps stands at timestep 501 of 1000"):
+        generate(small, "a", steps=2, **few)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        generate(small, "a", **{**few, "schedule": "trailing"}, steps=2)
+
+
+def test_samplers_of_edm_are_refused(small) -> None:
+    with pytest.raises(UserError, match="EDMEulerScheduler is of EDM"):
+        generate(small, "a", scheduler=EDMEulerScheduler(), steps=2)
+
+
+@pytest.mark.parametrize("schedule", ["karras", "beta", "align_your_steps"])
+def test_deis_ends_at_the_lowest_level_with_chosen_levels(small, schedule) -> None:
+    made = scheduler_for("deis", small, 4, schedule)
+    assert float(made.sigmas[-1]) == pytest.approx(0.0292, abs=1e-4)
 
 
 # ---------------------------------------------------------------- names

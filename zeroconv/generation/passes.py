@@ -22,7 +22,7 @@ from zeroconv.generation.noise import Source, batch_latents, initial_latents, so
 from zeroconv.generation.prompts import TextInputs
 from zeroconv.generation.sampling import denoise
 from zeroconv.generation.sizes import Sizes
-from zeroconv.generation.stepping import check_sampling, scheduler_for
+from zeroconv.generation.stepping import check_sampling, note_late_start, scheduler_for
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,13 @@ class Stepping:
         """A scheduler that starts anew. Raises UserError for what cannot be."""
         return scheduler_for(self.scheduler, backbone, steps, self.schedule, self.eta, self.noise)
 
-    def check(self, backbone: Backbone, second: Hires) -> None:
-        """Raise UserError where a pass cannot have its scheduler."""
-        self.make(backbone, self.steps)
+    def check(self, backbone: Backbone, second: Hires, from_noise: bool) -> None:
+        """Raise UserError where a pass cannot have its scheduler. from_noise: the first begins at
+        pure noise, and a note says where its first step is far from there.
+        """
+        first = self.make(backbone, self.steps)
+        if from_noise:
+            note_late_start(first, backbone)
         if second.factor is not None and second.steps:
             self.make(backbone, second.steps)
 

@@ -144,9 +144,11 @@ def generate(
     check_baselines(controls, guidance, connection_scales)
     adapters = check_adapters(adapters, backbone)
     check_unions(controls)
-    stepping.check(backbone, second)  # what cannot be is told before anything is computed
+    # what cannot be is told before anything is computed
+    stepping.check(backbone, second, image is None and latents is None)
     note_other_noise(scheduler, backbone)
-    note_unused(cfg, guidance_rescale, latents, noise)
+    negated = words.negative.states is None and any(words.negative.texts)
+    note_unused(cfg, guidance_rescale, latents, noise, negated and not backbone.reads_guidance)
     if true_cfg != 1 and not backbone.reads_guidance:
         raise UserError(
             "true_cfg is for bases that read the guidance scale as an input, which "

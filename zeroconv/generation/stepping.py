@@ -21,6 +21,7 @@ from zeroconv.generation.samplers import NOISE_KEYS, make_scheduler, read_names
 
 # of diffusers' config: what the noise of training is, whatever the sampler
 TRAINED_NOISE = (*NOISE_KEYS[:5], "rescale_betas_zero_snr", "prediction_type")
+LATE = 0.85  # of the timesteps: a first step below leaves colours and shapes to chance
 DRAWING = (
     "EulerAncestral",
     "EulerAncestralDiscreteScheduler",
@@ -99,6 +100,14 @@ def scheduler_for(
         )
     if isinstance(backbone.process, Flow):  # its steps may depend on the resolution
         return made
+    if "sigma_data" in made.config:
+        raise UserError(
+            f"{called} is of EDM, whose timesteps are logarithms of noise levels; {backbone.name} "
+            "reads their numbers, so choose another."
+        )
+    if named and steps == 1 and made.config.get("timestep_spacing") == "linspace":
+        # of one even step diffusers takes the lowest level; the highest is where noise begins
+        made.register_to_config(timestep_spacing="trailing")
     try:
         made.set_timesteps(steps)
     except (ValueError, IndexError, ZeroDivisionError) as error:
@@ -148,8 +157,35 @@ def note_other_noise(scheduler: Any, backbone: Backbone) -> None:
             return
 
 
-def note_unused(cfg: float, guidance_rescale: float, latents: Any, noise: str) -> None:
-    """A note on arguments that change nothing beside the others."""
+def note_late_start(scheduler: Any, backbone: Backbone) -> None:
+    """A note where the first step from pure noise stands far below the highest noise level, as
+    with few steps of `leading`: the model takes noise for a picture that is half made.
+    """
+    if isinstance(backbone.process, Flow):
+        return
+    steps, total = len(scheduler.timesteps), scheduler.config.num_train_timesteps
+    first = float(scheduler.timesteps[0])
+    if first < LATE * total:
+        warnings.warn(
+            f"the first of {steps} steps stands at timestep {first:.0f} of {total}, so pure noise "
+            "is taken for a picture that is half made; give the schedule 'trailing', or more "
+            "steps.",
+            stacklevel=5,  # of the caller of `generate`
+        )
+
+
+def note_unused(
+    cfg: float, guidance_rescale: float, latents: Any, noise: str, negative: bool = False
+) -> None:
+    """A note on arguments that change nothing beside the others. negative: whether there is a
+    negative prompt.
+    """
+    if negative and cfg == 1:
+        warnings.warn(
+            "the negative prompt changes nothing at cfg 1, which is no guidance; raise cfg or "
+            "leave it out.",
+            stacklevel=4,
+        )
     if guidance_rescale and cfg == 1:
         warnings.warn(
             "guidance_rescale changes nothing at cfg 1, which is no guidance; leave it out.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from zeroconv.prompts.embeddings import embeddings_from
 
 _MOST_SKIPPED = 100  # layers
 _MOST_NOTES = 10  # of one call
+_EMBEDDING = re.compile(r"\bembedding:([^\s,:()\[\]]+)")  # how ComfyUI writes them
 
 
 @dataclass
@@ -194,7 +196,21 @@ class TextInputs:
         return [self.negative.empty(number) for number in numbers]
 
     def _note_unused(self) -> None:
+        """Say which embeddings are in no prompt, and which names in prompts are no embedding's."""
         texts = [text.lower() for words in self._sides() for text in words]
+        given = tuple(one.name.strip().lower() for one in self.options.embeddings)
+        unknown = [
+            match[1]
+            for text in texts
+            for match in _EMBEDDING.finditer(text)
+            if not text[match.start(1) :].startswith(given)
+        ]
+        for name in list(dict.fromkeys(unknown))[:_MOST_NOTES]:
+            warnings.warn(
+                f"prompt: 'embedding:{name}' is read as text, because no embedding has that name; "
+                "give its file as an embedding (embeddings=…, --embedding FILE).",
+                stacklevel=5,
+            )
         for one in self.options.embeddings:
             if not any(one.name.lower() in text for text in texts):
                 warnings.warn(

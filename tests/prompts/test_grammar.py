@@ -110,6 +110,10 @@ def test_parse_prompt_takes_lora_tags_out(text: str, tag: LoraTag) -> None:
         ("<hypernet:x:1>", "is no <lora", "<hypernet:x:1>"),
         ("<lora:x:strong>", "is no <lora", "<lora:x:strong>"),
         ("(a:1.2.3)", "is no weight", "a:1.2.3"),
+        ("(a:1,5)", "not as a weight", "a:1,5"),
+        ("(a:1e5)", "not as a weight", "a:1e5"),
+        ("(a:nan)", "not as a weight", "a:nan"),
+        ("(a:1.2:1.3)", "not as a weight", "a:1.2"),
         ("a\\b", "is dropped", "ab"),
         ("(a", "is not closed", "a"),
         ("(a:500)", "beyond ±100", "a"),
@@ -120,6 +124,13 @@ def test_parse_prompt_notes_what_is_read_otherwise(text: str, words: str, read: 
     assert prompt.text == read
     (note,) = prompt.notes
     assert re.search(words, note)
+
+
+@pytest.mark.parametrize(
+    "text", ["(time: noon)", "(a: b)", "(16:9:1.2) a", "at 12:30", "(a:b:1.1)"]
+)
+def test_parse_prompt_takes_a_colon_before_words_for_text(text: str) -> None:
+    assert not parse(text).notes
 
 
 def test_parse_prompt_keeps_weights_inside_of_a_schedule() -> None:

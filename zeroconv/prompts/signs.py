@@ -20,6 +20,8 @@ _SIGN = re.compile(
 )
 _BREAK = re.compile(r"\bBREAK\b")
 _WHEN = re.compile(r":\s*[0-9.]+\s*\Z")  # how [from:to:when] and [to:when] end
+# what looks like a weight at the end of (…) and is none: a decimal comma, an exponent, two weights
+_LIKE_WEIGHT = re.compile(r":\s*[+-]?(?:[0-9.]*[0-9][^\s:]*|nan|inf\w*)\s*\Z", re.IGNORECASE)
 _TAIL = 32  # characters in which it is looked for
 
 
@@ -133,4 +135,12 @@ class _Open:
             what = "[a|b]" if self.bar else "[from:to:when]"
             notes.append(f"{what} is not supported, so it is read as plain text, brackets too")
             self.sign.kind = sign.kind = "text"
+        elif self.sign.text == "(" and not any("no weight" in note for note in notes):
+            like = _LIKE_WEIGHT.search(self.tail)
+            # (16:9:1.2) has a ratio in it, (word:1.1:1.2) two weights
+            if like and (sign.weight is None or "." in like.group()):
+                notes.append(
+                    f"{like.group().strip()!r} in brackets is read as text, not as a weight; "
+                    "write (word:1.2)"
+                )
         self.sign.weight = sign.weight

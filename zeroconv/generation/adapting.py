@@ -5,7 +5,8 @@ kind LLLite.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -34,13 +35,27 @@ def inside(start: float, end: float, step: int, steps: int) -> bool:
     return not (step / steps < start or (step + 1) / steps > end)
 
 
+def note_idle(windows: Iterable[tuple[float, float]], steps: int) -> None:
+    """A note on windows (start, end) that hold no step of `steps`."""
+    for start, end in dict.fromkeys(windows):
+        if not any(inside(start, end, step, steps) for step in range(steps)):
+            warnings.warn(
+                f"no step of {steps} is within the window from {start:g} to {end:g}, so what has "
+                "it does nothing; widen it, or take more steps.",
+                stacklevel=2,
+            )
+
+
 @dataclass
 class Acting:
-    """An adapter's changes, and its factor at a step of so many; 0 is not at all."""
+    """An adapter's changes, and its factor at a step of so many; 0 is not at all. window: of the
+    shares of the schedule in which it acts.
+    """
 
     switch: Switch
     changes: dict[str, Change]
     factor: Callable[[int, int], float]
+    window: tuple[float, float] = (0.0, 1.0)
 
 
 class Adapting:
@@ -51,6 +66,12 @@ class Adapting:
     ) -> None:
         self.backbone, self.acting = backbone, list(acting)
         self.references = References(backbone, references) if references else None
+
+    @property
+    def windows(self) -> list[tuple[float, float]]:
+        """Of all that acts, in shares of the schedule."""
+        references = self.references.references if self.references is not None else []
+        return [each.window for each in self.acting] + [(r.start, r.end) for r in references]
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -155,7 +176,7 @@ class Adapters:
         def factor(step: int, steps: int) -> float:
             return float(scale) if inside(prompt.start, prompt.end, step, steps) else 0.0  # type: ignore[arg-type]
 
-        return Acting(switch, changes, factor)
+        return Acting(switch, changes, factor, (prompt.start, prompt.end))
 
     def _of_reference(self, i: int, part: slice) -> Reference:
         given = self.references[i]

@@ -15,7 +15,7 @@ from zeroconv.backbones.protocol import SplitBackbone
 from zeroconv.control import Net, ResidualNet, is_additive
 from zeroconv.control.compose import add_up
 from zeroconv.errors import UserError
-from zeroconv.generation.adapting import Adapting, inside
+from zeroconv.generation.adapting import Adapting, inside, note_idle
 from zeroconv.generation.baselines import Replacing
 from zeroconv.generation.guidance import Curve, combine, factor_at, rescaled
 from zeroconv.generation.joining import features_of, grouped, residuals_of_group
@@ -242,6 +242,8 @@ def denoise(
             f"{backbone.name} edits pictures, in three evaluations a step, and takes ControlNets "
             "alone; leave other controls out."
         )
+    windows = [(guide.start, guide.end) for guide in guides]
+    note_idle([*windows, *(adapting.windows if adapting else [])], total)
     with _layers(backbone, guides), adapting.attached() if adapting else nullcontext():
         for i, t in enumerate(timesteps):
             acting = [guide for guide in guides if guide.acts(i, total)]

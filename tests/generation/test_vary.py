@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -89,3 +91,29 @@ def test_vary_of_many_pictures_is_noted_and_a_large_sheet_is_shrunk() -> None:
     with pytest.warns(UserWarning, match="shrunk to 8192"):
         sheet = draw_sheet(axes, [Image.new("RGB", (128, 64))] * 101)
     assert max(sheet.size) == 8192
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["scheduler=ddim,unipc", "eta=0.5"], "unipc has no eta"),
+        (["control-start=0,0.9", "control-end=0.5,1"], "window runs from 0.9 to 0.5"),
+        (["seed=1,-1"], "seed is -1"),
+    ],
+)
+def test_vary_refuses_a_late_combination_before_the_first_picture(backbone, texts, words) -> None:
+    control = Control(ControlNet.from_backbone(backbone), Image.new("RGB", (64, 64)))
+    done: list[int] = []
+    with pytest.raises(UserError, match=words):
+        axes = [parse_axis(text) for text in texts]
+        vary(backbone, "a", [control], axes, lambda *a: done.append(1), steps=1, cfg=1.0)
+    assert not done
+
+
+@pytest.mark.parametrize(("end", "noted"), [(0.2, True), (0.5, False)])
+def test_generate_notes_a_window_without_a_step(backbone, end, noted) -> None:
+    control = Control(ControlNet.from_backbone(backbone), Image.new("RGB", (64, 64)), end=end)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        generate(backbone, "a", [control], steps=2, cfg=1.0)
+    assert any("no step of 2 is within" in str(one.message) for one in caught) == noted

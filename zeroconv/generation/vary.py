@@ -16,7 +16,7 @@ from zeroconv.generation import arguments
 from zeroconv.generation import guidance as guidance_rules
 from zeroconv.generation.control import Control
 from zeroconv.generation.pipeline import generate
-from zeroconv.generation.stepping import check_sampling
+from zeroconv.generation.stepping import check_sampling, scheduler_for
 from zeroconv.words import assignment
 from zeroconv.words import number as number_of
 
@@ -111,6 +111,8 @@ def check_combinations(
         arguments.integer(
             "steps", settings.get("steps", 20), 1, arguments.MOST_STEPS, "of sampling"
         )
+        if "seed" in combo:
+            arguments.integer("seed", combo["seed"], 0, 2**53, "as --seed")
         if "cfg" in combo:
             strongest = arguments.STRONGEST
             arguments.number("cfg", combo["cfg"], -strongest, strongest, "the guidance scale")
@@ -119,6 +121,19 @@ def check_combinations(
         if not controls and any(name.startswith("control-") for name in combo):
             raise UserError("--vary of a control's setting needs a --control.")
         _controls([Control(None, None)], combo)  # type: ignore[arg-type]
+
+
+def _check_made(
+    backbone: Backbone,
+    controls: Sequence[Control],
+    combo: Mapping[str, Any],
+    request: Mapping[str, Any],
+) -> None:
+    """Raise UserError for a combination that this base or these controls cannot have."""
+    arguments.check_controls(_controls(controls, combo))
+    settings = {**request, **combo}
+    names = {name: settings[name] for name in ("schedule", "eta", "noise") if name in settings}
+    scheduler_for(settings.get("scheduler", "unipc"), backbone, settings.get("steps", 20), **names)
 
 
 def _controls(controls: Sequence[Control], combo: Mapping[str, Any]) -> list[Control]:
@@ -150,6 +165,8 @@ def vary(
         raise UserError("--vary needs a setting and its values, such as steps=10,20.")
     combos = combinations(axes)
     check_combinations(combos, request, len(controls))
+    for combo in combos:
+        _check_made(backbone, controls, combo, request)
     pictures = []
     for done, combo in enumerate(combos, start=1):
         changed = {k.replace("-", "_"): v for k, v in combo.items() if not k.startswith("control-")}

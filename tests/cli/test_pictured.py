@@ -11,6 +11,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.helpers.tiny import randomise_
+from zeroconv.cli.pictured import parse_expand
+from zeroconv.errors import UserError
 from zeroconv.generation.metadata import read_info
 
 
@@ -142,12 +144,21 @@ def test_lora_tags_of_prompts_are_merged_from_their_folder(generate, tmp_path, m
         f"{at}.lora_B.weight": torch.randn(48, 2, generator=generator),
     }
     save_file(state, tmp_path / "loras" / "style.safetensors")
-    generate("a ball", "--out", "plain.png")
-    generate("a ball", "--lora", "loras/style.safetensors=unet:0.5,text:0.5", "--out", "named.png")
-    result = generate("a ball<lora:style:0.5>", "--out", "tagged.png")
+    steps = ("--schedule", "trailing")
+    generate("a ball", *steps, "--out", "plain.png")
+    lora = ("--lora", "loras/style.safetensors=unet:0.5,text:0.5")
+    generate("a ball", *lora, *steps, "--out", "named.png")
+    result = generate("a ball<lora:style:0.5>", *steps, "--out", "tagged.png")
     assert not result.stderr.replace("tagged.png", "").strip()
     named, tagged = pixels(tmp_path / "named.png"), pixels(tmp_path / "tagged.png")
     assert (named == tagged).all() and (tagged != pixels(tmp_path / "plain.png")).any()
     assert "styl" in generate("a <lora:styl:1>", "--out", "x.png", code=2).stderr
     many = generate("a <lora:style:1>", "a", "--out", "x.png", code=2)
     assert "different LoRAs" in many.stderr
+
+
+def test_expand_names_each_side_once(generate, photo, tmp_path) -> None:
+    with pytest.raises(UserError, match="names left twice"):
+        parse_expand("left=8,left=16")
+    result = generate("a ball", "--image", photo, "--expand", "0", "--out", tmp_path / "a.png")
+    assert "expand adds no pixel" in result.stderr

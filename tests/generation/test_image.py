@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from tests.helpers.tiny import randomise_, tiny_backbone, tiny_unet
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import Control, generate
+from zeroconv.generation.hints import mask_tensor
 from zeroconv.generation.inpaint import filled, of_shape, paste_weight, region_of
 from zeroconv.generation.latents import mask_at
 
@@ -191,6 +194,34 @@ def test_image_of_another_size_is_resized_and_noted(small):
 def test_mask_thinner_than_a_latent_is_noted(small):
     with pytest.warns(UserWarning, match="of the mask is lost"):
         generate(small, "a", image=photo(), mask=box_mask((3, 3, 6, 60)), **FEW)
+
+
+@pytest.mark.parametrize("mask", [Image.new("L", (64, 64), 100), torch.full((64, 64), 0.4)])
+def test_mask_without_a_white_level_is_noted_and_refused_for_only_masked(small, mask):
+    with pytest.warns(UserWarning, match="no level of the mask reaches 128"):
+        generate(small, "a", image=photo(), mask=mask, **FEW)
+    with pytest.raises(UserError, match="no level of it reaches 128"):
+        generate(small, "a", image=photo(), mask=mask, only_masked=True, **FEW)
+
+
+@pytest.mark.parametrize(
+    ("request_", "note"),
+    [
+        ({"expand": {"left": 0}}, "expand adds no pixel"),
+        ({"padding": 5, "mask": box_mask((8, 8, 40, 40))}, "padding is about only_masked"),
+    ],
+)
+def test_image_options_that_change_nothing_are_noted(small, request_, note):
+    with pytest.warns(UserWarning, match=note):
+        generate(small, "a", image=photo(), **{**FEW, **request_})
+
+
+@pytest.mark.parametrize(("size", "noted"), [((32, 32), 0), ((67, 63), 0), ((64, 32), 1)])
+def test_region_of_another_shape_is_noted(size, noted):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        mask_tensor(Image.new("L", size, 255), (64, 64), name="region")
+    assert sum("region is" in str(one.message) for one in caught) == noted
 
 
 # ---------------------------------------------------------------- parts

@@ -46,8 +46,11 @@ def parse_expand(text: str | None) -> dict[str, int] | None:
                 f"--expand {text[:80]!r} is not understood: write pixels a side, "
                 "left=128,right=64, or one number for all four"
             )
+        if side.strip() in sides:
+            raise UserError(f"--expand {text[:80]!r} names {side.strip()} twice; give it once")
         sides[side.strip()] = int(digits)
-    return check_expand(sides) or None
+    check_expand(sides)
+    return sides
 
 
 def masks_of(

@@ -18,6 +18,7 @@ from zeroconv.errors import UserError
 
 Cut = tuple[tuple[int, int], tuple[int, int, int, int]]  # of a larger picture (w, h), a box
 WITH_PICTURE = 6  # channels of a hint with a picture beside it, −1 in its hole
+ROUNDED = 16  # pixels by which sides of one shape differ where both are rounded
 _MASKS = "is a picture, or a tensor or array (H, W) of numbers from 0 to 1"
 
 
@@ -122,10 +123,25 @@ def mask_tensor(
         return torch.nn.functional.interpolate(mask, (size[1], size[0]), mode="area")
 
     picture = pictures.open_mask(mask, _name(mask, f"the {name}"))
+    _note_stretched(picture.size, size if cut is None else cut[0], name)
     if cut is not None:
         picture = picture.resize(cut[0], Image.Resampling.BOX).crop(cut[1])
     pixels = np.asarray(picture.resize(size, Image.Resampling.BOX), np.float32)
     return torch.from_numpy(pixels / 255)[None, None]
+
+
+def _note_stretched(given: tuple[int, int], shown: tuple[int, int], name: str) -> None:
+    """A note where a region has another shape than what it is laid on, (width, height): where it
+    acts is moved. Sides rounded to multiples of 8 are no other shape.
+    """
+    wide, high = shown
+    moved = max(abs(wide - given[0] * high / given[1]), abs(high - given[1] * wide / given[0]))
+    if moved >= ROUNDED:
+        warnings.warn(
+            f"The {name} is {given[0]}×{given[1]} pixels and was stretched to {wide}×{high}; give "
+            "one of the output's shape.",
+            stacklevel=2,
+        )
 
 
 def _name(source: Any, otherwise: str) -> str | None:

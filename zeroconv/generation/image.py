@@ -214,7 +214,8 @@ class ImageInputs:
         picture = pictures.open_picture(image, _name(image, "the image"))
         if isinstance(mask, Tensor) and mask.is_floating_point() and mask.ndim == 2:
             weights = mask_tensor(mask, (mask.shape[1], mask.shape[0]))
-            grey: Any = Image.fromarray((weights[0, 0] * 255).round().byte().numpy())  # type: ignore
+            levels = (weights[0, 0] * 255).round().byte().numpy()  # type: ignore[index]
+            grey: Any = pictures.open_mask(levels, "the mask")
         else:
             grey = None if mask is None else pictures.open_mask(mask, _name(mask, "the mask"))
         if grey is not None and grey.size != picture.size:
@@ -247,7 +248,13 @@ class ImageInputs:
             self._note_thin(one.mask_tensor)
 
     def _note_thin(self, mask: Tensor) -> None:
-        """A note where much of the mask is lost at the latent's size."""
+        """A note where nothing is masked, or much of the mask is lost at the latent's size."""
+        if 0 < mask.max() < 0.5:  # of a black mask `open_mask` says so
+            warnings.warn(
+                f"no level of the mask reaches 128 (the largest is {float(mask.max()) * 255:.0f}), "
+                "so nothing is repainted; paint it white.",
+                stacklevel=5,
+            )
         scale = self.backbone.latent_scale
         size = mask.shape[1] // scale, mask.shape[2] // scale
         small = mask_at(mask[None], size).repeat_interleave(scale, 2).repeat_interleave(scale, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,16 @@ class ImageOptions:
                 if name != "image" and getattr(self, name) != entry.default:
                     raise UserError(f"{name} is about a given picture; give image too.")
             return
+        if self.expand and not check_expand(self.expand):
+            warnings.warn(
+                "expand adds no pixel: without it the picture is used as it is; leave it out, or "
+                "give pixels of a side.",
+                stacklevel=4,
+            )
+        if self.padding != ImageOptions.padding and not self.only_masked:
+            warnings.warn(
+                "padding is about only_masked, which is not given; it is not used.", stacklevel=4
+            )
         if self.masks:
             return
         for name in ("only_masked", "mask_blur"):

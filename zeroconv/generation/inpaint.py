@@ -96,7 +96,10 @@ def region_of(mask: Image.Image, padding: int) -> Box:
     """What is masked and so many pixels around it. Raises UserError for a mask without any."""
     box = Image.fromarray(((np.asarray(mask) >= 128) * 255).astype(np.uint8)).getbbox()
     if box is None:
-        raise UserError("only_masked: the mask is black, so there is nothing to paint; paint it.")
+        raise UserError(
+            "only_masked: the mask is black, or no level of it reaches 128, so there is nothing to "
+            "paint; paint it white."
+        )
     left, top, right, bottom = box
     return (
         max(0, left - padding),

@@ -61,11 +61,35 @@ def test_comfyui_graph_is_read_and_what_is_not_is_said() -> None:
         ({"sampler_name": "uni_pc_bh9"}, "sampler is not taken"),
         ({"latent_image": ["8", 0]}, "VAEDecode"),
         ({"positive": ["3", 0]}, "prompt is not read"),  # a circle
+        ({"cfg": "7"}, "cfg 7 is no number"),
+        ({"cfg": True}, "cfg True is no number"),
+        ({"start_at_step": 4, "end_at_step": 9}, "start_at_step 4, end_at_step 9 is not taken"),
+        ({"add_noise": "disable"}, "add_noise disable"),
     ],
 )
 def test_comfyui_notes_what_it_cannot_take(change: dict[str, Any], note: str) -> None:
     nodes = graph()
     nodes["3"]["inputs"] |= change
+    assert note in "; ".join(read_prompt(json.dumps(nodes)).notes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "entry", "note"),
+    [
+        ("FreeU", {"model": ["10", 0]}, "model", "FreeU"),
+        ("ConditioningSetArea", {"conditioning": ["6", 0]}, "positive", "ConditioningSetArea"),
+        ("ConditioningZeroOut", {"conditioning": ["7", 0]}, "negative", "ConditioningZeroOut"),
+        ("CLIPTextEncodeSDXL", {"text_g": "x", "text_l": "y"}, "positive", "text_l of its prompt"),
+        ("CLIPTextEncodeSDXL", {"text_g": "x", "crop_w": 8}, "positive", "crop of 0 and 8"),
+        ("EmptyLatentImage", {"width": "64", "height": 64}, "latent_image", "size 64×64"),
+    ],
+)
+def test_comfyui_notes_nodes_whose_effect_is_not_taken(
+    kind: str, inputs: dict[str, Any], entry: str, note: str
+) -> None:
+    nodes = graph()
+    nodes["30"] = {"class_type": kind, "inputs": inputs}
+    nodes["3"]["inputs"][entry] = ["30", 0]
     assert note in "; ".join(read_prompt(json.dumps(nodes)).notes)
 
 

@@ -23,7 +23,10 @@ _SILENT = ("SaveImage", "PreviewImage", "VAEDecode", "VAEDecodeTiled", "Note", "
 
 
 class Graph:
-    """The nodes by their names, and how far each was read."""
+    """The nodes by their names, and which of them were read.
+
+    `inputs` is of nodes whose effect is taken or noted; `peek` is of those that are passed through.
+    """
 
     def __init__(self, nodes: Mapping[str, Any]) -> None:
         self.nodes = nodes
@@ -31,6 +34,9 @@ class Graph:
 
     def inputs(self, key: str) -> Mapping[str, Any]:
         self.seen.add(key)
+        return self.peek(key)
+
+    def peek(self, key: str) -> Mapping[str, Any]:
         inputs = self.nodes[key].get("inputs")
         return inputs if isinstance(inputs, dict) else {}
 
@@ -61,7 +67,7 @@ class Graph:
             if key is None:
                 return
             yield key
-            inputs = self.inputs(key)
+            inputs = self.peek(key)
             value = next((inputs[n] for n in through if self.linked(inputs.get(n))), None)
 
 
@@ -115,11 +121,29 @@ def _numbers(graph: Graph, inputs: Mapping[str, Any], reading: Reading) -> None:
         elif value is not None:
             reading.notes.append(f"its {option} {str(value)[:40]} is out of range and not taken")
     cfg = graph.plain(inputs.get("cfg"))
-    if isinstance(cfg, int | float):
+    if isinstance(cfg, int | float) and not isinstance(cfg, bool):
         reading.values["cfg"] = float(cfg)
+    elif cfg is not None:
+        reading.notes.append(f"its cfg {str(cfg)[:40]} is no number and not taken")
     denoise = graph.plain(inputs.get("denoise"))
     if isinstance(denoise, int | float) and denoise != 1:
         reading.notes.append(f"its denoise {denoise} is not taken: it began from another picture")
+    _part_of_steps(graph, inputs, reading)
+
+
+def _part_of_steps(graph: Graph, inputs: Mapping[str, Any], reading: Reading) -> None:
+    """A note where KSamplerAdvanced takes a part of the schedule, or adds no noise."""
+    part = {name: graph.plain(inputs.get(name)) for name in ("start_at_step", "end_at_step")}
+    steps = reading.values.get("steps", 0)
+    cut = {
+        "start_at_step": isinstance(part["start_at_step"], int) and part["start_at_step"] > 0,
+        "end_at_step": isinstance(part["end_at_step"], int) and part["end_at_step"] < steps,
+        "add_noise": graph.plain(inputs.get("add_noise")) == "disable",
+        "return_with_leftover_noise": inputs.get("return_with_leftover_noise") == "enable",
+    }
+    names = [f"{name} {str(graph.plain(inputs[name]))[:40]}" for name in cut if cut[name]]
+    if names:
+        reading.notes.append(f"its {', '.join(names)} is not taken: all steps are made from noise")
 
 
 def _sampler(graph: Graph, inputs: Mapping[str, Any], reading: Reading) -> None:
@@ -136,16 +160,31 @@ def _texts(graph: Graph, inputs: Mapping[str, Any], reading: Reading) -> None:
     for option, name in (("prompt", "positive"), ("negative", "negative")):
         words = None
         for key in graph.chain(inputs.get(name), name, "conditioning", "conditioning_1"):
-            inner = graph.inputs(key)
+            inner = graph.peek(key)
             if "control_net" in inner:
                 _control(graph, key, reading)
             words = next((graph.plain(inner[n]) for n in _TEXTS if n in inner), words)
             if isinstance(words, str):
+                _of_sdxl(graph, graph.inputs(key), option, reading)
                 break
         if not isinstance(words, str):
             reading.notes.append(f"its {option} is not read")
             continue
         reading.values[option] = [words] if option == "prompt" else words
+
+
+def _of_sdxl(graph: Graph, inputs: Mapping[str, Any], option: str, reading: Reading) -> None:
+    """Notes on what CLIPTextEncodeSDXL holds beside the text that is taken."""
+    first, second = (graph.plain(inputs.get(name)) for name in ("text_l", "text_g"))
+    if isinstance(first, str) and isinstance(second, str) and first != second:
+        reading.notes.append(
+            f"the text_l of its {option}, {first[:80]!r}, is not taken; give it as {option}, and "
+            f"text_g by --{option}-2"
+        )
+    crop = [str(graph.plain(inputs.get(name)) or 0)[:20] for name in ("crop_h", "crop_w")]
+    if crop != ["0", "0"]:
+        reading.notes.append(f"its crop of {' and '.join(crop)} is not taken; give --crop-top and "
+                             "--crop-left")  # fmt: skip
 
 
 def _control(graph: Graph, key: str, reading: Reading) -> None:
@@ -167,16 +206,20 @@ def _latents(graph: Graph, inputs: Mapping[str, Any], reading: Reading) -> None:
         reading.notes.append(f"its latents come from {graph.kind(key)}, which is not read")
     elif all(isinstance(side, int) and 0 < side < 2**20 for side in sides.values()):
         reading.values |= sides
+    elif any(side is not None for side in sides.values()):
+        written = "×".join(str(side)[:20] for side in sides.values())
+        reading.notes.append(f"its size {written} is not taken; give --width and --height")
     if graph.plain(inner.get("batch_size")) not in (None, 1):
         reading.notes.append("which picture of its batch this is, is not known; the first is made")
 
 
 def _models(graph: Graph, inputs: Mapping[str, Any], reading: Reading) -> None:
     for key in graph.chain(inputs.get("model"), "model"):
-        inner = graph.inputs(key)
+        inner = graph.peek(key)
         for name, option in (("ckpt_name", "--base"), ("unet_name", "--base"), ("lora_name", "")):
             if name not in inner:
                 continue
+            graph.seen.add(key)
             value = str(graph.plain(inner[name]))[:80]
             strength = graph.plain(inner.get("strength_model"))
             behind = option or f"--lora FILE:{strength}"

@@ -51,6 +51,23 @@ def test_a1111_default_noise_is_a_card_s() -> None:
     assert read_parameters("x\nSteps: 2, Seed: 1, Size: 8x8").values["noise"] == "gpu"
 
 
+def test_a1111_sampler_is_kept_where_its_schedule_is_not_known() -> None:
+    reading = read_parameters("x\nSteps: 2, Sampler: Euler a, Schedule type: Weird, Seed: 1")
+    assert reading.values["scheduler"] == "euler_a"
+    assert "Schedule type (Weird)" in reading.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("upscaler", "taken"),
+    [("Latent", "latent"), ("Latent (nearest-exact)", "latent"), ("R-ESRGAN 4x+", "lanczos")],
+)
+def test_a1111_upscaler_is_read_or_noted(upscaler: str, taken: str) -> None:
+    text = f"x\nSteps: 9, Seed: 1, Hires upscale: 2, Hires upscaler: {upscaler}"
+    reading = read_parameters(text)
+    assert reading.values["hires_upscaler"] == taken
+    assert bool(reading.notes) == (upscaler != "Latent")
+
+
 def test_a1111_text_of_a_prompt_alone() -> None:
     assert read_parameters("a ball: red, cube: blue").values["prompt"] == [
         "a ball: red, cube: blue"

@@ -158,9 +158,11 @@ def read_parameters(text: str) -> Reading:
             option = "--base" if name == "Model" else "--vae"
             reading.notes.append(f"its {name} is {value[:80]!r}; name a file of it by {option}")
         elif name not in _READERS or not _read(name, value, settings, reading):
-            unread.append(name)
+            unread.append(f"{name[:40]} ({value[:40]})")
+    if "Hires upscale" in settings:
+        _upscaler(settings.get("Hires upscaler", "Latent"), reading)
     if unread:
-        listed = ", ".join(name[:40] for name in unread[:20])
+        listed = ", ".join(unread[:20])
         reading.notes.append(f"not read of it: {listed}{' …' if len(unread) > 20 else ''}")
     return reading
 
@@ -214,11 +216,29 @@ def _read(name: str, value: str, settings: Mapping[str, str], reading: Reading) 
 
 
 def _sampler(value: str, settings: Mapping[str, str]) -> dict[str, Any]:
-    chosen = settings.get("Schedule type")
-    sampler, schedule = read_names(value, None if chosen in (None, "Automatic") else chosen)
-    if chosen == "Automatic" and schedule is None:
-        schedule = read_names(value, "automatic")[1]
+    """The sampler, with the schedule that its name holds."""
+    sampler, schedule = read_names(value, None)
     return {"scheduler": sampler, "schedule": schedule}
+
+
+def _schedule(value: str, settings: Mapping[str, str]) -> dict[str, Any] | None:
+    """Read apart, so that an unknown one leaves the sampler. It is written behind the sampler."""
+    sampler = settings.get("Sampler")
+    if sampler is None:
+        return None
+    if value == "Automatic":
+        known = read_names(sampler, None)[1]
+        return {} if known else {"schedule": read_names(sampler, "automatic")[1]}
+    return {"schedule": read_names(sampler, value)[1]}
+
+
+def _upscaler(name: str, reading: Reading) -> None:
+    """Of the second pass: A1111's "Latent", else of pixels. Networks are not there."""
+    latent = name.startswith("Latent")
+    reading.values["hires_upscaler"] = "latent" if latent else "lanczos"
+    if name not in ("Latent", "Lanczos"):
+        near = reading.values["hires_upscaler"]
+        reading.notes.append(f"its Hires upscaler {name[:40]!r} is not there, {near} stands for it")
 
 
 def _size(value: str, settings: Mapping[str, str]) -> dict[str, Any] | None:
@@ -262,7 +282,7 @@ def _as(option: str, kind: Callable[[str], Any]) -> Callable[..., dict[str, Any]
 _READERS: dict[str, Callable[[str, Mapping[str, str]], dict[str, Any] | None]] = {
     "Steps": _as("steps", _integer),
     "Sampler": _sampler,
-    "Schedule type": lambda value, settings: {},  # read with the sampler
+    "Schedule type": _schedule,
     "CFG scale": _as("cfg", _number),
     "Seed": _seed,
     "Size": _size,
@@ -271,6 +291,7 @@ _READERS: dict[str, Callable[[str, Mapping[str, str]], dict[str, Any] | None]] =
     "Clip skip": lambda value, settings: {"clip_skip": _integer(value) - 1 or None},
     "Hires upscale": _as("hires", _number),
     "Hires steps": _as("hires_steps", _integer),
+    "Hires upscaler": lambda value, settings: {} if "Hires upscale" in settings else None,
     "Denoising strength": _strength,
     "Model hash": lambda value, settings: {},
     "VAE hash": lambda value, settings: {},

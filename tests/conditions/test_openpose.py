@@ -145,6 +145,14 @@ def test_openpose_json_notes_what_it_leaves_out() -> None:
         read_openpose([value, value])
 
 
+@pytest.mark.parametrize("at", [None, (500, 20, 1), (-3, 5, 1), (20, 20, 0)])
+def test_openpose_json_without_a_point_on_the_canvas_is_noted(at: tuple | None) -> None:
+    person = {} if at is None else {"pose_keypoints_2d": [*at] * BODY}
+    value = {"canvas_width": SIZE[0], "canvas_height": SIZE[1], "people": [person]}
+    with pytest.warns(UserWarning, match="its hint is empty"):
+        read_openpose(value)
+
+
 def test_openpose_json_is_a_hint_as_a_dict_and_as_a_file(tmp_path: Path) -> None:
     value = to_openpose([full_figure()], SIZE)
     wanted = draw_people([read_openpose(value)[0][0]], SIZE)

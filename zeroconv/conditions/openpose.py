@@ -74,7 +74,14 @@ def read_openpose(value: Any) -> tuple[list[Figure], tuple[int, int]]:
             "because published pose controls know COCO's 18 points.",
             stacklevel=3,
         )
-    return _in_pixels(people, size), size
+    people = _in_pixels(people, size)
+    if people and not any(_is_seen(part, size) for person in people for part in _parts(person)):
+        warnings.warn(
+            f"no known point of the pose's {len(people)} people lies on its canvas of "
+            f"{size[0]}×{size[1]} pixels, so its hint is empty.",
+            stacklevel=3,
+        )
+    return people, size
 
 
 def is_openpose(source: Any) -> bool:
@@ -218,6 +225,11 @@ def _in_pixels(people: list[Figure], size: tuple[int, int]) -> list[Figure]:
         )
         for p in people
     ]
+
+
+def _is_seen(part: ndarray, size: tuple[int, int]) -> bool:
+    """Whether a known point of (n, 3) lies on the canvas (width, height)."""
+    return bool(((part[:, 2] > 0) & (part[:, :2] >= 0).all(1) & (part[:, :2] < size).all(1)).any())
 
 
 def _parts(person: Figure) -> list[ndarray]:

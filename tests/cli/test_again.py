@@ -157,3 +157,11 @@ def test_again_checks_values_as_the_command_line_does(zeroconv, tmp_path, name, 
     result = zeroconv("generate", "--from", path, *words)
     assert result.exit_code == 2, result.output
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+
+
+def test_again_names_the_picture_s_value_that_is_refused(run, tmp_path) -> None:
+    text = PngInfo()
+    text.add_text("parameters", "a\nSteps: 2, Sampler: Euler, CFG scale: nan, Seed: 1, Size: 64x64")
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png", pnginfo=text)
+    message = run("--from", tmp_path / "a.png", "--out", tmp_path / "b.png", code=2)
+    assert "'nan' is what the picture of --from holds" in message

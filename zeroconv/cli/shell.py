@@ -137,13 +137,20 @@ def _sentence(error: Exception) -> str | None:
 
 
 def _given(error: Any) -> str:
-    """The last word that an option was given, for a message that does not repeat it."""
-    options = tuple(getattr(getattr(error, "param", None), "opts", ()))
+    """The last word that an option was given, for a message that does not repeat it: on the
+    command line, else by the picture of `--from`.
+    """
+    parameter = getattr(error, "param", None)
+    options = tuple(getattr(parameter, "opts", ()))
     given = ""
     for word, following in zip(_words, [*_words[1:], ""], strict=True):
         name, equals, value = word.partition("=")
         if name in options and name.startswith("-"):
             given = f"; {value if equals else following!r} was given"
+    kept = (getattr(error.ctx, "default_map", None) or {}) if error.ctx else {}
+    key = getattr(parameter, "name", None)
+    if not given and key in kept:
+        given = f"; {str(kept[key])[:40]!r} is what the picture of --from holds"
     return given
 
 

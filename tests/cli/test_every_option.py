@@ -153,6 +153,7 @@ VALUES: dict[str, dict[str, list[str] | None]] = {
         "subfolder": NAME,
         "prompts": NAME,
         "guidance": NAME,
+        "condition": NAME,
         "judge": ANY,  # told after the pictures are made: see the tests of evaluation
         "features": ANY,
         "clip": ANY,

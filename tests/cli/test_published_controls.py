@@ -12,8 +12,11 @@ from PIL import Image
 
 from tests.helpers.tiny import randomise_
 from zeroconv.backbones import load_backbone
-from zeroconv.cli.controls import parse_control, split_kind
+from zeroconv.cli.controls import parse_control
 from zeroconv.control import ControlNetUnion
+from zeroconv.control.naming import split_kind
+from zeroconv.errors import UserError
+from zeroconv.evaluation.controls import condition_of, of_condition
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +88,32 @@ def test_info_names_kinds_of_controls_and_what_they_need(zeroconv, folder: Path)
     assert reports["adapter"]["squares"] == 8 and "needs a base" in reports["adapter"]["notes"]
     assert reports["xs"]["text_width"] == 32 and "needs a base" in reports["xs"]["notes"]
     assert "t2i adapter" in zeroconv("info", folder / "adapter").stdout.replace("_", " ")
+
+
+@pytest.mark.slow
+def test_evaluate_measures_one_kind_of_a_union(
+    zeroconv, models: Path, folder: Path, tmp_path: Path
+) -> None:
+    few = ("--base", models / "base", "--limit", 2, "--limit-none", 0, "--steps", 1)
+    figures = []
+    for words in ((f"{folder / 'union'}:canny",), (folder / "union", "--condition", "canny")):
+        result = zeroconv("evaluate", *words, *few, "--json", "-")
+        assert result.exit_code == 0, result.output
+        figures.append(json.loads(result.stdout)["metrics"])
+    assert figures[0] == figures[1]
+
+
+def test_evaluate_is_told_what_the_hints_of_other_controls_show(models: Path, folder: Path) -> None:
+    base = load_backbone(str(models / "base"))
+    with pytest.raises(UserError, match=r"one kind is measured.*openpose, depth"):
+        of_condition(folder / "union", base, None)
+    net = of_condition(folder / "adapter", base, "scribble")
+    with pytest.raises(UserError, match="--condition canny"):
+        condition_of(net)
+    assert condition_of(net, "hed") == "softedge"
+    with pytest.raises(UserError, match="no condition 'haze'"):
+        condition_of(net, "haze")
+    with pytest.warns(UserWarning, match="show canny; they are drawn and scored as depth"):
+        assert condition_of(of_condition(models / "canny", base, "depth"), "depth") == "depth"
+    with pytest.raises(UserError, match="only a Union control has kinds"):
+        of_condition(f"{models / 'canny'}:depth", base, None)

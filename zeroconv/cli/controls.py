@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -134,26 +133,13 @@ def _from_json(text: str) -> tuple[str, str, bool]:
 def is_known_control(name: str) -> bool:
     """Whether a control of that name is there: embedded, a condition's, or a file or folder."""
     from zeroconv.backbones.locate import ASSETS
+    from zeroconv.control.naming import split_kind
 
     if known_condition(name) is not None or exists(name):
         return True
     if split_kind(name)[1] is not None:
         return True
     return name.startswith("playroom-") and name.isprintable() and exists(str(ASSETS / name))
-
-
-def split_kind(name: str) -> tuple[str, str | None]:
-    """`union.safetensors:canny` → the name of a Union control and the kind of its hint; None where
-    what is before the colon is no file or folder, or what is behind it no kind.
-    """
-    from zeroconv.conditions.union import union_kind
-
-    net, colon, kind = name.rpartition(":")
-    if not colon or exists(name) or union_kind(kind) is None:
-        return name, None
-    if not exists(net) and not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", net):
-        return name, None
-    return net, kind
 
 
 def is_picture(path: str) -> bool:
@@ -225,7 +211,7 @@ def load_control(name: str, base: str, backbone: Any) -> Net:
     `NAME:KIND` it is the Union control for hints of that kind.
     """
     from zeroconv.baselines import load_net
-    from zeroconv.control.naming import control_name
+    from zeroconv.control.naming import control_name, split_kind
     from zeroconv.generation.joining import bind_kind
 
     net, kind = split_kind(name)

@@ -39,14 +39,16 @@ def run(
     from zeroconv.annotators.placing import reading_on
     from zeroconv.backbones import load_backbone
     from zeroconv.backbones.devices import dtype_name, pick_device, pick_dtype
-    from zeroconv.control.naming import control_name
+    from zeroconv.control.naming import control_name, split_kind
     from zeroconv.evaluation import evaluate
 
     files, asked = files or {}, settings.pop("prompts")
     wanted = PROMPTS if asked == "all" else (asked,)
     outputs = _outputs(out, page, wanted)
     _check_outputs(
-        outputs.file, outputs.pages.values(), [control, base, *_files(files), *_inputs(settings)]
+        outputs.file,
+        outputs.pages.values(),
+        [split_kind(control)[0], base, *_files(files), *_inputs(settings)],
     )
     device = pick_device(device)
     numbers = pick_dtype(dtype, device)

@@ -49,6 +49,10 @@ def evaluate(
     cfg: Cfg = None,
     steps: Steps = 12,
     seed: Seed = 0,
+    condition: Annotated[
+        str | None,
+        Option(help="What the hints show, of a control that does not say so; a Union's kind."),
+    ] = None,
     judge: Annotated[
         str, Option(help="Reader of depth, normals, classes, poses: playroom, a folder or hub id.")
     ] = "auto",
@@ -84,6 +88,7 @@ def evaluate(
         "cfg": cfg,
         "steps": steps,
         "seed": seed,
+        "condition": condition,
         "judge": judge,
         "features": features,
         "clip": clip,

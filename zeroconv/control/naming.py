@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from zeroconv.backbones.locate import ASSETS
 from zeroconv.checkpoints.lora import BASE
 from zeroconv.conditions import known
+from zeroconv.conditions.union import union_kind
 from zeroconv.errors import UserError
 from zeroconv.words import exists
 
@@ -24,6 +27,18 @@ def control_name(name: str, base: str | None = None) -> str:
         f"only the playroom bases bring a control named {name!r}: "
         f"for the base {base} say which one, as a folder, a file, or a hub id"
     )
+
+
+def split_kind(name: str) -> tuple[str, str | None]:
+    """`union.safetensors:canny` → the name of a Union control and the kind of its hint; None where
+    what is before the colon is no file or folder, or what is behind it no kind.
+    """
+    net, colon, kind = name.rpartition(":")
+    if not colon or exists(name) or union_kind(kind) is None:
+        return name, None
+    if not exists(net) and not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", net):
+        return name, None
+    return net, kind
 
 
 def is_playroom(base: str) -> bool:

@@ -22,12 +22,13 @@ from typing import Any
 from PIL import Image
 
 from zeroconv.backbones import Backbone, load_backbone
-from zeroconv.baselines import Net, load_net
-from zeroconv.conditions import CONDITIONS, find
+from zeroconv.baselines import Net
+from zeroconv.conditions import CONDITIONS
 from zeroconv.conditions.scores import METRICS
 from zeroconv.errors import UserError, without_secrets
 from zeroconv.evaluation import likeness
 from zeroconv.evaluation.adherence import caption_figures
+from zeroconv.evaluation.controls import condition_of, of_condition
 from zeroconv.evaluation.making import Maker, through_vae
 from zeroconv.evaluation.metrics import known_numbers, paired_interval, summarise
 from zeroconv.evaluation.pairs import Pair, load_pairs
@@ -77,6 +78,7 @@ def evaluate(
     pictures: list[Shown] | None = None,
     common: dict[Any, Any] | None = None,
     callback: Callable[..., None] | None = None,
+    condition: str | None = None,
 ) -> dict[str, Any]:
     """Measure how well `control` is followed; returns the report as plain JSON values
     (None where a figure is no number, as the limits of two pictures are).
@@ -92,17 +94,19 @@ def evaluate(
     pairs are made with three more seeds, for the diversity. `pictures`, a list, gets what was made.
     `common`, a dict, keeps what does not depend on the control (pairs, pictures without control and
     through the VAE), for further calls with models and data that stay as they are. The same
-    arguments give the same report. `callback`: as `generate` takes it, of all pictures. Raises
-    UserError for unknown names or data.
+    arguments give the same report. `callback`: as `generate` takes it, of all pictures.
+    `condition`: what the hints show, for a control that does not say so; of a Union control, the
+    kind that is measured, which its name may say too ("union.safetensors:canny"). Raises UserError
+    for unknown names or data.
     """
     if prompts not in PROMPTS:
         raise UserError(
             f"There is no prompt setting {prompts!r}; choose from {', '.join(PROMPTS)}."
         )
     backbone = load_backbone(base) if isinstance(base, str) else base
-    net = load_net(control, backbone) if isinstance(control, str | os.PathLike) else control
+    net = of_condition(control, backbone, condition)
     guidance, cfg = settled(backbone, guidance, cfg)
-    condition = condition_of(net)
+    condition = condition_of(net, condition)
     common = {} if common is None else common
     size = backbone.default_size
     pairs = _once(
@@ -200,17 +204,6 @@ def scores_of(
 
 
 COLUMNS = ("own", "shuffled", "none", "ceiling", "real")
-
-
-def condition_of(net: Net) -> str:
-    """The name of the condition a control follows. Raises UserError where it does not say so."""
-    named = (net.config.get("zeroconv") or {}).get("condition")
-    if not named:
-        raise UserError(
-            f"The control does not say which condition it follows ({named!r}), so it cannot be "
-            "scored."
-        )
-    return find(named).name
 
 
 def tabulate(stats: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, dict[str, float]]]:

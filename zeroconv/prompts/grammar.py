@@ -96,7 +96,8 @@ def loras_of(text: str) -> tuple[LoraTag, ...]:
 
 # ---------------------------------------------------------------- LoRA tags
 
-_TAG = re.compile(r"<(\w+):([^<>]+)>")
+_TAG = re.compile(r"<(\w+):([^<>]*)>")
+_CUT_TAG = re.compile(r"<(?:lora|lyco):[^<>]*", re.IGNORECASE)
 _LORA_KINDS = ("lora", "lyco")  # lyco: the name of an older extension
 
 
@@ -113,7 +114,10 @@ def _take_tags(text: str, notes: list[str]) -> tuple[str, tuple[LoraTag, ...]]:
         loras.append(tag)
         return ""
 
-    return _TAG.sub(take, text), tuple(loras)
+    rest = _TAG.sub(take, text)
+    for match in _CUT_TAG.finditer(_TAG.sub("", text)):
+        notes.append(f"{match.group()[:40]!r} is not closed by >, so it is read as text")
+    return rest, tuple(loras)
 
 
 def _lora(arguments: str) -> LoraTag | None:

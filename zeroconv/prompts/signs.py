@@ -99,6 +99,8 @@ def pair_brackets(all_signs: Iterable[Sign], notes: list[str]) -> list[Sign]:
                 partners.pop().close(sign, notes)
             else:
                 sign.kind = "text"
+                if sign.weight is not None:
+                    notes.append(f"{sign.text!r} has no opening bracket, so it is read as text")
         if sign.kind == "open":
             around.append(_Open(sign))
             waiting[sign.text].append(around[-1])

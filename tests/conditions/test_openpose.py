@@ -151,6 +151,8 @@ def test_openpose_json_without_a_point_on_the_canvas_is_noted(at: tuple | None) 
     value = {"canvas_width": SIZE[0], "canvas_height": SIZE[1], "people": [person]}
     with pytest.warns(UserWarning, match="its hint is empty"):
         read_openpose(value)
+    with pytest.warns(UserWarning, match="has no people, so its hint is empty"):
+        read_openpose({**value, "people": []})
 
 
 def test_openpose_json_is_a_hint_as_a_dict_and_as_a_file(tmp_path: Path) -> None:

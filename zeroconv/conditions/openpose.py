@@ -75,7 +75,9 @@ def read_openpose(value: Any) -> tuple[list[Figure], tuple[int, int]]:
             stacklevel=3,
         )
     people = _in_pixels(people, size)
-    if people and not any(_is_seen(part, size) for person in people for part in _parts(person)):
+    if not people:
+        warnings.warn("the pose has no people, so its hint is empty.", stacklevel=3)
+    elif not any(_is_seen(part, size) for person in people for part in _parts(person)):
         warnings.warn(
             f"no known point of the pose's {len(people)} people lies on its canvas of "
             f"{size[0]}×{size[1]} pixels, so its hint is empty.",

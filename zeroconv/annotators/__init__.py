@@ -60,7 +60,8 @@ def read(
             if known
             else "it needs no network"
         )
-        raise UserError(f"no network reads {name} hints with the backend {backend!r}; {how}.")
+        by = "" if backend is None else f" by {backend!r}"
+        raise UserError(f"no network of ours reads {name} hints{by}; {how}.")
     from zeroconv.annotators import hub
 
     if name == "segmentation":

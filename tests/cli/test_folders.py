@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from zeroconv.cli.controls import ControlSpec
+from zeroconv.cli.folders import models_of
+from zeroconv.cli.making import Making
 from zeroconv.generation.metadata import read_info
 
 
@@ -53,6 +56,32 @@ def test_folders_keep_names_and_what_is_done(run, hints, tmp_path) -> None:
     after = {path: path.stat().st_mtime_ns for path in before}
     assert {path.name for path in before if before[path] != after[path]} == {"a.png"}
     assert json.loads(run("--json", "--seed", 1).stdout)["kept"] == 0  # other settings
+
+
+def test_folders_say_what_they_keep(run) -> None:
+    run()
+    again = run()
+    assert "3 pictures of this request were there already and are kept" in again.stderr
+    assert not again.stdout
+
+
+def test_folders_stamp_files_behind_their_weights_and_kinds(tmp_path) -> None:
+    making = Making({})
+    making.lora_folders = [str(tmp_path)]
+    for name in ("style.safetensors", "v.pt", "union.safetensors", "e.pt", "tag.safetensors"):
+        (tmp_path / name).write_bytes(b"x")
+    control = ControlSpec(f"{tmp_path}/union.safetensors:canny", Path("p.png"), False)
+    named = models_of(
+        ["a <lora:tag:1>"],
+        [control],
+        "playroom",
+        [f"{tmp_path}/style.safetensors:0.5"],
+        {"vae": f"{tmp_path}/v.pt"},
+        {"embeddings": [f"mine={tmp_path}/e.pt"]},
+        making,
+    )
+    files = ("v.pt", "style.safetensors", "union.safetensors", "e.pt", "tag.safetensors")
+    assert named == ["playroom", *(str(tmp_path / name) for name in files)]
 
 
 def test_folders_set_broken_pictures_aside(run, hints, tmp_path) -> None:

@@ -22,6 +22,7 @@ from zeroconv.files import check_not_input, check_output
 from zeroconv.jsonfile import to_json
 from zeroconv.pictures import PICTURE_SUFFIXES
 from zeroconv.pictures.carried import carried
+from zeroconv.words import exists, expand
 
 READ = PICTURE_SUFFIXES | {".json"}  # OpenPose's
 PICTURES = ("image", "mask")  # of a request, where it has them
@@ -172,20 +173,50 @@ def work_of(
     """The sign of a piece of work: settings, the bytes of its pictures, and of local models their
     sizes and times.
     """
-    models = [base, *lora, *(spec.name for spec in specs)]
-    models += [spec.adapter for spec in making.adapters if spec.adapter is not None]
     about = {
         "prompts": list(prompts),
         "request": dict(request),
         "options": dict(making.options),
         "base": [base, dtype, list(lora), dict(files)],
-        "models": [_stamp(Path(name)) for name in models],
+        "models": [
+            _stamp(Path(expand(name)))
+            for name in models_of(prompts, specs, base, lora, files, request, making)
+        ],
         "controls": [describe(spec) for spec in specs],
         "pictures": [_digest(p) for spec in specs for p in (spec.picture, spec.mask)],
         "adapters": [_adapter(spec) for spec in making.adapters],
         "given": [_digest(Path(str(request.get(key)))) for key in PICTURES],
     }
     return hashlib.sha256(to_json(about, sort_keys=True).encode()).hexdigest()
+
+
+def models_of(
+    prompts: Sequence[str],
+    specs: Sequence[ControlSpec],
+    base: str,
+    lora: Sequence[str],
+    files: Mapping[str, str | None],
+    request: Mapping[str, Any],
+    making: Making,
+) -> list[str]:
+    """The names of all that is loaded, without the weights and kinds that are written behind
+    them. Raises UserError for a LoRA's tag without a file.
+    """
+    from zeroconv.checkpoints.lora import find_lora
+    from zeroconv.checkpoints.lora.strength import parse_lora
+    from zeroconv.control.naming import split_kind
+    from zeroconv.prompts.grammar import loras_of
+
+    names = [base, str(files.get("vae") or ""), *(parse_lora(text)[0] for text in lora)]
+    names += [split_kind(spec.name)[0] for spec in specs]
+    names += [spec.adapter for spec in making.adapters if spec.adapter is not None]
+    names += [
+        text if exists(text) else text.partition("=")[2] for text in request.get("embeddings", [])
+    ]
+    if making.lora_folders and not request.get("plain_prompt"):
+        tags = [tag.name for text in prompts for tag in loras_of(text)]
+        names += [str(find_lora(name, making.lora_folders)) for name in dict.fromkeys(tags)]
+    return [name for name in names if name]
 
 
 def done_already(path: Path, work: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -258,6 +259,11 @@ def generate(
         if json and (report.get("pictures") or report.get("broken") or report.get("kept")):
             answer(report, json, lambda: None)
     if report.get("broken"):
+    if report.get("kept") and not json:
+        warnings.warn(
+            f"{report['kept']} pictures of this request were there already and are kept.",
+            stacklevel=2,
+        )
         name, reason = next(iter(report["broken"].items()))
         echo_error(
             f"zeroconv: {len(report['broken'])} pictures set aside, the first "

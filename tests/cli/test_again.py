@@ -165,3 +165,21 @@ def test_again_names_the_picture_s_value_that_is_refused(run, tmp_path) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png", pnginfo=text)
     message = run("--from", tmp_path / "a.png", "--out", tmp_path / "b.png", code=2)
     assert "'nan' is what the picture of --from holds" in message
+
+
+def test_again_of_another_picture_takes_its_shape(run, once, models, photo, tmp_path) -> None:
+    base = ("--base", models / "base", "--schedule", "trailing", "--steps", 2)
+    first, out = tmp_path / "first.png", tmp_path / "out.png"
+    run("a", *base, "--image", photo, "--out", first)
+    for words, size in {
+        ("--expand", "left=32"): (128, 64),
+        ("--image", photo, "--height", "32"): (96, 32),
+        ("--seed", "1"): (96, 64),
+    }.items():
+        run("--from", first, *words, "--out", out)
+        with Image.open(out) as picture:
+            assert picture.size == size
+    Image.new("RGB", (40, 72)).save(tmp_path / "high.png")
+    run("--from", first, "--image", tmp_path / "high.png", "--out", out)
+    with Image.open(out) as picture:
+        assert picture.size == (40, 72)

@@ -57,6 +57,18 @@ def taken(ctx: typer.Context) -> Again | None:
     return again
 
 
+def kept_sides(
+    ctx: typer.Context, height: int | None, width: int | None
+) -> tuple[int | None, int | None]:
+    """Height and width, without those of the picture of `--from` where a picture to start from or
+    pixels beside it are given: they have another shape.
+    """
+    given = given_options(ctx)
+    if KEY not in ctx.meta or not given & {"image", "expand"} or given & {"height", "width"}:
+        return height, width
+    return None, None
+
+
 def given_options(ctx: typer.Context) -> set[str]:
     """The names of the parameters that stand on the command line."""
     names = [str(p.name) for p in ctx.command.params]

@@ -186,13 +186,14 @@ def generate(
     """Make pictures from a prompt, with any number of controls. Each picture is saved when its
     batch is done.
     """
-    from zeroconv.cli.again import adapter_specs, control_specs, making_of, prompts_of
+    from zeroconv.cli.again import adapter_specs, control_specs, kept_sides, making_of, prompts_of
     from zeroconv.cli.controls import renamed_option
     from zeroconv.cli.folders import run
     from zeroconv.cli.generate import pair_of
     from zeroconv.cli.pictured import masks_of, parse_expand
 
     making = making_of(ctx)
+    height, width = kept_sides(ctx, height, width)
     source = making.image if image is None else image
     picture_mask, regions = masks_of(mask or [], region or [], source, bool(control))
     request = {
@@ -258,12 +259,12 @@ def generate(
     finally:  # what is saved is listed, however it ended
         if json and (report.get("pictures") or report.get("broken") or report.get("kept")):
             answer(report, json, lambda: None)
-    if report.get("broken"):
     if report.get("kept") and not json:
         warnings.warn(
             f"{report['kept']} pictures of this request were there already and are kept.",
             stacklevel=2,
         )
+    if report.get("broken"):
         name, reason = next(iter(report["broken"].items()))
         echo_error(
             f"zeroconv: {len(report['broken'])} pictures set aside, the first "

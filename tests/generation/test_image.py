@@ -216,6 +216,22 @@ def test_image_options_that_change_nothing_are_noted(small, request_, note):
         generate(small, "a", image=photo(), **{**FEW, **request_})
 
 
+def test_images_with_transparent_pixels_are_noted(small):
+    picture = photo().convert("RGBA")
+    picture.paste((0, 0, 0, 0), (0, 0, 64, 16))
+    with pytest.warns(UserWarning, match=r"transparent in 25.0% of its pixels: they are filled"):
+        generate(small, "a", image=picture, **FEW)
+
+
+def test_mask_thinner_than_a_latent_is_noted_with_what_mends_it(small):
+    thin = box_mask((3, 3, 6, 60))
+    with pytest.warns(UserWarning, match="paint it wider, or give a larger height and width"):
+        generate(
+            small, "a", image=photo(), mask=thin, only_masked=True, height=32, width=32,
+            padding=64, **{k: v for k, v in FEW.items() if k not in ("height", "width")},
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize(("size", "noted"), [((32, 32), 0), ((67, 63), 0), ((64, 32), 1)])
 def test_region_of_another_shape_is_noted(size, noted):
     with warnings.catch_warnings(record=True) as caught:

@@ -103,7 +103,7 @@ def run(
     from zeroconv.generation.arguments import check_text
     from zeroconv.generation.metadata_files import format_of
     from zeroconv.generation.samplers import read_names
-    from zeroconv.pictures import open_picture
+    from zeroconv.pictures import note_transparent, open_picture
 
     format_of(out)
     check_outputs([out], [picture])
@@ -112,6 +112,7 @@ def run(
     words = described(picture) if prompt is None else prompt
     check_text("--prompt", words)
     source = open_picture(picture)
+    note_transparent(picture)
 
     from zeroconv.backbones.devices import dtype_name, pick_device, pick_dtype
     from zeroconv.cli.making import Models, machine

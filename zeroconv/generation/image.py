@@ -212,6 +212,7 @@ class ImageInputs:
 
     def _read(self, image: Any, mask: Any) -> Given:
         picture = pictures.open_picture(image, _name(image, "the image"))
+        pictures.note_transparent(image, _name(image, "the image"))
         if isinstance(mask, Tensor) and mask.is_floating_point() and mask.ndim == 2:
             weights = mask_tensor(mask, (mask.shape[1], mask.shape[0]))
             levels = (weights[0, 0] * 255).round().byte().numpy()  # type: ignore[index]

@@ -60,6 +60,18 @@ def open_picture(
     return Image.fromarray(_as_rgb(colours if alpha is None else _over(colours, alpha, 255)))
 
 
+def note_transparent(source: Source, name: object = None) -> None:
+    """A note where `open_picture` fills transparent pixels, for callers who read one picture. Of
+    data sets it would be one a picture. Sources and errors: see `load`.
+    """
+    loaded = load(source, name, None, _silent)
+    alpha = alpha_of(loaded)
+    if alpha is not None:
+        share = float((alpha < 255).mean())
+        warn(loaded.name, f"is transparent in {max(share, 0.001):.1%} of its pixels: they are "
+             "filled with white")  # fmt: skip
+
+
 def open_mask(
     source: Source, name: object = None, *, max_pixels: int | None = None, note: Note = warn
 ) -> Image.Image:

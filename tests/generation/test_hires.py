@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from tests.helpers.tiny import randomise_
 from zeroconv.control import ControlNet
 from zeroconv.generation import Control, generate
+from zeroconv.generation.hires import Hires
 
 FEW = {"steps": 2, "cfg": 2.0, "output": "tensor"}
 
@@ -86,3 +89,11 @@ def _large(passes: str):
 def test_passes_without_hires_are_noted(small, net):
     with pytest.warns(UserWarning, match="passes of a control change nothing"):
         generate(small, "a", [Control(net, hint(), passes="high")], **FEW)
+
+
+@pytest.mark.parametrize(("factor", "noted"), [(1.05, True), (1.0, False), (1.5, False)])
+def test_hires_that_leaves_the_size_is_noted(factor, noted):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Hires(factor).size((64, 64), 8)
+    assert any("leaves 64×64 pixels as they are" in str(one.message) for one in caught) == noted

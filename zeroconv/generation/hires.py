@@ -75,6 +75,12 @@ class Hires:
                 f"hires {self.factor:g} makes {wide}×{high} pixels; {arguments.LARGEST} a side are "
                 "the most."
             )
+        if self.factor > 1 and (high, wide) == tuple(size):
+            warnings.warn(
+                f"hires {self.factor:g} leaves {wide}×{high} pixels as they are, because sides are "
+                f"multiples of {unit}; give more.",
+                stacklevel=2,
+            )
         return high, wide
 
     def enlarged(self, backbone: Backbone, z: Tensor, size: tuple[int, int]) -> Tensor:

@@ -253,7 +253,7 @@ class ImageInputs:
         if 0 < mask.max() < 0.5:  # of a black mask `open_mask` says so
             warnings.warn(
                 f"no level of the mask reaches 128 (the largest is {float(mask.max()) * 255:.0f}), "
-                "so nothing is repainted; paint it white.",
+                "so nothing is repainted; paint it white and wider.",
                 stacklevel=5,
             )
         scale = self.backbone.latent_scale
@@ -262,9 +262,10 @@ class ImageInputs:
         masked = mask[None] >= 0.5
         kept = (masked & (small[:, :, : mask.shape[1], : mask.shape[2]] > 0)).sum()
         if masked.any() and kept < 0.75 * masked.sum():
+            mend = "a larger height and width" if self.options.only_masked else "only_masked"
             warnings.warn(
                 f"{1 - float(kept / masked.sum()):.0%} of the mask is lost, as it is thinner than "
-                f"a latent of {scale} pixels; paint it wider, or give only_masked.",
+                f"a latent of {scale} pixels; paint it wider, or give {mend}.",
                 stacklevel=5,
             )
 

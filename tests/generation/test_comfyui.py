@@ -63,6 +63,9 @@ def test_comfyui_graph_is_read_and_what_is_not_is_said() -> None:
         ({"positive": ["3", 0]}, "prompt is not read"),  # a circle
         ({"cfg": "7"}, "cfg 7 is no number"),
         ({"cfg": True}, "cfg True is no number"),
+        ({"cfg": float("nan")}, "cfg cannot be read"),
+        ({"seed": ["99", 0], "steps": None}, "its seed, steps cannot be read"),
+        ({"denoise": "0.5"}, "denoise 0.5 is not taken"),
         ({"start_at_step": 4, "end_at_step": 9}, "start_at_step 4, end_at_step 9 is not taken"),
         ({"add_noise": "disable"}, "add_noise disable"),
     ],

@@ -114,6 +114,10 @@ def _nodes(text: str) -> dict[str, Any]:
 
 
 def _numbers(graph: Graph, inputs: Mapping[str, Any], reading: Reading) -> None:
+    names = ("seed", "noise_seed", "steps", "cfg", "denoise", "sampler_name", "scheduler")
+    unknown = [name for name in names if name in inputs and graph.plain(inputs[name]) is None]
+    if unknown:  # of a link to a node that computes, or to none
+        reading.notes.append(f"its {', '.join(unknown)} cannot be read and is not taken")
     seed = graph.plain(inputs.get("seed", inputs.get("noise_seed")))
     for option, value in (("steps", graph.plain(inputs.get("steps"))), ("seed", seed)):
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 2**53:
@@ -126,7 +130,7 @@ def _numbers(graph: Graph, inputs: Mapping[str, Any], reading: Reading) -> None:
     elif cfg is not None:
         reading.notes.append(f"its cfg {str(cfg)[:40]} is no number and not taken")
     denoise = graph.plain(inputs.get("denoise"))
-    if isinstance(denoise, int | float) and denoise != 1:
+    if denoise is not None and denoise != 1:
         reading.notes.append(f"its denoise {denoise} is not taken: it began from another picture")
     _part_of_steps(graph, inputs, reading)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from safetensors.torch import save_file
 
 from zeroconv.checkpoints import check_strict, read_state_dict
 from zeroconv.checkpoints.identify import refuse_folder
-from zeroconv.checkpoints.reading import read_weights
+from zeroconv.checkpoints.reading import read_config, read_weights
 from zeroconv.errors import UserError
 
 STATE = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.float16)}
@@ -151,3 +152,10 @@ def test_a_cache_of_the_hub_names_the_copy_in_it(tmp_path):
     copy.mkdir(parents=True)
     message = str(refuse_folder(tmp_path / "models--a--b", "ControlNet"))
     assert f"give the copy in it, {copy}" in message
+
+
+@pytest.mark.parametrize("condition", [5, ["canny"], {"name": "canny"}, True])
+def test_read_config_refuses_a_condition_that_is_no_name(tmp_path: Path, condition: object) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"zeroconv": {"condition": condition}}))
+    with pytest.raises(UserError, match="not a name such as canny"):
+        read_config(tmp_path)

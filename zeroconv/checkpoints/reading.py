@@ -153,6 +153,12 @@ def read_config(folder: Path, name: str = "config.json") -> dict:
         raise UserError(f"{path} is damaged ({reason}); download or write it again.") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} holds no JSON object; download or write it again.")
+    ours = config.get("zeroconv")
+    if isinstance(ours, dict) and not isinstance(ours.get("condition"), str | None):
+        raise UserError(
+            f"{path}: its condition is {str(ours['condition'])[:80]}, not a name such as canny; "
+            "write it again."
+        )
     return config
 
 

@@ -231,6 +231,8 @@ def test_hint_of_another_size_is_resized_with_a_note(
         models / "base",
         "--steps",
         2,
+        "--schedule",
+        "trailing",
         "--control",
         control,
         "--out",

@@ -10,18 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zeroconv.backbones.building import empty, fill
+from zeroconv.backbones.building import Keep, empty, fill
 from zeroconv.checkpoints.bounds import check_config
+from zeroconv.checkpoints.flow.text_files import language_state
 from zeroconv.errors import UserError
 
 State = Mapping[str, Tensor]
 
 
 def build_part(
-    kind: Any, config: dict, state: State, where: object, dtype: torch.dtype | None = None
+    kind: Any,
+    config: dict,
+    state: State,
+    where: object,
+    dtype: torch.dtype | None = None,
+    keep: Keep = dict,
 ) -> Any:
     """A module of diffusers' class `kind`. Check the config before."""
-    return fill(empty(lambda: kind.from_config(config), where), state, where, dtype)
+    return fill(empty(lambda: kind.from_config(config), where), state, where, dtype, keep)
 
 
 def build_t5(config: dict, state: State, where: object, dtype: torch.dtype | None = None) -> Any:
@@ -49,18 +55,18 @@ def build_qwen(
     sees and the one that writes.
     """
     check_config(_plain(config), where)
-    made, names = (_qwen3 if kind == "qwen3" else _qwen_vl)(config, where)
-    return fill(empty(made, where), _language(state, names), where, dtype)
+    made = (_qwen3 if kind == "qwen3" else _qwen_vl)(config, where)
+    return fill(empty(made, where), language_state(state), where, dtype)
 
 
-def _qwen3(config: dict, where: object) -> tuple[Any, tuple[str, ...]]:
+def _qwen3(config: dict, where: object) -> Any:
     from transformers import Qwen3Config, Qwen3Model
 
     _check_kind(config, "qwen3", where)
-    return lambda: Qwen3Model(Qwen3Config(**_known(config))), ("model.",)
+    return lambda: Qwen3Model(Qwen3Config(**_known(config)))
 
 
-def _qwen_vl(config: dict, where: object) -> tuple[Any, tuple[str, ...]]:
+def _qwen_vl(config: dict, where: object) -> Any:
     from transformers import Qwen2_5_VLConfig
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
 
@@ -69,7 +75,7 @@ def _qwen_vl(config: dict, where: object) -> tuple[Any, tuple[str, ...]]:
     def made() -> Any:
         return Qwen2_5_VLTextModel(Qwen2_5_VLConfig(**_known(config)).text_config)
 
-    return made, ("model.language_model.", "language_model.model.", "language_model.", "model.")
+    return made
 
 
 def _check_kind(config: dict, wanted: str, where: object) -> None:
@@ -77,17 +83,6 @@ def _check_kind(config: dict, wanted: str, where: object) -> None:
         raise UserError(
             f"{where} is a {str(kind)[:80]}, but this base reads prompts with a {wanted}."
         )
-
-
-def _language(state: State, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
-    """Tensors of the language model by its own names; those of other parts left out."""
-    named = {}
-    for key, value in state.items():
-        if "visual." in key or key.startswith("lm_head."):
-            continue
-        prefix = next((p for p in prefixes if key.startswith(p)), "")
-        named[key.removeprefix(prefix)] = value
-    return named
 
 
 def _known(config: dict) -> dict[str, Any]:

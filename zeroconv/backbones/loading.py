@@ -15,6 +15,7 @@ import torch
 
 from zeroconv.backbones.loading_file import load_file
 from zeroconv.backbones.loading_folder import load_folder
+from zeroconv.backbones.loading_parts import find_parts
 from zeroconv.backbones.loading_request import Loras, Request
 from zeroconv.backbones.loading_vae import find_vae
 from zeroconv.backbones.locate import locate
@@ -46,6 +47,7 @@ def load_backbone(
     prediction_type: str | None = None,
     lora: str | os.PathLike | Sequence[Given] = (),
     vae: str | os.PathLike | None = None,
+    parts: str | os.PathLike | Sequence[str | os.PathLike] = (),
     revision: str | None = None,
     variant: str | None = None,
     subfolder: str | None = None,
@@ -57,12 +59,16 @@ def load_backbone(
     asked otherwise.
 
     x: "playroom" (embedded), a folder in diffusers' pipeline layout, a hub id `owner/name`, one
-    weights file in the original layout, or a folder with a LoRA and a lora.json that names its base
-    ("playroom-pencil" is one).
+    weights file in the original layout or in ComfyUI's, or a folder with a LoRA and a lora.json
+    that names its base ("playroom-pencil" is one).
     lora: files, folders or hub ids to merge into the weights (LoRA, LoHa, LoKr, DoRA), in
     diffusers', peft's, kohya's or LyCORIS's layout; each with ":0.8" behind it or as a pair
     (file, 0.8) for another strength than 1, or (file, {"unet": 0.8, "text": 0.5}).
     vae: another autoencoder: a file, a folder or a hub id.
+    parts: of a diffusion transformer in one file, where its text encoders, tokenizers, VAE and
+    noise schedule are, as far as the file lacks them: folders or hub ids in diffusers' layout,
+    single files, or a folder with ComfyUI's names of those. What is not given is looked for beside
+    the file.
     revision: a branch, tag or commit of a hub id. variant: which weights of a folder or hub id,
     "fp16" for `model.fp16.safetensors`. subfolder: where in a folder or hub id the base is.
     prediction_type overrides what the model's files say, see `single_file_scheduler`.
@@ -87,6 +93,7 @@ def load_backbone(
         prediction_type=prediction_type,
         loras=Loras([*below, *_given(lora)]),
         vae=find_vae(vae),
+        parts=find_parts([parts] if isinstance(parts, str | os.PathLike) else parts),
         variant=variant,
         built=partial(_built, mover, quantise),
         keep=dict if spilled is None else spilled.take,

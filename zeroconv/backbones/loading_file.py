@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from zeroconv.backbones.building import build_text_encoder, build_unet
 from zeroconv.backbones.encoder import check_latents
 from zeroconv.backbones.loading_config import configs_of
+from zeroconv.backbones.loading_flow_file import load_flow_file
 from zeroconv.backbones.loading_request import Request
 from zeroconv.backbones.loading_tokenizer import tokenizers_for
 from zeroconv.backbones.loading_vae import another_vae, vae_of_base
 from zeroconv.backbones.unet import UNetBackbone
 from zeroconv.checkpoints.float8 import unscaled
-from zeroconv.checkpoints.identify import plain_state
+from zeroconv.checkpoints.flow.file import is_flow
+from zeroconv.checkpoints.identify import identify, plain_state
 from zeroconv.checkpoints.reading import WEIGHT_FILES, read_state_dict
 from zeroconv.checkpoints.sniff import foreign
 from zeroconv.checkpoints.stable_diffusion import StableDiffusion, from_single_file
@@ -25,6 +27,10 @@ from zeroconv.errors import UserError
 
 def load_file(path: Path, request: Request) -> UNetBackbone:
     """The parts of one file; the tokenizers stand beside it or on the hub."""
+    if is_weights(path) and is_flow(identify(path)):
+        # as callers know it, most of which ask for no UNet
+        return cast(UNetBackbone, load_flow_file(path, request))
+    request.check_no_parts(path)
     parts, marks = read_base(path, vae=request.vae is None)
     configs = configs_of(parts, path, marks, request.prediction_type)
     check_latents(configs["unet"], path)
@@ -61,12 +67,16 @@ def _vae(path: Path, parts: StableDiffusion, configs: Mapping[str, Any], request
     return vae_of_base(configs["vae"], parts.vae, path, request.dtype)
 
 
+def is_weights(path: Path) -> bool:
+    return path.suffix in WEIGHT_FILES
+
+
 def read_base(path: Path, vae: bool = True) -> tuple[StableDiffusion, dict[str, Tensor]]:
     """The parts of a base in one file, and its tensors under the file's names.
 
     vae: whether it must hold the autoencoder. Raises UserError for what is no base.
     """
-    if path.suffix not in WEIGHT_FILES:
+    if not is_weights(path):
         what = foreign(path) if path.is_file() else "no file"
         raise UserError(
             f"{path} is no model{f' but {what}' if what else ''}; give a folder or a weights file "

@@ -1,21 +1,25 @@
-"""A diffusion transformer in a folder of diffusers' pipeline layout: SD 3, FLUX.1, Qwen-Image,
-Z-Image.
+"""A diffusion transformer put together from its parts: SD 3, FLUX.1, Qwen-Image, Z-Image.
+
+Where the parts come from is another matter: a folder (`loading_flow_folder.py`), or a file and what
+stands beside it (`loading_flow_file.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from zeroconv.backbones.building import build_text_encoder
+from torch import Tensor
+
+from zeroconv.backbones.building import build_text_encoder, build_vae
 from zeroconv.backbones.building_flow import build_part, build_qwen, build_t5
 from zeroconv.backbones.flux import FluxBackbone
 from zeroconv.backbones.loading_request import Request
 from zeroconv.backbones.loading_tokenizer import load_any_tokenizer, load_tokenizer
-from zeroconv.backbones.loading_vae import another_vae, vae_of_base
+from zeroconv.backbones.loading_vae import another_vae
 from zeroconv.backbones.packing import PATCH
 from zeroconv.backbones.protocol import Defaults
 from zeroconv.backbones.qwen import QwenBackbone
@@ -23,7 +27,8 @@ from zeroconv.backbones.sd3 import SD3Backbone
 from zeroconv.backbones.transformer import TransformerBackbone
 from zeroconv.backbones.zimage import ZImageBackbone
 from zeroconv.checkpoints.bounds import check_config
-from zeroconv.checkpoints.reading import read_config, read_weights
+from zeroconv.checkpoints.float8 import unscaled
+from zeroconv.checkpoints.flow.video_vae import read_video_vae
 from zeroconv.checkpoints.typed import check_types
 from zeroconv.errors import UserError
 
@@ -32,130 +37,167 @@ from zeroconv.errors import UserError
 class Part:
     """A text encoder: its folder, its tokenizer's, and how the two are built."""
 
+    kind: str  # of checkpoints/flow/text_files.py
     folder: str
     tokenizer: str
     build: Callable[..., Any]
     read_tokenizer: Callable[[Path], Any]
     optional: bool = False
+    lora: str = "text_encoder"  # what LoRAs call it
 
 
 @dataclass(frozen=True)
 class Family:
     backbone: type[TransformerBackbone]
     texts: tuple[Part, ...]
+    # of its VAE, what one file's weights do not show
+    vae: Mapping[str, Any]
     video_vae: bool = False
 
 
-def _clip(number: str = "") -> Part:
-    return Part(f"text_encoder{number}", f"tokenizer{number}", build_text_encoder, load_tokenizer)
+@dataclass
+class Weights:
+    """A part as it is read: its config, its tensors, and where from."""
+
+    config: dict[str, Any]
+    state: Mapping[str, Tensor]
+    where: Path
+
+
+class Source(Protocol):
+    """Where the parts come from. Each is read when it is asked for."""
+
+    def check(self, family: Family, request: Request) -> None:
+        """Raise UserError where something is missing, before anything is read."""
+
+    def transformer(self, request: Request) -> Weights: ...
+
+    def text(self, part: Part, request: Request) -> Weights | None: ...
+
+    def tokenizer(self, part: Part) -> Any: ...
+
+    def vae(self, family: Family, request: Request) -> Weights:
+        """The base's own."""
+        ...
+
+    def vae_config(self) -> dict[str, Any] | None:
+        """Of the base's own, where it has one."""
+
+    def scheduler(self) -> dict[str, Any] | None:
+        """None: the family's."""
+
+
+def _clip(kind: str, number: str = "") -> Part:
+    folder, tokenizer = f"text_encoder{number}", f"tokenizer{number}"
+    return Part(kind, folder, tokenizer, build_text_encoder, load_tokenizer, lora=folder)
 
 
 def _t5(number: str, optional: bool = False) -> Part:
     folder, tokenizer = f"text_encoder{number}", f"tokenizer{number}"
-    return Part(folder, tokenizer, build_t5, load_any_tokenizer, optional)
+    return Part("t5", folder, tokenizer, build_t5, load_any_tokenizer, optional, "text_encoder_3")
 
 
 def _qwen(kind: str) -> Part:
     build = partial(build_qwen, kind=kind)
-    return Part("text_encoder", "tokenizer", build, load_any_tokenizer)
+    return Part(kind, "text_encoder", "tokenizer", build, load_any_tokenizer)
 
+
+_FLUX_VAE = {"scaling_factor": 0.3611, "shift_factor": 0.1159, "sample_size": 1024}
+_SD3_VAE = {"scaling_factor": 1.5305, "shift_factor": 0.0609, "sample_size": 1024}
 
 # by the class of the transformer
 FAMILIES = {
-    "SD3Transformer2DModel": Family(SD3Backbone, (_clip(), _clip("_2"), _t5("_3", True))),
-    "FluxTransformer2DModel": Family(FluxBackbone, (_clip(), _t5("_2"))),
-    "QwenImageTransformer2DModel": Family(QwenBackbone, (_qwen("qwen2_5_vl"),), video_vae=True),
-    "ZImageTransformer2DModel": Family(ZImageBackbone, (_qwen("qwen3"),)),
+    "SD3Transformer2DModel": Family(
+        SD3Backbone, (_clip("clip_l"), _clip("clip_g", "_2"), _t5("_3", True)), _SD3_VAE
+    ),
+    "FluxTransformer2DModel": Family(FluxBackbone, (_clip("clip_l"), _t5("_2")), _FLUX_VAE),
+    "QwenImageTransformer2DModel": Family(QwenBackbone, (_qwen("qwen2_5_vl"),), {}, video_vae=True),
+    "ZImageTransformer2DModel": Family(ZImageBackbone, (_qwen("qwen3"),), _FLUX_VAE),
 }
 
 
-def load_flow(
-    folder: Path, request: Request, defaults: Defaults | None = None
+def assemble(
+    source: Source, kind: str, request: Request, where: Path, defaults: Defaults | None = None
 ) -> TransformerBackbone:
-    """Every part from its own folder; `request.variant` says which weights. Raises UserError."""
-    kind, family = family_of(folder)
-    _check_asked(folder, request)
-    _check_parts(folder, family, request)
-    scheduler = read_config(folder / "scheduler", "scheduler_config.json")
-    check_config(scheduler, folder / "scheduler")
-    transformer = request.built("unet", _part(folder / "transformer", _diffusers(kind), request))
-    texts = [part for part in family.texts if (folder / part.folder).is_dir()]
-    encoders = [request.built("text", _text(folder / part.folder, part, request)) for part in texts]
+    """The base of a transformer of diffusers' class `kind`, from its parts. Raises UserError."""
+    family = FAMILIES[kind]
+    _check_asked(request, where)
+    request.loras.check_names(["unet", *(part.lora for part in family.texts)])
+    source.check(family, request)
+    scheduler = source.scheduler()
+    if scheduler is not None:
+        check_config(scheduler, where)
+    transformer = _transformer(source, kind, request)
+    encoders, tokenizers = [], []
+    for part in family.texts:
+        if (weights := source.text(part, request)) is not None:
+            tokenizers.append(source.tokenizer(part))
+            encoders.append(request.built("text", _text(part, weights, request)))
+    request.loras.check_names(["unet", *(part.lora for part in family.texts[: len(encoders)])])
     return family.backbone(
         transformer,
-        _vae(folder / "vae", family, transformer, request),
+        _vae(source, family, transformer, request),
         scheduler_config=scheduler,
         name=request.name,
         defaults=defaults,
         text_encoders=encoders,
-        tokenizers=[part.read_tokenizer(folder / part.tokenizer) for part in texts],
+        tokenizers=tokenizers,
     )
 
 
-def family_of(folder: Path) -> tuple[str, Family]:
-    """The class of a folder's transformer and what belongs to it. Raises UserError for one that
-    zeroconv does not run.
-    """
-    named = str(read_config(folder / "transformer").get("_class_name") or "")
-    if named not in FAMILIES:
-        raise UserError(
-            f"{folder} holds a {named[:80] or 'transformer without a name'}, which zeroconv does "
-            "not run; of transformers it runs SD 3, FLUX.1, Qwen-Image and Z-Image."
-        )
-    return named, FAMILIES[named]
-
-
-def _diffusers(name: str) -> Any:
+def _transformer(source: Source, kind: str, request: Request) -> Any:
     import diffusers
 
-    return getattr(diffusers, name)
+    weights, network = source.transformer(request), getattr(diffusers, kind)
+    _check(weights, network)
+    state = request.loras.merged(weights.state, "unet")
+    built = build_part(network, weights.config, state, weights.where, request.dtype, request.keep)
+    return request.built("unet", built)
 
 
-def _check_asked(folder: Path, request: Request) -> None:
-    if request.loras.given:
-        raise UserError(
-            f"{folder} is a diffusion transformer, into which zeroconv merges no LoRA; leave the "
-            "LoRA out."
-        )
+def _text(part: Part, weights: Weights, request: Request) -> Any:
+    state = unscaled(weights.state, weights.where, request.dtype)
+    merged = request.loras.merged(state, part.lora)
+    return part.build(weights.config, merged, weights.where, request.dtype)
+
+
+def _check(weights: Weights, network: Any) -> None:
+    plain = {k: v for k, v in weights.config.items() if not k.startswith("_")}
+    check_config(plain, weights.where)
+    check_types(plain, network, weights.where)
+
+
+def _check_asked(request: Request, where: Path) -> None:
     if request.prediction_type is not None:
         raise UserError(
-            f"{folder} is a flow-matching model, which predicts a velocity; leave prediction_type "
+            f"{where} is a flow-matching model, which predicts a velocity; leave prediction_type "
             "out."
         )
 
 
-def _check_parts(folder: Path, family: Family, request: Request) -> None:
-    names = ["transformer", "scheduler", *([] if request.vae else ["vae"])]
-    for part in family.texts:
-        names += [] if part.optional else [part.folder]
-        if not part.optional or (folder / part.folder).is_dir():
-            names.append(part.tokenizer)
-    if missing := [name for name in names if not (folder / name).is_dir()]:
-        lacking = ", ".join(f"{name}/" for name in missing)
-        raise UserError(f"the model in {folder} is incomplete: it lacks {lacking}.")
-
-
-def _part(folder: Path, kind: Any, request: Request) -> Any:
-    config = read_config(folder)
-    check_config({k: v for k, v in config.items() if not k.startswith("_")}, folder)
-    check_types(config, kind, folder)
-    weights = read_weights(folder, variant=request.variant)
-    return build_part(kind, config, weights, folder, request.dtype)
-
-
-def _text(folder: Path, part: Part, request: Request) -> Any:
-    weights = read_weights(folder, variant=request.variant)
-    return part.build(read_config(folder), weights, folder, request.dtype)
-
-
-def _vae(folder: Path, family: Family, transformer: Any, request: Request) -> Any:
+def _vae(source: Source, family: Family, transformer: Any, request: Request) -> Any:
     if family.video_vae:
+        import diffusers
+
         if request.vae is not None:
-            raise UserError(f"{request.name} takes no other VAE; leave the vae out.")
-        return _part(folder, _diffusers("AutoencoderKLQwenImage"), request)
-    config = read_config(folder) if (folder / "config.json").exists() or not request.vae else {}
+            weights = Weights(*read_video_vae(request.vae), request.vae)
+        else:
+            weights = source.vae(family, request)
+        _check(weights, diffusers.AutoencoderKLQwenImage)
+        state = unscaled(weights.state, weights.where, request.dtype)
+        return build_part(
+            diffusers.AutoencoderKLQwenImage, weights.config, state, weights.where, request.dtype
+        )
+    packed = family.backbone is FluxBackbone
+    channels = transformer.config.in_channels // (PATCH**2 if packed else 1)
     if request.vae is not None:
-        packed = family.backbone is FluxBackbone
-        channels = transformer.config.in_channels // (PATCH**2 if packed else 1)
-        return another_vae(request.vae, config, channels, request.dtype)
-    return vae_of_base(config, read_weights(folder, variant=request.variant), folder, request.dtype)
+        base = source.vae_config() or family.vae
+        return another_vae(request.vae, base, channels, request.dtype)
+    weights = source.vae(family, request)
+    if (has := weights.config.get("latent_channels", 4)) != channels:
+        raise UserError(
+            f"the VAE {weights.where} has latents of {has} channels, but the base's have "
+            f"{channels}; it belongs to another family of bases."
+        )
+    state = unscaled(weights.state, weights.where, request.dtype)
+    return build_vae(weights.config, state, weights.where, request.dtype)

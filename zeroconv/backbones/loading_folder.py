@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from zeroconv.backbones.building import build_text_encoder, build_unet
 from zeroconv.backbones.encoder import check_latents
-from zeroconv.backbones.loading_flow import load_flow
+from zeroconv.backbones.loading_flow_folder import load_flow_folder
 from zeroconv.backbones.loading_request import Request
 from zeroconv.backbones.loading_tokenizer import load_tokenizer
 from zeroconv.backbones.loading_vae import another_vae, vae_of_base
@@ -28,8 +28,9 @@ def load_folder(folder: Path, request: Request) -> UNetBackbone:
     """Every part from its own folder; `request.variant` says which weights."""
     if (folder / "transformer" / "config.json").is_file():
         defaults = _defaults_of(folder)
-        flow = load_flow(folder, request, defaults if defaults == PLAYROOM else None)
+        flow = load_flow_folder(folder, request, defaults if defaults == PLAYROOM else None)
         return cast(UNetBackbone, flow)  # as callers know it, most of which ask for no UNet
+    request.check_no_parts(folder)
     check_folder(folder, tuple(p for p in PARTS if p != "vae" or request.vae is None))
     unet, variant, dtype = folder / "unet", request.variant, request.dtype
     scheduler = read_config(folder / "scheduler", "scheduler_config.json")

@@ -27,9 +27,18 @@ class Request:
     loras: Loras
     vae: Path | None = None  # another autoencoder
     variant: str | None = None
+    parts: Sequence[Path] = ()  # folders and files of what a base's file lacks
     # what becomes of a part ("unet", "text") as soon as it is read
     built: Callable[[str, Any], Any] = lambda part, module: module
     keep: Keep = dict  # where the weights of the UNet and the text encoders are while being read
+
+    def check_no_parts(self, path: Path) -> None:
+        """Raise UserError where parts are given for a base that takes none."""
+        if self.parts:
+            raise UserError(
+                f"{path} takes no parts from elsewhere; parts are what a diffusion transformer in "
+                "one file lacks; leave them out."
+            )
 
 
 class Loras:
@@ -48,8 +57,12 @@ class Loras:
 
     def check_parts(self, texts: int) -> None:
         """Raise UserError where a change is of a text encoder that the base does not have."""
+        self.check_names(PARTS[: 1 + texts])
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Raise UserError where a change is of none of these parts."""
         for lora, _ in self.given:
-            if missing := [part for part in lora.parts if part not in PARTS[: 1 + texts]]:
+            if missing := [part for part in lora.parts if part not in names]:
                 raise UserError(
                     f"{lora.where} changes {missing[0]}, which this base lacks; it belongs to "
                     "another base."

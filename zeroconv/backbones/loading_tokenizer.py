@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,38 @@ def tokenizers_for(path: Path, sd2: bool, xl: bool) -> list[Any]:
     if second.is_dir():
         return [first, load_tokenizer(second)]
     return [first, load_tokenizer(folder, pad_token=OPEN_CLIP_PAD)]
+
+
+# kind of text encoder → where on the hub its tokenizer is, and in which folder
+_OF_FLOWS = {
+    "t5": ("black-forest-labs/FLUX.1-schnell", "tokenizer_2"),
+    "qwen2_5_vl": ("Qwen/Qwen-Image", "tokenizer"),
+    "qwen3": ("Tongyi-MAI/Z-Image-Turbo", "tokenizer"),
+}
+
+
+def flow_tokenizer(
+    path: Path, folder: Path | None, kind: str, name: str, read: Callable[..., Any]
+) -> Any:
+    """The tokenizer of a text encoder of a diffusion transformer in one file.
+
+    folder: where it stands, else it is taken from the hub's cache, or from the hub. name: of the
+    folder that should be there. Raises UserError.
+    """
+    if folder is not None:
+        return read(folder)
+    clip = kind.startswith("clip")
+    repository, inside = (CLIP, "") if clip else _OF_FLOWS[kind]
+    try:
+        patterns = _FILES if clip else (f"{inside}/*",)
+        there = locate(repository, "tokenizer", patterns)
+    except UserError as error:
+        raise UserError(
+            f"{path} holds no tokenizers, and that of {repository} is not in the hub's cache and "
+            f"cannot be fetched; put {name}/ beside the file, or give its folder as --parts "
+            "(parts= in Python)."
+        ) from error
+    return read(there / inside, **({"pad_token": OPEN_CLIP_PAD} if kind == "clip_g" else {}))
 
 
 def _from_hub(path: Path, sd2: bool) -> Path:

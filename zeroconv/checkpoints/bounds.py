@@ -21,6 +21,9 @@ COUNTS = {
     "reverse_transformer_layers_per_block": 128,
     "num_hidden_layers": 256,
     "num_layers": 256,
+    "num_single_layers": 256,
+    "n_layers": 256,
+    "n_refiner_layers": 64,
     "num_res_blocks": 64,
     "res_blocks": 64,
     "num_trans_layer": 64,
@@ -38,7 +41,7 @@ SIZES = {
     "num_control_type": 256,
     "num_trans_head": 256,
     "num_train_timesteps": 100_000,
-    "max_position_embeddings": 2**16,
+    "max_position_embeddings": 2**20,
     "sample_size": 2**16,
 }
 

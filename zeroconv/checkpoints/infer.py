@@ -148,8 +148,10 @@ def infer_unet_config(state: State, sample_size: int = 64, pooled: int | None = 
 
 def infer_vae_config(state: State, xl: bool = False) -> dict:
     """SD 1.x and 2.x share their autoencoder and its scale, 0.18215; SDXL's has the same shapes
-    and another scale, 0.13025 (both are 1 / the standard deviation of its latents).
+    and another scale, 0.13025 (both are 1 / the standard deviation of its latents). Those of later
+    bases have no convolution around their latents.
     """
+    quant = "post_quant_conv.weight" in state
     levels = [
         key
         for key in state
@@ -165,12 +167,15 @@ def infer_vae_config(state: State, xl: bool = False) -> dict:
         "down_block_types": ["DownEncoderBlock2D"] * len(widths),
         "up_block_types": ["UpDecoderBlock2D"] * len(widths),
         "layers_per_block": layers,
-        "latent_channels": _size(state, "post_quant_conv.weight", 4)[1],
+        "latent_channels": _size(
+            state, "post_quant_conv.weight" if quant else "decoder.conv_in.weight", 4
+        )[1],
         "norm_num_groups": math.gcd(32, *widths),
         "scaling_factor": 0.13025 if xl else 0.18215,
         # SDXL's overflows in float16
         "force_upcast": xl,
         "sample_size": 1024 if xl else 512,
+        **({} if quant else {"use_quant_conv": False, "use_post_quant_conv": False}),
     }
 
 

@@ -38,6 +38,7 @@ LORA = Kind("lora", "a LoRA", "merge it into a base: --lora FILE")
 BASELINE = Kind("baseline", "a network of zeroconv.baselines")
 UNET = Kind("unet", "a UNet", "load its folder as a backbone")
 VAE = Kind("vae", "a VAE", "it is one part of a base")
+VIDEO_VAE = Kind("video_vae", "the VAE of Qwen-Image", "it is one part of a base")
 TEXT = Kind("text_encoder", "a text encoder", "it is one part of a base")
 CONTROL_LORA = Kind("control_lora", "a Control-LoRA", _AS_CONTROL)
 UNION = Kind("union", "a ControlNet Union", "load it as a control, with a kind for each hint")
@@ -133,6 +134,10 @@ _BY_NAMES: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     (UNET, (r"^conv_in\.", r"^up_blocks\.")),
     (UNET, (r"^conv_in\.", r"^conv_out\.")),
     (Kind("transformer", "a transformer base", _YET), (r"^transformer_blocks\.",)),
+    (
+        VIDEO_VAE,
+        (r"^decoder\.(middle\.0\.residual\.0|up_blocks\.0\.resnets\.0\.norm1)\.gamma$",),
+    ),
     (VAE, (r"^(first_stage_model\.)?(encoder|decoder)\.conv_in\.",)),
     (VAE, (r"^(first_stage_model\.)?(post_)?quant_conv\.",)),
     (TEXT, (r"^(cond_stage_model\.|text_encoders?\.|transformer\.|text_model\.)",)),
@@ -169,6 +174,7 @@ _BY_CLASS = {
     "UNet2DConditionModel": UNET,
     "AutoencoderKL": VAE,
     "AutoencoderTiny": VAE,
+    "AutoencoderKLQwenImage": VIDEO_VAE,
     "FluxTransformer2DModel": FLUX,
     "SD3Transformer2DModel": SD3,
     "QwenImageTransformer2DModel": QWEN,

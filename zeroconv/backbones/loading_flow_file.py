@@ -24,6 +24,7 @@ from zeroconv.checkpoints.stable_diffusion import describing
 from zeroconv.checkpoints.vae import read_vae, vae_from_original
 from zeroconv.errors import UserError
 
+_SCHEDULE = "scheduler_config.json"
 _GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
 
 
@@ -95,6 +96,7 @@ class FileSource:
             state, config = read_weights(where, variant=request.variant), read_config(where)
         else:
             state, config = read_state_dict(where), None
+        config = config or self._config(part.folder)
         if config is None:
             if self.file.kind is FLUX and part.kind == "clip_l":
                 state = without_projection(state)
@@ -102,7 +104,7 @@ class FileSource:
         return Weights(config, state, where)
 
     def tokenizer(self, part: Part) -> Any:
-        folder = self._folder(part.tokenizer, config=False)
+        folder = self.given.tokenizer(part.tokenizer) or self.beside.tokenizer(part.tokenizer)
         return flow_tokenizer(self.path, folder, part.kind, part.tokenizer, part.read_tokenizer)
 
     def _vae_beside(self, family: Family) -> Path | None:
@@ -111,27 +113,30 @@ class FileSource:
 
     def vae(self, family: Family, request: Request) -> Weights:
         path = self._vae_beside(family)
+        where = path or self.path
+        said = self._config("vae")
         if family.video_vae:
             if path is None:
-                return Weights(*of_video_vae(self.file.vae, self.path), self.path)
-            return Weights(*read_video_vae(path), path)
-        where = path or self.path
+                config, state = of_video_vae(self.file.vae, self.path)
+            else:
+                config, state = read_video_vae(path)
+            return Weights(said or config, state, where)
         if path is None:
-            config, state = None, vae_from_original(self.file.vae, self.path)
+            own, state = None, vae_from_original(self.file.vae, self.path)
         else:
-            config, state = read_vae(path)
-        if config is None:
+            own, state = read_vae(path)
+        if (known := own or said) is None:
             with describing(where):
-                config = {**infer_vae_config(state), **family.vae}
-        return Weights(config, state, where)
+                known = {**infer_vae_config(state), **family.vae}
+        return Weights(known, state, where)
 
     def vae_config(self) -> dict[str, Any] | None:
         folder = self._folder("vae")
         return read_config(folder) if folder else None
 
     def scheduler(self) -> dict[str, Any] | None:
-        if (folder := self._folder("scheduler", config=False)) is not None:
-            return read_config(folder, "scheduler_config.json")
+        if (folder := self._folder("scheduler", _SCHEDULE)) is not None:
+            return read_config(folder, _SCHEDULE)
         if self.file.kind is Z_IMAGE:
             warnings.warn(
                 f"{self.path} does not say whether it is Z-Image or Turbo; its noise levels are "
@@ -143,5 +148,8 @@ class FileSource:
             return {**FluxBackbone.scheduler, "shift": 1.0, "use_dynamic_shifting": False}
         return None
 
-    def _folder(self, name: str, config: bool = True) -> Path | None:
-        return self.given.folder(name, config) or self.beside.folder(name, config)
+    def _folder(self, name: str, file: str = "config.json") -> Path | None:
+        return self.given.folder(name, file) or self.beside.folder(name, file)
+
+    def _config(self, name: str) -> dict[str, Any] | None:
+        return self.given.config(name) or self.beside.config(name)

@@ -7,12 +7,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from zeroconv.backbones.locate import locate
 from zeroconv.checkpoints.flow.text_files import NAMES, kind_of_text
 from zeroconv.checkpoints.identify import identify, plain_names
 from zeroconv.checkpoints.kinds import VAE, VIDEO_VAE, Kind
-from zeroconv.checkpoints.reading import read_names
+from zeroconv.checkpoints.reading import read_config, read_names, weights_file
 from zeroconv.errors import UserError
 
 PATTERNS = ("text_encoder*/*", "tokenizer*/*", "vae/*", "scheduler/*", "transformer/config.json")
@@ -49,20 +50,30 @@ class Given:
                 f"{path} is {kind}, no text encoder or VAE; give those as parts of a base."
             )
 
-    def folder(self, name: str, config: bool = True) -> Path | None:
-        """A part's folder in diffusers' layout. config: it must hold a config.json."""
-        for folder in self.folders:
-            path = folder / name
-            if (path / "config.json").is_file() or (not config and path.is_dir()):
-                return path
-        return None
+    def folder(self, name: str, file: str = "config.json") -> Path | None:
+        """A part's folder in diffusers' layout that holds this file."""
+        paths = (folder / name for folder in self.folders)
+        return next((path for path in paths if (path / file).is_file()), None)
+
+    def tokenizer(self, name: str) -> Path | None:
+        paths = (folder / name for folder in self.folders)
+        return next((path for path in paths if path.is_dir()), None)
+
+    def config(self, name: str) -> dict[str, Any] | None:
+        """What a folder without weights says of those in a file."""
+        folder = self.folder(name)
+        return read_config(folder) if folder and weights_file(folder) is None else None
+
+    def _weights(self, name: str) -> Path | None:
+        folder = self.folder(name)
+        return folder if folder and weights_file(folder) is not None else None
 
     def text(self, kind: str, name: str) -> Path | None:
         """The file or folder of a text encoder."""
         starts = NAMES[kind][1]
         return (
             self.texts.get(kind)
-            or self.folder(name)
+            or self._weights(name)
             or self._file(_TEXT_FOLDERS, lambda stem: stem.startswith(starts), NAMES[kind][0])
         )
 
@@ -70,7 +81,7 @@ class Given:
         """The file or folder of a VAE."""
         return (
             self.vaes.get(VIDEO_VAE if video else VAE)
-            or self.folder("vae")
+            or self._weights("vae")
             or self._file(_VAE_FOLDERS, lambda stem: stem == "ae" or "vae" in stem, "VAE")
         )
 

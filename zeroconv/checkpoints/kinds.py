@@ -28,7 +28,7 @@ _YET = "zeroconv does not run these yet"
 _BASE = "load it as a backbone"
 _AS_CONTROL = "load it as a control, with its base"
 _WITH_BASE = "load its folder in diffusers' layout as a control, with its base"
-_WHOLE = "give the whole model, a folder in diffusers' layout"
+_WHOLE = "load its file as a backbone, with --parts for what it lacks, or a folder of the whole"
 _NEVER = "it is no control of Stable Diffusion"
 
 CONTROL = Kind("control", "a ControlNet")
@@ -114,6 +114,7 @@ _BY_NAMES: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     (TEXT, (r"^conditioner\.embedders\.",)),
     (FLUX, (r"^(model\.diffusion_model\.)?(double_blocks|single_transformer_blocks)\.",)),
     (SD3, (r"^(model\.diffusion_model\.)?joint_blocks\.",)),
+    (SD3, (r"^context_embedder\.", r"^pos_embed\.proj\.", r"^transformer_blocks\.")),
     (
         QWEN,
         (

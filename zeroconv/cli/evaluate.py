@@ -102,7 +102,8 @@ def _page_of(page: Path | None, prompts: str, count: int) -> Path | None:
 
 def _files(files: Mapping[str, Any]) -> list[Any]:
     """What may be paths among a base's files."""
-    return [*files.get("lora", []), *([files["vae"]] if "vae" in files else [])]
+    vae = [files["vae"]] if "vae" in files else []
+    return [*files.get("lora", []), *vae, *files.get("parts", [])]
 
 
 def _inputs(settings: dict[str, Any]) -> list[Any]:

@@ -46,6 +46,7 @@ from zeroconv.cli.options import (
     OnlyMasked,
     OriginalSide,
     Padding,
+    Parts,
     Quantise,
     References,
     ReferenceShares,
@@ -130,6 +131,7 @@ def generate(
     lora: Lora = None,
     lora_dir: LoraDir = None,
     vae: Vae = None,
+    parts: Parts = None,
     revision: Revision = None,
     variant: Variant = None,
     subfolder: Subfolder = None,
@@ -251,7 +253,7 @@ def generate(
     free = answers_on_stdout(out, json)
     saved = (lambda path: None) if json else (echo if free else echo_error)
     try:
-        files = base_files(vae, revision, variant, subfolder)
+        files = base_files(vae, revision, variant, subfolder, parts=parts)
         files |= {"offload": None if offload == "none" else offload, "quantise": quantise}
         files |= {"vae_tiling": vae_tiling or None}
         asked = (report, saved, files, vary or [], making)

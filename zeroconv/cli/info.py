@@ -12,6 +12,7 @@ from typing import Any
 from zeroconv.errors import UserError
 
 TRANSFORMER_CONTROLS = ("flux_control", "sd3_control", "qwen_control", "z_image_control")
+FLOWS = ("flux", "sd3", "qwen", "z_image")  # as files
 KNOWN = (
     *TRANSFORMER_CONTROLS,
     *("base", "control", "baseline", "lora", "vae"),
@@ -34,6 +35,7 @@ def describe(name: str, files: Mapping[str, Any] | None = None) -> dict[str, Any
         describe_xs,
     )
     from zeroconv.cli.info_files import describe_base_file, describe_lora, describe_vae
+    from zeroconv.cli.info_flows import describe_flow_file
     from zeroconv.cli.info_pictures import describe_picture, is_picture
 
     files = files or {}
@@ -48,6 +50,7 @@ def describe(name: str, files: Mapping[str, Any] | None = None) -> dict[str, Any
     readers = {
         "control": _control,
         **dict.fromkeys(TRANSFORMER_CONTROLS, describe_transformer_control),
+        **dict.fromkeys(FLOWS, describe_flow_file),
         "union": _control,
         "control_lora": _control,
         "t2i_adapter": describe_adapter,
@@ -103,7 +106,7 @@ def _kind(path: Path) -> str:
     from zeroconv.checkpoints.lora import BASE
 
     kind = identify(path)
-    if kind.name in KNOWN:
+    if kind.name in KNOWN or (kind.name in FLOWS and path.is_file()):
         return kind.name
     if kind is UNKNOWN and path.is_dir():
         raise UserError(

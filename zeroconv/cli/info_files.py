@@ -25,8 +25,8 @@ def describe_base_file(path: Path) -> dict[str, Any]:
     parts, names = read_base(path, vae=False)
     configs = configs_of(parts, path, names)
     unet = empty_unet(configs["unet"], path)
-    check_strict(unet.state_dict(), _without_scales(parts.unet, path), path)
-    check_text_encoder(configs["text_encoder"], _without_scales(parts.text, path), path)
+    check_strict(unet.state_dict(), without_scales(parts.unet, path), path)
+    check_text_encoder(configs["text_encoder"], without_scales(parts.text, path), path)
     if parts.text_2 is not None:
         check_text_encoder(configs["text_encoder_2"], parts.text_2, path)
     if parts.vae:
@@ -37,8 +37,8 @@ def describe_base_file(path: Path) -> dict[str, Any]:
     states = {"unet": parts.unet, "vae": parts.vae, **texts}
     return {
         "family": "SDXL" if parts.xl else "SD 2.x" if parts.open_clip else "SD 1.x",
-        "parameters": {name: _numbers(state) for name, state in states.items() if state},
-        "stored_as": _dtypes(tensor for state in states.values() for tensor in state.values()),
+        "parameters": {name: numbers(state) for name, state in states.items() if state},
+        "stored_as": dtypes(tensor for state in states.values() for tensor in state.values()),
         "picture_size": (configs["unet"]["sample_size"] or 64) * 8,
         "latent": {"channels": backbone.latent_channels, "pixels": 8},
         "prediction": backbone.prediction_type,
@@ -121,8 +121,8 @@ def describe_vae(path: Path) -> dict[str, Any]:
         known = config or infer_vae_config(state)
     check_vae(known, state, path)
     return {
-        "parameters": {"vae": _numbers(state)},
-        "stored_as": _dtypes(state.values()),
+        "parameters": {"vae": numbers(state)},
+        "stored_as": dtypes(state.values()),
         "latent": {"channels": known.get("latent_channels", 4), "pixels": _pixels(known)},
         "scaling_factor": known.get("scaling_factor", 0.18215) if config else "its base's",
         "needs": "a base: --vae FILE",
@@ -133,17 +133,17 @@ def _pixels(config: Mapping[str, Any]) -> int:
     return 2 ** (len(config["block_out_channels"]) - 1)
 
 
-def _without_scales(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+def without_scales(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     from zeroconv.checkpoints.float8 import unscaled
 
     return unscaled(state, path)
 
 
-def _numbers(state: Mapping[str, Tensor]) -> int:
+def numbers(state: Mapping[str, Tensor]) -> int:
     return sum(value.numel() for key, value in state.items() if not key.endswith("_scale"))
 
 
-def _dtypes(tensors: Iterable[Tensor]) -> str:
+def dtypes(tensors: Iterable[Tensor]) -> str:
     """Which kinds of numbers, those with most first."""
     counts: Counter[str] = Counter()
     for tensor in tensors:

@@ -16,6 +16,7 @@ from zeroconv.cli.options import (
     Dtype,
     Guidance,
     Lora,
+    Parts,
     Revision,
     Seed,
     Steps,
@@ -34,6 +35,7 @@ def evaluate(
     base: Base = "playroom",
     lora: Lora = None,
     vae: Vae = None,
+    parts: Parts = None,
     revision: Revision = None,
     variant: Variant = None,
     subfolder: Subfolder = None,
@@ -93,7 +95,7 @@ def evaluate(
         "features": features,
         "clip": clip,
     }
-    files = base_files(vae, revision, variant, subfolder, lora)
+    files = base_files(vae, revision, variant, subfolder, lora, parts)
     run(control, base, settings, json, page, files, device, dtype)
 
 
@@ -116,6 +118,7 @@ def demo(
     base: Base = "playroom",
     lora: Lora = None,
     vae: Vae = None,
+    parts: Parts = None,
     revision: Revision = None,
     variant: Variant = None,
     subfolder: Subfolder = None,
@@ -130,7 +133,7 @@ def demo(
     from zeroconv.cli.gallery import demo as draw
 
     settings: dict[str, Any] = {"steps": steps, "seeds": seeds, "cfg": cfg, "guidance": guidance}
-    settings["files"] = base_files(vae, revision, variant, subfolder, lora)
+    settings["files"] = base_files(vae, revision, variant, subfolder, lora, parts)
     typer.echo(
         str(draw(out, base=base, device=device, dtype=dtype, print_line=echo_error, **settings))
     )

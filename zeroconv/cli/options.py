@@ -26,6 +26,13 @@ Vae = Annotated[
     str | None,
     Option(help="A VAE in place of the base's: one file, a folder, or a hub id."),
 ]
+Parts = Annotated[
+    list[str] | None,
+    Option(
+        help="Text encoders, tokenizers, VAE and schedule of a diffusion transformer in one file: "
+        "a folder, files, or a hub id. May be repeated."
+    ),
+]
 ImagePrompts = Annotated[
     list[str] | None,
     Option(

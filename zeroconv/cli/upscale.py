@@ -17,6 +17,7 @@ from zeroconv.cli.options import (
     Dtype,
     Json,
     Lora,
+    Parts,
     Revision,
     Schedule,
     Scheduler,
@@ -61,6 +62,7 @@ def upscale(
     base: Base = "playroom",
     lora: Lora = None,
     vae: Vae = None,
+    parts: Parts = None,
     revision: Revision = None,
     variant: Variant = None,
     subfolder: Subfolder = None,
@@ -80,7 +82,7 @@ def upscale(
     tiles = {"factor": factor, "strength": strength, "tile": tile, "overlap": overlap}
     tiles |= {"keep_colours": not free_colours}
     free = answers_on_stdout(out, json)
-    files = base_files(vae, revision, variant, subfolder, lora)
+    files = base_files(vae, revision, variant, subfolder, lora, parts)
     models = {"base": base, "device": device, "dtype": dtype}
     report = run(picture, out, prompt, control or [], scale, models, {**tiles, **options}, files)
     answer(report, json, lambda: (echo if free else echo_error)(str(out)))

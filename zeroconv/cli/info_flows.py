@@ -1,0 +1,37 @@
+"""What `zeroconv info` says about diffusion transformers in one file: read off names and shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def describe_flow_file(path: Path) -> dict[str, Any]:
+    """Facts about a base in one file, and what it needs beside itself. Raises UserError."""
+    from zeroconv.backbones.loading_flow import FAMILIES
+    from zeroconv.checkpoints.flow.file import is_original, read_flow, to_diffusers
+    from zeroconv.checkpoints.flow.infer import CONFIGS
+    from zeroconv.checkpoints.flow.text_files import NAMES
+    from zeroconv.checkpoints.stable_diffusion import describing
+    from zeroconv.cli.info_files import dtypes, numbers, without_scales
+
+    file = read_flow(path)
+    family = FAMILIES[file.class_name]
+    plain = without_scales(file.transformer, path)
+    with describing(path):
+        config = CONFIGS[file.class_name](to_diffusers(plain, file.kind.name, path))
+    parts = {"transformer": file.transformer, **file.texts, "vae": file.vae}
+    texts = {part.kind: part.optional for part in family.texts if part.kind not in file.texts}
+    needs = [f"{NAMES[k][0]}{' (may be missing)' if may else ''}" for k, may in texts.items()]
+    needs += [] if file.vae else ["a VAE (or --vae FILE)"]
+    needs.append("tokenizers")
+    blocks = {name: value for name, value in config.items() if name.endswith("layers")}
+    return {
+        "family": family.backbone.family,
+        "parameters": {name: numbers(state) for name, state in parts.items() if state},
+        "stored_as": dtypes(tensor for state in parts.values() for tensor in state.values()),
+        "names": "the original ones" if is_original(plain, file.kind.name) else "diffusers'",
+        "blocks": {name.removeprefix("num_"): value for name, value in blocks.items()},
+        "reads_guidance": config.get("guidance_embeds"),
+        "needs": f"{', '.join(needs)}: beside it, or --parts FOLDER",
+    }

@@ -14,10 +14,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.control_file import note_pooling, read_control
 from zeroconv.checkpoints.controlnet import diffusers_to_original
 from zeroconv.checkpoints.controlnet_xs import CLASS_NAME as XS_CLASS
 from zeroconv.checkpoints.controlnet_xs import read_xs, to_adapter
+from zeroconv.checkpoints.flow.controls import CLASSES as FLOW_CONTROLS
+from zeroconv.checkpoints.flow.controls import original_names, read_flow_control
 from zeroconv.checkpoints.identify import identify
 from zeroconv.checkpoints.kinds import BASELINE, T2I, XS
 from zeroconv.checkpoints.reading import read_config
@@ -36,7 +39,8 @@ from zeroconv.jsonfile import to_json
 
 def convert(source: str | os.PathLike, out: str | os.PathLike, to: str) -> Path:
     """Read a ControlNet (one file of either layout, or a diffusers folder) and write it in the
-    other layout.
+    other layout. Also a Union, a T2I-Adapter, an IP-Adapter, a ControlNet-LLLite, and ControlNets
+    of diffusion transformers.
 
     to "diffusers": a folder with config.json and diffusion_pytorch_model.safetensors. to
     "original": one .safetensors file, its names under `control_model.`. The tensors keep their
@@ -56,6 +60,8 @@ def convert(source: str | os.PathLike, out: str | os.PathLike, to: str) -> Path:
         return convert_lllite(source, _one_file(source, out), to)
     if kind == "ip_adapter":
         return convert_ip_adapter(source, out, to)
+    if kind in FLOW_CONTROLS:
+        return _convert_flow(source, out, to)
     if kind in _AS_THEY_ARE:
         raise UserError(f"{source} is {_AS_THEY_ARE[kind]}, so there is nothing to convert.")
     config, state = read_controlnet(source)
@@ -92,7 +98,7 @@ def _one_file(source: Path, out: Path) -> Path:
 
 def write_folder(config: dict, state: dict[str, Tensor], out: Path) -> Path:
     """Write diffusers' folder, all or nothing; returns it."""
-    state = {key: value.contiguous() for key, value in state.items()}
+    state = own_memory(state)
     with atomic_folder(out) as folder:
         text = to_json(config, indent=2, sort_keys=True) + "\n"
         (folder / "config.json").write_text(text, encoding="utf-8")
@@ -100,9 +106,25 @@ def write_folder(config: dict, state: dict[str, Tensor], out: Path) -> Path:
     return out
 
 
+def own_memory(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors that share no memory, as safetensors wants them: rows of one matrix may
+    stand in several.
+    """
+    return {
+        key: value.clone()
+        if value.untyped_storage().nbytes() > value.nbytes
+        else value.contiguous()
+        for key, value in state.items()
+    }
+
+
+def _owns(value: Tensor) -> bool:
+    return value.untyped_storage().nbytes() == value.nbytes
+
+
 def write_file(config: dict, state: dict[str, Tensor], out: Path) -> Path:
     """Write one file, its config in the header; returns it."""
-    state = {key: value.contiguous() for key, value in state.items()}
+    state = own_memory(state)
     with atomic_write(out) as file:
         save_file(state, file, metadata={"format": "pt", "zeroconv": to_json(config)})
     return out
@@ -138,6 +160,25 @@ def _convert_adapter(source: Path, out: Path, to: str) -> Path:
     if to == "original":
         return write_file(config, adapter_to_original(state), out)
     return write_folder({"_class_name": ADAPTER_CLASS, **config}, state, out)
+
+
+def _convert_flow(source: Path, out: Path, to: str) -> Path:
+    """A ControlNet of a diffusion transformer: diffusers' folder ↔ one file, in its authors' names
+    where those are others. Its config is that of the published bases' where the file has none.
+    """
+    import diffusers
+
+    control = read_flow_control(source)
+    kind: Any = getattr(diffusers, control.class_name)
+    plain = {k: v for k, v in control.config.items() if not k.startswith("_") and k != "zeroconv"}
+    check_config(plain, source)
+    with torch.device("meta"), describing_config(source):
+        network = kind.from_config(plain)
+    check_strict(network.state_dict(), control.state, source)
+    config = {"_class_name": control.class_name, **control.config}
+    if to == "diffusers":
+        return write_folder(config, control.state, out)
+    return write_file(config, original_names(control), out)
 
 
 @contextmanager

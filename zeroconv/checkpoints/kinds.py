@@ -27,7 +27,6 @@ class Kind:
 _YET = "zeroconv does not run these yet"
 _BASE = "load it as a backbone"
 _AS_CONTROL = "load it as a control, with its base"
-_WITH_BASE = "load its folder in diffusers' layout as a control, with its base"
 _WHOLE = "load its file as a backbone, with --parts for what it lacks, or a folder of the whole"
 _NEVER = "it is no control of Stable Diffusion"
 
@@ -45,10 +44,10 @@ UNION = Kind("union", "a ControlNet Union", "load it as a control, with a kind f
 XS = Kind("controlnet_xs", "a ControlNet-XS", _AS_CONTROL)
 SPARSE = Kind("sparse_control", "a SparseCtrl of AnimateDiff", _YET)
 T2I = Kind("t2i_adapter", "a T2I-Adapter", _AS_CONTROL)
-FLUX_CONTROL = Kind("flux_control", "a ControlNet of FLUX", _WITH_BASE)
-SD3_CONTROL = Kind("sd3_control", "a ControlNet of Stable Diffusion 3", _WITH_BASE)
-QWEN_CONTROL = Kind("qwen_control", "a ControlNet of Qwen-Image", _WITH_BASE)
-Z_CONTROL = Kind("z_image_control", "a ControlNet of Z-Image", _WITH_BASE)
+FLUX_CONTROL = Kind("flux_control", "a ControlNet of FLUX", _AS_CONTROL)
+SD3_CONTROL = Kind("sd3_control", "a ControlNet of Stable Diffusion 3", _AS_CONTROL)
+QWEN_CONTROL = Kind("qwen_control", "a ControlNet of Qwen-Image", _AS_CONTROL)
+Z_CONTROL = Kind("z_image_control", "a ControlNet of Z-Image", _AS_CONTROL)
 DIT_CONTROL = Kind("transformer_control", "a ControlNet of a transformer base", _YET)
 FLUX = Kind("flux", "a FLUX transformer", _WHOLE)
 SD3 = Kind("sd3", "a Stable Diffusion 3", _WHOLE)

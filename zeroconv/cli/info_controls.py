@@ -41,18 +41,11 @@ def describe_xs(path: Path) -> dict[str, Any]:
 
 
 def describe_transformer_control(path: Path) -> dict[str, Any]:
-    """A ControlNet of a diffusion transformer, from its folder alone. Raises UserError."""
-    from zeroconv.checkpoints.reading import read_config, read_weights
-    from zeroconv.errors import UserError
+    """A ControlNet of a diffusion transformer, from its folder or file alone. Raises UserError."""
+    from zeroconv.checkpoints.flow.controls import CLASSES, read_flow_control
 
-    if not path.is_dir():
-        raise UserError(
-            f"{path} is a ControlNet of a diffusion transformer in one file, which zeroconv reads "
-            "from folders in diffusers' layout alone."
-        )
-    config = read_config(path)
-    ours = config.get("zeroconv") or {}
-    state = read_weights(path, ("diffusion_pytorch_model",))
+    control = read_flow_control(path)
+    config, ours = control.config, control.config.get("zeroconv") or {}
     places = config.get("control_layers_places")
     blocks = {
         "blocks": None if places is not None else config.get("num_layers"),
@@ -60,11 +53,16 @@ def describe_transformer_control(path: Path) -> dict[str, Any]:
         "beside_layers": places,
         "modes": config.get("num_mode"),
     }
+    pixels = config.get("conditioning_embedding_channels") is not None
+    layout = {"names": "the original ones" if control.original else "diffusers'"}
     return {
-        "parameters": {"control": sum(value.numel() for value in state.values())},
-        "class": config.get("_class_name"),
+        "parameters": {"control": sum(value.numel() for value in control.state.values())},
+        "class": control.class_name,
         "condition": ours.get("condition"),
         "base": ours.get("base"),
         **{name: value for name, value in blocks.items() if value is not None},
+        **({} if path.is_dir() else layout),
+        "hint": "pixels (XLabs)" if pixels else None,
         "trained": ours.get("trained"),
+        "needs": f"a base of {dict(CLASSES.values()).get(control.class_name)}",
     }

@@ -13,8 +13,9 @@ from zeroconv.backbones.flux import FluxBackbone
 from zeroconv.backbones.qwen import QwenBackbone
 from zeroconv.backbones.sd3 import SD3Backbone
 from zeroconv.backbones.zimage import ZImageBackbone
+from zeroconv.checkpoints.flow.controls import CLASSES
 from zeroconv.checkpoints.identify import identify
-from zeroconv.checkpoints.reading import read_config
+from zeroconv.checkpoints.reading import WEIGHT_FILES, read_config
 from zeroconv.control.flux import FluxControlNet
 from zeroconv.control.qwen import QwenControlNet
 from zeroconv.control.sd3 import SD3ControlNet
@@ -56,7 +57,9 @@ def new_control(
 
 
 def is_family(path: Path) -> bool:
-    """Whether a path is a folder with a ControlNet of a diffusion transformer."""
+    """Whether a path is a folder or a file with a ControlNet of a diffusion transformer."""
+    if path.is_file():
+        return path.suffix in WEIGHT_FILES and identify(path).name in CLASSES
     if not (path / "config.json").is_file():
         return False
     return read_config(path).get("_class_name") in CLASS_NAMES
@@ -68,4 +71,8 @@ def load_family(
     """A control of a diffusion transformer, for its base. Raises UserError without a base."""
     if backbone is None:
         raise UserError(f"{os.fspath(x)} is {identify(Path(x))}; give its base, backbone=.")
+    if not isinstance(backbone, tuple(CONTROLS)):
+        raise UserError(
+            f"{os.fspath(x)} is {identify(Path(x))}, and {backbone.name} is another kind of base."
+        )
     return control_class(backbone).load(x, backbone=backbone, dtype=dtype)

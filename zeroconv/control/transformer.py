@@ -192,11 +192,11 @@ class TransformerControlNet(nn.Module, Described):
 
     @classmethod
     def load(cls, x: str | os.PathLike, *, backbone: Any, dtype: torch.dtype | None = None) -> Self:
-        """Load a folder of `save` or of diffusers, or a hub id, for `backbone`, with its device and
-        dtype. Raises UserError, also where the two do not fit.
+        """Load a folder of `save` or of diffusers, one file, or a hub id, for `backbone`, with its
+        device and dtype. Raises UserError, also where the two do not fit.
         """
         network, ours = read_network(
-            x, cls.network_class(), backbone.name, dtype or backbone.dtype,
+            x, cls.network_class(), backbone, dtype or backbone.dtype,
             lambda network, where: cls.check_fit(network, backbone, where),
         )  # fmt: skip
         control = cls(network, backbone)

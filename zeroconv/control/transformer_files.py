@@ -1,4 +1,4 @@
-"""Folders of transformers' ControlNets: written and read in diffusers' layout."""
+"""Transformers' ControlNets on disk: written in diffusers' layout, read in every published one."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from torch import nn
 from zeroconv.backbones.building import empty, fill
 from zeroconv.backbones.locate import locate
 from zeroconv.checkpoints.bounds import check_config
-from zeroconv.checkpoints.reading import read_config, read_weights
+from zeroconv.checkpoints.flow.controls import WEIGHTS, FlowControl, read_flow_control
 from zeroconv.checkpoints.typed import check_types
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder, check_output
 from zeroconv.jsonfile import to_json
-
-WEIGHTS = "diffusion_pytorch_model"
 
 
 def save_network(
@@ -46,29 +44,37 @@ def save_network(
 def read_network(
     x: str | os.PathLike,
     kind: Any,
-    base: str,
+    backbone: Any,
     dtype: torch.dtype,
     check: Callable[[Any, Path], None],
 ) -> tuple[Any, dict[str, Any]]:
-    """diffusers' network of class `kind` from a folder or a hub id, and what of its config is
-    zeroconv's. check: called with the network before weights are read. Raises UserError.
+    """diffusers' network of class `kind` from a folder, one file or a hub id, and what of its
+    config is zeroconv's. check: called with the network before weights are read in. Raises
+    UserError.
     """
-    folder = locate(os.fspath(x), "ControlNet", ("config.json", f"{WEIGHTS}*"))
-    if not folder.is_dir():
+    path = locate(os.fspath(x), "ControlNet", ("config.json", f"{WEIGHTS}*"))
+    control = read_flow_control(path, backbone.transformer.config)
+    if control.class_name != kind.__name__:
         raise UserError(
-            f"{folder} is one file; a ControlNet of {base} is read from a folder in diffusers' "
-            "layout (config.json and its weights)."
+            f"{path} is a {control.class_name}, no ControlNet of {backbone.name} "
+            f"({backbone.family})."
         )
-    config = read_config(folder)
-    if config.get("_class_name") != kind.__name__:
-        raise UserError(f"{folder} is a {config.get('_class_name')}, no ControlNet of {base}.")
-    ours = config.pop("zeroconv", {})
-    known = {key: value for key, value in config.items() if not key.startswith("_")}
-    check_config(known, folder)
-    # None where a branch reads no text, which diffusers' signature does not tell
-    typed = {key: v for key, v in known.items() if (key, v) != ("joint_attention_dim", None)}
-    check_types(typed, kind, folder)
-    network = empty(lambda: cast(nn.Module, kind.from_config(config)), folder)
-    check(network, folder)
-    fill(network, read_weights(folder, (WEIGHTS,)), folder, dtype)
+    ours = control.config.pop("zeroconv", {})
+    network = empty_network(control, kind, path)
+    check(network, path)
+    fill(network, control.state, path, dtype)
     return network, ours if isinstance(ours, dict) else {}
+
+
+def empty_network(control: FlowControl, kind: Any, where: Path) -> Any:
+    """diffusers' network of a control, without memory. Raises UserError for a config that describes
+    none.
+    """
+    known = {key: value for key, value in control.config.items() if not key.startswith("_")}
+    check_config(known, where)
+    # None where a branch reads no text or has no positions, which diffusers' signature does not
+    # tell
+    may_lack = ("joint_attention_dim", "pos_embed_max_size")
+    typed = {key: v for key, v in known.items() if v is not None or key not in may_lack}
+    check_types(typed, kind, where)
+    return empty(lambda: cast(nn.Module, kind.from_config(control.config)), where)

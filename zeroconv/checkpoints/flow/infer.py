@@ -25,9 +25,9 @@ _SD3_HEAD = 64
 
 
 def flux_config(state: State) -> Config:
-    width, channels = _size(state, "x_embedder.weight", 2)
-    out = _size(state, "proj_out.weight", 2)[0]
-    head = _first(state, ".attn.norm_q.weight")
+    width, channels = size(state, "x_embedder.weight", 2)
+    out = size(state, "proj_out.weight", 2)[0]
+    head = first_size(state, ".attn.norm_q.weight")
     _check_positions(head, AXES, "FLUX.1")
     return {
         "in_channels": channels,
@@ -36,8 +36,8 @@ def flux_config(state: State) -> Config:
         "num_single_layers": count(state, "single_transformer_blocks."),
         "attention_head_dim": head,
         "num_attention_heads": width // head,
-        "joint_attention_dim": _size(state, "context_embedder.weight", 2)[1],
-        "pooled_projection_dim": _size(state, f"{_TEXT}.weight", 2)[1],
+        "joint_attention_dim": size(state, "context_embedder.weight", 2)[1],
+        "pooled_projection_dim": size(state, f"{_TEXT}.weight", 2)[1],
         "guidance_embeds": "time_text_embed.guidance_embedder.linear_1.weight" in state,
         "axes_dims_rope": AXES,
     }
@@ -47,23 +47,23 @@ _TEXT = "time_text_embed.text_embedder.linear_1"
 
 
 def sd3_config(state: State) -> Config:
-    width, channels, patch, _ = _size(state, "pos_embed.proj.weight", 4)
-    side = math.isqrt(_size(state, "pos_embed.pos_embed", 3)[1])
+    width, channels, patch, _ = size(state, "pos_embed.proj.weight", 4)
+    side = math.isqrt(size(state, "pos_embed.pos_embed", 3)[1])
     normed = "transformer_blocks.0.attn.norm_q.weight" in state
-    head = _size(state, "transformer_blocks.0.attn.norm_q.weight")[0] if normed else _SD3_HEAD
+    head = size(state, "transformer_blocks.0.attn.norm_q.weight")[0] if normed else _SD3_HEAD
     blocks = count(state, "transformer_blocks.")
     dual = [i for i in range(blocks) if f"transformer_blocks.{i}.attn2.to_q.weight" in state]
     return {
         "sample_size": 128,
         "patch_size": patch,
         "in_channels": channels,
-        "out_channels": _size(state, "proj_out.weight", 2)[0] // patch**2,
+        "out_channels": size(state, "proj_out.weight", 2)[0] // patch**2,
         "num_layers": blocks,
         "attention_head_dim": head,
         "num_attention_heads": width // head,
-        "joint_attention_dim": _size(state, "context_embedder.weight", 2)[1],
-        "caption_projection_dim": _size(state, "context_embedder.weight", 2)[0],
-        "pooled_projection_dim": _size(state, f"{_TEXT}.weight", 2)[1],
+        "joint_attention_dim": size(state, "context_embedder.weight", 2)[1],
+        "caption_projection_dim": size(state, "context_embedder.weight", 2)[0],
+        "pooled_projection_dim": size(state, f"{_TEXT}.weight", 2)[1],
         "pos_embed_max_size": side,
         "dual_attention_layers": dual,
         "qk_norm": "rms_norm" if normed else None,
@@ -71,23 +71,23 @@ def sd3_config(state: State) -> Config:
 
 
 def qwen_config(state: State) -> Config:
-    width, channels = _size(state, "img_in.weight", 2)
-    head = _first(state, ".attn.norm_q.weight")
+    width, channels = size(state, "img_in.weight", 2)
+    head = first_size(state, ".attn.norm_q.weight")
     _check_positions(head, AXES, "Qwen-Image")
     return {
         "in_channels": channels,
-        "out_channels": _size(state, "proj_out.weight", 2)[0] // 4,
+        "out_channels": size(state, "proj_out.weight", 2)[0] // 4,
         "num_layers": count(state, "transformer_blocks."),
         "attention_head_dim": head,
         "num_attention_heads": width // head,
-        "joint_attention_dim": _size(state, "txt_in.weight", 2)[1],
+        "joint_attention_dim": size(state, "txt_in.weight", 2)[1],
         "axes_dims_rope": AXES,
     }
 
 
 def zimage_config(state: State) -> Config:
-    width, patch = _size(state, "all_x_embedder.2-1.weight", 2)
-    head = _size(state, "layers.0.attention.norm_q.weight")[0]
+    width, patch = size(state, "all_x_embedder.2-1.weight", 2)
+    head = size(state, "layers.0.attention.norm_q.weight")[0]
     axes = [32, 48, 48]
     _check_positions(head, axes, "Z-Image")
     return {
@@ -96,8 +96,8 @@ def zimage_config(state: State) -> Config:
         "n_layers": count(state, "layers."),
         "n_refiner_layers": count(state, "noise_refiner."),
         "n_heads": width // head,
-        "n_kv_heads": _size(state, "layers.0.attention.to_k.weight", 2)[0] // head,
-        "cap_feat_dim": _size(state, "cap_embedder.1.weight", 2)[1],
+        "n_kv_heads": size(state, "layers.0.attention.to_k.weight", 2)[0] // head,
+        "cap_feat_dim": size(state, "cap_embedder.1.weight", 2)[1],
         "axes_dims": axes,
         "axes_lens": [1024, 512, 512],
     }
@@ -116,15 +116,15 @@ def t5_config(state: State) -> Config:
     """Of the encoder of T5 1.1, whose layers have a gate."""
     block = "encoder.block.0.layer."
     table = "shared.weight" if "shared.weight" in state else "encoder.embed_tokens.weight"
-    words, width = _size(state, table, 2)
+    words, width = size(state, table, 2)
     bias = f"{block}0.SelfAttention.relative_attention_bias.weight"
-    buckets, heads = _size(state, bias, 2)
+    buckets, heads = size(state, bias, 2)
     return {
         "model_type": "t5",
         "vocab_size": words,
         "d_model": width,
-        "d_kv": _size(state, f"{block}0.SelfAttention.q.weight", 2)[0] // heads,
-        "d_ff": _size(state, f"{block}1.DenseReluDense.wi_0.weight", 2)[0],
+        "d_kv": size(state, f"{block}0.SelfAttention.q.weight", 2)[0] // heads,
+        "d_ff": size(state, f"{block}1.DenseReluDense.wi_0.weight", 2)[0],
         "num_layers": count(state, "encoder.block."),
         "num_heads": heads,
         "relative_attention_num_buckets": buckets,
@@ -135,13 +135,13 @@ def t5_config(state: State) -> Config:
 
 
 def qwen3_config(state: State) -> Config:
-    head = _size(state, "layers.0.self_attn.q_norm.weight")[0]
+    head = size(state, "layers.0.self_attn.q_norm.weight")[0]
     return {**_language(state, head), "model_type": "qwen3", "head_dim": head}
 
 
 def qwen_vl_config(state: State) -> Config:
     """Of Qwen2.5-VL's language model: three sections of each head's channels for its positions."""
-    if _size(state, "layers.0.self_attn.q_proj.weight", 2)[0] % HEAD:
+    if size(state, "layers.0.self_attn.q_proj.weight", 2)[0] % HEAD:
         raise UserError(
             f"the weights of the text encoder have no heads of {HEAD} channels, as Qwen2.5-VL has; "
             "give its folder, whose config.json says what they have."
@@ -152,15 +152,15 @@ def qwen_vl_config(state: State) -> Config:
 
 
 def _language(state: State, head: int) -> Config:
-    words, width = _size(state, "embed_tokens.weight", 2)
+    words, width = size(state, "embed_tokens.weight", 2)
     layer = "layers.0."
     return {
         "vocab_size": words,
         "hidden_size": width,
-        "intermediate_size": _size(state, f"{layer}mlp.gate_proj.weight", 2)[0],
+        "intermediate_size": size(state, f"{layer}mlp.gate_proj.weight", 2)[0],
         "num_hidden_layers": count(state, "layers."),
-        "num_attention_heads": _size(state, f"{layer}self_attn.q_proj.weight", 2)[0] // head,
-        "num_key_value_heads": _size(state, f"{layer}self_attn.k_proj.weight", 2)[0] // head,
+        "num_attention_heads": size(state, f"{layer}self_attn.q_proj.weight", 2)[0] // head,
+        "num_key_value_heads": size(state, f"{layer}self_attn.k_proj.weight", 2)[0] // head,
         "rms_norm_eps": 1e-6,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
         "bos_token_id": None,
@@ -178,15 +178,15 @@ def _check_positions(head: int, axes: Any, family: str) -> None:
         )
 
 
-def _first(state: State, end: str) -> int:
+def first_size(state: State, end: str) -> int:
     """The width of the first tensor whose name ends so."""
     name = next((key for key in state if key.endswith(end)), None)
     if name is None:
         raise UserError(f"the weights lack any tensor that ends in {end[1:]}.")
-    return _size(state, name)[0]
+    return size(state, name)[0]
 
 
-def _size(state: State, key: str, ndim: int | None = None) -> tuple[int, ...]:
+def size(state: State, key: str, ndim: int | None = None) -> tuple[int, ...]:
     """A tensor's shape. UserError where it is missing or has another number of axes."""
     if key not in state:
         raise UserError(f"the weights lack {key}.")

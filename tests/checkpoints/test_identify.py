@@ -191,7 +191,7 @@ def test_a_folder_of_another_class_is_named(zeroconv_info, tmp_path, name):
         lambda p: convert(p, tmp_path / "out", "diffusers"),
         zeroconv_info,
     ):
-        read = load is not ControlNet.load and CLASSES[name] in RUN  # but it has no weights
+        read = load != ControlNet.load and CLASSES[name] in RUN  # but it has no weights
         with pytest.raises(UserError, match="no weights" if read else CLASSES[name]):
             load(tmp_path)
     with pytest.raises(UserError, match="not a whole model"):

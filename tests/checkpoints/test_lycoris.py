@@ -12,7 +12,7 @@ from torch import nn
 from tests.helpers.tiny import tiny_backbone_xl_file, tiny_unet, tiny_unet_xl
 from tests.helpers.tiny_folder import save_single_file
 from zeroconv.backbones import load_backbone
-from zeroconv.checkpoints.lora import find_lora, merge, parse_lora, read_lora, strength_of
+from zeroconv.checkpoints.lora import PARTS, find_lora, merge, parse_lora, read_lora, strength_of
 from zeroconv.checkpoints.names import Topology, unet_names
 from zeroconv.errors import UserError
 
@@ -320,10 +320,10 @@ def test_lora_of_sdxl_changes_every_part_at_a_strength_each(tmp_path) -> None:
         ("a.safetensors:0.8", 0.8),
         ("a.safetensors=0.8", 0.8),
         ("a.safetensors=unet:0.8", {"unet": 0.8}),
-        ("a.safetensors=te:0.5", {"text_encoder": 0.5, "text_encoder_2": 0.5}),
+        ("a.safetensors=te:0.5", dict.fromkeys(PARTS[1:], 0.5)),
         (
             "a.safetensors=text:0.5,te2:-1",
-            {"text_encoder": 0.5, "text_encoder_2": -1.0},
+            {"text_encoder": 0.5, "text_encoder_2": -1.0, "text_encoder_3": 0.5},
         ),
     ],
 )

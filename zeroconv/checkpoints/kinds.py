@@ -102,7 +102,7 @@ _BY_NAMES: tuple[tuple[Kind, tuple[str, ...]], ...] = (
         LORA,
         (
             r"(^lora_(unet|te)|\blora_(A|B|up|down|linear_layer)\b|\blora\.(up|down)\b|"
-            r"\b(hada_w|lokr_w|oft_)|_lora\.(up|down)\b|dora_scale)",
+            r"\b(hada_w|lokr_w|oft_)|_lora[12]?\.(up|down)\b|dora_scale)",
         ),
     ),
     (

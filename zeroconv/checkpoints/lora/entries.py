@@ -173,8 +173,12 @@ def _scale(tensors: Tensors, rank: int | None, module: str, part: str, config: M
     the rank of its config.
     """
 
+    # diffusers calls a transformer by its name
+    words = (part, "transformer") if part == "unet" else (part,)
+
     def option(name: str, default: object) -> Any:
-        return config.get(f"{part}.{name}", config.get(name, default))
+        named = (f"{word}.{name}" for word in words)
+        return next((config[n] for n in (*named, name) if n in config), default)
 
     if "alpha" in tensors:
         alpha = float(tensors["alpha"])
@@ -182,7 +186,7 @@ def _scale(tensors: Tensors, rank: int | None, module: str, part: str, config: M
     if rank is None:
         ranks = option("rank_pattern", None) or {}
         rank = int(_matching(ranks, module, option("r", 1)))
-        if "alpha" not in config and f"{part}.alpha" not in config:
+        if option("alpha", None) is None:
             return 1.0
     alphas = option("alpha_pattern", None) or {}
     alpha = _matching(alphas, module, option("lora_alpha", option("alpha", rank)))

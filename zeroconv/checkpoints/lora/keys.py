@@ -40,12 +40,19 @@ _ROLES = {
 # a module's name, which tensor, and in peft's own files the adapter's name
 _KEY = re.compile(
     rf"(?P<module>.+)\.(?P<role>{'|'.join(map(re.escape, sorted(_ROLES, reverse=True)))})"
-    r"(\.(?!weight$)(?P<adapter>\w+))?(\.weight)?"
+    r"(\.(?!(?:weight|bias)$)(?P<adapter>\w+))?(\.weight)?"
 )
 
 # attention processors of diffusers before 0.17, of the UNet and of the text encoder
 _OLD_UNET = re.compile(r"(.*)\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight")
 _OLD_TEXT = re.compile(r"(.*\.self_attn)\.to_(q|k|v|out)_lora\.(down|up)\.weight")
+
+# XLabs' processors of FLUX.1's blocks: 1 is the picture's, 2 the text's
+_XLABS = re.compile(
+    r"(?P<block>.*(?:double|single)_blocks\.\d+)\.processor\.(?P<name>qkv|proj)_lora(?P<side>[12]?)\."
+    r"(?P<role>down|up)\.weight"
+)
+_XLABS_SINGLE = {"qkv": "qkv", "proj": "linear2"}
 
 # kinds that other tools know and zeroconv does not
 _OTHERS = {
@@ -60,19 +67,29 @@ _PREFIXES = {  # how a module's name begins → which part of the base it is in
     "lora_unet_": "unet",
     "lora_unet.": "unet",
     "lycoris_unet_": "unet",
+    "lora_transformer_": "unet",
     "lora_te_": "text_encoder",
     "lora_te.": "text_encoder",
     "lora_te1_": "text_encoder",
     "lora_te1.": "text_encoder",
     "lora_te2_": "text_encoder_2",
     "lora_te2.": "text_encoder_2",
+    "lora_te3_": "text_encoder_3",
+    "lora_te3.": "text_encoder_3",
+    "text_encoders.clip_l.transformer.": "text_encoder",
+    "text_encoders.clip_g.transformer.": "text_encoder_2",
+    "text_encoders.t5xxl.transformer.": "text_encoder_3",
     "clip_l.": "text_encoder",
     "clip_g.": "text_encoder_2",
     "base_model.model.text_model.": "text_encoder",
     "base_model.model.": "unet",
+    "model.diffusion_model.": "unet",
     "diffusion_model.": "unet",
+    "transformer.base_model.model.": "unet",
+    "transformer.": "unet",
     "unet.base_model.model.": "unet",
     "unet.": "unet",
+    "text_encoder_3.": "text_encoder_3",
     "text_encoder_2.base_model.model.": "text_encoder_2",
     "text_encoder_2.": "text_encoder_2",
     "text_encoder.base_model.model.": "text_encoder",
@@ -100,6 +117,12 @@ def split(key: str, where: Path) -> tuple[str, str]:
     if old := _OLD_TEXT.fullmatch(key):
         module, name, role = old.groups()
         return f"{module}.{name}_proj", role
+
+    if xlabs := _XLABS.fullmatch(key):
+        block, name, side, role = xlabs.groups()
+        single = {"": _XLABS_SINGLE[name]}
+        sides = {"1": f"img_attn.{name}", "2": f"txt_attn.{name}"}
+        return f"{block}.{(single | sides)[side]}", role
 
     if match := _KEY.fullmatch(key):
         return match["module"], _ROLES[match["role"]]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from zeroconv.checkpoints.lora.changes import Change
+from zeroconv.checkpoints.lora.naming import Target, flat, targets_of
 from zeroconv.checkpoints.lora.reading import Lora
 from zeroconv.checkpoints.lora.strength import Strength, strength_of
-from zeroconv.checkpoints.names import Topology, unet_names
 from zeroconv.errors import UserError
 
 
@@ -24,22 +25,27 @@ class Merged(Mapping[str, Tensor]):
     ) -> None:
         self._state, self._weight = state, strength_of(strength, part)
         self._changes: dict[str, list[tuple[Change, str]]] = {}
-        names = _names(state, part) if self._weight else {}
-        for name, change in lora.parts.get(part, {}).items() if self._weight else ():
+        names = targets_of(state, part) if self._weight else {}
+        changed = lora.parts.get(part, {}) if self._weight else {}
+        for name, change in _once(changed, names, lora):
             module, kind = (name, "weight") if not name.endswith(".bias") else (name[:-5], "bias")
-            key = f"{names.get(module.replace('.', '_'))}.{kind}"
-            if key not in state:
+            where = f"{lora.where}: {name[:100]}"
+            targets = names.get(flat(module), ())
+            if not targets or any(f"{target.module}.{kind}" not in state for target in targets):
                 raise UserError(
                     f"{lora.where} changes {name}, which this {part} lacks; it belongs to another "
                     "base."
                 )
-            self._changes.setdefault(key, []).append((change, f"{lora.where}: {name[:100]}"))
-            shape = state[key].shape
-            if not change.fits(shape):
-                raise UserError(
-                    f"{lora.where} changes {name} by {change.sizes}, but its weight is "
-                    f"{list(shape)}; it belongs to a base of another size."
-                )
+            for target in targets:
+                key = f"{target.module}.{kind}"
+                part_of = target.of(change, where)
+                shape = state[key].shape
+                if not part_of.fits(shape):
+                    raise UserError(
+                        f"{lora.where} changes {name} by {change.sizes}, but its weight is "
+                        f"{list(shape)}; it belongs to a base of another size."
+                    )
+                self._changes.setdefault(key, []).append((part_of, where))
 
     def __getitem__(self, key: str) -> Tensor:
         value = self._state[key]
@@ -85,20 +91,24 @@ def _finite(x: Tensor) -> bool:
     return bool(torch.isfinite(x.float().abs().amax()))
 
 
-def _names(state: Mapping[str, Tensor], part: str) -> dict[str, str]:
-    """A module's name with underscores for dots, as kohya writes it → the module's own."""
-    modules = [key.removesuffix(".weight") for key in state if key.endswith(".weight")]
-    names = {module.replace(".", "_"): module for module in modules}
-    # transformers before 5 wrote `text_model.` before every name, and files do still
-    if part != "unet":
-        bare = {name.removeprefix("text_model_"): module for name, module in names.items()}
-        return bare | {f"text_model_{name}": module for name, module in bare.items()}
-    original = unet_names(Topology.of_diffusers(state))
-    for module in modules:
-        owner = module
-        while owner and owner not in original:
-            owner = owner.rpartition(".")[0]
-        if owner:
-            theirs = original[owner] + module[len(owner) :]
-            names.setdefault(theirs.replace(".", "_"), module)
-    return names
+def _once(
+    changed: Mapping[str, Change], names: Mapping[str, Sequence[Target]], lora: Lora
+) -> Iterator[tuple[str, Change]]:
+    """The changes, without those under an original name of what the file changes under diffusers'
+    name too: some trainers write both. A note says so.
+    """
+    plain = {flat(name) for name in changed}
+    twice = []
+    for name, change in changed.items():
+        targets = names.get(flat(name), ())
+        others = {flat(target.module) for target in targets} - {flat(name)}
+        if others & plain:
+            twice.append(name)
+            continue
+        yield name, change
+    if twice:
+        warnings.warn(
+            f"{lora.where} changes {twice[0][:100]} twice, under the names of two layouts; those "
+            f"of diffusers are read, and {len(twice)} others are left out.",
+            stacklevel=2,
+        )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from zeroconv.errors import UserError
 from zeroconv.words import exists, number, number_behind
 
-PARTS = ("unet", "text_encoder", "text_encoder_2")
+PARTS = ("unet", "text_encoder", "text_encoder_2", "text_encoder_3")
 
 # one number, or a number a part; parts that are not named have 1
 Strength = float | Mapping[str, float]
@@ -17,14 +17,18 @@ Strength = float | Mapping[str, float]
 # what a part is called → which parts that are
 _WORDS = {
     "unet": ("unet",),
-    "text": ("text_encoder", "text_encoder_2"),
-    "te": ("text_encoder", "text_encoder_2"),
+    "transformer": ("unet",),
+    "text": PARTS[1:],
+    "te": PARTS[1:],
     "text_encoder": ("text_encoder",),
     "te1": ("text_encoder",),
     "text1": ("text_encoder",),
     "text_encoder_2": ("text_encoder_2",),
     "te2": ("text_encoder_2",),
     "text2": ("text_encoder_2",),
+    "text_encoder_3": ("text_encoder_3",),  # T5
+    "te3": ("text_encoder_3",),
+    "text3": ("text_encoder_3",),
 }
 HOW = "write FILE, FILE:0.8 or FILE=unet:0.8,text:0.5"
 
@@ -74,7 +78,7 @@ def _behind_equals(text: str) -> tuple[str, Strength] | None:
         if parts is None or value is None:
             raise UserError(
                 f"the LoRA {text!r} has the weight {word + colon + digits!r}; {HOW} (parts: unet, "
-                "text, te1, te2)."
+                "text, te1, te2, te3)."
             )
         strengths |= dict.fromkeys(parts, value)
     return name, strengths
@@ -91,7 +95,8 @@ def strength_of(strength: Strength, part: str) -> float:
     for word, value in strength.items():
         if word not in _WORDS:
             raise UserError(
-                f"a LoRA's strength names the part {word!r}; its parts are unet, text, te1, te2."
+                f"a LoRA's strength names the part {word!r}; its parts are unet, text, te1, te2, "
+                "te3."
             )
         known |= {name: float(value) for name in _WORDS[word]}
     return known.get(part, 1.0)

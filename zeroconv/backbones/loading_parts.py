@@ -23,6 +23,8 @@ _VAE_FOLDERS = ("", "vae")
 
 def find_parts(given: Sequence[str | os.PathLike]) -> list[Path]:
     """Paths of folders, files or hub ids of parts. Raises UserError for what is not there."""
+    if not all(str(x).strip() for x in given):
+        raise UserError("parts of a base have an empty name; give folders, files or hub ids.")
     return [locate(os.fspath(x), "part of a base", PATTERNS) for x in given]
 
 

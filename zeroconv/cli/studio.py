@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from zeroconv.cli.bases import base_files
-from zeroconv.cli.options import Device, Dtype, Lora, Revision, Subfolder, Vae, Variant
+from zeroconv.cli.options import Device, Dtype, Lora, Parts, Revision, Subfolder, Vae, Variant
 from zeroconv.cli.streams import echo_error
 from zeroconv.errors import UserError
 
@@ -49,6 +49,7 @@ def studio(
     port: Port = 7860,
     base: Base = "playroom",
     vae: Vae = None,
+    parts: Parts = None,
     revision: Revision = None,
     variant: Variant = None,
     subfolder: Subfolder = None,
@@ -69,7 +70,7 @@ def studio(
     """Start the studio: a page to draw, generate, train and measure in the browser, and its HTTP
     interface.
     """
-    files = base_files(vae, revision, variant, subfolder, lora)
+    files = base_files(vae, revision, variant, subfolder, lora, parts)
     run(
         page=True, browser=browser, host=host, port=port, base=base, bases=more_base,
         controls=control, loras=lora_dir, datasets=datasets, data=data, token=token,
@@ -83,6 +84,7 @@ def serve(
     port: Port = 7860,
     base: Base = "playroom",
     vae: Vae = None,
+    parts: Parts = None,
     revision: Revision = None,
     variant: Variant = None,
     subfolder: Subfolder = None,
@@ -100,7 +102,7 @@ def serve(
     dtype: Dtype = "auto",
 ) -> None:
     """Start the HTTP interface without the page: ours below /api/v1, and A1111's."""
-    files = base_files(vae, revision, variant, subfolder, lora)
+    files = base_files(vae, revision, variant, subfolder, lora, parts)
     run(
         page=False, browser=False, host=host, port=port, base=base, bases=more_base,
         controls=control, loras=lora_dir, datasets=datasets, data=data, token=token,

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from zeroconv.backbones.packing import pack, positions, unpack
 from zeroconv.scratch.corpus.batch import Batch
 from zeroconv.scratch.export.bases import export_flow
 from zeroconv.scratch.flow import FlowModel, FlowTask
-from zeroconv.scratch.flow.packing import pack, positions, unpack
 from zeroconv.scratch.flow.task import draw_sigmas
 from zeroconv.scratch.loop.averages import Averages
 from zeroconv.scratch.text.t5 import train_sentences
@@ -57,9 +57,9 @@ def test_packing_is_flux_packing_and_reversible() -> None:
     theirs = FluxPipeline._pack_latents(z, 2, 8, 6, 4)
 
     assert torch.equal(pack(z), theirs)
-    assert torch.equal(unpack(theirs, 6, 4), z)
+    assert torch.equal(unpack(theirs, (6, 4)), z)
     ids = FluxPipeline._prepare_latent_image_ids(1, 3, 2, "cpu", torch.float32)
-    assert torch.equal(positions(3, 2, torch.device("cpu")), ids)
+    assert torch.equal(positions((6, 4), torch.device("cpu")), ids)
 
 
 def test_sigmas_are_logit_normal_one_from_each_share() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zeroconv.backbones.packing import pack, positions, unpack
 from zeroconv.scratch.embedded import PLAYROOM
-from zeroconv.scratch.flow.packing import pack, positions, unpack
 
 TRANSFORMER: dict[str, Any] = {
     "patch_size": 1,
@@ -86,7 +86,7 @@ class FlowModel(nn.Module):
         self, z: Tensor, sigma: Tensor, tokens: Tensor, sentences: Tensor, prompt: Tensor
     ) -> Tensor:
         """z (B, C, h, w), sigma (B,), two token rows (P, L), prompt (B,) → velocity like z."""
-        height, width = z.shape[2:]
+        size = (z.shape[2], z.shape[3])
         pooled = self.clip(tokens).pooler_output[prompt]
         states = self.t5(sentences).last_hidden_state[prompt]
 
@@ -95,8 +95,8 @@ class FlowModel(nn.Module):
             encoder_hidden_states=states,
             pooled_projections=pooled,
             timestep=sigma,
-            img_ids=positions(height // 2, width // 2, z.device),
+            img_ids=positions(size, z.device),
             txt_ids=torch.zeros(states.shape[1], 3, device=z.device),
             return_dict=False,
         )[0]
-        return unpack(packed, height, width)
+        return unpack(packed, size)

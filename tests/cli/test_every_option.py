@@ -28,6 +28,7 @@ SERVER: dict[str, list[str] | None] = {
     "base": MODEL,
     "lora": ["x:", "x:nan", "no such thing"],
     "vae": NAME,
+    "parts": NAME,
     "revision": NAME,
     "variant": NAME,
     "subfolder": NAME,

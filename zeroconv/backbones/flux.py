@@ -43,12 +43,9 @@ class FluxBackbone(TransformerBackbone):
     def __init__(self, transformer: Any, vae: nn.Module | None = None, *args: Any, **more: Any):
         super().__init__(transformer, vae, *args, **more)
         config = transformer.config
-        if (out := config.out_channels or config.in_channels) != config.in_channels:
-            raise UserError(
-                f"{self.name} reads {config.in_channels // 4} channels of a latent and gives "
-                f"{out // 4}: it reads a picture beside its latent (FLUX Fill, Control), which "
-                "zeroconv does not run."
-            )
+        self.beside = self._channels_beside()
+        if self.beside and not self.reads_hint and more.get("defaults") is None:
+            self.defaults = Defaults(cfg=30.0)  # of FLUX Fill's pipeline
         if not config.guidance_embeds and more.get("defaults") is None:
             self.defaults = Defaults(cfg=1.0)
         self.doubles = len(transformer.transformer_blocks)
@@ -56,6 +53,28 @@ class FluxBackbone(TransformerBackbone):
         names += [f"single.{i}" for i in range(len(transformer.single_transformer_blocks))]
         width = transformer.inner_dim
         self.connections = tuple(Connection(name, width, PATCH, "tokens") for name in names)
+
+    def _channels_beside(self) -> int:
+        """Channels that it reads beside its latent: of a hint's latent (FLUX Control), or of a
+        picture's latent and its mask, pixel by pixel (FLUX Fill). Raises UserError for others.
+        """
+        more = self.transformer.config.in_channels // PATCH**2 - self.latent_channels
+        if more not in (0, self.latent_channels, self.latent_channels + self.latent_scale**2):
+            raise UserError(
+                f"{self.name} reads {more} channels beside the {self.latent_channels} of its "
+                "latent; zeroconv knows FLUX.1, FLUX Fill and FLUX Control."
+            )
+        return more
+
+    @property
+    def reads_hint(self) -> bool:
+        """Whether it reads a hint's latent beside its own (FLUX Control)."""
+        return self.beside == self.latent_channels
+
+    @property
+    def picture_channels(self) -> int:
+        """Channels of a picture and its mask that it reads beside its latent (FLUX Fill)."""
+        return 0 if self.reads_hint else self.beside
 
     def predict(
         self,
@@ -67,9 +86,15 @@ class FluxBackbone(TransformerBackbone):
         """The velocity ε − z (N, C, H, W) of latents z (N, C, H, W).
 
         t (N,) or a scalar in (0, 1000]; text: hidden (N, L, D), pooled (N, P), and guidance (N,)
-        or None; residuals: (N, H·W / 4, width), one a connection, or None.
+        or None; residuals: (N, H·W / 4, width), one a connection, or None. z has further channels
+        behind its own where the transformer reads a hint or a picture beside it.
         """
         self._check_size(z)
+        if z.shape[1] != self.latent_channels + self.beside:
+            raise UserError(
+                f"{self.name} is a FLUX Control, which needs a hint in every step and for both "
+                f"halves of guidance: --control {self.name}=hint.png."
+            )
         doubles = singles = None
         if residuals is not None:
             if len(residuals) != len(self.connections):
@@ -119,7 +144,8 @@ class FluxBackbone(TransformerBackbone):
 
     @property
     def latent_channels(self) -> int:
-        return self.transformer.config.in_channels // PATCH**2
+        config = self.transformer.config
+        return (config.out_channels or config.in_channels) // PATCH**2
 
     def _embed(self, prompts: list[str], seconds: list[str]) -> TextStates:
         """`prompts` for CLIP, `seconds` for T5, as diffusers' prompt and prompt_2."""

@@ -188,8 +188,10 @@ def _vae(source: Source, family: Family, transformer: Any, request: Request) -> 
         return build_part(
             diffusers.AutoencoderKLQwenImage, weights.config, state, weights.where, request.dtype
         )
-    packed = family.backbone is FluxBackbone
-    channels = transformer.config.in_channels // (PATCH**2 if packed else 1)
+    config, packed = transformer.config, family.backbone is FluxBackbone
+    # FLUX Control and Fill read more than a latent, and give one
+    given = (config.out_channels if packed else None) or config.in_channels
+    channels = given // (PATCH**2 if packed else 1)
     if request.vae is not None:
         base = source.vae_config() or family.vae
         return another_vae(request.vae, base, channels, request.dtype)

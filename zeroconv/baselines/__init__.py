@@ -23,6 +23,7 @@ from zeroconv.baselines.base import (
 from zeroconv.baselines.concat import Concat
 from zeroconv.baselines.control_lora import ControlLora
 from zeroconv.baselines.controlnet_xs import ControlNetXS
+from zeroconv.baselines.flux_concat import is_flux_transformer, load_flux_control
 from zeroconv.baselines.hypernetwork import Hypernetwork
 from zeroconv.baselines.lllite import LLLite
 from zeroconv.baselines.lora import Lora
@@ -175,8 +176,8 @@ def load_lllite(path: Path, backbone: Backbone, dtype: torch.dtype | None = None
 
 
 def load_net(x: str | os.PathLike, backbone: Backbone, dtype: torch.dtype | None = None) -> Net:
-    """A ControlNet by all that `ControlNet.load` takes, a baseline by its folder, or a T2I-Adapter
-    or ControlNet-XS as published; whichever it is.
+    """A ControlNet by all that `ControlNet.load` takes, a baseline by its folder, or a T2I-Adapter,
+    ControlNet-XS or FLUX Control as published; whichever it is.
     """
     path = locate(
         control_name(os.fspath(x), backbone.name),
@@ -187,6 +188,8 @@ def load_net(x: str | os.PathLike, backbone: Backbone, dtype: torch.dtype | None
         return load_baseline(path, cast(UNetBackbone, backbone), dtype)
     if (kind := identify(path)) in PUBLISHED:
         return load_published(path, kind, cast(UNetBackbone, backbone), dtype)
+    if is_flux_transformer(path):
+        return load_flux_control(path, backbone, dtype)
     if is_lllite(path):
         return load_lllite(path, backbone, dtype)
     return ControlNet.load(x, backbone=backbone, dtype=dtype)

@@ -32,6 +32,17 @@ def describe_flow_file(path: Path) -> dict[str, Any]:
         "stored_as": dtypes(tensor for state in parts.values() for tensor in state.values()),
         "names": "the original ones" if is_original(plain, file.kind.name) else "diffusers'",
         "blocks": {name.removeprefix("num_"): value for name, value in blocks.items()},
+        "reads": _reads(config),
         "reads_guidance": config.get("guidance_embeds"),
         "needs": f"{', '.join(needs)}: beside it, or --parts FOLDER",
     }
+
+
+def _reads(config: dict[str, Any]) -> str | None:
+    """What FLUX Control and FLUX Fill read beside their noise."""
+    reads, gives = config["in_channels"], config.get("out_channels") or config["in_channels"]
+    if "num_single_layers" not in config or reads == gives:
+        return None
+    if reads == 2 * gives:
+        return "a hint beside its noise (FLUX Control): --control FILE=hint.png"
+    return "a picture and its mask beside its noise (FLUX Fill): --image, --mask"

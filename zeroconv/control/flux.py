@@ -75,6 +75,11 @@ class FluxControlNet(TransformerControlNet):
         Raises UserError for more blocks than the base has.
         """
         base = backbone.transformer
+        if backbone.beside:
+            raise UserError(
+                f"{backbone.name} reads more than its latent (FLUX Fill, Control), so no control is "
+                "copied from it; train on FLUX.1."
+            )
         doubles, singles = backbone.doubles, len(base.single_transformer_blocks)
         blocks = min(4, doubles) if blocks is None else blocks
         check_count(blocks, doubles, "double blocks", backbone.name)
@@ -158,7 +163,7 @@ class FluxControlNet(TransformerControlNet):
         theirs, base = network.config, backbone.transformer
         pairs = {
             "tokens": (network.inner_dim, base.inner_dim),
-            "packed latents": (theirs.in_channels, base.config.in_channels),
+            "packed latents": (theirs.in_channels, backbone.latent_channels * PATCH**2),
             "pooled text states": (theirs.pooled_projection_dim, base.config.pooled_projection_dim),
             "text states": (theirs.joint_attention_dim, base.config.joint_attention_dim),
         }

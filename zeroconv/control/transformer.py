@@ -88,6 +88,11 @@ class TransformerControlNet(nn.Module, Described):
         return 0
 
     @property
+    def latent_channels(self) -> int:
+        """Of the base's latents, of which it reads no more."""
+        return int(self._base.latent_channels)
+
+    @property
     def spread(self) -> Rule | None:
         """None: by the base's own rule."""
         return None

@@ -88,7 +88,8 @@ def residuals_of(
 
 def _latents(net: Any, z: Tensor) -> Tensor:
     """Without what a base for inpainting or editing reads beside its latent."""
-    return z[:, : net.config.get("in_channels", z.shape[1])]
+    channels = getattr(net, "latent_channels", None) or net.config.get("in_channels", z.shape[1])
+    return z[:, :channels]
 
 
 def _repeat(embedding: Any, n: int) -> Any:

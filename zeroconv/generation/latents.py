@@ -48,9 +48,11 @@ class Start:
 
 
 def channels_beside(backbone: Backbone) -> int:
-    """Channels that it reads beside the latent: 4 to edit a picture, 5 to fill a hole, else 0."""
+    """Channels that it reads beside the latent: 4 to edit a picture, 5 to fill a hole (FLUX Fill:
+    80), else 0.
+    """
     if not isinstance(backbone, UNetBackbone):
-        return 0
+        return getattr(backbone, "picture_channels", 0)
     return backbone.encoder.conv_in.in_channels - backbone.latent_channels
 
 
@@ -91,6 +93,8 @@ def inpainting_channels(
 ) -> Tensor:
     """What an inpainting base reads beside its latent, (N, 1 + C, h, w): the mask, and the latent
     of the picture with grey in the hole. Without a mask all is hole, as A1111 has it.
+
+    FLUX Fill reads the latent first, then the mask's pixels as channels of their own.
     """
     scale = backbone.latent_scale
     if masks is None or pictures is None:
@@ -103,7 +107,11 @@ def inpainting_channels(
         if key not in holes:
             holes[key] = torch.where(mask >= 0.5, 0.5, picture)
         holed.append(holes[key])
-    return torch.cat([mask_at(masks, size), encoded(backbone, holed, sources).cpu()], dim=1)
+    latents = encoded(backbone, holed, sources).cpu()
+    if not isinstance(backbone, UNetBackbone):
+        pixels = nn.functional.pixel_unshuffle((masks >= 0.5).float(), scale)
+        return torch.cat([latents, pixels], dim=1)
+    return torch.cat([mask_at(masks, size), latents], dim=1)
 
 
 # ---------------------------------------------------------------- along the scheduler

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.helpers import flow_files, tiny_flow
+from tests.helpers import flow_bases, flow_files, tiny_flow
 from tests.helpers.tiny_flow import relative
 from zeroconv.backbones import load_backbone
 from zeroconv.checkpoints.reading import read_weights
@@ -25,14 +25,13 @@ TURBO = pytest.mark.filterwarnings("ignore:.*does not say whether it is Z-Image 
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("flows")
-    return {name: write(root / name) for name, write in tiny_flow.WRITERS.items()}
+def folders() -> dict[str, Path]:
+    return flow_bases.folders()
 
 
 @pytest.fixture(scope="module")
-def bases(folders: dict[str, Path]) -> dict[str, Any]:
-    return {name: load_backbone(str(folder)) for name, folder in folders.items()}
+def bases() -> dict[str, Any]:
+    return flow_bases.bases()
 
 
 @torch.no_grad()
@@ -67,8 +66,11 @@ def test_flow_file_with_the_parts_of_a_folder_makes_the_folders_pictures(
 
 
 @TURBO
-@pytest.mark.parametrize(("name", "vae"), [("flux", "vae."), ("sd3", "first_stage_model."),
-                                           ("qwen", "vae."), ("zimage", "vae.")])  # fmt: skip
+@pytest.mark.parametrize(("name", "vae"), [
+    ("sd3", "first_stage_model."), ("qwen", "vae."),
+    pytest.param("flux", "vae.", marks=pytest.mark.slow),
+    pytest.param("zimage", "vae.", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_flow_whole_file_needs_tokenizers_alone(
     folders, bases, tmp_path: Path, name: str, vae: str
 ) -> None:
@@ -164,7 +166,7 @@ def test_flow_file_refuses_parts_that_it_does_not_read(folders, tmp_path: Path) 
     flux = flow_files.write(
         flow_files.transformer(folders["flux"], "flux"), tmp_path / "f.safetensors"
     )
-    with pytest.raises(UserError, match="several files of T5: t5.safetensors, t5_a.safetensors"):
+    with pytest.raises(UserError, match=r"several files of T5: t5.safetensors, t5_a.safetensors"):
         load_backbone(flux)
 
 
@@ -181,7 +183,7 @@ def test_sd3_file_without_t5_says_that_its_states_are_zeros(folders, tmp_path: P
     assert not base.embed_text(["a"]).hidden[:, 48:].any()
 
 
-@pytest.mark.parametrize("name", ["flux", "zimage"])
+@pytest.mark.parametrize("name", ["zimage", pytest.param("flux", marks=pytest.mark.slow)])
 def test_flow_file_in_float8_is_near_what_it_was(folders, bases, tmp_path: Path, name: str) -> None:
     """With scales, of which three modules may share one, and without."""
     state = flow_files.transformer(folders[name], name)
@@ -193,7 +195,7 @@ def test_flow_file_in_float8_is_near_what_it_was(folders, bases, tmp_path: Path,
         assert 0 < relative(made, output(bases[name])) < 0.2
 
 
-@TURBO
+@pytest.mark.slow
 def test_flow_file_in_diffusers_names_loads_too(folders, bases, tmp_path: Path) -> None:
     for name in ("flux", "sd3"):
         state = read_weights(folders[name] / "transformer")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.helpers import tiny_flow
+from tests.helpers import flow_bases, tiny_flow
 from tests.helpers.tiny_flow import relative
 from zeroconv.backbones import TextStates, is_split, load_backbone
 from zeroconv.backbones.packing import pack, positions, unpack
@@ -24,14 +24,13 @@ PROMPTS = ["a red ball", "two green cubes and a hat"]
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("flows")
-    return {name: write(root / name) for name, write in tiny_flow.WRITERS.items()}
+def folders() -> dict[str, Path]:
+    return flow_bases.folders()
 
 
 @pytest.fixture(scope="module")
-def bases(folders: dict[str, Path]) -> dict[str, Any]:
-    return {name: load_backbone(str(folder)) for name, folder in folders.items()}
+def bases() -> dict[str, Any]:
+    return flow_bases.bases()
 
 
 def their_flux(base: Any, network: Any, z: Tensor, hint: Tensor, t: Tensor, text: Any) -> Any:

@@ -12,7 +12,7 @@ import torch
 from diffusers.loaders import single_file_utils
 from torch import Tensor
 
-from tests.helpers import tiny_flow
+from tests.helpers import flow_bases, tiny_flow
 from tests.helpers.flow_files import KINDS, TEXTS
 from zeroconv.checkpoints.flow import infer, text_files
 from zeroconv.checkpoints.flow.file import CLASSES, from_diffusers, split, to_diffusers
@@ -109,7 +109,7 @@ def test_flow_names_are_those_that_diffusers_reads(kind: str) -> None:
 def test_flow_text_encoders_are_told_by_their_names(tmp_path: Path, name: str) -> None:
     from zeroconv.checkpoints.reading import read_weights
 
-    folder = tiny_flow.WRITERS[name](tmp_path / name)
+    folder = flow_bases.folder(name)
     for part, word in TEXTS[name].items():
         path = tmp_path / f"{word}.safetensors"
         assert text_files.kind_of_text(list(read_weights(folder / part)), path) == {

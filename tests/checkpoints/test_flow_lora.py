@@ -12,7 +12,7 @@ from diffusers.loaders import lora_conversion_utils
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.helpers import tiny_flow
+from tests.helpers import flow_bases, tiny_flow
 from tests.helpers.flow_files import KINDS
 from zeroconv.backbones import load_backbone
 from zeroconv.checkpoints import identify
@@ -166,6 +166,7 @@ def test_flow_lora_is_read_as_diffusers_converts_it(states, tmp_path: Path, name
     assert changed >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_flux_lora_of_diffusers_makes_its_pipelines_output(tmp_path: Path) -> None:
     """Saved by diffusers with its own α; of the transformer and of CLIP."""
@@ -173,7 +174,7 @@ def test_flux_lora_of_diffusers_makes_its_pipelines_output(tmp_path: Path) -> No
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
-    folder = tiny_flow.write_flux(tmp_path / "flux")
+    folder = flow_bases.folder("flux")
     network = FluxTransformer2DModel.from_pretrained(folder / "transformer")
     config = LoraConfig(r=2, lora_alpha=5, target_modules=["to_q", "to_add_out", "proj_mlp"])
     network.add_adapter(config)
@@ -197,7 +198,7 @@ def test_flux_lora_of_diffusers_makes_its_pipelines_output(tmp_path: Path) -> No
 
 def test_flow_lora_of_text_encoders(tmp_path: Path) -> None:
     """CLIP-L under kohya's te1, T5 under te3; a part of its own strength."""
-    folder = tiny_flow.write_flux(tmp_path / "flux")
+    folder = flow_bases.folder("flux")
     g = torch.Generator().manual_seed(3)
     made = {}
     t5 = "encoder.block.0.layer.0.SelfAttention.q"
@@ -207,7 +208,7 @@ def test_flow_lora_of_text_encoders(tmp_path: Path) -> None:
         made |= {f"{name}.lora_down.weight": torch.randn(2, into, generator=g),
                  f"{name}.lora_up.weight": torch.randn(out, 2, generator=g)}  # fmt: skip
     file = written(made, tmp_path / "lora.safetensors")
-    plain: Any = load_backbone(folder)
+    plain: Any = flow_bases.base("flux")
     base: Any = load_backbone(folder, lora=(str(file), {"te1": 0.5}))
     down, up = (made[f"lora_te3_{t5.replace('.', '_')}.lora_{x}.weight"] for x in ("down", "up"))
     weights = [b.text_encoders[1].state_dict()[f"{t5}.weight"] for b in (base, plain)]
@@ -271,7 +272,7 @@ def test_flow_lora_of_another_base_is_refused(states, tmp_path: Path) -> None:
     lora = read_lora(written(made, tmp_path / "qwen.safetensors"))
     with pytest.raises(UserError, match="which this unet lacks; it belongs to another base"):
         merge(states["flux"], lora, "unet")
-    folder = tiny_flow.write_zimage(tmp_path / "z")
+    folder = flow_bases.folder("zimage")
     text = {"lora_te2_x.lora_down.weight": torch.ones(2, 2),
             "lora_te2_x.lora_up.weight": torch.ones(2, 2)}  # fmt: skip
     with pytest.raises(UserError, match="changes text_encoder_2, which this base lacks"):

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.helpers import tiny_flow
+from tests.helpers import flow_bases, tiny_flow
 from tests.helpers.flow_files import write
 from zeroconv.backbones import load_backbone
 from zeroconv.checkpoints import convert, identify
@@ -49,9 +49,8 @@ def zimage(refiner: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    root = tmp_path_factory.mktemp("flows")
-    return {name: load_backbone(str(f(root / name))) for name, f in tiny_flow.WRITERS.items()}
+def bases() -> dict[str, Any]:
+    return flow_bases.bases()
 
 
 @torch.no_grad()
@@ -182,7 +181,15 @@ def test_flow_control_in_its_authors_layout_loads_and_converts(
 
 
 @POOLED
-@pytest.mark.parametrize("name", ["FLUX union", "SD3 inpaint", "Qwen", "Z-Image 2.1"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "FLUX union",
+        pytest.param("SD3 inpaint", marks=pytest.mark.slow),
+        pytest.param("Qwen", marks=pytest.mark.slow),
+        "Z-Image 2.1",
+    ],
+)
 def test_flow_control_folder_to_one_file_and_back(bases, tmp_path: Path, name: str) -> None:
     family, make = NETWORKS[name]
     network = make()

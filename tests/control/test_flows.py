@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.helpers import tiny_flow
-from zeroconv.backbones import load_backbone
+from tests.helpers import flow_bases, tiny_flow
 from zeroconv.control import ControlNet, is_net, new_control
 from zeroconv.control.families import control_class
 from zeroconv.errors import UserError
@@ -22,9 +21,8 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    root = tmp_path_factory.mktemp("flows")
-    return {name: load_backbone(str(tiny_flow.WRITERS[name](root / name))) for name in SHAPES}
+def bases() -> dict[str, Any]:
+    return flow_bases.bases()
 
 
 @pytest.mark.parametrize("name", SHAPES)

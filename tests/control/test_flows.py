@@ -22,7 +22,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def bases() -> dict[str, Any]:
-    return flow_bases.bases()
+    return {name: flow_bases.base(name) for name in SHAPES}
 
 
 @pytest.mark.parametrize("name", SHAPES)

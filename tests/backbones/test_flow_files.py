@@ -15,8 +15,11 @@ from torch import Tensor
 from tests.helpers import flow_bases, flow_files, tiny_flow
 from tests.helpers.tiny_flow import relative
 from zeroconv.backbones import load_backbone
+from zeroconv.backbones.loading_empty import load_empty
 from zeroconv.checkpoints.reading import read_weights
 from zeroconv.checkpoints.vae import vae_to_original
+from zeroconv.cli import convert
+from zeroconv.cli.info import describe
 from zeroconv.errors import UserError
 from zeroconv.generation import generate
 
@@ -212,3 +215,19 @@ def test_zimage_file_says_whose_noise_levels_it_gets(folders, tmp_path: Path) ->
     parts = copied(folders["zimage"], tmp_path / "parts", "transformer", "text_encoder", "vae")
     with pytest.warns(UserWarning, match="does not say whether it is Z-Image or Turbo"):
         assert load_backbone(file, parts=parts).process.shift == 3.0
+
+
+def test_flow_file_is_described_and_not_converted(published: Path, tmp_path: Path) -> None:
+    """Scaled float8 is described as it is stored."""
+    state = flow_files.in_float8(flow_files.transformer(published, "flux"))
+    prefixed = {f"diffusion_model.{key}": value for key, value in state.items()}
+    file = flow_files.write(prefixed, tmp_path / "flux1.safetensors")
+    told = describe(str(file))
+    assert told["kind"] == "flux" and told["stored_as"].startswith("float8_e4m3fn")
+    assert told["blocks"] == {"layers": 1, "single_layers": 1}
+    assert told["needs"].startswith("CLIP-L, T5, a VAE (or --vae FILE), tokenizers")
+    for source in (file, published):
+        with pytest.raises(UserError, match="is a diffusion transformer, which is read in each"):
+            convert.run(str(source), tmp_path / "out", "diffusers")
+        with pytest.raises(UserError, match="whose memory is not calculated"):
+            load_empty(source)

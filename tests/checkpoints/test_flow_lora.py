@@ -18,6 +18,7 @@ from zeroconv.backbones import load_backbone
 from zeroconv.checkpoints import identify
 from zeroconv.checkpoints.flow.file import from_diffusers
 from zeroconv.checkpoints.lora import merge, read_lora
+from zeroconv.cli.info import describe
 from zeroconv.errors import UserError
 
 
@@ -51,6 +52,7 @@ def pairs(
     return made
 
 
+FAMILIES = {"flux": "FLUX.1", "sd3": "SD 3", "qwen": "Qwen-Image", "zimage": "Z-Image"}
 KOHYA, PEFT = ("lora_down", "lora_up"), ("lora_A", "lora_B")
 ORIGINAL = {
     "flux": ["double_blocks.0.img_attn.qkv", "double_blocks.1.txt_attn.qkv",
@@ -85,6 +87,7 @@ def test_flow_lora_in_original_names_changes_the_original_weights(
     original = from_diffusers(states[name], KINDS[name])
     made = pairs(original, ORIGINAL[name], form, words)
     lora = read_lora(written(made, tmp_path / "lora.safetensors"))
+    assert describe(str(lora.where))["family"] == FAMILIES[name]
     merged = from_diffusers(merge(states[name], lora, "unet", 0.5), KINDS[name])
     scale = 0.5 * (1.5 / 3 if words == KOHYA else 1)
     for key, value in original.items():

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from zeroconv.backbones.building import empty_text_encoder, empty_unet, empty_vae
 from zeroconv.backbones.loading_config import configs_of
-from zeroconv.backbones.loading_file import read_base
+from zeroconv.backbones.loading_file import is_weights, read_base
 from zeroconv.backbones.loading_folder import check_folder
 from zeroconv.backbones.locate import locate
 from zeroconv.backbones.unet import UNetBackbone
+from zeroconv.checkpoints.flow.file import is_flow
+from zeroconv.checkpoints.identify import identify
 from zeroconv.checkpoints.lora import BASE
 from zeroconv.checkpoints.reading import read_config
 from zeroconv.errors import UserError
@@ -25,6 +27,11 @@ def load_empty(x: str | os.PathLike) -> UNetBackbone:
     what is no base.
     """
     path = locate(os.fspath(x), "backbone", _CONFIGS)
+    if (path / "transformer").is_dir() or (is_weights(path) and is_flow(identify(path))):
+        raise UserError(
+            f"{path} is a diffusion transformer, whose memory is not calculated; it is for Stable "
+            "Diffusion 1.x, 2.x and XL."
+        )
     configs = _of_folder(path) if path.is_dir() else _of_file(path)
     texts = sorted(name for name in configs if name.startswith("text_encoder"))
     unet, vae = empty_unet(configs["unet"], path), empty_vae(configs["vae"], path)

@@ -65,7 +65,8 @@ class FileSource:
         self.given.check_read(texts, vae=not request.vae, video=family.video_vae)
 
     def transformer(self, request: Request) -> Weights:
-        plain = unscaled(self.file.transformer, self.path, request.dtype)
+        stored, self.file.transformer = self.file.transformer, {}  # let go as soon as it is built
+        plain = unscaled(stored, self.path, request.dtype)
         state = to_diffusers(plain, self.file.kind.name, self.path)
         if (folder := self._folder("transformer")) is not None:
             config = read_config(folder)
@@ -84,7 +85,7 @@ class FileSource:
         given: Path | None = self.given.text(part.kind, part.folder)
         where = given or self.beside.text(part.kind, part.folder)
         if given is None and part.kind in self.file.texts:
-            where, state, config = self.path, self.file.texts[part.kind], None
+            where, state, config = self.path, self.file.texts.pop(part.kind), None
         elif where is None:
             warnings.warn(
                 f"{self.path} holds no {NAMES[part.kind][0]}, and none is given or stands beside "

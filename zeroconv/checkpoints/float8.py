@@ -53,6 +53,11 @@ def unscaled(
     return plain
 
 
+def without_scales(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights as they are stored, for who looks at shapes alone."""
+    return {name: value for name, value in state.items() if not _is_extra(name)}
+
+
 def _multiplied(weight: Tensor, scale: Tensor, name: str, where: object) -> Tensor:
     if not weight.is_floating_point():
         kind = str(weight.dtype).removeprefix("torch.")

@@ -111,17 +111,17 @@ _BY_NAMES: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     ),
     (BASE, (r"^model\.diffusion_model\.", r"^conditioner\.embedders\.")),
     (TEXT, (r"^conditioner\.embedders\.",)),
-    (FLUX, (r"^(model\.diffusion_model\.)?(double_blocks|single_transformer_blocks)\.",)),
-    (SD3, (r"^(model\.diffusion_model\.)?joint_blocks\.",)),
+    (FLUX, (r"^((model\.)?diffusion_model\.)?(double_blocks|single_transformer_blocks)\.",)),
+    (SD3, (r"^((model\.)?diffusion_model\.)?joint_blocks\.",)),
     (SD3, (r"^context_embedder\.", r"^pos_embed\.proj\.", r"^transformer_blocks\.")),
     (
         QWEN,
         (
-            r"^(model\.diffusion_model\.)?transformer_blocks\.",
-            r"^(model\.diffusion_model\.)?txt_norm\.",
+            r"^((model\.)?diffusion_model\.)?transformer_blocks\.",
+            r"^((model\.)?diffusion_model\.)?txt_norm\.",
         ),
     ),
-    (Z_IMAGE, (r"^(model\.diffusion_model\.)?(all_x_embedder|cap_embedder|noise_refiner)\.",)),
+    (Z_IMAGE, (r"^((model\.)?diffusion_model\.)?(all_x_embedder|cap_embedder|noise_refiner)\.",)),
     (BASE, (r"^model\.diffusion_model\.", r"^(cond_stage_model|first_stage_model)\.")),
     (
         Kind("unet", "the UNet of a Stable Diffusion alone", "give the whole model"),

@@ -10,8 +10,16 @@ def run(source: str, out: Path, to: str) -> Path:
     from zeroconv.backbones.converting import convert_base
     from zeroconv.backbones.locate import locate
     from zeroconv.checkpoints.convert import convert
+    from zeroconv.checkpoints.flow.file import is_flow
     from zeroconv.checkpoints.identify import identify
     from zeroconv.checkpoints.kinds import BASE
+    from zeroconv.errors import UserError
 
     path = locate(source, "model")
-    return (convert_base if identify(path) is BASE else convert)(path, out, to)
+    kind = identify(path)
+    if is_flow(kind) or (path / "transformer").is_dir():
+        raise UserError(
+            f"{path} is a diffusion transformer, which is read in each of its layouts as it is and "
+            "not converted; --base FILE --parts FOLDER loads it."
+        )
+    return (convert_base if kind is BASE else convert)(path, out, to)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -80,6 +81,13 @@ def describe_lora(path: Path) -> dict[str, Any]:
     }
 
 
+# diffusion transformers, by the names of their blocks
+_FLOWS = {
+    "FLUX.1": r"^(double_blocks|single_blocks|single_transformer_blocks)_",
+    "SD 3": r"^joint_blocks_",
+    "Qwen-Image": r"^transformer_blocks_\d+_(img|txt)_(mod|mlp)_",
+    "Z-Image": r"^(layers|noise_refiner|context_refiner)_\d+_(attention|feed_forward)_",
+}
 _KINDS = {
     "LowRank": "LoRA",
     "Hadamard": "LoHa",
@@ -95,9 +103,15 @@ def _kind_of(change: Any) -> str:
 
 
 def _family(parts: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """By a second text encoder, or by how many numbers the attention reads of a text token."""
+    """By names of blocks, a second text encoder, or how many numbers the attention reads of a text
+    token.
+    """
     from zeroconv.checkpoints.lora import LowRank
 
+    names = "\n".join(parts.get("unet", {})).replace(".", "_")
+    for family, mark in _FLOWS.items():
+        if re.search(mark, names, re.MULTILINE):
+            return family
     if "text_encoder_2" in parts:
         return "SDXL"
     widths = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}

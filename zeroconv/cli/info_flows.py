@@ -9,15 +9,16 @@ from typing import Any
 def describe_flow_file(path: Path) -> dict[str, Any]:
     """Facts about a base in one file, and what it needs beside itself. Raises UserError."""
     from zeroconv.backbones.loading_flow import FAMILIES
+    from zeroconv.checkpoints.float8 import without_scales
     from zeroconv.checkpoints.flow.file import is_original, read_flow, to_diffusers
     from zeroconv.checkpoints.flow.infer import CONFIGS
     from zeroconv.checkpoints.flow.text_files import NAMES
     from zeroconv.checkpoints.stable_diffusion import describing
-    from zeroconv.cli.info_files import dtypes, numbers, without_scales
+    from zeroconv.cli.info_files import dtypes, numbers
 
     file = read_flow(path)
     family = FAMILIES[file.class_name]
-    plain = without_scales(file.transformer, path)
+    plain = without_scales(file.transformer)
     with describing(path):
         config = CONFIGS[file.class_name](to_diffusers(plain, file.kind.name, path))
     parts = {"transformer": file.transformer, **file.texts, "vae": file.vae}

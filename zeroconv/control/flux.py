@@ -77,8 +77,8 @@ class FluxControlNet(TransformerControlNet):
         base = backbone.transformer
         if backbone.beside:
             raise UserError(
-                f"{backbone.name} reads more than its latent (FLUX Fill, Control), so no control is "
-                "copied from it; train on FLUX.1."
+                f"{backbone.name} reads more than its latent (FLUX Fill, Control), so no control "
+                "is copied from it; train on FLUX.1."
             )
         doubles, singles = backbone.doubles, len(base.single_transformer_blocks)
         blocks = min(4, doubles) if blocks is None else blocks

@@ -29,7 +29,7 @@ CLASSES = {
     Z_IMAGE.name: "ZImageTransformer2DModel",
 }
 PREFIX = "model.diffusion_model."
-_PREFIXES = (PREFIX, "diffusion_model.", "transformer.")
+_PREFIXES = (PREFIX, "diffusion_model.")
 _VAES = ("vae.", "first_stage_model.")
 _TEXTS = "text_encoders."
 # ComfyUI's names of text encoders in a whole model → their kind

@@ -23,7 +23,7 @@ from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.training.recipes.recipe import BaseFiles, parse_recipe
 
-FILES = {"vae", "revision", "variant", "subfolder", "lora"}
+FILES = {"vae", "revision", "variant", "subfolder", "lora", "parts"}
 
 
 def run(*words: object) -> str:
@@ -63,7 +63,7 @@ def test_base_files_are_options_of_every_command_with_a_base() -> None:
     for function in based:
         assert set(inspect.signature(function).parameters) >= FILES, function.__name__
     assert set(BaseFiles.model_fields) == FILES
-    assert set(base_files("a", "b", "c", "d", ["e"])) == FILES and base_files() == {}
+    assert set(base_files("a", "b", "c", "d", ["e"], ["f"])) == FILES and base_files() == {}
     assert set(inspect.signature(load_backbone).parameters) >= FILES
 
 

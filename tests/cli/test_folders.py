@@ -76,11 +76,18 @@ def test_folders_stamp_files_behind_their_weights_and_kinds(tmp_path) -> None:
         [control],
         "playroom",
         [f"{tmp_path}/style.safetensors:0.5"],
-        {"vae": f"{tmp_path}/v.pt"},
+        {"vae": f"{tmp_path}/v.pt", "parts": [f"{tmp_path}/t5.safetensors"]},
         {"embeddings": [f"mine={tmp_path}/e.pt"]},
         making,
     )
-    files = ("v.pt", "style.safetensors", "union.safetensors", "e.pt", "tag.safetensors")
+    files = (
+        "v.pt",
+        "style.safetensors",
+        "t5.safetensors",
+        "union.safetensors",
+        "e.pt",
+        "tag.safetensors",
+    )
     assert named == ["playroom", *(str(tmp_path / name) for name in files)]
 
 

@@ -195,7 +195,7 @@ def models_of(
     specs: Sequence[ControlSpec],
     base: str,
     lora: Sequence[str],
-    files: Mapping[str, str | None],
+    files: Mapping[str, Any],
     request: Mapping[str, Any],
     making: Making,
 ) -> list[str]:
@@ -208,6 +208,7 @@ def models_of(
     from zeroconv.prompts.grammar import loras_of
 
     names = [base, str(files.get("vae") or ""), *(parse_lora(text)[0] for text in lora)]
+    names += map(str, files.get("parts") or ())
     names += [split_kind(spec.name)[0] for spec in specs]
     names += [spec.adapter for spec in making.adapters if spec.adapter is not None]
     names += [

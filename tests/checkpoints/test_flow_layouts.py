@@ -144,6 +144,18 @@ def test_flow_text_configs_of_published_shapes() -> None:
     assert all(inner[key] == value for key, value in text.items() if key != "vocab_size")
 
 
+def test_qwen_text_config_of_the_published_folder_is_built() -> None:
+    """Its context is longer than those of the other text encoders, and its entries lie flat."""
+    from zeroconv.backbones.building_flow import build_qwen
+
+    flat = {"model_type": "qwen2_5_vl", "hidden_size": 3584, "intermediate_size": 18944,
+            "max_position_embeddings": 128000, "num_attention_heads": 28, "num_hidden_layers": 28,
+            "num_key_value_heads": 4, "rope_theta": 1e6, "vocab_size": 152064,
+            "rope_scaling": {"mrope_section": [16, 24, 24], "rope_type": "default"}}  # fmt: skip
+    with pytest.raises(UserError, match=r"lacks embed_tokens\.weight, layers"):
+        build_qwen(flat, {}, "folder", kind="qwen2_5_vl")
+
+
 def test_qwen_vae_of_published_shapes_in_its_original_names() -> None:
     """Wan's names, of which diffusers has a converter for this very network."""
     from diffusers import AutoencoderKLQwenImage

@@ -103,10 +103,21 @@ class SD3ControlNet(TransformerControlNet):
     def _encoded(
         self, backbone: TransformerBackbone, hint: Tensor, generator: torch.Generator | None
     ) -> Tensor:
-        moments = backbone.encode_image(hint * 2 - 1)
+        with torch.autocast(hint.device.type, enabled=False):  # in the numbers of the VAE
+            moments = backbone.encode_image(hint * 2 - 1)
+        return backbone.latents_from_moments(
+            moments, generator, generator is not None, self._shifted
+        )
+
+    @property
+    def _shifted(self) -> bool:
+        """Whether hints are read less the VAE's shift."""
         zeros = self.config["force_zeros_for_pooled_projection"]
-        shifted = bool(self.mask_channels) or not zeros
-        return backbone.latents_from_moments(moments, generator, generator is not None, shifted)
+        return bool(self.mask_channels) or not zeros
+
+    @property
+    def hint_key(self) -> str:
+        return f"{super().hint_key} {self._shifted}"
 
     @property
     def mask_channels(self) -> int:

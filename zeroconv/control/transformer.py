@@ -93,6 +93,11 @@ class TransformerControlNet(nn.Module, Described):
         return int(self._base.latent_channels)
 
     @property
+    def hint_key(self) -> str:
+        """Names the rule of `hint_latents`, so that equal ones share cached latents."""
+        return f"{self.class_name} {self.mask_channels}"
+
+    @property
     def spread(self) -> Rule | None:
         """None: by the base's own rule."""
         return None
@@ -166,7 +171,8 @@ class TransformerControlNet(nn.Module, Described):
     def _encoded(
         self, backbone: TransformerBackbone, hint: Tensor, generator: torch.Generator | None
     ) -> Tensor:
-        moments = backbone.encode_image(hint * 2 - 1)
+        with torch.autocast(hint.device.type, enabled=False):  # in the numbers of the VAE
+            moments = backbone.encode_image(hint * 2 - 1)
         return backbone.latents_from_moments(moments, generator, generator is not None)
 
     # ---------------------------------------------------------------- training

@@ -90,10 +90,11 @@ class ZImageControlNet(TransformerControlNet):
             network.__dict__[name] = getattr(base, name)
         # the network writes the base's tokens into what these give, which a layer of its own
         # gradient forbids, and autocast's other dtype too
+        # asked for at every call: a base held in fewer bits has another layer there
         network.__dict__["all_x_embedder"] = {
-            key: _copied(module, base.x_pad_token) for key, module in base.all_x_embedder.items()
+            key: _copied(base, base.all_x_embedder, key) for key in base.all_x_embedder
         }
-        network.__dict__["cap_embedder"] = _copied(base.cap_embedder, base.cap_pad_token)
+        network.__dict__["cap_embedder"] = _copied(base, base, "cap_embedder")
         for module in network.control_all_x_embedder.values():
             module.register_forward_hook(
                 lambda module, given, out: out.clone().to(base.x_pad_token.dtype)
@@ -193,9 +194,9 @@ class ZImageControlNet(TransformerControlNet):
             )
 
 
-def _copied(module: Callable[[Tensor], Tensor], token: Tensor) -> Callable[[Tensor], Tensor]:
-    """What a module gives, in a memory of its own and the token's dtype."""
-    return lambda x: module(x).clone().to(token.dtype)
+def _copied(base: Any, parent: nn.Module, name: str) -> Callable[[Tensor], Tensor]:
+    """What a module gives, in a memory of its own and the dtype of the tokens that fill up."""
+    return lambda x: parent.get_submodule(name)(x).clone().to(base.x_pad_token.dtype)
 
 
 def _copy_blocks_(network: Any, base: Any, places: Sequence[int]) -> None:

@@ -20,12 +20,17 @@ from torch import Tensor
 from zeroconv.backbones import TextStates
 from zeroconv.conditions import known
 from zeroconv.data.cache.examples import Examples
+from zeroconv.data.cache.hint_latents import channels_first
+
+__all__ = ["Batch", "BatchPlan", "channels_first", "hints_to_float", "mirror_of", "mirrors_of"]
 
 
 @dataclass
 class Batch:
     moments: Tensor  # (N, 2C, h, w) float32
-    hints: Tensor | None  # (N, 1, 3 or 4, H, W) uint8; None where the examples have none
+    # (N, 1, 3 or 4, H, W) uint8, or latents (N, C, h, w) float32 that a control reads; None where
+    # the examples have none
+    hints: Tensor | None
     text: TextStates
     indices: ndarray  # (N,) which examples these are
     masks: Tensor | None = None  # (N, 1, H, W) uint8: where the loss counts; None: everywhere
@@ -146,7 +151,9 @@ class BatchPlan:
             0 if x < self.prompt_dropping else row for row, x in zip(rows, dropped, strict=True)
         ]
         moments = self.examples.moments[indices]
-        hints = self.examples.hints[indices] if len(self.examples.hints) else None
+        read, turn = self.examples.hint_latents, np.zeros(len(indices), bool)
+        pixels = read is None and len(self.examples.hints)
+        hints = self.examples.hints[indices] if pixels else None
         masks = None if self.examples.masks is None else self.examples.masks[indices]
         if self.flip and self.examples.mirrored is not None:
             ways = [self._mirror_of(int(i)) for i in indices]
@@ -170,6 +177,10 @@ class BatchPlan:
             hints[blind < self.hint_dropout] = 0
         text = self.examples.text.states(rows)
         masked = None if masks is None else channels_first(masks)
+        if read is not None:
+            latents = torch.from_numpy(read.of(indices, turn, blind < self.hint_dropout))
+            kinds = self.examples.kinds_of(indices, self.kinds)
+            return Batch(torch.from_numpy(moments), latents, text, indices, masked, kinds)
         if hints is None:  # then all are of the size that the text states were made for
             return Batch(torch.from_numpy(moments), None, text, indices, masked)
         return Batch(
@@ -257,9 +268,3 @@ def _pass(
     ]
     order = np.random.default_rng([seed, 5, number]).permutation(len(given))
     return [given[i] for i in order]
-
-
-def channels_first(hints: ndarray) -> Tensor:
-    """uint8 (N, H, W) or (N, H, W, 3 or 4) → (N, 1, 3 or 4, H, W)."""
-    hints = hints[:, None] if hints.ndim == 3 else hints.transpose(0, 3, 1, 2)
-    return torch.from_numpy(np.ascontiguousarray(hints))

@@ -6,11 +6,18 @@ import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from zeroconv.backbones import UNetBackbone
+from zeroconv.data.batches import hints_to_float, mirrors_of
 from zeroconv.data.cache import fill
 from zeroconv.data.cache.examples import Examples
+from zeroconv.data.cache.hint_latents import HintEncoder
+from zeroconv.data.cache.moments import encoder_key
 from zeroconv.data.dataset import Dataset
+from zeroconv.data.storage.shards import content_key
 from zeroconv.errors import UserError
 from zeroconv.machine import cores
 from zeroconv.training.folder import list_broken
@@ -24,17 +31,35 @@ def cache_both(
     datasets: tuple[Dataset, Dataset],
     cache: fill.CacheSettings,
     show_line: ShowLine,
+    control: Any = None,
 ) -> tuple[Examples, Examples]:
     """What is computed once of the pictures to train on, and of those to measure on, which are not
-    mirrored. Pictures that were set aside are listed in the run's folder.
+    mirrored. Pictures that were set aside are listed in the run's folder. Hints that `control`
+    reads as latents are encoded too.
     """
-    progress = Countdown(show_line)
-    data = fill.cache_examples(datasets[0], backbone, cache, progress)
-    held = fill.cache_examples(datasets[1], backbone, replace(cache, flip=False), progress)
+    progress, encoder = Countdown(show_line), hint_encoder(backbone, control)
+    data = fill.cache_examples(datasets[0], backbone, cache, progress, encoder)
+    held = fill.cache_examples(datasets[1], backbone, replace(cache, flip=False), progress, encoder)
     check_masks(data, held)
     list_broken(Path(recipe.out), {**data.broken, **held.broken}, show_line)
     show_line(f"{len(data)} pictures to train on, {len(held)} held out")
     return data, held
+
+
+def hint_encoder(backbone: Any, control: Any) -> HintEncoder | None:
+    """How a control reads hints as latents; None where it reads pixels, or there is none."""
+    if control is None or control.hint_space != "latent":
+        return None
+    config = {k: v for k, v in dict(backbone.vae.config).items() if not k.startswith("_")}
+    key = content_key(encoder_key(backbone), repr(sorted(config.items())), control.hint_key)
+
+    def encode(hints: Tensor) -> Tensor:
+        return control.hint_latents(backbone, hints_to_float(hints)).float()
+
+    def mirror(condition: str | None) -> Any:
+        return mirrors_of([condition])[condition] or (lambda hint: hint[:, ::-1])
+
+    return HintEncoder(key, encode, mirror)
 
 
 def check_masks(data: Examples, held: Examples) -> None:

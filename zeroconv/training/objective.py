@@ -24,10 +24,12 @@ def predict(
     t: Tensor,
     text: TextStates,
     give_back: bool = False,
+    encoded: bool = False,
 ) -> Tensor:
     """The backbone's output (N, C, H, W) with control at weight 1, or without. Beside a control the
     encoder builds no graph; alone it may be what trains. `give_back`: in the backward pass, between
-    decoder and copy, see `zeroconv.layers.allocator`.
+    decoder and copy, see `zeroconv.layers.allocator`. `encoded`: the hint is what `embed_hint`
+    takes, also of a net that reads latents.
     """
     if control is None:
         return backbone.predict(z, t, text)
@@ -35,7 +37,7 @@ def predict(
     if not control.has_residuals:
         return control.predict(backbone, z, hint, t, text)
     net = cast(ResidualNet, control)
-    if net.hint_space == "latent":
+    if net.hint_space == "latent" and not encoded:
         hint = net.hint_latents(backbone, hint)
     if not is_split(backbone):
         return backbone.predict(z, t, text, backbone.spread(net(z, hint, t, text), net.spread))
@@ -164,17 +166,14 @@ class ControlledLoss(nn.Module):
         masks: Tensor | None = None,
         kinds: Tensor | None = None,
     ) -> Tensor:
-        """Mean squared error of each example (N,), float32. hints uint8 (N, 1 or 3, H, W). `dtype`:
+        """Mean squared error of each example (N,), float32. hints uint8 (N, 1 or 3, H, W), or
+        latents (N, C, h, w) of a net that reads those. `dtype`:
         that of all weights, in which everything is computed; None: as autocast has it. masks uint8
         (N, 1, H, W) weight the error of each position, see `masked_mean`. kinds (N,): of the hints
         of a Union control.
         """
         noisy = self.process.noised(z, noise, t).contiguous(memory_format=torch.channels_last)
-        hint = (
-            None
-            if hints is None
-            else hints_to_float(hints).contiguous(memory_format=torch.channels_last)
-        )
+        hint = None if hints is None else self._hint(hints)
         if dtype is not None:
             noisy, text = noisy.to(dtype), text.to(dtype=dtype)
             hint = None if hint is None else hint.to(dtype)
@@ -189,10 +188,22 @@ class ControlledLoss(nn.Module):
                 t,
                 text,
                 self.give_back,
+                encoded=True,
             )
         wanted = self.process.target(z, noise, t)
         squares = (output.float() - wanted).square()
         return squares.mean(dim=(1, 2, 3)) if masks is None else self.masked_mean(squares, masks)
+
+    @torch.no_grad()
+    def _hint(self, hints: Tensor) -> Tensor:
+        """Hints as the control's `embed_hint` takes them; latents as they are."""
+        if hints.is_floating_point():
+            return hints
+        pixels = hints_to_float(hints).contiguous(memory_format=torch.channels_last)
+        control = cast(Net, self.control)
+        if control is None or control.hint_space != "latent":
+            return pixels
+        return cast(ResidualNet, control).hint_latents(self.backbone, pixels)
 
     def masked_mean(self, squares: Tensor, masks: Tensor) -> Tensor:
         """(N,) of squared errors e (N, C, h, w), weighted by the masks (N, 1, H, W) uint8.

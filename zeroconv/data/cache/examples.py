@@ -112,11 +112,24 @@ class Lists(Sequence):
         return self.joined[self.ends[i - 1] if i else 0 : self.ends[i]]
 
 
+def narrow(states: Tensor) -> ndarray:
+    """Numbers as the cache holds them: bfloat16 as its bits, uint16; others as they are."""
+    states = states.detach().cpu().contiguous()
+    return (states.view(torch.uint16) if states.dtype == torch.bfloat16 else states).numpy()
+
+
+def wide(states: ndarray) -> Tensor:
+    """The inverse of `narrow`, in float32."""
+    kept = torch.from_numpy(states)
+    return (kept.view(torch.bfloat16) if kept.dtype == torch.uint16 else kept).float()
+
+
 @dataclass
 class TextTable:
     """Text states, one row a caption; row 0 is the empty prompt.
 
-    A shard holds `hidden` (M, L, D), one row a chunk of a caption. Where some captions have
+    A shard holds `hidden` (M, L, D), one row a chunk of a caption, in the numbers that the text
+    encoder gave them in, see `narrow`. Where some captions have
     several, its `chunks` (N,) say how many; without it each has one.
     """
 
@@ -158,12 +171,12 @@ class TextTable:
                 for hidden_of_caption in hidden
             ]
         pooled, sizes = self._gather("pooled", rows), self._gather("time_ids", rows)
-        return TextStates(torch.from_numpy(np.stack(hidden)), pooled, sizes)
+        return TextStates(wide(np.stack(hidden)), pooled, sizes)
 
     def _masked(self, rows: Sequence[tuple[int, int]], hidden: list[ndarray]) -> TextStates:
         """States of captions that have as many as tokens; zeros behind shorter ones."""
         tokens = [int(self.shards[s].arrays["tokens"][row]) for s, row in rows]
-        parts = [torch.from_numpy(np.array(h[:n])) for h, n in zip(hidden, tokens, strict=True)]
+        parts = [wide(np.array(h[:n])) for h, n in zip(hidden, tokens, strict=True)]
         filled = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
         there = torch.arange(max(tokens))[None] < torch.tensor(tokens)[:, None]
         return TextStates(filled, self._gather("pooled", rows), mask=there)
@@ -179,6 +192,31 @@ class TextTable:
         if name not in self.shards[0].arrays:
             return None
         return torch.from_numpy(np.stack([self.shards[s].arrays[name][row] for s, row in rows]))
+
+
+@dataclass
+class HintLatents:
+    """Hints as the latents that a control reads, (N, C, h, w) float32."""
+
+    plain: Table
+    mirrored: Table | None
+    blanks: dict[tuple[int, ...], ndarray]  # of each shape (h, w) a black hint's, (C, h, w)
+
+    @classmethod
+    def of_shards(cls, shards: list[Shard]) -> HintLatents:
+        turned = [shard.arrays["mirrored"] for shard in shards if "mirrored" in shard.arrays]
+        plain = [shard.arrays["latents"] for shard in shards]
+        blanks = {tuple(s.arrays["latents"].shape[-2:]): s.arrays["blank"][0] for s in shards}
+        return cls(Table(plain), Table(turned) if turned else None, blanks)
+
+    def of(self, indices: Sequence[int] | ndarray, turn: ndarray, blank: ndarray) -> ndarray:
+        """Of some examples; those of `turn` (M,) mirrored, those of `blank` (M,) of black hints."""
+        latents = self.plain[indices]
+        if turn.any() and self.mirrored is not None:
+            latents[turn] = self.mirrored[np.asarray(indices)[turn]]
+        if blank.any():
+            latents[blank] = self.blanks[latents.shape[-2:]]
+        return latents
 
 
 @dataclass
@@ -203,6 +241,7 @@ class Examples:
     originals: ndarray | None = None
     masks: Table | None = None  # (N, H, W) uint8: where the loss counts
     unmasked: int = 0  # how many of them have no mask of their own
+    hint_latents: HintLatents | None = None  # of controls that read hints as latents
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -230,7 +269,9 @@ class Examples:
         broken: dict[str, str],
         repeats: Sequence[int] = (),
         conditions: Sequence[str | None] | None = None,
+        read: list[Shard] | None = None,
     ) -> Examples:
+        """`read`: the hints' latents, see `HintLatents`."""
         rows = {caption: row for row, caption in enumerate(table.captions)}
         return cls(
             moments=Table([shard.arrays["moments"] for shard in moments]),
@@ -256,6 +297,7 @@ class Examples:
             if any("mask" in shard.arrays for shard in hints)
             else None,
             unmasked=sum(sum(shard.note.get("unmasked") or []) for shard in hints),
+            hint_latents=HintLatents.of_shards(read) if read else None,
         )
 
     def originals_of(self, indices: Sequence[int] | ndarray) -> ndarray | None:

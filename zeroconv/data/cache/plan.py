@@ -72,7 +72,7 @@ def repeats_of(dataset: Dataset, parts: list[Part], shards: list[Shard]) -> list
     return [
         dataset.repeat(i)
         for part, shard in zip(parts, shards, strict=True)
-        for i in _unbroken(dataset, part.indices, shard)
+        for i in unbroken(dataset, part.indices, shard)
     ]
 
 
@@ -87,11 +87,11 @@ def conditions_of(
     return [
         dataset.condition_of(i)
         for part, shard in zip(parts, shards, strict=True)
-        for i in _unbroken(dataset, part.indices, shard)
+        for i in unbroken(dataset, part.indices, shard)
     ]
 
 
-def _unbroken(dataset: Dataset, indices: Sequence[int], shard: Shard) -> list[int]:
+def unbroken(dataset: Dataset, indices: Sequence[int], shard: Shard) -> list[int]:
     """Which examples of a part its shard holds: all but the broken ones."""
     keys = iter([*shard.note["keys"], None])
     if len(shard.note["keys"]) == len(indices):

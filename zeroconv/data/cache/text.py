@@ -16,7 +16,7 @@ from zeroconv.backbones import is_split
 from zeroconv.backbones.text import chunk_counts
 from zeroconv.data.cache import waiting
 from zeroconv.data.cache.chunks import chunks
-from zeroconv.data.cache.examples import Captions, TextTable
+from zeroconv.data.cache.examples import Captions, TextTable, narrow
 from zeroconv.data.cache.kept import just_written, kept
 from zeroconv.data.cache.settings import SHARD
 from zeroconv.data.cache.weights import weights_key
@@ -113,7 +113,8 @@ def _states(backbone: Any, captions: list[str], weighted: bool) -> dict[str, nda
 
 def _states_of_sentences(backbone: Any, read: Sequence[str | Prompt]) -> dict[str, ndarray]:
     """Of a transformer's text encoders. Where a caption has as many states as tokens they are in
-    chunks of `TOKENS`, and `tokens` (N,) says how many there are.
+    chunks of `TOKENS`, and `tokens` (N,) says how many there are. States of half precision are
+    kept so, bit for bit.
     """
     hidden: list[Tensor] = []
     pooled: list[Tensor] = []
@@ -123,14 +124,14 @@ def _states_of_sentences(backbone: Any, read: Sequence[str | Prompt]) -> dict[st
         if states.pooled is not None:
             pooled.extend(states.pooled.float().cpu())
         if states.mask is None:
-            hidden.extend(states.hidden.float().cpu())
+            hidden.extend(states.hidden.cpu())
             continue
-        for row, mask in zip(states.hidden.float().cpu(), states.mask.cpu(), strict=True):
+        for row, mask in zip(states.hidden.cpu(), states.mask.cpu(), strict=True):
             tokens.append(int(mask.sum()))
-            filled = torch.zeros(-(-tokens[-1] // TOKENS) * TOKENS, row.shape[1])
+            filled = row.new_zeros(-(-tokens[-1] // TOKENS) * TOKENS, row.shape[1])
             filled[: tokens[-1]] = row[mask]
             hidden.extend(filled.split(TOKENS))
-    arrays = {"hidden": torch.stack(hidden).numpy()}
+    arrays = {"hidden": narrow(torch.stack(hidden))}
     if pooled:
         arrays["pooled"] = torch.stack(pooled).numpy()
     if tokens:

@@ -31,7 +31,13 @@ from zeroconv.files import atomic_write
 from zeroconv.inputs import at_home, parse_json
 
 MOST_HEADER = 100_000_000  # bytes; what safetensors itself reads at most
-_DTYPES = {"U8": np.uint8, "F16": np.float16, "F32": np.float32, "I64": np.int64}
+_DTYPES = {
+    "U8": np.uint8,
+    "U16": np.uint16,
+    "F16": np.float16,
+    "F32": np.float32,
+    "I64": np.int64,
+}
 _NAMES = {np.dtype(kind): name for name, kind in _DTYPES.items()}
 _SOUND = "sound"  # what the book says of a shard whose arrays were checked
 

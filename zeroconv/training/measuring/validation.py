@@ -134,7 +134,12 @@ class Validator:
         return torch.cat(parts)
 
     def _hints(self, rows: ndarray, z: Tensor) -> Tensor:
-        """Hints (N, 1, 3 or 4, H, W) for latents z; those of another shape are stretched."""
+        """Hints (N, 1, 3 or 4, H, W) for latents z, or latents of hints that are cached; those of
+        another shape are stretched.
+        """
+        read = self.examples.hint_latents
+        if read is not None and (latents := read.plain[rows]).shape[-2:] == z.shape[-2:]:
+            return torch.from_numpy(latents)
         hints = channels_first(self.examples.hints[rows])
         size = [self.loss.backbone.latent_scale * side for side in z.shape[-2:]]
         return (

@@ -54,6 +54,7 @@ def load_backbone(
     offload: str = "none",
     quantise: str | None = None,
     vae_tiling: bool = False,
+    flow_dtype: torch.dtype | None = None,
 ) -> UNetBackbone:
     """Load a frozen Stable Diffusion, FLUX.1, Qwen-Image or Z-Image; float32 on the CPU unless
     asked otherwise.
@@ -75,7 +76,8 @@ def load_backbone(
     offload: "model" has the text encoders, the UNet with its controls, or the VAE on the device,
     whichever is needed; "group" the UNet and its controls block by block. Where the processor
     computes, what is not needed lies in a temporary file. quantise: "int8" or "fp8" for the UNet's
-    weights, computed with in `dtype`. vae_tiling: the VAE works in overlapping tiles.
+    weights, computed with in `dtype`. vae_tiling: the VAE works in overlapping tiles. flow_dtype:
+    of a diffusion transformer and its text encoders, whose VAE keeps `dtype`.
     Nothing is ever unpickled but tensors. Raises UserError, one sentence, for whatever is wrong.
     """
     if x is None or not str(x):
@@ -97,10 +99,11 @@ def load_backbone(
         variant=variant,
         built=partial(_built, mover, quantise),
         keep=dict if spilled is None else spilled.take,
+        flow_dtype=flow_dtype,
     )
     load = load_folder if path.is_dir() else load_file
     backbone = load(path, request)
-    backbone.to(None if mover else device, request.dtype)
+    backbone.to(None if mover else device, None if flow_dtype else request.dtype)
     backbone.vae_tiling, backbone.quantised = vae_tiling, quantise
 
     if mover is not None:

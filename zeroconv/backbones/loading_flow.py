@@ -7,7 +7,7 @@ stands beside it (`loading_flow_file.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -127,12 +127,13 @@ def assemble(
     scheduler = source.scheduler()
     if scheduler is not None:
         check_config(scheduler, where)
-    transformer = _transformer(source, kind, request)
+    held = replace(request, dtype=request.flow_dtype or request.dtype)
+    transformer = _transformer(source, kind, held)
     encoders, tokenizers = [], []
     for part in family.texts:
-        if (weights := source.text(part, request)) is not None:
+        if (weights := source.text(part, held)) is not None:
             tokenizers.append(source.tokenizer(part))
-            encoders.append(request.built("text", _text(part, weights, request)))
+            encoders.append(request.built("text", _text(part, weights, held)))
     request.loras.check_names(["unet", *(part.lora for part in family.texts[: len(encoders)])])
     return family.backbone(
         transformer,

@@ -31,6 +31,8 @@ class Request:
     # what becomes of a part ("unet", "text") as soon as it is read
     built: Callable[[str, Any], Any] = lambda part, module: module
     keep: Keep = dict  # where the weights of the UNet and the text encoders are while being read
+    # of a diffusion transformer and its text encoders, in place of `dtype`
+    flow_dtype: torch.dtype | None = None
 
     def check_no_parts(self, path: Path) -> None:
         """Raise UserError where parts are given for a base that takes none."""

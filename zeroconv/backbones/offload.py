@@ -28,11 +28,15 @@ def check_offload(kind: str) -> None:
 class Offload:
     """Moves what a base and its controls are made of to the device while it is needed.
 
-    Everything it is given must be frozen. A part that is given twice is held once.
+    Everything it is given must be frozen. A part that is given twice is held once. most: of
+    "group", how many blocks of a module are moved, the first ones; None: all.
     """
 
-    def __init__(self, kind: str, device: torch.device | str, home: Any = None) -> None:
+    def __init__(
+        self, kind: str, device: torch.device | str, home: Any = None, most: int | None = None
+    ) -> None:
         check_offload(kind)
+        self.most = most
         self.kind, self.device = kind, torch.device(device)
         self.residency = Residency(self.device, home)
         self._held = set[int]()
@@ -51,14 +55,14 @@ class Offload:
             self.residency.hold(part, [module])
             return
 
-        blocks = find_parts([module]) or _listed(module)
+        blocks = (find_parts([module]) or _listed(module))[: self.most]
         for block in blocks:
             self.residency.hold(f"block {self._blocks}", [block])
             self._blocks += 1
         self._keep_rest(module, blocks)
 
     def _keep_rest(self, module: nn.Module, blocks: Iterable[nn.Module]) -> None:
-        """What lies in no block, some MB, is on the device for good."""
+        """What lies in no moved block is on the device for good."""
         inside = {
             id(tensor) for block in blocks for tensor in (*block.parameters(), *block.buffers())
         }
@@ -76,6 +80,14 @@ class Offload:
             return
         for network in networks:
             self.hold("unet", network)
+
+    def leave(self) -> None:
+        """Send home what is on the device and is not needed now."""
+        self.residency.leave()
+
+    def forget(self, part: str) -> None:
+        """Let go of a part that is not needed any more."""
+        self.residency.forget(part)
 
     def enter(self, part: str) -> None:
         """Have a part on the device, for code that asks its weights where they are."""

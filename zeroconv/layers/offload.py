@@ -222,6 +222,12 @@ class Residency:
         self.active = group
         self.moves[name] = self.moves.get(name, 0) + 1
 
+    def forget(self, name: str) -> None:
+        """Let go of a group, whose modules nobody runs any more."""
+        group = self.groups.pop(name, None)
+        if group is not None and group is self.active:
+            self.leave()
+
     def leave(self) -> None:
         """Send home what is on the device."""
         for home in self.active.homes if self.active is not None else ():

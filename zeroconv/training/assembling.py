@@ -32,6 +32,7 @@ from zeroconv.training.recipes.recipe import (
     AnyRecipe,
     ControlSettings,
     Recipe,
+    TrainingSettings,
 )
 from zeroconv.training.reporting.prompted import prepare
 from zeroconv.training.reporting.reporter import Page, Reporter
@@ -58,12 +59,12 @@ def assemble(
     cache = cache_settings(recipe, accelerator.process_index, accelerator.num_processes)
     for dataset in (train_set, held_out):
         kinds_of(control, settings.condition, {source.condition for source in dataset.sources})
-    data, held = cache_both(recipe, backbone, (train_set, held_out), cache, show_line)
+    data, held = cache_both(recipe, backbone, (train_set, held_out), cache, show_line, control)
     check_hints(data, held)
+    leave_text_(recipe.training, backbone)
 
     model = prepare_control(recipe, backbone, control.to(accelerator.device))
-    # where the rest is moved when needed, it was not there
-    backbone.denoiser.to(accelerator.device)
+    place_(recipe.training, backbone, accelerator.device)
     execution = launch.execution(model, data, recipe.training, show_line)
     lends = execution.main or execution.collective
     rounds = (
@@ -78,15 +79,51 @@ def load_frozen(recipe: AnyRecipe, device: torch.device) -> UNetBackbone:
 
     So that it comes in the numbers that it is held in, after what the cache needs is computed.
     """
-    if recipe.training.offload == "none":
-        return load_backbone(recipe.base, device=device, **recipe.base_files.options())
-    backbone = load_backbone(recipe.base, vae_tiling=True, **recipe.base_files.options())
+    settings = recipe.training
+    files: dict[str, Any] = recipe.base_files.options()
+    if settings.precision in ("bf16", "bf16_weights") or settings.frozen in ("bf16", "int8", "fp8"):
+        # so in which numbers the steps compute; its control copies weights that are published so
+        files["flow_dtype"] = torch.bfloat16
+    if settings.offload == "none":
+        return load_backbone(recipe.base, device=device, **files)
+    backbone = load_backbone(recipe.base, vae_tiling=True, **files)
     mover = Offload("model", device)
     for encoder in backbone.text_encoders:
         mover.hold("text", encoder)
     mover.hold("vae", backbone.vae)
     backbone.offload = mover
     return backbone
+
+
+def leave_text_(settings: TrainingSettings, backbone: UNetBackbone) -> None:
+    """Give back what the cache was filled with: the device's memory where parts are moved, and all
+    of a transformer's text encoders where no picture is made on the way.
+    """
+    mover = backbone.offload
+    if mover is not None:
+        mover.leave()
+    makes = settings.sample_count or settings.evaluate_every or settings.validation
+    if is_split(backbone) or makes:
+        return
+    backbone.text_encoders, backbone.tokenizers = [], []
+    if mover is not None:
+        mover.forget("text")
+
+
+def place_(settings: TrainingSettings, backbone: UNetBackbone, device: torch.device) -> None:
+    """Have the frozen weights on the device; with offload "group", blocks while they compute.
+
+    Raises UserError for a UNet's blocks.
+    """
+    if settings.offload != "group":
+        backbone.denoiser.to(device)
+        return
+    if is_split(backbone):
+        raise UserError(
+            f"training.offload group moves the blocks of a diffusion transformer, and "
+            f"{backbone.name} is a UNet; write model."
+        )
+    Offload("group", device, most=settings.offload_blocks).hold("unet", backbone.denoiser)
 
 
 def check_hints(*parts: Examples) -> None:
@@ -113,7 +150,7 @@ def make_control(recipe: Recipe, backbone: UNetBackbone) -> Net:
                 "not train; give another control.init."
             )
         control.config["zeroconv"]["condition"] = None if union else condition
-        return control
+        return control if is_split(backbone) else control.to(torch.float32)
     split = is_split(backbone)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
@@ -129,7 +166,7 @@ def make_control(recipe: Recipe, backbone: UNetBackbone) -> Net:
         shape = {name: getattr(settings, name) for name in TRANSFORMER_SHAPE}
         if not split:
             _check_no_unet(settings)
-            return new_control(backbone, condition, **shape)
+            return new_control(backbone, condition, **shape).to(torch.float32)
         if given := [name for name, value in shape.items() if value is not None]:
             raise UserError(
                 f"control.{given[0]} is of controls of diffusion transformers, and {backbone.name} "

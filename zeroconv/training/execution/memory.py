@@ -123,9 +123,12 @@ def micro_batch(
 
     def forward() -> Tensor:
         z = torch.empty(n, channels, *size, device=device)
-        hints = torch.empty(
-            n, 1, size[0] * scale, size[1] * scale, dtype=torch.uint8, device=device
-        )
+        if getattr(loss.control, "hint_space", "pixels") == "latent":  # which are cached
+            read = channels + cast(Any, loss.control).mask_channels
+            hints = torch.empty(n, read, *size, device=device)
+        else:
+            sides = (size[0] * scale, size[1] * scale)
+            hints = torch.empty(n, 1, *sides, dtype=torch.uint8, device=device)
         t = torch.zeros(n, dtype=torch.long, device=device)
         alone, noise = loss.control is None, torch.empty_like(z)
         given, states = None if alone else hints, text.to(device)

@@ -67,11 +67,15 @@ def prepare_(
     for module in (backbone.denoiser, trained):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    if precision == "fp32":  # a transformer that is held in fewer bits was read in bfloat16
+        backbone.denoiser.float()
     # frozen weights need no float32 masters; autocast would cast them anew in every pass
     if half is not None:
         cast_frozen_(backbone.denoiser, half)
     lows: dict[nn.Parameter, Tensor] = {}
     if precision == "bf16_weights":
+        if autocast_dtype(precision, backbone.device) is None:  # each layer casts for itself
+            backbone.denoiser.float()
         narrow = narrow_all_ if computes_in_bf16(precision, backbone.device) else narrow_
         lows = {**narrow(backbone.denoiser), **narrow(trained)}
     if computes_in_bf16(precision, backbone.device) and not compiled:

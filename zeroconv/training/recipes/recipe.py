@@ -192,8 +192,10 @@ class TrainingSettings(Strict):
     # full: keep little, compute it again; a size, such as 2GB: as much as that may be kept
     checkpointing: str = "none"
     # model: text encoders and VAE are on the device only while pictures are made, and the VAE works
-    # in tiles
-    offload: Literal["none", "model"] = "none"
+    # in tiles; group: the blocks of a frozen transformer too, each while it is computed
+    offload: Literal["none", "model", "group"] = "none"
+    # of group, how many blocks are moved, the first ones; None: all
+    offload_blocks: Annotated[int, Field(ge=1, le=1024)] | None = None
     # over several processes. auto: as the launcher says; fsdp: each holds a part, see
     # `zeroconv.training.execution.fsdp`
     sharding: Literal["auto", "none", "fsdp"] = "auto"
@@ -273,12 +275,27 @@ class TrainingSettings(Strict):
                 "training.on_convergence acts on what validations measure, and "
                 "training.validate_every is 0: never"
             )
+        self._check_offload()
         if self.precision == "bf16_weights" and self.optimizer != "adamw8bit":
             raise ValueError(
                 "training.precision bf16_weights needs training.optimizer adamw8bit, which knows "
                 "how"
             )
         return self
+
+    def _check_offload(self) -> None:
+        if self.offload_blocks is not None and self.offload != "group":
+            raise ValueError("training.offload_blocks is of training.offload group")
+        if self.offload != "group":
+            return
+        # a block's weights must come back for its backward pass, by its own call
+        if self.checkpointing != "full":
+            raise ValueError("training.offload group needs training.checkpointing full")
+        if self.sharding == "fsdp" or self.compile:
+            raise ValueError(
+                "training.offload group moves whole blocks; drop training.sharding fsdp and "
+                "training.compile"
+            )
 
 
 def parse_action(text: str) -> tuple[str, float]:
@@ -378,7 +395,8 @@ class Recipe(AnyRecipe):
 _MAY_CHANGE = (
     "steps threads max_minutes log_every checkpoint_every keep validate_every sample_every "
     "sample_count sample_steps sample_cfg validation evaluate_every evaluate_count export "
-    "report_to project checkpointing sharding cuda_graphs offload"
+    "report_to project checkpointing sharding cuda_graphs offload "
+    "offload_blocks"
 ).split()
 
 

@@ -5,6 +5,7 @@
     or one alone
     python -m benchmarks.robustness.crash --unlock-decoder    one, with the base's decoder training
                                                               too
+    python -m benchmarks.robustness.crash --flow              one, of a small FLUX with new weights
 
 Each writes its own column of benchmarks/results/crash.json.
 """
@@ -30,6 +31,7 @@ import torch
 import yaml
 
 from benchmarks.common import RESULTS, write_result
+from benchmarks.flow_base import write_untrained
 from tools.reports import ROOT, read_json
 from zeroconv.training.checkpoint import checkpoints, step_of
 
@@ -43,10 +45,12 @@ RECIPE: dict[str, Any] = {
         "checkpoint_every": 7, "keep": 2, "validate_every": 50, "sample_count": 0, "log_every": 5,
     },
 }  # fmt: skip
+FLOW: dict[str, Any] = {"blocks": 2, "single_blocks": 1}
 COLUMNS = {
-    (1, False): "one process",
-    (2, False): "two processes",
-    (1, True): "one, decoder unlocked",
+    (1, False, False): "one process",
+    (2, False, False): "two processes",
+    (1, True, False): "one, decoder unlocked",
+    (1, False, True): "one, a flow base",
 }
 NOTE = (
     "kill -9 at a random moment, one thread a process, {steps} steps. Of two processes (torchrun, "
@@ -67,14 +71,18 @@ class Run:
     processes: int = 1
     unlock: bool = False
     steps: int = 150
+    flow: bool = False
 
     def start(self) -> subprocess.Popen:
         values = {
             **RECIPE,
             "out": str(self.folder / self.name),
-            "control": {**RECIPE["control"], "unlock_decoder": self.unlock},
+            "control": self._control(),
             "training": {**RECIPE["training"], "steps": self.steps},
         }
+        if self.flow:
+            values["base"] = str(self.folder / "base")
+            values["training"]["timesteps"] = "logit_normal"
         path = self.folder / f"{self.name}.yaml"
         path.write_text(yaml.safe_dump(values))
         words = [sys.executable]
@@ -98,6 +106,9 @@ class Run:
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
             )
+
+    def _control(self) -> dict[str, Any]:
+        return FLOW if self.flow else {**RECIPE["control"], "unlock_decoder": self.unlock}
 
     def finish(self, process: subprocess.Popen) -> None:
         """Raises RuntimeError, with what it said, where the run fails."""
@@ -251,7 +262,7 @@ def add_column(name: str, facts: dict[str, Any], steps: int) -> None:
     names = [c for c in COLUMNS.values() if c in columns]
     rows = [[fact, *(columns[c].get(fact) for c in names)] for fact in facts]
     rows = [row for row in rows if any(value is not None for value in row[1:])]
-    command = "python -m benchmarks.robustness.crash [--processes 2 | --unlock-decoder]"
+    command = "python -m benchmarks.robustness.crash [--processes 2 | --unlock-decoder | --flow]"
     write_result("crash", ["", *names], rows, command, NOTE.format(steps=steps))
 
 
@@ -263,17 +274,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--processes", type=int, choices=(1, 2), default=1)
     parser.add_argument("--unlock-decoder", action="store_true")
+    parser.add_argument("--flow", action="store_true")
     given = parser.parse_args()
-    if given.processes > 1 and given.unlock_decoder:
-        parser.error("--unlock-decoder is measured with one process")
+    kind = (given.processes, given.unlock_decoder, given.flow)
+    if kind not in COLUMNS:
+        parser.error("--processes 2, --unlock-decoder and --flow are measured one at a time")
     folder = Path(tempfile.mkdtemp())
+    if given.flow:
+        write_untrained(folder / "base")
     shape = {"processes": given.processes, "unlock": given.unlock_decoder, "steps": given.steps}
+    shape["flow"] = given.flow
     straight, killed = Run(folder, "straight", **shape), Run(folder, "killed", **shape)
     straight.finish(straight.start())
     kills = to_the_end_with_kills(killed, given.kills, random.Random(0))
     facts = compare(straight, killed, kills)
     shutil.rmtree(folder)
-    add_column(COLUMNS[given.processes, given.unlock_decoder], facts, given.steps)
+    add_column(COLUMNS[kind], facts, given.steps)
 
 
 if __name__ == "__main__":

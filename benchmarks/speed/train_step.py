@@ -1,4 +1,5 @@
 """A training step of ours beside one of diffusers' own train_controlnet.py: time and memory.
+With --model flux, beside one of its train_controlnet_flux.py.
 
 python -m benchmarks.speed.train_step [--model sd15] [--precision fp32,bf16] [--size 256] [--batch
 2]
@@ -264,7 +265,7 @@ def rows_of(results: list[dict[str, Any]], peak: float, on_cpu: bool = True) -> 
                 f"{share:.0%} of the machine's best product",
             ]
         )
-        cached = theirs["parts"]["autoencoder"] + theirs["parts"]["text encoder"]
+        cached = theirs["parts"]["autoencoder"] + theirs["parts"].get("text encoder", 0.0)
         rows.append(
             [
                 f"{result['precision']}, theirs without its encoders",
@@ -317,7 +318,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", choices=("sd15", "tiny"), default="sd15")
+    parser.add_argument("--model", choices=("sd15", "tiny", "flux", "tiny-flux"), default="sd15")
     parser.add_argument("--precision", default="fp32,bf16")
     parser.add_argument("--size", type=int, default=None, help="pixels (256; 512 on a GPU)")
     parser.add_argument("--batch", type=int, default=2)

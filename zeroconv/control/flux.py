@@ -9,6 +9,8 @@ kind of hint (`num_mode`).
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, Self
 
 import torch
@@ -121,14 +123,11 @@ class FluxControlNet(TransformerControlNet):
     ) -> list[Tensor]:
         base: FluxBackbone = self._base
         guided = self.config["guidance_embeds"]
-        chosen, mode = self.checked_mode(), None
-        if chosen is not None:
-            mode = torch.full((len(z), 1), chosen, device=z.device)
         hint = hint_embedding.to(self.dtype)
         doubles, singles = self.network(
             hidden_states=pack(z),
             controlnet_cond=pack(hint) if self.hint_space == "latent" else hint,
-            controlnet_mode=mode,
+            controlnet_mode=self._mode_rows(z),
             guidance=base.guidance_of(text, z) if guided else None,
             return_dict=False,
             **base.inputs(z, t, text),
@@ -154,8 +153,8 @@ class FluxControlNet(TransformerControlNet):
         """Single blocks read it."""
         return () if len(self.network.controlnet_single_blocks) else super()._text_only()
 
-    def checked_mode(self) -> int | None:
-        """None: it has no modes."""
+    def _mode_rows(self, z: Tensor) -> Tensor | None:
+        """The mode (N, 1) of each hint. None: it has no modes."""
         return None
 
     @classmethod
@@ -180,6 +179,7 @@ class FluxUnionControlNet(FluxControlNet):
     """
 
     mode: int | None = None
+    _shown: Tensor | None = None  # of each hint of a batch, its mode
 
     def of_kind(self, kind: str | int) -> Self:
         """This network, its weights shared, for hints of one mode of a union control: a name such
@@ -207,6 +207,29 @@ class FluxUnionControlNet(FluxControlNet):
                 f"NAME:KIND=PICTURE; one of {self._modes}"
             )
         return mode
+
+    @contextmanager
+    def showing(self, kinds: Tensor) -> Iterator[None]:
+        """Inside, hint number i of a batch is of mode kinds[i], (N,) int64."""
+        before, self._shown = self._shown, kinds
+        try:
+            yield
+        finally:
+            self._shown = before
+
+    def number_of(self, condition: str) -> int:
+        """The mode of a condition's hints. Raises UserError for one that it has not."""
+        mode = _mode_of(condition)
+        if mode is None or mode >= self.config["num_mode"]:
+            raise UserError(
+                f"this union control has no mode for {condition!r}; its modes are {self._modes}"
+            )
+        return mode
+
+    def _mode_rows(self, z: Tensor) -> Tensor:
+        if self._shown is not None:
+            return self._shown[:, None]
+        return torch.full((len(z), 1), self.checked_mode(), device=z.device)
 
     @property
     def _modes(self) -> str:

@@ -13,6 +13,8 @@ from zeroconv.backbones import UNetBackbone, is_split, load_backbone
 from zeroconv.backbones.offload import Offload
 from zeroconv.baselines import load_net, make_baseline
 from zeroconv.control import ControlNet, Net, new_control
+from zeroconv.control.families import control_class
+from zeroconv.control.flux import MODES, FluxControlNet
 from zeroconv.control.union import ControlNetUnion
 from zeroconv.data.buckets import Buckets
 from zeroconv.data.cache.examples import Examples
@@ -144,18 +146,19 @@ def make_control(recipe: Recipe, backbone: UNetBackbone) -> Net:
     if settings.init != "base":
         control = load_net(settings.init, backbone)
         union = hasattr(control, "of_kind")
-        if union and not is_split(backbone):
-            raise UserError(
-                f"{settings.init} is a union control of {backbone.name}, whose modes zeroconv does "
-                "not train; give another control.init."
-            )
         control.config["zeroconv"]["condition"] = None if union else condition
         return control if is_split(backbone) else control.to(torch.float32)
     split = is_split(backbone)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         if settings.kind == "union" and split:  # each of its hints says its kind
+            _check_no_transformer(backbone, settings)
             return ControlNetUnion.from_backbone(backbone, **settings.options)
+        shape = {name: getattr(settings, name) for name in TRANSFORMER_SHAPE}
+        if settings.kind == "union":
+            _check_modes(backbone, settings)
+            modes = int(settings.options.get("num_control_type", len(MODES)))
+            return new_control(backbone, modes=modes, **shape).to(torch.float32)
         if settings.kind != "controlnet":
             if not split:
                 raise UserError(
@@ -163,17 +166,34 @@ def make_control(recipe: Recipe, backbone: UNetBackbone) -> Net:
                     "train a controlnet."
                 )
             return make_baseline(settings.kind, backbone, condition=condition, **settings.options)
-        shape = {name: getattr(settings, name) for name in TRANSFORMER_SHAPE}
         if not split:
             _check_no_unet(settings)
             return new_control(backbone, condition, **shape).to(torch.float32)
-        if given := [name for name, value in shape.items() if value is not None]:
-            raise UserError(
-                f"control.{given[0]} is of controls of diffusion transformers, and {backbone.name} "
-                "is a UNet; leave it out."
-            )
+        _check_no_transformer(backbone, settings)
         return ControlNet.from_backbone(
             backbone, condition=condition, **settings.model_dump(exclude=_NO_SHAPE)
+        )
+
+
+def _check_modes(backbone: UNetBackbone, settings: ControlSettings) -> None:
+    """Raise UserError for a union of a base whose controls have no modes."""
+    if control_class(backbone) is not FluxControlNet:
+        raise UserError(
+            f"a control of {backbone.name} has no modes; train a controlnet on hints of several "
+            "kinds, sources with ?condition=NAME."
+        )
+    if other := [name for name in settings.options if name != "num_control_type"]:
+        raise UserError(
+            f"control.options.{other[0]} is of a UNet's union; one of FLUX.1 has num_control_type."
+        )
+
+
+def _check_no_transformer(backbone: UNetBackbone, settings: ControlSettings) -> None:
+    """Raise UserError for settings that shape a copy of a transformer's blocks."""
+    if given := [name for name in TRANSFORMER_SHAPE if getattr(settings, name) is not None]:
+        raise UserError(
+            f"control.{given[0]} is of controls of diffusion transformers, and {backbone.name} "
+            "is a UNet; leave it out."
         )
 
 

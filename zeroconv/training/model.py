@@ -80,6 +80,8 @@ def kinds_of(
     """
     if not hasattr(control, "of_kind"):
         return None
+    if hasattr(control, "number_of"):  # modes of a transformer's control
+        return {name: control.number_of(name or condition) for name in conditions}
     count = len(control.kinds)
     return {name: find_kind(name or condition, count) for name in conditions}
 

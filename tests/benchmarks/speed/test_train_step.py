@@ -9,7 +9,8 @@ import json
 
 import torch
 
-from benchmarks.speed import train_step
+from benchmarks.speed import flux_workers, train_step
+from benchmarks.speed.flux_workers import FluxOurs, FluxTheirs
 from benchmarks.speed.step_workers import Ours, Theirs, fixed_inputs
 
 
@@ -88,3 +89,17 @@ def test_a_log_of_a_run_that_was_cut_off_becomes_a_table(tmp_path, monkeypatch) 
         "20.0",
     ]
     assert ratio[1] == "2.00× as fast"
+
+
+def test_both_sides_compute_the_same_loss_of_a_flux_and_train() -> None:
+    shared = ("tiny-flux", "fp32", 2, 64, torch.device("cpu"))
+    theirs, ours = FluxTheirs(*shared), FluxOurs(*shared, rung=2)
+    inputs = flux_workers.fixed_inputs("tiny-flux", 2, 64)
+    before = [worker.loss(inputs) for worker in (theirs, ours)]
+    assert abs(before[0] / before[1] - 1) < 1e-4
+    for worker in (theirs, ours):
+        parts = worker.step()
+        assert "backward" in parts and all(seconds >= 0 for seconds in parts.values())
+    assert all(
+        worker.loss(inputs) != loss for worker, loss in zip((theirs, ours), before, strict=True)
+    )

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from zeroconv.backbones import load_backbone
 from zeroconv.data.holding_out import hold_out
@@ -47,7 +50,10 @@ def assemble(
 ) -> LoraTrainer:
     """Base, adapter and cached data of a recipe, put together."""
     settings, accelerator = recipe.data, launch.accelerator
-    backbone = load_backbone(recipe.base, device=accelerator.device, **recipe.base_files.options())
+    files: dict[str, Any] = recipe.base_files.options()
+    if recipe.training.precision == "bf16":
+        files["flow_dtype"] = torch.bfloat16
+    backbone = load_backbone(recipe.base, device=accelerator.device, **files)
     size = settings.size or backbone.default_size
     check_room(recipe.training, backbone, size)
 

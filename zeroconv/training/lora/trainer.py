@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zeroconv.backbones import UNetBackbone
+from zeroconv.backbones import UNetBackbone, is_split
 from zeroconv.checkpoints.lora import BASE, FILE
 from zeroconv.data.batches import BatchPlan
 from zeroconv.data.cache.examples import Examples
@@ -129,6 +129,9 @@ class LoraTrainer(Loop):
             "seed": [*range(len(rows))],
             "plain_prompt": not examples.text.weighted,
         }
+        if not is_split(self.backbone):  # their own size is the largest
+            scale = self.backbone.latent_scale
+            options |= {"height": scale * latents.shape[-2], "width": scale * latents.shape[-1]}
         with self.execution.averaged():
             made = generate(self.backbone, examples.prompts(rows), **options)
         if not self.execution.main:

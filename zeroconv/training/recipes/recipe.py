@@ -123,8 +123,11 @@ class ControlSettings(Strict):
             raise ValueError(
                 "control.options are a baseline's: name control.kind, or set them as control's own"
             )
-        if self.kind != "controlnet" and (set(shaped) - {"kind", "options"} or self.frozen_copy):
-            wrong = next(iter(sorted(set(shaped) - {"kind", "options"})), "frozen_copy")
+        known = {"kind", "options"}
+        if self.kind == "union":  # FLUX's copies blocks as its other controls do
+            known |= {"blocks", "single_blocks"}
+        if self.kind != "controlnet" and (set(shaped) - known or self.frozen_copy):
+            wrong = next(iter(sorted(set(shaped) - known)), "frozen_copy")
             raise ValueError(
                 f"control.{wrong} is ControlNet's; a {self.kind} takes control.options"
             )

@@ -19,6 +19,8 @@ PARTS = {
     "random_base",
     "resident",
     "step_workers",
+    "flux_workers",
+    "memory_flow",
 }
 
 

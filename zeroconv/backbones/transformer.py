@@ -180,7 +180,7 @@ class TransformerBackbone:
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(p.dtype for p in self.transformer.parameters() if p.is_floating_point())
+        return dtype_of(self.transformer)
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -223,6 +223,14 @@ class TransformerBackbone:
                 f"{self.name} makes pictures of at most {most * self.patch * self.latent_scale} "
                 f"pixels a side, not {pixels}."
             )
+
+
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """What a module computes in: float32 where some weights are, of which others may be held in
+    bfloat16 and cast by their own layers.
+    """
+    known = [p.dtype for p in module.parameters() if p.is_floating_point()]
+    return torch.float32 if torch.float32 in known else known[0]
 
 
 def by_block(residuals: Sequence[Tensor | None], like: Tensor) -> list[Tensor]:

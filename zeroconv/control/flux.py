@@ -123,7 +123,7 @@ class FluxControlNet(TransformerControlNet):
     ) -> list[Tensor]:
         base: FluxBackbone = self._base
         guided = self.config["guidance_embeds"]
-        hint = hint_embedding.to(self.dtype)
+        hint = hint_embedding.to(z.dtype)
         doubles, singles = self.network(
             hidden_states=pack(z),
             controlnet_cond=pack(hint) if self.hint_space == "latent" else hint,

@@ -75,7 +75,7 @@ class QwenControlNet(TransformerControlNet):
         return list(
             self.network(
                 hidden_states=pack(z),
-                controlnet_cond=pack(hint_embedding.to(self.dtype)),
+                controlnet_cond=pack(hint_embedding.to(z.dtype)),
                 return_dict=False,
                 **self._base.inputs(z, t, text),
             )

@@ -91,8 +91,8 @@ class SD3ControlNet(TransformerControlNet):
         reads_text = self.network.context_embedder is not None
         return list(
             self.network(
-                hidden_states=z if patches is None else patches(z).to(self.dtype),
-                controlnet_cond=hint_embedding.to(self.dtype),
+                hidden_states=z if patches is None else patches(z).to(z.dtype),
+                controlnet_cond=hint_embedding.to(z.dtype),
                 encoder_hidden_states=text.hidden if reads_text else None,
                 pooled_projections=torch.zeros_like(text.pooled) if zeros else text.pooled,
                 timestep=rows(t, z),

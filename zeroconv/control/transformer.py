@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from zeroconv.backbones import Backbone, Connection, TextStates
 from zeroconv.backbones.building import empty
 from zeroconv.backbones.spread import Rule
-from zeroconv.backbones.transformer import TransformerBackbone
+from zeroconv.backbones.transformer import TransformerBackbone, dtype_of
 from zeroconv.control.net import Described
 from zeroconv.control.transformer_files import read_network, save_network
 from zeroconv.errors import UserError
@@ -258,7 +258,7 @@ class TransformerControlNet(nn.Module, Described):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
+        return dtype_of(self)
 
 
 def plain_entries(config: Mapping[str, Any]) -> dict[str, Any]:

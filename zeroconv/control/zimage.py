@@ -119,7 +119,7 @@ class ZImageControlNet(TransformerControlNet):
             base.pictures(z),
             base.time(t, z),
             base.captions(text),
-            base.pictures(hint_embedding.to(self.dtype)),
+            base.pictures(hint_embedding.to(z.dtype)),
         )
         return [made[place] for place in self.config["control_layers_places"]]
 

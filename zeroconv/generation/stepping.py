@@ -138,6 +138,10 @@ def set_timesteps(scheduler: Any, steps: int, z: Tensor, backbone: Backbone) -> 
                 f"{type(scheduler).__name__} has no noise levels that depend on the picture's "
                 f"size, which {backbone.name} needs; leave the scheduler out."
             )
+    if more.get("sigmas") and steps == 1 and scheduler.config.get("shift_terminal"):
+        raise UserError(  # its levels are stretched between the first and the last
+            f"{backbone.name} makes no picture in one step; give more steps."
+        )
     scheduler.set_timesteps(steps, device=z.device, **more)
 
 

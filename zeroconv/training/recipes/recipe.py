@@ -123,11 +123,11 @@ class ControlSettings(Strict):
             raise ValueError(
                 "control.options are a baseline's: name control.kind, or set them as control's own"
             )
-        known = {"kind", "options"}
+        taken = {"kind", "options"}
         if self.kind == "union":  # FLUX's copies blocks as its other controls do
-            known |= {"blocks", "single_blocks"}
-        if self.kind != "controlnet" and (set(shaped) - known or self.frozen_copy):
-            wrong = next(iter(sorted(set(shaped) - known)), "frozen_copy")
+            taken |= {"blocks", "single_blocks"}
+        if self.kind != "controlnet" and (set(shaped) - taken or self.frozen_copy):
+            wrong = next(iter(sorted(set(shaped) - taken)), "frozen_copy")
             raise ValueError(
                 f"control.{wrong} is ControlNet's; a {self.kind} takes control.options"
             )

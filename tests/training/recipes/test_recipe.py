@@ -34,7 +34,7 @@ def test_every_recipe_is_valid(path: Path) -> None:
         # the paper's; but the circles' colours are in their prompts alone, and the
         # tutorial's own code drops none
         assert recipe.training.prompt_dropping == (
-            0.05 if path.stem.startswith("fill50k-playroom") else 0.5
+            0.05 if path.stem.startswith(("fill50k-playroom", "fill50k-flow")) else 0.5
         )
     assert recipe.out.name == path.stem
 

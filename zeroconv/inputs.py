@@ -89,10 +89,11 @@ def _decoded(content: bytes, encoding: str, name: str) -> str:
         ) from error
 
 
-def parse_json(text: str | bytes, null: bool = False) -> Any:
+def parse_json(text: str | bytes, null: bool = False, unique: bool = False) -> Any:
     """The value of a JSON text; bytes are UTF-8, with or without a byte order mark.
 
     NaN, Infinity and numbers too large for a float are refused or, where `null` is true, None.
+    Of a name that an object has twice the last value counts; where `unique` is true it is refused.
     Raises ValueError, and nothing else, for them, for what is no JSON, is nested too deeply, or
     holds an integer too long to read.
     """
@@ -101,7 +102,10 @@ def parse_json(text: str | bytes, null: bool = False) -> Any:
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")
-        value = json.loads(text, parse_constant=constant, parse_float=number)
+        pairs = _once if unique else None
+        value = json.loads(
+            text, parse_constant=constant, parse_float=number, object_pairs_hook=pairs
+        )
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -121,6 +125,16 @@ def read_json(path: str | os.PathLike, most: int = MOST_JSON, null: bool = False
     of what the file is), OSError where it cannot be opened.
     """
     return parse_json(read_text(path, most), null)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in value if names.count(name) > 1)
+        raise ValueError(f"an object has {twice[:40]!a} twice")
+    return value
 
 
 def _inside(value: Any) -> Iterable[Any]:

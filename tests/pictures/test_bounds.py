@@ -399,3 +399,18 @@ def test_memory_of_a_large_picture_is_bounded() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert float(ran.stdout) < 20, ran.stdout + ran.stderr
+
+
+def test_jpegs_of_many_scans_are_refused_before_they_are_decoded() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (2000, 2000)).save(buffer, "JPEG", progressive=True)
+    content = buffer.getvalue()
+    assert load(content).size == (2000, 2000)
+    begin = content.rindex(b"\xff\xda")
+    scan = content[begin:-2]
+    assert len(scan) < 60
+    slow = content[:-2] + scan * 100_000 + content[-2:]  # hours of decoding
+    began = time.monotonic()
+    with pytest.raises(UserError, match="scans, and 100 are read"):
+        load(slow)
+    assert time.monotonic() - began < 5

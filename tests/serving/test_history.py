@@ -53,6 +53,17 @@ def test_history_keeps_favourites(pictures) -> None:
     assert prompts_of(pictures, favourite=True) == [item["prompt"]]
 
 
+def test_history_lists_no_pictures_that_are_not_to_be_kept(pictures) -> None:
+    (passing,) = made(pictures, prompt="a stroke", steps=1, keep=False)["results"]
+    assert "a stroke" not in prompts_of(pictures) and passing["kept"] is False
+    assert pictures.get(passing["picture"]).status_code == 200
+    entry = pictures.get(f"/api/v1/history/{passing['id']}").json()
+    assert entry["settings"]["prompt"] == "a stroke" and "keep" not in entry["settings"]
+    answer = pictures.patch(f"/api/v1/history/{passing['id']}", json={"keep": True})
+    assert answer.json()["kept"] is True and "a stroke" in prompts_of(pictures)
+    pictures.delete(f"/api/v1/history/{passing['id']}")
+
+
 def test_history_deletes_the_file_too(pictures) -> None:
     item = made(pictures, prompt="a thing to delete", steps=1)["results"][0]
     assert pictures.delete(f"/api/v1/history/{item['id']}").status_code == 200

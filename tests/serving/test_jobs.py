@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 import time
-
-import pytest
 
 from tests.helpers.tiny_server import (
     QUICK,
@@ -141,12 +138,27 @@ def test_jobs_that_a_server_left_open_are_lost(server_models, tmp_path) -> None:
         assert client.get(kept["results"][0]["picture"]).status_code == 200
 
 
-def test_jobs_of_a_newer_version_are_refused(server_models, tmp_path) -> None:
-    History(tmp_path).close()
-    with sqlite3.connect(tmp_path / "history.sqlite") as db:
-        db.execute("PRAGMA user_version=99")
-    with pytest.raises(ValueError, match="newer zeroconv"):
-        History(tmp_path)
+def test_jobs_of_a_broken_batch_keep_what_is_made_and_make_the_rest(client, monkeypatch) -> None:
+    """The second picture of two cannot be kept: its job is tried again, for that one alone."""
+    studio = client.app.state.studio
+    real, calls = studio.history.add, []
+
+    def broken(job, image, about, *more):
+        calls.append((job, about["seed"]))
+        if len(calls) == 2:
+            raise OSError("a disk that fails once")
+        return real(job, image, about, *more)
+
+    monkeypatch.setattr(studio.history, "add", broken)
+    with studio.jobs.held():
+        jobs = [
+            client.post("/api/v1/generate", json={**QUICK, "count": 2, "seed": seed}).json()
+            for seed in (10, 20)
+        ]
+    done = [ended(client, job) for job in jobs]
+    assert [job["state"] for job in done] == ["done", "done"]
+    assert [[r["seed"] for r in job["results"]] for job in done] == [[10, 11], [20, 21]]
+    assert [seed for _, seed in calls] == [10, 11, 11, 20, 21]
 
 
 def test_jobs_kept_are_bounded() -> None:

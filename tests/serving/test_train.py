@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.helpers.tiny_server import as_base64, ended, made, opened, picture, running, settings_for
+from zeroconv.serving import training
 
 SMALL = {"control": {"hint_widths": [4, 8, 8, 16]}, "examples": 4}
 TRAINING = {"batch_size": 2, "validate_every": 2, "sample_count": 2, "sample_steps": 1}
@@ -90,6 +94,66 @@ def test_train_can_be_switched_off(server_models, tmp_path) -> None:
             assert answer.status_code == 403
 
 
+def waiting_run(monkeypatch) -> threading.Event:
+    """Trainings do nothing until the event is set."""
+    release = threading.Event()
+
+    class Process:
+        returncode = 0
+
+        def poll(self):
+            return 0 if release.is_set() else None
+
+        def wait(self, seconds):
+            if not release.wait(seconds):
+                raise subprocess.TimeoutExpired("train", seconds)
+
+        def send_signal(self, number):
+            release.set()
+
+        kill = release.set
+
+    monkeypatch.setattr(training, "start_training", lambda recipe, log: Process())
+    return release
+
+
+def test_train_a_waiting_run_is_cancelled_while_another_trains(
+    client, uploaded, monkeypatch
+) -> None:
+    release = waiting_run(monkeypatch)
+    body = {"data": uploaded, **SMALL}
+    try:
+        first, second = (
+            client.post("/api/v1/train", json={**body, "name": name}).json()
+            for name in ("long", "waiting")
+        )
+        client.delete(f"/api/v1/jobs/{second['id']}")
+        assert ended(client, second, 10)["state"] == "cancelled"
+        assert client.get(f"/api/v1/jobs/{first['id']}").json()["state"] in ("queued", "running")
+    finally:
+        release.set()
+    assert ended(client, first, 10)["state"] == "done"
+
+
+def test_train_a_run_that_is_refused_leaves_no_recipe(client, uploaded, monkeypatch) -> None:
+    release = waiting_run(monkeypatch)
+    monkeypatch.setattr(training, "MOST_WAITING", 0)
+    body = {"data": uploaded, **SMALL, "name": "refused"}
+    assert client.post("/api/v1/train", json=body).status_code == 429
+    assert client.get("/api/v1/train/runs/refused").status_code == 404
+    release.set()
+
+
+def test_train_runs_of_one_name_at_once_are_one(client, uploaded, monkeypatch) -> None:
+    release = waiting_run(monkeypatch)
+    body = {"data": uploaded, **SMALL, "name": "twins"}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda i: client.post("/api/v1/train", json=body), range(8)))
+    release.set()
+    assert sorted(answer.status_code for answer in answers) == [202] + [409] * 7
+    assert ended(client, next(a for a in answers if a.status_code == 202).json(), 10)
+
+
 @pytest.mark.slow
 def test_train_a_run_is_stopped_resumed_and_its_control_used(client, uploaded) -> None:
     body = {"name": "first", "data": uploaded, **SMALL}
@@ -138,15 +202,34 @@ def test_evaluate_reports_floor_control_and_ceiling(client, uploaded) -> None:
         assert image.size == (64, 64)
 
 
-def test_evaluate_is_cancelled(client, uploaded) -> None:
-    studio = client.app.state.studio
-    with studio.jobs.held():
-        body = {"control": "tiny_canny", "data": uploaded, "count": 100, "steps": 50}
-        job = client.post("/api/v1/evaluate", json=body).json()
-    while client.get(f"/api/v1/jobs/{job['id']}").json()["state"] == "queued":
-        time.sleep(0.01)
+def test_evaluate_is_cancelled_at_its_next_step(client, uploaded, monkeypatch) -> None:
+    """The measurement waits inside of its third step until it is cancelled, and takes no fourth."""
+    from zeroconv import evaluation
+
+    steps, waits, goes_on = [], threading.Event(), threading.Event()
+    real = evaluation.evaluate
+
+    def watched(*args, callback, **more):
+        def heard(step, total, latents):
+            steps.append(step)
+            if len(steps) == 3:
+                waits.set()
+                assert goes_on.wait(30)
+            callback(step, total, latents)
+
+        return real(*args, callback=heard, **more)
+
+    monkeypatch.setattr(evaluation, "evaluate", watched)
+    body = {"control": "tiny_canny", "data": uploaded, "count": 4, "steps": 20}
+    job = client.post("/api/v1/evaluate", json=body).json()
+    assert waits.wait(30)
+    assert client.get(f"/api/v1/jobs/{job['id']}").json()["state"] == "running"
     client.delete(f"/api/v1/jobs/{job['id']}")
-    assert ended(client, job)["state"] in ("cancelled", "failed")
+    goes_on.set()
+    job = ended(client, job)
+    assert job["state"] == "cancelled" and job["result"] is None and job["error"] is None
+    assert len(steps) == 3
+    assert made(client)["results"]  # the worker goes on
 
 
 def test_evaluate_refuses_names_that_are_not_listed(client) -> None:

@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from zeroconv.errors import UserError
 from zeroconv.pictures.arrays import from_array, from_tensor
 from zeroconv.pictures.orientation import ORIENTATION_KEYS, TURNS, orientation
+from zeroconv.pictures.scans import check_scans
 from zeroconv.pictures.sources import (
     ACCEPTED,
     FORMATS,
@@ -80,7 +81,9 @@ def load(
     if not _is_file(source):
         raise UserError(f"{called} is {type(source).__name__}; {ACCEPTED} is needed.")
     with opened(source, called, max_pixels) as file:
-        return _decode(_begin(file, called, max_pixels), called, note)
+        picture = _begin(file, called, max_pixels)
+        check_scans(picture, file, called)
+        return _decode(picture, called, note)
 
 
 def picture_size(

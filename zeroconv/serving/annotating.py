@@ -9,6 +9,8 @@ from PIL import Image, ImageOps
 
 from zeroconv.errors import UserError
 
+MOST_PEOPLE = 200  # of a pose
+
 
 def draw(
     condition: str,
@@ -68,13 +70,21 @@ def _pose(
 
 
 def pose_picture(pose: Any, pixels: int) -> Image.Image:
-    """OpenPose's JSON → a hint at its canvas' size. Raises UserError, also for a larger canvas."""
+    """OpenPose's JSON → a hint at its canvas' size. Raises UserError, see `check_pose`."""
     from zeroconv.conditions import annotate
+
+    check_pose(pose, pixels)
+    return annotate("pose", pose)
+
+
+def check_pose(pose: Any, pixels: int) -> None:
+    """Raises UserError for what is not OpenPose's JSON, or has a larger canvas or more people."""
     from zeroconv.conditions.openpose import read_openpose
 
-    width, height = read_openpose(pose)[1]
+    people, (width, height) = read_openpose(pose)
+    if len(people) > MOST_PEOPLE:
+        raise UserError(f"the pose has {len(people)} people; this server draws {MOST_PEOPLE}.")
     if width * height > pixels:
         raise UserError(
             f"the pose's canvas has {width}×{height} pixels; this server draws {pixels:,}."
         )
-    return annotate("pose", pose)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from typing import Any
 
 from starlette.datastructures import Headers
 
+from zeroconv import inputs
 from zeroconv.serving.settings import Limits
+
+MOST_VALUES = 200_000  # in a body; each takes a hundred times its bytes as an object of Python
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # half of a surrogate pair, or of two halves the first
 
 
 class Refused(Exception):
@@ -33,16 +39,16 @@ class BodyLimits:
         self.held -= count
 
 
-def check_head(headers: Headers, limits: Limits) -> bool:
-    """Whether a body will come. Raises Refused for one that would not be read."""
+def check_head(headers: Headers, most: int) -> bool:
+    """Whether a body will come, of `most` bytes. Raises Refused for one that would not be read."""
     length, chunked = headers.get("content-length"), "transfer-encoding" in headers
     if length is not None and (not length.isascii() or not length.isdigit()):
         raise Refused(400, "Content-Length is no number.", closes=True)
     comes = chunked or (length is not None and int(length[:20]) > 0)
     if not comes:
         return False
-    if length is not None and int(length[:20]) > limits.body:
-        raise _too_large(limits)
+    if length is not None and int(length[:20]) > most:
+        raise _too_large(most)
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Refused(415, "Bodies are JSON here; send Content-Type: application/json.", True)
@@ -51,10 +57,12 @@ def check_head(headers: Headers, limits: Limits) -> bool:
     return True
 
 
-async def read_body(scope: Any, headers: Headers, receive: Any, bodies: BodyLimits) -> bytes:
-    """The whole body; what it takes of the bounds is to be given back. Raises Refused."""
+async def read_body(headers: Headers, receive: Any, bodies: BodyLimits, most: int) -> bytes:
+    """The whole body, of `most` bytes; what it takes of the bounds is to be given back. Raises
+    Refused.
+    """
     limits = bodies.limits
-    if not check_head(headers, limits):
+    if not check_head(headers, most):
         return b""
     loop = asyncio.get_running_loop()
     began, parts, size = loop.time(), [], 0
@@ -71,8 +79,8 @@ async def read_body(scope: Any, headers: Headers, receive: Any, bodies: BodyLimi
             bodies.take(len(part))
             size += len(part)
             parts.append(part)
-            if size > limits.body:
-                raise _too_large(limits)
+            if size > most:
+                raise _too_large(most)
             if not message.get("more_body"):
                 return b"".join(parts)
     except BaseException:
@@ -80,9 +88,25 @@ async def read_body(scope: Any, headers: Headers, receive: Any, bodies: BodyLimi
         raise
 
 
-def _too_large(limits: Limits) -> Refused:
-    most = limits.body / 2**20
-    return Refused(413, f"The body is too large; {most:.3g} MiB are read at most.", closes=True)
+def _too_large(most: int) -> Refused:
+    shown = f"{most / 2**20:.3g} MiB" if most >= 2**20 else f"{most:,} bytes"
+    return Refused(413, f"The body is too large; {shown} are read at most.", closes=True)
+
+
+def parse_body(content: bytes) -> Any:
+    """The value of a body. Raises ValueError for what is no JSON, has NaN, a name twice, deep
+    nesting, half of a surrogate pair, or so many values that they would fill the memory.
+    """
+    # before anything is made of it; base64 has none of these signs
+    if sum(content.count(sign) for sign in (b",", b"[", b"{")) > MOST_VALUES:
+        raise ValueError(f"it has more than {MOST_VALUES:,} values")
+    value = inputs.parse_json(content, unique=True)
+    if _HALF.search(content):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a text in it holds half of a surrogate pair") from None
+    return value
 
 
 def replay(body: bytes, receive: Any) -> Any:

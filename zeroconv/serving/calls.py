@@ -38,7 +38,10 @@ class Call:
     last_step: int = 0
 
     def __post_init__(self) -> None:
-        self.slots = [Slot(j, j.work, i) for j in self.jobs for i in range(j.work.count)]
+        # without pictures of an earlier try, which are kept
+        self.slots = [
+            Slot(j, j.work, i) for j in self.jobs for i in range(len(j.results), j.work.count)
+        ]
 
     def step(self, step: int, steps: int, latents: Any, preview: Any) -> None:
         """A step of some batch. Raises Cancelled where no job of the call is wanted any more."""
@@ -49,7 +52,8 @@ class Call:
         share = (min(self.passed, self.passes - 1) + step / steps) / self.passes
         for job in self.jobs:
             here = sum(slot.job is job for slot in rows)
-            done = sum(slot.job is job for slot in self.slots[: self.finished])
+            left = sum(slot.job is job for slot in self.slots[self.finished :])
+            done = job.work.count - left
             job.progress = min(0.99, (done + here * share) / job.work.count)
             job.step, job.steps = step, steps
         self._preview(rows, latents, preview)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from zeroconv.errors import UserError
 from zeroconv.files import is_disk_full
-from zeroconv.inputs import parse_json
+from zeroconv.serving.body import parse_body
 
 log = logging.getLogger("zeroconv.serving")
 LONGEST = 1000  # characters of a sentence
@@ -56,9 +57,16 @@ def sentence_of(error: BaseException, where: str) -> str:
         return one_sentence(error)
     if is_out_of_memory(error):
         return "There is not enough memory for this; ask for less at once."
-    if isinstance(error, OSError) and is_disk_full(error):
+    if is_full(error):
         return "The disk of the server's data folder is full; make room."
     return logged(error, where)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the disk is full, as Python or SQLite says it."""
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return is_disk_full(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -72,7 +80,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class JsonRoute(APIRoute):
-    """A route whose body is read by our strict parser: no NaN, no deep nesting."""
+    """A route whose body is read by our strict parser, see `parse_body`."""
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         handler = super().get_route_handler()
@@ -86,7 +94,7 @@ class JsonRoute(APIRoute):
 class StrictRequest(Request):
     async def json(self) -> Any:
         try:
-            return parse_json(await self.body())
+            return parse_body(await self.body())
         except ValueError as error:
             raise HTTPException(400, f"The body is no JSON: {error}.") from error
 
@@ -114,7 +122,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or is_full(error):
             return answer(503, sentence_of(error, ""))
         return answer(500, logged(error, f"{request.method} {request.url.path}"))
 

@@ -45,6 +45,10 @@ class Listeners:
         self._lock = threading.Lock()
         self._all: set[Listener] = set()
 
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._all)
+
     @contextmanager
     def listening(self) -> Iterator[Listener]:
         listener = Listener()

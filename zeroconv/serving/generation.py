@@ -84,6 +84,7 @@ class Generation:
     hires_upscaler: str = "latent"
     controls: list[Unit] = field(default_factory=list)
     previews: bool = False
+    keep: bool = True  # whether the history lists the pictures
     # of tags in the prompt, set by `check`: names and strengths of the UNet and the text encoder
     tagged: list[tuple[str, float, float]] = field(default_factory=list)
 
@@ -162,7 +163,7 @@ class Generation:
 
     def shared(self) -> tuple:
         """The same for requests that one call can compute: all but prompts, seeds, count, hints."""
-        apart = "prompt negative seed count previews controls image mask".split()
+        apart = "prompt negative seed count previews keep controls image mask".split()
         plain = [repr(getattr(self, f.name)) for f in fields(self) if f.name not in apart]
         pictures = [picture_key(self.image), picture_key(self.mask)]
         units: list[tuple] = [
@@ -183,7 +184,7 @@ class Generation:
         if self.hires is not None:
             hires = {"factor": self.hires, "strength": self.hires_strength}
             hires |= {"steps": self.hires_steps, "upscaler": self.hires_upscaler}
-        special = ("controls", "loras", "image", "mask", "previews", "tagged")
+        special = ("controls", "loras", "image", "mask", "previews", "keep", "tagged")
         plain = {
             f.name: getattr(self, f.name)
             for f in fields(self)

@@ -1,7 +1,8 @@
 """The history: jobs and pictures in SQLite, their files beside it. It survives a kill.
 
 Rows are committed one by one, in write-ahead mode. A picture's file is whole before its row is
-written, so a row never names a missing file.
+written, so a row never names a missing file. Pictures that are not to be kept are passing: they are
+not listed, and of them the newest `MOST_PASSING` stay.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +37,16 @@ CREATE TABLE IF NOT EXISTS pictures (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, job TEXT NOT NULL,
     created REAL NOT NULL, prompt TEXT NOT NULL, words TEXT NOT NULL, settings TEXT NOT NULL,
     seed INTEGER, width INTEGER NOT NULL, height INTEGER NOT NULL,
-    favourite INTEGER NOT NULL DEFAULT 0
+    favourite INTEGER NOT NULL DEFAULT 0, kept INTEGER NOT NULL DEFAULT 1
 );
+CREATE INDEX IF NOT EXISTS jobs_created ON jobs (created);
+CREATE INDEX IF NOT EXISTS pictures_job ON pictures (job);
+CREATE INDEX IF NOT EXISTS pictures_kept ON pictures (kept, number);
 """
-VERSION = 1
+# what brings a database of each version to the next one
+_CHANGES = {1: "ALTER TABLE pictures ADD COLUMN kept INTEGER NOT NULL DEFAULT 1"}
+VERSION = 2
+MOST_PASSING = 200
 MOST = 200  # entries of one answer
 ID = re.compile(r"[0-9a-f]{16}")
 PREFIX = "/api/v1"
@@ -56,23 +64,41 @@ class History:
             self._db = sqlite3.connect(
                 folder / "history.sqlite", check_same_thread=False, isolation_level=None
             )
-            self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_TABLES)
         except (OSError, sqlite3.Error) as error:
-            raise UserError(
-                f"the history in {folder} cannot be opened ({error}); give another --data folder."
-            ) from error
-        self._check_version()
+            raise self._unusable(error) from error
+        try:
+            self._open()
+            self.lost = self._mark_lost()
+        except sqlite3.Error as error:
+            self.close()
+            raise self._unusable(error) from error
+        except UserError:
+            self.close()
+            raise
 
-    def _check_version(self) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+    def _open(self) -> None:
+        """Raises UserError for what a newer zeroconv wrote, which is left as it is."""
+        self._db.row_factory = sqlite3.Row
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
             raise UserError(
                 f"{self.folder} was written by a newer zeroconv; give another --data folder."
             )
+        (state,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if state != "ok":
+            raise sqlite3.DatabaseError("its database is damaged")
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        for older in range(version or VERSION, VERSION):
+            self._db.execute(_CHANGES[older])
+        self._db.executescript(_TABLES)
         self._db.execute(f"PRAGMA user_version={VERSION}")
+
+    def _unusable(self, error: Exception) -> UserError:
+        return UserError(
+            f"the history in {self.folder} cannot be used ({error}); give another --data folder, "
+            "or move history.sqlite away to begin a new one."
+        )
 
     def close(self) -> None:
         with self._lock:
@@ -84,7 +110,7 @@ class History:
 
     # ---------------------------------------------------------------- jobs
 
-    def mark_lost(self) -> int:
+    def _mark_lost(self) -> int:
         """Jobs that were open when the last server ended; returns how many."""
         statement = (
             "UPDATE jobs SET state='lost', error=?, finished=? "
@@ -143,6 +169,7 @@ class History:
         settings: Mapping[str, Any],
         hints: Sequence[Image.Image] = (),
         inputs: Mapping[str, Image.Image] | None = None,
+        kept: bool = True,
     ) -> dict[str, Any]:
         """Keep a picture: about, hints and inputs in its file, as `save_picture` takes them;
         settings, a body of /generate without pictures, in its row. Returns what a job lists of it.
@@ -150,22 +177,44 @@ class History:
         from zeroconv.generation.metadata import save_picture
 
         id = secrets.token_hex(8)
-        save_picture(image, self.path(id, ".png"), about, hints, inputs)
-        with atomic_write(self.path(id, ".webp"), sync=False) as temporary:
-            temporary.write_bytes(thumbnail(image))
+        try:
+            save_picture(image, self.path(id, ".png"), about, hints, inputs)
+            with atomic_write(self.path(id, ".webp"), sync=False) as temporary:
+                temporary.write_bytes(thumbnail(image))
+            self._insert(id, job, image, settings, kept)
+        except BaseException:  # as on a full disk: no file without a row
+            self._unlink(id)
+            raise
+        if not kept:
+            self._let_pass()
+        return _result(self._run("SELECT * FROM pictures WHERE id=?", (id,))[0])
+
+    def _insert(
+        self, id: str, job: str, image: Image.Image, settings: Mapping[str, Any], kept: bool
+    ) -> None:
         prompt = str(settings.get("prompt", ""))
         names = [str(control.get("control", "")) for control in settings.get("controls") or ()]
         words = " ".join([prompt, str(settings.get("negative", "")), *names]).casefold()
         values = (
             id, job, time.time(), prompt, words, to_json(settings), settings.get("seed"),
-            image.width, image.height,
+            image.width, image.height, int(kept),
         )  # fmt: skip
         self._run(
-            "INSERT INTO pictures (id, job, created, prompt, words, settings, seed, width, height) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO pictures (id, job, created, prompt, words, settings, seed, width, height, "
+            "kept) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             values,
         )
-        return _result(self._run("SELECT * FROM pictures WHERE id=?", (id,))[0])
+
+    def _let_pass(self) -> None:
+        """Drop the oldest passing pictures."""
+        oldest = "SELECT id FROM pictures WHERE kept=0 ORDER BY number DESC LIMIT -1 OFFSET ?"
+        for row in self._run(oldest, (MOST_PASSING,)):
+            with suppress(ApiError):  # another thread was first
+                self.delete(row["id"])
+
+    def _unlink(self, id: str) -> None:
+        for suffix in (".png", ".webp"):
+            self.path(id, suffix).unlink(missing_ok=True)
 
     def path(self, id: str, suffix: str) -> Path:
         """Of a picture's file. Raises ApiError 404 for what is no id."""
@@ -186,7 +235,7 @@ class History:
         """The newest entries whose prompt, negative prompt or controls hold every word of the
         query. before: a cursor, the `number` of the last entry of the answer before.
         """
-        wheres, values = [], []
+        wheres, values = ["kept = 1"], []
         for word in query.casefold().split()[:20]:
             escaped = word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
             wheres.append("words LIKE ? ESCAPE '\\'")
@@ -196,22 +245,26 @@ class History:
             values.append(str(before))
         if favourite:
             wheres.append("favourite = 1")
-        where = f"WHERE {' AND '.join(wheres)}" if wheres else ""
-        statement = f"SELECT * FROM pictures {where} ORDER BY number DESC LIMIT ?"
+        where = " AND ".join(wheres)
+        statement = f"SELECT * FROM pictures WHERE {where} ORDER BY number DESC LIMIT ?"
         return [_entry(row) for row in self._run(statement, (*values, min(limit, MOST)))]
 
-    def set_favourite(self, id: str, favourite: bool) -> dict[str, Any]:
-        """Raises ApiError 404."""
+    def change(self, id: str, favourite: bool | None, keep: bool) -> dict[str, Any]:
+        """favourite: None leaves it. keep: a passing picture is kept from now on, as favourites
+        are. Raises ApiError 404.
+        """
         self.entry(id)
-        self._run("UPDATE pictures SET favourite=? WHERE id=?", (int(favourite), id))
+        if favourite is not None:
+            self._run("UPDATE pictures SET favourite=? WHERE id=?", (int(favourite), id))
+        if favourite or keep:
+            self._run("UPDATE pictures SET kept=1 WHERE id=?", (id,))
         return self.entry(id)
 
     def delete(self, id: str) -> None:
         """The row first, so that a kill leaves no row without a file. Raises ApiError 404."""
         self.entry(id)
         self._run("DELETE FROM pictures WHERE id=?", (id,))
-        for suffix in (".png", ".webp"):
-            self.path(id, suffix).unlink(missing_ok=True)
+        self._unlink(id)
 
     def inputs(self, id: str) -> dict[str, Image.Image]:
         """The pictures that one was made from: "hint 0", "region 0", "image", "mask"."""
@@ -240,6 +293,7 @@ def _result(row: sqlite3.Row) -> dict[str, Any]:
         "seed": row["seed"],
         "width": row["width"],
         "height": row["height"],
+        "kept": bool(row["kept"]),
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from zeroconv.serving.errors import ApiError, logged
 from zeroconv.serving.events import Listeners
+from zeroconv.serving.holding import Holding
 
 OPEN = ("queued", "running")
 ENDED = ("done", "failed", "cancelled", "lost")
@@ -27,13 +28,15 @@ class Cancelled(Exception):
 class Job:
     """work: what the worker is to do, of a type that its kind says. progress: in [0, 1]. step,
     steps: of what is computed now. results: entries of the history. result: what else came of it.
-    kept: whether it is listed and recorded.
+    kept: whether it is listed and recorded. holding: the memory of its pictures, given back at its
+    end.
     """
 
     kind: str
     work: Any
     request: dict[str, Any] = field(default_factory=dict)
     kept: bool = True
+    holding: Holding | None = None
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     state: str = "queued"
     created: float = field(default_factory=time.time)
@@ -222,6 +225,8 @@ class Jobs:
                 job.progress = 1.0
             job.state = state
         job.work = None  # pictures that are not needed any more
+        if job.holding is not None:
+            job.holding.release()
         self._save(job)
         job.ended.set()
         self.listeners.notify(job.id)

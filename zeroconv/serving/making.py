@@ -109,7 +109,8 @@ class Maker:
         kept = [hint for hint in hints if hint is not None]
         if len(kept) < len(hints):  # an inpaint control that reads picture and mask
             kept = [Image.new("L", (8, 8)) if hint is None else hint for hint in hints]
-        job.results.append(self.history.add(job.id, image, about, settings, kept, given))
+        result = self.history.add(job.id, image, about, settings, kept, given, request.keep)
+        job.results.append(result)
         self.jobs.changed(job)
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import math
 import re
 from typing import Any
 
 from PIL import Image
 
 from zeroconv.errors import UserError
-from zeroconv.pictures import Loaded, load, open_mask, open_picture
+from zeroconv.pictures import Loaded, load, open_mask, open_picture, picture_size
+from zeroconv.serving.holding import count_pixels
 
 _DATA_URL = re.compile(r"data:[a-zA-Z0-9.+/-]{0,60}(?:;[a-zA-Z0-9=.+-]{1,40}){0,4},")
 _BYTES_A_PIXEL = 8  # no file of a picture within bounds is larger
-FORMATS = ("PNG", "JPEG", "WEBP")
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP")  # an MPO is a JPEG of a camera
+_SIGNS = (b"\x89PNG", b"\xff\xd8", b"RIFF")  # how their files begin
 PREVIEW = 256  # pixels of the longer side
 THUMB = 256
 
@@ -39,6 +42,11 @@ def picture_bytes(text: str, name: str, pixels: int) -> bytes:
         content = _lenient(text, name)
     if not content:
         raise UserError(f"{name} is empty; send a picture as base64.")
+    if not content.startswith(_SIGNS):  # no other decoder sees it
+        raise UserError(
+            f"{name} is no PNG, JPEG or WebP file; send one as base64. Addresses and paths are not "
+            "opened."
+        )
     return content
 
 
@@ -62,9 +70,10 @@ def read_picture(text: str, name: str, pixels: int) -> Image.Image:
 def read_loaded(text: str, name: str, pixels: int) -> Loaded:
     """The same with what its file says of its numbers, as hints need it. Raises UserError."""
     content = picture_bytes(text, name, pixels)
+    count_pixels(math.prod(picture_size(content, name, pixels)))
     loaded = load(content, name, pixels)
     if loaded.format not in FORMATS:
-        raise UserError(f"{name} is a {loaded.format} file; send {', '.join(FORMATS)}.")
+        raise UserError(f"{name} is a {loaded.format} file; send PNG, JPEG or WebP.")
     return loaded
 
 

@@ -49,13 +49,15 @@ def serve_forever(
     """Serve until SIGINT or SIGTERM. `started` hears the address. Raises UserError."""
     import uvicorn
 
+    from zeroconv.serving.connections import Protocol
+
     opened = open_socket(settings.host, settings.port)
     try:
         app = create_app(settings, page=page)
         if app.state.studio.lost:
             note(f"{app.state.studio.lost} jobs of the last run were not finished: they are lost")
         server = _server(
-            _config(uvicorn, app), app.state.studio, lambda: started(address_of(opened))
+            _config(uvicorn, app, Protocol), app.state.studio, lambda: started(address_of(opened))
         )
         try:
             server.run(sockets=[opened])
@@ -67,9 +69,10 @@ def serve_forever(
         opened.close()
 
 
-def _config(uvicorn: Any, app: Any) -> Any:
+def _config(uvicorn: Any, app: Any, protocol: Any) -> Any:
     return uvicorn.Config(
         app,
+        http=protocol,
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -27,6 +27,7 @@ READING = ("GET", "HEAD", "OPTIONS")
 # what a browser needs before it can ask for the token
 OPEN = ("/", "/favicon.ico", "/api/v1/login", "/api/v1/info")
 OPEN_FOLDER = "/static/"
+OPEN_BODY = 10_000  # bytes
 WRONG_TOKEN_SECONDS = 0.5
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -71,7 +72,9 @@ class Security:
         headers = Headers(scope=scope)
         try:
             self._check(scope, headers)
-            body = await read_body(scope, headers, receive, self.bodies)
+            # whoever has no token yet sends nothing but the token
+            most = OPEN_BODY if _is_open(scope) else self.settings.limits.body
+            body = await read_body(headers, receive, self.bodies, most)
         except Refused as refused:
             if refused.status == 401 and _credentials(headers):
                 await asyncio.sleep(WRONG_TOKEN_SECONDS)  # against guessing

@@ -24,12 +24,14 @@ class Limits:
     body_seconds: float = 30.0  # for a body, and as much more as `body_rate` needs
     body_rate: int = 50_000  # bytes a second, the slowest that is waited for
     pixels: int = 16_000_000  # of a picture in a request
+    held: int = 1 << 30  # bytes of decoded pictures, of all requests and of jobs that wait
     side: int = 2048  # pixels of a generated picture, also after the second pass
     steps: int = 150
     count: int = 16  # pictures of a request
     controls: int = 8
     prompt: int = 20_000  # characters
     queue: int = 200  # jobs that wait
+    streams: int = 200  # clients that listen to events
     kept: int = 500  # finished jobs that are listed
     annotate_seconds: float = 120.0  # that an answer is waited for
     evaluated: int = 1000  # pictures of a measurement

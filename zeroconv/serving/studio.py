@@ -12,6 +12,7 @@ from zeroconv.serving.errors import ApiError
 from zeroconv.serving.evaluating import Evaluator
 from zeroconv.serving.generation import Generation
 from zeroconv.serving.history import History
+from zeroconv.serving.holding import Holding, Room
 from zeroconv.serving.jobs import Job, Jobs
 from zeroconv.serving.making import Maker
 from zeroconv.serving.models import Models
@@ -41,8 +42,9 @@ class Studio:
         except BaseException:
             self._held.close()
             raise
-        self.lost = self.history.mark_lost()
+        self.lost = self.history.lost
         limits = settings.limits
+        self.room = Room(limits.held)
         self.jobs = Jobs(limits.queue, limits.kept, self.history.record)
         maker = Maker(self.models, self.history, self.jobs)
         evaluator = Evaluator(settings, self.models, self.jobs)
@@ -74,13 +76,18 @@ class Studio:
         self.history.close()
         self._held.close()
 
-    def submit(self, request: Generation, notes: Sequence[str] = ()) -> Job:
-        """Queue pictures; notes: on what was asked for. Raises UserError for what is out of bounds,
-        ApiError 429.
+    def submit(self, request: Generation, notes: Sequence[str], holding: Holding) -> Job:
+        """Queue pictures; notes: on what was asked for; holding: the memory of its own. Raises
+        UserError for what is out of bounds, ApiError 429.
         """
         request.check(self.catalogue, self.settings.limits)
-        job = Job("generate", request, request.settings(), notes=list(notes))
-        return self.jobs.submit(job)
+        job = Job("generate", request, request.settings(), notes=list(notes), holding=holding)
+        holding.keep()  # the job may end before the request does
+        try:
+            return self.jobs.submit(job)
+        except ApiError:
+            holding.release()
+            raise
 
     async def call(self, work: Callable[[], Any]) -> tuple[Any, list[str]]:
         """Run a short function on the worker's thread, before what is queued, and wait for its

@@ -18,9 +18,10 @@ from typing import Any
 
 from zeroconv.serving.errors import ApiError, logged, one_sentence
 from zeroconv.serving.jobs import Job, Jobs
-from zeroconv.serving.recipes import recipe_file, runs_folder
+from zeroconv.serving.recipes import recipe_file, runs_folder, write_recipe
 from zeroconv.serving.runs import last_step
 from zeroconv.serving.settings import ServerSettings
+from zeroconv.training.recipes.recipe import Recipe
 
 MOST_WAITING = 10
 POLL_SECONDS = 0.5
@@ -57,6 +58,21 @@ class Trainings:
             self._wake.notify_all()
         self._thread.join(SECONDS_TO_SAVE)
 
+    def begin(
+        self, name: str, recipe: Recipe, request: dict[str, Any], notes: Sequence[str]
+    ) -> Job:
+        """Queue a new run. Raises ApiError: 409 for a name that is taken, 429."""
+        path = recipe_file(self.settings, name)
+        with self._wake:  # of several requests with one name the first has it
+            if path.exists():
+                raise ApiError(409, f"There is a run {name} already; name another, or resume it.")
+            write_recipe(path, recipe)
+            try:
+                return self.submit(name, request, notes)
+            except ApiError:
+                path.unlink()
+                raise
+
     def submit(self, name: str, request: dict[str, Any], notes: Sequence[str] = ()) -> Job:
         """Raises ApiError: 409 for a run that is at work, 429 where too many wait."""
         with self._wake:
@@ -91,13 +107,19 @@ class Trainings:
     def _next(self) -> Job | None:
         with self._wake:
             while not self._closed:
-                for job in [job for job in self._queue if job.cancelling]:
-                    self._queue.remove(job)
-                    self.jobs.end(job, "cancelled")
+                self._drop_cancelled()
                 if self._queue:
                     return self._queue.pop(0)
                 self._wake.wait(POLL_SECONDS)
         return None
+
+    def _drop_cancelled(self) -> None:
+        """End those that wait and are not wanted any more."""
+        with self._wake:
+            gone = [job for job in self._queue if job.cancelling]
+            self._queue = [job for job in self._queue if not job.cancelling]
+        for job in gone:
+            self.jobs.end(job, "cancelled")
 
     def _train(self, job: Job, name: str) -> None:
         log = runs_folder(self.settings) / f"{name}.log"
@@ -105,6 +127,7 @@ class Trainings:
         stopping = False
         try:
             while process.poll() is None:
+                self._drop_cancelled()
                 if (job.cancelling or self._closed) and not stopping:
                     stopping = True
                     process.send_signal(signal.SIGTERM)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -19,14 +19,12 @@ def uploads_folder(settings: ServerSettings) -> Path:
 
 
 def keep_set(
-    settings: ServerSettings, name: str, items: Sequence[tuple[Image.Image, str]]
+    settings: ServerSettings, name: str, items: Iterable[tuple[Image.Image, str]]
 ) -> tuple[str, Path]:
     """Write pictures and captions; returns the set's id and its folder. Raises UserError where
     there are too many sets.
     """
     limits, root = settings.limits, uploads_folder(settings)
-    if len(items) > limits.uploaded:
-        raise UserError(f"{len(items)} pictures are too many; send {limits.uploaded} at most")
     if root.is_dir() and sum(1 for _ in root.iterdir()) >= limits.sets:
         raise UserError(f"there are {limits.sets} uploaded data sets; remove some from {root.name}")
     id = f"{name}-{secrets.token_hex(4)}"

@@ -60,7 +60,7 @@ class Worker:
             except Exception as error:
                 if len(batch) > 1:
                     for job in batch:
-                        if not job.results:
+                        if len(job.results) < job.work.count:
                             self._work([job])
                 else:
                     where = f"a job of kind {batch[0].kind}"

@@ -6,7 +6,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from PIL import Image
-from starlette.concurrency import run_in_threadpool
 
 from zeroconv.annotators import annotate, draw_pose, read
 from zeroconv.conditions import to_draw
@@ -16,14 +15,22 @@ from zeroconv.errors import UserError
 from zeroconv.pictures import open_mask, open_picture
 from zeroconv.serving.a1111.hints import of_network
 from zeroconv.serving.a1111.modules import Module, control_types, find_module, modules
-from zeroconv.serving.a1111.routing import Answer, Route, refused, studio_of, with_notes
+from zeroconv.serving.a1111.routing import (
+    Answer,
+    Route,
+    in_few_threads,
+    refused,
+    studio_of,
+    with_notes,
+)
 from zeroconv.serving.a1111.schemas import Detect
 from zeroconv.serving.a1111.state import FIXED, state_of
 from zeroconv.serving.a1111.units import decoder, drawn, holed, scaled_to
+from zeroconv.serving.annotating import MOST_PEOPLE
 from zeroconv.serving.pixels import png_base64
 
 VERSION = 3
-MOST_CANVASES, MOST_PEOPLE = 32, 200
+MOST_CANVASES = 32
 NO_POSE = "No pose data detected."
 
 router = APIRouter(route_class=Route, include_in_schema=False, prefix="/controlnet")
@@ -80,7 +87,8 @@ async def detect(body: Detect, request: Request) -> Answer:
     if of_network(module):
         (images, poses), notes = await studio.call(work)
     else:
-        images, poses = await run_in_threadpool(with_notes(work, notes))
+        with studio.room.request():
+            images, poses = await in_few_threads(request, with_notes(work, notes))
     more = {"notes": notes} if notes else {}
     return Answer({"images": images, "info": "Success", "poses": poses, **more})
 
@@ -127,7 +135,7 @@ async def render_openpose_json(poses: list[dict[str, Any]], request: Request) ->
     pixels = studio_of(request).settings.limits.pixels
     if len(poses) > MOST_CANVASES:
         raise UserError(f"{len(poses)} canvases are more than {MOST_CANVASES}, the limit.")
-    images = await run_in_threadpool(lambda: [_rendered(pose, pixels) for pose in poses])
+    images = await in_few_threads(request, lambda: [_rendered(pose, pixels) for pose in poses])
     return Answer({"images": images, "info": "Success"})
 
 

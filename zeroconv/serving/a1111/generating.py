@@ -17,7 +17,14 @@ from zeroconv.pictures.carried import carried
 from zeroconv.serving.a1111.answers import info_of, parameters_of, stamp
 from zeroconv.serving.a1111.hints import of_network, unit_with_hint
 from zeroconv.serving.a1111.mapping import SEEDS, Wanted, read_img2img, read_txt2img
-from zeroconv.serving.a1111.routing import Answer, Route, refused, with_notes
+from zeroconv.serving.a1111.routing import (
+    Answer,
+    Route,
+    in_few_threads,
+    refused,
+    studio_of,
+    with_notes,
+)
 from zeroconv.serving.a1111.schemas import Generating, Img2Img, Txt2Img
 from zeroconv.serving.a1111.state import State, state_of
 from zeroconv.serving.a1111.units import decoder
@@ -44,14 +51,19 @@ async def img2img(body: Img2Img, request: Request) -> Answer:
 
 
 async def _made(request: Request, body: Any, read: Callable[..., Wanted]) -> Answer:
+    with studio_of(request).room.request():
+        return await _counted(request, body, read)
+
+
+async def _counted(request: Request, body: Any, read: Callable[..., Wanted]) -> Answer:
     state, notes = state_of(request), list[str]()
     decode = decoder(state.studio.settings.limits.pixels)
     chance = secrets.randbelow(SEEDS)
-    wanted = await _noting(notes, lambda: read(body, state.known(), decode, chance))
+    wanted = await _noting(request, notes, lambda: read(body, state.known(), decode, chance))
     limits = state.studio.settings.limits
     wanted.request.check(state.studio.catalogue, limits)  # before hints are drawn at its size
-    wanted.request.controls = await _controls(state, wanted, notes)
-    kept = body.save_images
+    wanted.request.controls = await _controls(request, state, wanted, notes)
+    kept = wanted.request.keep = body.save_images
     job = Job("generate", wanted.request, wanted.request.settings(), kept=kept)
     state.studio.jobs.submit(job)
     state.jobs[job.id] = job
@@ -74,12 +86,12 @@ async def _made(request: Request, body: Any, read: Callable[..., Wanted]) -> Ans
     return await run_in_threadpool(_answer, state, body, wanted, units, job, notes)
 
 
-async def _noting(notes: list[str], work: Callable[[], T]) -> T:
-    """In a thread of its own; what it warns of is added to the notes."""
-    return await run_in_threadpool(with_notes(work, notes))
+async def _noting(request: Request, notes: list[str], work: Callable[[], T]) -> T:
+    """In another thread; what it warns of is added to the notes."""
+    return await in_few_threads(request, with_notes(work, notes))
 
 
-async def _controls(state: State, wanted: Wanted, notes: list[str]) -> list[Unit]:
+async def _controls(request: Request, state: State, wanted: Wanted, notes: list[str]) -> list[Unit]:
     """The units as controls with finished hints. What a network reads, the worker reads."""
     controls = []
     most = state.studio.settings.limits.pixels
@@ -96,7 +108,7 @@ async def _controls(state: State, wanted: Wanted, notes: list[str]) -> list[Unit
             notes += [note for note in more if note not in notes]
             controls.append(control)
         else:
-            controls.append(await _noting(notes, work))
+            controls.append(await _noting(request, notes, work))
     return controls
 
 

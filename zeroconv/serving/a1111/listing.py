@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.concurrency import run_in_threadpool
 
 from zeroconv.generation.infotext import NEGATIVE, split_settings
+from zeroconv.pictures import picture_size
 from zeroconv.pictures.carried import carried
 from zeroconv.serving.a1111 import names
-from zeroconv.serving.a1111.routing import Answer, Route, studio_of
+from zeroconv.serving.a1111.routing import Answer, Route, in_few_threads, studio_of
 from zeroconv.serving.a1111.schemas import PngInfo
 from zeroconv.serving.a1111.state import state_of
+from zeroconv.serving.holding import count_pixels
 from zeroconv.serving.pixels import picture_bytes
 
 PREFIX = "/sdapi/v1"
@@ -127,12 +129,15 @@ async def png_info(body: PngInfo, request: Request) -> Answer:
     pixels = studio_of(request).settings.limits.pixels
 
     def read() -> dict[str, Any]:
-        texts = carried(picture_bytes(body.image.strip(), "image", pixels), "image")
+        content = picture_bytes(body.image.strip(), "image", pixels)
+        count_pixels(math.prod(picture_size(content, "image", pixels)))
+        texts = carried(content, "image")
         text = texts.get("parameters", "")
         items = {key: value for key, value in texts.items() if key in ("parameters", "prompt")}
         return {"info": text, "items": items, "parameters": parameters_of(text)}
 
-    return Answer(await run_in_threadpool(read))
+    with studio_of(request).room.request():
+        return Answer(await in_few_threads(request, read))
 
 
 def parameters_of(text: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -18,6 +19,7 @@ from zeroconv.serving.notes import noted
 from zeroconv.serving.studio import Studio
 
 T = TypeVar("T")
+THREADS = 2
 
 
 class Answer(JSONResponse):
@@ -67,6 +69,17 @@ def _shown(error: dict[str, Any]) -> dict[str, Any]:
     """One of pydantic's errors, without the value: that may be a picture."""
     where = [part if isinstance(part, int) else str(part)[:80] for part in error.get("loc", ())]
     return {"loc": where, "msg": str(error.get("msg", "")), "type": str(error.get("type", ""))}
+
+
+async def in_few_threads(request: Request, work: Callable[[], T]) -> T:
+    """Run what decodes and draws beside the event loop: a few at once, as each takes much memory.
+
+    Raises what `work` raises.
+    """
+    state = request.app.state
+    if not hasattr(state, "few"):
+        state.few = CapacityLimiter(THREADS)
+    return await to_thread.run_sync(work, limiter=state.few)
 
 
 def studio_of(request: Request) -> Studio:

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from zeroconv.errors import UserError
 from zeroconv.serving.annotating import draw, pose_picture
 from zeroconv.serving.errors import JsonRoute
 from zeroconv.serving.pixels import data_url, picture_bytes, read_rgb
@@ -29,6 +30,11 @@ async def annotate(body: AnnotateBody, request: Request) -> dict[str, Any]:
     def work() -> dict[str, Any]:
         picture = read_rgb(body.picture, "picture", limits.pixels)
         size = body.width or picture.width, body.height or picture.height
+        if size[0] * size[1] > limits.pixels:
+            raise UserError(
+                f"a hint of {size[0]}×{size[1]} pixels is too large; this server draws "
+                f"{limits.pixels:,} pixels at most"
+            )
         hint, pose = draw(body.condition, picture, body.options, size, body.resize)
         return {"hint": data_url(hint), "pose": pose}
 
@@ -55,6 +61,7 @@ async def settings(body: PictureBody, request: Request) -> dict[str, Any]:
     def read() -> dict[str, Any]:
         pixels = studio.settings.limits.pixels
         content = picture_bytes(body.picture, "the picture", pixels)
-        return settings_of(content, studio.catalogue, pixels)
+        with studio.room.request():
+            return settings_of(content, studio.catalogue, pixels)
 
     return await asyncio.to_thread(read)

@@ -20,6 +20,7 @@ router = APIRouter(route_class=JsonRoute, tags=["generate"], responses=ERRORS)
 def generate(body: GenerateBody, request: Request) -> dict[str, Any]:
     """Queue pictures; the answer is their job."""
     studio: Studio = request.app.state.studio
-    with noted() as notes:
-        asked = generation_of(body, studio.settings.limits)
-    return job_json(studio, studio.submit(asked, notes))
+    with studio.room.request() as holding:
+        with noted() as notes:
+            asked = generation_of(body, studio.settings.limits)
+        return job_json(studio, studio.submit(asked, notes, holding))

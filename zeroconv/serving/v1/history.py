@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse
 from zeroconv.serving.errors import ApiError, JsonRoute
 from zeroconv.serving.history import MOST, History
 from zeroconv.serving.v1.answers import ERRORS, PNG
-from zeroconv.serving.v1.schemas import FavouriteBody
+from zeroconv.serving.v1.schemas import ChangeBody
 
 router = APIRouter(route_class=JsonRoute, tags=["history"], responses=ERRORS)
 WEBP: dict[int | str, dict[str, Any]] = {200: {"content": {"image/webp": {}}}, **ERRORS}
@@ -65,8 +65,8 @@ def delete(id: str, request: Request) -> dict[str, Any]:
 
 
 @router.patch("/history/{id}")
-def change(id: str, body: FavouriteBody, request: Request) -> dict[str, Any]:
-    return _history(request).set_favourite(id, body.favourite)
+def change(id: str, body: ChangeBody, request: Request) -> dict[str, Any]:
+    return _history(request).change(id, body.favourite, body.keep)
 
 
 @router.get("/history/{id}/hints/{number}.png", response_class=Response, responses=PNG)

@@ -72,17 +72,22 @@ def preview(id: str, request: Request) -> Response:
 async def job_events(id: str, request: Request) -> StreamingResponse:
     """event: progress, preview, done, failed, cancelled; data: the job. Ends with the job."""
     studio: Studio = request.app.state.studio
-    return _stream(_events(studio, studio.jobs.get(id)))
+    return _stream(studio, studio.jobs.get(id))
 
 
 @router.get("/events", response_class=StreamingResponse, responses=STREAM)
 async def events(request: Request) -> StreamingResponse:
     """The same of all jobs, without an end."""
     studio: Studio = request.app.state.studio
-    return _stream(_events(studio, None))
+    return _stream(studio, None)
 
 
-def _stream(lines: AsyncIterator[str]) -> StreamingResponse:
+def _stream(studio: Studio, only: Job | None) -> StreamingResponse:
+    """Raises ApiError 429 where too many listen: each holds a connection."""
+    most = studio.settings.limits.streams
+    if len(studio.jobs.listeners) >= most:
+        raise ApiError(429, f"{most} clients listen to events already; ask for the job's state.")
+    lines = _events(studio, only)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
 

@@ -114,6 +114,10 @@ class GenerateBody(Body):
     hires: HiresBody | None = None
     controls: Annotated[list[ControlBody], Field(max_length=100)] = []
     previews: bool = False
+    keep: bool = Field(
+        True,
+        description="Whether the history lists them; of others the newest 200 stay.",
+    )
 
 
 class AnnotateBody(Body):
@@ -133,8 +137,9 @@ class LoginBody(Body):
     token: Annotated[str, Field(max_length=1000)]
 
 
-class FavouriteBody(Body):
-    favourite: bool
+class ChangeBody(Body):
+    favourite: bool | None = None
+    keep: bool = Field(False, description="Keep a picture that was made with keep: false.")
 
 
 class PoseBody(RootModel[dict[str, Any] | list[dict[str, Any]]]):

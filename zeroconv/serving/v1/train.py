@@ -57,11 +57,7 @@ def train(body: TrainBody, request: Request) -> dict[str, Any]:
     """Start a run, behind those that wait. Its job's result names the run."""
     studio = _studio(request)
     name, recipe, notes = recipe_of(body.model_dump(), studio.settings, studio.catalogue)
-    path = recipe_file(studio.settings, name)
-    if path.exists():
-        raise ApiError(409, f"There is a run {name} already; give another name, or resume it.")
-    write_recipe(path, recipe)
-    job = studio.trainings.submit(name, body.model_dump(mode="json"), notes)
+    job = studio.trainings.begin(name, recipe, body.model_dump(mode="json"), notes)
     return job_json(studio, job)
 
 
@@ -133,11 +129,11 @@ def upload(body: DatasetBody, request: Request) -> dict[str, Any]:
     limits = studio.settings.limits
     if len(body.items) > limits.uploaded:
         raise ApiError(422, f"items has {len(body.items)} pictures; send {limits.uploaded}.")
+    items = (  # decoded one by one: together they may be larger than the memory
+        (read_rgb(item.picture, f"items.{i}.picture", limits.pixels), item.caption)
+        for i, item in enumerate(body.items)
+    )
     with noted() as notes:
-        items = [
-            (read_rgb(item.picture, f"items.{i}.picture", limits.pixels), item.caption)
-            for i, item in enumerate(body.items)
-        ]
-    id, folder = keep_set(studio.settings, body.name, items)
+        id, folder = keep_set(studio.settings, body.name, items)
     studio.catalogue.add_dataset(id, folder)
-    return {"id": id, "pictures": len(items), "notes": notes}
+    return {"id": id, "pictures": len(body.items), "notes": notes}

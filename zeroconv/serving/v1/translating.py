@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zeroconv.errors import UserError
+from zeroconv.serving.annotating import check_pose
 from zeroconv.serving.generation import Generation, Unit
 from zeroconv.serving.pixels import read_loaded, read_mask, read_rgb
 from zeroconv.serving.settings import Limits
@@ -49,6 +50,7 @@ def unit_of(body: ControlBody, name: str, limits: Limits) -> Unit:
     if body.region is not None:
         pictures["region"] = read_mask(body.region, f"{name}.region", pixels)
     if body.pose_json is not None:
+        check_pose(body.pose_json, pixels)
         pictures["pose"] = body.pose_json
     for field, value in pictures.items():
         setattr(unit, field, value)

@@ -55,6 +55,25 @@ def test_generate_again_from_the_history_gives_the_same_bits(client) -> None:
     np.testing.assert_array_equal(one, two)
 
 
+def test_generate_keeps_a_pose_with_its_joints(client) -> None:
+    joints = [10 + i * 2 if i % 3 < 2 else 1 for i in range(54)]
+    pose = {"people": [{"pose_keypoints_2d": joints}], "canvas_width": 64, "canvas_height": 64}
+    one = {"control": "tiny_canny", "pose_json": pose}
+    (result,) = made(client, controls=[one])["results"]
+    settings = client.get(f"/api/v1/history/{result['id']}").json()["settings"]
+    assert settings["controls"][0]["pose_json"] == pose
+    assert settings["controls"][0]["hint"] is None  # one of both can be sent
+    hint = client.get(f"/api/v1/history/{result['id']}/hints/0.png")
+    assert opened(hint.content).size == (64, 64)
+    again = ended(client, client.post("/api/v1/generate", json=settings).json())["results"][0]
+    np.testing.assert_array_equal(pixels(client, result), pixels(client, again))
+    # of a crowd the hint alone is kept
+    crowd = {**pose, "people": pose["people"] * 190, "more": "x" * 20_000}
+    (result,) = made(client, controls=[{**one, "pose_json": crowd}])["results"]
+    settings = client.get(f"/api/v1/history/{result['id']}").json()["settings"]
+    assert settings["controls"][0]["pose_json"] is None and settings["controls"][0]["hint"]
+
+
 def test_generate_counts_seeds_up(client) -> None:
     job = made(client, count=3)
     assert [result["seed"] for result in job["results"]] == [3, 4, 5]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,6 +156,30 @@ def test_train_runs_of_one_name_at_once_are_one(client, uploaded, monkeypatch) -
     assert ended(client, next(a for a in answers if a.status_code == 202).json(), 10)
 
 
+def test_train_recipes_can_be_moved_with_the_data_folder(
+    client, uploaded, server_data, monkeypatch
+) -> None:
+    waiting_run(monkeypatch).set()
+    body = {"data": uploaded, **SMALL, "name": "movable"}
+    job = client.post("/api/v1/train", json=body).json()
+    assert ended(client, job, 10)["state"] == "done"
+    text = (server_data / "runs" / "movable.json").read_text()
+    assert str(server_data.resolve()) not in text and str(server_data) not in text
+    values = json.loads(text)
+    assert values["out"] == "./movable" and values["data"]["cache"] == "../cache"
+    assert (server_data / "runs" / values["data"]["train"][0].partition("?")[0]).is_dir()
+    shown = client.get("/api/v1/train/runs/movable").json()
+    assert shown["recipe"]["data"]["train"] == [uploaded] and shown["base"] == "base"
+    assert "/" not in shown["recipe"]["base"] and "out" not in shown["recipe"]
+    # going on writes it as it was
+    job = client.post("/api/v1/train/runs/movable/resume", json={"steps": 300}).json()
+    assert ended(client, job, 10)["state"] == "done"
+    again = json.loads((server_data / "runs" / "movable.json").read_text())
+    assert again.pop("training")["steps"] == 300 and values.pop("training")["steps"] == 240
+    assert Path(again.pop("out")) == Path(values.pop("out"))
+    assert again == values
+
+
 @pytest.mark.slow
 def test_train_a_run_is_stopped_resumed_and_its_control_used(client, uploaded) -> None:
     body = {"name": "first", "data": uploaded, **SMALL}
@@ -184,7 +210,14 @@ def test_train_a_run_is_stopped_resumed_and_its_control_used(client, uploaded) -
     assert sheet.status_code == 200 and opened(sheet.content).width > 64
     hint = {"control": "runs/first", "source": as_base64(picture())}
     assert made(client, controls=[hint])["results"]
-    assert [run["name"] for run in client.get("/api/v1/train/runs").json()["runs"]] == ["first"]
+    further = {**body, "name": "further", "control": {"init": "runs/first"}}
+    further["training"] = {**TRAINING, "steps": 2}
+    job = ended(client, client.post("/api/v1/train", json=further).json(), 120)
+    assert job["state"] == "done", job
+    shown = client.get("/api/v1/train/runs/further").json()
+    assert shown["recipe"]["control"]["init"] == "runs/first"
+    names = [run["name"] for run in client.get("/api/v1/train/runs").json()["runs"]]
+    assert names[:2] == ["further", "first"]
 
 
 def test_evaluate_reports_floor_control_and_ceiling(client, uploaded) -> None:

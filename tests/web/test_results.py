@@ -99,8 +99,13 @@ def test_live_mode_makes_a_picture_a_stroke_and_none_without(studio: Driver) -> 
     studio.finished(shown)
     studio.page.wait_for_timeout(1000)
     assert studio.value("studio.live.made") == 2
-    newest = studio.get("/history")["items"][0]
-    assert newest["settings"]["steps"] == 3
+    # live pictures do not fill the history, but for those that are kept
+    shown = studio.value("studio.results.shown.id")
+    assert studio.get(f"/history/{shown}")["settings"]["steps"] == 3
+    assert shown not in [item["id"] for item in studio.get("/history")["items"]]
+    studio.page.get_by_role("button", name="Keep", exact=True).click()
+    studio.page.locator(f"#history-list [data-id='{shown}']").wait_for()
+    assert studio.page.get_by_role("button", name="Keep", exact=True).count() == 0
 
 
 def test_a_picture_of_the_history_is_compared_starred_and_deleted(studio: Driver) -> None:

@@ -15,10 +15,12 @@ from typing import Any
 from PIL import Image
 
 from zeroconv.errors import UserError
+from zeroconv.jsonfile import to_json
 from zeroconv.serving.catalogue import Catalogue
 from zeroconv.serving.settings import Limits
 
 Loras = tuple[tuple[str, float, float], ...]  # names, strengths of UNet and text encoder
+LONGEST_POSE = 50_000  # characters of JSON that a row of the history has room for; 20 people
 MOST_SEED = 2**53 - 1  # whole numbers that JavaScript holds exactly
 
 
@@ -211,11 +213,15 @@ def _shape(unit: Unit) -> Any:
 
 
 def _unit_settings(unit: Unit) -> dict[str, Any]:
-    """hint: True, as whatever it was made of, its finished hint is kept."""
+    """hint: True, as whatever it was made of, its finished hint is kept; a pose as its JSON, so
+    that its joints can be moved again.
+    """
     names = "control scale start end mode resize kind curve passes connection_scales".split()
     settings = {name: getattr(unit, name) for name in names}
     bare = unit.hint is None and unit.source is None and unit.pose is None
-    settings["hint"] = None if bare else True
+    pose = unit.pose if len(to_json(unit.pose)) <= LONGEST_POSE else None
+    settings["hint"] = True if not bare and pose is None else None
+    settings["pose_json"] = pose
     settings["region"] = None if unit.region is None else True
     return settings
 

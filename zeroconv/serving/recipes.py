@@ -4,6 +4,7 @@ folder.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from collections.abc import Mapping
@@ -111,9 +112,24 @@ def _pictures(folder: Path) -> int:
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
-    """JSON, which is YAML too."""
+    """JSON, which is YAML too. Paths in the data folder are written from the recipe's folder on,
+    where the training runs, so that the data folder can be moved.
+    """
+    values = portable(recipe.model_dump(mode="json"), path.parent)
     with atomic_write(path) as temporary:
-        temporary.write_text(to_json(recipe.model_dump(mode="json"), indent=2), encoding="utf-8")
+        temporary.write_text(to_json(values, indent=2), encoding="utf-8")
+
+
+def portable(value: Any, runs: Path) -> Any:
+    """The same value, in which texts that begin with the data folder's path do not."""
+    if isinstance(value, dict):
+        return {name: portable(inner, runs) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [portable(inner, runs) for inner in value]
+    for folder, word in ((runs, "."), (runs.parent, "..")):
+        if isinstance(value, str) and value.startswith(f"{folder}{os.sep}"):
+            return word + value[len(str(folder)) :]
+    return value
 
 
 def read_recipe_file(path: Path) -> Recipe:

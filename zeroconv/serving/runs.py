@@ -36,7 +36,7 @@ def describe_run(settings: ServerSettings, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "state": STATES.get(str(summary.get("status")), "stopped"),
-        "base": Path(recipe.base).name if "/" in recipe.base else recipe.base,
+        "base": _named(recipe.base),
         "condition": recipe.data.condition,
         "step": step,
         "steps": recipe.training.steps,
@@ -103,7 +103,21 @@ def _detected(lines: list[dict[str, Any]]) -> int | None:
 
 
 def _shown(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Without this machine's paths."""
+    """Without this machine's paths: of bases, controls and data sets their names."""
     recipe.pop("out", None)
     recipe["data"].pop("cache", None)
+    data, control = recipe["data"], recipe["control"]
+    for part, name in ((recipe, "base"), (control, "init"), (data, "train"), (data, "validation")):
+        if part.get(name) is not None:
+            part[name] = _named(part[name])
     return recipe
+
+
+def _named(path: Any) -> Any:
+    """The last part of a path; of a run's control the run. Of a list all of its own."""
+    if not isinstance(path, str):
+        return [_named(one) for one in path]
+    parts = path.partition("?")[0].split("/")
+    if len(parts) > 1 and parts[-1] == "control":
+        return f"runs/{parts[-2]}"
+    return parts[-1]

@@ -42,6 +42,7 @@ export class Live {
     body.seed = seed() >= 0 ? seed() : this.seed;
     body.steps = Math.min(body.steps, Number($("#live-steps").value) || body.steps);
     body.previews = false;
+    body.keep = false; // else strokes would fill the history
     delete body.hires;
     return body;
   }

@@ -1,14 +1,11 @@
 /** The tab Make: puts canvas, form, results and history together. */
-import { get, post } from "../api.js";
 import { Board } from "../canvas/board.js";
 import { Input } from "../canvas/input.js";
-import { dataUrl, firstPicture } from "../canvas/pictures.js";
+import { firstPicture } from "../canvas/pictures.js";
 import { TOOLS, Tools } from "../canvas/tools.js";
 import { View } from "../canvas/view.js";
 import { $, guarded, later, toast } from "../dom.js";
-import { annotate } from "./annotate.js";
-import { bodyOf, sent, useBody } from "./body.js";
-import { compare } from "./compare.js";
+import { bodyOf, sent } from "./body.js";
 import { putExample, showExamples } from "./examples.js";
 import { Gallery } from "./gallery.js";
 import { keep, restored } from "./kept.js";
@@ -16,10 +13,10 @@ import { buildLayers, nameOf } from "./layers.js";
 import { Live } from "./live.js";
 import { conditionOf, controlNamed } from "./models.js";
 import { load, pasteEvent } from "./properties.js";
-import { keepPoses, withPoses } from "./poses.js";
 import { buildQueue, Results } from "./results.js";
 import { buildSettings, size, storeSettings, writeSettings } from "./settings.js";
 import { buildToolbar } from "./toolbar.js";
+import { actions, readSettingsOf, shownActions } from "./uses.js";
 
 export function buildMake() {
   const first = { board: null };
@@ -46,7 +43,6 @@ export function buildMake() {
     "made",
     later(150, () => studio.gallery.load()),
   );
-  results.addEventListener("made", ({ detail: { job, body } }) => keepPoses(body, job.results));
   $("#generate").addEventListener("click", studio.generate);
   $("#prompt").addEventListener("input", () => {
     storeSettings();
@@ -84,87 +80,6 @@ async function generate({ board, results, live }) {
     toast("The mask is not used: the picture layer is empty or switched off.");
   }
   await guarded(() => results.make(bodyOf(board)));
-}
-
-// ---------------------------------------------------------------- uses of a picture
-
-function actions(studio) {
-  return {
-    reuse: (item) => reuse(studio, withPoses(item)),
-    asHint: (item) => asHint(studio, item),
-    asPicture: (item) => asPicture(studio, item),
-    show: (item) => studio.results.show(item),
-    compare: (item) => {
-      if (!studio.results.shown) toast("There is no result yet to compare with.");
-      else compare(studio.results.shown, item);
-    },
-  };
-}
-
-function shownActions(studio) {
-  return [
-    ["As picture", "picture", (shown) => asPicture(studio, shown), "Go on from this picture"],
-    [
-      "As hint",
-      "wand",
-      (shown) => asHint(studio, shown),
-      "Draw the selected control's hint from this picture",
-    ],
-    [
-      "Settings",
-      "reuse",
-      (shown) => guarded(async () => reuse(studio, withPoses(await get(`/history/${shown.id}`)))),
-      "Use these settings again",
-    ],
-    [
-      "Compare",
-      "compare",
-      (shown) => compareLast(studio, shown),
-      "Compare with the picture before",
-    ],
-  ];
-}
-
-function compareLast(studio, shown) {
-  const other = studio.gallery.items.find((item) => item.id !== shown.id);
-  if (other) compare(shown, other);
-  else toast("There is no other picture yet.");
-}
-
-export function reuse(studio, body) {
-  if (!body) return toast("The history does not hold this picture.");
-  return guarded(async () => {
-    studio.live.turn(false);
-    for (const note of await useBody(body, studio.board)) toast(note);
-    studio.board.select(studio.board.controls[0] ?? studio.board.picture);
-  });
-}
-
-async function asPicture({ board }, item) {
-  board.select(board.picture);
-  board.picture.used = true;
-  await load(board.picture, board, item.picture);
-}
-
-async function asHint({ board }, item) {
-  const layer = board.selected.kind === "control" ? board.selected : board.controls[0];
-  if (!layer) return toast("Add a control layer first; its hint is then drawn from the picture.");
-  board.select(layer);
-  const drawn = layer.condition && layer.condition.needs !== "drawing";
-  if (!drawn) {
-    toast(`No annotator draws ${nameOf(layer)} here; the picture is taken as the finished hint.`);
-    return load(layer, board, item.picture);
-  }
-  return guarded(async () => annotate(layer, board, await dataUrl(item.picture)));
-}
-
-function readSettingsOf(studio, file) {
-  return guarded(async () => {
-    const answer = await post("/settings", { picture: await dataUrl(file) });
-    await reuse(studio, answer.settings ?? answer);
-    for (const note of answer.notes ?? []) toast(note);
-    toast(`The settings of ${file.name} are in the form.`);
-  });
 }
 
 // ---------------------------------------------------------------- dropping pictures

@@ -17,7 +17,7 @@ export class Results extends EventTarget {
     super();
     this.job = null; // the one that is shown
     this.shown = null; // {id, url, body} of the picture that is shown
-    this.actions = []; // [label, icon, listener(shown)]
+    this.actions = []; // [label, icon, listener(shown), title, whether(shown)]
     $("#cancel").addEventListener("click", () => this.cancel());
   }
 
@@ -104,9 +104,11 @@ export class Results extends EventTarget {
     );
     $("#result-actions").hidden = false;
     $("#result-actions").replaceChildren(
-      ...this.actions.map(([label, shape, listener, title]) =>
-        button(label, () => listener(this.shown), { icon: shape, title }),
-      ),
+      ...this.actions
+        .filter(([, , , , fits]) => !fits || fits(picture))
+        .map(([label, shape, listener, title]) =>
+          button(label, () => listener(this.shown), { icon: shape, title }),
+        ),
       button(
         "Download",
         () => download(picture.picture, `zeroconv-${picture.seed ?? picture.id}.png`),

@@ -29,7 +29,7 @@ def test_a_killed_server_keeps_what_is_done_and_tells_what_is_lost(server_models
         server.kill()
     server = Server(*options_of(server_models, tmp_path / "data"))
     try:
-        assert any("are lost" in line for line in server.lines)
+        assert any("not finished" in line for line in server.lines)
         listed = {job["id"]: job for job in server.call("/api/v1/jobs")[1]["jobs"]}
         assert listed[done["id"]]["results"] == done["results"]
         assert server.call(done["results"][0]["picture"])[0] == 200

@@ -15,6 +15,11 @@ from PIL import Image
 
 from tests.helpers.tiny_server import as_base64, ended, made, opened, picture, running, settings_for
 from zeroconv.serving import training
+from zeroconv.serving.catalogue import list_models
+from zeroconv.serving.planning import plan
+from zeroconv.serving.recipes import recipe_file, recipe_of, write_recipe
+from zeroconv.serving.settings import ServerSettings
+from zeroconv.serving.v1.train_schemas import TrainBody
 
 SMALL = {"control": {"hint_widths": [4, 8, 8, 16]}, "examples": 4}
 TRAINING = {"batch_size": 2, "validate_every": 2, "sample_count": 2, "sample_steps": 1}
@@ -63,6 +68,45 @@ def test_train_plan_reckons_memory(client, uploaded) -> None:
     assert 3 < large / small < 5
     assert plans[0]["memory_mb"] >= small + plans[0]["parts"]["program"]
     assert any("fewer than 20" in note for note in plans[0]["notes"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"batch_size": 16},
+        {"batch_size": 4, "optimizer": "adamw"},
+        {"batch_size": 8, "optimizer": "adafactor", "precision": "bf16"},
+    ],
+    ids=["large batch", "adamw", "bf16"],
+)
+def test_train_plan_is_what_a_run_takes(tmp_path, settings) -> None:
+    """The peak of the process that trains on the playroom, within 15%."""
+    server = ServerSettings(data=tmp_path, device="cpu", dtype="float32")
+    training_values = {**settings, "steps": 3, "validate_every": 0, "sample_count": 0}
+    body = TrainBody.model_validate(
+        {"data": "playroom", "examples": 32, "name": "measured", "training": training_values}
+    )
+    name, recipe, _ = recipe_of(body.model_dump(), server, list_models(server))
+    reckoned = plan(recipe)["memory_mb"]
+    path = recipe_file(server, name)
+    write_recipe(path, recipe)
+    process = training.start_training(path, tmp_path / "log")
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, high_water(process.pid))
+        time.sleep(0.02)
+    assert process.returncode == 0, (tmp_path / "log").read_text()
+    assert reckoned == pytest.approx(peak, rel=0.15)
+
+
+def high_water(pid: int) -> float:
+    """MiB that a process has held at most."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,7 @@ def run(page: bool, browser: bool, memory: int | None, **options: Any) -> None:
         raise UserError(
             "the server needs fastapi and uvicorn: install them with pip install 'zeroconv[studio]'"
         ) from error
+    from zeroconv.files import shown
     from zeroconv.serving.running import serve_forever
     from zeroconv.serving.settings import ServerSettings
 
@@ -128,6 +129,7 @@ def run(page: bool, browser: bool, memory: int | None, **options: Any) -> None:
     settings = ServerSettings(memory=None if memory is None else memory << 20, **options)
 
     def started(address: str) -> None:
+        echo_error(f"pictures and runs are kept in {shown(settings.data.resolve())}")
         echo_error(f"zeroconv listens at {address} (Ctrl-C stops it)")
         if browser:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()

@@ -55,7 +55,9 @@ def serve_forever(
     try:
         app = create_app(settings, page=page)
         if app.state.studio.lost:
-            note(f"{app.state.studio.lost} jobs of the last run were not finished: they are lost")
+            count = app.state.studio.lost
+            jobs = f"{count} jobs of the last run were" if count > 1 else "a job of the last run was"
+            note(f"{jobs} not finished; the list of jobs has them as lost")
         server = _server(
             _config(uvicorn, app, Protocol), app.state.studio, lambda: started(address_of(opened))
         )

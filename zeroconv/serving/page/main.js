@@ -73,6 +73,11 @@ function buildTabs() {
       if (by) showTab(names[(names.indexOf(name) + by + names.length) % names.length], true);
     });
   }
+  // the address was changed by hand, or a link was followed
+  addEventListener("hashchange", () => {
+    const wanted = location.hash.slice(1);
+    if (names.includes(wanted)) showTab(wanted);
+  });
   return names;
 }
 

@@ -79,6 +79,8 @@ async function generate({ board, results, live }) {
   if (board.mask.used && !board.mask.empty && (board.picture.empty || !board.picture.used)) {
     toast("The mask is not used: the picture layer is empty or switched off.");
   }
+  // on a phone it is far below
+  $("#result-picture").scrollIntoView({ block: "nearest", behavior: "smooth" });
   await guarded(() => results.make(bodyOf(board)));
 }
 

@@ -52,7 +52,7 @@ def test_bodies_of_those_without_the_token_are_short(server_models, tmp_path) ->
 @pytest.fixture(scope="module")
 def narrow(server_models, tmp_path_factory):
     """A client of a server that holds no more than three pictures of 64 by 64."""
-    limits = Limits(held=4 * 64 * 64 * 3, pixels=64 * 64 * 4)
+    limits = Limits(held=4 * 64 * 64 * 3, pixels=64 * 64 * 4, queue=2)
     data = tmp_path_factory.mktemp("narrow")
     with running(settings_for(server_models, data, limits=limits)) as client:
         yield client
@@ -86,6 +86,16 @@ def test_held_pictures_of_waiting_jobs_are_bounded(narrow) -> None:
         assert ended(narrow, job)["state"] == "done"
     assert studio.room.held == 0
     assert ended(narrow, narrow.post("/api/v1/generate", json=hinted(3)).json())["results"]
+
+
+def test_queue_is_bounded(narrow) -> None:
+    with narrow.app.state.studio.jobs.held():
+        answers = [narrow.post("/api/v1/generate", json={**QUICK, "steps": 1}) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [202, 202, 429]
+        unheard = narrow.post("/sdapi/v1/txt2img", json={"steps": 1})
+        assert unheard.status_code == 429 and "wait already" in unheard.json()["detail"]
+    for answer in answers[:2]:
+        assert ended(narrow, answer.json())["state"] == "done"
 
 
 def test_held_pictures_of_a_cancelled_job_are_given_back(narrow) -> None:

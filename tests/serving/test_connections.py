@@ -19,7 +19,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 async def app(scope, receive, send) -> None:
     if scope["type"] == "http":
-        await asyncio.sleep(0.5)  # an answer may take longer than a head
+        await asyncio.sleep(0.2)  # an answer may take longer than a head
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
@@ -52,7 +52,7 @@ async def talk(port: int, parts: list[bytes], pause: float) -> tuple[bytes, floa
     ids=["silent", "begun", "a byte now and then", "whole", "a second one begun"],
 )
 def test_connections_without_a_request_are_closed(monkeypatch, parts, answers) -> None:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.1)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
@@ -60,14 +60,18 @@ def test_connections_without_a_request_are_closed(monkeypatch, parts, answers) -
 
         async def main() -> tuple[bytes, float]:
             config = uvicorn.Config(
-                app, http=Protocol, lifespan="off", log_level="critical", timeout_keep_alive=1
+                app,
+                http=Protocol,
+                lifespan="off",
+                log_level="critical",
+                timeout_keep_alive=0.3,  # type: ignore[arg-type]
             )
             server = uvicorn.Server(config)
             serving = asyncio.create_task(server.serve(sockets=[listening]))
             while not server.started:
                 await asyncio.sleep(0.01)
             try:
-                return await talk(port, parts, 0.05)
+                return await talk(port, parts, 0.01)
             finally:
                 server.should_exit = True
                 await serving

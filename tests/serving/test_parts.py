@@ -30,9 +30,23 @@ from zeroconv.serving.worker import Worker, joins
 # ---------------------------------------------------------------- models
 
 
-def models_with(server_models, tmp_path, memory: int) -> Models:
-    settings = settings_for(server_models, tmp_path, memory=memory)
-    return Models(settings, list_models(settings))
+@pytest.fixture(scope="module")
+def base(server_models):
+    """A tiny base, loaded once."""
+    return load_backbone(server_models / "base")
+
+
+@pytest.fixture
+def models_with(server_models, tmp_path, base):
+    """Makes `Models` with a budget in bytes."""
+
+    def make(memory: int) -> Models:
+        settings = settings_for(server_models, tmp_path, memory=memory)
+        models = Models(settings, list_models(settings))
+        models._load_base = lambda name, loras: base  # type: ignore[method-assign]
+        return models
+
+    return make
 
 
 def test_files_of_the_first_base_are_read(server_models, tmp_path) -> None:
@@ -54,22 +68,22 @@ def test_files_of_the_first_base_are_read(server_models, tmp_path) -> None:
     assert recipe.base_files.options() == files
 
 
-def test_models_are_kept_within_the_budget(server_models, tmp_path) -> None:
-    models = models_with(server_models, tmp_path, 2**40)
+def test_models_are_kept_within_the_budget(models_with) -> None:
+    models = models_with(2**40)
     base = models.base("base")
     sizes = {name: bytes_of(models.control(name, "base")) for name in ("tiny_canny", "tiny_depth")}
     assert models.base("base") is base
     assert models.held() == bytes_of(base) + sum(sizes.values())
 
-    models = models_with(server_models, tmp_path, bytes_of(base) + sizes["tiny_canny"] + 1000)
+    models = models_with(bytes_of(base) + sizes["tiny_canny"] + 1000)
     canny, depth = (models.control(name, "base") for name in sizes)
     assert models.held() <= models.budget
     assert models.control("tiny_depth", "base") is depth
     assert models.control("tiny_canny", "base") is not canny
 
 
-def test_models_of_a_run_are_loaded_anew_when_it_went_on(server_models, tmp_path) -> None:
-    models = models_with(server_models, tmp_path, 1)
+def test_models_of_a_run_are_loaded_anew_when_it_went_on(models_with) -> None:
+    models = models_with(1)
     canny = models.control("tiny_canny", "base")  # what is needed is kept beyond the budget too
     assert models.control("tiny_canny", "base") is canny
     models.forget("tiny_canny")

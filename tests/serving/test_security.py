@@ -258,7 +258,7 @@ def text_bomb() -> str:
     from PIL import PngImagePlugin
 
     info = PngImagePlugin.PngInfo()
-    info.add_text("parameters", "a" * 100_000_000, zip=True)
+    info.add_text("parameters", "a" * 10_000_000, zip=True)
     buffer = io.BytesIO()
     picture().save(buffer, "PNG", pnginfo=info)
     return base64.b64encode(buffer.getvalue()).decode()

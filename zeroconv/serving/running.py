@@ -56,8 +56,8 @@ def serve_forever(
         app = create_app(settings, page=page)
         if app.state.studio.lost:
             count = app.state.studio.lost
-            jobs = f"{count} jobs of the last run were" if count > 1 else "a job of the last run was"
-            note(f"{jobs} not finished; the list of jobs has them as lost")
+            jobs = f"{count} jobs were" if count > 1 else "a job was"
+            note(f"{jobs} not finished when the last server ended; the list of jobs says lost")
         server = _server(
             _config(uvicorn, app, Protocol), app.state.studio, lambda: started(address_of(opened))
         )

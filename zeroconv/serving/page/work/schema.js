@@ -68,7 +68,7 @@ export function leafField({ path, name, schema }, changed) {
     const options = schema.enum
       .filter((value) => value !== null)
       .map((value) => [String(value), String(value)]);
-    if (schema.nullable) options.unshift(["", "default"]);
+    if (schema.nullable) options.unshift(["", schema.none ?? "default"]);
     const input = choice(options, fallback === null ? options[0][0] : String(fallback), on);
     input.dataset.path = dotted;
     const read = () => (input.value === String(fallback ?? "") ? undefined : input.value);
@@ -78,7 +78,7 @@ export function leafField({ path, name, schema }, changed) {
   const input = el("input", {
     type: number ? "number" : "text",
     "data-path": dotted,
-    placeholder: fallback === null ? "default" : String(fallback),
+    placeholder: fallback === null ? (schema.none ?? "default") : String(fallback),
     value: fallback === null ? "" : fallback,
     min: number ? (schema.minimum ?? null) : null,
     max: number ? (schema.maximum ?? null) : null,

@@ -145,12 +145,12 @@ class TrainForm {
   }
 }
 
-// labels and lines that differ from the schema's
+// labels and lines that differ from the schema's; none: what an empty field stands for
 const WORDS = {
-  name: { label: "Name of the run", description: "Left empty, one is made up." },
+  name: { label: "Name of the run", description: "Left empty, one is made up.", none: "" },
   data: { label: "Data set", description: null },
   examples: { label: "Pictures of it", description: null },
-  validation: { label: "Measured on", description: null },
+  validation: { label: "Measured on", description: null, none: "pictures held out" },
 };
 
 /** The field's own words, and a text that names something listed becomes a choice. */

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,12 +52,19 @@ def server(data: str) -> Iterator[tuple[str, int]]:
     try:
         for line in process.stderr or ():
             if match := re.search(r"http://(\S+):(\d+)/", line):
+                # what it says later is shown: a full pipe would stop it
+                threading.Thread(target=_show, args=(process.stderr,), daemon=True).start()
                 yield match[1], int(match[2])
                 return
         raise SystemExit("zeroconv: the server did not start; see above.")
     finally:
         process.terminate()
         process.wait(60)
+
+
+def _show(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line, end="", file=sys.stderr)
 
 
 def ask(address: tuple[str, int], method: str, path: str, body: Any = None) -> tuple[int, bytes]:
@@ -137,6 +144,8 @@ def main() -> None:
     rates = len(alone.seconds) / one_took, len(many.seconds) / took
     ordered = sorted(many.seconds)
     wrong = first.wrong + again.wrong + alone.wrong + many.wrong
+    if not alone.seconds or not ordered:
+        raise SystemExit(f"zeroconv: no picture was made: {wrong[:5]}")
     rows = [
         ["first picture, from the server's first answer (s)", round(after, 2)],
         ["second picture (s)", round(again.seconds[0], 2) if again.seconds else None],

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from tests.helpers.tiny_server import QUICK, as_base64, ended, made, opened, picture
 from zeroconv.generation.metadata import read_info
+from zeroconv.serving.generation import Generation, Unit
 
 MASK = as_base64(Image.new("L", (64, 64), 0).point(lambda _: 255))
 
@@ -69,9 +70,8 @@ def test_generate_keeps_a_pose_with_its_joints(client) -> None:
     np.testing.assert_array_equal(pixels(client, result), pixels(client, again))
     # of a crowd the hint alone is kept
     crowd = {**pose, "people": pose["people"] * 190, "more": "x" * 20_000}
-    (result,) = made(client, controls=[{**one, "pose_json": crowd}])["results"]
-    settings = client.get(f"/api/v1/history/{result['id']}").json()["settings"]
-    assert settings["controls"][0]["pose_json"] is None and settings["controls"][0]["hint"]
+    unit = Generation(controls=[Unit("tiny_canny", pose=crowd)]).settings()["controls"][0]
+    assert unit["pose_json"] is None and unit["hint"] is True
 
 
 def test_generate_counts_seeds_up(client) -> None:
@@ -87,29 +87,44 @@ def test_generate_draws_a_seed_that_it_tells(client) -> None:
     assert len(seeds) == 2 and min(seeds) >= 0
 
 
+SLOW = pytest.mark.slow
+HALF = [0.5] * 13  # of each connection
+
+
 @pytest.mark.parametrize(
     "body",
     [
-        {"hires": {"factor": 1.5, "steps": 2}},
-        {"image": as_base64(picture()), "strength": 0.6},
-        {"image": as_base64(picture()), "expand": {"left": 16}, "masked_content": "fill"},
-        {"image": as_base64(picture((96, 64))), "mask": MASK, "only_masked": True},
-        {"controls": [{"control": "tiny_depth", "hint": as_base64(picture()), "curve": [[0, 1]]}]},
-        {"controls": [{"control": "tiny_depth", "hint": MASK, "connection_scales": [0.5] * 13}]},
-        {"schedule": "karras", "guidance": "cond", "cfg": 3, "clip_skip": 1},
-        {"image": as_base64(picture()), "strength": 1, "controls": [{"control": "tiny_canny"}]},
+        pytest.param({"hires": {"factor": 1.5, "steps": 2}}, id="hires"),
+        pytest.param({"image": as_base64(picture()), "strength": 0.6}, id="image"),
+        pytest.param(
+            {"image": as_base64(picture()), "expand": {"left": 16}, "masked_content": "fill"},
+            id="expand", marks=SLOW,
+        ),
+        pytest.param(
+            {"image": as_base64(picture((96, 64))), "mask": MASK, "only_masked": True},
+            id="only_masked", marks=SLOW,
+        ),
+        pytest.param(
+            {"controls": [{"control": "tiny_depth", "hint": MASK, "curve": [[0, 1]]}]},
+            id="curve", marks=SLOW,
+        ),
+        pytest.param(
+            {"controls": [{"control": "tiny_depth", "hint": MASK, "connection_scales": HALF}]},
+            id="scales", marks=SLOW,
+        ),
+        pytest.param(
+            {"schedule": "karras", "guidance": "cond", "cfg": 3, "clip_skip": 1}, id="sampling"
+        ),
+        pytest.param(
+            {
+                "image": as_base64(picture()),
+                "strength": 1,
+                "controls": [{"control": "tiny_canny"}],
+            },
+            id="hint of the image",
+        ),
     ],
-    ids=[
-        "hires",
-        "image",
-        "expand",
-        "only_masked",
-        "curve",
-        "scales",
-        "sampling",
-        "hint of the image",
-    ],
-)
+)  # fmt: skip
 def test_generate_does_what_zeroconv_generate_does(client, body) -> None:
     assert len(made(client, **body)["results"]) == 1
 
@@ -204,18 +219,12 @@ def test_generate_batches_what_differs_in_prompt_seed_and_hint(client, monkeypat
             control = {"control": "tiny_canny", "source": hint}
             body = {**QUICK, "prompt": prompt, "seed": i, "controls": [control]}
             jobs.append(client.post("/api/v1/generate", json=body).json())
-        other = client.post("/api/v1/generate", json={**QUICK, "steps": 1}).json()
+        other = client.post("/api/v1/generate", json={**QUICK, "steps": 2}).json()
     done = [ended(client, job) for job in jobs]
     assert ended(client, other)["state"] == "done"
     assert sizes == [3, 1]
-    monkeypatch.undo()
-    for i, job in enumerate(done):
-        hint = as_base64(picture(colour=(60 * i, 9, 9)))
-        control = {"control": "tiny_canny", "source": hint}
-        prompt = job["results"] and ("a cat", "a dog", "a red ball")[i]
-        alone = made(client, prompt=prompt, seed=i, controls=[control])
-        both = [pixels(client, j["results"][0]).astype(int) for j in (job, alone)]
-        assert np.abs(both[0] - both[1]).max() <= 1
+    # what each looks like: see test_batches.py
+    assert [job["state"] for job in done] == ["done"] * 3
 
 
 def test_generate_a_mistake_in_a_batch_is_that_of_one(client, monkeypatch) -> None:

@@ -264,6 +264,7 @@ def test_train_a_run_is_stopped_resumed_and_its_control_used(client, uploaded) -
     assert names[:2] == ["further", "first"]
 
 
+@pytest.mark.slow
 def test_evaluate_reports_floor_control_and_ceiling(client, uploaded) -> None:
     body = {"control": "tiny_canny", "data": uploaded, "count": 2, "steps": 1}
     answer = client.post("/api/v1/evaluate", json=body)

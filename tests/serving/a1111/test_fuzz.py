@@ -246,7 +246,7 @@ def check(client: Any, files: Opened, request: tuple[str, Any]) -> int:
 
 
 @settings(
-    max_examples=120, deadline=None, database=None, derandomize=True,
+    max_examples=40, deadline=None, database=None, derandomize=True,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 @given(request=REQUESTS)

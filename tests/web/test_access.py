@@ -99,7 +99,7 @@ def test_the_page_is_used_by_keys(studio: Driver) -> None:
         )
 
 
-@pytest.mark.parametrize(("width", "height"), [(1024, 768), (768, 1024), (390, 844)])
+@pytest.mark.parametrize(("width", "height"), [(1024, 768), (820, 1180), (768, 1024), (390, 844)])
 def test_the_page_fits_tablets(page: Any, server: tuple[str, Any], width: int, height: int) -> None:
     page.set_viewport_size({"width": width, "height": height})
     studio = Driver(page, server[0]).open()
@@ -112,7 +112,20 @@ def test_the_page_fits_tablets(page: Any, server: tuple[str, Any], width: int, h
     studio.add_control("pose")
     box = page.locator("#canvas").bounding_box()
     assert box and box["width"] >= min(width, 768) * 0.4
+    result = page.locator("#result-picture").bounding_box()
+    assert result
+    if width > 720:  # the result is seen while one draws
+        assert result["x"] > box["x"] + box["width"] and result["y"] < box["y"] + box["height"]
+    else:
+        assert result["y"] > box["y"] + box["height"]
     studio.check()
+
+
+def test_addresses_of_tabs_open_them(studio: Driver) -> None:
+    for tab in ("train", "measure", "make"):
+        studio.page.evaluate(f"location.hash = '{tab}'")
+        studio.page.locator(f"#{tab}").wait_for()
+    assert studio.page.locator("[role=tabpanel]:visible").count() == 1
 
 
 def test_dark_and_light_follow_the_system_and_a_switch(studio: Driver) -> None:

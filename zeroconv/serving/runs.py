@@ -105,6 +105,7 @@ def _detected(lines: list[dict[str, Any]]) -> int | None:
 def _shown(recipe: dict[str, Any]) -> dict[str, Any]:
     """Without this machine's paths: of bases, controls and data sets their names."""
     recipe.pop("out", None)
+    recipe.pop("base_files", None)
     recipe["data"].pop("cache", None)
     data, control = recipe["data"], recipe["control"]
     for part, name in ((recipe, "base"), (control, "init"), (data, "train"), (data, "validation")):

@@ -191,9 +191,12 @@ def test_generate_merges_loras_that_tags_name(server_models, tmp_path) -> None:
     settings = settings_for(server_models, tmp_path / "data", loras=(tmp_path / "loras",))
     with running(settings) as client:
         jobs = [
-            made(client, prompt="a cat"),
-            made(client, prompt="a cat<lora:style:0.7>"),
-            made(client, prompt="a cat", loras=[{"name": "style", "scale": 0.7}]),
+            made(client, prompt=prompt, loras=loras, schedule="trailing")
+            for prompt, loras in (
+                ("a cat", []),
+                ("a cat<lora:style:0.7>", []),
+                ("a cat", [{"name": "style", "scale": 0.7}]),
+            )
         ]
         plain, tagged, named = (pixels(client, job["results"][0]) for job in jobs)
     assert (plain != tagged).any() and (tagged == named).all()

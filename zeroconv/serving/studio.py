@@ -16,6 +16,7 @@ from zeroconv.serving.holding import Holding, Room
 from zeroconv.serving.jobs import Job, Jobs
 from zeroconv.serving.making import Maker
 from zeroconv.serving.models import Models
+from zeroconv.serving.notes import noted
 from zeroconv.serving.recipes import runs_folder
 from zeroconv.serving.runs import names_of_runs
 from zeroconv.serving.settings import ServerSettings
@@ -131,7 +132,8 @@ class Studio:
         from zeroconv.generation.previews import preview_of
 
         base = self.models.base(self.catalogue.default)
-        generate(base, "", steps=1, height=64, width=64)
+        with noted():  # what there is to note of one step is for nobody
+            generate(base, "", steps=1, height=64, width=64)
         if not self.jobs.waiting():
             preview_of(base)
 

@@ -23,6 +23,7 @@ from PIL import Image
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
 from zeroconv.jsonfile import to_json
+from zeroconv.serving.entries import entry_of, result_of
 from zeroconv.serving.errors import ApiError
 from zeroconv.serving.jobs import Job
 from zeroconv.serving.pixels import png, thumbnail
@@ -49,7 +50,6 @@ VERSION = 2
 MOST_PASSING = 200
 MOST = 200  # entries of one answer
 ID = re.compile(r"[0-9a-f]{16}")
-PREFIX = "/api/v1"
 LOST = "The server was stopped before this job was done."
 
 
@@ -154,7 +154,7 @@ class History:
             "steps": 0,
             "eta_s": None,
             "preview": 0,
-            "results": [_result(picture) for picture in pictures],
+            "results": [result_of(picture) for picture in pictures],
             "result": json.loads(row["result"] or "null"),
             "notes": json.loads(row["notes"] or "[]"),
         }
@@ -187,7 +187,7 @@ class History:
             raise
         if not kept:
             self._let_pass()
-        return _result(self._run("SELECT * FROM pictures WHERE id=?", (id,))[0])
+        return result_of(self._run("SELECT * FROM pictures WHERE id=?", (id,))[0])
 
     def _insert(
         self, id: str, job: str, image: Image.Image, settings: Mapping[str, Any], kept: bool
@@ -227,7 +227,7 @@ class History:
         rows = self._run("SELECT * FROM pictures WHERE id=?", (id,))
         if not rows:
             raise ApiError(404, "There is no such picture.")
-        return _entry(rows[0])
+        return entry_of(rows[0])
 
     def search(
         self, query: str = "", before: int | None = None, limit: int = 50, favourite: bool = False
@@ -247,7 +247,7 @@ class History:
             wheres.append("favourite = 1")
         where = " AND ".join(wheres)
         statement = f"SELECT * FROM pictures WHERE {where} ORDER BY number DESC LIMIT ?"
-        return [_entry(row) for row in self._run(statement, (*values, min(limit, MOST)))]
+        return [entry_of(row) for row in self._run(statement, (*values, min(limit, MOST)))]
 
     def change(self, id: str, favourite: bool | None, keep: bool) -> dict[str, Any]:
         """favourite: None leaves it. keep: a passing picture is kept from now on, as favourites
@@ -282,42 +282,3 @@ class History:
         if picture is None:
             raise ApiError(404, f"This picture has no {name}.")
         return png(picture)
-
-
-def _result(row: sqlite3.Row) -> dict[str, Any]:
-    """What a job lists of a picture."""
-    return {
-        "id": row["id"],
-        "picture": f"{PREFIX}/pictures/{row['id']}.png",
-        "thumb": f"{PREFIX}/pictures/{row['id']}.thumb.webp",
-        "seed": row["seed"],
-        "width": row["width"],
-        "height": row["height"],
-        "kept": bool(row["kept"]),
-    }
-
-
-def _entry(row: sqlite3.Row) -> dict[str, Any]:
-    return {
-        **_result(row),
-        "number": row["number"],
-        "job": row["job"],
-        "prompt": row["prompt"],
-        "created": row["created"],
-        "settings": _with_urls(json.loads(row["settings"]), row["id"]),
-        "favourite": bool(row["favourite"]),
-    }
-
-
-def _with_urls(settings: dict[str, Any], id: str) -> dict[str, Any]:
-    """Pictures in settings are stored as True, and handed out as addresses."""
-    base = f"{PREFIX}/history/{id}"
-    for name in ("image", "mask"):
-        if settings.get(name) is True:
-            settings[name] = f"{base}/{name}.png"
-    for i, control in enumerate(settings.get("controls") or ()):
-        if control.get("hint") is True:
-            control["hint"] = f"{base}/hints/{i}.png"
-        if control.get("region") is True:
-            control["region"] = f"{base}/regions/{i}.png"
-    return settings

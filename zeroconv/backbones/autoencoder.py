@@ -15,12 +15,20 @@ from zeroconv.backbones.numbers import check_numbers
 CHUNK_PIXELS = 4 * 512 * 512  # what the autoencoder holds in one pass
 
 
+def weight_of(vae: Any) -> Tensor:
+    """One of its weights, on the device and in the dtype it computes in. diffusers' properties
+    would import its hooks, and peft, to answer that.
+    """
+    return next(vae.parameters())
+
+
 def encode(vae: Any, images: Tensor, name: str, tiled: bool = False) -> Tensor:
     """Images (N, 3, H, W) in [−1, 1] → moments (N, 2C, h, w): mean ‖ log-variance, not scaled.
 
     Raises UserError, with the model's name, where they are no numbers.
     """
-    images = images.to(vae.device, vae.dtype)
+    weight = weight_of(vae)
+    images = images.to(weight)
     scale = scale_of(vae)
     sides = [side // scale for side in images.shape[-2:]]
     if tiled and not tiling.is_one(vae, *sides):
@@ -28,7 +36,7 @@ def encode(vae: Any, images: Tensor, name: str, tiled: bool = False) -> Tensor:
     else:
         parts = in_chunks(images, images.shape)
         moments = torch.cat([vae.encode(part).latent_dist.parameters for part in parts])
-    check_numbers(moments, f"the latents that the VAE of {name} makes of pictures", vae.dtype)
+    check_numbers(moments, f"the latents that the VAE of {name} makes of pictures", weight.dtype)
     return moments
 
 
@@ -63,7 +71,8 @@ def decode(vae: Any, z: Tensor, name: str, dtype: torch.dtype, tiled: bool = Fal
     z = z / vae.config.scaling_factor
     if shift := getattr(vae.config, "shift_factor", None):
         z = z + shift
-    z = z.to(vae.device, vae.dtype)
+    weight = weight_of(vae)
+    z = z.to(weight)
     scale = scale_of(vae)
     pixels = (z.shape[0], 3, z.shape[2] * scale, z.shape[3] * scale)
     with _no_float16(z.device.type):
@@ -71,7 +80,7 @@ def decode(vae: Any, z: Tensor, name: str, dtype: torch.dtype, tiled: bool = Fal
             images = torch.cat([tiling.decode(vae, part).float() for part in z.split(1)])
         else:
             images = torch.cat([vae.decode(part).sample.float() for part in in_chunks(z, pixels)])
-    check_numbers(images, f"the pictures that the VAE of {name} decodes", vae.dtype)
+    check_numbers(images, f"the pictures that the VAE of {name} decodes", weight.dtype)
     return (images / 2 + 0.5).clamp(0, 1)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.stable_diffusion import bare_text
@@ -32,7 +33,11 @@ def empty(make: Callable[[], nn.Module], where: object) -> Any:
     from accelerate import init_empty_weights
 
     try:
-        with init_empty_weights(include_buffers=False), warnings.catch_warnings():
+        with (
+            init_empty_weights(include_buffers=False),
+            _NoInitialValues(),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore", FutureWarning)  # diffusers' notes on its own classes
             return make().eval()
     except UserError:
@@ -43,6 +48,20 @@ def empty(make: Callable[[], nn.Module], where: object) -> Any:
         raise UserError(
             f"{where}: its config describes no module that can be built ({reason})."
         ) from error
+
+
+class _NoInitialValues(TorchFunctionMode):
+    """Inside, initial values of tensors without memory are not computed. torch would do it in
+    Python, and load its compiler for that.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) in ("torch.nn.init", "transformers.initialization"):
+            tensor = args[0] if args else kwargs.get("tensor")
+            if isinstance(tensor, Tensor) and tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
 
 
 def fill(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zeroconv.backbones.autoencoder import in_chunks
+from zeroconv.backbones.autoencoder import in_chunks, weight_of
 from zeroconv.backbones.numbers import check_numbers
 
 
@@ -18,10 +18,11 @@ def encode(vae: Any, images: Tensor, name: str) -> Tensor:
 
     Raises UserError, with the model's name, where they are no numbers.
     """
-    frames = images.to(vae.device, vae.dtype)[:, :, None]  # (N, 3, 1, H, W)
+    weight = weight_of(vae)
+    frames = images.to(weight)[:, :, None]  # (N, 3, 1, H, W)
     parts = [vae.encode(part).latent_dist.parameters for part in in_chunks(frames, images.shape)]
     moments = torch.cat(parts)[:, :, 0]
-    check_numbers(moments, f"the latents that the VAE of {name} makes of pictures", vae.dtype)
+    check_numbers(moments, f"the latents that the VAE of {name} makes of pictures", weight.dtype)
     return moments
 
 
@@ -45,11 +46,12 @@ def decode(vae: Any, z: Tensor, name: str, dtype: torch.dtype) -> Tensor:
     """
     check_numbers(z, f"the latents that {name} has made", dtype)
     centre, spread = _statistics(vae, z)
-    z = (z / (1 / spread) + centre).to(vae.device, vae.dtype)[:, :, None]
+    weight = weight_of(vae)
+    z = (z / (1 / spread) + centre).to(weight)[:, :, None]
     scale = scale_of(vae)
     pixels = (len(z), 3, z.shape[-2] * scale, z.shape[-1] * scale)
     images = torch.cat([vae.decode(part).sample[:, :, 0].float() for part in in_chunks(z, pixels)])
-    check_numbers(images, f"the pictures that the VAE of {name} decodes", vae.dtype)
+    check_numbers(images, f"the pictures that the VAE of {name} decodes", weight.dtype)
     return (images / 2 + 0.5).clamp(0, 1)
 
 

@@ -32,6 +32,7 @@ from zeroconv.cli.shell import App, PlainErrors
 from zeroconv.cli.streams import echo, echo_error, one_line, open_streams, quiet_libraries
 from zeroconv.cli.upscale import upscale
 from zeroconv.errors import UserError
+from zeroconv.postponed import postpone
 
 app = App(
     name="zeroconv",
@@ -340,6 +341,7 @@ app.command()(studio.serve)
 def main() -> None:
     open_streams()
     quiet_libraries()
+    postpone()
     app(prog_name="zeroconv")
 
 

@@ -73,6 +73,7 @@ VALUES: dict[str, dict[str, list[str] | None]] = {
         "scheduler": NAME,
         "schedule": NAME,
         "noise": NAME,
+        "fast": [*NAME, "deep=0", "deep=x", "deep=2,deep=3", "colour=1", "exact=nan"],
         "vary": [
             *SETTING,
             "steps=",

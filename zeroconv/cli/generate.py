@@ -32,10 +32,12 @@ def check_request(prompts: Sequence[str], request: dict[str, Any]) -> None:
     rest.
     """
     from zeroconv.generation.arguments import texts
+    from zeroconv.generation.saving import parse_fast
     from zeroconv.generation.stepping import check_sampling
 
     names = ("scheduler", "schedule", "eta", "guidance_rescale", "noise")
     check_sampling(*(request[name] for name in names))
+    request["fast"] = parse_fast(request.get("fast")).words()  # a preset can change later
     texts("the prompt", list(prompts))
     texts("--negative", request["negative"])
     check_given(request)

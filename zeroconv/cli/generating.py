@@ -23,6 +23,7 @@ from zeroconv.cli.options import (
     Dtype,
     Eta,
     Expand,
+    Fast,
     Fidelities,
     From,
     Guidance,
@@ -145,6 +146,7 @@ def generate(
     eta: Eta = None,
     guidance_rescale: Rescale = 0.0,
     noise: Noise = "cpu",
+    fast: Fast = "off",
     negative: Annotated[str, Option(help="What the picture should not show.")] = "",
     prompt_2: Annotated[
         str | None, Option(help="For SDXL's second text encoder; the prompt by default.")
@@ -209,6 +211,7 @@ def generate(
         "eta": eta,
         "guidance_rescale": guidance_rescale,
         "noise": noise,
+        "fast": fast,
         "negative": negative,
         "prompt_2": prompt_2,
         "negative_2": negative_2,

@@ -173,6 +173,14 @@ Rescale = Annotated[
     float,
     Option(min=0, max=1, help="Lowers the contrast of a high --cfg: try 0.7; 0 is off."),
 ]
+Fast = Annotated[
+    str,
+    Option(
+        metavar="PRESET",
+        help="Work of earlier steps is used again, at a measured loss: off, x2, x3, or settings "
+        "such as deep=3,branch=2.",
+    ),
+]
 Noise = Annotated[
     str,
     Option(

@@ -21,6 +21,7 @@ from zeroconv.generation.latents import Start, channels_beside, inpainting_chann
 from zeroconv.generation.noise import Source, batch_latents, initial_latents, sources
 from zeroconv.generation.prompts import TextInputs
 from zeroconv.generation.sampling import denoise
+from zeroconv.generation.saving import EXACT, Fast
 from zeroconv.generation.sizes import Sizes
 from zeroconv.generation.stepping import check_sampling, note_late_start, scheduler_for
 
@@ -35,6 +36,7 @@ class Stepping:
     guidance_rescale: float
     noise: str
     steps: int
+    fast: Fast = EXACT
 
     def __post_init__(self) -> None:
         check_sampling(self.scheduler, self.schedule, self.eta, self.guidance_rescale, self.noise)
@@ -160,6 +162,7 @@ class Job:
             self.backbone, start.to(self.backbone.device), cond, uncond, guides,
             self.stepping.make(self.backbone, plan.steps), plan.steps, self.halves, drawn,
             outputs.callback, self.stepping.eta, self.stepping.guidance_rescale, adapting,
+            self.stepping.fast,
         )  # fmt: skip
 
     def _states(

@@ -23,6 +23,7 @@ from zeroconv.generation.image_options import ImageOptions
 from zeroconv.generation.joining import check_unions
 from zeroconv.generation.passes import Job, Outputs, Stepping
 from zeroconv.generation.prompts import TextInputs
+from zeroconv.generation.saving import Fast, parse_fast
 from zeroconv.generation.sizes import shape_like, sizes_of, unit_of
 from zeroconv.generation.stepping import note_other_noise, note_unused
 from zeroconv.renamed import old_arguments
@@ -59,6 +60,7 @@ def generate(
     eta: float | None = None,
     guidance_rescale: float = 0.0,
     noise: str = "cpu",
+    fast: str | Mapping[str, Any] | Fast = "off",
     negative: str | Sequence[str] | TextStates = "",
     prompt_2: str | Sequence[str] | None = None,
     negative_2: str | Sequence[str] | None = None,
@@ -102,6 +104,9 @@ def generate(
     adapters: pictures beside the prompt (IP-Adapter) and pictures to be like (reference-only).
     scheduler: a name of `samplers.SCHEDULERS` or an object of diffusers; None: unipc, of a flow
     euler, which is the only one there.
+    fast: what is used again from earlier steps, at a measured loss: off, a preset's name, or
+    settings of `saving.Fast` as a mapping or text, "deep=3,branch=2". Of UNets with ControlNets; a
+    note says where it is left out.
     guidance, cfg: where control acts, a name of `guidance.MODES`, and the scale of classifier-free
     guidance, which 1 turns off. None is the backbone's own: cond and 4 of the playroom, both and
     7.5 of others.
@@ -124,7 +129,7 @@ def generate(
         count=count, batch_size=batch_size, connection_scales=connection_scales,
         callback=callback, finished=finished, output=output, true_cfg=true_cfg,
     )  # fmt: skip
-    stepping = Stepping(scheduler, schedule, eta, guidance_rescale, noise, steps)
+    stepping = Stepping(scheduler, schedule, eta, guidance_rescale, noise, steps, parse_fast(fast))
     asked = ImageOptions(
         image, strength, mask, only_masked, padding, mask_blur, masked_content, paste_back, expand,
         image_guidance,

@@ -21,6 +21,8 @@ from zeroconv.generation.guidance import Curve, combine, factor_at, rescaled
 from zeroconv.generation.joining import features_of, grouped, residuals_of_group
 from zeroconv.generation.latents import Start, begin, put_back
 from zeroconv.generation.noise import Source
+from zeroconv.generation.saving import EXACT, Fast, saving_for
+from zeroconv.generation.saving import predict as predict_saving
 from zeroconv.generation.stepping import set_timesteps, step_options
 from zeroconv.layers.sampling import sampling_layers
 
@@ -220,12 +222,14 @@ def denoise(
     eta: float | None = None,
     rescale: float = 0.0,
     adapting: Adapting | None = None,
+    fast: Fast = EXACT,
 ) -> Tensor:
     """Noise, and a picture if there is one → latents (N, C, H, W), through `steps` steps of the
     scheduler, or int(steps · strength) of them.
 
     The latents keep the noise's dtype, the networks compute in the backbone's. `sources`: of the
     noise that steps add, one a picture. Windows of controls are shares of the steps taken.
+    fast: what is used again from earlier steps.
     Samplers of second order call the backbone twice a step, and each call counts in the callback
     and in the windows, as in diffusers.
 
@@ -244,6 +248,7 @@ def denoise(
         )
     windows = [(guide.start, guide.end) for guide in guides]
     note_idle([*windows, *(adapting.windows if adapting else [])], total)
+    saving = saving_for(fast, backbone, guides, start.edits, adapting is not None)
     with _layers(backbone, guides), adapting.attached() if adapting else nullcontext():
         for i, t in enumerate(timesteps):
             acting = [guide for guide in guides if guide.acts(i, total)]
@@ -256,7 +261,14 @@ def denoise(
                 output = _predict_edit(backbone, x, t, cond, text, pairs, cfg, start, rescale)
             else:
                 x = x if start.beside is None else torch.cat([x, start.beside.to(x)], dim=1)
-                output = predict(backbone, x, t, cond, uncond, acting, cfg, factors, text, rescale)
+                given = x, t, cond, uncond
+                if saving is None:
+                    output = predict(backbone, *given, acting, cfg, factors, text, rescale)
+                else:
+                    pairs = list(zip(acting, factors, strict=True))
+                    saving.begin(i, total, x, acting)
+                    unet = cast(SplitBackbone, backbone)  # `saving_for` sees to that
+                    output = predict_saving(saving, unet, *given, pairs, cfg, text, rescale)
             z = scheduler.step(output.to(z.dtype), t, z, **options(z))[0]
             z = put_back(scheduler, z, start, timesteps[i + 1 :], flow)
             if not bool(torch.isfinite(z).all()):

@@ -61,12 +61,15 @@ def settings_of(content: bytes, catalogue: Catalogue, pixels: int) -> dict[str, 
             "notes": [one_sentence(note) for note in notes],
         }
     try:
-        settings = _ours(parse_json(texts["zeroconv"]), pixels)
+        about = parse_json(texts["zeroconv"])
+        settings = _ours(about, pixels)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"the picture carries damaged words ({error}).") from error
     notes = _unknown_base(settings, catalogue) + _unknown_controls(settings, catalogue)
+    if (fast := about.get("fast", "off")) != "off":
+        notes.append(f"it was made with --fast {str(fast)[:100]}, which a server does not have")
     return {"program": "zeroconv", "settings": settings, "notes": notes}
 
 

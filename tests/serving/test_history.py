@@ -6,6 +6,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from tests.helpers.tiny_server import as_base64, made, opened, picture, running, settings_for
+from zeroconv.generation.metadata import save_picture
+from zeroconv.serving.reading import settings_of
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +149,9 @@ def opened_png(content: bytes) -> Image.Image:
     plain = Image.new("RGB", image.size)
     plain.paste(image)
     return plain
+
+
+def test_settings_name_what_a_server_does_not_have(tmp_path) -> None:
+    save_picture(picture(), tmp_path / "a.png", {"prompt": "a", "fast": "deep=2"})
+    read = settings_of((tmp_path / "a.png").read_bytes(), None, 10**6)  # type: ignore[arg-type]
+    assert "--fast deep=2" in read["notes"][0]

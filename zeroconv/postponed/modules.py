@@ -16,7 +16,7 @@ class Postponed:
     parts: of a package, whether its submodules may be imported before it is executed. Of any other
     package a submodule executes the package first.
     names: functions and classes that others import with `from` and use later. They get a stand-in
-    that executes the module when it is used.
+    that executes the module when it is used. An exception cannot be one: `except` needs the class.
     markers: names of decorators that register their argument and return it. What they were given
     before the module is executed is given to them again afterwards.
     """

@@ -48,7 +48,7 @@ def cache_both(
 
 def hint_encoder(backbone: Any, control: Any) -> HintEncoder | None:
     """How a control reads hints as latents; None where it reads pixels, or there is none."""
-    if control is None or control.hint_space != "latent":
+    if control is None or control.hint_space != "latent" or not hasattr(control, "hint_key"):
         return None
     config = {k: v for k, v in dict(backbone.vae.config).items() if not k.startswith("_")}
     key = content_key(encoder_key(backbone), repr(sorted(config.items())), control.hint_key)

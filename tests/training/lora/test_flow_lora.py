@@ -65,7 +65,10 @@ def test_lora_of_a_transformer_trains_goes_on_and_loads_in_diffusers(
     with torch.no_grad():
         before = backbone.predict(z, t, text)
         backbone.denoiser.load_lora_adapter(state, prefix="transformer")
-        assert not torch.allclose(before, backbone.predict(z, t, text), atol=1e-5)
+        beside = backbone.predict(z, t, text)
+        assert not torch.allclose(before, beside, atol=1e-5)
+        merged = load_backbone(tmp_path / "straight" / "lora")  # the folder names its base
+        torch.testing.assert_close(merged.predict(z, t, text), beside, rtol=1e-3, atol=1e-4)
 
 
 def test_layers_that_a_transformer_has_not_are_refused(tmp_path: Path) -> None:

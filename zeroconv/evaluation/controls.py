@@ -41,14 +41,14 @@ def condition_of(net: Net, asked: str | None = None) -> str:
     neither says so.
     """
     named = (net.config.get("zeroconv") or {}).get("condition")
-    if not named and not asked:
+    if not named and asked is None:
         raise UserError(
             "The control does not say what its hints show, so it cannot be scored; say it by "
             "condition (--condition canny)."
         )
-    if named and asked and find(named).name != find(asked).name:
+    if named and asked is not None and find(named).name != find(asked).name:
         warnings.warn(
             f"the control says that its hints show {named}; they are drawn and scored as {asked}.",
             stacklevel=3,
         )
-    return find(str(asked or named)).name
+    return find(str(named if asked is None else asked)).name

@@ -87,7 +87,7 @@ def test_missing_backend_is_refused_with_the_way_to_mend_it() -> None:
     for condition in ("depth", "normal", "segmentation"):
         with pytest.raises(UserError, match="--backend"):
             annotators.read(condition, image)
-    with pytest.raises(UserError, match="no network reads canny"):
+    with pytest.raises(UserError, match="no network of ours reads canny"):
         annotators.read("canny", image, "hed")
     with pytest.raises(UserError, match="no annotator that can be loaded"):
         annotators.read("depth", image, "/no/such/folder")

@@ -19,6 +19,7 @@ PARTS = {
     "random_base",
     "resident",
     "step_workers",
+    "fast_operations",
     "flux_workers",
     "memory_flow",
 }

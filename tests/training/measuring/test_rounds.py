@@ -119,7 +119,7 @@ def test_rounds_refuse_what_cannot_be_read_back_before_anything_is_trained(
         train(recipe(**{**ROUNDS, "data.condition": "warmth"}))
     assert not (tmp_path / "cache").exists()
     with pytest.raises(
-        UserError, match=r"evaluate_every: no network reads depth hints .* to 0, and use"
+        UserError, match=r"evaluate_every: no network of ours reads depth hints.* to 0, and use"
     ):
         train(recipe(**{**ROUNDS, "data.condition": "depth"}), say=lambda line: None)
     with pytest.raises(

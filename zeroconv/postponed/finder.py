@@ -116,13 +116,13 @@ class _Present(importlib.abc.Loader):
     """Of a module that was imported while Python looked for it."""
 
     def __init__(self, module: ModuleType) -> None:
-        self.module, self.spec = module, module.__spec__
+        self.module, self.spec = module, vars(module).get("__spec__")
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return self.module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self.spec
+        vars(module)["__spec__"] = self.spec  # a class of its own may take no attributes
 
 
 class Empty(ModuleType):

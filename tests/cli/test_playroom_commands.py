@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from zeroconv import playroom
@@ -49,6 +50,19 @@ def test_scenes_become_an_imagefolder_with_exact_maps(zeroconv, tmp_path: Path) 
     hint = open_dataset(str(tmp_path), condition="segmentation")[0].hint
     assert (np.asarray(hint) == maps.classes_to_hint(scene.segmentation)).all()
     assert len(lines[0]["keypoints"]) == len(scene.keypoints)
+
+
+@pytest.mark.parametrize("other", [("--split", "val"), ("--size", 128)])
+def test_scenes_of_another_split_or_size_replace_none(zeroconv, tmp_path: Path, other) -> None:
+    """Their files have the same names."""
+    words = ("playroom", "render", tmp_path / "scenes", "--count", 1, "--maps", "none")
+    words += ("--workers", 1)
+    assert zeroconv(*words, "--size", 64).exit_code == 0
+    before = (tmp_path / "scenes" / "images" / "00000.png").read_bytes()
+    refused = zeroconv(*words, *(("--size", 64) if "--split" in other else ()), *other)
+    assert refused.exit_code == 2 and "name another folder" in refused.stderr
+    assert (tmp_path / "scenes" / "images" / "00000.png").read_bytes() == before
+    assert zeroconv(*words, "--size", 64).exit_code == 0
 
 
 def test_such_a_folder_can_be_trained_on(zeroconv, tmp_path: Path) -> None:

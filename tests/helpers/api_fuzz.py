@@ -107,7 +107,7 @@ def make_once(client: Any) -> None:
         ended(client, client.post("/api/v1/generate", json={"prompt": "a", **size, **more}).json())
     small = {**size, "width": 32, "height": 32, "hires": hires}
     ended(client, client.post("/api/v1/generate", json={"prompt": "a", **small}).json())
-    measured = {"control": "tiny_canny", "data": "stickers", "base": "base", "count": 2}
+    measured = {"control": "tiny_canny", "data": "stickers", "base": "base"}  # 16 pictures
     ended(client, client.post("/api/v1/evaluate", json={**measured, "steps": 2}).json())
     plan = {"base": "base", "condition": "canny", "data": "stickers", "training": {"steps": 1}}
     client.post("/api/v1/train/plan", json=plan).raise_for_status()

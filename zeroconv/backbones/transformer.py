@@ -7,12 +7,13 @@ A family's class adds how diffusers' transformer is called (`predict`), where re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import autoencoder
+from zeroconv.backbones.frozen import FrozenModules
 from zeroconv.backbones.offload import Offload
 from zeroconv.backbones.process import Flow
 from zeroconv.backbones.protocol import Connection, Defaults, TextStates
@@ -20,7 +21,7 @@ from zeroconv.backbones.sentences import as_texts
 from zeroconv.errors import UserError
 
 
-class TransformerBackbone:
+class TransformerBackbone(FrozenModules):
     """A frozen transformer of flow matching. See `zeroconv.backbones.Backbone` for the shapes.
 
     transformer: diffusers' own. Nothing here trains: every parameter has requires_grad False and
@@ -147,15 +148,6 @@ class TransformerBackbone:
         return self.transformer
 
     @property
-    def vae(self) -> Any:
-        if self._vae is None:
-            raise UserError(
-                f"{self.name} has no VAE, so it cannot read or write pictures; load a complete "
-                "model."
-            )
-        return self._vae
-
-    @property
     def prediction_type(self) -> str:
         return self.process.prediction_type
 
@@ -173,36 +165,12 @@ class TransformerBackbone:
         return 128 * self.latent_scale
 
     @property
-    def device(self) -> torch.device:
-        if self.offload is not None:  # where it computes
-            return self.offload.device
-        return next(self.transformer.parameters()).device
-
-    @property
     def dtype(self) -> torch.dtype:
         return dtype_of(self.transformer)
-
-    def to(
-        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> Self:
-        """Moved in place. Raises UserError for one whose parts are moved when they are needed."""
-        if self.offload is not None:
-            raise UserError(
-                f"{self.name} is offloaded: give load_backbone the device and dtype, and leave "
-                "them as they are."
-            )
-        for module in self._modules():
-            # diffusers' own .to warns of every dtype
-            nn.Module.to(module, device=device, dtype=dtype)
-        return self
 
     def _modules(self) -> list[nn.Module]:
         parts = (self.transformer, self._vae, *self.text_encoders)
         return [module for module in parts if module is not None]
-
-    def _enter(self, part: str) -> None:
-        if self.offload is not None:
-            self.offload.enter(part)
 
     def _pooled(self, text: TextStates) -> Tensor:
         if text.pooled is None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zeroconv.backbones import autoencoder
 from zeroconv.backbones.encoder import UNetEncoder, check_latents, check_supported
+from zeroconv.backbones.frozen import FrozenModules
 from zeroconv.backbones.offload import Offload
 from zeroconv.backbones.process import Diffusion
 from zeroconv.backbones.protocol import Connection, Defaults, TextStates
@@ -24,7 +25,7 @@ from zeroconv.errors import UserError
 from zeroconv.prompts import Prompt
 
 
-class UNetBackbone:
+class UNetBackbone(FrozenModules):
     """A frozen Stable Diffusion. See `zeroconv.backbones.Backbone` for the shapes.
 
     Nothing here trains: every parameter has requires_grad False and every module is in eval mode.
@@ -233,15 +234,6 @@ class UNetBackbone:
         return self._unet is not None and self.encoder.guidance_channels is not None
 
     @property
-    def vae(self) -> Any:
-        if self._vae is None:
-            raise UserError(
-                f"{self.name} has no VAE, so it cannot read or write pictures; load a complete "
-                "model."
-            )
-        return self._vae
-
-    @property
     def latent_channels(self) -> int:
         return self.unet.config.out_channels
 
@@ -254,27 +246,13 @@ class UNetBackbone:
         return (self.unet.config.sample_size or 64) * self.latent_scale
 
     @property
-    def device(self) -> torch.device:
-        if self.offload is not None:  # where it computes
-            return self.offload.device
-        return next(self._modules()[0].parameters()).device
-
-    @property
     def dtype(self) -> torch.dtype:
         return next(self._modules()[0].parameters()).dtype
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Self:
-        """Moved in place. Raises UserError for one whose parts are moved when they are needed."""
-        if self.offload is not None:
-            raise UserError(
-                f"{self.name} is offloaded: give load_backbone the device and dtype, and leave "
-                "them as they are."
-            )
-        for module in self._modules():
-            # diffusers' own .to warns of every dtype
-            nn.Module.to(module, device=device, dtype=dtype)
+        super().to(device, dtype)
         if dtype == torch.float16 and self._vae is not None and self._overflows_in_half():
             warnings.warn(
                 f"the VAE of {self.name} gives no numbers in float16 (its activations exceed "
@@ -284,10 +262,6 @@ class UNetBackbone:
             )
             self._vae.to(dtype=torch.float32)
         return self
-
-    def _enter(self, part: str) -> None:
-        if self.offload is not None:
-            self.offload.enter(part)
 
     def _overflows_in_half(self) -> bool:
         """SDXL's autoencoder gives NaN in float16; the models of one text encoder do not."""

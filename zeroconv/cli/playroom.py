@@ -66,7 +66,8 @@ def render(
     if size not in SIZES:
         raise UserError(f"scenes are drawn at {', '.join(map(str, SIZES))} pixels, not {size}")
     lines = []
-    held = filling(out, "rendered scenes", lists=["metadata.jsonl"])
+    what = f"scenes of the {split} split at {size} pixels"  # of others the names are the same
+    held = filling(out, what, lists=["metadata.jsonl"])
     with held, progress("rendering") as callback:
         for start in range(0, count, 256):  # a few at a time: maps of many scenes fill the memory
             scenes = playroom.render_many(

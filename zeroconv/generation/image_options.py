@@ -52,7 +52,7 @@ class ImageOptions:
             usual = ImageOptions.__dataclass_fields__
             for name, entry in usual.items():
                 if name != "image" and getattr(self, name) != entry.default:
-                    raise UserError(f"{name} is about a given picture; give image too.")
+                    raise UserError(f"{name} is about a given picture; give image (--image) too.")
             return
         if self.expand and not check_expand(self.expand):
             warnings.warn(

@@ -271,7 +271,9 @@ def _note_reading(sides: Sequence[Words]) -> None:
     prompts = [p for words in sides for p in [*words.prompts, *(words.seconds or [])]]
     notes = list(dict.fromkeys(note for p in prompts for note in p.notes))
     for note in notes[:_MOST_NOTES]:
-        warnings.warn(f"prompt: {note}; plain_prompt reads all as it stands.", stacklevel=5)
+        warnings.warn(
+            f"prompt: {note}; plain_prompt (--plain-prompt) reads all as it stands.", stacklevel=5
+        )
     loras = list(dict.fromkeys(tag.name for p in prompts for tag in p.loras))
     if loras:
         warnings.warn(

@@ -1,0 +1,58 @@
+"""The frozen modules of a backbone as one thing that is on a device."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from zeroconv.backbones.offload import Offload
+from zeroconv.errors import UserError
+
+
+class FrozenModules:
+    """What backbones of every family do with their modules, of which all but the first may be
+    missing.
+    """
+
+    name: str
+    offload: Offload | None
+    _vae: nn.Module | None
+
+    def _modules(self) -> list[nn.Module]:
+        """Those that are there: the one that predicts, VAE, text encoders."""
+        raise NotImplementedError
+
+    @property
+    def vae(self) -> Any:
+        if self._vae is None:
+            raise UserError(
+                f"{self.name} has no VAE, so it cannot read or write pictures; load a complete "
+                "model."
+            )
+        return self._vae
+
+    @property
+    def device(self) -> torch.device:
+        if self.offload is not None:  # where it computes
+            return self.offload.device
+        return next(self._modules()[0].parameters()).device
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
+        """Moved in place. Raises UserError for one whose parts are moved when they are needed."""
+        if self.offload is not None:
+            raise UserError(
+                f"{self.name} is offloaded: give load_backbone the device and dtype, and leave "
+                "them as they are."
+            )
+        for module in self._modules():
+            # diffusers' own .to warns of every dtype
+            nn.Module.to(module, device=device, dtype=dtype)
+        return self
+
+    def _enter(self, part: str) -> None:
+        if self.offload is not None:
+            self.offload.enter(part)

@@ -119,7 +119,7 @@ def test_generate_keeps_what_is_done_when_it_is_stopped(models, tmp_path, number
     first = process.stdout.readline().decode().strip()
     assert read_info(first)["prompt"] == "a ball"  # written when it was done, not at the end
     process.send_signal(number)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     printed = [first, *out.decode().split()]
     assert process.returncode == code
     assert "Traceback" not in err.decode()

@@ -229,7 +229,7 @@ def test_stdout_takes_the_output_alone(models: Path, inputs: Path, tmp_path: Pat
 
 def in_process(*words: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "zeroconv.cli", *words]
-    return subprocess.run(command, capture_output=True, timeout=120)
+    return subprocess.run(command, capture_output=True, timeout=300)
 
 
 def test_generate_writes_one_picture_through_a_pipe(zeroconv, models: Path, tmp_path: Path) -> None:
@@ -239,6 +239,6 @@ def test_generate_writes_one_picture_through_a_pipe(zeroconv, models: Path, tmp_
         read = pool.submit((tmp_path / "pipe").read_bytes)
         result = zeroconv(*words, "--out", tmp_path / "pipe")
         assert result.exit_code == 0, result.output
-        assert Image.open(io.BytesIO(read.result(timeout=60))).format == "PNG"
+        assert Image.open(io.BytesIO(read.result(timeout=300))).format == "PNG"
     result = zeroconv(*words, "--count", 2, "--out", tmp_path / "pipe")
     assert result.exit_code == 2 and "takes one picture" in result.stderr

@@ -104,7 +104,7 @@ def start(tmp_path: Path):
 
 
 def ended(process: subprocess.Popen) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     return process.returncode, (out or b"").decode(errors="surrogateescape"), err.decode()
 
 
@@ -170,7 +170,7 @@ def test_no_locale_makes_a_traceback(start, locale) -> None:
 
 def test_names_that_are_no_text_come_out_as_they_are(start) -> None:
     process = start("speak", b"caf\xe9.png")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, out, err) == (0, b"caf\xe9.png\n", b"")
 
 

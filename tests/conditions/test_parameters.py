@@ -82,7 +82,7 @@ def test_parameters_that_are_integers_are_not_cut() -> None:
     assert conditions.annotate("lines", PICTURE, width=2.0).size == PICTURE.size
 
 
-@settings(max_examples=150, deadline=5000)
+@settings(max_examples=150, deadline=20_000)
 @given(
     st.sampled_from(PARAMETERS),
     st.one_of(st.floats(), st.integers(), st.text("0123456789-+.eE_xnaif", max_size=8)),

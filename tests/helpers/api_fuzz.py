@@ -217,7 +217,7 @@ def server_process(folder: Path) -> Iterator[tuple[Any, int]]:
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     try:
         address = process.stdout.readline().strip()  # type: ignore[union-attr]
-        with httpx2.Client(base_url=address, timeout=120) as client:
+        with httpx2.Client(base_url=address, timeout=300) as client:
             yield client, process.pid
     finally:
         process.terminate()

@@ -43,7 +43,7 @@ class Server:
         headers = {} if data is None else {"Content-Type": "application/json"}
         request = urllib.request.Request(self.address + path, data, headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=120) as answer:
+            with urllib.request.urlopen(request, timeout=300) as answer:
                 content, kind, status = answer.read(), answer.headers["Content-Type"], answer.status
         except urllib.error.HTTPError as error:
             content, kind, status = error.read(), error.headers["Content-Type"], error.code

@@ -51,7 +51,7 @@ def running(settings: ServerSettings, **options: Any) -> Iterator[TestClient]:
         yield client
 
 
-def ended(client: TestClient, job: dict[str, Any], seconds: float = 60) -> dict[str, Any]:
+def ended(client: TestClient, job: dict[str, Any], seconds: float = 300) -> dict[str, Any]:
     """The job when it has ended."""
     until = time.monotonic() + seconds
     while job["state"] in ("queued", "running") and time.monotonic() < until:

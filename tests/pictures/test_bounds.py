@@ -91,7 +91,7 @@ def test_too_many_pixels_are_refused_before_decoding(monkeypatch) -> None:
                     UserError, match=rf"too large.*ZEROCONV_MAX_PIXELS={width * height}"
                 ) as caught:
                     read(bomb(width, height), "a.png")
-        assert "damaged" not in str(caught.value) and time.perf_counter() - began < 1
+        assert "damaged" not in str(caught.value) and time.perf_counter() - began < 10
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -195,7 +195,7 @@ def test_what_unpacks_takes_no_memory(name: str, tmp_path: Path) -> None:
         [sys.executable, "-W", "ignore", "-c", code, path],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert ran.returncode == 0, ran.stderr
     *messages, megabytes = ran.stdout.splitlines()
@@ -397,7 +397,7 @@ def test_memory_of_a_large_picture_is_bounded() -> None:
         "open_picture(buffer.getvalue())\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) * 1024 / 16e6)\n"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert float(ran.stdout) < 20, ran.stdout + ran.stderr
 
 

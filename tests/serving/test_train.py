@@ -234,7 +234,7 @@ def test_train_a_run_is_stopped_resumed_and_its_control_used(client, uploaded) -
     assert answer.status_code == 202, answer.text
     job = answer.json()
     assert client.post("/api/v1/train", json=body).status_code == 409
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while client.get("/api/v1/train/runs/first").json()["step"] < 5:
         assert time.monotonic() < until, client.get(f"/api/v1/jobs/{job['id']}").json()
         time.sleep(0.3)

@@ -181,7 +181,7 @@ def test_signal_to_one_process_stops_both(recipe: Make, tmp_path: Path, settings
         time.sleep(0.02)
     processes[1].send_signal(signal.SIGTERM)
     try:
-        assert [process.wait(timeout=60) for process in processes] == [143, 143]
+        assert [process.wait(timeout=300) for process in processes] == [143, 143]
     finally:
         for process in processes:
             process.kill()

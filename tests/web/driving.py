@@ -18,7 +18,7 @@ from zeroconv.serving.app import create_app
 from zeroconv.serving.running import open_socket
 from zeroconv.serving.settings import ServerSettings
 
-SECONDS = 120  # that a picture may take on a busy machine
+SECONDS = 240  # that a picture may take on a busy machine
 
 
 def chromium() -> str:

@@ -118,7 +118,7 @@ def test_ranges_are_those_of_webdataset() -> None:
     assert many[10_000:] == sorted(many)[10_000:]
 
 
-@settings(max_examples=300, deadline=1000)
+@settings(max_examples=300, deadline=20_000)
 @given(
     st.lists(
         st.sampled_from(["{", "}", "..", "0", "00", "7", "12", "999999999", ",", "a", "/", "-"]),

@@ -39,7 +39,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         match = None
         while match is None:
             text = (folder / "log.txt").read_text()
@@ -213,7 +213,7 @@ def test_webuiapi_sees_progress_and_interrupts(web: Any, address: str) -> None:
     asking = threading.Thread(target=ask)
     asking.start()
     seen: list[float] = []
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     picture = None
     while time.monotonic() < until and asking.is_alive():
         progress = web.get_progress()
@@ -238,7 +238,7 @@ def test_a_request_whose_client_left_is_cancelled(web: Any, address: str) -> Non
     body = {"prompt": PROMPT, "width": 256, "height": 256, "steps": 150, "batch_size": 8}
     with pytest.raises(requests.Timeout):
         requests.post(f"{address}/sdapi/v1/txt2img", json=body, timeout=2)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 300
     while web.get_progress()["state"]["job_count"] and time.monotonic() < until:
         time.sleep(0.1)
     assert web.get_progress()["state"]["job_count"] == 0
@@ -322,7 +322,7 @@ def test_backend_client_img2img_with_two_units(service: Any, photo: Image.Image)
 
 def test_backend_client_previews_a_preprocessor(service: Any, photo: Image.Image) -> None:
     known = {one.name: one for one in service.get_controlnet_preprocessors()}
-    result = service.submit_preprocessor_preview(photo, known["canny"]).wait(timeout=60)
+    result = service.submit_preprocessor_preview(photo, known["canny"]).wait(timeout=300)
     assert same(result.images[0], annotate("canny", photo))
 
 
@@ -332,7 +332,7 @@ def test_backend_client_polls_and_cancels(service: Any) -> None:
 
     body = DiffusionRequestBody(prompt=PROMPT, width=256, height=256, steps=150)
     handle = service.submit_txt2img(body)
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while time.monotonic() < until:
         now = handle.poll()
         if now.status is GenerationStatus.ACTIVE and (now.progress or 0) > 0.02 and now.preview:

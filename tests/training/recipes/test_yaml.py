@@ -149,7 +149,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=300, deadline=20_000)
 @given(st.lists(PIECES, max_size=40))
 def test_yaml_of_any_pieces_is_a_value_or_one_sentence(pieces: list[str]) -> None:
     message = ""

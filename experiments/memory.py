@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import zeroconv
 from zeroconv.backbones import Backbone
-from zeroconv.backbones.locate import ASSETS
+from zeroconv.backbones.loading.locate import ASSETS
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
 from zeroconv.generation import Control, generate

@@ -247,7 +247,7 @@ class FluxOurs(Ours):
     ) -> None:
         from accelerate import Accelerator
 
-        from zeroconv.backbones.flux import FluxBackbone
+        from zeroconv.backbones.flow.flux import FluxBackbone
         from zeroconv.control import new_control
         from zeroconv.layers.allocator import keep_pages
         from zeroconv.training.execution import precision as dtypes

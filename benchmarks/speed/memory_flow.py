@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from zeroconv.backbones import TextStates
-from zeroconv.backbones.flux import FluxBackbone
-from zeroconv.backbones.qwen import QwenBackbone
-from zeroconv.backbones.transformer import TransformerBackbone
-from zeroconv.backbones.zimage import ZImageBackbone
+from zeroconv.backbones.flow.flux import FluxBackbone
+from zeroconv.backbones.flow.qwen import QwenBackbone
+from zeroconv.backbones.flow.transformer import TransformerBackbone
+from zeroconv.backbones.flow.zimage import ZImageBackbone
 from zeroconv.control import new_control
 from zeroconv.control.transformer import TransformerControlNet
 from zeroconv.control.zimage import BORROWED, ZImageControlNet

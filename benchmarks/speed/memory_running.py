@@ -26,7 +26,7 @@ from benchmarks.speed.random_base import lora_shapes, write_base, write_weights
 from benchmarks.speed.resident import Peak, baseline
 from tools.reports import ROOT
 from zeroconv.backbones import load_backbone
-from zeroconv.backbones.converting import convert_base
+from zeroconv.backbones.loading.converting import convert_base
 from zeroconv.control import ControlNet
 from zeroconv.generation import Control, generate
 from zeroconv.generation.memory import reckon

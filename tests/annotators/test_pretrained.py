@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from zeroconv.annotators import hub
-from zeroconv.backbones.loading_tokenizer import load_tokenizer
+from zeroconv.backbones.loading.tokenizer import load_tokenizer
 from zeroconv.errors import UserError
 from zeroconv.evaluation.likeness import clip_scores, make_features
 

@@ -146,7 +146,7 @@ def test_flow_text_configs_of_published_shapes() -> None:
 
 def test_qwen_text_config_of_the_published_folder_is_built() -> None:
     """Its context is longer than those of the other text encoders, and its entries lie flat."""
-    from zeroconv.backbones.building_flow import build_qwen
+    from zeroconv.backbones.loading.building_flow import build_qwen
 
     flat = {"model_type": "qwen2_5_vl", "hidden_size": 3584, "intermediate_size": 18944,
             "max_position_embeddings": 128000, "num_attention_heads": 28, "num_hidden_layers": 28,

@@ -10,8 +10,8 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 
 from tests.helpers.tiny import inputs, randomise_, tiny_backbone
-from zeroconv.backbones.building import build_text_encoder
-from zeroconv.backbones.loading_folder import check_schedule
+from zeroconv.backbones.loading.building import build_text_encoder
+from zeroconv.backbones.loading.folder import check_schedule
 from zeroconv.checkpoints.typed import check_types
 from zeroconv.control import ControlNet
 from zeroconv.control.files import build_control, diffusers_state

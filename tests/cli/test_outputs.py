@@ -47,7 +47,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "zeroconv.backbones.load_backbone",
         "zeroconv.control.transfer.load_backbone",
-        "zeroconv.backbones.locate.locate",
+        "zeroconv.backbones.loading.locate.locate",
         "zeroconv.playroom.render_many",
         "zeroconv.playroom.fill50k.build_fill50k",
         "zeroconv.playroom.stickers.build_stickers",

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.helpers.tiny import inputs, randomise_, tiny_backbone, tiny_backbone_xl, tiny_unet
-from zeroconv.backbones.building import channels_last_
+from zeroconv.backbones.loading.building import channels_last_
 from zeroconv.checkpoints import diffusers_to_original
 from zeroconv.control import ControlNet
 from zeroconv.control.files import diffusers_state

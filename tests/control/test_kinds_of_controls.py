@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.helpers.tiny import inputs, randomise_, tiny_backbone, tiny_backbone_xl, tiny_unet
-from zeroconv.backbones.building import channels_last_
+from zeroconv.backbones.loading.building import channels_last_
 from zeroconv.checkpoints import convert, diffusers_to_original
 from zeroconv.cli.info import describe
 from zeroconv.control import ControlNet

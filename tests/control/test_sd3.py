@@ -10,7 +10,7 @@ import torch
 
 from tests.helpers.tiny_sd3 import sd3_inputs, tiny_control, tiny_sd3
 from zeroconv.backbones import TextStates
-from zeroconv.backbones.sd3 import SD3Backbone
+from zeroconv.backbones.flow.sd3 import SD3Backbone
 from zeroconv.baselines import load_net
 from zeroconv.control import ControlNet, is_net
 from zeroconv.control.sd3 import SD3ControlNet

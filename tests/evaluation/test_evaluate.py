@@ -139,7 +139,7 @@ def test_features_of_other_networks(tmp_path: Path):
         Dinov2Model,
     )  # fmt: skip
 
-    from zeroconv.backbones.locate import ASSETS
+    from zeroconv.backbones.loading.locate import ASSETS
 
     pictures = [pair.image for pair in load_pairs("playroom:test", "canny", 3, 64)]
     config = Dinov2Config(

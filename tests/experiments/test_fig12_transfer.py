@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from experiments import fig12_transfer as fig12
-from zeroconv.backbones.locate import ASSETS
+from zeroconv.backbones.loading.locate import ASSETS
 
 pytestmark = pytest.mark.skipif(
     not (ASSETS / "playroom").is_dir(), reason="the embedded base model is not there yet"

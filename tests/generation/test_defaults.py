@@ -11,8 +11,8 @@ import torch
 from tests.helpers.tiny import randomise_, tiny_backbone
 from tests.helpers.tiny_folder import save_backbone
 from zeroconv.backbones import load_backbone
-from zeroconv.backbones.loading_folder import PLAYROOM, _defaults_of
-from zeroconv.backbones.locate import ASSETS
+from zeroconv.backbones.loading.folder import PLAYROOM, _defaults_of
+from zeroconv.backbones.loading.locate import ASSETS
 from zeroconv.backbones.protocol import Defaults
 from zeroconv.control import ControlNet
 from zeroconv.evaluation import evaluate

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.helpers.tiny_sd3 import tiny_control, tiny_sd3
 from zeroconv.backbones import TextStates
-from zeroconv.backbones.sd3 import SD3Backbone
+from zeroconv.backbones.flow.sd3 import SD3Backbone
 from zeroconv.control.sd3 import SD3ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import Control, generate

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zeroconv.backbones.locate import ASSETS
+from zeroconv.backbones.loading.locate import ASSETS
 
 CHANNELS = 16  # of latents: one of diffusers' pipelines asks for them
 SCALE = 4  # pixels a latent

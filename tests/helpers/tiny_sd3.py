@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import TextStates
-from zeroconv.backbones.sd3 import SD3Backbone
+from zeroconv.backbones.flow.sd3 import SD3Backbone
 
 CONFIG: dict[str, Any] = {
     "sample_size": 8,

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tests.helpers.tiny import randomise_, tiny_backbone
-from zeroconv.backbones.building import channels_last_
+from zeroconv.backbones.loading.building import channels_last_
 from zeroconv.control import ControlNet
 from zeroconv.generation import Control, generate, sampling
 from zeroconv.layers import sampling as layer_file

@@ -16,11 +16,11 @@ from torch import Tensor
 from tests.helpers.flow_parity import CASES, Pair
 from tests.helpers.tiny_flow import randomised, relative
 from zeroconv.backbones import TextStates
-from zeroconv.backbones.flux import FluxBackbone
-from zeroconv.backbones.packing import pack, positions, unpack
-from zeroconv.backbones.qwen import QwenBackbone
-from zeroconv.backbones.sd3 import SD3Backbone
-from zeroconv.backbones.zimage import ZImageBackbone
+from zeroconv.backbones.flow.flux import FluxBackbone
+from zeroconv.backbones.flow.packing import pack, positions, unpack
+from zeroconv.backbones.flow.qwen import QwenBackbone
+from zeroconv.backbones.flow.sd3 import SD3Backbone
+from zeroconv.backbones.flow.zimage import ZImageBackbone
 from zeroconv.control.families import control_class
 
 pytestmark = pytest.mark.parity

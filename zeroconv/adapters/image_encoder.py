@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zeroconv.backbones.building import empty, fill
-from zeroconv.backbones.locate import locate
+from zeroconv.backbones.loading.building import empty, fill
+from zeroconv.backbones.loading.locate import locate
 from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.reading import read_config, read_weights
 from zeroconv.errors import UserError

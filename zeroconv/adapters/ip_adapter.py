@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from zeroconv.adapters.image_encoder import ImageEncoder
 from zeroconv.backbones import Backbone, UNetBackbone
-from zeroconv.backbones.building import converted, empty, fill
-from zeroconv.backbones.locate import locate
+from zeroconv.backbones.loading.building import converted, empty, fill
+from zeroconv.backbones.loading.locate import locate
 from zeroconv.checkpoints.identify import identify, refuse_other_kind
 from zeroconv.checkpoints.ip_adapter import IPAdapterFile, read_ip_adapter
 from zeroconv.checkpoints.strict import check_strict

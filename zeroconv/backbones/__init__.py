@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zeroconv.backbones.encoder import UNetEncoder
-from zeroconv.backbones.loading import load_backbone
+from zeroconv.backbones.loading.load import load_backbone
 from zeroconv.backbones.process import Diffusion, Flow, Process, make_process
 from zeroconv.backbones.protocol import (
     Backbone,

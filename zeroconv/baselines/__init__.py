@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 
 from zeroconv.backbones import Backbone, UNetBackbone
-from zeroconv.backbones.locate import locate
+from zeroconv.backbones.loading.locate import locate
 from zeroconv.baselines.base import (
     CLASS_NAME,
     HINT_FORMS,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from zeroconv.backbones import Backbone, TextStates
-from zeroconv.backbones.building_flow import build_part
-from zeroconv.backbones.flux import FluxBackbone
+from zeroconv.backbones.flow.flux import FluxBackbone
+from zeroconv.backbones.loading.building_flow import build_part
 from zeroconv.baselines.base import Baseline, Embedding
 from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.float8 import unscaled

@@ -167,7 +167,7 @@ def pictures_of(specs: Sequence[AdapterSpec]) -> dict[str, Image.Image]:
 
 def _checksum(spec: AdapterSpec) -> str:
     """SHA-256 of an adapter's file; a note where a picture was made with another one."""
-    from zeroconv.backbones.locate import locate
+    from zeroconv.backbones.loading.locate import locate
 
     assert spec.adapter is not None
     try:

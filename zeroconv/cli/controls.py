@@ -132,7 +132,7 @@ def _from_json(text: str) -> tuple[str, str, bool]:
 
 def is_known_control(name: str) -> bool:
     """Whether a control of that name is there: embedded, a condition's, or a file or folder."""
-    from zeroconv.backbones.locate import ASSETS
+    from zeroconv.backbones.loading.locate import ASSETS
     from zeroconv.control.naming import split_kind
 
     if known_condition(name) is not None or exists(name):

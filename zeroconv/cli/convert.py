@@ -7,8 +7,8 @@ from pathlib import Path
 
 def run(source: str, out: Path, to: str) -> Path:
     """Write `source` in the layout `to`. Raises UserError; see `convert` and `convert_base`."""
-    from zeroconv.backbones.converting import convert_base
-    from zeroconv.backbones.locate import locate
+    from zeroconv.backbones.loading.converting import convert_base
+    from zeroconv.backbones.loading.locate import locate
     from zeroconv.checkpoints.convert import convert
     from zeroconv.checkpoints.flow.file import is_flow
     from zeroconv.checkpoints.identify import identify

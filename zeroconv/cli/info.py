@@ -27,7 +27,7 @@ def describe(name: str, files: Mapping[str, Any] | None = None) -> dict[str, Any
     Raises:
         UserError: nothing is there under that name, or it is no model.
     """
-    from zeroconv.backbones.locate import locate
+    from zeroconv.backbones.loading.locate import locate
     from zeroconv.cli.info_adapters import describe_ip_adapter, describe_lllite
     from zeroconv.cli.info_controls import (
         describe_adapter,

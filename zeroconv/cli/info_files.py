@@ -18,9 +18,9 @@ def describe_base_file(path: Path) -> dict[str, Any]:
     Raises UserError for a file that is no whole base.
     """
     from zeroconv.backbones import UNetBackbone
-    from zeroconv.backbones.building import check_text_encoder, check_vae, empty_unet
-    from zeroconv.backbones.loading_config import configs_of
-    from zeroconv.backbones.loading_file import read_base
+    from zeroconv.backbones.loading.building import check_text_encoder, check_vae, empty_unet
+    from zeroconv.backbones.loading.config import configs_of
+    from zeroconv.backbones.loading.file import read_base
     from zeroconv.checkpoints.strict import check_strict
 
     parts, names = read_base(path, vae=False)
@@ -53,7 +53,7 @@ def describe_base_file(path: Path) -> dict[str, Any]:
 
 def _needs(path: Path, parts: Any, reads: int) -> list[str]:
     from zeroconv.backbones.encoder import PICTURE_CHANNELS
-    from zeroconv.backbones.loading_tokenizer import CLIP, SD2
+    from zeroconv.backbones.loading.tokenizer import CLIP, SD2
 
     needs = []
     if not parts.vae:
@@ -125,7 +125,7 @@ def _family(parts: Mapping[str, Mapping[str, Any]]) -> str | None:
 
 def describe_vae(path: Path) -> dict[str, Any]:
     """Facts about an autoencoder."""
-    from zeroconv.backbones.building import check_vae
+    from zeroconv.backbones.loading.building import check_vae
     from zeroconv.checkpoints.infer import infer_vae_config
     from zeroconv.checkpoints.stable_diffusion import describing
     from zeroconv.checkpoints.vae import read_vae

@@ -8,7 +8,7 @@ from typing import Any
 
 def describe_flow_file(path: Path) -> dict[str, Any]:
     """Facts about a base in one file, and what it needs beside itself. Raises UserError."""
-    from zeroconv.backbones.loading_flow import FAMILIES
+    from zeroconv.backbones.loading.flow import FAMILIES
     from zeroconv.checkpoints.float8 import without_scales
     from zeroconv.checkpoints.flow.file import is_original, read_flow, to_diffusers
     from zeroconv.checkpoints.flow.infer import CONFIGS

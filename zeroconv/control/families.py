@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from zeroconv.backbones import Backbone
-from zeroconv.backbones.flux import FluxBackbone
-from zeroconv.backbones.qwen import QwenBackbone
-from zeroconv.backbones.sd3 import SD3Backbone
-from zeroconv.backbones.zimage import ZImageBackbone
+from zeroconv.backbones.flow.flux import FluxBackbone
+from zeroconv.backbones.flow.qwen import QwenBackbone
+from zeroconv.backbones.flow.sd3 import SD3Backbone
+from zeroconv.backbones.flow.zimage import ZImageBackbone
 from zeroconv.checkpoints.flow.controls import CLASSES
 from zeroconv.checkpoints.identify import identify
 from zeroconv.checkpoints.reading import WEIGHT_FILES, read_config

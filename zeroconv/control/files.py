@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zeroconv.backbones import Backbone, UNetEncoder
-from zeroconv.backbones.building import empty, laid_out
-from zeroconv.backbones.locate import locate
-from zeroconv.backbones.transformer import TransformerBackbone
+from zeroconv.backbones.flow.transformer import TransformerBackbone
+from zeroconv.backbones.loading.building import empty, laid_out
+from zeroconv.backbones.loading.locate import locate
 from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.control_file import POOLED, note_pooling, read_control
 from zeroconv.checkpoints.sharing import unshared_part

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from zeroconv.backbones import Connection, TextStates
-from zeroconv.backbones.flux import FluxBackbone
-from zeroconv.backbones.packing import PATCH, pack
+from zeroconv.backbones.flow.flux import FluxBackbone
+from zeroconv.backbones.flow.packing import PATCH, pack
 from zeroconv.backbones.spread import Rule, numbers
 from zeroconv.conditions import known
 from zeroconv.control.transformer import (

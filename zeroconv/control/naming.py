@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from zeroconv.backbones.locate import ASSETS
+from zeroconv.backbones.loading.locate import ASSETS
 from zeroconv.checkpoints.lora import BASE
 from zeroconv.conditions import known
 from zeroconv.conditions.union import union_kind

@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from zeroconv.backbones import Connection, TextStates
-from zeroconv.backbones.packing import PATCH, pack
-from zeroconv.backbones.qwen import QwenBackbone
+from zeroconv.backbones.flow.packing import PATCH, pack
+from zeroconv.backbones.flow.qwen import QwenBackbone
 from zeroconv.control.transformer import (
     TEXT_ATTENTION,
     TransformerControlNet,

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import Connection, TextStates
-from zeroconv.backbones.sd3 import SD3Backbone
+from zeroconv.backbones.flow.sd3 import SD3Backbone
+from zeroconv.backbones.flow.transformer import TransformerBackbone
 from zeroconv.backbones.spread import spread
-from zeroconv.backbones.transformer import TransformerBackbone
 from zeroconv.control.transformer import (
     TransformerControlNet,
     check_blocks,

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import Backbone, Connection, TextStates
-from zeroconv.backbones.building import empty
+from zeroconv.backbones.flow.transformer import TransformerBackbone, dtype_of
+from zeroconv.backbones.loading.building import empty
 from zeroconv.backbones.spread import Rule
-from zeroconv.backbones.transformer import TransformerBackbone, dtype_of
 from zeroconv.control.net import Described
 from zeroconv.control.transformer_files import read_network, save_network
 from zeroconv.errors import UserError

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from zeroconv.backbones.building import empty, fill
-from zeroconv.backbones.locate import locate
+from zeroconv.backbones.loading.building import empty, fill
+from zeroconv.backbones.loading.locate import locate
 from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.flow.controls import WEIGHTS, FlowControl, read_flow_control
 from zeroconv.checkpoints.typed import check_types

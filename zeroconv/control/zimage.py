@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import Connection, TextStates
+from zeroconv.backbones.flow.transformer import TransformerBackbone
+from zeroconv.backbones.flow.zimage import ZImageBackbone
 from zeroconv.backbones.spread import Rule
-from zeroconv.backbones.transformer import TransformerBackbone
-from zeroconv.backbones.zimage import ZImageBackbone
 from zeroconv.control.transformer import TransformerControlNet, check_widths, plain_weights
 from zeroconv.errors import UserError
 from zeroconv.layers.fake import reckoning

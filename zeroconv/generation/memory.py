@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from zeroconv.backbones import TextStates, UNetBackbone, tiling
 from zeroconv.backbones.autoencoder import in_chunks
-from zeroconv.backbones.loading_empty import load_empty
+from zeroconv.backbones.loading.empty import load_empty
 from zeroconv.backbones.offload import check_offload
 from zeroconv.control import ControlNet
 from zeroconv.control.compose import add_up

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zeroconv.backbones.building import empty
 from zeroconv.backbones.encoder import UNetEncoder
+from zeroconv.backbones.loading.building import empty
 from zeroconv.control import ControlNet, Net
 from zeroconv.control.transformer import TransformerControlNet
 from zeroconv.control.union import ControlNetUnion

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from zeroconv.backbones.locate import locate
+from zeroconv.backbones.loading.locate import locate
 from zeroconv.checkpoints.control_file import POOLED, ControlFile, note_pooling, read_control
 from zeroconv.checkpoints.controlnet import diffusers_to_original
 from zeroconv.checkpoints.identify import identify

@@ -17,7 +17,7 @@ from benchmarks.common import RESULTS
 from benchmarks.speed import memory, memory_flow
 from tools.reports import ROOT
 from zeroconv.backbones import TextStates
-from zeroconv.backbones.flux import FluxBackbone
+from zeroconv.backbones.flow.flux import FluxBackbone
 from zeroconv.control import new_control
 from zeroconv.layers.checkpointing import find_parts, recompute_
 from zeroconv.layers.fake import make_fake_

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from zeroconv.backbones.packing import pack, positions, unpack
+from zeroconv.backbones.flow.packing import pack, positions, unpack
 from zeroconv.scratch.corpus.batch import Batch
 from zeroconv.scratch.export.bases import export_flow
 from zeroconv.scratch.flow import FlowModel, FlowTask

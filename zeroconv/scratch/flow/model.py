@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zeroconv.backbones.packing import pack, positions, unpack
+from zeroconv.backbones.flow.packing import pack, positions, unpack
 from zeroconv.scratch.embedded import PLAYROOM
 
 TRANSFORMER: dict[str, Any] = {

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from zeroconv.backbones.flow.sentences import clip_states, t5_states
+from zeroconv.backbones.flow.transformer import TransformerBackbone, by_block
 from zeroconv.backbones.protocol import Connection, Defaults, TextStates
-from zeroconv.backbones.sentences import clip_states, t5_states
 from zeroconv.backbones.spread import Rule, spread
-from zeroconv.backbones.transformer import TransformerBackbone, by_block
 
 MOST_T5 = 256  # tokens of T5, as diffusers' pipeline
 

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from zeroconv.backbones.flow.sentences import padded, written_rows
+from zeroconv.backbones.flow.transformer import TransformerBackbone
 from zeroconv.backbones.protocol import Connection, Defaults, TextStates
-from zeroconv.backbones.sentences import padded, written_rows
 from zeroconv.backbones.spread import Rule, spread
-from zeroconv.backbones.transformer import TransformerBackbone
 from zeroconv.errors import UserError
 from zeroconv.layers.fake import reckoning
 

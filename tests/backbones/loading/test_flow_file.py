@@ -15,7 +15,7 @@ from torch import Tensor
 from tests.helpers import flow_bases, flow_files, tiny_flow
 from tests.helpers.tiny_flow import relative
 from zeroconv.backbones import load_backbone
-from zeroconv.backbones.loading_empty import load_empty
+from zeroconv.backbones.loading.empty import load_empty
 from zeroconv.checkpoints.reading import read_weights
 from zeroconv.checkpoints.vae import vae_to_original
 from zeroconv.cli import convert

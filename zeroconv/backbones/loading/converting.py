@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zeroconv.backbones.building import check_text_encoder, check_unet, check_vae, converted
-from zeroconv.backbones.loading_config import HEADER, configs_of
-from zeroconv.backbones.loading_file import read_base
-from zeroconv.backbones.loading_folder import check_folder
-from zeroconv.backbones.loading_tokenizer import tokenizers_for
+from zeroconv.backbones.loading.building import check_text_encoder, check_unet, check_vae, converted
+from zeroconv.backbones.loading.config import HEADER, configs_of
+from zeroconv.backbones.loading.file import read_base
+from zeroconv.backbones.loading.folder import check_folder
+from zeroconv.backbones.loading.tokenizer import tokenizers_for
 from zeroconv.checkpoints.convert import check_target
 from zeroconv.checkpoints.float8 import is_scaled, unscaled
 from zeroconv.checkpoints.lora import BASE

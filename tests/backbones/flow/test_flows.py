@@ -15,7 +15,7 @@ from torch import Tensor
 from tests.helpers import flow_bases, tiny_flow
 from tests.helpers.tiny_flow import relative
 from zeroconv.backbones import TextStates, is_split, load_backbone
-from zeroconv.backbones.packing import pack, positions, unpack
+from zeroconv.backbones.flow.packing import pack, positions, unpack
 from zeroconv.control.families import control_class
 from zeroconv.errors import UserError
 from zeroconv.prompts import parse

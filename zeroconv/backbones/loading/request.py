@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zeroconv.backbones.building import Keep
-from zeroconv.backbones.locate import locate
+from zeroconv.backbones.loading.building import Keep
+from zeroconv.backbones.loading.locate import locate
 from zeroconv.checkpoints.lora import PARTS, Lora, Merged, Strength, read_lora
 from zeroconv.errors import UserError
 

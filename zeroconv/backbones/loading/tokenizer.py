@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from zeroconv.backbones.locate import locate
+from zeroconv.backbones.loading.locate import locate
 from zeroconv.errors import UserError
 
 CLIP = "openai/clip-vit-large-patch14"  # SD 1.x's, and SDXL's first; both of SDXL have its words

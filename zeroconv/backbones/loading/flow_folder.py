@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zeroconv.backbones.loading_flow import FAMILIES, Family, Part, Weights, assemble
-from zeroconv.backbones.loading_request import Request
+from zeroconv.backbones.flow.transformer import TransformerBackbone
+from zeroconv.backbones.loading.flow import FAMILIES, Family, Part, Weights, assemble
+from zeroconv.backbones.loading.request import Request
 from zeroconv.backbones.protocol import Defaults
-from zeroconv.backbones.transformer import TransformerBackbone
 from zeroconv.checkpoints.reading import read_config, read_weights
 from zeroconv.errors import UserError
 
@@ -35,7 +35,7 @@ def class_of(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class FolderSource:
-    """See `loading_flow.Source`."""
+    """See `flow.Source`."""
 
     folder: Path
 

@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from zeroconv.backbones import video_autoencoder
-from zeroconv.backbones.packing import PATCH, pack, unpack
+from zeroconv.backbones.flow import video_autoencoder
+from zeroconv.backbones.flow.packing import PATCH, pack, unpack
+from zeroconv.backbones.flow.sentences import padded, written_rows
+from zeroconv.backbones.flow.transformer import TransformerBackbone, by_block
 from zeroconv.backbones.protocol import Connection, Defaults, TextStates
-from zeroconv.backbones.sentences import padded, written_rows
 from zeroconv.backbones.spread import Rule, spread
-from zeroconv.backbones.transformer import TransformerBackbone, by_block
 from zeroconv.layers.fake import reckoning
 
 # the words around a prompt that Qwen-Image was trained with, and how many tokens stand before it

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from zeroconv import generate, load_backbone, playroom
-from zeroconv.backbones.locate import ASSETS
+from zeroconv.backbones.loading.locate import ASSETS
 from zeroconv.checkpoints.lora import BASE, FILE
 from zeroconv.conditions import annotate
 from zeroconv.conditions.scores import score_edges

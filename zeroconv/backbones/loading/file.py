@@ -8,13 +8,13 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from zeroconv.backbones.building import build_text_encoder, build_unet
 from zeroconv.backbones.encoder import check_latents
-from zeroconv.backbones.loading_config import configs_of
-from zeroconv.backbones.loading_flow_file import load_flow_file
-from zeroconv.backbones.loading_request import Request
-from zeroconv.backbones.loading_tokenizer import tokenizers_for
-from zeroconv.backbones.loading_vae import another_vae, vae_of_base
+from zeroconv.backbones.loading.building import build_text_encoder, build_unet
+from zeroconv.backbones.loading.config import configs_of
+from zeroconv.backbones.loading.flow_file import load_flow_file
+from zeroconv.backbones.loading.request import Request
+from zeroconv.backbones.loading.tokenizer import tokenizers_for
+from zeroconv.backbones.loading.vae import another_vae, vae_of_base
 from zeroconv.backbones.unet import UNetBackbone
 from zeroconv.checkpoints.float8 import unscaled
 from zeroconv.checkpoints.flow.file import is_flow

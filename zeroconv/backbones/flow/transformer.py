@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import autoencoder
+from zeroconv.backbones.flow.sentences import as_texts
 from zeroconv.backbones.frozen import FrozenModules
 from zeroconv.backbones.offload import Offload
 from zeroconv.backbones.process import Flow
 from zeroconv.backbones.protocol import Connection, Defaults, TextStates
-from zeroconv.backbones.sentences import as_texts
 from zeroconv.errors import UserError
 
 

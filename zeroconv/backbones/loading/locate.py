@@ -9,7 +9,7 @@ from pathlib import Path
 from zeroconv.errors import UserError
 from zeroconv.inputs import at_home
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.helpers.tiny_sd3 import sd3_inputs, tiny_control, tiny_sd3
 from zeroconv.backbones import Flow, TextStates, is_split
-from zeroconv.backbones.sd3 import SD3Backbone
+from zeroconv.backbones.flow.sd3 import SD3Backbone
 from zeroconv.control.sd3 import SD3ControlNet
 from zeroconv.errors import UserError
 

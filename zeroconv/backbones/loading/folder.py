@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-from zeroconv.backbones.building import build_text_encoder, build_unet
 from zeroconv.backbones.encoder import check_latents
-from zeroconv.backbones.loading_flow_folder import load_flow_folder
-from zeroconv.backbones.loading_request import Request
-from zeroconv.backbones.loading_tokenizer import load_tokenizer
-from zeroconv.backbones.loading_vae import another_vae, vae_of_base
-from zeroconv.backbones.locate import ASSETS
+from zeroconv.backbones.loading.building import build_text_encoder, build_unet
+from zeroconv.backbones.loading.flow_folder import load_flow_folder
+from zeroconv.backbones.loading.locate import ASSETS
+from zeroconv.backbones.loading.request import Request
+from zeroconv.backbones.loading.tokenizer import load_tokenizer
+from zeroconv.backbones.loading.vae import another_vae, vae_of_base
 from zeroconv.backbones.protocol import Defaults
 from zeroconv.backbones.unet import UNetBackbone
 from zeroconv.checkpoints.bounds import check_config

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from zeroconv.backbones.building import empty_text_encoder, empty_unet, empty_vae
-from zeroconv.backbones.loading_config import configs_of
-from zeroconv.backbones.loading_file import is_weights, read_base
-from zeroconv.backbones.loading_folder import check_folder
-from zeroconv.backbones.locate import locate
+from zeroconv.backbones.loading.building import empty_text_encoder, empty_unet, empty_vae
+from zeroconv.backbones.loading.config import configs_of
+from zeroconv.backbones.loading.file import is_weights, read_base
+from zeroconv.backbones.loading.folder import check_folder
+from zeroconv.backbones.loading.locate import locate
 from zeroconv.backbones.unet import UNetBackbone
 from zeroconv.checkpoints.flow.file import is_flow
 from zeroconv.checkpoints.identify import identify

@@ -1,7 +1,7 @@
 """A diffusion transformer put together from its parts: SD 3, FLUX.1, Qwen-Image, Z-Image.
 
-Where the parts come from is another matter: a folder (`loading_flow_folder.py`), or a file and what
-stands beside it (`loading_flow_file.py`).
+Where the parts come from is another matter: a folder (`flow_folder.py`), or a file and what
+stands beside it (`flow_file.py`).
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from zeroconv.backbones.building import build_text_encoder, build_vae
-from zeroconv.backbones.building_flow import build_part, build_qwen, build_t5
-from zeroconv.backbones.flux import FluxBackbone
-from zeroconv.backbones.loading_request import Request
-from zeroconv.backbones.loading_tokenizer import load_any_tokenizer, load_tokenizer
-from zeroconv.backbones.loading_vae import another_vae
-from zeroconv.backbones.packing import PATCH
+from zeroconv.backbones.flow.flux import FluxBackbone
+from zeroconv.backbones.flow.packing import PATCH
+from zeroconv.backbones.flow.qwen import QwenBackbone
+from zeroconv.backbones.flow.sd3 import SD3Backbone
+from zeroconv.backbones.flow.transformer import TransformerBackbone
+from zeroconv.backbones.flow.zimage import ZImageBackbone
+from zeroconv.backbones.loading.building import build_text_encoder, build_vae
+from zeroconv.backbones.loading.building_flow import build_part, build_qwen, build_t5
+from zeroconv.backbones.loading.request import Request
+from zeroconv.backbones.loading.tokenizer import load_any_tokenizer, load_tokenizer
+from zeroconv.backbones.loading.vae import another_vae
 from zeroconv.backbones.protocol import Defaults
-from zeroconv.backbones.qwen import QwenBackbone
-from zeroconv.backbones.sd3 import SD3Backbone
-from zeroconv.backbones.transformer import TransformerBackbone
-from zeroconv.backbones.zimage import ZImageBackbone
 from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.float8 import unscaled
 from zeroconv.checkpoints.flow.video_vae import read_video_vae

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from zeroconv.backbones.locate import locate
+from zeroconv.backbones.loading.locate import locate
 from zeroconv.checkpoints.flow.text_files import NAMES, kind_of_text
 from zeroconv.checkpoints.identify import identify, plain_names
 from zeroconv.checkpoints.kinds import VAE, VIDEO_VAE, Kind

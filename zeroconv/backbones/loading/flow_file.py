@@ -6,12 +6,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from zeroconv.backbones.flux import FluxBackbone
-from zeroconv.backbones.loading_flow import Family, Part, Weights, assemble
-from zeroconv.backbones.loading_parts import Given
-from zeroconv.backbones.loading_request import Request
-from zeroconv.backbones.loading_tokenizer import flow_tokenizer
-from zeroconv.backbones.transformer import TransformerBackbone
+from zeroconv.backbones.flow.flux import FluxBackbone
+from zeroconv.backbones.flow.transformer import TransformerBackbone
+from zeroconv.backbones.loading.flow import Family, Part, Weights, assemble
+from zeroconv.backbones.loading.parts import Given
+from zeroconv.backbones.loading.request import Request
+from zeroconv.backbones.loading.tokenizer import flow_tokenizer
 from zeroconv.checkpoints.float8 import unscaled
 from zeroconv.checkpoints.flow.file import FlowFile, read_flow, to_diffusers
 from zeroconv.checkpoints.flow.infer import CONFIGS
@@ -37,7 +37,7 @@ def load_flow_file(path: Path, request: Request) -> TransformerBackbone:
 
 
 class FileSource:
-    """See `loading_flow.Source`. What is given goes before what the file holds, and that before
+    """See `flow.Source`. What is given goes before what the file holds, and that before
     what stands beside it.
     """
 

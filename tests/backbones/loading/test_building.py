@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.helpers.tiny import tiny_backbone
-from zeroconv.backbones.building import build_unet, channels_last_, empty_unet, fill
+from zeroconv.backbones.loading.building import build_unet, channels_last_, empty_unet, fill
 from zeroconv.checkpoints.lora import Lora, LowRank, Merged
 from zeroconv.layers.fake import held_by, size_of
 from zeroconv.layers.live_bytes import LiveBytes

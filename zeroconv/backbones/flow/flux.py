@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from zeroconv.backbones.packing import PATCH, pack, positions, unpack
+from zeroconv.backbones.flow.packing import PATCH, pack, positions, unpack
+from zeroconv.backbones.flow.sentences import clip_pooled, t5_states
+from zeroconv.backbones.flow.transformer import TransformerBackbone, by_block
 from zeroconv.backbones.protocol import Connection, Defaults, TextStates
-from zeroconv.backbones.sentences import clip_pooled, t5_states
 from zeroconv.backbones.spread import Rule, spread
-from zeroconv.backbones.transformer import TransformerBackbone, by_block
 from zeroconv.errors import UserError
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tests.helpers.tiny import inputs, tiny_backbone, tiny_backbone_xl, tiny_text
 from tests.helpers.tiny_folder import save_backbone, save_single_file
 from zeroconv.backbones import UNetBackbone, load_backbone
-from zeroconv.backbones.building import channels_last_
+from zeroconv.backbones.loading.building import channels_last_
 from zeroconv.errors import UserError
 
 
@@ -171,7 +171,7 @@ def test_one_file_marked_as_predicting_v(tmp_path, names):
 
 
 def test_one_file_without_a_tokenizer_says_where_to_put_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("zeroconv.backbones.locate._download", refuse)
+    monkeypatch.setattr("zeroconv.backbones.loading.locate._download", refuse)
     path = save_single_file(tmp_path / "sd.safetensors", tiny_backbone(), tokenizer=False)
     with pytest.raises(
         UserError,
@@ -196,7 +196,7 @@ def sentence(path) -> str:
 
 
 def test_nothing_there(tmp_path, monkeypatch):
-    monkeypatch.setattr("zeroconv.backbones.locate.ASSETS", tmp_path / "assets")
+    monkeypatch.setattr("zeroconv.backbones.loading.locate.ASSETS", tmp_path / "assets")
     assert "embedded backbone 'playroom' is not in this installation" in sentence("playroom")
     assert "there is no backbone" in sentence(tmp_path / "nothing")
     assert "there is no backbone" in sentence("nothing.safetensors")
@@ -310,7 +310,7 @@ def test_one_file_that_is_something_else(tmp_path):
 
 
 def test_load_backbone_reads_whether_empty_negatives_are_zeros(tmp_path) -> None:
-    from zeroconv.backbones.loading_folder import _zeroes_empty_negative
+    from zeroconv.backbones.loading.folder import _zeroes_empty_negative
 
     xl = {"_class_name": "StableDiffusionXLPipeline"}
     assert not _zeroes_empty_negative(tmp_path)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tests.helpers.tiny import tiny_backbone, tiny_backbone_xl, tiny_backbone_xl_file, tiny_unet
 from tests.helpers.tiny_folder import save_backbone, save_single_file
 from zeroconv.backbones import load_backbone
-from zeroconv.backbones.converting import REST, convert_base
+from zeroconv.backbones.loading.converting import REST, convert_base
 from zeroconv.errors import UserError
 
 MAKES = {"sd": tiny_backbone, "xl": tiny_backbone_xl_file}

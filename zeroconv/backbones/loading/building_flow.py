@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zeroconv.backbones.building import Keep, empty, fill
+from zeroconv.backbones.loading.building import Keep, empty, fill
 from zeroconv.checkpoints.bounds import check_config
 from zeroconv.checkpoints.flow.text_files import language_state
 from zeroconv.errors import UserError

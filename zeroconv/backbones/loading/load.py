@@ -13,12 +13,12 @@ from typing import Any, cast
 
 import torch
 
-from zeroconv.backbones.loading_file import load_file
-from zeroconv.backbones.loading_folder import load_folder
-from zeroconv.backbones.loading_parts import find_parts
-from zeroconv.backbones.loading_request import Loras, Request
-from zeroconv.backbones.loading_vae import find_vae
-from zeroconv.backbones.locate import locate
+from zeroconv.backbones.loading.file import load_file
+from zeroconv.backbones.loading.folder import load_folder
+from zeroconv.backbones.loading.locate import locate
+from zeroconv.backbones.loading.parts import find_parts
+from zeroconv.backbones.loading.request import Loras, Request
+from zeroconv.backbones.loading.vae import find_vae
 from zeroconv.backbones.offload import Offload, check_offload
 from zeroconv.backbones.unet import UNetBackbone
 from zeroconv.checkpoints.lora import BASE, FILE, Strength, parse_lora

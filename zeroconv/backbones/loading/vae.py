@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zeroconv.backbones.building import build_vae
-from zeroconv.backbones.locate import locate
+from zeroconv.backbones.loading.building import build_vae
+from zeroconv.backbones.loading.locate import locate
 from zeroconv.checkpoints.float8 import unscaled
 from zeroconv.checkpoints.infer import infer_vae_config
 from zeroconv.checkpoints.stable_diffusion import describing

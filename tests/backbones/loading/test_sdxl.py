@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from tests.helpers.tiny import inputs, tiny_backbone, tiny_backbone_xl_file, tiny_unet
 from tests.helpers.tiny_folder import save_single_file, single_file_state
 from zeroconv.backbones import load_backbone
-from zeroconv.backbones.building import channels_last_
-from zeroconv.backbones.loading_tokenizer import OPEN_CLIP_PAD
+from zeroconv.backbones.loading.building import channels_last_
+from zeroconv.backbones.loading.tokenizer import OPEN_CLIP_PAD
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 

@@ -1,0 +1,1 @@
+"""From names and files to a backbone: folders, single files, their configs, and `convert`."""

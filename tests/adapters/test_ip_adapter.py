@@ -15,7 +15,7 @@ from torch import Tensor
 from tests.helpers.tiny import randomise_, tiny_backbone, tiny_backbone_xl
 from tests.helpers.tiny_ip_adapter import tiny_ip_adapter, tiny_vision
 from zeroconv.adapters import ImageEncoder, IPAdapter
-from zeroconv.checkpoints.ip_adapter import read_ip_adapter
+from zeroconv.checkpoints.controls.ip_adapter import read_ip_adapter
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import Control, ImagePrompt, ReferencePicture, generate

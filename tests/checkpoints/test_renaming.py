@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from tests.helpers.tiny import inputs, tiny_backbone, tiny_backbone_xl
 from tests.helpers.tiny_ip_adapter import tiny_ip_adapter
 from zeroconv.baselines import load_net, make_baseline
+from zeroconv.checkpoints.controls.ip_adapter import read_ip_adapter
+from zeroconv.checkpoints.controls.lllite import PREFIX, lllite_names
 from zeroconv.checkpoints.convert import convert
-from zeroconv.checkpoints.ip_adapter import read_ip_adapter
-from zeroconv.checkpoints.lllite import PREFIX, lllite_names
 from zeroconv.checkpoints.renaming import to_diffusers, to_original
 from zeroconv.errors import UserError
 from zeroconv.layers.attention import attentions

@@ -20,8 +20,8 @@ from zeroconv.adapters.image_encoder import ImageEncoder
 from zeroconv.backbones import Backbone, UNetBackbone
 from zeroconv.backbones.loading.building import converted, empty, fill
 from zeroconv.backbones.loading.locate import locate
+from zeroconv.checkpoints.controls.ip_adapter import IPAdapterFile, read_ip_adapter
 from zeroconv.checkpoints.identify import identify, refuse_other_kind
-from zeroconv.checkpoints.ip_adapter import IPAdapterFile, read_ip_adapter
 from zeroconv.checkpoints.strict import check_strict
 from zeroconv.errors import UserError
 from zeroconv.layers.attention import Call, Change, Switch, attentions

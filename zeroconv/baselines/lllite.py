@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from zeroconv.backbones import TextStates, UNetBackbone
 from zeroconv.baselines.base import Baseline, Embedding
-from zeroconv.checkpoints.lllite import lllite_names, split_modules
+from zeroconv.checkpoints.controls.lllite import lllite_names, split_modules
 from zeroconv.checkpoints.strict import check_strict
 from zeroconv.errors import UserError
 from zeroconv.layers.attention import Change, Switch, attached, attentions, repeated

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zeroconv.checkpoints.controlnet_xs import read_xs
+from zeroconv.checkpoints.controls.controlnet_xs import read_xs
+from zeroconv.checkpoints.controls.t2i_adapter import read_adapter
 from zeroconv.checkpoints.kinds import T2I, XS, Kind
-from zeroconv.checkpoints.t2i_adapter import read_adapter
 
 PUBLISHED = (T2I, XS)
 

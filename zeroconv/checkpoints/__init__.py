@@ -6,7 +6,11 @@ This floor knows files and names, no model: backbones and controls read their we
 
 from __future__ import annotations
 
-from zeroconv.checkpoints.controlnet import diffusers_to_original, layout_of, original_to_diffusers
+from zeroconv.checkpoints.controls.controlnet import (
+    diffusers_to_original,
+    layout_of,
+    original_to_diffusers,
+)
 from zeroconv.checkpoints.convert import convert
 from zeroconv.checkpoints.identify import identify
 from zeroconv.checkpoints.infer import infer_config

@@ -15,10 +15,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zeroconv.checkpoints.bounds import check_config
-from zeroconv.checkpoints.control_file import note_pooling, read_control
-from zeroconv.checkpoints.controlnet import diffusers_to_original
-from zeroconv.checkpoints.controlnet_xs import CLASS_NAME as XS_CLASS
-from zeroconv.checkpoints.controlnet_xs import read_xs, to_adapter
+from zeroconv.checkpoints.controls.controlnet import diffusers_to_original
+from zeroconv.checkpoints.controls.controlnet_xs import CLASS_NAME as XS_CLASS
+from zeroconv.checkpoints.controls.controlnet_xs import read_xs, to_adapter
+from zeroconv.checkpoints.controls.file import note_pooling, read_control
+from zeroconv.checkpoints.controls.t2i_adapter import CLASS_NAME as ADAPTER_CLASS
+from zeroconv.checkpoints.controls.t2i_adapter import diffusers_to_original as adapter_to_original
+from zeroconv.checkpoints.controls.t2i_adapter import read_adapter
+from zeroconv.checkpoints.controls.union import CLASS_NAME as UNION_CLASS
+from zeroconv.checkpoints.controls.union import is_union
 from zeroconv.checkpoints.flow.controls import CLASSES as FLOW_CONTROLS
 from zeroconv.checkpoints.flow.controls import original_names, read_flow_control
 from zeroconv.checkpoints.identify import identify
@@ -26,12 +31,7 @@ from zeroconv.checkpoints.kinds import BASELINE, T2I, XS
 from zeroconv.checkpoints.reading import read_config
 from zeroconv.checkpoints.renaming import convert_ip_adapter, convert_lllite
 from zeroconv.checkpoints.strict import check_strict
-from zeroconv.checkpoints.t2i_adapter import CLASS_NAME as ADAPTER_CLASS
-from zeroconv.checkpoints.t2i_adapter import diffusers_to_original as adapter_to_original
-from zeroconv.checkpoints.t2i_adapter import read_adapter
 from zeroconv.checkpoints.typed import check_types
-from zeroconv.checkpoints.union import CLASS_NAME as UNION_CLASS
-from zeroconv.checkpoints.union import is_union
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder, atomic_write, check_not_input, check_output
 from zeroconv.jsonfile import to_json

@@ -11,8 +11,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zeroconv.checkpoints.ip_adapter import read_ip_adapter
-from zeroconv.checkpoints.lllite import PREFIX, split_modules
+from zeroconv.checkpoints.controls.ip_adapter import read_ip_adapter
+from zeroconv.checkpoints.controls.lllite import PREFIX, split_modules
 from zeroconv.checkpoints.reading import read_state_dict
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write

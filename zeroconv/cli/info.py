@@ -146,8 +146,8 @@ def _backbone(name: str, files: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _control(path: Path) -> dict[str, Any]:
-    from zeroconv.checkpoints.control_file import POOLED, read_control
-    from zeroconv.checkpoints.control_lora import rank_of
+    from zeroconv.checkpoints.controls.control_lora import rank_of
+    from zeroconv.checkpoints.controls.file import POOLED, read_control
     from zeroconv.conditions.union import names
 
     control = read_control(path)
@@ -190,7 +190,7 @@ def _load(path: Path, control: Any) -> Any:
 
 def _notes(control: Any) -> str:
     """What to know before it is used."""
-    from zeroconv.checkpoints.control_file import POOLED
+    from zeroconv.checkpoints.controls.file import POOLED
 
     notes = []
     if control.difference:

@@ -17,7 +17,7 @@ _FORMS = {
 def describe_ip_adapter(path: Path) -> dict[str, Any]:
     """Facts about an IP-Adapter, and which image encoder it needs. Raises UserError."""
     from zeroconv.adapters.ip_adapter import FOLDER
-    from zeroconv.checkpoints.ip_adapter import read_ip_adapter
+    from zeroconv.checkpoints.controls.ip_adapter import read_ip_adapter
 
     file = read_ip_adapter(path)
     parts = {"projection": file.projection, "attention": file.attention}
@@ -36,7 +36,7 @@ def describe_ip_adapter(path: Path) -> dict[str, Any]:
 
 def describe_lllite(path: Path) -> dict[str, Any]:
     """Facts about a ControlNet-LLLite. Raises UserError."""
-    from zeroconv.checkpoints.lllite import split_modules
+    from zeroconv.checkpoints.controls.lllite import split_modules
     from zeroconv.checkpoints.reading import read_state_dict
 
     state = read_state_dict(path)

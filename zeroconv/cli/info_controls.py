@@ -8,7 +8,7 @@ from typing import Any
 
 def describe_adapter(path: Path) -> dict[str, Any]:
     """A T2I-Adapter, from its file or folder alone. Raises UserError."""
-    from zeroconv.checkpoints.t2i_adapter import read_adapter
+    from zeroconv.checkpoints.controls.t2i_adapter import read_adapter
 
     config, state = read_adapter(path)
     large = config["adapter_type"] == "full_adapter_xl"
@@ -26,7 +26,7 @@ def describe_adapter(path: Path) -> dict[str, Any]:
 
 def describe_xs(path: Path) -> dict[str, Any]:
     """A ControlNet-XS, from its folder alone. Raises UserError."""
-    from zeroconv.checkpoints.controlnet_xs import read_xs
+    from zeroconv.checkpoints.controls.controlnet_xs import read_xs
 
     config, state = read_xs(path)
     return {

@@ -17,8 +17,8 @@ from zeroconv.backbones.flow.transformer import TransformerBackbone
 from zeroconv.backbones.loading.building import empty, laid_out
 from zeroconv.backbones.loading.locate import locate
 from zeroconv.checkpoints.bounds import check_config
-from zeroconv.checkpoints.control_file import POOLED, note_pooling, read_control
-from zeroconv.checkpoints.sharing import unshared_part
+from zeroconv.checkpoints.controls.file import POOLED, note_pooling, read_control
+from zeroconv.checkpoints.controls.sharing import unshared_part
 from zeroconv.checkpoints.strict import check_strict
 from zeroconv.checkpoints.typed import check_types
 from zeroconv.control.families import is_family, load_family

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from zeroconv.backbones.loading.locate import locate
-from zeroconv.checkpoints.control_file import POOLED, ControlFile, note_pooling, read_control
-from zeroconv.checkpoints.controlnet import diffusers_to_original
+from zeroconv.checkpoints.controls.controlnet import diffusers_to_original
+from zeroconv.checkpoints.controls.file import POOLED, ControlFile, note_pooling, read_control
+from zeroconv.checkpoints.controls.union import is_union
 from zeroconv.checkpoints.identify import identify
 from zeroconv.checkpoints.kinds import BASELINE, CONTROL, UNION, XS
-from zeroconv.checkpoints.union import is_union
 from zeroconv.control.naming import control_name
 from zeroconv.errors import UserError
 

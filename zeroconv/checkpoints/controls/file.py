@@ -15,13 +15,16 @@ import torch
 from torch import Tensor
 
 from zeroconv.checkpoints.bounds import check_config
-from zeroconv.checkpoints.control_lora import (
+from zeroconv.checkpoints.controls.control_lora import (
     config_of_pairs,
     is_control_lora,
     merged,
     read_pairs,
 )
-from zeroconv.checkpoints.controlnet import PREFIX, layout_of, original_to_diffusers
+from zeroconv.checkpoints.controls.controlnet import PREFIX, layout_of, original_to_diffusers
+from zeroconv.checkpoints.controls.sharing import read_shared
+from zeroconv.checkpoints.controls.union import CLASS_NAME as UNION_CLASS
+from zeroconv.checkpoints.controls.union import infer_union_config, is_union
 from zeroconv.checkpoints.identify import kind_of_config, plain_state, refuse_folder
 from zeroconv.checkpoints.infer import VISIBLE, infer_config
 from zeroconv.checkpoints.kinds import CONTROL, UNION
@@ -31,9 +34,6 @@ from zeroconv.checkpoints.reading import (
     read_state_dict,
     read_text_table,
 )
-from zeroconv.checkpoints.sharing import read_shared
-from zeroconv.checkpoints.union import CLASS_NAME as UNION_CLASS
-from zeroconv.checkpoints.union import infer_union_config, is_union
 from zeroconv.errors import UserError
 
 POOLED = "global_pool_conditions"

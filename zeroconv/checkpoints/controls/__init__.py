@@ -1,0 +1,1 @@
+"""Layouts of networks that act on a base: ControlNets of every kind, adapters, LLLite."""

@@ -10,7 +10,7 @@ import torch
 
 from tests.helpers.tiny import randomise_, tiny_backbone
 from zeroconv import renamed
-from zeroconv.cli.controls import renamed_option
+from zeroconv.cli.generate.controls import renamed_option
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import Control, generate

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zeroconv.checkpoints.lora import parse_lora
-from zeroconv.cli.controls import parse_control
+from zeroconv.cli.generate.controls import parse_control
 from zeroconv.errors import UserError
 from zeroconv.words import assignment, number
 

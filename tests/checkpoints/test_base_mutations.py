@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from tests.helpers.tiny import tiny_backbone, tiny_backbone_xl_file, tiny_unet
 from tests.helpers.tiny_folder import single_file_state
 from zeroconv.checkpoints.lora import merge, read_lora
-from zeroconv.cli.info_files import describe_base_file, describe_lora
+from zeroconv.cli.info.files import describe_base_file, describe_lora
 from zeroconv.errors import UserError
 
 SETTINGS = settings(

@@ -215,7 +215,7 @@ def test_a_folder_of_an_adapter_is_no_controlnet(tmp_path, name):
 
 @pytest.fixture
 def zeroconv_info():
-    from zeroconv.cli.info import describe
+    from zeroconv.cli.info.report import describe
 
     return lambda path: describe(str(path))
 

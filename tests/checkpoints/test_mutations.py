@@ -321,6 +321,6 @@ def test_a_base_that_reads_more_than_latents_is_one_sentence(zeroconv_describe, 
 
 @pytest.fixture
 def zeroconv_describe():
-    from zeroconv.cli.info import describe
+    from zeroconv.cli.info.report import describe
 
     return describe

@@ -52,7 +52,7 @@ def photo(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def once(models: Path) -> Iterator[None]:
     """Bases and controls are loaded once for many requests."""
-    from zeroconv.cli.making import Models
+    from zeroconv.cli.generate.making import Models
 
     shared = Models()
     with pytest.MonkeyPatch.context() as patch:

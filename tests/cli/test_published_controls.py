@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.helpers.tiny import randomise_
 from zeroconv.backbones import load_backbone
-from zeroconv.cli.controls import parse_control
+from zeroconv.cli.generate.controls import parse_control
 from zeroconv.control import ControlNetUnion
 from zeroconv.control.naming import split_kind
 from zeroconv.errors import UserError

@@ -15,7 +15,7 @@ from tests.helpers.flow_files import write
 from zeroconv.backbones import load_backbone
 from zeroconv.checkpoints import convert, identify
 from zeroconv.checkpoints.flow.controls import read_flow_control
-from zeroconv.cli.info import describe
+from zeroconv.cli.info.report import describe
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import Control, generate

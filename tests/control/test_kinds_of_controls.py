@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.helpers.tiny import inputs, randomise_, tiny_backbone, tiny_backbone_xl, tiny_unet
 from zeroconv.backbones.loading.building import channels_last_
 from zeroconv.checkpoints import convert, diffusers_to_original
-from zeroconv.cli.info import describe
+from zeroconv.cli.info.report import describe
 from zeroconv.control import ControlNet
 from zeroconv.control.files import diffusers_state
 from zeroconv.control.transfer import transfer_files

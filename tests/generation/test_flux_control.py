@@ -13,7 +13,7 @@ from tests.helpers import flow_files, tiny_flow
 from tests.helpers.flow_parity import PROMPT, Pair, mask, picture
 from zeroconv.backbones import load_backbone
 from zeroconv.baselines import load_net
-from zeroconv.cli.info import describe
+from zeroconv.cli.info.report import describe
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import Control, generate

@@ -187,7 +187,7 @@ def test_black_beside_white_on_a_transparent_mask_is_noted() -> None:
 
 def test_a_picture_that_brings_its_hole_gets_no_other() -> None:
     from zeroconv.annotators import annotate as read_or_draw
-    from zeroconv.cli.hinting import draw_hint
+    from zeroconv.cli.generate.hinting import draw_hint
 
     rgba = np.dstack([np.full((SIZE, SIZE, 3), 90), 255 * ~LINE]).astype(np.uint8)
     for hint, notes in (quiet(annotate, "inpaint", rgba), quiet(read_or_draw, "inpaint", rgba)):

@@ -208,7 +208,7 @@ def many(
     options: dict[str, Any],
 ) -> dict:
     """Draw the hints of a data set into `out`; packed into shards where a format is named."""
-    from zeroconv.cli.progress import progress
+    from zeroconv.cli.terminal.progress import progress
     from zeroconv.data import open_dataset
     from zeroconv.data.annotating.packing import check_shards, pack
     from zeroconv.data.annotating.run import Job, annotate_dataset, with_ray

@@ -1,7 +1,7 @@
 """The command line: every command is a function, its options are that function's signature.
 
-Exit codes and messages are `zeroconv.cli.shell`'s. Libraries are imported inside the commands, so
-that `zeroconv --help` answers at once.
+Exit codes and messages are `zeroconv.cli.terminal.shell`'s. Libraries are imported inside the
+commands, so that `zeroconv --help` answers at once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import typer
 from typer import Argument, Option
 
 from zeroconv.cli import generating, measuring, playroom, studio
-from zeroconv.cli.answers import answer, answers_on_stdout
 from zeroconv.cli.bases import base_files
 from zeroconv.cli.options import (
     Device,
@@ -28,8 +27,9 @@ from zeroconv.cli.options import (
     VaeTiling,
     Variant,
 )
-from zeroconv.cli.shell import App, PlainErrors
-from zeroconv.cli.streams import echo, echo_error, one_line, open_streams, quiet_libraries
+from zeroconv.cli.terminal.answers import answer, answers_on_stdout
+from zeroconv.cli.terminal.shell import App, PlainErrors
+from zeroconv.cli.terminal.streams import echo, echo_error, one_line, open_streams, quiet_libraries
 from zeroconv.cli.upscale import upscale
 from zeroconv.errors import UserError
 from zeroconv.postponed import postpone
@@ -243,7 +243,7 @@ def info(
     """Describe a base or a control: connections, parameters, condition, licence. Of a
     picture: how it was made.
     """
-    from zeroconv.cli.info import describe, reckoned, show
+    from zeroconv.cli.info.report import describe, reckoned, show
 
     words, files = (dtype, offload, quantise), base_files(None, revision, variant, subfolder)
     if memory:

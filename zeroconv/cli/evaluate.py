@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zeroconv.cli.answers import to_json
+from zeroconv.cli.terminal.answers import to_json
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write, check_not_input, check_output, is_stdout, is_stream
 

@@ -79,7 +79,7 @@ def demo(
     """
     from zeroconv.backbones import load_backbone
     from zeroconv.backbones.devices import pick_device, pick_dtype
-    from zeroconv.cli.controls import load_control
+    from zeroconv.cli.generate.controls import load_control
     from zeroconv.generation.guidance import settled
 
     check_output(out, "folder")  # before the slow part

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from zeroconv.cli.answers import answer, answers_on_stdout
 from zeroconv.cli.bases import base_files
 from zeroconv.cli.options import (
     AdapterRegions,
@@ -65,7 +64,8 @@ from zeroconv.cli.options import (
     Variant,
     Vary,
 )
-from zeroconv.cli.streams import echo, echo_error, one_line
+from zeroconv.cli.terminal.answers import answer, answers_on_stdout
+from zeroconv.cli.terminal.streams import echo, echo_error, one_line
 
 SIDE = "Pixels; by default the shape of the first hint or --image, at the base's own area."
 
@@ -190,11 +190,17 @@ def generate(
     """Make pictures from a prompt, with any number of controls. Each picture is saved when its
     batch is done.
     """
-    from zeroconv.cli.again import adapter_specs, control_specs, kept_sides, making_of, prompts_of
-    from zeroconv.cli.controls import renamed_option
-    from zeroconv.cli.folders import run
-    from zeroconv.cli.generate import pair_of
-    from zeroconv.cli.pictured import masks_of, parse_expand
+    from zeroconv.cli.generate.again import (
+        adapter_specs,
+        control_specs,
+        kept_sides,
+        making_of,
+        prompts_of,
+    )
+    from zeroconv.cli.generate.controls import renamed_option
+    from zeroconv.cli.generate.folders import run
+    from zeroconv.cli.generate.pictured import masks_of, parse_expand
+    from zeroconv.cli.generate.run import pair_of
 
     making = making_of(ctx)
     height, width = kept_sides(ctx, height, width)

@@ -24,7 +24,7 @@ from zeroconv.cli.options import (
     Vae,
     Variant,
 )
-from zeroconv.cli.streams import echo_error
+from zeroconv.cli.terminal.streams import echo_error
 
 
 def evaluate(

@@ -105,7 +105,7 @@ RecipeDtype = Annotated[
 
 
 def _take(ctx: Context, value: Path | None) -> Any:
-    from zeroconv.cli.again import take
+    from zeroconv.cli.generate.again import take
 
     return take(ctx, value)
 

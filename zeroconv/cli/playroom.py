@@ -14,9 +14,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from typer import Argument, Option
 
-from zeroconv.cli.progress import progress
-from zeroconv.cli.shell import App
-from zeroconv.cli.streams import echo_error, one_line
+from zeroconv.cli.terminal.progress import progress
+from zeroconv.cli.terminal.shell import App
+from zeroconv.cli.terminal.streams import echo_error, one_line
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write, filling, replace_marked
 

@@ -11,7 +11,7 @@ from typer import Option
 
 from zeroconv.cli.bases import base_files
 from zeroconv.cli.options import Device, Dtype, Lora, Parts, Revision, Subfolder, Vae, Variant
-from zeroconv.cli.streams import echo_error
+from zeroconv.cli.terminal.streams import echo_error
 from zeroconv.errors import UserError
 
 Host = Annotated[

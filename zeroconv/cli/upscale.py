@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from zeroconv.cli.answers import answer, answers_on_stdout
 from zeroconv.cli.bases import base_files
 from zeroconv.cli.options import (
     Base,
@@ -27,7 +26,8 @@ from zeroconv.cli.options import (
     Vae,
     Variant,
 )
-from zeroconv.cli.streams import echo, echo_error
+from zeroconv.cli.terminal.answers import answer, answers_on_stdout
+from zeroconv.cli.terminal.streams import echo, echo_error
 
 
 def upscale(
@@ -101,7 +101,7 @@ def run(
     """The larger picture, saved; the report on it. files: of the base, see `base_files`. Raises
     UserError before any work for what can be seen without a model.
     """
-    from zeroconv.cli.generate import check_outputs
+    from zeroconv.cli.generate.run import check_outputs
     from zeroconv.generation.arguments import check_text
     from zeroconv.generation.metadata_files import format_of
     from zeroconv.generation.samplers import read_names
@@ -117,8 +117,8 @@ def run(
     note_transparent(picture)
 
     from zeroconv.backbones.devices import dtype_name, pick_device, pick_dtype
-    from zeroconv.cli.making import Models, machine
-    from zeroconv.cli.progress import progress
+    from zeroconv.cli.generate.making import Models, machine
+    from zeroconv.cli.terminal.progress import progress
     from zeroconv.generation import Control
     from zeroconv.generation import upscale as enlarge
     from zeroconv.generation.metadata import save_picture

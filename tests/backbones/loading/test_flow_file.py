@@ -19,7 +19,7 @@ from zeroconv.backbones.loading.empty import load_empty
 from zeroconv.checkpoints.reading import read_weights
 from zeroconv.checkpoints.vae import vae_to_original
 from zeroconv.cli import convert
-from zeroconv.cli.info import describe
+from zeroconv.cli.info.report import describe
 from zeroconv.errors import UserError
 from zeroconv.generation import generate
 

@@ -18,7 +18,7 @@ from zeroconv.backbones import load_backbone
 from zeroconv.checkpoints import identify
 from zeroconv.checkpoints.flow.file import from_diffusers
 from zeroconv.checkpoints.lora import merge, read_lora
-from zeroconv.cli.info import describe
+from zeroconv.cli.info.report import describe
 from zeroconv.errors import UserError
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from zeroconv.cli.again_words import read_again
+from zeroconv.cli.generate.again_words import read_again
 from zeroconv.errors import UserError
 from zeroconv.generation.metadata import read_info, save_picture
 
@@ -85,7 +85,7 @@ def test_again_draws_a_sheet_again(run, once, models, tmp_path) -> None:
 def test_again_notes_another_machine(run, once, models, tmp_path, monkeypatch) -> None:
     words = ("a ball", "--base", models / "base", "--cfg", 1, "--steps", 1)
     run(*words, "--out", tmp_path / "a.png")
-    monkeypatch.setattr("zeroconv.cli.again_words.machine", lambda: {
+    monkeypatch.setattr("zeroconv.cli.generate.again_words.machine", lambda: {
         "torch": "9", "machine": "abacus", "threads": 7})  # fmt: skip
     stderr = run("--from", tmp_path / "a.png", "--out", tmp_path / "b.png")
     assert "here abacus" in stderr and "differ by a level" in stderr

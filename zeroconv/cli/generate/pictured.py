@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from zeroconv.cli.controls import ControlSpec
-from zeroconv.cli.making import BadPicture
+from zeroconv.cli.generate.controls import ControlSpec
+from zeroconv.cli.generate.making import BadPicture
 from zeroconv.errors import UserError
 from zeroconv.pictures import open_mask, open_picture
 from zeroconv.words import expand as expand_home

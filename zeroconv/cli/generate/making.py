@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zeroconv.cli.adapters import AdapterSpec
+from zeroconv.cli.generate.adapters import AdapterSpec
 from zeroconv.errors import UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # of `generation.metadata_files`
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # of `generation.metadata.files`
 
 
 class BadPicture(UserError):
@@ -61,7 +61,7 @@ class Models:
         return self._loaded[key]
 
     def control(self, name: str, base: str, backbone: Any) -> Any:
-        from zeroconv.cli.controls import load_control
+        from zeroconv.cli.generate.controls import load_control
 
         key = repr((name, base, id(backbone)))
         if key not in self._loaded:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from zeroconv.cli.info import _licence
+from zeroconv.cli.info.report import _licence
 
 
 def test_a_control_says_what_it_is(zeroconv, models: Path) -> None:

@@ -10,16 +10,16 @@ from typing import Any
 
 from PIL import Image
 
-from zeroconv.cli.adapters import load_adapters, open_adapters, pictures_of
-from zeroconv.cli.controls import (
+from zeroconv.cli.generate.adapters import load_adapters, open_adapters, pictures_of
+from zeroconv.cli.generate.controls import (
     ControlSpec,
     known_condition,
     named_condition,
 )
-from zeroconv.cli.hinting import hint_of, open_source, open_spec_mask
-from zeroconv.cli.making import SUFFIXES, Calls, Making, machine, of_pictures
-from zeroconv.cli.pictured import Frame, check_given, loras_of_prompts, open_given
-from zeroconv.cli.progress import progress
+from zeroconv.cli.generate.hinting import hint_of, open_source, open_spec_mask
+from zeroconv.cli.generate.making import SUFFIXES, Calls, Making, machine, of_pictures
+from zeroconv.cli.generate.pictured import Frame, check_given, loras_of_prompts, open_given
+from zeroconv.cli.terminal.progress import progress
 from zeroconv.errors import UserError
 from zeroconv.files import check_not_input, check_output, is_stream
 from zeroconv.pictures import Loaded

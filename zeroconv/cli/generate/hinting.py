@@ -6,8 +6,13 @@ from typing import Any
 
 from PIL import Image
 
-from zeroconv.cli.controls import ControlSpec, condition_of, known_condition, named_condition
-from zeroconv.cli.making import of_pictures
+from zeroconv.cli.generate.controls import (
+    ControlSpec,
+    condition_of,
+    known_condition,
+    named_condition,
+)
+from zeroconv.cli.generate.making import of_pictures
 from zeroconv.conditions.openpose import is_openpose
 from zeroconv.pictures import (
     Source,

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from zeroconv.cli.answers import to_json
-from zeroconv.cli.streams import LONGEST, one_line
+from zeroconv.cli.terminal.answers import to_json
+from zeroconv.cli.terminal.streams import LONGEST, one_line
 
 PROGRAM = """
 import sys, time, warnings

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zeroconv.cli.hinting import draw_hint
+from zeroconv.cli.generate.hinting import draw_hint
 from zeroconv.generation.metadata import read_info
 from zeroconv.pictures import open_picture
 

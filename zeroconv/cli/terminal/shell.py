@@ -21,12 +21,12 @@ from typing import Any
 
 import typer
 
-from zeroconv.cli.streams import discard_output, echo_error, one_line
+from zeroconv.cli.terminal.streams import discard_output, echo_error, one_line
 from zeroconv.errors import Interrupted, UserError
 from zeroconv.files import is_disk_full
 
 UsageError: Any = typer.BadParameter.__base__  # typer does not export it
-PACKAGE = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parents[2]
 BROKEN_PIPE = 128 + 13  # as a shell says of a program that SIGPIPE ended
 
 # what a system says of a path that somebody gave; anything else of its errors is our fault

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.helpers.tiny import tiny_backbone_xl_file
 from tests.helpers.tiny_folder import save_single_file
-from zeroconv.cli.info import describe
-from zeroconv.cli.info_files import describe_base_file
+from zeroconv.cli.info.files import describe_base_file
+from zeroconv.cli.info.report import describe
 from zeroconv.errors import UserError
 
 

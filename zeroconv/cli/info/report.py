@@ -28,15 +28,15 @@ def describe(name: str, files: Mapping[str, Any] | None = None) -> dict[str, Any
         UserError: nothing is there under that name, or it is no model.
     """
     from zeroconv.backbones.loading.locate import locate
-    from zeroconv.cli.info_adapters import describe_ip_adapter, describe_lllite
-    from zeroconv.cli.info_controls import (
+    from zeroconv.cli.info.adapters import describe_ip_adapter, describe_lllite
+    from zeroconv.cli.info.controls import (
         describe_adapter,
         describe_transformer_control,
         describe_xs,
     )
-    from zeroconv.cli.info_files import describe_base_file, describe_lora, describe_vae
-    from zeroconv.cli.info_flows import describe_flow_file
-    from zeroconv.cli.info_pictures import describe_picture, is_picture
+    from zeroconv.cli.info.files import describe_base_file, describe_lora, describe_vae
+    from zeroconv.cli.info.flows import describe_flow_file
+    from zeroconv.cli.info.pictures import describe_picture, is_picture
 
     files = files or {}
     if files:

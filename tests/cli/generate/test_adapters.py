@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from tests.helpers.tiny_ip_adapter import tiny_ip_adapter, tiny_vision
 from zeroconv.backbones import load_backbone
 from zeroconv.baselines import make_baseline
-from zeroconv.cli.adapters import parse_adapters, parse_image_prompt
 from zeroconv.cli.app import app
+from zeroconv.cli.generate.adapters import parse_adapters, parse_image_prompt
 from zeroconv.errors import UserError
 
 

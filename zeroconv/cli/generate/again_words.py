@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zeroconv.cli.adapters import AdapterSpec
-from zeroconv.cli.controls import ControlSpec, checked_spec
-from zeroconv.cli.making import Batch, machine
+from zeroconv.cli.generate.adapters import AdapterSpec
+from zeroconv.cli.generate.controls import ControlSpec, checked_spec
+from zeroconv.cli.generate.making import Batch, machine
 from zeroconv.errors import UserError
 from zeroconv.pictures import resize_mode
 from zeroconv.pictures.carried import carried

@@ -13,10 +13,17 @@ from typing import Any
 
 import typer
 
-from zeroconv.cli.adapters import AdapterSpec, changed_adapters, parse_adapters
-from zeroconv.cli.again_words import FREE, GIVEN, OF_ADAPTERS, OF_CONTROLS, Again, read_again
-from zeroconv.cli.controls import ControlSpec, checked_spec, one_each, parse_controls
-from zeroconv.cli.making import Making
+from zeroconv.cli.generate.adapters import AdapterSpec, changed_adapters, parse_adapters
+from zeroconv.cli.generate.again_words import (
+    FREE,
+    GIVEN,
+    OF_ADAPTERS,
+    OF_CONTROLS,
+    Again,
+    read_again,
+)
+from zeroconv.cli.generate.controls import ControlSpec, checked_spec, one_each, parse_controls
+from zeroconv.cli.generate.making import Making
 from zeroconv.errors import UserError
 from zeroconv.pictures import resize_mode
 

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zeroconv.cli.adapters import AdapterSpec
-from zeroconv.cli.controls import ControlSpec
-from zeroconv.cli.generate import describe, output_paths
-from zeroconv.cli.generate import run as run_one
-from zeroconv.cli.making import SUFFIXES, BadPicture, Making
+from zeroconv.cli.generate.adapters import AdapterSpec
+from zeroconv.cli.generate.controls import ControlSpec
+from zeroconv.cli.generate.making import SUFFIXES, BadPicture, Making
+from zeroconv.cli.generate.run import describe, output_paths
+from zeroconv.cli.generate.run import run as run_one
 from zeroconv.errors import UserError
 from zeroconv.files import check_not_input, check_output
 from zeroconv.jsonfile import to_json
@@ -44,7 +44,7 @@ def run(
     vary: Sequence[str],
     making: Making,
 ) -> None:
-    """`cli.generate.run`, once for each picture of the folders, where there are any.
+    """`cli.generate.run.run`, once for each picture of the folders, where there are any.
 
     The report then has `kept`, how many pictures were there, and `broken`: name → reason. Raises
     UserError for what is wrong with the request.

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from zeroconv.cli.controls import ControlSpec
-from zeroconv.cli.folders import models_of
-from zeroconv.cli.making import Making
+from zeroconv.cli.generate.controls import ControlSpec
+from zeroconv.cli.generate.folders import models_of
+from zeroconv.cli.generate.making import Making
 from zeroconv.generation.metadata import read_info
 
 

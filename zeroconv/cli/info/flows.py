@@ -14,7 +14,7 @@ def describe_flow_file(path: Path) -> dict[str, Any]:
     from zeroconv.checkpoints.flow.infer import CONFIGS
     from zeroconv.checkpoints.flow.text_files import NAMES
     from zeroconv.checkpoints.stable_diffusion import describing
-    from zeroconv.cli.info_files import dtypes, numbers
+    from zeroconv.cli.info.files import dtypes, numbers
 
     file = read_flow(path)
     family = FAMILIES[file.class_name]

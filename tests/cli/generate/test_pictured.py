@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.helpers.tiny import randomise_
-from zeroconv.cli.pictured import parse_expand
+from zeroconv.cli.generate.pictured import parse_expand
 from zeroconv.errors import UserError
 from zeroconv.generation.metadata import read_info
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from zeroconv.cli.annotate import parse_params
-from zeroconv.cli.controls import ControlSpec, parse_controls
-from zeroconv.cli.generate import batch_size, output_paths
+from zeroconv.cli.generate.controls import ControlSpec, parse_controls
+from zeroconv.cli.generate.run import batch_size, output_paths
 from zeroconv.errors import UserError
 from zeroconv.pictures import open_picture
 

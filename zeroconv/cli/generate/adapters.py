@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from zeroconv.cli.controls import is_picture, one_each
+from zeroconv.cli.generate.controls import is_picture, one_each
 from zeroconv.errors import UserError
 from zeroconv.words import cut, exists, expand
 

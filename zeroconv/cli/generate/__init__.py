@@ -1,0 +1,1 @@
+"""What `zeroconv generate` does: its words, pictures to start from or to make again, hints."""

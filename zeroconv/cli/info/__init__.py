@@ -1,0 +1,1 @@
+"""What `zeroconv info` says about models and pictures."""

@@ -1,0 +1,1 @@
+"""How every command meets its shell: errors, notes, signals, answers, progress."""

@@ -16,7 +16,7 @@ from tests.helpers.tiny import tiny_backbone, tiny_backbone_xl
 from tests.helpers.tiny_ip_adapter import SIDE, tiny_ip_adapter, tiny_vision
 from zeroconv.adapters import IPAdapter
 from zeroconv.generation import ImagePrompt, generate
-from zeroconv.generation.samplers import make_scheduler
+from zeroconv.generation.samplers.names import make_scheduler
 
 PROMPTS = ["a red ball", "two blue cubes"]
 SETTINGS: dict[str, Any] = {"guidance_scale": 5.0, "num_inference_steps": 4}

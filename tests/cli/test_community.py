@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from tests.helpers.tiny import tiny_unet
 from zeroconv.checkpoints.lora import BASE, FILE
-from zeroconv.generation.metadata import read_info
+from zeroconv.generation.metadata.record import read_info
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers import tiny_flow
-from zeroconv.generation.metadata import read_info
+from zeroconv.generation.metadata.record import read_info
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def test_noise_schedules_are_known_to_the_process_alone() -> None:
         for path in (package / part).rglob("*.py")
         if known.search(path.read_text("utf-8"))
     }
-    built = {"backbones/loading/folder.py", "generation/schedules.py"}
+    built = {"backbones/loading/folder.py", "generation/samplers/schedules.py"}
     assert files - built == {"backbones/process.py"}
 
 

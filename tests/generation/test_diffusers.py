@@ -14,7 +14,7 @@ from PIL import Image
 from tests.helpers.tiny import randomise_, tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.generation import Control, generate
-from zeroconv.generation.samplers import make_scheduler
+from zeroconv.generation.samplers.names import make_scheduler
 
 PROMPTS = ["a red ball", "two blue cubes"]
 

@@ -14,7 +14,7 @@ from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import MODES, SCHEDULERS, Control, generate
 from zeroconv.generation.guidance import connection_scales
-from zeroconv.generation.samplers import make_scheduler
+from zeroconv.generation.samplers.names import make_scheduler
 from zeroconv.generation.sampling import Guide, predict
 
 

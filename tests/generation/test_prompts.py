@@ -150,7 +150,7 @@ def test_generate_of_sdxl_equals_diffusers(xl) -> None:
     import numpy as np
     from diffusers import StableDiffusionXLPipeline
 
-    from zeroconv.generation.samplers import make_scheduler
+    from zeroconv.generation.samplers.names import make_scheduler
 
     xl.zero_empty_negative = True
     pipe = StableDiffusionXLPipeline(

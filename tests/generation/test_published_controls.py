@@ -19,7 +19,7 @@ from zeroconv.baselines import load_net
 from zeroconv.control import ControlNet, ControlNetUnion
 from zeroconv.errors import UserError
 from zeroconv.generation import Control, generate
-from zeroconv.generation.samplers import make_scheduler
+from zeroconv.generation.samplers.names import make_scheduler
 
 OURS = {"cfg": 5.0, "negative": "blur", "guidance": "both", "scheduler": "ddim"}
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from zeroconv.errors import UserError
 from zeroconv.files import is_ours
-from zeroconv.generation.metadata import read_foreign, read_info, save_picture
+from zeroconv.generation.metadata.record import read_foreign, read_info, save_picture
 from zeroconv.pictures.carried import MARK, carried
 
 ABOUT = {"prompt": "a ball, größer 🙂", "steps": 3, "scheduler": "euler", "controls": []}

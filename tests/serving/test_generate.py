@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.helpers.tiny_server import QUICK, as_base64, ended, made, opened, picture
-from zeroconv.generation.metadata import read_info
+from zeroconv.generation.metadata.record import read_info
 from zeroconv.serving.generation import Generation, Unit
 
 MASK = as_base64(Image.new("L", (64, 64), 0).point(lambda _: 255))

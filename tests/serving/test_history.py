@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from tests.helpers.tiny_server import as_base64, made, opened, picture, running, settings_for
-from zeroconv.generation.metadata import save_picture
+from zeroconv.generation.metadata.record import save_picture
 from zeroconv.serving.reading import settings_of
 
 

@@ -103,8 +103,8 @@ def run(
     """
     from zeroconv.cli.generate.run import check_outputs
     from zeroconv.generation.arguments import check_text
-    from zeroconv.generation.metadata_files import format_of
-    from zeroconv.generation.samplers import read_names
+    from zeroconv.generation.metadata.files import format_of
+    from zeroconv.generation.samplers.names import read_names
     from zeroconv.pictures import note_transparent, open_picture
 
     format_of(out)
@@ -121,8 +121,8 @@ def run(
     from zeroconv.cli.terminal.progress import progress
     from zeroconv.generation import Control
     from zeroconv.generation import upscale as enlarge
-    from zeroconv.generation.metadata import save_picture
-    from zeroconv.generation.stepping import usual_scheduler
+    from zeroconv.generation.metadata.record import save_picture
+    from zeroconv.generation.samplers.stepping import usual_scheduler
 
     device = pick_device(models["device"])
     numbers = pick_dtype(models["dtype"], device)
@@ -148,7 +148,7 @@ def run(
 def described(picture: Path) -> str:
     """The prompt in the picture's own words, with a note; nothing where there is none."""
     from zeroconv.errors import UserError
-    from zeroconv.generation.metadata import read_foreign, read_info
+    from zeroconv.generation.metadata.record import read_foreign, read_info
     from zeroconv.pictures.carried import carried
 
     texts = carried(picture)

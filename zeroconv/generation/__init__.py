@@ -8,8 +8,8 @@ from zeroconv.generation.adapters import ImagePrompt, ReferencePicture
 from zeroconv.generation.control import Control
 from zeroconv.generation.guidance import MODES, RULES, combine, connection_scales, controls_uncond
 from zeroconv.generation.pipeline import generate
-from zeroconv.generation.samplers import SCHEDULERS
-from zeroconv.generation.schedules import SCHEDULES
+from zeroconv.generation.samplers.names import SCHEDULERS
+from zeroconv.generation.samplers.schedules import SCHEDULES
 from zeroconv.generation.upscaling import upscale
 from zeroconv.renamed import old_name
 

@@ -23,8 +23,8 @@ from zeroconv.errors import UserError
 from zeroconv.generation import arguments
 from zeroconv.generation.adapters import ImagePrompt, ReferencePicture, fitted, opened
 from zeroconv.generation.hints import mask_tensor
-from zeroconv.generation.image import ImageInputs
-from zeroconv.generation.latents import channels_beside
+from zeroconv.generation.image.given import ImageInputs
+from zeroconv.generation.image.latents import channels_beside
 from zeroconv.layers.attention import Change, Switch, attached
 
 

@@ -17,7 +17,7 @@ from zeroconv.generation import arguments
 from zeroconv.generation import guidance as guidance_rules
 from zeroconv.generation.control import Control
 from zeroconv.generation.hints import WITH_PICTURE, hint_tensor, mask_tensor
-from zeroconv.generation.image import ImageInputs
+from zeroconv.generation.image.given import ImageInputs
 from zeroconv.generation.sampling import Guide
 
 

@@ -15,15 +15,15 @@ from zeroconv.errors import UserError
 from zeroconv.generation.adapting import Adapters
 from zeroconv.generation.control import Control
 from zeroconv.generation.guiding import Guiding
-from zeroconv.generation.hires import Hires
-from zeroconv.generation.image import ImageInputs
-from zeroconv.generation.latents import Start, channels_beside, inpainting_channels
-from zeroconv.generation.noise import Source, batch_latents, initial_latents, sources
+from zeroconv.generation.image.given import ImageInputs
+from zeroconv.generation.image.hires import Hires
+from zeroconv.generation.image.latents import Start, channels_beside, inpainting_channels
 from zeroconv.generation.prompts import TextInputs
+from zeroconv.generation.samplers.noise import Source, batch_latents, initial_latents, sources
+from zeroconv.generation.samplers.stepping import check_sampling, note_late_start, scheduler_for
 from zeroconv.generation.sampling import denoise
 from zeroconv.generation.saving import EXACT, Fast
 from zeroconv.generation.sizes import Sizes
-from zeroconv.generation.stepping import check_sampling, note_late_start, scheduler_for
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,15 @@ from zeroconv.generation.adapting import Adapters
 from zeroconv.generation.baselines import check_baselines
 from zeroconv.generation.control import Control
 from zeroconv.generation.guiding import attach
-from zeroconv.generation.hires import Hires
-from zeroconv.generation.image import ImageInputs
-from zeroconv.generation.image_options import ImageOptions
+from zeroconv.generation.image.given import ImageInputs
+from zeroconv.generation.image.hires import Hires
+from zeroconv.generation.image.options import ImageOptions
 from zeroconv.generation.joining import check_unions
 from zeroconv.generation.passes import Job, Outputs, Stepping
 from zeroconv.generation.prompts import TextInputs
+from zeroconv.generation.samplers.stepping import note_other_noise, note_unused
 from zeroconv.generation.saving import Fast, parse_fast
 from zeroconv.generation.sizes import shape_like, sizes_of, unit_of
-from zeroconv.generation.stepping import note_other_noise, note_unused
 from zeroconv.renamed import old_arguments
 
 

@@ -18,12 +18,12 @@ from zeroconv.errors import UserError
 from zeroconv.generation.adapting import Adapting, inside, note_idle
 from zeroconv.generation.baselines import Replacing
 from zeroconv.generation.guidance import Curve, combine, factor_at, rescaled
+from zeroconv.generation.image.latents import Start, begin, put_back
 from zeroconv.generation.joining import features_of, grouped, residuals_of_group
-from zeroconv.generation.latents import Start, begin, put_back
-from zeroconv.generation.noise import Source
+from zeroconv.generation.samplers.noise import Source
+from zeroconv.generation.samplers.stepping import set_timesteps, step_options
 from zeroconv.generation.saving import EXACT, Fast, saving_for
 from zeroconv.generation.saving import predict as predict_saving
-from zeroconv.generation.stepping import set_timesteps, step_options
 from zeroconv.layers.sampling import sampling_layers
 
 

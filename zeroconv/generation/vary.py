@@ -16,7 +16,7 @@ from zeroconv.generation import arguments
 from zeroconv.generation import guidance as guidance_rules
 from zeroconv.generation.control import Control
 from zeroconv.generation.pipeline import generate
-from zeroconv.generation.stepping import check_sampling, scheduler_for
+from zeroconv.generation.samplers.stepping import check_sampling, scheduler_for
 from zeroconv.words import assignment
 from zeroconv.words import number as number_of
 

@@ -174,7 +174,7 @@ class History:
         """Keep a picture: about, hints and inputs in its file, as `save_picture` takes them;
         settings, a body of /generate without pictures, in its row. Returns what a job lists of it.
         """
-        from zeroconv.generation.metadata import save_picture
+        from zeroconv.generation.metadata.record import save_picture
 
         id = secrets.token_hex(8)
         try:
@@ -268,7 +268,7 @@ class History:
 
     def inputs(self, id: str) -> dict[str, Image.Image]:
         """The pictures that one was made from: "hint 0", "region 0", "image", "mask"."""
-        from zeroconv.generation.metadata import read_info
+        from zeroconv.generation.metadata.record import read_info
 
         self.entry(id)
         about = read_info(self.path(id, ".png"))

@@ -142,7 +142,7 @@ class Frame:
 def frame_of(backbone: Any, request: Generation) -> Frame:
     """Raises UserError for what `generate` would refuse."""
     from zeroconv.generation.arguments import size_of
-    from zeroconv.generation.image import ImageInputs
+    from zeroconv.generation.image.given import ImageInputs
     from zeroconv.generation.sizes import shape_like
 
     if request.image is not None:
@@ -160,7 +160,7 @@ def frame_of(backbone: Any, request: Generation) -> Frame:
 
 
 def _image_options(request: Generation) -> Any:
-    from zeroconv.generation.image_options import ImageOptions
+    from zeroconv.generation.image.options import ImageOptions
 
     return ImageOptions(
         request.image, request.strength, request.mask, request.only_masked, request.padding,

@@ -12,16 +12,16 @@ from zeroconv.errors import UserError
 
 @cache
 def samplers() -> list[dict[str, str]]:
-    from zeroconv.generation.infotext import SAMPLERS as LABELS
-    from zeroconv.generation.samplers import SAMPLERS
+    from zeroconv.generation.metadata.infotext import SAMPLERS as LABELS
+    from zeroconv.generation.samplers.names import SAMPLERS
 
     return [{"name": name, "label": LABELS.get(name, name)} for name in SAMPLERS]
 
 
 @cache
 def schedules() -> list[dict[str, str]]:
-    from zeroconv.generation.infotext import SCHEDULES as LABELS
-    from zeroconv.generation.schedules import SCHEDULES
+    from zeroconv.generation.metadata.infotext import SCHEDULES as LABELS
+    from zeroconv.generation.samplers.schedules import SCHEDULES
 
     return [{"name": name, "label": LABELS.get(name, name)} for name in SCHEDULES]
 

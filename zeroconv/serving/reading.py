@@ -44,7 +44,7 @@ def settings_of(content: bytes, catalogue: Catalogue, pixels: int) -> dict[str, 
     """{"program", "settings", "notes"}. Raises UserError for a picture that says nothing of its
     making, or what is damaged.
     """
-    from zeroconv.generation.metadata import read_foreign
+    from zeroconv.generation.metadata.record import read_foreign
     from zeroconv.pictures.carried import carried
 
     picture_size(content, "the picture", pixels)  # before anything is decoded

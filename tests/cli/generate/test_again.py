@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from zeroconv.cli.generate.again_words import read_again
 from zeroconv.errors import UserError
-from zeroconv.generation.metadata import read_info, save_picture
+from zeroconv.generation.metadata.record import read_info, save_picture
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -117,7 +117,7 @@ def test_again_refuses_pictures_that_say_nothing(run, photo, tmp_path) -> None:
 
 def test_again_without_hints_says_so(run, once, models, photo, tmp_path, monkeypatch) -> None:
     control = ("--control", f"{models / 'canny'}={photo}")
-    monkeypatch.setattr("zeroconv.generation.metadata.MOST_TEXT", 10)
+    monkeypatch.setattr("zeroconv.generation.metadata.record.MOST_TEXT", 10)
     run("a ball", *control, "--base", models / "base", "--steps", 1, "--out", tmp_path / "a.png")
     assert "does not hold the hints" in run("--from", tmp_path / "a.png", code=2)
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.helpers.tiny_ip_adapter import tiny_ip_adapter, tiny_vision
 from zeroconv.backbones import load_backbone
-from zeroconv.generation.metadata import read_info
+from zeroconv.generation.metadata.record import read_info
 
 QUICK = ("--steps", 1, "--cfg", 1, "--height", 32, "--width", 32, "--dtype", "float32")
 
@@ -120,7 +120,7 @@ def test_again_notes_another_adapter_under_the_same_name(run, models, folder) ->
 def test_a_picture_too_large_to_be_kept_is_read_from_its_file(
     run, models, folder, monkeypatch
 ) -> None:
-    monkeypatch.setattr("zeroconv.generation.metadata.MOST_TEXT", 10)
+    monkeypatch.setattr("zeroconv.generation.metadata.record.MOST_TEXT", 10)
     first = first_picture(run, models, folder)
     run("--from", first, "--out", folder / "b.png")
     assert (pixels(first) == pixels(folder / "b.png")).all()

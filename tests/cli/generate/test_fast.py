@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from zeroconv.generation.metadata import read_info
+from zeroconv.generation.metadata.record import read_info
 
 
 def test_fast_is_kept_in_the_picture_and_made_again(zeroconv, models, photo, tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from zeroconv.generation.metadata import read_info
+from zeroconv.generation.metadata.record import read_info
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_generate_tries_its_output_before_any_work(
 def test_generate_saves_and_names_what_is_done_when_the_rest_fails(
     generate, tmp_path, monkeypatch
 ) -> None:
-    from zeroconv.generation import metadata
+    from zeroconv.generation.metadata import record as metadata
 
     save, saved = metadata.save_picture, []
 
@@ -155,7 +155,7 @@ def test_what_belongs_to_a_control_is_refused_without_one(generate, tmp_path) ->
 def test_hints_too_large_to_be_kept_are_noted(
     generate, models, photo, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr("zeroconv.generation.metadata.MOST_TEXT", 10)
+    monkeypatch.setattr("zeroconv.generation.metadata.record.MOST_TEXT", 10)
     result = generate(
         "a ball", "--control", f"{models / 'canny'}:{photo}", "--out", tmp_path / "a.png"
     )

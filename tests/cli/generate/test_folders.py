@@ -12,7 +12,7 @@ from PIL import Image
 from zeroconv.cli.generate.controls import ControlSpec
 from zeroconv.cli.generate.folders import models_of
 from zeroconv.cli.generate.making import Making
-from zeroconv.generation.metadata import read_info
+from zeroconv.generation.metadata.record import read_info
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tests.helpers.tiny import randomise_
 from zeroconv.cli.generate.pictured import parse_expand
 from zeroconv.errors import UserError
-from zeroconv.generation.metadata import read_info
+from zeroconv.generation.metadata.record import read_info
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tests.pictures.test_roles import BLACK, LINE, SIZE, WHITE, layer
 from tests.pictures.writing import bomb
 from zeroconv.conditions import open_hint
 from zeroconv.generation.hints import mask_tensor
-from zeroconv.generation.metadata import read_info, save_picture
+from zeroconv.generation.metadata.record import read_info, save_picture
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.helpers.tiny import TEXT_WIDTH
-from zeroconv.generation.metadata import read_info
+from zeroconv.generation.metadata.record import read_info
 
 
 @pytest.fixture

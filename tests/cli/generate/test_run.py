@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from zeroconv.cli.generate.hinting import draw_hint
-from zeroconv.generation.metadata import read_info
+from zeroconv.generation.metadata.record import read_info
 from zeroconv.pictures import open_picture
 
 

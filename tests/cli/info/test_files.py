@@ -71,7 +71,7 @@ def test_info_of_loras_and_vaes(xl, tmp_path, zeroconv) -> None:
 
 def test_generate_takes_another_vae_and_tells_it(models, tmp_path, zeroconv) -> None:
     from tests.helpers.tiny import tiny_vae
-    from zeroconv.generation.metadata import read_info
+    from zeroconv.generation.metadata.record import read_info
 
     tiny_vae(seed=9).save_pretrained(tmp_path / "vae")
     words = ("generate", "a", "--base", models / "base", "--steps", 1, "--seed", 1, "--out")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from zeroconv.errors import UserError
-from zeroconv.generation.samplers import SAMPLERS, read_names
-from zeroconv.generation.schedules import SCHEDULES
+from zeroconv.generation.samplers.names import SAMPLERS, read_names
+from zeroconv.generation.samplers.schedules import SCHEDULES
 from zeroconv.serving.a1111 import names
 
 

@@ -61,7 +61,7 @@ def read_again(path: Path) -> Again:
 
     Raises UserError where it says nothing, or what is damaged.
     """
-    from zeroconv.generation.metadata import read_foreign, read_info
+    from zeroconv.generation.metadata.record import read_foreign, read_info
 
     if "zeroconv" not in carried(path):
         reading = read_foreign(path)

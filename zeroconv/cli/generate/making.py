@@ -168,7 +168,7 @@ class Calls:
         options: dict[str, Any] = {"seed": batch.seeds, "count": 1}
         options["batch_size"] = len(batch.prompts)
         if self.request["noise"] == "batch":
-            from zeroconv.generation.noise import batch_latents
+            from zeroconv.generation.samplers.noise import batch_latents
 
             sides = (size[1] // backbone.latent_scale, size[0] // backbone.latent_scale)
             seeds = [batch.first_seed + i for i in range(batch.total)]

@@ -33,7 +33,7 @@ def parse_expand(text: str | None) -> dict[str, int] | None:
     """ "left=128,top=64" → pixels a side; one number is for all four. Raises UserError."""
     if text is None:
         return None
-    from zeroconv.generation.inpaint import SIDES, check_expand
+    from zeroconv.generation.image.inpaint import SIDES, check_expand
 
     entries = [entry.partition("=") for entry in text.split(",")]
     if len(entries) == 1 and not entries[0][1]:
@@ -104,8 +104,8 @@ def open_given(
 
 def check_given(request: Mapping[str, Any]) -> None:
     """Raise UserError for options of a picture, or of a second pass, that do not go together."""
-    from zeroconv.generation.hires import Hires
-    from zeroconv.generation.image_options import ImageOptions
+    from zeroconv.generation.image.hires import Hires
+    from zeroconv.generation.image.options import ImageOptions
 
     settings = {name: request[name] for name in SETTINGS if name in request}
     options = ImageOptions(request.get("image"), mask=request.get("mask"), **settings)
@@ -123,8 +123,8 @@ class Frame:
         self, backbone: Any, request: Mapping[str, Any], given: Mapping[str, Image.Image]
     ) -> None:
         """given: what `open_given` opened."""
-        from zeroconv.generation.image import ImageInputs
-        from zeroconv.generation.image_options import ImageOptions
+        from zeroconv.generation.image.given import ImageInputs
+        from zeroconv.generation.image.options import ImageOptions
 
         settings = {name: request[name] for name in SETTINGS if name in request}
         options = ImageOptions(given["image"], mask=given.get("mask"), **settings)

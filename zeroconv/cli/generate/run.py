@@ -32,8 +32,8 @@ def check_request(prompts: Sequence[str], request: dict[str, Any]) -> None:
     rest.
     """
     from zeroconv.generation.arguments import texts
+    from zeroconv.generation.samplers.stepping import check_sampling
     from zeroconv.generation.saving import parse_fast
-    from zeroconv.generation.stepping import check_sampling
 
     names = ("scheduler", "schedule", "eta", "guidance_rescale", "noise")
     check_sampling(*(request[name] for name in names))
@@ -128,8 +128,8 @@ def run(
     from zeroconv.backbones.devices import dtype_name, pick_device, pick_dtype
     from zeroconv.generation import Control, generate
     from zeroconv.generation.guidance import settled
-    from zeroconv.generation.metadata import save_picture
-    from zeroconv.generation.stepping import usual_scheduler
+    from zeroconv.generation.metadata.record import save_picture
+    from zeroconv.generation.samplers.stepping import usual_scheduler
 
     models = making.models
     began = time.perf_counter()

@@ -24,7 +24,7 @@ def describe_picture(path: Path) -> dict[str, Any]:
 
     Raises UserError for one that does not say, or what is damaged.
     """
-    from zeroconv.generation.metadata import read_foreign, read_info
+    from zeroconv.generation.metadata.record import read_foreign, read_info
     from zeroconv.pictures.carried import carried
 
     width, height = picture_size(path)

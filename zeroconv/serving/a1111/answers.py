@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from zeroconv import __version__
-from zeroconv.generation import infotext
+from zeroconv.generation.metadata import infotext
 from zeroconv.serving.a1111.mapping import Wanted
 from zeroconv.serving.a1111.routing import finite
 from zeroconv.serving.a1111.schemas import Generating

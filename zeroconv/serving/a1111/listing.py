@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from zeroconv.generation.infotext import NEGATIVE, split_settings
+from zeroconv.generation.metadata.infotext import NEGATIVE, split_settings
 from zeroconv.pictures import picture_size
 from zeroconv.pictures.carried import carried
 from zeroconv.serving.a1111 import names

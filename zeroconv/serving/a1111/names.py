@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zeroconv.errors import UserError
-from zeroconv.generation import infotext
-from zeroconv.generation.samplers import ALIASES, SAMPLERS, read_names
-from zeroconv.generation.schedules import SCHEDULES
+from zeroconv.generation.metadata import infotext
+from zeroconv.generation.samplers.names import ALIASES, SAMPLERS, read_names
+from zeroconv.generation.samplers.schedules import SCHEDULES
 from zeroconv.pictures import resize_mode
 
 CONTROL_MODES = tuple(infotext.MODES)  # balanced, prompt, control: A1111's 0, 1, 2

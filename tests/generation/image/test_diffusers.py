@@ -18,7 +18,7 @@ from tests.helpers.tiny import (
 )
 from zeroconv.control import ControlNet
 from zeroconv.generation import Control, generate
-from zeroconv.generation.samplers import make_scheduler
+from zeroconv.generation.samplers.names import make_scheduler
 
 PROMPTS = ["a red ball", "two blue cubes"]
 SAMPLERS = [

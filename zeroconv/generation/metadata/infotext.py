@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zeroconv.errors import UserError
-from zeroconv.generation.samplers import read_names
+from zeroconv.generation.samplers.names import read_names
 
 LONGEST = 1_000_000  # characters of a text that is read
 NEGATIVE = "Negative prompt:"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroconv.errors import UserError
-from zeroconv.generation.comfyui import read_prompt
+from zeroconv.generation.metadata.comfyui import read_prompt
 
 
 def graph() -> dict[str, Any]:

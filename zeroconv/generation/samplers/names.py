@@ -13,7 +13,7 @@ from typing import Any
 
 from zeroconv.backbones import Backbone, Flow
 from zeroconv.errors import UserError
-from zeroconv.generation.schedules import SCHEDULE_ALIASES, SCHEDULES, set_levels
+from zeroconv.generation.samplers.schedules import SCHEDULE_ALIASES, SCHEDULES, set_levels
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def _class(sampler: Sampler, ours: bool) -> Any:
     """diffusers' Euler ancestral has spacings only; ours has the other schedules, and η."""
     import diffusers
 
-    from zeroconv.generation import solvers
+    from zeroconv.generation.samplers import solvers
 
     if sampler.kind == "EulerAncestralDiscreteScheduler" and ours:
         return solvers.EulerAncestral

@@ -16,8 +16,8 @@ from torch import Tensor
 from zeroconv.backbones import Backbone, Flow
 from zeroconv.errors import UserError
 from zeroconv.generation.arguments import number, wrong_type
-from zeroconv.generation.noise import NOISES, Philox, Source, draw
-from zeroconv.generation.samplers import NOISE_KEYS, make_scheduler, read_names
+from zeroconv.generation.samplers.names import NOISE_KEYS, make_scheduler, read_names
+from zeroconv.generation.samplers.noise import NOISES, Philox, Source, draw
 
 # of diffusers' config: what the noise of training is, whatever the sampler
 TRAINED_NOISE = (*NOISE_KEYS[:5], "rescale_betas_zero_snr", "prediction_type")

@@ -13,8 +13,8 @@ from diffusers import (
 )
 
 from zeroconv.generation import generate
-from zeroconv.generation.samplers import make_scheduler
-from zeroconv.generation.solvers import DPMSolver3MSDE, DPMSolverSDE, EulerAncestral
+from zeroconv.generation.samplers.names import make_scheduler
+from zeroconv.generation.samplers.solvers import DPMSolver3MSDE, DPMSolverSDE, EulerAncestral
 
 STEPS = 8
 

@@ -15,9 +15,9 @@ from PIL import Image
 
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
-from zeroconv.generation.comfyui import read_prompt
-from zeroconv.generation.infotext import Reading, parameters_text, read_parameters
-from zeroconv.generation.metadata_files import check_size, format_of, write_picture
+from zeroconv.generation.metadata.comfyui import read_prompt
+from zeroconv.generation.metadata.files import check_size, format_of, write_picture
+from zeroconv.generation.metadata.infotext import Reading, parameters_text, read_parameters
 from zeroconv.jsonfile import parse_json, to_json
 from zeroconv.pictures import UNKNOWN, load, open_hint
 from zeroconv.pictures.carried import carried

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import Backbone, Flow, UNetBackbone
-from zeroconv.generation.noise import Source, draw
+from zeroconv.generation.samplers.noise import Source, draw
 
 
 @dataclass

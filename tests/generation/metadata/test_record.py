@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from zeroconv.errors import UserError
-from zeroconv.generation.metadata import read_info, save_picture
+from zeroconv.generation.metadata.record import read_info, save_picture
 
 ABOUT = {
     "prompt": "a large red ball, größer",

@@ -10,7 +10,7 @@ from diffusers import (
 
 from zeroconv.errors import UserError
 from zeroconv.generation import generate
-from zeroconv.generation.samplers import SAMPLERS, make_scheduler
+from zeroconv.generation.samplers.names import SAMPLERS, make_scheduler
 
 
 def test_eta_scales_the_noise_and_is_refused_where_there_is_none(small) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from zeroconv.errors import UserError
 from zeroconv.generation import arguments
-from zeroconv.generation.inpaint import CONTENTS, check_expand
+from zeroconv.generation.image.inpaint import CONTENTS, check_expand
 
 
 @dataclass(frozen=True)

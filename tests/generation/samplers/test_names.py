@@ -14,9 +14,9 @@ from tests.helpers.tiny import randomise_
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import Control, generate
-from zeroconv.generation.samplers import SAMPLERS, SCHEDULERS, make_scheduler, read_names
-from zeroconv.generation.schedules import SCHEDULES
-from zeroconv.generation.stepping import scheduler_for
+from zeroconv.generation.samplers.names import SAMPLERS, SCHEDULERS, make_scheduler, read_names
+from zeroconv.generation.samplers.schedules import SCHEDULES
+from zeroconv.generation.samplers.stepping import scheduler_for
 
 STEPS = 8
 PAIRS = [

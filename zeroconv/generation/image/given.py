@@ -19,8 +19,7 @@ from zeroconv.backbones import Backbone
 from zeroconv.errors import UserError
 from zeroconv.generation import arguments
 from zeroconv.generation.hints import mask_tensor
-from zeroconv.generation.image_options import ImageOptions
-from zeroconv.generation.inpaint import (
+from zeroconv.generation.image.inpaint import (
     Box,
     check_expand,
     expanded,
@@ -30,7 +29,7 @@ from zeroconv.generation.inpaint import (
     pasted,
     region_of,
 )
-from zeroconv.generation.latents import (
+from zeroconv.generation.image.latents import (
     Start,
     channels_beside,
     encoded,
@@ -38,7 +37,8 @@ from zeroconv.generation.latents import (
     mask_at,
     moments_of,
 )
-from zeroconv.generation.noise import Source, draw
+from zeroconv.generation.image.options import ImageOptions
+from zeroconv.generation.samplers.noise import Source, draw
 from zeroconv.generation.sizes import of_area, unit_of
 
 BLUR = 4.0  # pixels, of the edge of what is pasted with only_masked (A1111's default)

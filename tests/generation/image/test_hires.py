@@ -11,7 +11,7 @@ import torch
 from tests.helpers.tiny import randomise_
 from zeroconv.control import ControlNet
 from zeroconv.generation import Control, generate
-from zeroconv.generation.hires import Hires
+from zeroconv.generation.image.hires import Hires
 
 FEW = {"steps": 2, "cfg": 2.0, "output": "tensor"}
 
@@ -42,8 +42,8 @@ def test_hires_is_two_generations(small):
         callback=lambda *seen: steps.append(seen), **FEW,
     )  # fmt: skip
     assert [(i, n) for i, n, _ in steps] == [(1, 2), (2, 2), (1, 2), (2, 2)]
-    from zeroconv.generation.latents import Start
-    from zeroconv.generation.samplers import make_scheduler
+    from zeroconv.generation.image.latents import Start
+    from zeroconv.generation.samplers.names import make_scheduler
     from zeroconv.generation.sampling import denoise
 
     source = torch.Generator().manual_seed(7)

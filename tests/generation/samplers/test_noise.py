@@ -11,7 +11,7 @@ from tests.helpers.tiny import randomise_, tiny_backbone
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import Control, generate
-from zeroconv.generation.noise import Philox, philox4x32
+from zeroconv.generation.samplers.noise import Philox, philox4x32
 
 FEW = {"steps": 2, "cfg": 1.0, "output": "tensor"}
 

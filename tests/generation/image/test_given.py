@@ -14,8 +14,8 @@ from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
 from zeroconv.generation import Control, generate
 from zeroconv.generation.hints import mask_tensor
-from zeroconv.generation.inpaint import filled, of_shape, paste_weight, region_of
-from zeroconv.generation.latents import mask_at
+from zeroconv.generation.image.inpaint import filled, of_shape, paste_weight, region_of
+from zeroconv.generation.image.latents import mask_at
 
 FEW = {"steps": 2, "cfg": 2.0}
 
@@ -105,7 +105,7 @@ def test_repaint_ends_at_the_picture_with_every_kind_of_step(small, scheduler):
     )  # fmt: skip
     number, steps, z = seen[-1]
     assert number == steps
-    from zeroconv.generation.latents import encoded
+    from zeroconv.generation.image.latents import encoded
 
     picture = torch.from_numpy(np.asarray(photo()).copy()).permute(2, 0, 1) / 255
     source = torch.Generator().manual_seed(1)

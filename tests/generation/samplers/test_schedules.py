@@ -10,8 +10,8 @@ from diffusers import (
 )
 
 from zeroconv.errors import UserError
-from zeroconv.generation.samplers import make_scheduler
-from zeroconv.generation.schedules import ALIGNED, aligned_sigmas, levels_of
+from zeroconv.generation.samplers.names import make_scheduler
+from zeroconv.generation.samplers.schedules import ALIGNED, aligned_sigmas, levels_of
 
 
 def sigmas(small, name: str, schedule: str, steps: int = 10) -> np.ndarray:

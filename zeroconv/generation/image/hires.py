@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from zeroconv.backbones import Backbone
 from zeroconv.errors import UserError
 from zeroconv.generation import arguments
-from zeroconv.generation.image_options import ImageOptions
-from zeroconv.generation.latents import encoded
+from zeroconv.generation.image.latents import encoded
+from zeroconv.generation.image.options import ImageOptions
 
 UPSCALERS = ("latent", "lanczos")
 _MOST = 8.0

@@ -20,7 +20,7 @@ from diffusers import (
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from zeroconv.generation.schedules import levels_of
+from zeroconv.generation.samplers.schedules import levels_of
 
 Generators = Sequence[torch.Generator] | torch.Generator | None
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from zeroconv.errors import UserError
-from zeroconv.generation.infotext import Reading
-from zeroconv.generation.samplers import read_names
+from zeroconv.generation.metadata.infotext import Reading
+from zeroconv.generation.samplers.names import read_names
 from zeroconv.inputs import parse_json
 
 LONGEST = 4_000_000  # characters of a graph that is read

@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroconv.errors import UserError
-from zeroconv.generation.infotext import (
+from zeroconv.generation.metadata.infotext import (
     SAMPLERS,
     SCHEDULES,
     parameters_text,
     read_parameters,
     split_settings,
 )
-from zeroconv.generation.samplers import SAMPLERS as OURS
-from zeroconv.generation.samplers import read_names
+from zeroconv.generation.samplers.names import SAMPLERS as OURS
+from zeroconv.generation.samplers.names import read_names
 
 # as A1111 1.10 writes it, with its ControlNet extension
 THEIRS = """a (red:1.2) ball,

@@ -18,14 +18,14 @@ from zeroconv.serving import notes as notes_of
 from zeroconv.serving.catalogue import list_models
 from zeroconv.serving.errors import sentence_of
 from zeroconv.serving.generation import Generation, Unit
-from zeroconv.serving.jobs import Job, Jobs
+from zeroconv.serving.jobs.queue import Job, Jobs
+from zeroconv.serving.jobs.worker import Worker, joins
 from zeroconv.serving.models import Models, bytes_of
 from zeroconv.serving.notes import noted
 from zeroconv.serving.pixels import picture_bytes, read_picture
-from zeroconv.serving.recipes import recipe_of
 from zeroconv.serving.settings import ServerSettings
+from zeroconv.serving.training.recipes import recipe_of
 from zeroconv.serving.v1.train_schemas import TrainBody
-from zeroconv.serving.worker import Worker, joins
 
 # ---------------------------------------------------------------- models
 

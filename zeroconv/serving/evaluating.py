@@ -14,7 +14,7 @@ from PIL import Image
 
 from zeroconv.files import atomic_write
 from zeroconv.serving.errors import ApiError
-from zeroconv.serving.jobs import Job, Jobs
+from zeroconv.serving.jobs.queue import Job, Jobs
 from zeroconv.serving.models import Models
 from zeroconv.serving.settings import ServerSettings
 

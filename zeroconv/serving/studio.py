@@ -11,18 +11,18 @@ from zeroconv.serving.catalogue import Catalogue, Entry, list_models
 from zeroconv.serving.errors import ApiError
 from zeroconv.serving.evaluating import Evaluator
 from zeroconv.serving.generation import Generation
-from zeroconv.serving.history import History
 from zeroconv.serving.holding import Holding, Room
-from zeroconv.serving.jobs import Job, Jobs
-from zeroconv.serving.making import Maker
+from zeroconv.serving.jobs.history import History
+from zeroconv.serving.jobs.making import Maker
+from zeroconv.serving.jobs.queue import Job, Jobs
+from zeroconv.serving.jobs.worker import Worker
 from zeroconv.serving.models import Models
 from zeroconv.serving.notes import noted
-from zeroconv.serving.recipes import runs_folder
-from zeroconv.serving.runs import names_of_runs
 from zeroconv.serving.settings import ServerSettings
-from zeroconv.serving.training import Trainings
-from zeroconv.serving.uploads import uploads_folder
-from zeroconv.serving.worker import Worker
+from zeroconv.serving.training.process import Trainings
+from zeroconv.serving.training.recipes import runs_folder
+from zeroconv.serving.training.runs import names_of_runs
+from zeroconv.serving.training.uploads import uploads_folder
 
 
 class Studio:

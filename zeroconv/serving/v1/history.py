@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from zeroconv.serving.errors import ApiError, JsonRoute
-from zeroconv.serving.history import MOST, History
+from zeroconv.serving.jobs.history import MOST, History
 from zeroconv.serving.v1.answers import ERRORS, PNG
 from zeroconv.serving.v1.schemas import ChangeBody
 

@@ -10,11 +10,11 @@ from fastapi.responses import FileResponse
 from zeroconv.serving.errors import ApiError, JsonRoute
 from zeroconv.serving.notes import noted
 from zeroconv.serving.pixels import read_rgb
-from zeroconv.serving.planning import plan
-from zeroconv.serving.recipes import read_recipe_file, recipe_file, recipe_of, write_recipe
-from zeroconv.serving.runs import describe_run, names_of_runs, sample_file
 from zeroconv.serving.studio import Studio
-from zeroconv.serving.uploads import keep_set
+from zeroconv.serving.training.planning import plan
+from zeroconv.serving.training.recipes import read_recipe_file, recipe_file, recipe_of, write_recipe
+from zeroconv.serving.training.runs import describe_run, names_of_runs, sample_file
+from zeroconv.serving.training.uploads import keep_set
 from zeroconv.serving.v1.answers import ERRORS, PNG, job_json
 from zeroconv.serving.v1.train_schemas import DatasetBody, ResumeBody, TrainBody
 

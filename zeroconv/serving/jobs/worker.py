@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from zeroconv.errors import UserError
 from zeroconv.serving.errors import logged, sentence_of
 from zeroconv.serving.generation import Generation
-from zeroconv.serving.jobs import Cancelled, Job, Jobs
+from zeroconv.serving.jobs.queue import Cancelled, Job, Jobs
 from zeroconv.serving.notes import noted
 
 MOST_JOBS = 32  # of one call

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from zeroconv.serving.errors import ApiError, logged, one_sentence
-from zeroconv.serving.jobs import Job, Jobs
-from zeroconv.serving.recipes import recipe_file, runs_folder, write_recipe
-from zeroconv.serving.runs import last_step
+from zeroconv.serving.jobs.queue import Job, Jobs
 from zeroconv.serving.settings import ServerSettings
+from zeroconv.serving.training.recipes import recipe_file, runs_folder, write_recipe
+from zeroconv.serving.training.runs import last_step
 from zeroconv.training.recipes.recipe import Recipe
 
 MOST_WAITING = 10
@@ -176,7 +176,7 @@ def start_training(recipe: Path, log: Path) -> subprocess.Popen[bytes]:
 
 def _environment() -> dict[str, str]:
     """Of the child: it finds this package, wherever the server was started."""
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(Path(__file__).resolve().parents[3])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 

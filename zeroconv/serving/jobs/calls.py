@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zeroconv.serving.generation import Generation
-from zeroconv.serving.jobs import PREVIEW_SECONDS, Cancelled, Job, Jobs
+from zeroconv.serving.jobs.queue import PREVIEW_SECONDS, Cancelled, Job, Jobs
 from zeroconv.serving.pixels import preview_jpeg
 
 

@@ -23,9 +23,9 @@ from PIL import Image
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
 from zeroconv.jsonfile import to_json
-from zeroconv.serving.entries import entry_of, result_of
 from zeroconv.serving.errors import ApiError
-from zeroconv.serving.jobs import Job
+from zeroconv.serving.jobs.entries import entry_of, result_of
+from zeroconv.serving.jobs.queue import Job
 from zeroconv.serving.pixels import png, thumbnail
 
 _TABLES = """

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from tests.helpers.tiny_server import as_base64, ended, made, opened, picture, running, settings_for
-from zeroconv.serving import training
 from zeroconv.serving.catalogue import list_models
-from zeroconv.serving.planning import plan
-from zeroconv.serving.recipes import recipe_file, recipe_of, write_recipe
 from zeroconv.serving.settings import ServerSettings
+from zeroconv.serving.training import process as training
+from zeroconv.serving.training.planning import plan
+from zeroconv.serving.training.recipes import recipe_file, recipe_of, write_recipe
 from zeroconv.serving.v1.train_schemas import TrainBody
 
 SMALL = {"control": {"hint_widths": [4, 8, 8, 16]}, "examples": 4}

@@ -18,8 +18,8 @@ from tests.helpers.tiny_server import (
     running,
     settings_for,
 )
-from zeroconv.serving.history import LOST, History
-from zeroconv.serving.jobs import Job, Jobs
+from zeroconv.serving.jobs.history import LOST, History
+from zeroconv.serving.jobs.queue import Job, Jobs
 
 LONG = {**QUICK, "steps": 150, "seed": 1}
 

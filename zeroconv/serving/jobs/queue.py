@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zeroconv.serving.errors import ApiError, logged
-from zeroconv.serving.events import Listeners
 from zeroconv.serving.holding import Holding
+from zeroconv.serving.jobs.events import Listeners
 
 OPEN = ("queued", "running")
 ENDED = ("done", "failed", "cancelled", "lost")

@@ -8,8 +8,8 @@ from typing import Any
 
 from zeroconv.jsonfile import read_json
 from zeroconv.serving.errors import ApiError
-from zeroconv.serving.recipes import RUN, read_recipe_file, recipe_file, runs_folder
 from zeroconv.serving.settings import ServerSettings
+from zeroconv.serving.training.recipes import RUN, read_recipe_file, recipe_file, runs_folder
 from zeroconv.training.reporting.log import RunLog
 
 SAMPLE = re.compile(r"[A-Za-z0-9._-]{1,80}\.png")

@@ -11,10 +11,10 @@ from PIL import Image
 
 from tests.helpers.full_disk import full_disk
 from zeroconv.errors import UserError
-from zeroconv.serving import history as of_history
 from zeroconv.serving.errors import sentence_of
-from zeroconv.serving.history import LOST, History
-from zeroconv.serving.jobs import Job
+from zeroconv.serving.jobs import history as of_history
+from zeroconv.serving.jobs.history import LOST, History
+from zeroconv.serving.jobs.queue import Job
 
 IMAGE = Image.new("RGB", (8, 8), "red")
 

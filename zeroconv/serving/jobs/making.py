@@ -13,10 +13,10 @@ from typing import Any
 from PIL import Image
 
 from zeroconv.errors import UserError
-from zeroconv.serving.calls import Call, Slot
 from zeroconv.serving.generation import Generation, Unit
-from zeroconv.serving.history import History
-from zeroconv.serving.jobs import Job, Jobs
+from zeroconv.serving.jobs.calls import Call, Slot
+from zeroconv.serving.jobs.history import History
+from zeroconv.serving.jobs.queue import Job, Jobs
 from zeroconv.serving.models import Models
 
 AT_ONCE = 8  # pictures in a batch, at most

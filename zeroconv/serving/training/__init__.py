@@ -1,0 +1,1 @@
+"""Trainings that clients start: uploaded data, recipes, processes, and what their runs tell."""

@@ -130,6 +130,18 @@ def test_no_file_outgrows_a_reader() -> None:
     assert not long
 
 
+def test_no_folder_of_the_package_outgrows_one_subject() -> None:
+    """A folder that grows a second subject is split."""
+    package = ROOT / "zeroconv"
+    folders = [path.parent for path in package.rglob("__init__.py")]
+    full = {
+        str(folder.relative_to(ROOT)): count
+        for folder in folders
+        if (count := len([*folder.glob("*.py")])) > 22
+    }
+    assert not full
+
+
 def _pyproject() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 

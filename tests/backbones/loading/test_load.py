@@ -12,6 +12,7 @@ from tests.helpers.tiny import inputs, tiny_backbone, tiny_backbone_xl, tiny_tex
 from tests.helpers.tiny_folder import save_backbone, save_single_file
 from zeroconv.backbones import UNetBackbone, load_backbone
 from zeroconv.backbones.loading.building import channels_last_
+from zeroconv.backbones.loading.locate import locate
 from zeroconv.errors import UserError
 
 
@@ -321,3 +322,14 @@ def test_load_backbone_reads_whether_empty_negatives_are_zeros(tmp_path) -> None
     ):
         (tmp_path / "model_index.json").write_text(json.dumps(index))
         assert _zeroes_empty_negative(tmp_path) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("cany", "canny"), ("playroom-cany", "playroom-canny"), ("Depht", "depth"), ("quux", None)],
+)
+def test_near_names_of_embedded_models_are_named(name: str, meant: str | None) -> None:
+    with pytest.raises(UserError) as caught:
+        locate(name, "ControlNet")
+    hint = f"did you mean '{meant}'?"
+    assert (hint in str(caught.value)) if meant else ("did you mean" not in str(caught.value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,12 +31,10 @@ def locate(
             _check_revision(name, revision)
             return ASSETS / name
         if not Path(name).exists():
-            have = (
-                ", ".join(sorted(p.name for p in ASSETS.glob("playroom*") if p.is_dir())) or "none"
-            )
+            have = ", ".join(embedded_names()) or "none"
             raise UserError(
-                f"the embedded {kind} {name!r} is not in this installation (embedded models: "
-                f"{have})."
+                f"the embedded {kind} {name!r} is not in this installation{_near(name)} (embedded "
+                f"models: {have})."
             )
     path = at_home(name)
     if path.exists():
@@ -45,8 +44,22 @@ def locate(
         # a caller's stand-in for the hub may know no revisions
         return _download(name, kind, patterns, **({"revision": revision} if revision else {}))
     raise UserError(
-        f"there is no {kind} {name!r}; give an embedded name, a folder, a weights file or a hub id."
+        f"there is no {kind} {name!r}{_near(name)}; give an embedded name, a folder, a weights "
+        "file or a hub id."
     )
+
+
+def embedded_names() -> list[str]:
+    """The folders of models that this installation brings."""
+    return sorted(path.name for path in ASSETS.glob("playroom*") if path.is_dir())
+
+
+def _near(name: str) -> str:
+    """What asks for the embedded model, or its condition, of a similar name; empty without one."""
+    names = {model: model for model in embedded_names()}
+    names |= {model.removeprefix("playroom-"): model for model in names}
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.75)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _check_revision(name: str, revision: str | None) -> None:

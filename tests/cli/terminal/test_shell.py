@@ -22,7 +22,7 @@ import sys, time, warnings
 from pathlib import Path
 from typing import Annotated
 import typer
-from zeroconv.cli import shell, streams
+from zeroconv.cli.terminal import shell, streams
 from zeroconv.errors import UserError
 
 app = shell.App(cls=shell.PlainErrors, add_completion=False, pretty_exceptions_enable=False)
@@ -276,7 +276,7 @@ def test_a_dash_is_no_path(start) -> None:
 
 def test_libraries_are_quiet_where_the_user_did_not_ask(tmp_path: Path) -> None:
     program = (
-        "from zeroconv.cli import streams\n"
+        "from zeroconv.cli.terminal import streams\n"
         "streams.quiet_libraries()\n"
         "from transformers.utils import logging\n"
         "logging.get_logger('transformers.x').warning('for developers')\n"

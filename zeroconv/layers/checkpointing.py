@@ -143,7 +143,7 @@ def find_parts(modules: Iterable[nn.Module]) -> list[nn.Module]:
         m
         for m in inside
         if isinstance(m, kinds)
-        or type(m).__name__ in BLOCKS
+        or any(kind.__name__ in BLOCKS for kind in type(m).__mro__)
         or getattr(m, "checkpointed_as_one", False)
     ]
 

@@ -82,7 +82,19 @@ def prepare_(
         use_card_layers_(backbone.denoiser, trained)
     if backbone.device.type == "cpu" and not compiled:
         use_cpu_layers_(backbone.denoiser, trained)
+    if not compiled:
+        use_block_layers_(backbone.denoiser, trained)
     return lows
+
+
+def use_block_layers_(*modules: nn.Module) -> None:
+    """Let blocks of diffusion transformers train with less work, where there are such layers."""
+    names = {type(part).__name__ for module in modules for part in module.modules()}
+    if names & {"FluxTransformerBlock", "FluxSingleTransformerBlock"}:
+        # diffusers' file of FLUX.1 is read for FLUX.1 alone
+        from zeroconv.layers.flux import use_flux_layers_
+
+        use_flux_layers_(*modules)
 
 
 def cast_frozen_(unet: nn.Module, dtype: torch.dtype) -> None:

@@ -4,6 +4,7 @@ in few bits, blocks that are moved. None of it changes what is learned.
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from safetensors.torch import load_file
 
 from tests.training.test_flow import SHAPES, Make, make, quiet, root  # noqa: F401
 from zeroconv.backbones import load_backbone
+from zeroconv.data.cache import hint_latents
 from zeroconv.data.cache.text import cache_text
 from zeroconv.errors import UserError
 from zeroconv.optim import split_weights
-from zeroconv.training import assembling, caching
+from zeroconv.training import assembling, cache_command, caching
 from zeroconv.training.recipes.recipe import Recipe
 
 FILE = "control/diffusion_pytorch_model.safetensors"
@@ -54,6 +56,25 @@ def test_cached_latents_of_hints_train_as_hints_encoded_in_every_step(
     monkeypatch.setattr(caching, "hint_encoder", lambda backbone, control: None)
     fresh = quiet(with_data(make(name, control, out="fresh", **settings), **changes))
     assert equal(cached, fresh)
+
+
+def test_the_cache_command_makes_the_latents_of_hints_that_a_run_reads(
+    make: Make,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """In two parts, mirrored hints too; nothing is left to encode when the run starts."""
+    recipe = with_data(make("flux", {"blocks": 1}, steps=1), flip=True, cache=tmp_path / "cache")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe.model_dump(mode="json", exclude_unset=True)))
+    for part in ("1/2", "2/2"):
+        cache_command(path, part=part)
+
+    def encoded(*values: Any) -> None:
+        raise AssertionError("a hint is encoded again")
+
+    monkeypatch.setattr(hint_latents, "_encoded", encoded)
+    assert (quiet(recipe) / FILE).exists()
 
 
 def test_text_states_of_half_precision_are_cached_bit_for_bit(

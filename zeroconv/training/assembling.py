@@ -18,12 +18,13 @@ from zeroconv.control.flux import MODES, FluxControlNet
 from zeroconv.control.union import ControlNetUnion
 from zeroconv.data.buckets import Buckets
 from zeroconv.data.cache.examples import Examples
+from zeroconv.data.cache.hint_latents import HintEncoder
 from zeroconv.data.dataset import Dataset
 from zeroconv.data.holding_out import hold_out
 from zeroconv.data.spec import check_masked, open_dataset
 from zeroconv.errors import UserError
 from zeroconv.generation.sizes import unit_of
-from zeroconv.training.caching import cache_both, cache_settings
+from zeroconv.training.caching import cache_both, cache_settings, hint_encoder
 from zeroconv.training.execution.choice import Launch
 from zeroconv.training.execution.room import check_room
 from zeroconv.training.measuring.rounds import Rounds
@@ -126,6 +127,11 @@ def place_(settings: TrainingSettings, backbone: UNetBackbone, device: torch.dev
             f"{backbone.name} is a UNet; write model."
         )
     Offload("group", device, most=settings.offload_blocks).hold("unet", backbone.denoiser)
+
+
+def hint_encoder_of(recipe: Recipe, backbone: UNetBackbone) -> HintEncoder | None:
+    """What encodes the hints of the recipe's control, where that reads latents."""
+    return None if is_split(backbone) else hint_encoder(backbone, make_control(recipe, backbone))
 
 
 def check_hints(*parts: Examples) -> None:

@@ -117,15 +117,16 @@ def cache_command(
     """
     from zeroconv.data.cache.fill import cache_hints, cache_share
     from zeroconv.generation.sizes import unit_of
-    from zeroconv.training.assembling import load_frozen, open_data
+    from zeroconv.training.assembling import hint_encoder_of, load_frozen, open_data
     from zeroconv.training.caching import cache_settings
 
     recipe, settings = load_recipe(recipe_path, overrides), cache_part(part)
-    size, backbone = recipe.data.size, None
+    size, backbone, encoder = recipe.data.size, None, None
     if size is None or not hints_only:
         from accelerate import Accelerator
 
         backbone = load_frozen(recipe, Accelerator(cpu=recipe.device == "cpu").device)
+        encoder = hint_encoder_of(recipe, backbone)
     size = size or backbone.default_size  # type: ignore[union-attr]
     count = 0
     for number, dataset in enumerate(
@@ -137,7 +138,7 @@ def cache_command(
         if hints_only or backbone is None:
             count += cache_hints(dataset, cache, Countdown(print_line))
         else:
-            count += cache_share(dataset, backbone, cache, Countdown(print_line))
+            count += cache_share(dataset, backbone, cache, Countdown(print_line), encoder)
     return count
 
 

@@ -49,13 +49,17 @@ def cache_hints(
 
 
 def cache_share(
-    dataset: Dataset, backbone: Backbone, settings: CacheSettings, progress: Progress | None = None
+    dataset: Dataset,
+    backbone: Backbone,
+    settings: CacheSettings,
+    progress: Progress | None = None,
+    encoder: HintEncoder | None = None,
 ) -> int:
-    """Hints and moments of `settings.rank`'s shards alone, for caches that machines fill. Returns
-    how many examples.
+    """Hints, moments, and with `encoder` hints' latents, of `settings.rank`'s shards alone, for
+    caches that machines fill. Returns how many examples.
     """
     plan = plan_of(dataset, settings)[settings.rank :: settings.world]
-    for _ in _filled(dataset, plan, backbone, settings, progress or _silent):
+    for _ in _filled(dataset, plan, backbone, settings, progress or _silent, encoder):
         pass
     remember_sound(settings.root or default_root())
     return sum(len(part.indices) for part, _ in plan)

@@ -16,6 +16,7 @@ from tests.helpers.tiny_flow import FLUX, randomised
 from zeroconv.layers.checkpointing import find_parts, recompute_
 from zeroconv.layers.cpu import use_cpu_layers_
 from zeroconv.layers.flux import LeanDoubleBlock, LeanSingleBlock, use_flux_layers_
+from zeroconv.layers.quantised import quantise_
 from zeroconv.optim.split_weights import narrow_
 
 TEXT, SIDES = 12, (4, 6)
@@ -135,6 +136,19 @@ def test_lean_flux_blocks_read_weights_of_half_precision(monkeypatch: pytest.Mon
     wanted, theirs, _ = step(lean(rounded), given)
     assert far(made, wanted) < 1e-6
     assert all(far(gradient.float(), theirs[name]) < 5e-3 for name, gradient in ours.items())
+
+
+@pytest.mark.parametrize("bits", ["bf16", "int8"])
+def test_lean_flux_blocks_read_a_base_held_in_fewer_bits(bits: Any) -> None:
+    """As `training.frozen` has it."""
+    plain, given = networks(2, 2, 1, 0), inputs(2)
+    quantise_(plain[0], bits)
+    fast = copy.deepcopy(plain)
+    use_flux_layers_(*fast)
+    wanted, theirs, _ = step(plain, given)
+    made, ours, _ = step(fast, given)
+    assert far(made, wanted) < 1e-5
+    assert all(far(gradient, theirs[name]) < 1e-5 for name, gradient in ours.items())
 
 
 def test_lean_flux_blocks_leave_adapters_to_diffusers() -> None:

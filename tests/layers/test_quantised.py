@@ -4,6 +4,8 @@ be.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -56,6 +58,23 @@ def test_a_layer_computes_with_the_weight_it_holds(kind: str, bits) -> None:
     small(b).square().sum().backward()
     torch.testing.assert_close(small(x), plain(x))
     torch.testing.assert_close(b.grad, a.grad)
+
+
+@pytest.mark.parametrize("numbers", [64, 2**22])
+@pytest.mark.parametrize("bits", ["bf16", "int8", "fp8"])
+def test_a_linear_layer_makes_its_quantised_weight_in_parts(
+    bits: Any, numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a processor: the same output and gradient as with the whole of it."""
+    monkeypatch.setattr("zeroconv.layers.cpu.CAST_NUMBERS", numbers)
+    small = QuantisedLayer(nn.Linear(24, 150), bits)
+    whole = dequantise(small.weight, small.scale, torch.float32)
+    x = torch.randn(2, 5, 24, requires_grad=True)
+    y = small(x)
+    wanted = nn.functional.linear(x, whole, small.bias)
+    torch.testing.assert_close(y, wanted)
+    ours, theirs = (torch.autograd.grad(out.square().sum(), x)[0] for out in (y, wanted))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
 
 
 def test_a_channel_of_zeros_stays_zero() -> None:

@@ -125,7 +125,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (rows, K), weight (O, K) → x Wᵀ + b (rows, O), in x's dtype."""
     if weight.dtype != x.dtype:
         y = x.new_empty(len(x), len(weight))
-        for i, part in _parts(weight, 0):
+        for i, part in weight_parts(weight, 0):
             y[:, i : i + len(part)] = product(x, part.to(x.dtype))
         return y if bias is None else y.add_(bias)
     # faster than MKL in every shape of the UNet
@@ -142,7 +142,7 @@ def product_back(dy: Tensor, weight: Tensor) -> Tensor:
     if weight.dtype == dy.dtype:
         return dy @ weight if len(dy) > THIN_ROWS_BACK else (weight.T @ dy.T).T.contiguous()
     dx = dy.new_empty(len(dy), weight.shape[1])
-    for i, part in _parts(weight, 1):
+    for i, part in weight_parts(weight, 1):
         dx[:, i : i + part.shape[1]] = dy @ part.to(dy.dtype)
     return dx
 
@@ -152,7 +152,7 @@ def outer(dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     dw = gradient_memory(weight)
     if dw.dtype == dy.dtype:
         return torch.mm(dy.T, x, out=dw)
-    for i, part in _parts(dw, 0):
+    for i, part in weight_parts(dw, 0):
         part.copy_(dy[:, i : i + len(part)].T @ x)
     return dw
 
@@ -176,7 +176,7 @@ def gradient_memory(weight: Tensor) -> Tensor:
     return memory.detach()
 
 
-def _parts(weight: Tensor, dim: int) -> Iterator[tuple[int, Tensor]]:
+def weight_parts(weight: Tensor, dim: int) -> Iterator[tuple[int, Tensor]]:
     """Pieces of a matrix that are cast at a time: where each begins, and the piece."""
     step = max(64, CAST_NUMBERS // weight.shape[1 - dim] // 64 * 64)
     for i in range(0, weight.shape[dim], step):

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zeroconv.layers.cpu import CpuLinear, outer, product, product_back
+from zeroconv.layers.quantised import QuantisedLayer, in_parts
 from zeroconv.layers.rotary import angles, normed_and_turned
 
 Rotary = tuple[Tensor, Tensor] | None
@@ -134,8 +135,9 @@ class LeanSingleBlock(FluxSingleTransformerBlock):
 
     def _joined(self, attended: Tensor, hidden: Tensor) -> Tensor:
         """`proj_out` of attention beside GELU of the hidden layer."""
-        layer = self.proj_out
-        if type(layer) is CpuLinear and _is_exact(attended) and not layer._forward_pre_hooks:
+        layer: Any = self.proj_out
+        plain = type(layer) is QuantisedLayer and layer.scale is None
+        if (plain or type(layer) is CpuLinear) and in_parts(attended) and _is_exact(attended):
             return _Joined.apply(attended, hidden, layer.weight, layer.bias)
         return layer(torch.cat([attended, self.act_mlp(hidden)], dim=2))
 

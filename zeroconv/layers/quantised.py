@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
 from zeroconv.errors import UserError
+from zeroconv.layers.cpu import product, product_back, weight_parts
 
 Bits = Literal["bf16", "fp16", "int8", "fp8"]
 _DTYPES = {
@@ -129,6 +130,9 @@ class _Layer(torch.autograd.Function):
         ctx.conv, ctx.shape = conv, x.shape
         bias = None if bias is None else bias.to(x.dtype)
         with torch.autocast(x.device.type, enabled=False):
+            if conv is None and in_parts(x):
+                rows = x.reshape(-1, x.shape[-1])
+                return _product(rows, weight, scale, bias).view(*x.shape[:-1], -1)
             dequantised = dequantise(weight, scale, x.dtype)
             if conv is None:
                 return nn.functional.linear(x, dequantised, bias)
@@ -138,10 +142,29 @@ class _Layer(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
         weight, scale = ctx.saved_tensors
         with torch.autocast(grad.device.type, enabled=False):
+            if ctx.conv is None and scale is None and in_parts(grad):
+                rows = grad.reshape(-1, grad.shape[-1])
+                dx = product_back(rows, weight).view(ctx.shape)
+                return dx, None, None, None, None
             dequantised = dequantise(weight, scale, grad.dtype)
             if ctx.conv is None:
                 return grad @ dequantised, None, None, None, None
             return conv2d_input(ctx.shape, dequantised, grad, **ctx.conv), None, None, None, None
+
+
+def in_parts(x: Tensor) -> bool:
+    """Whether a linear layer of x makes its weight piece by piece: on a processor, in float32."""
+    return x.device.type == "cpu" and x.dtype == torch.float32
+
+
+def _product(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+    """x (rows, K), weight (O, K) held in fewer bits → x Wᵀ + b (rows, O)."""
+    if scale is None:
+        return product(x, weight, bias)
+    y = x.new_empty(len(x), len(weight))
+    for i, part in weight_parts(weight, 0):
+        y[:, i : i + len(part)] = product(x, dequantise(part, scale[i : i + len(part)], x.dtype))
+    return y if bias is None else y.add_(bias)
 
 
 def dequantise(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:

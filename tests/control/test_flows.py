@@ -15,6 +15,7 @@ from zeroconv.errors import UserError
 
 SHAPES: dict[str, dict[str, Any]] = {
     "flux": {"blocks": 2, "single_blocks": 2},
+    "chroma": {"blocks": 2},
     "qwen": {"blocks": 2},
     "zimage": {"layers": [0, 2]},
 }
@@ -54,6 +55,7 @@ def test_flow_control_copies_the_blocks(bases, name: str) -> None:
     theirs = base.transformer.state_dict()
     pairs = {
         "flux": [("single_transformer_blocks.1.proj_mlp.weight",) * 2],
+        "chroma": [("distilled_guidance_layer.in_proj.weight",) * 2],
         "qwen": [("transformer_blocks.1.attn.to_q.weight",) * 2, ("txt_norm.weight",) * 2],
         "zimage": [("control_layers.1.attention.to_q.weight", "layers.2.attention.to_q.weight")],
     }

@@ -13,10 +13,11 @@ from zeroconv.checkpoints.flow.file import from_diffusers
 from zeroconv.checkpoints.reading import read_weights
 from zeroconv.checkpoints.vae import vae_to_original
 
-KINDS = {"flux": "flux", "sd3": "sd3", "qwen": "qwen", "zimage": "z_image"}
+KINDS = {"flux": "flux", "chroma": "chroma", "sd3": "sd3", "qwen": "qwen", "zimage": "z_image"}
 # folder of a text encoder → how ComfyUI calls it in a whole model
 TEXTS = {
     "flux": {"text_encoder": "clip_l", "text_encoder_2": "t5xxl"},
+    "chroma": {"text_encoder": "t5xxl"},
     "sd3": {"text_encoder": "clip_l", "text_encoder_2": "clip_g", "text_encoder_3": "t5xxl"},
     "qwen": {"text_encoder": "qwen25_7b"},
     "zimage": {"text_encoder": "qwen3_4b"},

@@ -83,7 +83,7 @@ class Pair:
         pipeline.set_progress_bar_config(disable=True)
         asked: dict[str, Any] = {"num_inference_steps": steps, "output_type": "pt"}
         asked |= {"generator": torch.Generator().manual_seed(SEED), "prompt": PROMPT}
-        if self.name in ("flux", "sd3"):
+        if self.name in ("flux", "chroma", "sd3"):
             asked["max_sequence_length"] = 16  # as its tokenizer says
         asked |= {"height": HEIGHT, "width": WIDTH}
         with means(), torch.no_grad():
@@ -101,6 +101,7 @@ class Pair:
         parts = {"transformer": transformer, "vae": vae, "scheduler": scheduler}
         kinds: dict[str, tuple[Any, ...]] = {
             "flux": (transformers.CLIPTextModel, transformers.T5EncoderModel),
+            "chroma": (transformers.T5EncoderModel,),
             "sd3": (*[transformers.CLIPTextModelWithProjection] * 2, transformers.T5EncoderModel),
             "qwen": (transformers.Qwen2_5_VLForConditionalGeneration,),
             "zimage": (transformers.Qwen3Model,),
@@ -214,6 +215,18 @@ def flux_xlabs(pair: Pair, steps: int) -> tuple[Tensor, Tensor]:
     ours = pair.ours([Control(pair.net(network), picture(1))], steps)
     theirs = pair.theirs("FluxControlNetPipeline", steps, network, control_image=picture(1))
     return ours, theirs
+
+
+def chroma_plain(pair: Pair, steps: int) -> tuple[Tensor, Tensor]:
+    """Guided by another prompt; diffusers has no pipeline of a controlled Chroma."""
+    ours = pair.ours([], steps, cfg=3.0, negative=NEGATIVE)
+    return ours, pair.theirs("ChromaPipeline", steps, guidance_scale=3.0, negative_prompt=NEGATIVE)
+
+
+def chroma_image(pair: Pair, steps: int) -> tuple[Tensor, Tensor]:
+    asked: dict[str, Any] = {"image": picture(3), "strength": 0.75}
+    ours = pair.ours([], steps, cfg=1.0, **asked)
+    return ours, pair.theirs("ChromaImg2ImgPipeline", steps, guidance_scale=0.0, **asked)
 
 
 def sd3_one(pair: Pair, steps: int) -> tuple[Tensor, Tensor]:
@@ -406,6 +419,7 @@ CASES: dict[str, dict[str, Case]] = {
         "img2img": flux_image,
         "inpaint": flux_inpaint,
     },
+    "chroma": {"without control, guided": chroma_plain, "img2img": chroma_image},
     "qwen": {
         "one control, guided": qwen_one,
         "two hints": qwen_union,

@@ -1,6 +1,6 @@
 """Tiny diffusion transformers in diffusers' pipeline layout, all weights random and written to a
-folder: SD 3, FLUX.1, Qwen-Image, Z-Image. And ControlNets of them, with connections that are not
-zero.
+folder: SD 3, FLUX.1, Chroma, Qwen-Image, Z-Image. And ControlNets of them, with connections that
+are not zero.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ FLUX: dict[str, Any] = {
     "pooled_projection_dim": 16,
     "guidance_embeds": False,
     "axes_dims_rope": (4, 6, 6),
+}
+CHROMA: dict[str, Any] = {
+    **{k: v for k, v in FLUX.items() if k not in ("pooled_projection_dim", "guidance_embeds")},
+    "approximator_num_channels": 16,
+    "approximator_hidden_dim": 20,
+    "approximator_layers": 2,
 }
 SD3: dict[str, Any] = {
     "sample_size": 8,
@@ -105,6 +111,18 @@ def write_flux(
     return folder
 
 
+def write_chroma(folder: Path, seed: int = 0, scale: float | None = 0.2, **changes: Any) -> Path:
+    from diffusers import ChromaTransformer2DModel
+
+    torch.manual_seed(seed)
+    made = ChromaTransformer2DModel(**{**CHROMA, **changes})
+    randomised(made, scale).save_pretrained(folder / "transformer")
+    _t5(folder, "", 24)
+    _vae(folder)
+    _index(folder, "ChromaPipeline", {"shift": 3.0, "use_dynamic_shifting": False})
+    return folder
+
+
 def write_sd3(
     folder: Path,
     seed: int = 0,
@@ -173,6 +191,7 @@ def write_zimage(folder: Path, seed: int = 0, scale: float | None = 0.2, **chang
 WRITERS: dict[str, Callable[..., Path]] = {
     "sd3": write_sd3,
     "flux": write_flux,
+    "chroma": write_chroma,
     "qwen": write_qwen,
     "zimage": write_zimage,
 }

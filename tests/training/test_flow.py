@@ -30,6 +30,7 @@ from zeroconv.training.recipes.recipe import Recipe, parse_recipe
 SHAPES: dict[str, dict[str, Any]] = {
     "sd3": {"blocks": 2},
     "flux": {"blocks": 2, "single_blocks": 2},
+    "chroma": {"blocks": 2},
     "qwen": {"blocks": 2},
     "zimage": {"layers": [0, 2]},
 }

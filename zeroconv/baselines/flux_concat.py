@@ -100,7 +100,7 @@ def load_flux_control(path: Path, backbone: Backbone, dtype: torch.dtype | None)
     """A FLUX Control for its base: FLUX.1, or the FLUX Control itself, which is held once then.
     Raises UserError for another transformer, and for one of another size.
     """
-    if not isinstance(backbone, FluxBackbone):
+    if type(backbone) is not FluxBackbone:
         raise UserError(
             f"{path} is a transformer of FLUX.1, and {backbone.name} is another kind of base."
         )

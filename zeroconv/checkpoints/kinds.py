@@ -45,11 +45,13 @@ XS = Kind("controlnet_xs", "a ControlNet-XS", _AS_CONTROL)
 SPARSE = Kind("sparse_control", "a SparseCtrl of AnimateDiff", _YET)
 T2I = Kind("t2i_adapter", "a T2I-Adapter", _AS_CONTROL)
 FLUX_CONTROL = Kind("flux_control", "a ControlNet of FLUX", _AS_CONTROL)
+CHROMA_CONTROL = Kind("chroma_control", "a ControlNet of Chroma", _AS_CONTROL)
 SD3_CONTROL = Kind("sd3_control", "a ControlNet of Stable Diffusion 3", _AS_CONTROL)
 QWEN_CONTROL = Kind("qwen_control", "a ControlNet of Qwen-Image", _AS_CONTROL)
 Z_CONTROL = Kind("z_image_control", "a ControlNet of Z-Image", _AS_CONTROL)
 DIT_CONTROL = Kind("transformer_control", "a ControlNet of a transformer base", _YET)
 FLUX = Kind("flux", "a FLUX transformer", _WHOLE)
+CHROMA = Kind("chroma", "a Chroma transformer", _WHOLE)
 SD3 = Kind("sd3", "a Stable Diffusion 3", _WHOLE)
 QWEN = Kind("qwen", "a Qwen-Image transformer", _WHOLE)
 Z_IMAGE = Kind("z_image", "a Z-Image transformer", _WHOLE)
@@ -71,6 +73,7 @@ _BY_NAMES: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     ),
     (Z_CONTROL, (r"^control_all_x_embedder\.",)),
     (QWEN_CONTROL, (r"^controlnet_x_embedder\.", r"^txt_norm\.")),
+    (CHROMA_CONTROL, (r"^controlnet_x_embedder\.", r"^distilled_guidance_layer\.")),
     (FLUX_CONTROL, (r"^controlnet_x_embedder\.",)),
     (FLUX_CONTROL, (r"^(input_hint_block|controlnet_blocks)\.", r"^double_blocks\.")),
     (
@@ -111,6 +114,7 @@ _BY_NAMES: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     ),
     (BASE, (r"^model\.diffusion_model\.", r"^conditioner\.embedders\.")),
     (TEXT, (r"^conditioner\.embedders\.",)),
+    (CHROMA, (r"^((model\.)?diffusion_model\.)?distilled_guidance_layer\.",)),
     (FLUX, (r"^((model\.)?diffusion_model\.)?(double_blocks|single_transformer_blocks)\.",)),
     (SD3, (r"^((model\.)?diffusion_model\.)?joint_blocks\.",)),
     (SD3, (r"^context_embedder\.", r"^pos_embed\.proj\.", r"^transformer_blocks\.")),
@@ -168,6 +172,7 @@ _BY_CLASS = {
     "T2IAdapter": T2I,
     "MultiAdapter": T2I,
     "FluxControlNetModel": FLUX_CONTROL,
+    "ChromaControlNetModel": CHROMA_CONTROL,
     "SD3ControlNetModel": SD3_CONTROL,
     "QwenImageControlNetModel": QWEN_CONTROL,
     "ZImageControlNetModel": Z_CONTROL,
@@ -176,6 +181,7 @@ _BY_CLASS = {
     "AutoencoderTiny": VAE,
     "AutoencoderKLQwenImage": VIDEO_VAE,
     "FluxTransformer2DModel": FLUX,
+    "ChromaTransformer2DModel": CHROMA,
     "SD3Transformer2DModel": SD3,
     "QwenImageTransformer2DModel": QWEN,
     "ZImageTransformer2DModel": Z_IMAGE,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from zeroconv.backbones import Backbone
+from zeroconv.backbones.flow.chroma import ChromaBackbone
 from zeroconv.backbones.flow.flux import FluxBackbone
 from zeroconv.backbones.flow.qwen import QwenBackbone
 from zeroconv.backbones.flow.sd3 import SD3Backbone
@@ -16,6 +17,7 @@ from zeroconv.backbones.flow.zimage import ZImageBackbone
 from zeroconv.checkpoints.flow.controls import CLASSES
 from zeroconv.checkpoints.identify import identify
 from zeroconv.checkpoints.reading import WEIGHT_FILES, read_config
+from zeroconv.control.chroma import ChromaControlNet
 from zeroconv.control.flux import FluxControlNet
 from zeroconv.control.qwen import QwenControlNet
 from zeroconv.control.sd3 import SD3ControlNet
@@ -25,6 +27,7 @@ from zeroconv.errors import UserError
 
 CONTROLS: dict[type, Any] = {
     SD3Backbone: SD3ControlNet,
+    ChromaBackbone: ChromaControlNet,  # before FLUX.1, of which it is one
     FluxBackbone: FluxControlNet,
     QwenBackbone: QwenControlNet,
     ZImageBackbone: ZImageControlNet,

@@ -26,6 +26,8 @@ BLOCKS = (
     "JointTransformerBlock",
     "FluxTransformerBlock",
     "FluxSingleTransformerBlock",
+    "ChromaTransformerBlock",
+    "ChromaSingleTransformerBlock",
     "QwenImageTransformerBlock",
     "ZImageTransformerBlock",
     "ZImageControlTransformerBlock",

@@ -16,7 +16,7 @@ from tests.helpers import flow_bases, tiny_flow
 from tests.helpers.tiny_flow import relative
 from zeroconv.backbones import TextStates, is_split, load_backbone
 from zeroconv.backbones.flow.packing import pack, positions, unpack
-from zeroconv.control.families import control_class
+from zeroconv.control.families import control_class, new_control
 from zeroconv.errors import UserError
 from zeroconv.prompts import parse
 
@@ -65,6 +65,42 @@ def test_flux_residuals_and_output_equal_diffusers(bases, doubles: int, singles:
     assert all(relative(a, b) < 1e-5 for a, b in zip(ours, wanted, strict=True))
     output = control.predict(base, z, hint, t, text)
     assert relative(output, expected) < 1e-5
+    assert relative(output, base.predict(z, t, text)) > 0.01
+
+
+@torch.no_grad()
+def test_chroma_output_equals_diffusers_and_its_control_runs_the_base_s_blocks(bases) -> None:
+    """With connections that hand through, its residuals are the tokens behind the base's blocks."""
+    base = bases["chroma"]
+    z, hint, t = tiny_flow.inputs()
+    text = base.embed_text(PROMPTS)
+    assert set(text.pooled.flatten().tolist()) == {0.0, 1.0}
+    control = new_control(base, blocks=3)
+    for layer in control.network.controlnet_blocks:
+        torch.nn.init.eye_(layer.weight)
+    seen: list[Tensor] = []
+    blocks = base.transformer.transformer_blocks
+    hooks = [b.register_forward_hook(lambda b, args, out: seen.append(out[1])) for b in blocks]
+    base.predict(z, t, text)
+    for hook in hooks:
+        hook.remove()
+    ours = control(z, hint, t, text)
+    assert all(relative(a, b) < 1e-5 for a, b in zip(ours, seen, strict=True))
+
+    tiny_flow.randomised(control.network)
+    asked = {
+        "hidden_states": pack(z),
+        "timestep": t / 1000,
+        "encoder_hidden_states": text.hidden,
+        "attention_mask": torch.cat([text.pooled, torch.ones(2, 24)], dim=1),
+        "img_ids": positions((8, 12), z.device),
+        "txt_ids": torch.zeros(text.hidden.shape[1], 3),
+        "return_dict": False,
+    }
+    residuals = control(z, hint, t, text)
+    expected = base.transformer(controlnet_block_samples=residuals, **asked)[0]
+    output = control.predict(base, z, hint, t, text)
+    assert relative(output, unpack(expected, (8, 12))) < 1e-5
     assert relative(output, base.predict(z, t, text)) > 0.01
 
 

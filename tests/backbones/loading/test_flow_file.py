@@ -24,7 +24,7 @@ from zeroconv.errors import UserError
 from zeroconv.generation import generate
 
 NAMES = tuple(tiny_flow.WRITERS)
-TURBO = pytest.mark.filterwarnings("ignore:.*does not say whether it is Z-Image or Turbo")
+TURBO = pytest.mark.filterwarnings("ignore:.*does not say")
 
 
 @pytest.fixture(scope="module")

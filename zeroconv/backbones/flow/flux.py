@@ -39,15 +39,15 @@ class FluxBackbone(TransformerBackbone):
         "max_shift": 1.15,
     }
     usual = Defaults(cfg=3.5)
+    unguided: ClassVar[Defaults] = Defaults(cfg=1.0)  # of a transformer without guidance embedding
 
     def __init__(self, transformer: Any, vae: nn.Module | None = None, *args: Any, **more: Any):
         super().__init__(transformer, vae, *args, **more)
-        config = transformer.config
         self.beside = self._channels_beside()
         if self.beside and not self.reads_hint and more.get("defaults") is None:
             self.defaults = Defaults(cfg=30.0)  # of FLUX Fill's pipeline
-        if not config.guidance_embeds and more.get("defaults") is None:
-            self.defaults = Defaults(cfg=1.0)
+        if not self.reads_guidance and more.get("defaults") is None:
+            self.defaults = self.unguided
         self.doubles = len(transformer.transformer_blocks)
         names = [f"double.{i}" for i in range(self.doubles)]
         names += [f"single.{i}" for i in range(len(transformer.single_transformer_blocks))]
@@ -101,15 +101,15 @@ class FluxBackbone(TransformerBackbone):
                 raise ValueError(
                     f"{len(residuals)} residuals for {len(self.connections)} connections"
                 )
-            doubles = by_block(residuals[: self.doubles], z) or None
-            singles = by_block(residuals[self.doubles :], z) or None
+            doubles = added(residuals[: self.doubles], z)
+            singles = added(residuals[self.doubles :], z)
         output = self.transformer(
             hidden_states=pack(z),
-            guidance=self.guidance_of(text, z) if self.reads_guidance else None,
             controlnet_block_samples=doubles,
             controlnet_single_block_samples=singles,
             return_dict=False,
             **self.inputs(z, t, text),
+            **({"guidance": self.guidance_of(text, z)} if self.reads_guidance else {}),
         )[0]
         return unpack(output, (z.shape[-2], z.shape[-1]))
 
@@ -140,7 +140,7 @@ class FluxBackbone(TransformerBackbone):
 
     @property
     def reads_guidance(self) -> bool:
-        return bool(self.transformer.config.guidance_embeds)
+        return bool(self.transformer.config.get("guidance_embeds"))
 
     @property
     def latent_channels(self) -> int:
@@ -152,3 +152,8 @@ class FluxBackbone(TransformerBackbone):
         pooled = clip_pooled(self.text_encoders[0], self.tokenizers[0], prompts)
         hidden = t5_states(self.text_encoders[1], self.tokenizers[1], seconds)
         return TextStates(hidden, pooled)
+
+
+def added(residuals: Sequence[Tensor | None], like: Tensor) -> list[Tensor] | None:
+    """A tensor for every block; None where no block gets one."""
+    return None if all(r is None for r in residuals) else by_block(residuals, like)

@@ -1,4 +1,5 @@
-"""A diffusion transformer put together from its parts: SD 3, FLUX.1, Qwen-Image, Z-Image.
+"""A diffusion transformer put together from its parts: SD 3, FLUX.1, Chroma, Qwen-Image,
+Z-Image.
 
 Where the parts come from is another matter: a folder (`flow_folder.py`), or a file and what
 stands beside it (`flow_file.py`).
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from zeroconv.backbones.flow.chroma import ChromaBackbone
 from zeroconv.backbones.flow.flux import FluxBackbone
 from zeroconv.backbones.flow.packing import PATCH
 from zeroconv.backbones.flow.qwen import QwenBackbone
@@ -111,6 +113,7 @@ FAMILIES = {
         SD3Backbone, (_clip("clip_l"), _clip("clip_g", "_2"), _t5("_3", True)), _SD3_VAE
     ),
     "FluxTransformer2DModel": Family(FluxBackbone, (_clip("clip_l"), _t5("_2")), _FLUX_VAE),
+    "ChromaTransformer2DModel": Family(ChromaBackbone, (_t5(""),), _FLUX_VAE),
     "QwenImageTransformer2DModel": Family(QwenBackbone, (_qwen("qwen2_5_vl"),), {}, video_vae=True),
     "ZImageTransformer2DModel": Family(ZImageBackbone, (_qwen("qwen3"),), _FLUX_VAE),
 }
@@ -189,7 +192,7 @@ def _vae(source: Source, family: Family, transformer: Any, request: Request) -> 
         return build_part(
             diffusers.AutoencoderKLQwenImage, weights.config, state, weights.where, request.dtype
         )
-    config, packed = transformer.config, family.backbone is FluxBackbone
+    config, packed = transformer.config, issubclass(family.backbone, FluxBackbone)
     # FLUX Control and Fill read more than a latent, and give one
     given = (config.out_channels if packed else None) or config.in_channels
     channels = given // (PATCH**2 if packed else 1)

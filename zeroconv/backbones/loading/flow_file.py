@@ -18,7 +18,7 @@ from zeroconv.checkpoints.flow.infer import CONFIGS
 from zeroconv.checkpoints.flow.text_files import NAMES, text_config, without_projection
 from zeroconv.checkpoints.flow.video_vae import of_video_vae, read_video_vae
 from zeroconv.checkpoints.infer import infer_vae_config
-from zeroconv.checkpoints.kinds import FLUX, Z_IMAGE
+from zeroconv.checkpoints.kinds import CHROMA, FLUX, Z_IMAGE
 from zeroconv.checkpoints.reading import read_config, read_state_dict, read_weights
 from zeroconv.checkpoints.stable_diffusion import describing
 from zeroconv.checkpoints.vae import read_vae, vae_from_original
@@ -142,6 +142,12 @@ class FileSource:
             warnings.warn(
                 f"{self.path} does not say whether it is Z-Image or Turbo; its noise levels are "
                 "Turbo's (shift 3): a scheduler/ beside it or in --parts decides.",
+                stacklevel=6,
+            )
+        if self.file.kind is CHROMA:
+            warnings.warn(
+                f"{self.path} does not say how its noise levels are shifted; they are FLUX.1 "
+                "dev's: a scheduler/ beside it or in --parts decides.",
                 stacklevel=6,
             )
         guided = any(key.startswith(_GUIDANCE) for key in self.file.transformer)

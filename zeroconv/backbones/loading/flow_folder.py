@@ -28,7 +28,8 @@ def class_of(folder: Path) -> str:
     if named not in FAMILIES:
         raise UserError(
             f"{folder} holds a {named[:80] or 'transformer without a name'}, which zeroconv does "
-            "not run; of transformers it runs SD 3, FLUX.1, Qwen-Image and Z-Image."
+            "not run; of transformers it runs SD 3, FLUX.1, Chroma, Qwen-Image and "
+            "Z-Image."
         )
     return named
 

@@ -153,5 +153,6 @@ def _check_pipeline(folder: Path) -> None:
     ):
         raise UserError(
             f"{folder} holds a {named or 'model with a transformer'}, which zeroconv does not run "
-            "yet; it runs Stable Diffusion 1.x, 2.x, XL and 3, FLUX.1, Qwen-Image and Z-Image."
+            "yet; it runs Stable Diffusion 1.x, 2.x, XL and 3, FLUX.1, Chroma, Qwen-Image "
+            "and Z-Image."
         )

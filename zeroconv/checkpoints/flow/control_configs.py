@@ -47,6 +47,26 @@ def flux_control(state: State, base: Config, where: object) -> Config:
     return config
 
 
+def chroma_control(state: State, base: Config, where: object) -> Config:
+    """Of zeroconv's own, which are the only ones; the base's blocks are those of the published."""
+    width, channels = size(state, "x_embedder.weight", 2)
+    head = first_size(state, ".attn.norm_q.weight")
+    hidden, reads = size(state, "distilled_guidance_layer.in_proj.weight", 2)
+    return {
+        "in_channels": channels,
+        "num_layers": count(state, "transformer_blocks."),
+        "base_layers": base.get("num_layers", 19),
+        "base_single_layers": base.get("num_single_layers", 38),
+        "attention_head_dim": head,
+        "num_attention_heads": width // head,
+        "joint_attention_dim": size(state, "context_embedder.weight", 2)[1],
+        "axes_dims_rope": _axes(head, base, where),
+        "approximator_num_channels": reads,
+        "approximator_hidden_dim": hidden,
+        "approximator_layers": count(state, "distilled_guidance_layer.layers."),
+    }
+
+
 def sd3_control(state: State, base: Config, where: object) -> Config:
     width, reads, patch, _ = size(state, "pos_embed_input.proj.weight", 4)
     placed = "pos_embed.proj.weight" in state
@@ -134,6 +154,7 @@ def zimage_control(state: State, base: Config, where: object) -> Config:
 
 CONFIGS: dict[str, Callable[[State, Config, object], Config]] = {
     "FluxControlNetModel": flux_control,
+    "ChromaControlNetModel": chroma_control,
     "SD3ControlNetModel": sd3_control,
     "QwenImageControlNetModel": qwen_control,
     "ZImageControlNetModel": zimage_control,

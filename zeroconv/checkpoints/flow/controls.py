@@ -25,6 +25,7 @@ from zeroconv.checkpoints.flow.layout import (
 from zeroconv.checkpoints.flow.names import flux_names
 from zeroconv.checkpoints.identify import identify, plain_state, refuse_folder, refuse_other_kind
 from zeroconv.checkpoints.kinds import (
+    CHROMA_CONTROL,
     FLUX_CONTROL,
     QWEN_CONTROL,
     SD3_CONTROL,
@@ -44,6 +45,7 @@ WEIGHTS = "diffusion_pytorch_model"
 # kind → the class of diffusers' network, and the family of its bases
 CLASSES = {
     FLUX_CONTROL.name: ("FluxControlNetModel", "FLUX.1"),
+    CHROMA_CONTROL.name: ("ChromaControlNetModel", "Chroma"),
     SD3_CONTROL.name: ("SD3ControlNetModel", "Stable Diffusion 3"),
     QWEN_CONTROL.name: ("QwenImageControlNetModel", "Qwen-Image"),
     Z_CONTROL.name: ("ZImageControlNetModel", "Z-Image"),

@@ -15,15 +15,21 @@ from pathlib import Path
 from torch import Tensor
 
 from zeroconv.checkpoints.flow.layout import State, Table, count, from_original, to_original
-from zeroconv.checkpoints.flow.names import flux_names_of, sd3_names_of, zimage_names_of
+from zeroconv.checkpoints.flow.names import (
+    chroma_names_of,
+    flux_names_of,
+    sd3_names_of,
+    zimage_names_of,
+)
 from zeroconv.checkpoints.identify import identify
-from zeroconv.checkpoints.kinds import FLUX, QWEN, SD3, Z_IMAGE, Kind
+from zeroconv.checkpoints.kinds import CHROMA, FLUX, QWEN, SD3, Z_IMAGE, Kind
 from zeroconv.checkpoints.reading import read_state_dict
 from zeroconv.errors import UserError
 
 # the class of diffusers' transformer, by the kind of the file
 CLASSES = {
     FLUX.name: "FluxTransformer2DModel",
+    CHROMA.name: "ChromaTransformer2DModel",
     SD3.name: "SD3Transformer2DModel",
     QWEN.name: "QwenImageTransformer2DModel",
     Z_IMAGE.name: "ZImageTransformer2DModel",
@@ -42,12 +48,12 @@ TEXT_NAMES = {
 }
 _TABLES: dict[str, Callable[[Mapping[str, Tensor]], Table]] = {
     FLUX.name: flux_names_of,
+    CHROMA.name: chroma_names_of,
     SD3.name: sd3_names_of,
     Z_IMAGE.name: zimage_names_of,
 }
 # of a file with one of these the transformer is of another model
 _OTHERS = {
-    "distilled_guidance_layer.": "a Chroma",
     "single_stream_modulation.": "a FLUX.2",
     "img_in_context.": "a transformer with a second picture",
     "siglip_embedder.": "a Z-Image Omni",
@@ -122,6 +128,8 @@ def table_of(state: Mapping[str, Tensor]) -> Table | None:
     """The table of a transformer's tensors in diffusers' names; None for those of no such one."""
     if count(state, "single_transformer_blocks.") or "context_embedder.weight" in state:
         kind = FLUX if "x_embedder.weight" in state else SD3
+        if "distilled_guidance_layer.in_proj.weight" in state:
+            kind = CHROMA
         return _TABLES[kind.name](state)
     if any(key.startswith("all_x_embedder.") for key in state):
         return zimage_names_of(state)
@@ -132,6 +140,7 @@ def is_original(state: Mapping[str, Tensor], kind: str) -> bool:
     """Whether the names are the original ones."""
     marks = {
         FLUX.name: ("double_blocks.", "single_blocks."),
+        CHROMA.name: ("double_blocks.", "single_blocks."),
         SD3.name: ("joint_blocks.",),
         Z_IMAGE.name: ("x_embedder.",),
     }.get(kind)
@@ -143,7 +152,7 @@ def _check_family(state: Mapping[str, Tensor], where: object) -> None:
         if any(key.startswith(mark) for key in state):
             raise UserError(
                 f"{where} is {what}, which zeroconv does not run; of transformers it runs SD 3, "
-                "FLUX.1, Qwen-Image and Z-Image."
+                "FLUX.1, Chroma, Qwen-Image and Z-Image."
             )
 
 

@@ -43,6 +43,27 @@ def flux_config(state: State) -> Config:
     }
 
 
+def chroma_config(state: State) -> Config:
+    """The network that makes the modulation has its own widths and number of layers."""
+    width, channels = size(state, "x_embedder.weight", 2)
+    head = first_size(state, ".attn.norm_q.weight")
+    _check_positions(head, AXES, "Chroma")
+    hidden, reads = size(state, "distilled_guidance_layer.in_proj.weight", 2)
+    return {
+        "in_channels": channels,
+        "out_channels": None,
+        "num_layers": count(state, "transformer_blocks."),
+        "num_single_layers": count(state, "single_transformer_blocks."),
+        "attention_head_dim": head,
+        "num_attention_heads": width // head,
+        "joint_attention_dim": size(state, "context_embedder.weight", 2)[1],
+        "axes_dims_rope": AXES,
+        "approximator_num_channels": reads,
+        "approximator_hidden_dim": hidden,
+        "approximator_layers": count(state, "distilled_guidance_layer.layers."),
+    }
+
+
 _TEXT = "time_text_embed.text_embedder.linear_1"
 
 
@@ -106,6 +127,7 @@ def zimage_config(state: State) -> Config:
 # by the class of the transformer
 CONFIGS: dict[str, Callable[[State], Config]] = {
     "FluxTransformer2DModel": flux_config,
+    "ChromaTransformer2DModel": chroma_config,
     "SD3Transformer2DModel": sd3_config,
     "QwenImageTransformer2DModel": qwen_config,
     "ZImageTransformer2DModel": zimage_config,

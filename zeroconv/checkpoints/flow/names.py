@@ -79,6 +79,23 @@ def flux_names_of(state: Mapping[str, Tensor]) -> Table:
     return flux_names(doubles, singles, width, hidden)
 
 
+_CHROMA = {
+    "in_layer": "linear_1",
+    "out_layer": "linear_2",
+}
+
+
+def chroma_names_of(state: Mapping[str, Tensor]) -> Table:
+    """Chroma, of tensors in either layout: FLUX.1's names, without modulation in the blocks."""
+    table = flux_names_of(state)
+    start = "distilled_guidance_layer."
+    for i in range(count(state, f"{start}layers.")):
+        layer = f"{start}layers.{i}."
+        table |= {layer + theirs: one(layer + ours) for theirs, ours in _CHROMA.items()}
+        table[f"{start}norms.{i}.scale"] = one(f"{start}norms.{i}.weight")
+    return table
+
+
 _SD3 = {
     "pos_embed": "pos_embed.pos_embed",
     "x_embedder.proj": "pos_embed.proj",

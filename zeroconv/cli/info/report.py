@@ -11,8 +11,14 @@ from typing import Any
 
 from zeroconv.errors import UserError
 
-TRANSFORMER_CONTROLS = ("flux_control", "sd3_control", "qwen_control", "z_image_control")
-FLOWS = ("flux", "sd3", "qwen", "z_image")  # as files
+TRANSFORMER_CONTROLS = (
+    "flux_control",
+    "chroma_control",
+    "sd3_control",
+    "qwen_control",
+    "z_image_control",
+)
+FLOWS = ("flux", "chroma", "sd3", "qwen", "z_image")  # as files
 KNOWN = (
     *TRANSFORMER_CONTROLS,
     *("base", "control", "baseline", "lora", "vae"),

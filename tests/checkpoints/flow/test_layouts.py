@@ -26,6 +26,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
     "FLUX.1 schnell": ("flux", {"num_layers": 2, "num_single_layers": 2}),
     "FLUX.1 Depth": ("flux", {"num_layers": 1, "num_single_layers": 1, "in_channels": 128,
                               "out_channels": 64, "guidance_embeds": True}),
+    "Chroma": ("chroma", {"num_layers": 2, "num_single_layers": 2}),
     "SD 3": ("sd3", {"num_layers": 2, "num_attention_heads": 24, "caption_projection_dim": 1536,
                      "pos_embed_max_size": 192}),
     "SD 3.5 medium": ("sd3", {"num_layers": 3, "num_attention_heads": 24, "qk_norm": "rms_norm",
@@ -70,7 +71,10 @@ def test_flow_config_of_published_shapes_is_the_published_one(name: str) -> None
 def randoms(kind: str) -> dict[str, Tensor]:
     import diffusers
 
-    config = {"flux": tiny_flow.FLUX, "sd3": tiny_flow.SD3, "z_image": tiny_flow.Z_IMAGE}[kind]
+    config = {
+        "flux": tiny_flow.FLUX, "chroma": tiny_flow.CHROMA, "sd3": tiny_flow.SD3,
+        "z_image": tiny_flow.Z_IMAGE,
+    }[kind]  # fmt: skip
     more = {"guidance_embeds": True} if kind == "flux" else {}
     more |= {"qk_norm": "rms_norm", "dual_attention_layers": (0, 1)} if kind == "sd3" else {}
     torch.manual_seed(0)
@@ -79,18 +83,15 @@ def randoms(kind: str) -> dict[str, Tensor]:
 
 
 def their_converter(kind: str) -> Callable[..., dict[str, Tensor]]:
-    """diffusers', of FLUX.1 for tokens that are 32 wide in place of 3072."""
-    names = {"flux": "flux", "sd3": "sd3", "z_image": "z_image"}
-    function = getattr(
-        single_file_utils, f"convert_{names[kind]}_transformer_checkpoint_to_diffusers"
-    )
+    """diffusers', of FLUX.1 and Chroma for tokens that are 32 wide in place of 3072."""
+    function = getattr(single_file_utils, f"convert_{kind}_transformer_checkpoint_to_diffusers")
     source = inspect.getsource(function).replace("inner_dim = 3072", "inner_dim = 32")
     space = dict(vars(single_file_utils))
     exec(compile(source, "<diffusers>", "exec"), space)
     return space[function.__name__]
 
 
-@pytest.mark.parametrize("kind", ["flux", "sd3", "z_image"])
+@pytest.mark.parametrize("kind", ["flux", "chroma", "sd3", "z_image"])
 def test_flow_names_are_those_that_diffusers_reads(kind: str) -> None:
     """Its own converter gives back every tensor, and so does ours; with ComfyUI's prefix too."""
     state = randoms(kind)
@@ -200,9 +201,9 @@ def wan_names(names: list[str]) -> dict[str, str]:
 
 def test_flow_file_of_another_family_is_refused() -> None:
     state = from_diffusers(randoms("flux"), "flux")
-    with pytest.raises(UserError, match="is a Chroma, which zeroconv does not run"):
+    with pytest.raises(UserError, match=r"is a FLUX\.2, which zeroconv does not run"):
         split(
-            {**state, "distilled_guidance_layer.in_proj.bias": torch.ones(1)}, "chroma.safetensors"
+            {**state, "single_stream_modulation.lin.weight": torch.ones(1)}, "flux2.safetensors"
         )
     with pytest.warns(UserWarning, match="holds 1 tensors that no part of the base reads"):
         split({**{f"model.diffusion_model.{k}": v for k, v in state.items()},

@@ -22,7 +22,7 @@ from zeroconv.errors import UserError
 class ChromaBackbone(FluxBackbone):
     """A frozen Chroma. transformer: diffusers' ChromaTransformer2DModel. text_encoders: T5.
 
-    `TextStates.pooled` is (N, L): 1 for the tokens of a prompt and the first behind them, 0 for
+    `TextStates.pooled` is (N, L) or None: 1 for the tokens of a prompt and the first behind them, 0 for
     what else fills up. diffusers' pipeline adds this to the scores of attention, and so does this
     class: what fills up is weighed less.
     """
@@ -31,15 +31,21 @@ class ChromaBackbone(FluxBackbone):
     usual = unguided = Defaults(cfg=5.0)
 
     def inputs(self, z: Tensor, t: Tensor | int, text: TextStates) -> dict[str, Any]:
-        there = self._pooled(text).to(text.hidden)
-        pixels = there.new_ones(len(there), z.shape[-2] * z.shape[-1] // PATCH**2)
         return {
             "timestep": torch.as_tensor(t, device=z.device).expand(len(z)) / 1000,
             "encoder_hidden_states": text.hidden,
-            "attention_mask": torch.cat([there, pixels], dim=1),
+            "attention_mask": self._mask(z, text),
             "img_ids": positions((z.shape[-2], z.shape[-1]), z.device),
             "txt_ids": torch.zeros(text.hidden.shape[1], 3, device=z.device),
         }
+
+    def _mask(self, z: Tensor, text: TextStates) -> Tensor | None:
+        """(N, S + L) of text and picture. None: every token is there."""
+        if text.pooled is None:
+            return None
+        there = text.pooled.to(text.hidden)
+        pixels = there.new_ones(len(there), z.shape[-2] * z.shape[-1] // PATCH**2)
+        return torch.cat([there, pixels], dim=1)
 
     def _channels_beside(self) -> int:
         """None. Raises UserError for a transformer that reads more than its latent."""

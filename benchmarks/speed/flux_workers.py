@@ -6,19 +6,24 @@ autoencoder. The text encoders of both sides ran before.
 
 from __future__ import annotations
 
-import gc
-import tempfile
-import zlib
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.speed.step_workers import DTYPES, PICTURES, Clock, Ours
+from benchmarks.speed.step_shared import (
+    DTYPES,
+    PICTURES,
+    Batches,
+    Clock,
+    fill_,
+    forget_peak,
+    latents_only,
+    recipe_of,
+)
+from benchmarks.speed.step_workers import Ours
 
 TOKENS = 512  # of T5, as the script fills its prompts up
 SHAPES: dict[str, dict[str, Any]] = {
@@ -50,16 +55,6 @@ def transformer_of(model: str) -> Any:
 
     torch.manual_seed(0)
     return FluxTransformer2DModel(**SHAPES[model]["transformer"])
-
-
-@torch.no_grad()
-def fill_(state: dict[str, Tensor]) -> None:
-    """Weights for what begins as zero, by their names, so that the control says something."""
-    for name, tensor in state.items():
-        if "controlnet_" in name:
-            seed = zlib.crc32(name.split("network.")[-1].encode())
-            generator = torch.Generator().manual_seed(seed)
-            tensor.copy_(0.03 * torch.randn(tensor.shape, generator=generator))
 
 
 def fixed_inputs(model: str, batch: int, size: int) -> dict[str, Tensor]:
@@ -127,21 +122,14 @@ class FluxTheirs:
             }
             for _ in range(PICTURES)
         ]
-        loader = torch.utils.data.DataLoader(data, shuffle=True, batch_size=batch)  # type: ignore[arg-type]
+        loader: Any = torch.utils.data.DataLoader(data, shuffle=True, batch_size=batch)  # type: ignore[arg-type]
         self.control, self.optimizer, self.loader = self.accelerator.prepare(
             control, optimizer, loader
         )
         for frozen in (self.vae, self.transformer):
             frozen.to(self.accelerator.device, dtype=self.dtype)
-        self.batches = iter(self.loader)
+        self.next_batch = Batches(self.loader)
         forget_peak()
-
-    def _batch(self) -> dict[str, Tensor]:
-        batch = next(self.batches, None)
-        if batch is None:  # another epoch
-            self.batches = iter(self.loader)
-            batch = next(self.batches)
-        return batch
 
     def _encode(self, pixels: Tensor) -> Tensor:
         latents = self.vae.encode(pixels.to(dtype=self.dtype)).latent_dist.sample()
@@ -185,7 +173,7 @@ class FluxTheirs:
         )[0]
 
     def step(self) -> dict[str, float]:
-        batch, accelerator = self._batch(), self.accelerator
+        batch, accelerator = self.next_batch(), self.accelerator
         clock = Clock(self.device)
         with accelerator.accumulate(self.control):
             latents = self._encode(batch["pixel_values"])
@@ -231,8 +219,8 @@ def packed(z: Tensor) -> Tensor:
 class FluxOurs(Ours):
     """zeroconv's trainer on what its cache would hold: moments, latents of hints, text states.
 
-    `rung`: 0 everything cached; 1 memory kept; 2 CPU layers; 3 bfloat16 weights and 8-bit AdamW,
-    the frozen base in bfloat16.
+    `rung`: 0 everything cached; 1 layers of a processor; 2 blocks that do less; 3 bfloat16 weights
+    and 8-bit AdamW, the frozen base in bfloat16.
     """
 
     def __init__(
@@ -245,47 +233,27 @@ class FluxOurs(Ours):
         rung: int = 3,
         others: dict[str, Any] | None = None,
     ) -> None:
-        from accelerate import Accelerator
-
         from zeroconv.backbones.flow.flux import FluxBackbone
         from zeroconv.control import new_control
-        from zeroconv.layers.allocator import keep_pages
         from zeroconv.training.execution import precision as dtypes
-        from zeroconv.training.execution.choice import Launch
-        from zeroconv.training.model import prepare_control
-        from zeroconv.training.recipes.recipe import parse_recipe
-        from zeroconv.training.trainer import Trainer
 
-        if rung < 2:
+        if rung < 1:
             dtypes.use_cpu_layers_ = lambda *modules: None
-        backbone: Any = FluxBackbone(transformer_of(model), latents_only())
+        if rung < 2:
+            dtypes.use_block_layers_ = lambda *modules: None
+        vae = latents_only(scaling_factor=SCALING, shift_factor=SHIFT)
+        backbone: Any = FluxBackbone(transformer_of(model), vae)
         control = new_control(backbone, "canny", blocks=1)
         fill_(control.state_dict())
         narrow = rung >= 3
-        settings = {
-            "steps": 10_000,
-            "batch_size": batch,
-            "learning_rate": 5e-6,
-            "validate_every": 0,
-            "sample_count": 0,
-            "ema_decay": 0.0,
-            "precision": "bf16_weights" if narrow else precision,
-            "optimizer": "adamw8bit" if narrow else "adamw",
-            "frozen": "bf16" if narrow else "same",
+        recipe = recipe_of(
+            batch,
+            precision="bf16_weights" if narrow else precision,
+            optimizer="adamw8bit" if narrow else "adamw",
+            frozen="bf16" if narrow else "same",
             **(others or {}),
-        }
-        values = {"out": tempfile.mkdtemp(), "data": {"train": "x", "condition": "canny"}}
-        recipe = parse_recipe({**values, "training": settings})
-        data = examples_of(model, size)
-        self.device, self.recorded = device, False
-        backbone.to(device)
-        made = prepare_control(recipe, backbone, control.to(device))
-        started = Launch(Accelerator(cpu=device.type == "cpu"))
-        self.execution: Any = started.execution(made, data, recipe.training, print)
-        self.trainer = Trainer(recipe, made, data, data, self.execution)
-        if rung >= 1 and device.type == "cpu":
-            keep_pages()
-        self.batches = self.trainer.plan.from_step(0)
+        )
+        self._start(recipe, backbone, control, examples_of(model, size), device, keep=True)
         forget_peak()
 
     @torch.no_grad()
@@ -295,13 +263,6 @@ class FluxOurs(Ours):
         text = TextStates(inputs["text"], inputs["pooled"])
         loss, drawn = self.trainer.loss, (inputs["z"], inputs["noise"], inputs["t"])
         return float(loss.errors(*drawn, inputs["hint"], text, dtype=loss.weights_dtype).mean())
-
-
-def forget_peak() -> None:
-    """Let the process's peak be that of its steps, not of building the model."""
-    gc.collect()
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
 
 
 def examples_of(model: str, size: int) -> Any:
@@ -320,11 +281,3 @@ def examples_of(model: str, size: int) -> Any:
     )  # fmt: skip
     data.hint_latents = HintLatents(Table([hints]), None, {})
     return data
-
-
-def latents_only() -> Any:
-    """What the trainer asks of an autoencoder when everything is cached: its scale."""
-    vae = nn.Identity()
-    config = {"scaling_factor": SCALING, "shift_factor": SHIFT, "block_out_channels": (0,) * 4}
-    vae.config = type("Config", (), config)  # type: ignore[assignment]
-    return vae

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
-import time
-import zlib
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
@@ -20,12 +17,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.speed.step_shared import (
+    DTYPES,
+    PICTURES,
+    Batches,
+    Clock,
+    fill_,
+    latents_only,
+    recipe_of,
+)
+
 TEXT = {"sd15": (77, 768), "tiny": (77, 32)}
-PICTURES = 16  # of the data set
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def unet_of(model: str, device: torch.device) -> Any:
@@ -44,17 +49,6 @@ def unet_of(model: str, device: torch.device) -> Any:
         return UNet2DConditionModel(sample_size=64, attention_head_dim=8, **small)
 
 
-@torch.no_grad()
-def fill_(state: dict[str, Tensor]) -> None:
-    """Give the hint encoder and the zero convolutions weights by their names, so that the control
-    says something.
-    """
-    for name, tensor in state.items():
-        if name.startswith("controlnet_"):
-            generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-            tensor.copy_(0.03 * torch.randn(tensor.shape, generator=generator))
-
-
 def fixed_inputs(model: str, batch: int, size: int) -> dict[str, Tensor]:
     """One batch of latents, noise, timesteps, hints (uint8) and text states, for comparing
     losses.
@@ -70,24 +64,6 @@ def fixed_inputs(model: str, batch: int, size: int) -> dict[str, Tensor]:
         ),
         "text": torch.randn(batch, *TEXT[model], generator=generator),
     }
-
-
-class Clock:
-    """Seconds between named moments of a step, after whatever the device still had to do."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.parts = device, {}
-        self.last = self._now()
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def __call__(self, part: str) -> None:
-        now = self._now()
-        self.parts[part] = self.parts.get(part, 0.0) + now - self.last
-        self.last = now
 
 
 class Theirs:
@@ -156,14 +132,7 @@ class Theirs:
         )
         for frozen in (self.vae, self.unet, self.text_encoder):
             frozen.to(self.accelerator.device, dtype=self.dtype)
-        self.batches = iter(self.loader)
-
-    def _batch(self) -> dict[str, Tensor]:
-        batch = next(self.batches, None)
-        if batch is None:  # another epoch
-            self.batches = iter(self.loader)
-            batch = next(self.batches)
-        return batch
+        self.next_batch = Batches(self.loader)
 
     def _predict(
         self, noisy: Tensor, t: Tensor, hidden: Tensor, image: Tensor, clock: Clock | None = None
@@ -184,7 +153,7 @@ class Theirs:
         )[0]  # fmt: skip
 
     def step(self) -> dict[str, float]:
-        batch, accelerator = self._batch(), self.accelerator
+        batch, accelerator = self.next_batch(), self.accelerator
         clock = Clock(self.device)
         with accelerator.accumulate(self.controlnet):
             latents = self.vae.encode(
@@ -238,19 +207,11 @@ class Ours:
         others: dict[str, Any] | None = None,
     ) -> None:
         """`others`: settings of training in place of the rung's."""
-        from accelerate import Accelerator
-
         from zeroconv.backbones import UNetBackbone
         from zeroconv.control import ControlNet
         from zeroconv.control.files import diffusers_state
         from zeroconv.data.cache.examples import Examples, Table, TextTable
-        from zeroconv.layers.allocator import keep_pages
         from zeroconv.training.execution import precision as dtypes
-        from zeroconv.training.execution.choice import Launch
-        from zeroconv.training.execution.cuda_graphs import CudaGraphs
-        from zeroconv.training.model import prepare_control
-        from zeroconv.training.recipes.recipe import parse_recipe
-        from zeroconv.training.trainer import Trainer
 
         if rung < 2:
             dtypes.use_cpu_layers_ = lambda *modules: None
@@ -263,24 +224,12 @@ class Ours:
         all_of_it = rung >= (2 if on_card else 3)
         small = {"bf16": "bf16_weights"}.get(precision, precision) if all_of_it else precision
         graphs = on_card and rung > 0
-        settings = {
-            "steps": 10_000,
-            "batch_size": batch,
-            "learning_rate": 5e-6,
-            "validate_every": 0,
-            "sample_count": 0,
-            "ema_decay": 0.0,
-            "precision": small,
-            "optimizer": "adamw8bit" if all_of_it else "adamw",
-            "cuda_graphs": graphs,
+        recipe = recipe_of(
+            batch,
+            precision=small,
+            optimizer="adamw8bit" if all_of_it else "adamw",
+            cuda_graphs=graphs,
             **(others or {}),
-        }
-        recipe = parse_recipe(
-            {
-                "out": tempfile.mkdtemp(),
-                "data": {"train": "x", "condition": "canny"},
-                "training": settings,
-            }
         )
         rng = np.random.default_rng(2)
         moments = rng.standard_normal((PICTURES, 8, size // 8, size // 8), np.float32)
@@ -292,7 +241,21 @@ class Ours:
         data = Examples(
             Table([moments]), None, Table([hints]), captions, np.zeros(PICTURES, bool), table
         )
-        backbone._vae = latents_only()
+        backbone._vae = latents_only(scaling_factor=0.18215)
+        self._start(recipe, backbone, control, data, device, keep=rung >= 1)
+
+    def _start(
+        self, recipe: Any, backbone: Any, control: Any, data: Any, device: torch.device, keep: bool
+    ) -> None:
+        """Put the trainer together. keep: freed memory stays with the process."""
+        from accelerate import Accelerator
+
+        from zeroconv.layers.allocator import keep_pages
+        from zeroconv.training.execution.choice import Launch
+        from zeroconv.training.execution.cuda_graphs import CudaGraphs
+        from zeroconv.training.model import prepare_control
+        from zeroconv.training.trainer import Trainer
+
         self.device = device
         backbone.to(device)
         model = prepare_control(recipe, backbone, control.to(device))
@@ -300,7 +263,7 @@ class Ours:
         self.execution: Any = started.execution(model, data, recipe.training, print)
         self.recorded = isinstance(self.execution, CudaGraphs)
         self.trainer = Trainer(recipe, model, data, data, self.execution)
-        if rung >= 1 and device.type == "cpu":
+        if keep and device.type == "cpu":
             keep_pages()
         self.batches = self.trainer.plan.from_step(0)
 
@@ -337,13 +300,6 @@ class Ours:
         loss, drawn = self.trainer.loss, (inputs["z"], inputs["noise"], inputs["t"])
         errors = loss.errors(*drawn, inputs["hint"], text, dtype=loss.weights_dtype)
         return float(errors.mean())
-
-
-def latents_only() -> Any:
-    """What the trainer asks of an autoencoder when everything is cached: its scale."""
-    vae = nn.Identity()
-    vae.config = type("Config", (), {"scaling_factor": 0.18215, "block_out_channels": (0,) * 4})  # type: ignore
-    return vae
 
 
 @contextmanager

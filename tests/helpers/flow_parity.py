@@ -229,16 +229,23 @@ def chroma_image(pair: Pair, steps: int) -> tuple[Tensor, Tensor]:
     return ours, pair.theirs("ChromaImg2ImgPipeline", steps, guidance_scale=0.0, **asked)
 
 
-def sd3_one(pair: Pair, steps: int) -> tuple[Tensor, Tensor]:
-    network = tiny_flow.sd3_control(2)
-    ours = pair.ours(
-        [Control(pair.net(network), picture(1), scale=0.7)], steps, cfg=3.0, negative=NEGATIVE
-    )
-    theirs = pair.theirs(
-        "StableDiffusion3ControlNetPipeline", steps, network, control_image=picture(1),
-        controlnet_conditioning_scale=0.7, guidance_scale=3.0, negative_prompt=NEGATIVE,
+def one_guided(
+    pair: Pair, steps: int, network: Any, kind: str, theirs: Any = None, **guidance: float
+) -> tuple[Tensor, Tensor]:
+    """One control at scale 0.7, guided by another prompt at 3. guidance: the same in diffusers'
+    words. theirs: the network as diffusers' pipeline takes it.
+    """
+    control = Control(pair.net(network), picture(1), scale=0.7)
+    made = pair.theirs(
+        kind, steps, network if theirs is None else theirs, control_image=picture(1),
+        controlnet_conditioning_scale=0.7, negative_prompt=NEGATIVE, **guidance,
     )  # fmt: skip
-    return ours, theirs
+    return pair.ours([control], steps, cfg=3.0, negative=NEGATIVE), made
+
+
+def sd3_one(pair: Pair, steps: int) -> tuple[Tensor, Tensor]:
+    kind = "StableDiffusion3ControlNetPipeline"
+    return one_guided(pair, steps, tiny_flow.sd3_control(2), kind, guidance_scale=3.0)
 
 
 def sd3_two(pair: Pair, steps: int) -> tuple[Tensor, Tensor]:
@@ -288,15 +295,8 @@ def sd3_inpaint_control(pair: Pair, steps: int) -> tuple[Tensor, Tensor]:
 
 
 def qwen_one(pair: Pair, steps: int) -> tuple[Tensor, Tensor]:
-    network = tiny_flow.qwen_control(2)
-    ours = pair.ours(
-        [Control(pair.net(network), picture(1), scale=0.7)], steps, cfg=3.0, negative=NEGATIVE
-    )
-    theirs = pair.theirs(
-        "QwenImageControlNetPipeline", steps, network, control_image=picture(1),
-        controlnet_conditioning_scale=0.7, true_cfg_scale=3.0, negative_prompt=NEGATIVE,
-    )  # fmt: skip
-    return ours, theirs
+    kind = "QwenImageControlNetPipeline"
+    return one_guided(pair, steps, tiny_flow.qwen_control(2), kind, true_cfg_scale=3.0)
 
 
 def qwen_union(pair: Pair, steps: int) -> tuple[Tensor, Tensor]:
@@ -347,14 +347,9 @@ def _zimage(network: Any, pair: Pair) -> Any:
 
 
 def zimage_one(pair: Pair, steps: int) -> tuple[Tensor, Tensor]:
-    network = tiny_flow.zimage_control()
-    net = pair.net(network)
-    ours = pair.ours([Control(net, picture(1), scale=0.7)], steps, cfg=3.0, negative=NEGATIVE)
-    theirs = pair.theirs(
-        "ZImageControlNetPipeline", steps, _zimage(network, pair), control_image=picture(1),
-        controlnet_conditioning_scale=0.7, guidance_scale=2.0, negative_prompt=NEGATIVE,
-    )  # fmt: skip
-    return ours, theirs
+    network, kind = tiny_flow.zimage_control(), "ZImageControlNetPipeline"
+    theirs = _zimage(network, pair)
+    return one_guided(pair, steps, network, kind, theirs, guidance_scale=2.0)
 
 
 def zimage_turbo(pair: Pair, steps: int) -> tuple[Tensor, Tensor]:

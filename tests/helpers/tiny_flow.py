@@ -262,14 +262,15 @@ def _index(folder: Path, pipeline: str, schedule: dict[str, Any]) -> None:
     (folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
 
 
-def _vae(folder: Path) -> None:
+def tiny_vae(channels: int = CHANNELS, levels: int = 3) -> Any:
+    """Of `channels` latents, 2^(levels − 1) pixels a side each."""
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL(
-        latent_channels=CHANNELS,
-        block_out_channels=(8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
+    return AutoencoderKL(
+        latent_channels=channels,
+        block_out_channels=(8,) * levels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
         norm_num_groups=4,
         layers_per_block=1,
         sample_size=16,
@@ -278,6 +279,10 @@ def _vae(folder: Path) -> None:
         use_quant_conv=False,
         use_post_quant_conv=False,
     )
+
+
+def _vae(folder: Path) -> None:
+    vae = tiny_vae()
     _steady(vae.encoder.conv_out)
     vae.save_pretrained(folder / "vae")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from tests.helpers.tiny_flow import randomised, tiny_vae
 from zeroconv.backbones import TextStates
 from zeroconv.backbones.flow.sd3 import SD3Backbone
 
@@ -27,25 +28,11 @@ CONFIG: dict[str, Any] = {
 
 def tiny_sd3(seed: int = 0, vae: bool = False, **changes: Any) -> SD3Backbone:
     """A transformer of 5 blocks, 16 wide, all weights random."""
-    from diffusers import AutoencoderKL, SD3Transformer2DModel
+    from diffusers import SD3Transformer2DModel
 
     torch.manual_seed(seed)
-    transformer = randomise_all_(SD3Transformer2DModel(**{**CONFIG, **changes}))
-    coder: nn.Module | None = None
-    if vae:
-        coder = AutoencoderKL(
-            latent_channels=4,
-            block_out_channels=(8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            norm_num_groups=4,
-            layers_per_block=1,
-            sample_size=16,
-            scaling_factor=1.5,
-            shift_factor=0.06,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-        )
+    transformer = randomised(SD3Transformer2DModel(**{**CONFIG, **changes}))
+    coder = tiny_vae(4, 2) if vae else None
     return SD3Backbone(transformer, coder, name="tiny-sd3")
 
 
@@ -55,15 +42,7 @@ def tiny_control(blocks: int, seed: int = 1, **changes: Any) -> Any:
 
     torch.manual_seed(seed)
     config = {**CONFIG, "num_layers": blocks, **changes}
-    return randomise_all_(SD3ControlNetModel(**config))
-
-
-def randomise_all_(module: nn.Module, scale: float = 0.2) -> nn.Module:
-    """Every parameter drawn anew from torch's own stream, zero layers too."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_(std=scale)
-    return module
+    return randomised(SD3ControlNetModel(**config))
 
 
 def sd3_inputs(n: int = 2, seed: int = 2) -> tuple[Tensor, Tensor, Tensor, TextStates]:

@@ -202,9 +202,7 @@ def wan_names(names: list[str]) -> dict[str, str]:
 def test_flow_file_of_another_family_is_refused() -> None:
     state = from_diffusers(randoms("flux"), "flux")
     with pytest.raises(UserError, match=r"is a FLUX\.2, which zeroconv does not run"):
-        split(
-            {**state, "single_stream_modulation.lin.weight": torch.ones(1)}, "flux2.safetensors"
-        )
+        split({**state, "single_stream_modulation.lin.weight": torch.ones(1)}, "flux2.safetensors")
     with pytest.warns(UserWarning, match="holds 1 tensors that no part of the base reads"):
         split({**{f"model.diffusion_model.{k}": v for k, v in state.items()},
                "something.else": torch.ones(1)}, "flux.safetensors")  # fmt: skip

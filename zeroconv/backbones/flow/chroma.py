@@ -22,9 +22,9 @@ from zeroconv.errors import UserError
 class ChromaBackbone(FluxBackbone):
     """A frozen Chroma. transformer: diffusers' ChromaTransformer2DModel. text_encoders: T5.
 
-    `TextStates.pooled` is (N, L) or None: 1 for the tokens of a prompt and the first behind them, 0 for
-    what else fills up. diffusers' pipeline adds this to the scores of attention, and so does this
-    class: what fills up is weighed less.
+    `TextStates.pooled` is (N, L) or None: 1 for the tokens of a prompt and the first behind them,
+    0 for what else fills up. diffusers' pipeline adds this to the scores of attention, and so does
+    this class: what fills up is weighed less.
     """
 
     family = "Chroma"

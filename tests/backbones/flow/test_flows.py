@@ -196,7 +196,7 @@ def test_flux_reads_its_guidance(folders, tmp_path: Path) -> None:
 
 
 def test_flows_are_no_unets_and_say_where_residuals_go(bases) -> None:
-    wanted = {"sd3": 4, "flux": 8, "qwen": 5, "zimage": 4}
+    wanted = {"sd3": 4, "flux": 8, "chroma": 8, "qwen": 5, "zimage": 4}
     for name, base in bases.items():
         assert len(base.connections) == wanted[name] and not is_split(base)
         assert {c.kind for c in base.connections} == {"tokens"}

@@ -5,8 +5,7 @@
   picture are multiplied one by one there, and the text's part of the backward pass is left out.
 - In float32 norm, scale and shift are one operation, gate and sum another; on a processor the norm
   of queries and keys and their rotary embedding too (`zeroconv.layers.rotary`).
-- A single block's last layer reads attention and GELU side by side: both are written there and
-  not copied, and GELU is made again for the weight's gradient.
+- A single block's last layer is `zeroconv.layers.joined` on a processor.
 """
 
 from __future__ import annotations
@@ -25,7 +24,8 @@ from diffusers.models.transformers.transformer_flux import (
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zeroconv.layers.cpu import CpuLinear, outer, product, product_back
+from zeroconv.layers.cpu import CpuLinear
+from zeroconv.layers.joined import Joined
 from zeroconv.layers.quantised import QuantisedLayer, in_parts
 from zeroconv.layers.rotary import angles, normed_and_turned
 
@@ -138,7 +138,7 @@ class LeanSingleBlock(FluxSingleTransformerBlock):
         layer: Any = self.proj_out
         plain = type(layer) is QuantisedLayer and layer.scale is None
         if (plain or type(layer) is CpuLinear) and in_parts(attended) and _is_exact(attended):
-            return _Joined.apply(attended, hidden, layer.weight, layer.bias)
+            return Joined.apply(attended, hidden, layer.weight, layer.bias)
         return layer(torch.cat([attended, self.act_mlp(hidden)], dim=2))
 
 
@@ -245,42 +245,3 @@ def _joins(x: Tensor, norm: nn.Module) -> bool:
     """Whether norm and rotary embedding are one operation: on a processor, in float32."""
     known = type(norm) is nn.RMSNorm and norm.weight is not None and norm.eps is not None
     return known and x.device.type == "cpu" and _is_exact(x) and norm.weight.dtype == x.dtype
-
-
-# ---------------------------------------------------------------- the last layer of a single block
-
-
-class _Joined(torch.autograd.Function):
-    """a ‖ GELU(h), over the last dimension, times Wᵀ + b. Only a and h are kept."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, attended: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None
-    ) -> Tensor:
-        ctx.save_for_backward(attended if ctx.needs_input_grad[2] else None, hidden, weight)
-        ctx.width = attended.shape[-1]
-        both = _beside(attended, hidden).flatten(0, -2)
-        return product(both, weight, bias).view(*hidden.shape[:-1], -1)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
-        attended, hidden, weight = ctx.saved_tensors
-        wanted, rows = ctx.needs_input_grad, dy.reshape(-1, dy.shape[-1])
-        da = dh = dw = None
-        if wanted[0]:
-            da = product_back(rows, weight[:, : ctx.width]).view(*dy.shape[:-1], -1)
-        if wanted[1]:
-            dh = product_back(rows, weight[:, ctx.width :]).view_as(hidden)
-            torch.ops.aten.gelu_backward.grad_input(dh, hidden, approximate="tanh", grad_input=dh)
-        if wanted[2]:
-            dw = outer(rows, _beside(attended, hidden).flatten(0, -2), weight)
-        return da, dh, dw, rows.sum(0) if wanted[3] else None
-
-
-def _beside(attended: Tensor, hidden: Tensor) -> Tensor:
-    """(…, A), (…, H) → (…, A + H): attention, and GELU of the hidden layer."""
-    width = attended.shape[-1]
-    both = hidden.new_empty(*hidden.shape[:-1], width + hidden.shape[-1])
-    both[..., :width] = attended
-    torch.ops.aten.gelu.out(hidden, approximate="tanh", out=both[..., width:])
-    return both

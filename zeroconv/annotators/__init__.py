@@ -20,6 +20,7 @@ from zeroconv.conditions.openpose import is_openpose
 from zeroconv.conditions.pose import draw_people
 from zeroconv.errors import UserError
 from zeroconv.pictures import Source, open_picture
+from zeroconv.stopping import stop_if_asked
 
 __all__ = ["LEARNED", "LearnedAnnotator", "annotate", "draw_pose", "fetch", "find_weights", "read"]
 
@@ -41,6 +42,7 @@ def read(
     UserError where a condition has none, or its weights have not been fetched.
     """
     name, pixels = conditions.find(condition).name, np.asarray(open_picture(image))
+    stop_if_asked()
     if name == "softedge" and backend in (None, "hed"):
         from zeroconv.annotators.hed import softedge
 
@@ -82,6 +84,7 @@ def _read_pose(pixels: np.ndarray, hands: bool, face: bool) -> list[Any]:
     palm, hand, mesh = networks
     detailed = []
     for person in persons:
+        stop_if_asked()
         figure = person.figure
         figure = with_hands(pixels, figure, palm, hand) if hands else figure
         figure = with_face(pixels, figure, mesh) if face else figure

@@ -14,6 +14,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from zeroconv.errors import UserError
+from zeroconv.stopping import stop_if_asked
 
 MEANS = (104.007, 116.669, 122.679)  # of blue, green, red, in grey levels
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # of each block
@@ -48,6 +49,7 @@ def hed(x: Tensor, state: dict[str, Tensor]) -> Tensor:
         if block > 1:
             x = nn.functional.max_pool2d(x, 2, ceil_mode=True)
         for number in range(count):
+            stop_if_asked()
             name = f"block{block}.{number}"
             x = nn.functional.relu(
                 nn.functional.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=1)

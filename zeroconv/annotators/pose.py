@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from zeroconv.conditions.figure import Figure
 from zeroconv.errors import UserError
+from zeroconv.stopping import stop_if_asked
 
 STRIDE = 16
 # COCO's seventeen points in PoseNet's order
@@ -135,6 +136,7 @@ def run_graph(x: Tensor, nodes: list[dict], constants: dict[str, Tensor]) -> dic
     """
     values: dict[str, Tensor] = {}
     for node in nodes:
+        stop_if_asked()
         source, kernel, bias = node["input"][:3]
         values[node["name"]] = _convolve(
             values.get(source, x), constants[kernel], constants[bias], node

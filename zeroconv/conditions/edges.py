@@ -8,6 +8,7 @@ from numpy import ndarray
 
 from zeroconv.conditions.parameters import Range, bounded
 from zeroconv.errors import UserError
+from zeroconv.stopping import stop_if_asked
 
 _STRIP = 8  # shorter sides that count of a longer one
 _BROAD_PEN = 64  # pixels from which strokes are smoothed in a smaller picture
@@ -67,7 +68,9 @@ def soft_edges(image: ndarray) -> ndarray:
     unit = side_of(image) / 512  # blur in shares of the picture: the same drawing at every size
     product = np.ones(image.shape[:2], np.float32)
     for sigma in (1.0, 2.0, 4.0):
+        stop_if_asked()
         smooth = cv2.GaussianBlur(lab, (0, 0), max(0.5, sigma * max(unit, 0.5)))
+        stop_if_asked()
         x = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8)
         y = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)
         product *= np.sqrt((x * x + y * y).sum(-1))
@@ -91,6 +94,7 @@ def thin(strength: ndarray) -> ndarray:
         np.eye(3, dtype=np.uint8)[::-1].copy(),
     )
     for kernel in kernels:
+        stop_if_asked()
         ridge |= (cv2.dilate(strength, kernel) == strength) & (
             cv2.erode(strength, kernel) < strength
         )
@@ -114,11 +118,13 @@ def draw_scribble(
     if strokes:
         return stroke_mask(image)
     strength = soft_edges(image)
+    stop_if_asked()
     ridge = (thin(strength) & (strength > threshold)).astype(np.uint8)
     side = side_of(image)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(ridge, connectivity=8)
     small = stats[:, cv2.CC_STAT_AREA] < max(4, side // 24)
     ridge[small[labels]] = 0
+    stop_if_asked()
     smooth = _stroked(ridge, max(2, round(width * side)))
     return ((smooth > 0.5) * 255).astype(np.uint8)
 

@@ -16,6 +16,7 @@ from zeroconv.conditions.openpose import is_openpose, open_openpose
 from zeroconv.conditions.pose import draw_people
 from zeroconv.errors import UserError
 from zeroconv.pictures import UNKNOWN, HintRule, Note, Source, warn
+from zeroconv.stopping import stop_if_asked
 
 
 def hint_rule(condition: str | None) -> HintRule:
@@ -58,6 +59,7 @@ def annotate(name: str, image: Source, **params: Any) -> Image.Image:
             f"A {condition.name} hint cannot be drawn from a picture here: {condition.source}."
         )
     loaded = pictures.load(image)
+    stop_if_asked()
     if params.get("mask") is not None:
         params["mask"] = _where(params["mask"])
     elif brings_hole(loaded, condition.name):

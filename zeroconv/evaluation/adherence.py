@@ -24,6 +24,7 @@ from zeroconv.control import ControlNet
 from zeroconv.evaluation.metrics import interval, rgb_to_lab
 from zeroconv.evaluation.pairs import Pair
 from zeroconv.generation import Control, generate
+from zeroconv.stopping import stop_if_asked
 
 LIGHTNESS = 0.5  # weight of lightness beside hue and chroma
 REGIONS = ("object", "floor", "wall")
@@ -185,6 +186,7 @@ def named_right(
 
     Things that show fewer than 30 pixels are not asked for; with `objects` False, no objects.
     """
+    stop_if_asked()
     right: dict[str, list[float]] = {region: [] for region in REGIONS}
     for number in range(1, len(scene.objects) + 1):
         masks, names = regions(scene, number), names_of(scene, number)

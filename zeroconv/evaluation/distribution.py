@@ -9,6 +9,7 @@ from numpy import ndarray
 from PIL import Image
 
 from zeroconv.errors import UserError
+from zeroconv.stopping import stop_if_asked
 
 
 def frechet_distance(a: ndarray, b: ndarray) -> float:
@@ -83,6 +84,7 @@ def bootstrap(
     scale = max((m / (n - m)) ** 0.5 for m, n in sizes)  # 1 for even sets, √2 for three samples
 
     def half(x: ndarray) -> ndarray:
+        stop_if_asked()
         return x[rng.permutation(len(x))[: max(2, len(x) // 2)]]
 
     distances = np.array([distance(half(a), half(b)) for _ in range(draws)])

@@ -18,6 +18,7 @@ from zeroconv.annotators.pretrained import load_part, load_pretrained
 from zeroconv.checkpoints.reading import WEIGHT_FILES
 from zeroconv.evaluation import distribution, inception, reader
 from zeroconv.evaluation.metrics import interval
+from zeroconv.stopping import stop_if_asked
 
 Extract = Callable[[Sequence[Image.Image]], ndarray]  # pictures → (N, D)
 
@@ -44,6 +45,7 @@ def _inception(path: Path) -> Extract:
     def extract(images: Sequence[Image.Image]) -> ndarray:
         parts = []
         for start in range(0, len(images), 16):
+            stop_if_asked()
             # float in 0–255
             pixels = distribution.clean_resize(images[start : start + 16], inception.SIZE)
             x = placed(net, {"x": torch.from_numpy(pixels).permute(0, 3, 1, 2)})["x"]
@@ -63,6 +65,7 @@ def _transformer(name: str) -> Extract:
     def extract(images: Sequence[Image.Image]) -> ndarray:
         parts = []
         for start in range(0, len(images), 16):
+            stop_if_asked()
             x = processor(images=list(images[start : start + 16]), return_tensors="pt")
             out = net(**placed(net, x))
             pooled = getattr(out, "pooler_output", None)
@@ -126,6 +129,7 @@ def clip_scores(
     for column, images in sets.items():
         values: list[float] = []
         for start in range(0, len(images), 16):
+            stop_if_asked()
             part = list(images[start : start + 16])
             x = processor(
                 text=list(texts[start : start + len(part)]),

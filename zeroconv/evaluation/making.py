@@ -14,6 +14,7 @@ from zeroconv.backbones import Backbone
 from zeroconv.baselines import Net
 from zeroconv.evaluation.pairs import Pair
 from zeroconv.generation import Control, generate
+from zeroconv.stopping import stop_if_asked
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def through_vae(backbone: Backbone, images: Sequence[Image.Image]) -> list[Image
     )
     decoded = []
     for part in x.split(32):
+        stop_if_asked()
         decoded += list(
             backbone.decode_latents(
                 backbone.latents_from_moments(backbone.encode_image(part), sample=False)

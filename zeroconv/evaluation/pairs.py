@@ -11,6 +11,7 @@ from PIL import Image
 from zeroconv.conditions import find
 from zeroconv.data import Example, open_dataset
 from zeroconv.errors import UserError
+from zeroconv.stopping import stop_if_asked
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,11 @@ def load_pairs(data: str, condition: str, count: int, size: int) -> list[Pair]:
         raise UserError(
             f"the data {data} holds {len(dataset)} pictures; ask for no more (--limit)."
         )
-    return [as_pair(dataset[i], condition) for i in range(count)]
+    pairs = []
+    for i in range(count):
+        stop_if_asked()
+        pairs.append(as_pair(dataset[i], condition))
+    return pairs
 
 
 def held_out_spec(data: str, condition: str, count: int) -> str:

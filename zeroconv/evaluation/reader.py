@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
+from zeroconv.stopping import stop_if_asked
 
 ASSET = Path(__file__).resolve().parent.parent / "assets" / "playroom-reader.safetensors"
 SIZE = 128  # pixels; other sizes are scaled to it
@@ -193,6 +194,7 @@ def _read(images: Sequence[Image.Image], reader: Reader, batch_size: int) -> Rea
     size = images[0].size
     parts: list[Maps] = []
     for start in range(0, len(images), batch_size):
+        stop_if_asked()
         pixels = [_pixels(image) for image in images[start : start + batch_size]]
         x = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
         parts.append(reader(x.contiguous(memory_format=torch.channels_last)))

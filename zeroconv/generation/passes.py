@@ -24,6 +24,7 @@ from zeroconv.generation.samplers.stepping import check_sampling, note_late_star
 from zeroconv.generation.sampling import denoise
 from zeroconv.generation.saving import EXACT, Fast
 from zeroconv.generation.sizes import Sizes
+from zeroconv.stopping import stop_if_asked
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,7 @@ def _decode(backbone: Backbone, z: Tensor) -> Tensor:
     """Latents (N, C, h, w) → pictures (N, 3, H, W) in [0, 1]. Raises UserError where they are no
     numbers.
     """
+    stop_if_asked()
     decoded = backbone.decode_latents(z)
     if not bool(torch.isfinite(decoded).all()):
         raise UserError(

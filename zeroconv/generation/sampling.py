@@ -25,6 +25,7 @@ from zeroconv.generation.samplers.stepping import set_timesteps, step_options
 from zeroconv.generation.saving import EXACT, Fast, saving_for
 from zeroconv.generation.saving import predict as predict_saving
 from zeroconv.layers.sampling import sampling_layers
+from zeroconv.stopping import stop_if_asked
 
 
 @dataclass
@@ -251,6 +252,7 @@ def denoise(
     saving = saving_for(fast, backbone, guides, start.edits, adapting is not None)
     with _layers(backbone, guides), adapting.attached() if adapting else nullcontext():
         for i, t in enumerate(timesteps):
+            stop_if_asked()
             acting = [guide for guide in guides if guide.acts(i, total)]
             factors = [guide.factor(i, total) for guide in acting]
             x = (z if flow else scheduler.scale_model_input(z, t)).to(backbone.dtype)

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from zeroconv.errors import UserError
+from zeroconv.stopping import stop_if_asked
 
 BLOCKS = (
     "JointTransformerBlock",
@@ -112,6 +113,7 @@ class _Recorder:
         return tensor
 
     def enter(self, i: int, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        stop_if_asked()
         if torch.is_grad_enabled():
             tensors = (x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
             self.entry[i].update(number for x in tensors if (number := self.number(x)) is not None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -23,6 +25,9 @@ from zeroconv.serving.training.process import Trainings
 from zeroconv.serving.training.recipes import runs_folder
 from zeroconv.serving.training.runs import names_of_runs
 from zeroconv.serving.training.uploads import uploads_folder
+
+LOOK_SECONDS = 0.5  # between two looks whether a client is still there
+Gone = Callable[[], Awaitable[bool]]  # whether a client is gone, as Starlette's requests say it
 
 
 class Studio:
@@ -52,7 +57,8 @@ class Studio:
         kinds: dict[str, Any] = {
             "generate": maker.make,
             "evaluate": evaluator.evaluate,
-            "call": _call,
+            "annotate": _call,
+            "plan": _call,
         }
         self.trainings = Trainings(settings, self.jobs, self._trained)
         self._list_made()
@@ -90,21 +96,44 @@ class Studio:
             holding.release()
             raise
 
-    async def call(self, work: Callable[[], Any]) -> tuple[Any, list[str]]:
+    async def call(
+        self,
+        work: Callable[[], Any],
+        gone: Gone,
+        kind: str = "annotate",
+        theirs: dict[str, Job] | None = None,
+    ) -> tuple[Any, list[str]]:
         """Run a short function on the worker's thread, before what is queued, and wait for its
-        result and the notes on it. Raises ApiError: 422 for a UserError, 503 where it takes too
+        result and the notes on it. It is cancelled when the client is gone. theirs: holds the job
+        while it is open.
+
+        Raises ApiError: 422 for a UserError, 409 where it was cancelled, 503 where it takes too
         long, 500 for anything else.
         """
-        job = self.jobs.submit(Job("call", work, kept=False), front=True)
+        job = self.jobs.submit(Job(kind, work, kept=False, waited=True), front=True)
         seconds = self.settings.limits.annotate_seconds
-        await self.jobs.wait(job, seconds)
-        if job.is_open:
+        theirs = {} if theirs is None else theirs
+        theirs[job.id] = job
+        try:
+            await self.wait(job, gone, seconds)
+            if job.is_open:
+                raise ApiError(503, f"The server is busy: no answer after {seconds:g} seconds.")
+            check_answered(job)
+            return job.answer, job.notes
+        finally:
+            del theirs[job.id]
             self.jobs.cancel(job)
-            raise ApiError(503, f"The server is busy: no answer after {seconds:g} seconds.")
-        if job.state != "done":
-            status = 500 if (job.error or "").startswith("Internal error") else 422
-            raise ApiError(status, job.error or "The server was stopped.")
-        return job.result, job.notes
+            job.answer = None
+
+    async def wait(self, job: Job, gone: Gone, seconds: float = math.inf) -> None:
+        """Until a job has ended, or so many seconds have passed; it is cancelled when the client
+        is gone.
+        """
+        until = time.monotonic() + seconds
+        while job.is_open and (left := until - time.monotonic()) > 0:
+            await self.jobs.wait(job, min(left, LOOK_SECONDS))
+            if job.is_open and await gone():
+                self.jobs.cancel(job)
 
     def run_control(self, name: str) -> Entry | None:
         """The control that a run has trained, if it is there."""
@@ -149,6 +178,17 @@ def check_device(settings: ServerSettings) -> None:
     pick_dtype(settings.dtype, pick_device(settings.device))
 
 
+def check_answered(job: Job) -> None:
+    """Raise ApiError for a waited job that has ended without an answer."""
+    if job.state == "cancelled":
+        raise ApiError(409, "It was cancelled.")
+    if job.state != "done":
+        status = 500 if (job.error or "").startswith("Internal error") else 422
+        raise ApiError(status, job.error or "The server was stopped.")
+
+
 def _call(batch: Sequence[Job]) -> None:
     for job in batch:
-        job.result = job.work()
+        answer = job.work()
+        if not job.cancelling:
+            job.answer = answer

@@ -18,6 +18,7 @@ from zeroconv.checkpoints.strict import check_finite, check_strict
 from zeroconv.checkpoints.typed import check_types
 from zeroconv.checkpoints.vae import modern_vae
 from zeroconv.errors import UserError
+from zeroconv.stopping import stop_if_asked
 
 State = Mapping[str, Tensor]
 # tensors by name, made one by one → those that are kept
@@ -90,6 +91,7 @@ def laid_out(
 
     Raises UserError where a number is too large for `dtype`.
     """
+    stop_if_asked()
     made = value if dtype is None else converted({name: value}, dtype, where)[name]
     if made.ndim == 4:
         made = made.to(memory_format=torch.channels_last)

@@ -18,6 +18,7 @@ from zeroconv.serving.a1111.modules import Module, control_types, find_module, m
 from zeroconv.serving.a1111.routing import (
     Answer,
     Route,
+    drawn_beside,
     in_few_threads,
     refused,
     studio_of,
@@ -28,6 +29,7 @@ from zeroconv.serving.a1111.state import FIXED, state_of
 from zeroconv.serving.a1111.units import decoder, drawn, holed, scaled_to
 from zeroconv.serving.annotating import MOST_PEOPLE
 from zeroconv.serving.pixels import png_base64
+from zeroconv.stopping import stop_if_asked
 
 VERSION = 3
 MOST_CANVASES = 32
@@ -74,7 +76,7 @@ async def detect(body: Detect, request: Request) -> Answer:
         return refused(422, "Module not available")
     if not body.pictures:
         return refused(422, "No image selected")
-    studio = studio_of(request)
+    studio, theirs = studio_of(request), state_of(request).jobs
     limits = studio.settings.limits
     if len(body.pictures) > limits.count:
         raise UserError(f"{len(body.pictures)} images are more than {limits.count}, the limit.")
@@ -85,10 +87,10 @@ async def detect(body: Detect, request: Request) -> Answer:
 
     notes: list[str] = []
     if of_network(module):
-        (images, poses), notes = await studio.call(work)
+        (images, poses), notes = await studio.call(work, request.is_disconnected, theirs=theirs)
     else:
         with studio.room.request():
-            images, poses = await in_few_threads(request, with_notes(work, notes))
+            images, poses = await drawn_beside(request, theirs, with_notes(work, notes))
     more = {"notes": notes} if notes else {}
     return Answer({"images": images, "info": "Success", "poses": poses, **more})
 
@@ -98,6 +100,7 @@ def _detected(body: Detect, module: Module, default: int, most: int) -> tuple[li
     images, poses = [], []
     decode = decoder(most)
     for number, text in enumerate(body.pictures):
+        stop_if_asked()
         picture = decode(text, f"image {number}")
         mask = (body.controlnet_masks + [None] * (number + 1))[number]
         resolution = module.resolution(body.controlnet_processor_res, default)

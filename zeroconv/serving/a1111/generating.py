@@ -20,6 +20,7 @@ from zeroconv.serving.a1111.mapping import SEEDS, Wanted, read_img2img, read_txt
 from zeroconv.serving.a1111.routing import (
     Answer,
     Route,
+    drawn_beside,
     in_few_threads,
     refused,
     studio_of,
@@ -31,8 +32,6 @@ from zeroconv.serving.a1111.units import decoder
 from zeroconv.serving.generation import Unit
 from zeroconv.serving.jobs.queue import Job
 from zeroconv.serving.pixels import png_base64
-
-LOOK_SECONDS = 2.0  # between two looks whether the client is still there
 
 router = APIRouter(route_class=Route, include_in_schema=False)
 T = TypeVar("T")
@@ -70,10 +69,8 @@ async def _counted(request: Request, body: Any, read: Callable[..., Wanted]) -> 
     state.interrupted = state.skipped = False
     units = wanted.request.controls  # of the job they are dropped when it ends
     try:
-        while job.is_open:
-            await state.studio.jobs.wait(job, LOOK_SECONDS)
-            if job.is_open and not kept and await request.is_disconnected():
-                state.studio.jobs.cancel(job)
+        # pictures that are kept are made also for a client that is gone
+        await state.studio.wait(job, _stays if kept else request.is_disconnected)
     finally:
         state.jobs.pop(job.id, None)
     if job.state not in ("done", "cancelled"):
@@ -104,12 +101,18 @@ async def _controls(request: Request, state: State, wanted: Wanted, notes: list[
             return unit_with_hint(asked, wanted, facts, default, most)
 
         if of_network(asked.module):
-            control, more = await state.studio.call(work)
+            gone = request.is_disconnected
+            control, more = await state.studio.call(work, gone, theirs=state.jobs)
             notes += [note for note in more if note not in notes]
             controls.append(control)
         else:
-            controls.append(await _noting(request, notes, work))
+            drawing = with_notes(work, notes)
+            controls.append(await drawn_beside(request, state.jobs, drawing))
     return controls
+
+
+async def _stays() -> bool:
+    return False
 
 
 def _answer(
@@ -156,7 +159,8 @@ async def progress(request: Request, skip_current_image: bool = False) -> Answer
     running = [job for job in state.studio.jobs.running() if job.kind == "generate"]
     running.sort(key=lambda job: job.id not in state.jobs)
     job = running[0] if running else None
-    waiting = [one for one in state.jobs.values() if one.state == "queued"]
+    theirs = [one for one in state.jobs.values() if one.kind == "generate"]
+    waiting = [one for one in theirs if one.state == "queued"]
     picture = None
     if job is not None and job.picture and not skip_current_image:
         picture = base64.b64encode(job.picture).decode("ascii")

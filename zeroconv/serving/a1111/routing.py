@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Callable
@@ -15,8 +16,10 @@ from starlette.exceptions import HTTPException
 
 from zeroconv.errors import UserError
 from zeroconv.serving.errors import ApiError, JsonRoute, one_sentence
+from zeroconv.serving.jobs import Cancelled, Job
 from zeroconv.serving.notes import noted
-from zeroconv.serving.studio import Studio
+from zeroconv.serving.studio import LOOK_SECONDS, Studio
+from zeroconv.stopping import stoppable
 
 T = TypeVar("T")
 THREADS = 2
@@ -80,6 +83,38 @@ async def in_few_threads(request: Request, work: Callable[[], T]) -> T:
     if not hasattr(state, "few"):
         state.few = CapacityLimiter(THREADS)
     return await to_thread.run_sync(work, limiter=state.few)
+
+
+async def drawn_beside(request: Request, theirs: dict[str, Job], work: Callable[[], T]) -> T:
+    """The same as a job that is listed while it is open, and cancelled when the client is gone.
+    theirs: holds it meanwhile. Raises ApiError 409 where it was cancelled.
+    """
+    studio = studio_of(request)
+    job = studio.jobs.add(Job("annotate", None, kept=False, waited=True))
+    theirs[job.id] = job
+
+    def run() -> T:
+        studio.jobs.start(job)
+        with stoppable(job.check):
+            job.check()
+            return work()
+
+    task = asyncio.ensure_future(in_few_threads(request, run))
+    try:
+        while not (await asyncio.wait({task}, timeout=LOOK_SECONDS))[0]:
+            if await request.is_disconnected():
+                studio.jobs.cancel(job)
+        return task.result()
+    except Cancelled:
+        raise ApiError(409, "It was cancelled.") from None
+    finally:
+        del theirs[job.id]
+        studio.jobs.cancel(job)
+        studio.jobs.end(job, "done" if task.done() and not _failed(task) else "cancelled")
+
+
+def _failed(task: asyncio.Future[Any]) -> bool:
+    return task.cancelled() or task.exception() is not None
 
 
 def studio_of(request: Request) -> Studio:

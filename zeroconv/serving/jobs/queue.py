@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +18,8 @@ from zeroconv.serving.jobs.events import Listeners
 OPEN = ("queued", "running")
 ENDED = ("done", "failed", "cancelled", "lost")
 PREVIEW_SECONDS = 0.2  # between two previews of a job
+TELL_SECONDS = 0.1  # between two states of a running job that listeners hear of
+DAYS = 90.0  # after which a job that has ended is dropped
 
 
 class Cancelled(Exception):
@@ -28,14 +30,17 @@ class Cancelled(Exception):
 class Job:
     """work: what the worker is to do, of a type that its kind says. progress: in [0, 1]. step,
     steps: of what is computed now. results: entries of the history. result: what else came of it.
-    kept: whether it is listed and recorded. holding: the memory of its pictures, given back at its
-    end.
+    kept: whether it is listed and recorded. waited: somebody waits for its small `answer`, which
+    nobody else gets; it is listed while it is open, so that it can be cancelled, and recorded
+    nowhere. holding: the memory of its pictures, given back at its end.
     """
 
     kind: str
     work: Any
     request: dict[str, Any] = field(default_factory=dict)
     kept: bool = True
+    waited: bool = False
+    answer: Any = None
     holding: Holding | None = None
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     state: str = "queued"
@@ -53,11 +58,16 @@ class Job:
     cancelling: bool = False
     picture: bytes = b""  # the preview, a JPEG
     pictured: float = 0.0
+    told: float = 0.0  # when listeners last heard of it
     ended: threading.Event = field(default_factory=threading.Event)
 
     @property
     def is_open(self) -> bool:
         return self.state in OPEN
+
+    @property
+    def listed(self) -> bool:
+        return self.kept or (self.waited and self.is_open)
 
     def check(self) -> None:
         """Raise Cancelled where nobody wants it any more."""
@@ -94,9 +104,18 @@ class Job:
 class Jobs:
     """All jobs of this run of the server. Safe to call from any thread."""
 
-    def __init__(self, most_queued: int, most_kept: int, record: Callable[[Job], None]) -> None:
-        """record(job) writes the state of a kept job where it survives the process."""
+    def __init__(
+        self,
+        most_queued: int,
+        most_kept: int,
+        record: Callable[[Job], None],
+        days: float = DAYS,
+    ) -> None:
+        """record(job) writes the state of a kept job where it survives the process. most_kept: of
+        each kind, of jobs that have ended, and none that is older than `days`.
+        """
         self._most_queued, self._most_kept, self._record = most_queued, most_kept, record
+        self._seconds = days * 86400
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._queue: list[Job] = []
         self._wake = threading.Condition()
@@ -134,9 +153,9 @@ class Jobs:
         return job
 
     def listed(self) -> list[Job]:
-        """Those that are kept, the newest first."""
+        """Those that are kept, and open ones that somebody waits for; the newest first."""
         with self._wake:
-            return [job for job in reversed(self._jobs.values()) if job.kept]
+            return [job for job in reversed(self._jobs.values()) if job.listed]
 
     def position(self, job: Job) -> int | None:
         """How many jobs come before a queued one."""
@@ -207,13 +226,22 @@ class Jobs:
                 self._held = False
                 self._wake.notify_all()
 
+    def check_open(self) -> None:
+        """Raise Cancelled where the queue is closed."""
+        if self._closed:
+            raise Cancelled
+
     def start(self, job: Job) -> None:
         job.state, job.started = "running", time.time()
         self._save(job)
         self.listeners.notify(job.id)
 
     def changed(self, job: Job) -> None:
-        self.listeners.notify(job.id)
+        """Its progress; of changes close together the first is told, and the end."""
+        now = time.monotonic()
+        if now - job.told >= TELL_SECONDS:
+            job.told = now
+            self.listeners.notify(job.id)
 
     def end(self, job: Job, state: str, error: str | None = None) -> None:
         """Once; later calls change nothing."""
@@ -227,7 +255,8 @@ class Jobs:
         job.work = None  # pictures that are not needed any more
         if job.holding is not None:
             job.holding.release()
-        self._save(job)
+        if self._save(job):
+            job.request = {}  # it is recorded; of poses it is large
         job.ended.set()
         self.listeners.notify(job.id)
 
@@ -240,17 +269,23 @@ class Jobs:
                 job.cancelling = True
         return left
 
-    def _save(self, job: Job) -> None:
-        """A history that cannot be written, as on a full disk, stops no work."""
-        if not job.kept:
-            return
-        try:
-            self._record(job)
-        except Exception as error:
-            logged(error, "the history")
+    def _save(self, job: Job) -> bool:
+        """Whether it is recorded. A history that cannot be written, as on a full disk, stops no
+        work.
+        """
+        if job.kept:
+            try:
+                self._record(job)
+            except Exception as error:
+                logged(error, "the history")
+                return False
+        return True
 
     def _forget(self) -> None:
-        """Drop the oldest that have ended. The lock is held."""
-        ended = [job for job in self._jobs.values() if not job.is_open]
-        for job in ended[: max(0, len(ended) - self._most_kept)]:
-            del self._jobs[job.id]
+        """Drop the oldest of each kind that have ended. The lock is held."""
+        now, counts = time.time(), Counter[str]()
+        for job in list(reversed(self._jobs.values())):
+            if not job.is_open:
+                counts[job.kind] += 1
+                if counts[job.kind] > self._most_kept or now - job.created > self._seconds:
+                    del self._jobs[job.id]

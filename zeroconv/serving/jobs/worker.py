@@ -10,6 +10,7 @@ from zeroconv.serving.errors import logged, sentence_of
 from zeroconv.serving.generation import Generation
 from zeroconv.serving.jobs.queue import Cancelled, Job, Jobs
 from zeroconv.serving.notes import noted
+from zeroconv.stopping import stoppable
 
 MOST_JOBS = 32  # of one call
 MOST_PICTURES = 8  # that ride along with the first job's, together with its own
@@ -39,7 +40,10 @@ class Worker:
     def _run(self) -> None:
         if self.warm is not None:
             try:
-                self.warm()
+                with stoppable(self.jobs.check_open):
+                    self.warm()
+            except Cancelled:
+                pass
             except Exception as error:  # the first request tells its client the reason
                 if not isinstance(error, UserError):
                     logged(error, "loading the default base")
@@ -51,8 +55,15 @@ class Worker:
                     self.jobs.end(job, "failed", logged(error, f"a job of kind {job.kind}"))
 
     def _work(self, batch: Sequence[Job]) -> None:
-        """Whatever goes wrong with several is tried again one by one: it is the fault of one."""
-        with noted() as notes:
+        """Whatever goes wrong with several is tried again one by one: it is the fault of one. It
+        stops where none of them is wanted any more.
+        """
+
+        def check() -> None:
+            if all(job.cancelling for job in batch):
+                raise Cancelled
+
+        with noted() as notes, stoppable(check):
             try:
                 self.kinds[batch[0].kind](batch)
             except Cancelled:

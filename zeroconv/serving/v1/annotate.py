@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -38,7 +39,7 @@ async def annotate(body: AnnotateBody, request: Request) -> dict[str, Any]:
         hint, pose = draw(body.condition, picture, body.options, size, body.resize)
         return {"hint": data_url(hint), "pose": pose}
 
-    answer, notes = await studio.call(work)
+    answer, notes = await studio.call(work, request.is_disconnected)
     return {**answer, "notes": notes}
 
 
@@ -47,7 +48,8 @@ async def render(body: PoseBody, request: Request) -> dict[str, Any]:
     """OpenPose's JSON as a pose hint, at its canvas' size."""
     studio: Studio = request.app.state.studio
     pixels = studio.settings.limits.pixels
-    hint, notes = await studio.call(lambda: pose_picture(body.root, pixels))
+    draw_pose = partial(pose_picture, body.root, pixels)
+    hint, notes = await studio.call(draw_pose, request.is_disconnected)
     return {"hint": data_url(hint), "notes": notes}
 
 

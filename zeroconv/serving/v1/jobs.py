@@ -121,7 +121,7 @@ def _listened(studio: Studio, id: str, only: Job | None) -> Job | None:
         one = studio.jobs.get(id)
     except ApiError:  # ended, and dropped since
         return None
-    return one if one.kept else None
+    return one if one.kept or one.waited else None
 
 
 def _event(job: dict[str, Any], previews: dict[str, int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -48,7 +49,8 @@ async def reckon(body: TrainBody, request: Request) -> dict[str, Any]:
     """The memory that it takes, in MiB, and notes; nothing is started."""
     studio = _studio(request)
     _, recipe, notes = recipe_of(body.model_dump(), studio.settings, studio.catalogue)
-    answer, more = await studio.call(lambda: plan(recipe))
+    reckoned = partial(plan, recipe)
+    answer, more = await studio.call(reckoned, request.is_disconnected, "plan")
     return {**answer, "notes": [*notes, *answer["notes"], *more]}
 
 

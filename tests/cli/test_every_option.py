@@ -98,6 +98,7 @@ VALUES: dict[str, dict[str, list[str] | None]] = {
         "picture": [*PATH, "no such.png"],
         "prompt": TEXT,
         "control": NAME,
+        "fast": [*NAME, "deep=0", "change=nan"],
         "base": MODEL,
         "lora": [*NAME, "x:", "x:nan"],
         "vae": NAME,

@@ -14,6 +14,7 @@ from zeroconv.cli.options import (
     Cfg,
     Device,
     Dtype,
+    Fast,
     Guidance,
     Lora,
     Parts,
@@ -51,6 +52,7 @@ def evaluate(
     cfg: Cfg = None,
     steps: Steps = 12,
     seed: Seed = 0,
+    fast: Fast = "off",
     condition: Annotated[
         str | None,
         Option(help="What the hints show, of a control that does not say so; a Union's kind."),
@@ -90,6 +92,7 @@ def evaluate(
         "cfg": cfg,
         "steps": steps,
         "seed": seed,
+        "fast": fast,
         "condition": condition,
         "judge": judge,
         "features": features,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from zeroconv.cli.bases import base_files
-from zeroconv.cli.options import Device, Dtype, Lora, Parts, Revision, Subfolder, Vae, Variant
+from zeroconv.cli.options import Device, Dtype, Fast, Lora, Parts, Revision, Subfolder, Vae, Variant
 from zeroconv.cli.terminal.streams import echo_error
 from zeroconv.errors import UserError
 
@@ -63,6 +63,7 @@ def studio(
     allow_host: Hosts = None,
     training: Training = True,
     memory: Memory = None,
+    fast: Fast = "off",
     device: Device = "auto",
     dtype: Dtype = "auto",
     browser: Annotated[bool, Option(help="Whether to open the page in the browser.")] = True,
@@ -74,8 +75,8 @@ def studio(
     run(
         page=True, browser=browser, host=host, port=port, base=base, bases=more_base,
         controls=control, loras=lora_dir, datasets=datasets, data=data, token=token,
-        hosts=allow_host, allow_training=training, memory=memory, device=device, dtype=dtype,
-        files=files,
+        hosts=allow_host, allow_training=training, memory=memory, fast=fast, device=device,
+        dtype=dtype, files=files,
     )  # fmt: skip
 
 
@@ -98,6 +99,7 @@ def serve(
     allow_host: Hosts = None,
     training: Training = True,
     memory: Memory = None,
+    fast: Fast = "off",
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -106,8 +108,8 @@ def serve(
     run(
         page=False, browser=False, host=host, port=port, base=base, bases=more_base,
         controls=control, loras=lora_dir, datasets=datasets, data=data, token=token,
-        hosts=allow_host, allow_training=training, memory=memory, device=device, dtype=dtype,
-        files=files,
+        hosts=allow_host, allow_training=training, memory=memory, fast=fast, device=device,
+        dtype=dtype, files=files,
     )  # fmt: skip
 
 
@@ -121,9 +123,11 @@ def run(page: bool, browser: bool, memory: int | None, **options: Any) -> None:
             "the server needs fastapi and uvicorn: install them with pip install 'zeroconv[studio]'"
         ) from error
     from zeroconv.files import shown
+    from zeroconv.serving.generation import fast_words
     from zeroconv.serving.running import serve_forever
     from zeroconv.serving.settings import ServerSettings
 
+    options["fast"] = fast_words(options["fast"])
     for name in ("bases", "controls", "loras", "datasets", "hosts"):
         options[name] = tuple(options[name] or ())
     settings = ServerSettings(memory=None if memory is None else memory << 20, **options)

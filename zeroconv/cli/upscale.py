@@ -14,6 +14,7 @@ from zeroconv.cli.options import (
     Cfg,
     Device,
     Dtype,
+    Fast,
     Json,
     Lora,
     Parts,
@@ -71,6 +72,7 @@ def upscale(
     seed: Seed = 0,
     scheduler: Scheduler = None,
     schedule: Schedule = None,
+    fast: Fast = "off",
     negative: Annotated[str, Option(help="What the picture should not show.")] = "",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -78,7 +80,7 @@ def upscale(
 ) -> None:
     """Make a picture larger, tile by tile, in bounded memory; its colours are kept."""
     options = {"cfg": cfg, "steps": steps, "seed": seed, "scheduler": scheduler}
-    options |= {"schedule": schedule, "negative": negative}
+    options |= {"schedule": schedule, "negative": negative, "fast": fast}
     tiles = {"factor": factor, "strength": strength, "tile": tile, "overlap": overlap}
     tiles |= {"keep_colours": not free_colours}
     free = answers_on_stdout(out, json)
@@ -105,11 +107,13 @@ def run(
     from zeroconv.generation.arguments import check_text
     from zeroconv.generation.metadata.files import format_of
     from zeroconv.generation.samplers.names import read_names
+    from zeroconv.generation.saving import parse_fast
     from zeroconv.pictures import note_transparent, open_picture
 
     format_of(out)
     check_outputs([out], [picture])
     read_names(options["scheduler"] or "unipc", options["schedule"])
+    options = {**options, "fast": parse_fast(options["fast"]).words()}  # a preset can change later
     check_text("--negative", options["negative"])
     words = described(picture) if prompt is None else prompt
     check_text("--prompt", words)

@@ -4,7 +4,6 @@ pictures as files.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,28 +11,50 @@ from typing import Any
 
 from PIL import Image
 
+from zeroconv.conditions import find
+from zeroconv.conditions.union import find_kind
+from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
+from zeroconv.serving.catalogue import Catalogue
 from zeroconv.serving.errors import ApiError
+from zeroconv.serving.jobs.keeping import SHEET, measured_folder
 from zeroconv.serving.jobs.queue import Job, Jobs
 from zeroconv.serving.models import Models
 from zeroconv.serving.settings import ServerSettings
 
 EACH = 3  # pictures a group
-FILE = re.compile(r"[0-9a-f]{16}-\d{1,6}-(hint|read|made|real)\.png")
 BATCH, VARIED = 8, 8  # pictures at once; pairs that are made with three more seeds
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What a job of the kind "evaluate" is to do. data: a spec."""
+class Measured:
+    """A control, by its name of the catalogue; of a Union the kind that is measured; condition:
+    what the hints show, where that is asked for.
+    """
 
-    control: str
+    name: str
+    kind: str | None = None
+    condition: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """As a report calls it."""
+        words = self.kind or self.condition
+        return self.name if words is None else f"{self.name}:{words}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a job of the kind "evaluate" is to do. data: a spec. fast: as `Fast.words` has it."""
+
+    control: Measured
     base: str
     data: str
     count: int
     steps: int
     prompts: str
     seed: int
+    fast: str = "off"
 
 
 class Evaluator:
@@ -44,11 +65,12 @@ class Evaluator:
         """Raises UserError, and Cancelled where the job is not wanted any more."""
         from zeroconv.evaluation import evaluate
         from zeroconv.evaluation.fidelity import Shown
+        from zeroconv.generation.joining import bind_kind
 
         (job,) = batch
         asked: Evaluation = job.work
         backbone = self.models.base(asked.base)
-        net = self.models.control(asked.control, asked.base)
+        net = bind_kind(self.models.control(asked.control.name, asked.base), asked.control.kind)
         shown: list[Shown] = []
         varied = min(VARIED, asked.count)
         pictures = 2 * asked.count + 3 * varied
@@ -65,9 +87,9 @@ class Evaluator:
         report = evaluate(
             net, base=backbone, data=asked.data, count=asked.count, prompts=asked.prompts,
             steps=asked.steps, seed=asked.seed, batch_size=BATCH, varied=varied, pictures=shown,
-            callback=heard,
+            callback=heard, condition=asked.control.condition, fast=asked.fast,
         )  # fmt: skip
-        report["control"] = asked.control
+        report["control"] = asked.control.shown
         job.result = {
             **_table(report),
             "pictures": self._pictures(job, report, shown[0]),
@@ -85,7 +107,7 @@ class Evaluator:
             "median": order[middle : middle + EACH],
             "worst": order[::-1][:EACH],
         }
-        folder = measured_folder(self.settings)
+        folder = measured_folder(self.settings.data)
         for row in sorted({row for rows in groups.values() for row in rows}):
             for name, image in _four(report["condition"], shown, row).items():
                 with atomic_write(folder / f"{job.id}-{row}-{name}.png", sync=False) as temporary:
@@ -106,14 +128,31 @@ class Evaluator:
         return {name: [entry(row) for row in rows] for name, rows in groups.items()}
 
 
-def measured_folder(settings: ServerSettings) -> Path:
-    return settings.data / "measured"
+def measured_control(names: Catalogue, word: str, condition: str | None) -> Measured:
+    """`NAME` or `NAME:KIND` of a request. Raises UserError for what is not here, and for a Union
+    whose folder lists its kinds, without one of them. The worker checks the rest.
+    """
+    name, kind = word, None
+    if word not in names.controls:
+        before, _, after = word.rpartition(":")
+        if before in names.controls:
+            name, kind = before, after
+    if kinds := names.control(name).facts.get("union_kinds"):
+        if kind is None and condition is None:
+            raise UserError(
+                f"{name} is a Union control, of which one kind is measured: send {name}:KIND, or "
+                f"condition; one of {', '.join(kinds)}."
+            )
+        find_kind(kind or condition or "", len(kinds))
+    elif condition is not None:
+        find(condition)
+    return Measured(name, kind, condition)
 
 
 def measured_file(settings: ServerSettings, name: str) -> Path:
     """Raises ApiError 404."""
-    path = measured_folder(settings) / name
-    if not FILE.fullmatch(name) or not path.is_file():
+    path = measured_folder(settings.data) / name
+    if not SHEET.fullmatch(name) or not path.is_file():
         raise ApiError(404, "There is no such picture.")
     return path
 

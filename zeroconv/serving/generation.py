@@ -71,6 +71,7 @@ class Generation:
     eta: float | None = None
     guidance_rescale: float = 0.0
     noise: str = "cpu"
+    fast: str | None = None  # None: as the server was started; `check` makes settings of it
     loras: list[tuple[str, float]] = field(default_factory=list)
     image: Image.Image | None = None
     strength: float | None = None
@@ -90,11 +91,12 @@ class Generation:
     # of tags in the prompt, set by `check`: names and strengths of the UNet and the text encoder
     tagged: list[tuple[str, float, float]] = field(default_factory=list)
 
-    def check(self, catalogue: Catalogue, limits: Limits) -> None:
+    def check(self, catalogue: Catalogue, limits: Limits, fast: str = "off") -> None:
         """Settle what is random or the default, and raise UserError for what is out of bounds or
-        not there. The rest is checked by `generate`.
+        not there. The rest is checked by `generate`. fast: where the request names none.
         """
         self.base = catalogue.base(self.base).name
+        self.fast = fast_words(self.fast or fast)
         if self.seed < 0:
             self.seed = secrets.randbelow(2**32)
         if self.seed + self.count > MOST_SEED:
@@ -178,6 +180,13 @@ class Generation:
             units += [(_shape(u),) for u in self.controls[:1]]
         return (*plain, *pictures, *units)
 
+    @property
+    def alone(self) -> bool:
+        """Whether pictures depend on what they are computed with: noise of a batch, and latents
+        whose change is measured in all of it.
+        """
+        return self.noise == "batch" or "change=" in (self.fast or "")
+
     def settings(self) -> dict[str, Any]:
         """The body of /generate that asks for the same; pictures in it are True where there are
         some.
@@ -224,6 +233,17 @@ def _unit_settings(unit: Unit) -> dict[str, Any]:
     settings["pose_json"] = pose
     settings["region"] = None if unit.region is None else True
     return settings
+
+
+def fast_words(fast: str) -> str:
+    """A preset or settings as `Fast.words` writes them, since a preset can change later. Raises
+    UserError.
+    """
+    if fast == "off":
+        return fast
+    from zeroconv.generation.saving import parse_fast
+
+    return parse_fast(fast).words()
 
 
 def picture_key(picture: Image.Image | None) -> str | None:

@@ -26,6 +26,14 @@ def schedules() -> list[dict[str, str]]:
     return [{"name": name, "label": LABELS.get(name, name)} for name in SCHEDULES]
 
 
+@cache
+def fast_presets() -> list[dict[str, str]]:
+    """settings: what a picture records of the preset."""
+    from zeroconv.generation.saving import presets
+
+    return [{"name": name, "settings": fast.words()} for name, fast in presets().items()]
+
+
 def conditions() -> list[dict[str, Any]]:
     """needs: "picture" where a hint can be drawn from one here, else "drawing"."""
     return [

@@ -29,6 +29,7 @@ PLAIN: dict[str, tuple[str, type]] = {
     "eta": ("eta", float),
     "guidance_rescale": ("guidance_rescale", float),
     "noise": ("noise", str),
+    "fast": ("fast", str),
     "strength": ("strength", float),
     "only_masked": ("only_masked", bool),
     "padding": ("padding", int),
@@ -68,8 +69,6 @@ def settings_of(content: bytes, catalogue: Catalogue, pixels: int) -> dict[str, 
             raise
         raise UserError(f"the picture carries damaged words ({error}).") from error
     notes = _unknown_base(settings, catalogue) + _unknown_controls(settings, catalogue)
-    if (fast := about.get("fast", "off")) != "off":
-        notes.append(f"it was made with --fast {str(fast)[:100]}, which a server does not have")
     return {"program": "zeroconv", "settings": settings, "notes": notes}
 
 

@@ -32,7 +32,8 @@ class Limits:
     prompt: int = 20_000  # characters
     queue: int = 200  # jobs that wait
     streams: int = 200  # clients that listen to events
-    kept: int = 500  # finished jobs that are listed
+    kept: int = 500  # jobs of each kind that have ended, which are listed; the newest
+    kept_days: float = 90.0  # after which such a job is dropped
     annotate_seconds: float = 120.0  # that an answer is waited for
     evaluated: int = 1000  # pictures of a measurement
     train_steps: int = 100_000
@@ -64,6 +65,7 @@ class ServerSettings:
     device: str = "auto"
     dtype: str = "auto"
     memory: int | None = None
+    fast: str = "off"  # of requests that name none
     batch: int | None = None  # pictures that are computed at once; None chooses by size
     warm: bool = True  # whether the default base is loaded at start
     limits: Limits = field(default_factory=Limits)

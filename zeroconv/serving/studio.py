@@ -15,6 +15,7 @@ from zeroconv.serving.evaluating import Evaluator
 from zeroconv.serving.generation import Generation
 from zeroconv.serving.holding import Holding, Room
 from zeroconv.serving.jobs.history import History
+from zeroconv.serving.jobs.keeping import Bounds
 from zeroconv.serving.jobs.making import Maker
 from zeroconv.serving.jobs.queue import Job, Jobs
 from zeroconv.serving.jobs.worker import Worker
@@ -23,10 +24,12 @@ from zeroconv.serving.notes import noted
 from zeroconv.serving.settings import ServerSettings
 from zeroconv.serving.training.process import Trainings
 from zeroconv.serving.training.recipes import runs_folder
+from zeroconv.serving.training.removing import remove_set, sweep
 from zeroconv.serving.training.runs import names_of_runs
 from zeroconv.serving.training.uploads import uploads_folder
 
 LOOK_SECONDS = 0.5  # between two looks whether a client is still there
+_NONE = Entry("", "")
 Gone = Callable[[], Awaitable[bool]]  # whether a client is gone, as Starlette's requests say it
 
 
@@ -44,14 +47,14 @@ class Studio:
         self._held = ExitStack()
         try:
             self._held.enter_context(lock_folder(settings.data, "serving"))
-            self.history = History(settings.data)
+            limits = settings.limits
+            self.history = History(settings.data, Bounds(limits.kept, limits.kept_days))
         except BaseException:
             self._held.close()
             raise
         self.lost = self.history.lost
-        limits = settings.limits
         self.room = Room(limits.held)
-        self.jobs = Jobs(limits.queue, limits.kept, self.history.record)
+        self.jobs = Jobs(limits.queue, limits.kept, self.history.record, limits.kept_days)
         maker = Maker(self.models, self.history, self.jobs)
         evaluator = Evaluator(settings, self.models, self.jobs)
         kinds: dict[str, Any] = {
@@ -87,7 +90,7 @@ class Studio:
         """Queue pictures; notes: on what was asked for; holding: the memory of its own. Raises
         UserError for what is out of bounds, ApiError 429.
         """
-        request.check(self.catalogue, self.settings.limits)
+        request.check(self.catalogue, self.settings.limits, self.settings.fast)
         job = Job("generate", request, request.settings(), notes=list(notes), holding=holding)
         holding.keep()  # the job may end before the request does
         try:
@@ -146,8 +149,31 @@ class Studio:
             self.catalogue.add_control(f"runs/{name}", folder)
             self.models.forget(f"runs/{name}")
 
+    def remove_run(self, name: str) -> int:
+        """A run that is not at work; its control cannot be chosen any more. Returns how many bytes
+        it took. Raises ApiError 404, 409.
+        """
+        count = self.trainings.remove(name)
+        self.catalogue.controls.pop(f"runs/{name}", None)
+        self.models.forget(f"runs/{name}")
+        return count
+
+    def remove_set(self, id: str) -> int:
+        """An uploaded data set. Returns how many bytes it took. Raises ApiError 404, and 409 while
+        a training or a measurement is at work, which may read it.
+        """
+        path = uploads_folder(self.settings) / id
+        if self.catalogue.datasets.get(id, _NONE).path != str(path):
+            raise ApiError(404, "There is no such uploaded data set.")
+        if any(job.is_open and job.kind in ("train", "evaluate") for job in self.jobs.listed()):
+            raise ApiError(409, "A training or measurement is at work, which may read the set.")
+        count = remove_set(self.settings, id)
+        self.catalogue.datasets.pop(id, None)
+        return count
+
     def _list_made(self) -> None:
         """What earlier runs of the server have trained, and what was uploaded to them."""
+        sweep(self.settings)
         for name in names_of_runs(self.settings):
             self._trained(name)
         uploads = uploads_folder(self.settings)

@@ -1,10 +1,14 @@
-"""`generate --fast`: recorded in the picture, made again by `--from`."""
+"""`--fast` of generate, upscale and evaluate: recorded, made again by `--from`, refused."""
 
 from __future__ import annotations
+
+import json
+import warnings
 
 import numpy as np
 from PIL import Image
 
+from zeroconv.backbones.devices import pick_dtype
 from zeroconv.generation.metadata.record import read_info
 
 
@@ -25,4 +29,36 @@ def test_fast_is_kept_in_the_picture_and_made_again(zeroconv, models, photo, tmp
     assert (again == fast).all()
     assert (pixels("off.png", "--from", tmp_path / "fast.png", "--fast", "off") == exact).all()
     refused = zeroconv("generate", "a ball", "--fast", "turbo", "--out", tmp_path / "no.png")
+    assert refused.exit_code == 2 and "it is off, x2, x3" in refused.output
+
+
+def test_fast_upscale_is_the_librarys_and_recorded(zeroconv, models, photo, tmp_path):
+    from zeroconv.backbones import load_backbone
+    from zeroconv.generation import upscale
+
+    quick = ("--base", models / "base", "--steps", 3, "--factor", 1, "--strength", 1)
+    made = zeroconv("upscale", photo, *quick, "--fast", "x2", "--out", tmp_path / "large.png")
+    assert made.exit_code == 0, made.output
+    assert read_info(tmp_path / "large.png")["fast"] == "deep=2,branch=2,difference=2"
+    base = load_backbone(str(models / "base"), dtype=pick_dtype("auto", "cpu"))
+    options = {"factor": 1, "strength": 1, "steps": 3, "scheduler": "unipc"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fast, exact = (upscale(base, photo, **options, fast=fast) for fast in ("x2", "off"))
+    with Image.open(tmp_path / "large.png") as picture:
+        assert (np.asarray(picture) == np.asarray(fast)).all()
+    assert (np.asarray(fast) != np.asarray(exact)).any()
+    refused = zeroconv("upscale", photo, "--fast", "turbo", "--out", tmp_path / "no.png")
+    assert refused.exit_code == 2 and "it is off, x2, x3" in refused.output
+
+
+def test_fast_evaluate_measures_the_mode(zeroconv, models, tmp_path):
+    quick = ("--base", models / "base", "--steps", 2, "--limit", 2, "--limit-none", 0)
+    made = zeroconv(
+        "evaluate", models / "canny", *quick, "--fast", "x3", "--json", tmp_path / "report.json"
+    )
+    assert made.exit_code == 0, made.output
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["fast"] == "deep=3,branch=2,difference=2"
+    refused = zeroconv("evaluate", "canny", "--fast", "turbo")
     assert refused.exit_code == 2 and "it is off, x2, x3" in refused.output

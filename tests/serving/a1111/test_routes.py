@@ -236,7 +236,7 @@ def test_progress_and_interrupt(client) -> None:
     def endless(jobs) -> None:
         job = jobs[0]
         job.step, job.steps, job.progress = 3, 10, 0.3
-        job.picture = b"\xff\xd8preview"
+        job.draw_preview = lambda: b"\xff\xd8preview"
         begun.set()
         until = time.monotonic() + 300
         while time.monotonic() < until:

@@ -151,7 +151,8 @@ def opened_png(content: bytes) -> Image.Image:
     return plain
 
 
-def test_settings_name_what_a_server_does_not_have(tmp_path) -> None:
+def test_settings_name_work_that_is_used_again(client, tmp_path) -> None:
     save_picture(picture(), tmp_path / "a.png", {"prompt": "a", "fast": "deep=2"})
-    read = settings_of((tmp_path / "a.png").read_bytes(), None, 10**6)  # type: ignore[arg-type]
-    assert "--fast deep=2" in read["notes"][0]
+    names = client.app.state.studio.catalogue
+    read = settings_of((tmp_path / "a.png").read_bytes(), names, 10**6)
+    assert read["settings"]["fast"] == "deep=2" and read["notes"] == []

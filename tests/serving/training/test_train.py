@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from tests.helpers.tiny_server import as_base64, ended, made, opened, picture, running, settings_for
+from zeroconv.errors import UserError
 from zeroconv.serving.catalogue import list_models
+from zeroconv.serving.evaluating import measured_control
 from zeroconv.serving.settings import ServerSettings
 from zeroconv.serving.training import process as training
 from zeroconv.serving.training.planning import plan
@@ -318,6 +320,74 @@ def test_evaluate_refuses_names_that_are_not_listed(client) -> None:
         {"control": "tiny_canny", "data": "https://example.com/x.tar"},
     ):
         assert client.post("/api/v1/evaluate", json=body).status_code == 422
+
+
+@pytest.fixture(scope="module")
+def union(server_models, tmp_path_factory):
+    """A server with a Union control beside one that does not say what its hints show."""
+    from tests.helpers.tiny import randomise_
+    from zeroconv.backbones import load_backbone
+    from zeroconv.control import ControlNet
+    from zeroconv.control.union import ControlNetUnion
+
+    folder = tmp_path_factory.mktemp("unions")
+    base = load_backbone(str(server_models / "base"))
+    randomise_(ControlNetUnion.from_backbone(base)).save(folder / "both")
+    randomise_(ControlNet.from_backbone(base)).save(folder / "silent")
+    controls = (str(folder / "both"), str(folder / "silent"))
+    settings = settings_for(server_models, folder / "data", controls=controls)
+    with running(settings) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown", "condition"),
+    [
+        ({"control": "both:canny"}, "both:canny", "canny"),
+        ({"control": "both", "condition": "softedge"}, "both:softedge", "softedge"),
+        ({"control": "silent", "condition": "lineart"}, "silent:lineart", "lineart"),
+    ],
+)
+def test_evaluate_measures_the_kind_that_is_asked_for(
+    union, monkeypatch, asked, shown, condition
+) -> None:
+    """As `zeroconv evaluate NAME:KIND` and `--condition` do; what is measured is cut short."""
+    from zeroconv import evaluation
+    from zeroconv.evaluation.controls import condition_of, of_condition
+
+    seen = []
+
+    def measured(net, *, base, condition, fast, **more):
+        net = of_condition(net, base, condition)
+        seen.append((condition_of(net, condition), fast))
+        raise UserError("enough")
+
+    monkeypatch.setattr(evaluation, "evaluate", measured)
+    answer = union.post("/api/v1/evaluate", json={"data": "playroom", "fast": "x2", **asked})
+    assert answer.status_code == 202, answer.text
+    assert ended(union, answer.json())["error"] == "enough"
+    assert seen == [(condition, "deep=2,branch=2,difference=2")]
+    names = union.app.state.studio.catalogue
+    assert measured_control(names, asked["control"], asked.get("condition")).shown == shown
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"control": "both"}, "one kind is measured: send both:KIND"),
+        ({"control": "both:shuffle"}, "no kind 'shuffle'"),
+        ({"control": "both", "condition": "zzz"}, "no kind 'zzz'"),
+        ({"control": "silent", "condition": "zzz"}, "zzz"),
+        ({"control": "nothing:canny"}, "no control"),
+        ({"control": "silent"}, "does not say what its hints show"),
+        ({"control": "silent:canny"}, "only a Union control has kinds"),
+    ],
+)
+def test_evaluate_refuses_kinds_that_there_are_not(union, asked, words) -> None:
+    answer = union.post("/api/v1/evaluate", json={"data": "playroom", "count": 2, **asked})
+    late = answer.status_code == 202  # what the worker alone knows
+    error = ended(union, answer.json())["error"] if late else answer.json()["error"]
+    assert words in error
 
 
 def test_annotated_pictures_are_those_of_annotate(client) -> None:

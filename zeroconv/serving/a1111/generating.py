@@ -60,7 +60,8 @@ async def _counted(request: Request, body: Any, read: Callable[..., Wanted]) -> 
     chance = secrets.randbelow(SEEDS)
     wanted = await _noting(request, notes, lambda: read(body, state.known(), decode, chance))
     limits = state.studio.settings.limits
-    wanted.request.check(state.studio.catalogue, limits)  # before hints are drawn at its size
+    fast = state.studio.settings.fast
+    wanted.request.check(state.studio.catalogue, limits, fast)  # before hints are drawn at its size
     wanted.request.controls = await _controls(request, state, wanted, notes)
     kept = wanted.request.keep = body.save_images
     job = Job("generate", wanted.request, wanted.request.settings(), kept=kept)
@@ -162,8 +163,10 @@ async def progress(request: Request, skip_current_image: bool = False) -> Answer
     theirs = [one for one in state.jobs.values() if one.kind == "generate"]
     waiting = [one for one in theirs if one.state == "queued"]
     picture = None
-    if job is not None and job.picture and not skip_current_image:
-        picture = base64.b64encode(job.picture).decode("ascii")
+    draw = None if job is None or skip_current_image else job.draw_preview
+    if draw is not None:
+        drawn = await in_few_threads(request, draw)
+        picture = base64.b64encode(drawn).decode("ascii")
     return Answer(
         {
             "progress": 0.0 if job is None else job.progress,

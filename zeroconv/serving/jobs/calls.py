@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from zeroconv.serving.generation import Generation
@@ -63,14 +64,22 @@ class Call:
             raise Cancelled
 
     def _preview(self, rows: Sequence[Slot], latents: Any, preview: Any) -> None:
-        """A small picture for each job that wants one: of its first picture in the batch."""
+        """What a small picture can be made of, for each job that wants one: of its first picture
+        in the batch. It is made when a client asks for it.
+        """
         now = time.monotonic()
         for i, slot in enumerate(rows):
             job = slot.job
             if slot.request.previews and now - job.pictured >= PREVIEW_SECONDS:
-                job.picture = preview_jpeg(preview(latents[i : i + 1])[0])
+                part = latents[i : i + 1].detach().clone()
                 job.pictured, job.preview = now, job.preview + 1
+                job.draw_preview = partial(_drawn, preview, part)
 
     def batch_ended(self, count: int) -> None:
         self.finished += count
         self.passed = self.last_step = 0
+
+
+def _drawn(preview: Any, latents: Any) -> bytes:
+    """The JPEG of latents (1, C, h, w)."""
+    return preview_jpeg(preview(latents)[0])

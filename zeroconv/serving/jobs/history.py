@@ -25,6 +25,7 @@ from zeroconv.files import atomic_write
 from zeroconv.jsonfile import to_json
 from zeroconv.serving.errors import ApiError
 from zeroconv.serving.jobs.entries import entry_of, result_of
+from zeroconv.serving.jobs.keeping import BOUNDS, Bounds, drop_lost_sheets, drop_sheets, prune
 from zeroconv.serving.jobs.queue import Job
 from zeroconv.serving.pixels import png, thumbnail
 
@@ -41,6 +42,7 @@ CREATE TABLE IF NOT EXISTS pictures (
     favourite INTEGER NOT NULL DEFAULT 0, kept INTEGER NOT NULL DEFAULT 1
 );
 CREATE INDEX IF NOT EXISTS jobs_created ON jobs (created);
+CREATE INDEX IF NOT EXISTS jobs_kind ON jobs (kind, created);
 CREATE INDEX IF NOT EXISTS pictures_job ON pictures (job);
 CREATE INDEX IF NOT EXISTS pictures_kept ON pictures (kept, number);
 """
@@ -56,9 +58,9 @@ LOST = "The server was stopped before this job was done."
 class History:
     """Of one data folder. Safe to call from any thread."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises UserError where the folder cannot be used."""
-        self.folder, self._lock = folder, threading.RLock()
+    def __init__(self, folder: Path, bounds: Bounds = BOUNDS) -> None:
+        """bounds: of jobs that have ended. Raises UserError where the folder cannot be used."""
+        self.folder, self.bounds, self._lock = folder, bounds, threading.RLock()
         try:
             (folder / "pictures").mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(
@@ -69,6 +71,7 @@ class History:
         try:
             self._open()
             self.lost = self._mark_lost()
+            self._prune_all()
         except sqlite3.Error as error:
             self.close()
             raise self._unusable(error) from error
@@ -133,6 +136,21 @@ class History:
                 to_json(job.request), to_json(job.result), to_json(job.notes), job.error,
             ),
         )  # fmt: skip
+        if not job.is_open:
+            self._prune(job.kind)
+
+    def _prune(self, kind: str) -> None:
+        """Drop jobs beyond the bounds, and their sheets."""
+        dropped = set(prune(self._run, kind, self.bounds))
+        if dropped:
+            drop_sheets(self.folder, dropped.__contains__)
+
+    def _prune_all(self) -> None:
+        """What has become too old while no server ran, and sheets of no job."""
+        for row in self._run("SELECT DISTINCT kind FROM jobs"):
+            self._prune(row["kind"])
+        measured = self._run("SELECT id FROM jobs WHERE kind = 'evaluate'")
+        drop_lost_sheets(self.folder, {row["id"] for row in measured})
 
     def job(self, id: str) -> dict[str, Any] | None:
         """A job of an earlier run of the server, as `Job.to_json` has it."""

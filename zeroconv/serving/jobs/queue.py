@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ OPEN = ("queued", "running")
 ENDED = ("done", "failed", "cancelled", "lost")
 PREVIEW_SECONDS = 0.2  # between two previews of a job
 TELL_SECONDS = 0.1  # between two states of a running job that listeners hear of
+MOST_DRAWABLE = 20  # jobs that have ended and whose last preview can still be drawn
 DAYS = 90.0  # after which a job that has ended is dropped
 
 
@@ -56,8 +57,8 @@ class Job:
     notes: list[str] = field(default_factory=list)
     error: str | None = None
     cancelling: bool = False
-    picture: bytes = b""  # the preview, a JPEG
-    pictured: float = 0.0
+    draw_preview: Callable[[], bytes] | None = None  # the newest preview, a JPEG
+    pictured: float = 0.0  # when there was something new to draw
     told: float = 0.0  # when listeners last heard of it
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -119,6 +120,7 @@ class Jobs:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._queue: list[Job] = []
         self._wake = threading.Condition()
+        self._drawable: deque[Job] = deque()
         self._closed = self._held = False
         self.listeners = Listeners()
 
@@ -253,6 +255,7 @@ class Jobs:
                 job.progress = 1.0
             job.state = state
         job.work = None  # pictures that are not needed any more
+        self._keep_preview(job)
         if job.holding is not None:
             job.holding.release()
         if self._save(job):
@@ -268,6 +271,14 @@ class Jobs:
             for job in self._jobs.values():
                 job.cancelling = True
         return left
+
+    def _keep_preview(self, job: Job) -> None:
+        """A page may ask for the last one a moment after the end."""
+        with self._wake:
+            if job.draw_preview is not None:
+                self._drawable.append(job)
+            while len(self._drawable) > MOST_DRAWABLE:
+                self._drawable.popleft().draw_preview = None
 
     def _save(self, job: Job) -> bool:
         """Whether it is recorded. A history that cannot be written, as on a full disk, stops no

@@ -94,6 +94,8 @@ def joins(first: Job, other: Job, taken: int) -> bool:
     one, two = first.work, other.work
     if not isinstance(one, Generation) or not isinstance(two, Generation):
         return False
+    if one.alone or two.alone:
+        return False
     # as counts are usually 1, the number of jobs stands for that of pictures
     return (taken + 1) * max(one.count, two.count) <= MOST_PICTURES and key_of(first) == key_of(
         other

@@ -19,8 +19,8 @@ export function onToken(ask) {
 }
 
 /** JSON in, JSON out. Raises ApiError with the server's sentence. */
-export async function call(method, path, body, again = true) {
-  const options = { method, headers: {}, credentials: "same-origin" };
+export async function call(method, path, body, again = true, signal = undefined) {
+  const options = { method, headers: {}, credentials: "same-origin", signal };
   if (body !== undefined) {
     options.headers["Content-Type"] = "application/json";
     options.body = JSON.stringify(body);
@@ -33,7 +33,7 @@ export async function call(method, path, body, again = true) {
   }
   if (answer.status === 401 && again && askToken) {
     await askToken();
-    return call(method, path, body, false);
+    return call(method, path, body, false, signal);
   }
   const text = await answer.text();
   const value = text ? parsed(text) : null;
@@ -59,6 +59,23 @@ export const get = (path) => call("GET", path);
 export const post = (path, body = {}) => call("POST", path, body);
 export const patch = (path, body) => call("PATCH", path, body);
 export const remove = (path) => call("DELETE", path);
+
+/** A request of which the newest counts: an earlier one is given up, which stops it in the server
+ * too. Resolves with null where a newer one was sent meanwhile. */
+export function newest(path) {
+  let before = null;
+  return async (body) => {
+    before?.abort();
+    const now = new AbortController();
+    before = now;
+    try {
+      return await call("POST", path, body, true, now.signal);
+    } catch (error) {
+      if (now.signal.aborted) return null;
+      throw error;
+    }
+  };
+}
 export const login = (token) => call("POST", "/login", { token }, false);
 export const finished = (job) => OVER.has(job.state);
 export const previewUrl = (job) => `${BASE}/jobs/${job.id}/preview.jpg?v=${job.preview}`;

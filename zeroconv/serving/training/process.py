@@ -20,6 +20,7 @@ from zeroconv.serving.errors import ApiError, logged, one_sentence
 from zeroconv.serving.jobs.queue import Job, Jobs
 from zeroconv.serving.settings import ServerSettings
 from zeroconv.serving.training.recipes import recipe_file, runs_folder, write_recipe
+from zeroconv.serving.training.removing import remove_run
 from zeroconv.serving.training.runs import last_step
 from zeroconv.training.recipes.recipe import Recipe
 
@@ -85,6 +86,15 @@ class Trainings:
             self._queue.append(job)
             self._wake.notify_all()
         return job
+
+    def remove(self, name: str) -> int:
+        """A run that is not at work, with all its files; returns how many bytes. Raises ApiError
+        404, 409.
+        """
+        with self._wake:  # so that nobody resumes it meanwhile
+            if self.job_of(name) is not None:
+                raise ApiError(409, f"The run {name} is at work; stop it first.")
+            return remove_run(self.settings, name)
 
     def job_of(self, name: str) -> Job | None:
         """The open job of a run."""

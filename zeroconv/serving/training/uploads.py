@@ -26,7 +26,9 @@ def keep_set(
     """
     limits, root = settings.limits, uploads_folder(settings)
     if root.is_dir() and sum(1 for _ in root.iterdir()) >= limits.sets:
-        raise UserError(f"there are {limits.sets} uploaded data sets; remove some from {root.name}")
+        raise UserError(
+            f"there are {limits.sets} uploaded data sets; remove some (DELETE /datasets/ID)."
+        )
     id = f"{name}-{secrets.token_hex(4)}"
     with atomic_folder(root / id) as folder:
         lines = []

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from zeroconv.serving.errors import ApiError, JsonRoute
-from zeroconv.serving.names import conditions, samplers, schedules
+from zeroconv.serving.names import conditions, fast_presets, samplers, schedules
 from zeroconv.serving.security import COOKIE, WRONG_TOKEN_SECONDS, cookie_value, same
 from zeroconv.serving.studio import Studio
 from zeroconv.serving.v1.answers import ERRORS
@@ -30,6 +30,7 @@ def info(request: Request) -> dict[str, Any]:
     return {
         "version": __version__,
         "base": studio.catalogue.default,
+        "fast": settings.fast,
         "training_allowed": settings.allow_training,
         "token_needed": settings.token is not None,
         "limits": asdict(settings.limits),
@@ -48,6 +49,7 @@ def models(request: Request) -> dict[str, Any]:
         "datasets": [{"name": e.name} for e in names.datasets.values()],
         "samplers": samplers(),
         "schedules": schedules(),
+        "fast": fast_presets(),
         "conditions": conditions(),
     }
 

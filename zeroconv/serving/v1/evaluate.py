@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
 
 from zeroconv.serving.errors import ApiError, JsonRoute
-from zeroconv.serving.evaluating import Evaluation, measured_file
+from zeroconv.serving.evaluating import Evaluation, measured_control, measured_file
+from zeroconv.serving.generation import fast_words
 from zeroconv.serving.jobs.queue import Job
 from zeroconv.serving.studio import Studio
 from zeroconv.serving.v1.answers import ERRORS, PNG, job_json
@@ -31,13 +32,14 @@ def evaluate(body: EvaluateBody, request: Request) -> dict[str, Any]:
         if value > most:
             raise ApiError(422, f"{name} is {value}; this server allows {most} at most.")
     asked = Evaluation(
-        names.control(body.control).name,
-        names.base(body.base).name,
-        names.dataset(body.data).facts["measure"],
-        body.count,
-        body.steps,
-        body.prompts,
-        body.seed,
+        control=measured_control(names, body.control, body.condition),
+        base=names.base(body.base).name,
+        data=names.dataset(body.data).facts["measure"],
+        count=body.count,
+        steps=body.steps,
+        prompts=body.prompts,
+        seed=body.seed,
+        fast=fast_words(body.fast or studio.settings.fast),
     )
     job = studio.jobs.submit(Job("evaluate", asked, body.model_dump(mode="json")))
     return job_json(studio, job)

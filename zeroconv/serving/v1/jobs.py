@@ -63,9 +63,10 @@ def preview(id: str, request: Request) -> Response:
     """The newest picture of what is being sampled."""
     studio: Studio = request.app.state.studio
     one = studio.jobs.get(id)
-    if not one.picture:
+    draw = one.draw_preview
+    if draw is None:
         raise ApiError(404, "This job has no preview.")
-    return Response(one.picture, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+    return Response(draw(), media_type="image/jpeg", headers={"Cache-Control": "no-store"})
 
 
 @router.get("/jobs/{id}/events", response_class=StreamingResponse, responses=STREAM)

@@ -26,6 +26,13 @@ Scale = Annotated[float, Field(ge=-100, le=100)]
 Point = tuple[Share, Scale]
 
 
+FastWords = Annotated[str, Field(min_length=1, max_length=200)]
+FAST = (
+    "Work of earlier steps is used again, at a measured loss: off, a preset that /models lists, or "
+    "settings such as deep=3,branch=2. None: as the server was started."
+)
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -102,6 +109,7 @@ class GenerateBody(Body):
     eta: Share | None = None
     guidance_rescale: Share = 0.0
     noise: Literal["cpu", "gpu", "batch"] = "cpu"
+    fast: FastWords | None = Field(None, description=FAST)
     loras: Annotated[list[LoraBody], Field(max_length=100)] = []
     image: Picture | None = Field(None, description="A picture to start from.")
     strength: Annotated[float, Field(gt=0, le=1)] | None = None

@@ -14,6 +14,7 @@ from zeroconv.serving.pixels import read_rgb
 from zeroconv.serving.studio import Studio
 from zeroconv.serving.training.planning import plan
 from zeroconv.serving.training.recipes import read_recipe_file, recipe_file, recipe_of, write_recipe
+from zeroconv.serving.training.removing import run_bytes, uploaded_sets
 from zeroconv.serving.training.runs import describe_run, names_of_runs, sample_file
 from zeroconv.serving.training.uploads import keep_set
 from zeroconv.serving.v1.answers import ERRORS, PNG, job_json
@@ -81,9 +82,16 @@ def _run(studio: Studio, name: str) -> dict[str, Any]:
     described = describe_run(studio.settings, name)
     control = studio.run_control(name)
     described |= {"job": None, "control": None if control is None else control.name}
+    described["bytes"] = run_bytes(studio.settings, name)
     if (job := studio.trainings.job_of(name)) is not None:
         described |= {"state": job.state, "job": job.id, "time_left_s": job.eta()}
     return described
+
+
+@router.delete("/train/runs/{name}")
+def remove(name: str, request: Request) -> dict[str, Any]:
+    """Remove a run with its checkpoints, samples and control; 409 while it is at work."""
+    return {"removed": name, "bytes": _studio(request).remove_run(name)}
 
 
 @router.post("/train/runs/{name}/stop")
@@ -122,6 +130,18 @@ def sample(name: str, file: str, request: Request) -> FileResponse:
     """A sheet: hint, target, made with the caption, made without a prompt."""
     path = sample_file(_studio(request).settings, name, file)
     return FileResponse(path, media_type="image/png")
+
+
+@router.get("/datasets")
+def uploaded(request: Request) -> dict[str, Any]:
+    """The uploaded data sets, each with its pictures and bytes."""
+    return {"datasets": uploaded_sets(_studio(request).settings)}
+
+
+@router.delete("/datasets/{id}")
+def remove_uploaded(id: str, request: Request) -> dict[str, Any]:
+    """Remove an uploaded data set; 409 while a training or a measurement is at work."""
+    return {"removed": id, "bytes": _studio(request).remove_set(id)}
 
 
 @router.post("/datasets", status_code=201)

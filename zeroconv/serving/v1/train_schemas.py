@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
-from zeroconv.serving.v1.schemas import Body, Name, Picture
+from zeroconv.serving.v1.schemas import FAST, Body, FastWords, Name, Picture
 from zeroconv.training.recipes.recipe import ControlSettings, TrainingSettings
 
 OFFERED = (
@@ -98,10 +98,15 @@ class DatasetBody(Body):
 class EvaluateBody(Body):
     """How well a control is followed, on a data set."""
 
-    control: Name
+    control: Name = Field(description="A name that /models lists; of a Union control NAME:KIND.")
     data: Name
+    condition: Name | None = Field(
+        None,
+        description="What the hints show, of a control that does not say so; a Union's kind.",
+    )
     count: Annotated[int, Field(ge=2, le=100_000)] = 16
     base: Name | None = None
     steps: Annotated[int, Field(ge=1, le=1000)] = 12
     prompts: Literal["own", "empty", "insufficient", "conflicting"] = "own"
     seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
+    fast: FastWords | None = Field(None, description=FAST)

@@ -1,5 +1,5 @@
 /** Drawing a hint from a picture: the picture, the options, and the hint, before generating. */
-import { post } from "../api.js";
+import { newest } from "../api.js";
 import { button, el, field, guarded, toast } from "../dom.js";
 import { dataUrl } from "../canvas/pictures.js";
 import { fromJson } from "../canvas/openpose.js";
@@ -52,13 +52,15 @@ function noAnnotator(condition) {
 
 /** Asks the server for the hint of a picture, and shows it on the canvas. One step of undo. */
 export async function annotate(layer, board, url) {
-  const answer = await post("/annotate", {
+  layer.drawHint ??= newest("/annotate");
+  const answer = await layer.drawHint({
     condition: layer.conditionName,
     picture: url,
     options: layer.options,
     width: board.width,
     height: board.height,
   });
+  if (!answer) return;
   await board.edit(layer, async () => {
     layer.source = url;
     await layer.load(answer.hint);

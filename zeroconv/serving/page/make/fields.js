@@ -1,6 +1,6 @@
 /** The fields of the settings, and the LoRAs. Their values are read and written by settings.js. */
 import { $, button, choice, el, field } from "../dom.js";
-import { offer, pairs } from "./models.js";
+import { fastChoices, offer, pairs } from "./models.js";
 
 const CONTENT = [
   ["original", "the picture"],
@@ -66,6 +66,7 @@ export function buildFields(changed) {
         select("sampler", "Sampler", pairs(offer.samplers)),
         select("schedule", "Schedule", [["", "base's own"], ...pairs(offer.schedules)]),
       ),
+      select("fast", "Faster, at a small loss", fastChoices()),
       number("count", "Pictures at once", { min: 1, max: limits.count ?? 16, value: 1 }),
     ),
     part("LoRAs", loraFields(changed)),

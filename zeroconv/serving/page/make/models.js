@@ -8,6 +8,7 @@ export const offer = {
   loras: [],
   samplers: [],
   schedules: [],
+  fast: [],
   conditions: [],
 };
 
@@ -55,6 +56,12 @@ export const conditionOf = (control) =>
 export const controlNamed = (name) => offer.controls.find((control) => control.name === name);
 export const conditionNamed = (name) =>
   offer.conditions.find((condition) => condition.name === name);
+/** Choices of what earlier steps computed and is used again. */
+export const fastChoices = () => [
+  ["", `as the server was started (${offer.info.fast ?? "off"})`],
+  ["off", "off: every step computes all"],
+  ...offer.fast.map(({ name, settings }) => [name, `${name}: ${settings}`]),
+];
 export const baseNamed = (name) => offer.bases.find((base) => base.name === name) ?? offer.bases[0];
 /** Entries of a list that are strings or {name, label} → pairs for a select. */
 export const pairs = (list) =>

@@ -10,7 +10,7 @@ const STATES = {
   cancelled: "cancelled",
   lost: "lost",
 };
-const KINDS = { generate: "Picture", annotate: "Hint", evaluate: "Measurement", train: "Training" };
+const KINDS = { generate: "Picture", annotate: "Hint", plan: "Memory plan", evaluate: "Measurement", train: "Training" };
 
 export class Results extends EventTarget {
   constructor() {

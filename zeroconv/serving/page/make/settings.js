@@ -1,5 +1,5 @@
 /** The values of the settings: as a part of a /generate body, and back; kept in the browser. */
-import { $ } from "../dom.js";
+import { $, el } from "../dom.js";
 import { buildFields, chosen, inputs, put, showLoras } from "./fields.js";
 import { baseNamed, offer } from "./models.js";
 
@@ -50,6 +50,7 @@ export function readSettings(image) {
     clip_skip: optional(inputs.clip_skip),
     eta: optional(inputs.eta),
     noise: inputs.noise.value,
+    fast: inputs.fast.value || undefined,
     guidance_rescale: Number(inputs.guidance_rescale.value),
     previews: true,
   };
@@ -98,6 +99,7 @@ export function writeSettings(body) {
   inputs.padding.value = body.padding ?? 32;
   inputs.guidance_rescale.value = body.guidance_rescale ?? 0;
   choose("noise", body.noise ?? "cpu", notes);
+  chooseFast(body.fast);
   inputs.only_masked.checked = Boolean(body.only_masked);
   choose("masked_content", body.masked_content ?? "original", notes);
   for (const edge of ["left", "right", "top", "bottom"])
@@ -123,6 +125,15 @@ function choose(name, value, notes) {
   if ([...input.options].some((option) => option.value === wanted)) input.value = wanted;
   else if (wanted)
     notes.push(`This server has no ${name} "${wanted}"; ${input.value || "the default"} stays.`);
+}
+
+/** A preset by its name or its settings; other settings become a choice of their own. */
+function chooseFast(value) {
+  const preset = offer.fast.find(({ name, settings }) => value === name || value === settings);
+  const wanted = preset?.name ?? value ?? "";
+  if (![...inputs.fast.options].some((option) => option.value === wanted))
+    inputs.fast.append(el("option", { value: wanted, text: wanted }));
+  inputs.fast.value = wanted;
 }
 
 export const setSeed = (seed) => put(inputs.seed, seed);

@@ -1,7 +1,8 @@
 /** The tab Measure: one or two controls on a data set, with floor and ceiling, and pictures. */
 import { cancel, finished, get, start } from "../api.js";
 import { $, button, choice, duration, el, field, guarded } from "../dom.js";
-import { offer, pairs } from "../make/models.js";
+import { controlNamed, fastChoices, offer, pairs } from "../make/models.js";
+import { report } from "./report.js";
 
 const PROMPTS = [
   ["own", "the pictures' captions"],
@@ -9,7 +10,6 @@ const PROMPTS = [
   ["insufficient", "a vague prompt"],
   ["conflicting", "another picture's caption"],
 ];
-const GROUPS = ["best", "median", "worst"];
 
 export function buildMeasure() {
   let built = "";
@@ -23,8 +23,8 @@ export function buildMeasure() {
 function form() {
   const controls = pairs(offer.controls);
   const sets = offer.datasets ?? [];
-  const first = choice(controls);
-  const second = choice([["", "none"], ...controls]);
+  const first = side("Control", "What its hints show", controls);
+  const second = side("Beside it", "What the other's hints show", [["", "none"], ...controls]);
   const data = choice(
     pairs(sets),
     sets.some((set) => set.name === "playroom:test") ? "playroom:test" : undefined,
@@ -43,6 +43,7 @@ function form() {
     value: 12,
   });
   const prompts = choice(PROMPTS);
+  const fast = choice(fastChoices());
   const run = el("button", { class: "main", id: "measure-start" }, "Measure");
   const results = el("div", { class: "sides", id: "measured" });
   $("#measure-results").replaceChildren(
@@ -70,23 +71,52 @@ function form() {
               steps: Number(steps.value),
               prompts: prompts.value,
               base: base.value,
+              fast: fast.value || undefined,
             };
-            const names = [first.value, second.value].filter(Boolean);
             results.replaceChildren();
-            for (const name of names) measure(results, { control: name, ...asked });
+            for (const one of [first.read(), second.read()])
+              if (one) measure(results, { ...one, ...asked });
           },
         },
       },
-      field("Control", first),
-      field("Beside it", second),
+      ...first.nodes,
+      ...second.nodes,
       field("Data set", data),
       el("div", { class: "pair" }, field("Pictures", count), field("Steps", steps)),
       field("Prompts", prompts),
       field("Base", base),
+      field("Faster, at a small loss", fast),
       run,
     ),
   );
   older(results);
+}
+
+/** A control, and of a Union its kind, of one that does not say it what its hints show. */
+function side(label, about, controls) {
+  const name = choice(controls);
+  const kind = choice([]);
+  const shown = field(about, kind);
+  const kinds = () => {
+    const control = controlNamed(name.value);
+    if (!control) return [];
+    if (control.union_kinds) return pairs(control.union_kinds);
+    return control.condition ? [] : pairs(offer.conditions);
+  };
+  const show = () => {
+    const list = kinds();
+    kind.replaceChildren(...list.map(([value, text]) => el("option", { value, text })));
+    shown.hidden = !list.length;
+  };
+  name.addEventListener("change", show);
+  show();
+  const read = () => {
+    if (!name.value) return null;
+    if (!kinds().length) return { control: name.value };
+    if (controlNamed(name.value).union_kinds) return { control: `${name.value}:${kind.value}` };
+    return { control: name.value, condition: kind.value };
+  };
+  return { nodes: [field(label, name), shown], read };
 }
 
 /** The newest measurements of the server, while none was started here. */
@@ -129,123 +159,4 @@ async function measure(results, body) {
   stop.remove();
   if (last?.state === "done") box.replaceChildren(...report(last.result));
   else state.textContent = last?.error ?? last?.state ?? "not started";
-}
-
-const COLUMNS = [
-  ["floor", "floor"],
-  ["control", "control"],
-  ["none", "no control"],
-  ["ceiling", "ceiling"],
-];
-
-function report(result) {
-  const heads = COLUMNS.map(([, name]) => el("th", { scope: "col", class: "number", text: name }));
-  return [
-    el("h3", { text: `${result.control}: ${pairsOf(result.n)} pairs of hint and picture` }),
-    el(
-      "div",
-      { class: "scroll" },
-      el(
-        "table",
-        { class: "figures" },
-        el("caption", { class: "unseen", text: `Figures of ${result.control}` }),
-        el("thead", {}, el("tr", {}, ...heads)),
-        ...result.table.map(rows),
-      ),
-    ),
-    ...GROUPS.flatMap((name) => pictures(name, result.pictures?.[name] ?? [])),
-  ];
-}
-
-/** How many pairs were measured: a number, or one a column. */
-const pairsOf = (n) => (typeof n === "object" ? (n.own ?? Math.max(...Object.values(n))) : n);
-
-/** A metric: what it is, then its figures. */
-function rows(metric) {
-  const about = [metric.meaning, `${metric.better} is better`].filter(Boolean).join("; ");
-  const cells = COLUMNS.map(([key]) => el("td", { class: "number" }, ...figure(metric[key])));
-  return el(
-    "tbody",
-    {},
-    el(
-      "tr",
-      {},
-      el(
-        "th",
-        { scope: "rowgroup", colspan: COLUMNS.length },
-        `${metric.metric} `,
-        el("small", { text: about }),
-        standing(metric),
-      ),
-    ),
-    el("tr", {}, ...cells),
-  );
-}
-
-function figure(value) {
-  if (value === null || value === undefined) return ["–"];
-  if (typeof value === "number") return [value.toFixed(3)];
-  const parts = [value.mean === null ? "–" : value.mean.toFixed(3)];
-  if (value.low !== null && value.low !== undefined) {
-    parts.push(
-      el("br"),
-      el("small", { text: `${value.low.toFixed(3)} to ${value.high.toFixed(3)}` }),
-    );
-  }
-  return parts;
-}
-
-/** Where the control stands between floor and ceiling. */
-function standing({ floor, control, ceiling }) {
-  const [low, at, high] = [floor, control, ceiling].map((value) => value?.mean ?? value);
-  if (![low, at, high].every(Number.isFinite) || low === high) return null;
-  const share = Math.min(1, Math.max(0, (at - low) / (high - low)));
-  const fill = el("span");
-  fill.style.left = "0";
-  fill.style.width = `${100 * share}%`;
-  return el(
-    "div",
-    {
-      class: "bar",
-      role: "img",
-      "aria-label": `${Math.round(100 * share)}% of the way from floor to ceiling`,
-    },
-    fill,
-  );
-}
-
-function pictures(name, entries) {
-  if (!entries.length) return [];
-  const title = name[0].toUpperCase() + name.slice(1);
-  return [
-    el("h3", { text: title }),
-    el(
-      "div",
-      { class: "picks" },
-      ...entries.map((entry) =>
-        el(
-          "figure",
-          {},
-          el(
-            "div",
-            { class: "four" },
-            ...["hint", "read", "made", "real"].map((kind) =>
-              el("img", {
-                src: entry[kind],
-                title: kind,
-                loading: "lazy",
-                alt: {
-                  hint: "hint",
-                  read: "read back from the picture",
-                  made: `picture made: ${entry.caption}`,
-                  real: "real picture",
-                }[kind],
-              }),
-            ),
-          ),
-          el("figcaption", { text: `${entry.metric} ${entry.value.toFixed(3)}: ${entry.caption}` }),
-        ),
-      ),
-    ),
-  ];
 }

@@ -1,6 +1,8 @@
 /** The runs of the server, and one of them with its curves and sample sheets. */
-import { get, post } from "../api.js";
-import { button, duration, el, field, guarded } from "../dom.js";
+import { get, post, remove } from "../api.js";
+import { button, bytes, duration, el, field, guarded } from "../dom.js";
+import { loadOffer } from "../make/models.js";
+import { asked } from "./asked.js";
 import { chart } from "./charts.js";
 
 const EVERY = 1000; // milliseconds between two looks at a run that is at work
@@ -153,7 +155,16 @@ export class Runs {
         () => this.#act(run, "resume", { steps: Number(steps.value) }),
         { icon: "play" },
       ),
+      asked(`Delete the run ${run.name} with all its files`, "Delete", () => this.#remove(run)),
     ];
+  }
+
+  async #remove(run) {
+    if (!(await guarded(() => remove(`/train/runs/${run.name}`)))) return;
+    this.shown = null;
+    this.detail.replaceChildren();
+    await guarded(loadOffer); // its control is gone too
+    await this.load(this.runs.find((other) => other.name !== run.name)?.name ?? null);
   }
 
   async #act(run, what, body = {}) {
@@ -162,7 +173,8 @@ export class Runs {
   }
 }
 
-const tag = (run) => `${run.condition}, ${run.state}, ${run.step} of ${run.steps}`;
+const tag = (run) =>
+  `${run.condition}, ${run.state}, ${run.step} of ${run.steps}, ${bytes(run.bytes)}`;
 
 function state(run) {
   const left = duration(run.time_left_s);

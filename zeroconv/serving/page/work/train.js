@@ -1,5 +1,5 @@
 /** The tab Train: a form made of the recipe's schema, pictures to upload, and the runs. */
-import { get, onJobs, post } from "../api.js";
+import { get, newest, onJobs, post } from "../api.js";
 import { $, el, guarded, later, toast } from "../dom.js";
 import { loadOffer, offer } from "../make/models.js";
 import { Runs } from "./runs.js";
@@ -64,7 +64,9 @@ class TrainForm {
     this.uploads = new Uploads(
       () => this.byPath.condition.input.value,
       (id) => this.uploaded(id),
+      (id) => this.removed(id),
     );
+    this.reckon = newest("/train/plan");
     this.byPath.condition.input.addEventListener("change", () => this.uploads.hints());
     this.memory = el("p", { class: "hint", role: "status", id: "train-memory" });
     const node = (path) => this.byPath[path]?.node;
@@ -122,10 +124,18 @@ class TrainForm {
     this.changed();
   }
 
+  removed(id) {
+    const { input } = this.byPath.data;
+    [...input.options].find((option) => option.value === id)?.remove();
+    this.changed();
+  }
+
   async plan() {
     this.memory.textContent = "Memory is being reckoned…";
     try {
-      const { memory_mb: most, parts = {}, notes = [] } = await post("/train/plan", this.body());
+      const answer = await this.reckon(this.body());
+      if (!answer) return; // for a newer form
+      const { memory_mb: most, parts = {}, notes = [] } = answer;
       const largest = Object.entries(parts)
         .map(([name, value]) => `${name} ${Math.round(value)}`)
         .join(", ");

@@ -1,17 +1,21 @@
 /** Pictures with captions to train on: chosen, shown beside their hints, and uploaded as a set. */
-import { post } from "../api.js";
+import { get, newest, post, remove } from "../api.js";
 import { dataUrl } from "../canvas/pictures.js";
-import { button, el, field, guarded, toast } from "../dom.js";
+import { bytes, button, el, field, guarded, toast } from "../dom.js";
 import { conditionNamed, offer } from "../make/models.js";
+import { asked } from "./asked.js";
 
 const SHOWN = 8; // pictures whose hints are drawn beforehand
 
 export class Uploads {
-  /** condition(): the name of the condition; uploaded(id): called with the new set. */
-  constructor(condition, uploaded) {
+  /** condition(): the name of the condition; uploaded(id), removed(id): called with the set. */
+  constructor(condition, uploaded, removed) {
     this.condition = condition;
     this.uploaded = uploaded;
+    this.removed = removed;
     this.items = []; // {picture: data URL, caption, name}
+    this.drawHint = newest("/annotate");
+    this.kept = el("div", { class: "fields", id: "uploaded-sets" });
     this.list = el("div", { class: "uploads" });
     this.state = el("p", { class: "hint", role: "status" });
     this.name = el("input", {
@@ -50,7 +54,32 @@ export class Uploads {
       }),
       this.state,
       this.after,
+      el(
+        "details",
+        { class: "plain", on: { toggle: (event) => event.target.open && this.sets() } },
+        el("summary", { text: "Uploaded sets" }),
+        this.kept,
+      ),
     );
+  }
+
+  /** The sets of the server, each with a button that removes it. */
+  async sets() {
+    const answer = await guarded(() => get("/datasets"));
+    if (!answer) return;
+    const row = (set) =>
+      el(
+        "div",
+        { class: "row between", "data-set": set.id },
+        el("span", { text: `${set.id}: ${set.pictures} pictures, ${bytes(set.bytes)}` }),
+        asked(`Delete ${set.id}`, "Delete", async () => {
+          if (!(await guarded(() => remove(`/datasets/${set.id}`)))) return;
+          this.removed(set.id);
+          await this.sets();
+        }),
+      );
+    const none = el("p", { class: "hint", text: "No set has been uploaded." });
+    this.kept.replaceChildren(...(answer.datasets.length ? answer.datasets.map(row) : [none]));
   }
 
   add(files) {
@@ -90,11 +119,9 @@ export class Uploads {
     }
     await guarded(async () => {
       for (const [index, item] of shown.entries()) {
-        const { hint } = await post("/annotate", {
-          condition: condition.name,
-          picture: item.picture,
-        });
-        images[index].src = hint;
+        const answer = await this.drawHint({ condition: condition.name, picture: item.picture });
+        if (!answer) return; // others are drawn now
+        images[index].src = answer.hint;
         images[index].alt = `The ${condition.name} hint of ${item.name}`;
       }
     });

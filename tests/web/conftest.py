@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.web.driving import Driver, chromium, serving
+from tests.web.driving import SECONDS, Driver, chromium, serving
 from zeroconv.serving.settings import ServerSettings
 
 
@@ -24,7 +24,9 @@ def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         # a sandbox needs rights that containers do not give
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=chromium(), args=["--no-sandbox"], timeout=SECONDS * 1000
+        )
         yield browser
         browser.close()
 
@@ -32,7 +34,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
     context = browser.new_context(viewport={"width": 1440, "height": 1000})
-    context.set_default_timeout(90_000)
+    context.set_default_timeout(SECONDS * 1000)
     yield context.new_page()
     context.close()
 

@@ -7,7 +7,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,18 @@ from zeroconv.serving.running import open_socket
 from zeroconv.serving.settings import ServerSettings
 
 SECONDS = 240  # that a picture may take on a busy machine
+# pictures are loaded, animations have ended, and the next frame is laid out as this one
+RESTS = """() => new Promise((resolve) => {
+  const layout = () => [...document.querySelectorAll("body *")].map((one) => {
+    const box = one.getBoundingClientRect();
+    return [box.x, box.y, box.width, box.height].map(Math.round).join();
+  }).join(";");
+  const loaded = [...document.images].every((one) => one.complete || one.loading === "lazy");
+  const moves = document.getAnimations().some((one) => one.playState === "running");
+  const before = layout();
+  requestAnimationFrame(() => requestAnimationFrame(() =>
+    resolve(loaded && !moves && layout() === before)));
+})"""
 
 
 def chromium() -> str:
@@ -58,6 +70,10 @@ class Driver:
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", self._console)
+        self._asked: set[Any] = set()  # requests without an answer
+        page.on("request", lambda request: self._asked.add(request))
+        for event in ("requestfinished", "requestfailed"):
+            page.on(event, lambda request: self._asked.discard(request))
 
     def _console(self, message: Any) -> None:
         if message.type == "error":
@@ -72,7 +88,29 @@ class Driver:
         return self
 
     def ready(self) -> None:
-        self.page.locator("html[data-ready]").wait_for(timeout=30_000)
+        self.page.locator("html[data-ready]").wait_for(timeout=SECONDS * 1000)
+
+    def settled(self) -> None:
+        """Waits until every answer is there, every picture is drawn, no animation runs, and two
+        frames have the same layout.
+        """
+
+        def rests() -> bool:
+            asked = [one for one in self._asked if not one.url.endswith("/events")]
+            return not asked and self.page.evaluate(RESTS) and not self._answered_late()
+
+        self.eventually(rests, "the page rests")
+
+    def _answered_late(self) -> bool:
+        """Whether a request was sent while the page was looked at."""
+        return any(not one.url.endswith("/events") for one in self._asked)
+
+    def eventually(self, holds: Callable[[], bool], what: str) -> None:
+        """Waits for something that a test can see, as long as a picture may take."""
+        until = time.monotonic() + SECONDS
+        while not holds():
+            assert time.monotonic() < until, f"not in {SECONDS} s: {what}; {self.errors}"
+            self.page.wait_for_timeout(50)
 
     # ---------------------------------------------------------------- canvas
 
@@ -108,10 +146,7 @@ class Driver:
 
     def until(self, expression: str) -> None:
         """Waits for an expression on `studio` to be true."""
-        until = time.monotonic() + SECONDS
-        while not self.value(expression):
-            assert time.monotonic() < until, expression
-            self.page.wait_for_timeout(50)
+        self.eventually(lambda: bool(self.value(expression)), expression)
 
     def pen(self, size: int) -> None:
         self.page.evaluate("(size) => zeroconv.tools.set({ size })", size)
@@ -132,13 +167,9 @@ class Driver:
 
     def finished(self, before: str | None) -> Image.Image:
         """The next picture that is shown after the one of this id."""
-        until = time.monotonic() + SECONDS
-        while time.monotonic() < until:
-            shown = self.value("studio.results.running ? null : studio.results.shown?.id ?? null")
-            if shown is not None and shown != before:
-                return self.picture(shown)
-            self.page.wait_for_timeout(50)
-        raise AssertionError(f"no picture after {SECONDS} s; {self.errors}")
+        now = "studio.results.running ? null : studio.results.shown?.id ?? null"
+        self.eventually(lambda: self.value(now) not in (None, before), "a picture is shown")
+        return self.picture(self.value(now))
 
     def picture(self, id: str) -> Image.Image:
         answer = self.page.request.get(f"{self.address}/api/v1/pictures/{id}.png")

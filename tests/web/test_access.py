@@ -41,7 +41,7 @@ def test_axe_finds_nothing_serious(browser: Any, server: tuple[str, Any], scheme
     wrong: list[str] = []
 
     def look(where: str) -> None:
-        page.wait_for_timeout(300)
+        studio.settled()
         seen = axe.run(page)["violations"]
         for violation in seen:
             if violation["impact"] in ("serious", "critical"):
@@ -54,7 +54,7 @@ def test_axe_finds_nothing_serious(browser: Any, server: tuple[str, Any], scheme
     page.keyboard.press("Escape")
     for tab in TABS:
         page.click(f"#tab-{tab}")
-        page.wait_for_timeout(700)
+        studio.settled()
         page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
         look(tab)
     page.click("#tab-make")
@@ -67,7 +67,6 @@ def test_axe_finds_nothing_serious(browser: Any, server: tuple[str, Any], scheme
     page.keyboard.press("Escape")
     studio.ask("a ball", seed=1, steps=2)
     studio.generate()
-    page.wait_for_timeout(600)
     look("a result")
     page.locator("#history-list button").first.click()
     look("a picture of the history")
@@ -99,21 +98,35 @@ def test_the_page_is_used_by_keys(studio: Driver) -> None:
         )
 
 
+LONGEST = "w" * 60  # of a run's name
+
+
+def long_run() -> dict[str, Any]:
+    """What other tests leave on the server must not decide what this one sees."""
+    named = {"name": LONGEST, "condition": "segmentation", "state": "done", "bytes": 12_345_678}
+    steps = {"step": 99_999, "steps": 100_000, "detected_step": 5_000, "time_left_s": None}
+    curves = {"loss": [[1, 0.5], [99_999, 0.1]], "hint_gain": [[1, 0.0]], "samples": []}
+    return {**named, **steps, **curves, "control": f"runs/{LONGEST}", "job": None}
+
+
 @pytest.mark.parametrize(("width", "height"), [(1024, 768), (820, 1180), (768, 1024), (390, 844)])
 def test_the_page_fits_tablets(page: Any, server: tuple[str, Any], width: int, height: int) -> None:
     page.set_viewport_size({"width": width, "height": height})
+    page.route("**/train/runs", lambda route: route.fulfill(json={"runs": [long_run()]}))
+    page.route(f"**/train/runs/{LONGEST}", lambda route: route.fulfill(json=long_run()))
     studio = Driver(page, server[0]).open()
     for tab in TABS:
         page.click(f"#tab-{tab}")
-        page.wait_for_timeout(300)
+        studio.settled()
         overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert page.evaluate(overflow) <= 0, tab
+    assert page.locator(f'[data-run="{LONGEST}"]').count() == 1
     page.click("#tab-make")
     studio.add_control("pose")
-    box = page.locator("#canvas").bounding_box()
-    assert box and box["width"] >= min(width, 768) * 0.4
-    result = page.locator("#result-picture").bounding_box()
-    assert result
+    studio.settled()  # the pose's fields are below the canvas and move what is below them
+    boxes = "['#canvas', '#result-picture'].map((one) => document.querySelector(one)"
+    box, result = page.evaluate(boxes + ".getBoundingClientRect().toJSON())")
+    assert box["width"] >= min(width, 768) * 0.4
     if width > 720:  # the result is seen while one draws
         assert result["x"] > box["x"] + box["width"] and result["y"] < box["y"] + box["height"]
     else:
@@ -150,7 +163,7 @@ def test_nothing_is_asked_of_another_host(page: Any, server: tuple[str, Any]) ->
     studio = Driver(page, server[0]).open()
     for tab in TABS:
         page.click(f"#tab-{tab}")
-    page.wait_for_timeout(500)
+        studio.settled()
     allowed = (server[0], "data:", "blob:")
     assert [url for url in asked if not url.startswith(allowed)] == []
     studio.check()

@@ -91,13 +91,12 @@ def test_live_mode_makes_a_picture_a_stroke_and_none_without(studio: Driver) -> 
     studio.stroke((30, 30), (60, 60))
     studio.page.get_by_label("Live", exact=True).check()
     studio.finished(None)
-    studio.page.wait_for_timeout(1500)
-    made = studio.value("studio.live.made")
-    assert made == 1  # nothing changed, nothing made
+    studio.until("!studio.live.waiting && !studio.live.busy")
+    assert studio.value("studio.live.made") == 1  # nothing changed, nothing made
     shown = studio.value("studio.results.shown.id")
     studio.stroke((60, 60), (90, 30))
     studio.finished(shown)
-    studio.page.wait_for_timeout(1000)
+    studio.until("!studio.live.waiting && !studio.live.busy")
     assert studio.value("studio.live.made") == 2
     # live pictures do not fill the history, but for those that are kept
     shown = studio.value("studio.results.shown.id")
@@ -153,3 +152,21 @@ def test_a_refused_request_shows_the_servers_sentence(studio: Driver) -> None:
     studio.page.click("#generate")
     studio.page.locator(".toast.error", has_text="steps").wait_for()
     studio.errors = [text for text in studio.errors if "422" not in text]  # the browser's own note
+
+
+def test_faster_pictures_are_recorded_and_made_again(studio: Driver) -> None:
+    page = studio.page
+    studio.ask("a red ball", seed=5, steps=6)
+    page.select_option("#s-fast", "x3")
+    first = np.asarray(studio.generate())
+    shown = studio.value("studio.results.shown.id")
+    assert studio.get(f"/history/{shown}")["settings"]["fast"] == "deep=3,branch=2,difference=2"
+    page.select_option("#s-fast", "off")
+    assert (np.asarray(studio.generate()) != first).any()
+    body = studio.get(f"/history/{shown}")["settings"]
+    use = "async (body) => (await import('/static/make/body.js')).useBody(body, zeroconv.board)"
+    page.evaluate(use, {**body, "fast": "deep=2,change=0.5"})
+    assert page.input_value("#s-fast") == "deep=2,change=0.5"
+    page.evaluate(use, body)
+    assert page.input_value("#s-fast") == "x3"
+    assert (np.asarray(studio.generate()) == first).all()

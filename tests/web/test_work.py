@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.web.driving import SECONDS, Driver, png
+from tests.web.driving import SECONDS, Driver, png, serving
 from zeroconv.playroom import render
+from zeroconv.serving.settings import ServerSettings
 
 pytestmark = pytest.mark.web
 
@@ -43,8 +44,7 @@ def test_training_twenty_steps_shows_curves_and_samples_and_gives_a_control(
     assert "at step 20" in gain
     assert page.locator('[data-chart="Loss"] .curve').is_visible()
     size = "document.querySelector('.sheet').naturalWidth"
-    page.wait_for_timeout(500)
-    assert page.evaluate(size) > 0
+    studio.eventually(lambda: page.evaluate(size) > 0, "a sheet")
     page.locator("#run-state", has_text="usable as").wait_for()
     page.click("#tab-make")
     options = page.locator("#add-control option").all_text_contents()
@@ -70,6 +70,24 @@ def test_a_training_is_stopped_and_goes_on(page, server) -> None:
     studio.check()
 
 
+def test_a_run_is_deleted_after_asking_back(studio: Driver, server) -> None:
+    page, runs = studio.page, server[1].state.studio.settings.data / "runs"
+    recipe = {"name": "unwanted", "data": "playroom", "condition": "scribble", "examples": 32}
+    job = page.request.post(f"{studio.address}/api/v1/train", data=recipe).json()
+    page.request.delete(f"{studio.address}/api/v1/jobs/{job['id']}")
+    studio.eventually(lambda: studio.get(f"/jobs/{job['id']}")["state"] == "cancelled", "the end")
+    page.click("#tab-train")
+    page.click('[data-run="unwanted"]')
+    page.locator("#run h2", has_text="unwanted").wait_for()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_role("button", name="Keep").click()
+    assert (runs / "unwanted.json").is_file()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_role("button", name="Delete for good").click()
+    page.locator('[data-run="unwanted"]').wait_for(state="detached")
+    assert not list(runs.glob("*unwanted*"))
+
+
 def test_pictures_to_train_on_are_shown_with_their_hints_and_uploaded(studio: Driver) -> None:
     page = studio.page
     page.click("#tab-train")
@@ -88,6 +106,14 @@ def test_pictures_to_train_on_are_shown_with_their_hints_and_uploaded(studio: Dr
     name = page.locator('[data-path="data"]').input_value()
     assert name.startswith("pictures-")
     page.locator("#train-memory", has_text="about").wait_for()
+    page.click("summary:has-text('Uploaded sets')")
+    row = page.locator(f'[data-set="{name}"]')
+    assert "2 pictures" in row.inner_text()
+    row.get_by_role("button", name="Delete").click()
+    row.get_by_role("button", name="Delete for good").click()
+    row.wait_for(state="detached")
+    assert page.locator('[data-path="data"]').input_value() != name
+    assert name not in [one["name"] for one in studio.get("/models")["datasets"]]
 
 
 def test_measuring_two_controls_shows_tables_and_pictures_side_by_side(studio: Driver) -> None:
@@ -110,6 +136,42 @@ def test_measuring_two_controls_shows_tables_and_pictures_side_by_side(studio: D
         for group in ("Best", "Median", "Worst"):
             assert box.get_by_role("heading", name=group).is_visible()
         box.locator(".four img").last.scroll_into_view_if_needed()
-    page.wait_for_timeout(500)
-    loaded = "[...document.querySelectorAll('#measured .four img')].every((one) => one.complete)"
-    assert page.evaluate(loaded)
+    images = "[...document.querySelectorAll('#measured .four img')]"
+    studio.until(f"{images}.every((one) => one.complete && one.naturalWidth > 0)")
+
+
+def test_measuring_two_kinds_of_a_union_and_a_control_that_does_not_say(page, tmp_path) -> None:
+    from tests.helpers.tiny import randomise_
+    from zeroconv.backbones import load_backbone
+    from zeroconv.control import ControlNet
+    from zeroconv.control.union import ControlNetUnion
+
+    base = load_backbone("playroom")
+    randomise_(ControlNetUnion.from_backbone(base)).save(tmp_path / "both")
+    randomise_(ControlNet.from_backbone(base)).save(tmp_path / "silent")
+    controls = (str(tmp_path / "both"), str(tmp_path / "silent"))
+    settings = ServerSettings(data=tmp_path / "data", device="cpu", controls=controls, warm=False)
+    with serving(settings) as (address, _):
+        studio = Driver(page, address).open("measure")
+        page.get_by_label("Control", exact=True).select_option("both")
+        page.get_by_label("What its hints show").select_option("canny")
+        assert page.get_by_label("What the other's hints show").is_hidden()
+        page.get_by_label("Beside it").select_option("both")
+        page.get_by_label("What the other's hints show").select_option("tile")
+        page.get_by_label("Pictures", exact=True).fill("2")
+        page.locator("#measure-form").get_by_label("Steps").fill("1")
+        page.locator("#measure-form").get_by_label("Faster").select_option("x2")
+        page.click("#measure-start")
+        for name in ("both:canny", "both:tile"):
+            page.locator(f'[data-measured="{name}"] table').wait_for(timeout=2 * SECONDS * 1000)
+        jobs = [job for job in studio.get("/jobs")["jobs"] if job["kind"] == "evaluate"]
+        reports = {job["result"]["control"]: job["result"]["report"] for job in jobs}
+        assert {name: report["condition"] for name, report in reports.items()} == {
+            "both:canny": "canny", "both:tile": "tile",
+        }  # fmt: skip
+        assert {report["fast"] for report in reports.values()} == {"deep=2,branch=2,difference=2"}
+        page.get_by_label("Control", exact=True).select_option("silent")
+        page.get_by_label("What its hints show").select_option("lineart")
+        page.get_by_label("Control", exact=True).select_option("canny")
+        assert page.get_by_label("What its hints show").is_hidden()
+        studio.check()

@@ -18,6 +18,7 @@ from zeroconv.checkpoints.strict import check_finite, check_strict
 from zeroconv.checkpoints.typed import check_types
 from zeroconv.checkpoints.vae import modern_vae
 from zeroconv.errors import UserError
+from zeroconv.layers.unfilled import unfilled
 from zeroconv.stopping import stop_if_asked
 
 State = Mapping[str, Tensor]
@@ -31,11 +32,9 @@ def empty(make: Callable[[], nn.Module], where: object) -> Any:
 
     Check the config by `check_config` before: a number too large makes this run on and on.
     """
-    from accelerate import init_empty_weights
-
     try:
         with (
-            init_empty_weights(include_buffers=False),
+            unfilled(),
             _NoInitialValues(),
             warnings.catch_warnings(),
         ):

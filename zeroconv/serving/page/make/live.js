@@ -14,7 +14,12 @@ export class Live {
     this.last = null; // signature of the last request
     this.seed = null; // one seed while live, so that only what was drawn changes
     this.made = 0; // requests sent
-    this.changed = later(REST, () => this.look());
+    this.waiting = false; // whether a look at the canvas is due
+    const look = later(REST, () => this.look());
+    this.changed = () => {
+      this.waiting = true;
+      look();
+    };
     $("#live").addEventListener("change", () => this.turn($("#live").checked));
     $("#live-steps").addEventListener("change", () => this.changed());
     board.addEventListener("change", () => this.changed());
@@ -49,6 +54,7 @@ export class Live {
 
   /** Sends the canvas if it differs from the last request and nothing runs. */
   async look() {
+    this.waiting = false;
     if (!this.on || this.busy || this.results.running) return;
     const body = this.body();
     const now = signature(body);
@@ -58,6 +64,7 @@ export class Live {
     this.made += 1;
     const job = await guarded(() => this.results.make(body, true));
     this.busy = false;
+    this.waiting = job !== null;
     if (job === null) {
       this.turn(false);
       return;

@@ -11,7 +11,7 @@ import pytest
 from tests.helpers.tiny_server import QUICK, as_base64, ended, made, opened, picture
 from zeroconv.conditions import annotate
 from zeroconv.errors import UserError
-from zeroconv.generation.metadata import read_info
+from zeroconv.generation.metadata.record import read_info
 from zeroconv.serving.generation import Generation
 from zeroconv.serving.jobs.queue import Job
 from zeroconv.serving.jobs.worker import joins

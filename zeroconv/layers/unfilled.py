@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import nn
 
+_NAME = "register_parameter"  # of nn.Module, which every new parameter passes
 _here = threading.local()  # depth: how many `unfilled` this thread is inside of
 _lock = threading.Lock()
 _inside = 0  # how many all threads are inside of
-_plain: Any = None  # nn.Module's own method while it is replaced
+_plain: Any = None  # nn.Module's own method, once it was replaced
 
 
 @contextmanager
@@ -28,8 +29,9 @@ def unfilled() -> Iterator[None]:
     with _lock:
         _inside += 1
         if _inside == 1:
-            _plain, nn.Module.register_parameter = nn.Module.register_parameter, _register
-    _here.depth = getattr(_here, "depth", 0) + 1
+            _plain = getattr(nn.Module, _NAME)
+            setattr(nn.Module, _NAME, _register)
+    _here.depth = _depth() + 1
     try:
         yield
     finally:
@@ -37,11 +39,15 @@ def unfilled() -> Iterator[None]:
         with _lock:
             _inside -= 1
             if _inside == 0:
-                nn.Module.register_parameter = _plain
+                setattr(nn.Module, _NAME, _plain)
+
+
+def _depth() -> int:
+    return vars(_here).get("depth", 0)
 
 
 def _register(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
     _plain(module, name, param)
-    if param is not None and getattr(_here, "depth", 0):
+    if param is not None and _depth():
         kept = nn.Parameter(param.detach().to("meta"), requires_grad=param.requires_grad)
         module._parameters[name] = kept

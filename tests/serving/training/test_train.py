@@ -269,6 +269,22 @@ def test_train_a_run_is_stopped_resumed_and_its_control_used(client, uploaded) -
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 4.0])
+def test_train_a_run_is_cancelled_soon_at_any_time(client, uploaded, seconds) -> None:
+    """While Python imports, while the data is read, while it trains: as soon as it is asked to."""
+    body = {"data": uploaded, **SMALL, "training": {**TRAINING, "steps": 5000}}
+    job = client.post("/api/v1/train", json=body).json()
+    while client.get(f"/api/v1/jobs/{job['id']}").json()["state"] == "queued":
+        time.sleep(0.01)
+    time.sleep(seconds)
+    began = time.monotonic()
+    client.delete(f"/api/v1/jobs/{job['id']}")
+    job = ended(client, job)
+    assert job["state"] == "cancelled" and job["error"] is None, job
+    assert time.monotonic() - began < training.SECONDS_TO_SAVE  # it was not killed
+
+
+@pytest.mark.slow
 def test_evaluate_reports_floor_control_and_ceiling(client, uploaded) -> None:
     body = {"control": "tiny_canny", "data": uploaded, "count": 2, "steps": 1}
     answer = client.post("/api/v1/evaluate", json=body)

@@ -106,3 +106,18 @@ def test_removing_an_uploaded_set(client, monkeypatch, server_data) -> None:
     assert id not in listed and "playroom" in listed
     # one that the server was started with is not the server's
     assert client.delete("/api/v1/datasets/playroom").status_code == 404
+
+
+def test_removing_what_was_computed_beforehand(client, monkeypatch, server_data) -> None:
+    cache = server_data / "cache"
+    (cache / "hints").mkdir(parents=True, exist_ok=True)
+    (cache / "hints" / "one").write_bytes(b"x" * 3000)
+    assert client.get("/api/v1/train/runs").json()["cache_bytes"] >= 3000
+    release = waiting_run(monkeypatch)
+    job = client.post("/api/v1/train", json={"data": upload(client), **SMALL}).json()
+    assert client.delete("/api/v1/train/cache").status_code == 409
+    release.set()
+    ended(client, job, 20)
+    assert client.delete("/api/v1/train/cache").json()["bytes"] >= 3000
+    assert not cache.exists() and client.get("/api/v1/train/runs").json()["cache_bytes"] == 0
+    assert client.delete("/api/v1/train/cache").json() == {"bytes": 0}

@@ -20,7 +20,7 @@ from zeroconv.serving.errors import ApiError, logged, one_sentence
 from zeroconv.serving.jobs.queue import Job, Jobs
 from zeroconv.serving.settings import ServerSettings
 from zeroconv.serving.training.recipes import recipe_file, runs_folder, write_recipe
-from zeroconv.serving.training.removing import remove_run
+from zeroconv.serving.training.removing import remove_cache, remove_run
 from zeroconv.serving.training.runs import last_step
 from zeroconv.training.recipes.recipe import Recipe
 
@@ -95,6 +95,13 @@ class Trainings:
             if self.job_of(name) is not None:
                 raise ApiError(409, f"The run {name} is at work; stop it first.")
             return remove_run(self.settings, name)
+
+    def remove_cache(self) -> int:
+        """What trainings have computed beforehand; returns how many bytes. Raises ApiError 409."""
+        with self._wake:
+            if any(job.kind == "train" and job.is_open for job in self.jobs.listed()):
+                raise ApiError(409, "A training is at work, which reads the cache; stop it first.")
+            return remove_cache(self.settings)
 
     def job_of(self, name: str) -> Job | None:
         """The open job of a run."""

@@ -67,6 +67,19 @@ def remove_set(settings: ServerSettings, id: str) -> int:
     return count
 
 
+def cache_folder(settings: ServerSettings) -> Path:
+    """Hints, latents and text states that trainings have computed, and compute again without it."""
+    return settings.data.resolve() / "cache"
+
+
+def remove_cache(settings: ServerSettings) -> int:
+    """What no training reads now; returns its bytes."""
+    path = cache_folder(settings)
+    count = bytes_below(path)
+    _remove(_set_aside(path))
+    return count
+
+
 def uploaded_sets(settings: ServerSettings) -> list[dict[str, Any]]:
     """{"id", "pictures", "bytes"} of each, by their names."""
     root = uploads_folder(settings)
@@ -84,7 +97,7 @@ def uploaded_sets(settings: ServerSettings) -> list[dict[str, Any]]:
 
 def sweep(settings: ServerSettings) -> None:
     """Remove what a kill has left of earlier removals."""
-    for folder in (runs_folder(settings), uploads_folder(settings)):
+    for folder in (settings.data, runs_folder(settings), uploads_folder(settings)):
         for path in folder.glob(f"{REMOVED}*") if folder.is_dir() else ():
             _remove(path)
 

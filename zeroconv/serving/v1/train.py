@@ -14,7 +14,7 @@ from zeroconv.serving.pixels import read_rgb
 from zeroconv.serving.studio import Studio
 from zeroconv.serving.training.planning import plan
 from zeroconv.serving.training.recipes import read_recipe_file, recipe_file, recipe_of, write_recipe
-from zeroconv.serving.training.removing import run_bytes, uploaded_sets
+from zeroconv.serving.training.removing import bytes_below, cache_folder, run_bytes, uploaded_sets
 from zeroconv.serving.training.runs import describe_run, names_of_runs, sample_file
 from zeroconv.serving.training.uploads import keep_set
 from zeroconv.serving.v1.answers import ERRORS, PNG, job_json
@@ -66,11 +66,12 @@ def train(body: TrainBody, request: Request) -> dict[str, Any]:
 
 @router.get("/train/runs")
 def runs(request: Request) -> dict[str, Any]:
-    """The newest first, without their curves."""
+    """The newest first, without their curves; and the bytes of what they computed beforehand."""
     studio = _studio(request)
     left_out = ("loss", "hint_gain", "recipe")
     listed = [_run(studio, name) for name in names_of_runs(studio.settings)]
-    return {"runs": [{k: v for k, v in run.items() if k not in left_out} for run in listed]}
+    shown = [{k: v for k, v in run.items() if k not in left_out} for run in listed]
+    return {"runs": shown, "cache_bytes": bytes_below(cache_folder(studio.settings))}
 
 
 @router.get("/train/runs/{name}")
@@ -92,6 +93,14 @@ def _run(studio: Studio, name: str) -> dict[str, Any]:
 def remove(name: str, request: Request) -> dict[str, Any]:
     """Remove a run with its checkpoints, samples and control; 409 while it is at work."""
     return {"removed": name, "bytes": _studio(request).remove_run(name)}
+
+
+@router.delete("/train/cache")
+def clear(request: Request) -> dict[str, Any]:
+    """Remove hints, latents and text states that were computed beforehand; a training that needs
+    them computes them again. 409 while one is at work.
+    """
+    return {"bytes": _studio(request).trainings.remove_cache()}
 
 
 @router.post("/train/runs/{name}/stop")

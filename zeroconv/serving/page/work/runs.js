@@ -15,16 +15,28 @@ export class Runs {
     this.chosen = null; // name
     this.runs = [];
     this.timer = 0;
-    box.replaceChildren(el("h2", { text: "Runs" }), this.list, this.detail);
+    this.cache = el("p", { class: "hint row between", id: "train-cache" });
+    box.replaceChildren(el("h2", { text: "Runs" }), this.list, this.detail, this.cache);
   }
 
   async load(choose = this.chosen) {
     const answer = await guarded(() => get("/train/runs"));
     if (!answer) return;
     this.runs = answer.runs;
+    this.#showCache(answer.cache_bytes);
     this.chosen = choose ?? this.runs[0]?.name ?? null;
     this.#rows();
     await this.look();
+  }
+
+  /** What trainings have computed beforehand, and a button that removes it. */
+  #showCache(count) {
+    const text = `Hints and latents that were computed beforehand: ${bytes(count)}.`;
+    const clear = asked("They are computed again when they are needed", "Delete them", async () => {
+      await guarded(() => remove("/train/cache"));
+      await this.load();
+    });
+    this.cache.replaceChildren(...(count ? [el("span", { text }), clear] : []));
   }
 
   /** A training's job changed. */

@@ -100,7 +100,10 @@ def test_stopping_networks_of_annotators_between_layers() -> None:
     assert CONVOLUTIONS
 
 
-@pytest.mark.parametrize("asked", [1, 3, 7, 20, 40])
+LATE = [pytest.param(asked, marks=pytest.mark.slow) for asked in (20, 40)]
+
+
+@pytest.mark.parametrize("asked", [1, 3, 7, *LATE])
 def test_stopping_evaluate_anywhere(base, net, asked) -> None:
     from zeroconv.evaluation import evaluate
 
@@ -117,6 +120,7 @@ def test_stopping_a_base_that_is_loaded(tmp_path) -> None:
     stops(lambda: load_backbone(str(tmp_path / "base")), 5)
 
 
+@pytest.mark.slow
 def test_stopping_a_memory_plan(base, net) -> None:
     from zeroconv.training.execution.memory import activations
     from zeroconv.training.objective import ControlledLoss

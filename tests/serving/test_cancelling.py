@@ -102,7 +102,7 @@ def test_cancelling_nothing_is_told_to_others_of_an_answer(client) -> None:
 
 def test_cancelling_stops_between_loading_and_drawing_of_a_picture(client, monkeypatch) -> None:
     """Nothing but the steps asked before."""
-    from zeroconv.serving import making
+    from zeroconv.serving.jobs import making
 
     begun = threading.Event()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from zeroconv.backbones.devices import pick_dtype
@@ -31,6 +32,7 @@ def test_fast_is_kept_in_the_picture_and_made_again(zeroconv, models, photo, tmp
     assert refused.exit_code == 2 and "it is off, x2, x3" in refused.output
 
 
+@pytest.mark.slow
 def test_fast_upscale_is_the_librarys_and_recorded(zeroconv, models, photo, tmp_path):
     from zeroconv.backbones import load_backbone
     from zeroconv.generation import upscale

@@ -13,7 +13,7 @@ from zeroconv.conditions import annotate
 from zeroconv.errors import UserError
 from zeroconv.generation.metadata.record import read_info
 from zeroconv.serving.generation import Generation
-from zeroconv.serving.jobs.queue import Job
+from zeroconv.serving.jobs.job import Job
 from zeroconv.serving.jobs.worker import joins
 
 WORDS = {"x3": "deep=3,branch=2,difference=2", "off": "off", "deep=2,change=0.5": None}

@@ -18,7 +18,8 @@ from zeroconv.serving import notes as notes_of
 from zeroconv.serving.catalogue import list_models
 from zeroconv.serving.errors import sentence_of
 from zeroconv.serving.generation import Generation, Unit
-from zeroconv.serving.jobs.queue import Job, Jobs
+from zeroconv.serving.jobs.job import Job
+from zeroconv.serving.jobs.queue import Jobs
 from zeroconv.serving.jobs.worker import Worker, joins
 from zeroconv.serving.models import Models, bytes_of
 from zeroconv.serving.notes import noted

@@ -35,7 +35,7 @@ def test_training_twenty_steps_shows_curves_and_samples_and_gives_a_control(
     _short_run(studio, "short")
     page.locator("#train-memory", has_text="MB").or_(
         page.locator("#train-memory", has_text="GB")
-    ).wait_for(timeout=60_000)
+    ).wait_for(timeout=SECONDS * 1000)
     page.click("#train-start")
     page.locator("#run-state", has_text="done, step 20 of 20").wait_for(timeout=3 * SECONDS * 1000)
     loss = page.locator('[data-chart="Loss"] svg').get_attribute("aria-label")
@@ -157,17 +157,17 @@ def test_measuring_two_kinds_of_a_union_and_a_control_that_does_not_say(page, tm
         page.get_by_label("What its hints show").select_option("canny")
         assert page.get_by_label("What the other's hints show").is_hidden()
         page.get_by_label("Beside it").select_option("both")
-        page.get_by_label("What the other's hints show").select_option("tile")
+        page.get_by_label("What the other's hints show").select_option("scribble")
         page.get_by_label("Pictures", exact=True).fill("2")
         page.locator("#measure-form").get_by_label("Steps").fill("1")
         page.locator("#measure-form").get_by_label("Faster").select_option("x2")
         page.click("#measure-start")
-        for name in ("both:canny", "both:tile"):
+        for name in ("both:canny", "both:scribble"):
             page.locator(f'[data-measured="{name}"] table').wait_for(timeout=2 * SECONDS * 1000)
         jobs = [job for job in studio.get("/jobs")["jobs"] if job["kind"] == "evaluate"]
         reports = {job["result"]["control"]: job["result"]["report"] for job in jobs}
         assert {name: report["condition"] for name, report in reports.items()} == {
-            "both:canny": "canny", "both:tile": "tile",
+            "both:canny": "canny", "both:scribble": "scribble",
         }  # fmt: skip
         assert {report["fast"] for report in reports.values()} == {"deep=2,branch=2,difference=2"}
         page.get_by_label("Control", exact=True).select_option("silent")

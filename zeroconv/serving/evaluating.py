@@ -17,8 +17,9 @@ from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
 from zeroconv.serving.catalogue import Catalogue
 from zeroconv.serving.errors import ApiError
+from zeroconv.serving.jobs.job import Job
 from zeroconv.serving.jobs.keeping import SHEET, measured_folder
-from zeroconv.serving.jobs.queue import Job, Jobs
+from zeroconv.serving.jobs.queue import Jobs
 from zeroconv.serving.models import Models
 from zeroconv.serving.settings import ServerSettings
 

@@ -15,9 +15,10 @@ from zeroconv.serving.evaluating import Evaluator
 from zeroconv.serving.generation import Generation
 from zeroconv.serving.holding import Holding, Room
 from zeroconv.serving.jobs.history import History
+from zeroconv.serving.jobs.job import Job
 from zeroconv.serving.jobs.keeping import Bounds
 from zeroconv.serving.jobs.making import Maker
-from zeroconv.serving.jobs.queue import Job, Jobs
+from zeroconv.serving.jobs.queue import Jobs
 from zeroconv.serving.jobs.worker import Worker
 from zeroconv.serving.models import Models
 from zeroconv.serving.notes import noted

@@ -14,7 +14,7 @@ from zeroconv.errors import UserError
 from zeroconv.serving.errors import sentence_of
 from zeroconv.serving.jobs import history as of_history
 from zeroconv.serving.jobs.history import LOST, History
-from zeroconv.serving.jobs.queue import Job
+from zeroconv.serving.jobs.job import Job
 
 IMAGE = Image.new("RGB", (8, 8), "red")
 

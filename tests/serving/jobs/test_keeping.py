@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from zeroconv.serving.jobs.history import History
+from zeroconv.serving.jobs.job import Job
 from zeroconv.serving.jobs.keeping import Bounds, measured_folder
-from zeroconv.serving.jobs.queue import Job, Jobs
+from zeroconv.serving.jobs.queue import Jobs
 
 IMAGE = Image.new("RGB", (8, 8), "red")
 

@@ -19,7 +19,8 @@ from tests.helpers.tiny_server import (
     settings_for,
 )
 from zeroconv.serving.jobs.history import LOST, History
-from zeroconv.serving.jobs.queue import Job, Jobs
+from zeroconv.serving.jobs.job import Job
+from zeroconv.serving.jobs.queue import Jobs
 
 LONG = {**QUICK, "steps": 150, "seed": 1}
 

@@ -30,7 +30,7 @@ from zeroconv.serving.a1111.schemas import Generating, Img2Img, Txt2Img
 from zeroconv.serving.a1111.state import State, state_of
 from zeroconv.serving.a1111.units import decoder
 from zeroconv.serving.generation import Unit
-from zeroconv.serving.jobs.queue import Job
+from zeroconv.serving.jobs.job import Job
 from zeroconv.serving.pixels import png_base64
 
 router = APIRouter(route_class=Route, include_in_schema=False)

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from zeroconv.errors import UserError
 from zeroconv.serving.errors import ApiError, JsonRoute, one_sentence
-from zeroconv.serving.jobs.queue import Cancelled, Job
+from zeroconv.serving.jobs.job import Cancelled, Job
 from zeroconv.serving.notes import noted
 from zeroconv.serving.studio import LOOK_SECONDS, Studio
 from zeroconv.stopping import stoppable

@@ -12,7 +12,7 @@ from fastapi import Request
 from zeroconv.errors import UserError
 from zeroconv.serving.a1111 import names
 from zeroconv.serving.a1111.mapping import Known, check_vae, checked_skip
-from zeroconv.serving.jobs.queue import Job
+from zeroconv.serving.jobs.job import Job
 from zeroconv.serving.studio import Studio
 
 SIDE = 512  # pixels of a base that does not say its own

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from zeroconv.serving.generation import Generation
-from zeroconv.serving.jobs.queue import PREVIEW_SECONDS, Cancelled, Job, Jobs
+from zeroconv.serving.jobs.job import Cancelled, Job
+from zeroconv.serving.jobs.queue import PREVIEW_SECONDS, Jobs
 from zeroconv.serving.pixels import preview_jpeg
 
 

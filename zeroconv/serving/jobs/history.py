@@ -25,8 +25,8 @@ from zeroconv.files import atomic_write
 from zeroconv.jsonfile import to_json
 from zeroconv.serving.errors import ApiError
 from zeroconv.serving.jobs.entries import entry_of, result_of
+from zeroconv.serving.jobs.job import Job
 from zeroconv.serving.jobs.keeping import BOUNDS, Bounds, drop_lost_sheets, drop_sheets, prune
-from zeroconv.serving.jobs.queue import Job
 from zeroconv.serving.pixels import png, thumbnail
 
 _TABLES = """

@@ -16,7 +16,8 @@ from zeroconv.errors import UserError
 from zeroconv.serving.generation import Generation, Unit
 from zeroconv.serving.jobs.calls import Call, Slot
 from zeroconv.serving.jobs.history import History
-from zeroconv.serving.jobs.queue import Job, Jobs
+from zeroconv.serving.jobs.job import Job
+from zeroconv.serving.jobs.queue import Jobs
 from zeroconv.serving.models import Models
 
 AT_ONCE = 8  # pictures in a batch, at most

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from zeroconv.errors import UserError
 from zeroconv.serving.errors import logged, sentence_of
 from zeroconv.serving.generation import Generation
-from zeroconv.serving.jobs.queue import Cancelled, Job, Jobs
+from zeroconv.serving.jobs.job import Cancelled, Job
+from zeroconv.serving.jobs.queue import Jobs
 from zeroconv.serving.notes import noted
 from zeroconv.stopping import stoppable
 

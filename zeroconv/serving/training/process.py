@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from zeroconv.serving.errors import ApiError, logged, one_sentence
-from zeroconv.serving.jobs.queue import Job, Jobs
+from zeroconv.serving.jobs.job import Job
+from zeroconv.serving.jobs.queue import Jobs
 from zeroconv.serving.settings import ServerSettings
 from zeroconv.serving.training.recipes import recipe_file, runs_folder, write_recipe
 from zeroconv.serving.training.removing import remove_cache, remove_run

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from zeroconv.serving.jobs.queue import Job
+from zeroconv.serving.jobs.job import Job
 from zeroconv.serving.studio import Studio
 
 

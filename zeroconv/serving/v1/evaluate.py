@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse
 from zeroconv.serving.errors import ApiError, JsonRoute
 from zeroconv.serving.evaluating import Evaluation, measured_control, measured_file
 from zeroconv.serving.generation import fast_words
-from zeroconv.serving.jobs.queue import Job
+from zeroconv.serving.jobs.job import Job
 from zeroconv.serving.studio import Studio
 from zeroconv.serving.v1.answers import ERRORS, PNG, job_json
 from zeroconv.serving.v1.train_schemas import EvaluateBody

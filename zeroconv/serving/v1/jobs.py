@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from zeroconv.serving.errors import ApiError, JsonRoute
-from zeroconv.serving.jobs.queue import OPEN, Job
+from zeroconv.serving.jobs.job import OPEN, Job
 from zeroconv.serving.studio import Studio
 from zeroconv.serving.v1.answers import ERRORS, job_json
 

@@ -24,31 +24,12 @@ from zeroconv.errors import UserError
 from zeroconv.files import atomic_write
 from zeroconv.jsonfile import to_json
 from zeroconv.serving.errors import ApiError
+from zeroconv.serving.jobs.database import prepare
 from zeroconv.serving.jobs.entries import entry_of, result_of
 from zeroconv.serving.jobs.job import Job
 from zeroconv.serving.jobs.keeping import BOUNDS, Bounds, drop_lost_sheets, drop_sheets, prune
 from zeroconv.serving.pixels import png, thumbnail
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS jobs (
-    id TEXT PRIMARY KEY, kind TEXT NOT NULL, state TEXT NOT NULL, created REAL NOT NULL,
-    started REAL, finished REAL, request TEXT NOT NULL, result TEXT, notes TEXT, error TEXT
-);
-CREATE INDEX IF NOT EXISTS jobs_state ON jobs (state);
-CREATE TABLE IF NOT EXISTS pictures (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, job TEXT NOT NULL,
-    created REAL NOT NULL, prompt TEXT NOT NULL, words TEXT NOT NULL, settings TEXT NOT NULL,
-    seed INTEGER, width INTEGER NOT NULL, height INTEGER NOT NULL,
-    favourite INTEGER NOT NULL DEFAULT 0, kept INTEGER NOT NULL DEFAULT 1
-);
-CREATE INDEX IF NOT EXISTS jobs_created ON jobs (created);
-CREATE INDEX IF NOT EXISTS jobs_kind ON jobs (kind, created);
-CREATE INDEX IF NOT EXISTS pictures_job ON pictures (job);
-CREATE INDEX IF NOT EXISTS pictures_kept ON pictures (kept, number);
-"""
-# what brings a database of each version to the next one
-_CHANGES = {1: "ALTER TABLE pictures ADD COLUMN kept INTEGER NOT NULL DEFAULT 1"}
-VERSION = 2
 MOST_PASSING = 200
 MOST = 200  # entries of one answer
 ID = re.compile(r"[0-9a-f]{16}")
@@ -69,33 +50,15 @@ class History:
         except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from error
         try:
-            self._open()
+            prepare(self._db, folder)
             self.lost = self._mark_lost()
             self._prune_all()
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             self.close()
             raise self._unusable(error) from error
         except UserError:
             self.close()
             raise
-
-    def _open(self) -> None:
-        """Raises UserError for what a newer zeroconv wrote, which is left as it is."""
-        self._db.row_factory = sqlite3.Row
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
-            raise UserError(
-                f"{self.folder} was written by a newer zeroconv; give another --data folder."
-            )
-        (state,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
-        if state != "ok":
-            raise sqlite3.DatabaseError("its database is damaged")
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        for older in range(version or VERSION, VERSION):
-            self._db.execute(_CHANGES[older])
-        self._db.executescript(_TABLES)
-        self._db.execute(f"PRAGMA user_version={VERSION}")
 
     def _unusable(self, error: Exception) -> UserError:
         return UserError(

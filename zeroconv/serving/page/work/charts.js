@@ -113,10 +113,13 @@ function axes(node, { x, y, xs, ys }) {
   }
   for (const step of xs) {
     node.append(
-      svg("text", { x: x(step), y: HEIGHT - 9, "text-anchor": "middle", text: short(step) }),
+      svg("text", { x: x(step), y: HEIGHT - 9, "text-anchor": anchor(x(step)), text: short(step) }),
     );
   }
 }
+
+/** The last number of the axis ends with the chart. */
+const anchor = (x) => (x > WIDTH - 24 ? "end" : "middle");
 
 /** The exponential running mean. */
 function running(points, share) {

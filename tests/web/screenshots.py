@@ -9,7 +9,6 @@ import io
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -22,10 +21,12 @@ MINUTES = 60_000  # milliseconds
 RUN = "canny-small"
 
 
-def save(page: Any, name: str) -> None:
+def save(studio: Driver, name: str) -> None:
     """At most 300 KB."""
+    page = studio.page
     page.mouse.move(0, 0)
-    page.wait_for_timeout(700)
+    page.locator(".toast").first.wait_for(state="detached")  # a note goes by itself
+    studio.settled()
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     image.save(TO / f"studio-{name}.webp", quality=82, method=6)
 
@@ -43,13 +44,13 @@ def make(studio: Driver) -> None:
     page.emulate_media(color_scheme="light")
     example(studio, "scribble")
     example(studio, "segmentation")
-    save(page, "classes")
+    save(studio, "classes")
     page.emulate_media(color_scheme="dark")
     example(studio, "pose")
     wrist = studio.value("studio.board.selected.people[1].points[4]")
     studio.stroke((wrist[0], wrist[1]), (wrist[0] - 4, wrist[1] - 1))
     studio.generate()
-    save(page, "pose")
+    save(studio, "pose")
 
 
 def train(studio: Driver) -> None:
@@ -74,7 +75,7 @@ def train(studio: Driver) -> None:
         page.get_by_role("button", name="Resume").click()
     page.locator("#run-state", has_text="done").wait_for(timeout=20 * MINUTES)
     page.evaluate("scrollTo(0, 0)")
-    save(page, "train")
+    save(studio, "train")
 
 
 def measure(studio: Driver) -> None:
@@ -88,8 +89,7 @@ def measure(studio: Driver) -> None:
     page.click("#measure-start")
     for name in ("scribble", "canny"):
         page.locator(f'[data-measured="{name}"] table').wait_for(timeout=10 * MINUTES)
-    page.wait_for_timeout(1500)
-    save(page, "measure")
+    save(studio, "measure")
 
 
 def main(folder: Path, parts: list[str]) -> None:
@@ -99,6 +99,7 @@ def main(folder: Path, parts: list[str]) -> None:
     with serving(settings) as (address, _), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         page = browser.new_context(viewport=SIZE).new_page()  # type: ignore[arg-type]
+        page.set_default_timeout(5 * MINUTES)
         studio = Driver(page, address).open()
         for part in (make, train, measure):
             if not parts or part.__name__ in parts:

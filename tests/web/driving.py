@@ -25,7 +25,9 @@ RESTS = """() => new Promise((resolve) => {
     const box = one.getBoundingClientRect();
     return [box.x, box.y, box.width, box.height].map(Math.round).join();
   }).join(";");
-  const loaded = [...document.images].every((one) => one.complete || one.loading === "lazy");
+  const inView = (box) => box.width && box.bottom > 0 && box.top < innerHeight;
+  const loaded = [...document.images].every((one) =>
+    one.complete || (one.loading === "lazy" && !inView(one.getBoundingClientRect())));
   const moves = document.getAnimations().some((one) => one.playState === "running");
   const before = layout();
   requestAnimationFrame(() => requestAnimationFrame(() =>

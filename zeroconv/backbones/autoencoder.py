@@ -68,11 +68,7 @@ def decode(vae: Any, z: Tensor, name: str, dtype: torch.dtype, tiled: bool = Fal
     Raises UserError, with the model's name, where latents or images are no numbers.
     """
     check_numbers(z, f"the latents that {name} has made", dtype)
-    z = z / vae.config.scaling_factor
-    if shift := getattr(vae.config, "shift_factor", None):
-        z = z + shift
-    weight = weight_of(vae)
-    z = z.to(weight)
+    weight, z = weight_of(vae), unscaled(vae, z)
     scale = scale_of(vae)
     pixels = (z.shape[0], 3, z.shape[2] * scale, z.shape[3] * scale)
     with _no_float16(z.device.type):
@@ -82,6 +78,24 @@ def decode(vae: Any, z: Tensor, name: str, dtype: torch.dtype, tiled: bool = Fal
             images = torch.cat([vae.decode(part).sample.float() for part in in_chunks(z, pixels)])
     check_numbers(images, f"the pictures that the VAE of {name} decodes", weight.dtype)
     return (images / 2 + 0.5).clamp(0, 1)
+
+
+def decode_with_gradient(vae: Any, z: Tensor) -> Tensor:
+    """`decode` for a gradient with respect to z: in one piece, and numbers are not checked. Images
+    have no gradient where they are clamped.
+    """
+    device = z.device.type
+    with torch.autocast(device, enabled=False):
+        images = vae.decode(unscaled(vae, z)).sample.float()
+    return (images / 2 + 0.5).clamp(0, 1)
+
+
+def unscaled(vae: Any, z: Tensor) -> Tensor:
+    """Latents in the scale that a model reads → those of the autoencoder, in its dtype."""
+    z = z / vae.config.scaling_factor
+    if shift := getattr(vae.config, "shift_factor", None):
+        z = z + shift
+    return z.to(weight_of(vae))
 
 
 def scale_of(vae: Any) -> int:

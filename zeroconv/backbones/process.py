@@ -66,6 +66,16 @@ class Process(Protocol):
     def spread(self, count: int) -> Tensor:
         """Timesteps (count,) in the middles of `count` equal parts of the schedule, rising."""
 
+    def draw_below(
+        self, count: int, most: float, generator: torch.Generator, device: torch.device | str
+    ) -> Tensor:
+        """Timesteps (count,), uniform over those that `is_below` is true of."""
+
+    def is_below(self, t: Tensor, most: float) -> Tensor:
+        """(N,) bool: whether t is at most `most` thousandths of the schedule: t ≤ most of 1000
+        steps of diffusion, σ ≤ most / 1000 of a flow.
+        """
+
 
 class Diffusion:
     """Discrete diffusion: z_t = √ᾱ_t z + √(1 − ᾱ_t) ε, t an integer in 0 … T − 1 (Ho et al. 2020).
@@ -153,6 +163,15 @@ class Diffusion:
 
     def spread(self, count: int) -> Tensor:
         return ((torch.arange(count) + 0.5) / count * len(self)).long()
+
+    def draw_below(
+        self, count: int, most: float, generator: torch.Generator, device: torch.device | str
+    ) -> Tensor:
+        end = min(len(self), int(most * len(self) / 1000) + 1)
+        return torch.randint(0, end, (count,), generator=generator, device=device)
+
+    def is_below(self, t: Tensor, most: float) -> Tensor:
+        return t <= int(most * len(self) / 1000)
 
     def _levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """√ᾱ_t and √(1 − ᾱ_t), each (N, 1, 1, 1)."""
@@ -265,6 +284,15 @@ class Flow:
     def spread(self, count: int) -> Tensor:
         """Before the shift, whatever the resolution."""
         return (torch.arange(count) + 0.5) / count * self.steps
+
+    def draw_below(
+        self, count: int, most: float, generator: torch.Generator, device: torch.device | str
+    ) -> Tensor:
+        sigma = most / 1000 * torch.rand((count,), generator=generator, device=device)
+        return sigma.clamp_min(1 / self.steps) * self.steps
+
+    def is_below(self, t: Tensor, most: float) -> Tensor:
+        return t <= most / 1000 * self.steps
 
     def _level(self, t: Tensor) -> Tensor:
         return self.sigma(t)[:, None, None, None]

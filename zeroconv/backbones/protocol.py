@@ -212,6 +212,9 @@ class Backbone(Protocol):
     def decode_latents(self, z: Tensor) -> Tensor:
         """Latents (N, C, h, w) → images (N, 3, H, W), float32 in [0, 1]."""
 
+    def decode_with_gradient(self, z: Tensor) -> Tensor:
+        """The same in one piece, for a gradient with respect to z; numbers are not checked."""
+
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Self: ...

@@ -132,6 +132,10 @@ class QwenBackbone(TransformerBackbone):
         self._enter("vae")
         return video_autoencoder.decode(self.vae, z, self.name, self.dtype)
 
+    def decode_with_gradient(self, z: Tensor) -> Tensor:
+        self._enter("vae")
+        return video_autoencoder.decode_with_gradient(self.vae, z)
+
     @property
     def latent_channels(self) -> int:
         return self.transformer.config.in_channels // PATCH**2

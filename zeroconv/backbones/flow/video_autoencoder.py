@@ -45,14 +45,25 @@ def decode(vae: Any, z: Tensor, name: str, dtype: torch.dtype) -> Tensor:
     Raises UserError, with the model's name, where latents or images are no numbers.
     """
     check_numbers(z, f"the latents that {name} has made", dtype)
-    centre, spread = _statistics(vae, z)
-    weight = weight_of(vae)
-    z = (z / (1 / spread) + centre).to(weight)[:, :, None]
+    weight, z = weight_of(vae), unscaled(vae, z)
     scale = scale_of(vae)
     pixels = (len(z), 3, z.shape[-2] * scale, z.shape[-1] * scale)
     images = torch.cat([vae.decode(part).sample[:, :, 0].float() for part in in_chunks(z, pixels)])
     check_numbers(images, f"the pictures that the VAE of {name} decodes", weight.dtype)
     return (images / 2 + 0.5).clamp(0, 1)
+
+
+def decode_with_gradient(vae: Any, z: Tensor) -> Tensor:
+    """As `zeroconv.backbones.autoencoder.decode_with_gradient`."""
+    with torch.autocast(z.device.type, enabled=False):
+        images = vae.decode(unscaled(vae, z)).sample[:, :, 0].float()
+    return (images / 2 + 0.5).clamp(0, 1)
+
+
+def unscaled(vae: Any, z: Tensor) -> Tensor:
+    """Latents in the scale that a model reads → those of the autoencoder, (N, C, 1, h, w)."""
+    centre, spread = _statistics(vae, z)
+    return (z / (1 / spread) + centre).to(weight_of(vae))[:, :, None]
 
 
 def scale_of(vae: Any) -> int:

@@ -2,8 +2,8 @@
 playroom picture.
 
 It is the judge of what a control was asked for and a picture shows, and never a training loss: a
-control that was rewarded by its judge would learn the judge's mistakes. Trained by
-`zeroconv.scratch.reader` on rendered scenes.
+control that was rewarded by its judge would learn the judge's mistakes. `training.reward` asks a
+second reader, of another file. Trained by `zeroconv.scratch.reader` on rendered scenes.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from zeroconv.stopping import stop_if_asked
 ASSET = Path(__file__).resolve().parent.parent / "assets" / "playroom-reader.safetensors"
 SIZE = 128  # pixels; other sizes are scaled to it
 CLASSES, JOINTS = 7, 18
+WIDTH = 24  # channels of the judge's first level
 STRIDE = 4  # pixels a cell of the people's maps
 REACH = 32.0  # pixels: the unit of a joint's offset
 
@@ -61,14 +62,23 @@ class Maps:
     features: Tensor  # (N, 256): what distances between sets of pictures are measured in
 
 
+def widths_of(width: int) -> tuple[int, ...]:
+    """Channels at 64, 32, 16 and 8 cells, of those at 64: 24 → (24, 48, 96, 160). Raises UserError
+    where the eight groups of a norm cannot share them.
+    """
+    if width < 8 or width % 8 or width > 256:
+        raise UserError(f"a reader's width is a multiple of 8 from 8 to 256, not {width}.")
+    return width, 2 * width, 4 * width, 8 * round(width * 20 / 3 / 8)
+
+
 class Reader(nn.Module):
-    """A U-shaped network with one dense head and one head for people; 1.6 million parameters."""
+    """A U-shaped network with one dense head and one head for people; the judge has 1.9 million
+    parameters.
+    """
 
-    widths = (24, 48, 96, 160)  # at 64, 32, 16 and 8 cells
-
-    def __init__(self) -> None:
+    def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
-        widths = self.widths
+        widths = widths_of(width)
         self.stem = nn.Conv2d(3, widths[0], 4, stride=2, padding=1)
         depths = (1, 2, 2, 2)
         self.down = nn.ModuleList(
@@ -128,16 +138,30 @@ class Readings:
 @lru_cache(maxsize=1)
 def load_reader(path: Path = ASSET) -> Reader:
     """The embedded reader, in float32. Raises UserError where it is missing."""
-    from safetensors.torch import load_file
-
     if not path.is_file():
         raise UserError(
             f"the playroom reader {path} is missing; install the package with its assets."
         )
-    reader = Reader()
-    reader.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    return open_reader(path)
+
+
+def open_reader(path: Path) -> Reader:
+    """The reader of a file that `save_reader` wrote, of any width, in float32, frozen. Raises
+    UserError where the file holds something else.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = {name: value.float() for name, value in load_file(path).items()}
+        reader = Reader(len(state["stem.weight"]))
+        reader.load_state_dict(state)
+    except (SafetensorError, OSError, KeyError, RuntimeError, UserError) as error:
+        raise UserError(
+            f"{path} is no reader; train one with python -m zeroconv.scratch.reader."
+        ) from error
     reader.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return reader.eval()
+    return reader.eval().requires_grad_(False)
 
 
 def save_reader(reader: Reader, path: Path = ASSET) -> None:

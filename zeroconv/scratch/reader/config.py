@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zeroconv.evaluation.reader import WIDTH
+from zeroconv.scratch.reader.data import FIRST
+
 
 @dataclass(frozen=True)
 class ReaderConfig:
-    """The defaults are the shipped reader's."""
+    """The defaults are those of the shipped reader, which judges.
 
+    width: channels of the first level, a multiple of 8. seed: of weights and batches. first: the
+    number of the first scene of the training split.
+    """
+
+    width: int = WIDTH
+    first: int = FIRST
     scenes: int = 6144
     steps: int = 1_000
     batch_size: int = 32

@@ -21,15 +21,17 @@ PEOPLE = 4  # most in a scene
 FIRST = 3_000_000  # of the training split: far from the seeds of the base model and of the controls
 
 
-def draw_shards(folder: Path, count: int, size: int = 128, workers: int = 1) -> list[Path]:
+def draw_shards(
+    folder: Path, count: int, size: int = 128, workers: int = 1, first: int = FIRST
+) -> list[Path]:
     """Render `count` scenes, half of them with a person in it, into shards; those that are there
-    are kept.
+    are kept. first: the number of the first scene.
     """
     folder.mkdir(parents=True, exist_ok=True)
     half = count // 2
     seeds = [
-        *open_scenes("train", count - half, FIRST).seeds,
-        *open_scenes("train", half, FIRST, "person").seeds,
+        *open_scenes("train", count - half, first).seeds,
+        *open_scenes("train", half, first, "person").seeds,
     ]
     seeds = [seeds[i] for i in np.random.default_rng(0).permutation(len(seeds))]
     parts = [seeds[i : i + SHARD] for i in range(0, len(seeds), SHARD)]

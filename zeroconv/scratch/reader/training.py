@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from zeroconv.errors import UserError
-from zeroconv.evaluation.reader import Maps, Reader
+from zeroconv.evaluation.reader import WIDTH, Maps, Reader
 from zeroconv.scratch.loop.averages import Averages
 from zeroconv.scratch.loop.budget import Budget
 from zeroconv.scratch.loop.run import Rhythm, Run
@@ -53,8 +53,8 @@ def decode_shards(backbone: Any, paths: list[Path], batch_size: int = 32) -> Non
 class ReaderTask:
     """The reader as its training sees it."""
 
-    def __init__(self) -> None:
-        self.model = Reader().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(self, width: int = WIDTH) -> None:
+        self.model = Reader(width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def inputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """A batch as `loss` takes it: pictures, then their truths."""
@@ -79,12 +79,12 @@ def train_reader(
     """
     if (folder / "reader.pt").exists():
         raise UserError(f"{folder} was begun by an earlier version; take another folder.")
-    paths = draw_shards(folder, config.scenes)
+    paths = draw_shards(folder, config.scenes, first=config.first)
     decode_shards(backbone, paths)
     data = load_shards(paths)
 
     torch.manual_seed(config.seed)
-    task = ReaderTask()
+    task = ReaderTask(config.width)
     budget = Budget(
         config.learning_rate,
         steps=config.steps,

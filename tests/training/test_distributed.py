@@ -133,6 +133,19 @@ def test_two_processes_share_the_gradients_of_an_unlocked_decoder(
 
 
 @pytest.mark.slow
+def test_two_processes_share_the_gradients_of_a_reward(recipe: Make, tmp_path: Path) -> None:
+    """How many samples each decodes differs."""
+    reward = {"weight": 1.0, "share": 0.4}
+    more = {"validate_every": 0, "steps": 3, "log_every": 1, "threads": 1, "reward": reward}
+    both = recipe(out=str(tmp_path / "both"), **{"data.condition": "canny"}, **more)
+    finish(launch(both, tmp_path, "both"))
+    first, second = reports(tmp_path, "both")
+    assert first["weights"] == second["weights"]
+    lines = map(json.loads, (tmp_path / "both" / "log.jsonl").read_text().splitlines())
+    assert all("reward_samples" in line for line in lines if "lr" in line)
+
+
+@pytest.mark.slow
 def test_two_processes_share_the_work_and_survive_a_kill(
     recipe: Make, tmp_path: Path, settings: dict
 ) -> None:

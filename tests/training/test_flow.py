@@ -22,6 +22,7 @@ from zeroconv.backbones import load_backbone
 from zeroconv.control import ControlNet
 from zeroconv.data.cache.text import cache_text
 from zeroconv.errors import UserError
+from zeroconv.evaluation.reader import Reader, save_reader
 from zeroconv.training import train
 from zeroconv.training.assembling import make_control
 from zeroconv.training.checkpoint import checkpoints
@@ -96,6 +97,21 @@ def test_flow_control_learns_from_its_hints(make: Make, name: str) -> None:
     base = load_backbone(str(make(name).base))
     control = ControlNet.load(out / "control", backbone=base)
     assert control.condition == "depth"
+
+
+@pytest.mark.filterwarnings("ignore:T5 reads")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_flow_control_trains_with_a_reward(make: Make, root: Path, name: str) -> None:
+    """Its hints are cached as latents; the reward reads them as pictures."""
+    reader = root / "reader.safetensors"
+    if not reader.exists():
+        save_reader(Reader(8), reader)
+    reward = {"weight": 1.0, "share": 0.5, "reader": str(reader)}
+    out = quiet(make(name, steps=2, log_every=1, validate_every=2, reward=reward))
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert all(line["reward"] > 0 for line in lines if "lr" in line)
+    assert all(line["reward_samples"] >= 2 for line in lines if "lr" in line)
+    assert all("reward" in line["validation"] for line in lines if "validation" in line)
 
 
 @pytest.mark.filterwarnings("ignore:T5 reads")

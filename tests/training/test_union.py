@@ -16,8 +16,10 @@ from tests.training.test_validation_prompts import weights
 from zeroconv.control.union import ControlNetUnion
 from zeroconv.data.batches import Batch
 from zeroconv.errors import UserError
+from zeroconv.evaluation.reader import Reader, save_reader
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.recipes.recipe import Recipe
+from zeroconv.training.reward.reward import Reward
 from zeroconv.training.run import train
 
 
@@ -91,6 +93,25 @@ def both(recipe, pictures: Path) -> Callable[..., Recipe]:
         return recipe(**{**values, **changes})
 
     return make
+
+
+@pytest.mark.slow
+def test_union_hints_are_read_back_by_their_own_condition(both, tmp_path: Path) -> None:
+    reader = tmp_path / "reader.safetensors"
+    save_reader(Reader(8), reader)
+    taken: list[set[str]] = []
+    read = Reward._read
+
+    def record(self: Reward, pictures, hints, weights, numbers):
+        names = {number: name for name, number in self.numbers.items() if name is not None}
+        taken.append({names.get(number, "depth") for number in numbers})
+        return read(self, pictures, hints, weights, numbers)
+
+    reward = {"weight": 1.0, "share": 0.5, "reader": str(reader)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Reward, "_read", record)
+        train(both(reward=reward, batch_size=8), say=silent)
+    assert set.union(*taken) == {"canny", "depth"}
 
 
 @pytest.mark.slow

@@ -35,13 +35,20 @@ class Batch:
     indices: ndarray  # (N,) which examples these are
     masks: Tensor | None = None  # (N, 1, H, W) uint8: where the loss counts; None: everywhere
     kinds: Tensor | None = None  # (N,) int64, of the hints of a Union control
+    # for a reward: the hints as pictures (N, 1, 3 or 4, H, W) uint8, and the numbers (N,) int64 of
+    # how each is read back, −1 for one that was blanked
+    asked: Tensor | None = None
+    readings: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         hints = None if self.hints is None else self.hints.to(device)
         masks = None if self.masks is None else self.masks.to(device)
         kinds = None if self.kinds is None else self.kinds.to(device)
         moments, text = self.moments.to(device), self.text.to(device)
-        return Batch(moments, hints, text, self.indices, masks, kinds)
+        asked = self.asked
+        if asked is not None:
+            asked = hints if asked is self.hints else asked.to(device)
+        return Batch(moments, hints, text, self.indices, masks, kinds, asked, self.readings)
 
 
 def hints_to_float(hints: Tensor) -> Tensor:
@@ -94,6 +101,8 @@ class BatchPlan:
     mirrors: Mapping[str | None, Callable[[ndarray], ndarray] | None] = field(default_factory=dict)
     # of a Union control: an example's condition → the number of its kind
     kinds: Mapping[str | None, int] | None = None
+    # for a reward: an example's condition → the number of how its hint is read back
+    readings: Mapping[str | None, int] | None = None
     rank: int = 0
     world: int = 1
 
@@ -152,7 +161,7 @@ class BatchPlan:
         ]
         moments = self.examples.moments[indices]
         read, turn = self.examples.hint_latents, np.zeros(len(indices), bool)
-        pixels = read is None and len(self.examples.hints)
+        pixels = (read is None or self.readings is not None) and len(self.examples.hints)
         hints = self.examples.hints[indices] if pixels else None
         masks = None if self.examples.masks is None else self.examples.masks[indices]
         if self.flip and self.examples.mirrored is not None:
@@ -177,20 +186,21 @@ class BatchPlan:
             hints[blind < self.hint_dropout] = 0
         text = self.examples.text.states(rows)
         masked = None if masks is None else channels_first(masks)
+        asked = None if hints is None else channels_first(hints)
+        given = asked
         if read is not None:
-            latents = torch.from_numpy(read.of(indices, turn, blind < self.hint_dropout))
-            kinds = self.examples.kinds_of(indices, self.kinds)
-            return Batch(torch.from_numpy(moments), latents, text, indices, masked, kinds)
-        if hints is None:  # then all are of the size that the text states were made for
-            return Batch(torch.from_numpy(moments), None, text, indices, masked)
-        return Batch(
-            torch.from_numpy(moments),
-            channels_first(hints),
-            of_size(text, hints.shape[1], hints.shape[2], self.examples.originals_of(indices)),
-            indices,
-            masked,
-            self.examples.kinds_of(indices, self.kinds),
-        )
+            given = torch.from_numpy(read.of(indices, turn, blind < self.hint_dropout))
+        elif hints is not None:  # else all are of the size that the text states were made for
+            originals = self.examples.originals_of(indices)
+            text = of_size(text, hints.shape[1], hints.shape[2], originals)
+        kinds = None if given is None else self.examples.kinds_of(indices, self.kinds)
+        batch = Batch(torch.from_numpy(moments), given, text, indices, masked, kinds)
+        if self.readings is None:
+            return batch
+        readings = self.examples.kinds_of(indices, self.readings)
+        if readings is not None:
+            readings[torch.from_numpy(blind < self.hint_dropout)] = -1
+        return replace(batch, asked=asked, readings=readings)
 
     def _mirror_of(self, i: int) -> Callable[[ndarray], ndarray] | None:
         known = self.examples.conditions

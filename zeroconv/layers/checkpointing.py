@@ -177,23 +177,24 @@ def measure(
     return record.ledger()
 
 
-def choose(ledger: Ledger, budget: int) -> list[int]:
+def choose(ledger: Ledger, budget: int, beside: int = 0) -> list[int]:
     """Numbers of the parts to compute again so that the peak stays within `budget` bytes, cheapest
-    a byte first.
+    a byte first. beside: bytes of the budget that something else takes.
 
     Greedy, then whatever turns out not to be needed is left out again, dearest first. Raises
     UserError where not even everything is enough.
     """
     again: set[int] = set()
+    allowed, budget = budget, budget - beside
     while ledger.peak(again) > budget:
         kept, rest = ledger.kept(again), [i for i in range(len(ledger.parts)) if i not in again]
         saved = {i: kept - ledger.kept(again | {i}) for i in rest}
         worth = [i for i in rest if saved[i] > 0]
         if not worth:
             raise UserError(
-                f"training.checkpointing allows {budget / 1e9:.2f} GB, but a micro-batch takes "
-                f"{ledger.peak(again) / 1e9:.2f} GB even if everything is computed again; allow "
-                "more, or lower training.batch_size or data.size."
+                f"training.checkpointing allows {allowed / 1e9:.2f} GB, but a micro-batch takes "
+                f"{(ledger.peak(again) + beside) / 1e9:.2f} GB even if everything is computed "
+                "again; allow more, or lower training.batch_size or data.size."
             )
         again.add(min(worth, key=lambda i: ledger.parts[i].flops / saved[i]))
     for i in sorted(again, key=lambda i: -ledger.parts[i].flops):

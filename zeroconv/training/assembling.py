@@ -39,6 +39,7 @@ from zeroconv.training.recipes.recipe import (
 )
 from zeroconv.training.reporting.prompted import prepare
 from zeroconv.training.reporting.reporter import Page, Reporter
+from zeroconv.training.reward.reward import Reward, make_reward, sentence
 from zeroconv.training.trainer import Trainer
 
 # settings that a new ControlNet does not take
@@ -60,13 +61,14 @@ def assemble(
     prompts = prepare(recipe.training.validation, settings.condition, backbone, size)
     train_set, held_out = open_data(recipe, size, unit_of(backbone))
     cache = cache_settings(recipe, accelerator.process_index, accelerator.num_processes)
-    for dataset in (train_set, held_out):
-        kinds_of(control, settings.condition, {source.condition for source in dataset.sources})
+    named = {source.condition for source in (*train_set.sources, *held_out.sources)}
+    kinds_of(control, settings.condition, named)
+    reward = reward_of(recipe, backbone, named, show_line)
     data, held = cache_both(recipe, backbone, (train_set, held_out), cache, show_line, control)
     check_hints(data, held)
     leave_text_(recipe.training, backbone)
 
-    model = prepare_control(recipe, backbone, control.to(accelerator.device))
+    model = prepare_control(recipe, backbone, control.to(accelerator.device), reward)
     place_(recipe.training, backbone, accelerator.device)
     execution = launch.execution(model, data, recipe.training, show_line)
     lends = execution.main or execution.collective
@@ -75,6 +77,18 @@ def assemble(
     )
     heard = [*reporters, Page()]
     return Trainer(recipe, model, data, held, execution, show_line, rounds, heard, prompts)
+
+
+def reward_of(
+    recipe: Recipe, backbone: UNetBackbone, conditions: set[str | None], show_line: ShowLine
+) -> Reward | None:
+    """The reward that a recipe asks for, of hints of these conditions. Raises UserError."""
+    settings = recipe.training.reward
+    if settings is None:
+        return None
+    reward = make_reward(settings, backbone, recipe.base, recipe.data.condition, conditions)
+    show_line(sentence(settings, recipe.training.batch_size))
+    return reward
 
 
 def load_frozen(recipe: AnyRecipe, device: torch.device) -> UNetBackbone:

@@ -12,6 +12,7 @@ from typing import Any
 from zeroconv.data.batches import Batch
 from zeroconv.errors import UserError
 from zeroconv.training.checkpoint import checkpoints
+from zeroconv.training.reward.tally import in_words
 from zeroconv.training.schedule import learning_rate
 from zeroconv.training.sheets import Sheets
 from zeroconv.training.stopping import StopSignals
@@ -225,6 +226,7 @@ class Loop(Sheets):
     def _report(self, norm: float) -> None:
         figures = {
             **self.meter.figures(),
+            **self._reward_figures(),
             "lr": self.optimizer.param_groups[0]["lr"],
             "gradient": round(norm, 4),
         }
@@ -234,6 +236,6 @@ class Loop(Sheets):
             left = min(left, 60 * self.settings.max_minutes - self.seconds)
         loss = f"{figures['loss']:.4f}" if math.isfinite(figures["loss"]) else "is no number"
         self.show_line(
-            f"step {self.step}/{self.settings.steps}  loss {loss}  "
+            f"step {self.step}/{self.settings.steps}  loss {loss}  {in_words(figures)}"
             f"{figures['samples_per_second']:.1f} samples/s  {max(0.0, left) / 60:.1f} min left"
         )

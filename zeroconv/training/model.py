@@ -18,12 +18,15 @@ from zeroconv.training.execution.protocol import Model
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.optimizer import make_optimizer
 from zeroconv.training.recipes.recipe import Recipe, TrainingSettings
+from zeroconv.training.reward.reward import Reward
 from zeroconv.training.unlock import add_to_optimizer, unlock_
 
 TRAINING = 4  # the first number of the streams that steps are drawn from, after the seed
 
 
-def prepare_control(recipe: Recipe, backbone: UNetBackbone, control: Net) -> Model:
+def prepare_control(
+    recipe: Recipe, backbone: UNetBackbone, control: Net, reward: Reward | None = None
+) -> Model:
     """`control` and a frozen `backbone`, whose decoder trains too if the recipe unlocks it. Both
     are changed in place. Raises UserError for settings that do not go with the control.
     """
@@ -43,6 +46,7 @@ def prepare_control(recipe: Recipe, backbone: UNetBackbone, control: Net) -> Mod
         settings.offset_noise,
         decoder,
         settings.mask_mean,
+        reward,
     )
     if computes_in_bf16(settings.precision, device):
         loss.weights_dtype = torch.bfloat16

@@ -14,6 +14,7 @@ from zeroconv.control import Net, ResidualNet
 from zeroconv.data.batches import Batch, hints_to_float
 from zeroconv.layers.allocator import give_back_before, has_mapped_gradients
 from zeroconv.layers.cpu import keep_gradients_
+from zeroconv.training.reward.reward import Reward
 
 
 def predict(
@@ -89,8 +90,10 @@ class ControlledLoss(nn.Module):
         offset_noise: float = 0.0,
         decoder: nn.Module | None = None,
         mask_mean: str = "picture",
+        reward: Reward | None = None,
     ) -> None:
         super().__init__()
+        self.reward = reward  # no module: nothing of it trains
         self.mask_mean = mask_mean
         self.timesteps, self.min_snr, self.offset_noise = timesteps, min_snr, offset_noise
         self.backbone, self.control, self.autocast = backbone, control, autocast
@@ -116,9 +119,39 @@ class ControlledLoss(nn.Module):
             self.give_back = has_mapped_gradients(self)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """The mean loss of what is drawn from `generator`."""
+        """The mean loss of what is drawn from `generator`, and the reward's part of it."""
         drawn = self.draw(batch.moments, generator)
+        if self.reward is not None:
+            return self._rewarded(self.reward, batch, *drawn, generator)
         return self.of_drawn(*drawn, batch.hints, batch.text, batch.masks, batch.kinds)
+
+    def _rewarded(
+        self,
+        reward: Reward,
+        batch: Batch,
+        z: Tensor,
+        noise: Tensor,
+        t: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """The ordinary loss plus `weight` times the mean distance of hints that are read back. One
+        forward pass serves both.
+        """
+        t, drawn = reward.redraw(t, self.process, generator)
+        more: dict[str, Any] = {} if batch.kinds is None else {"kinds": batch.kinds}
+        output = self.output(z, noise, t, batch.hints, batch.text, dtype=self.weights_dtype, **more)
+        errors = self._weighed(self._means(output, z, noise, t, batch.masks), t)
+        ordinary = reward.ordinary(errors, drawn)
+
+        # chosen first: a row that is left out may have no clean estimate, and so no gradient
+        rows, eligible = reward.choose(t, self.process, cast(Tensor, batch.readings))
+        noisy = self.process.noised(z[rows], noise[rows], t[rows])
+        clean = self.process.clean(noisy, output[rows], t[rows])
+        distances = reward(clean, rows, batch)
+        reward.tally.add(ordinary, distances, eligible)
+        if not len(distances):
+            return ordinary
+        return ordinary + reward.settings.weight * distances.mean()
 
     def draw(self, moments: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """A sample of the posterior (N, C, h, w), noise for it, and timesteps (N,)."""
@@ -150,9 +183,10 @@ class ControlledLoss(nn.Module):
         named = (("masks", masks), ("kinds", kinds))
         more: dict[str, Any] = {name: value for name, value in named if value is not None}
         errors = self.errors(z, noise, t, hints, text, dtype=self.weights_dtype, **more)
-        if self.min_snr is not None:
-            errors = errors * self.process.weights(t, self.min_snr)
-        return errors.mean()
+        return self._weighed(errors, t).mean()
+
+    def _weighed(self, errors: Tensor, t: Tensor) -> Tensor:
+        return errors if self.min_snr is None else errors * self.process.weights(t, self.min_snr)
 
     def errors(
         self,
@@ -172,6 +206,28 @@ class ControlledLoss(nn.Module):
         (N, 1, H, W) weight the error of each position, see `masked_mean`. kinds (N,): of the hints
         of a Union control.
         """
+        output = self.output(z, noise, t, hints, text, control, dtype, kinds)
+        return self._means(output, z, noise, t, masks)
+
+    def _means(
+        self, output: Tensor, z: Tensor, noise: Tensor, t: Tensor, masks: Tensor | None
+    ) -> Tensor:
+        """Mean squared error (N,) of an output."""
+        squares = (output - self.process.target(z, noise, t)).square()
+        return squares.mean(dim=(1, 2, 3)) if masks is None else self.masked_mean(squares, masks)
+
+    def output(
+        self,
+        z: Tensor,
+        noise: Tensor,
+        t: Tensor,
+        hints: Tensor | None,
+        text: TextStates,
+        control: bool = True,
+        dtype: torch.dtype | None = None,
+        kinds: Tensor | None = None,
+    ) -> Tensor:
+        """What is predicted of noised latents, (N, C, h, w) float32; see `errors`."""
         noisy = self.process.noised(z, noise, t).contiguous(memory_format=torch.channels_last)
         hint = None if hints is None else self._hint(hints)
         if dtype is not None:
@@ -190,9 +246,7 @@ class ControlledLoss(nn.Module):
                 self.give_back,
                 encoded=True,
             )
-        wanted = self.process.target(z, noise, t)
-        squares = (output.float() - wanted).square()
-        return squares.mean(dim=(1, 2, 3)) if masks is None else self.masked_mean(squares, masks)
+        return output.float()
 
     @torch.no_grad()
     def _hint(self, hints: Tensor) -> Tensor:

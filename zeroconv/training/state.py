@@ -75,6 +75,10 @@ class RunState:
     def ema(self) -> Ema:
         return self.execution.ema
 
+    def _reward_figures(self) -> dict[str, float]:
+        """The ordinary loss and the reward apart; nothing for a run without a reward."""
+        return {} if self.loss.reward is None else self.loss.reward.tally.figures()
+
     def _weights(self) -> dict[str, Any]:
         """What trains, as a checkpoint keeps it."""
         raise NotImplementedError
@@ -106,6 +110,7 @@ class RunState:
             "seconds": self.seconds,
             # of the steps since the last line of the log
             "losses": [self.meter.losses, self.meter.count],
+            "reward": None if self.loss.reward is None else self.loss.reward.tally.sums,
             "history": self.history,
         }
 
@@ -151,6 +156,8 @@ class RunState:
         self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
         self.micro, self.rollbacks = state["micro"], state["rollbacks"]
         self.meter.losses, self.meter.count = state["losses"]
+        if self.loss.reward is not None:
+            self.loss.reward.tally.sums = list(state["reward"])
         self.history = state["history"]
 
     def _fingerprint(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from zeroconv.training.execution.protocol import Execution, Model
 from zeroconv.training.export import averages_of, undivided, write_control
 from zeroconv.training.loop import Loop
 from zeroconv.training.measuring.convergence import Measured, detect
+from zeroconv.training.measuring.read_back import read_back
 from zeroconv.training.measuring.rounds import Rounds, in_one_line
 from zeroconv.training.measuring.validation import Validator
 from zeroconv.training.model import kinds_of
@@ -49,7 +50,8 @@ class Trainer(Loop):
     ) -> None:
         kinds = kinds_of(model.control, recipe.data.condition, {*(data.conditions or ()), None})
         held_kinds = {*(held_out.conditions or ()), None}
-        plan = batch_plan(recipe, data, execution.rank, execution.processes, kinds)
+        readings = None if model.loss.reward is None else model.loss.reward.numbers
+        plan = batch_plan(recipe, data, execution.rank, execution.processes, kinds, readings)
         super().__init__(recipe, data, plan, execution, show_line, reporters, prompts)
         self.backbone, self.modules = model.backbone, model.modules
         self.control: Any = model.control
@@ -105,14 +107,18 @@ class Trainer(Loop):
         self.converged = self.execution.broadcast(self.converged)
 
     def _measure(self) -> None:
+        reward_of = self.loss.reward
         with self.execution.averaged():
             measured = self.validator.measure()
+            distance = None if reward_of is None else read_back(self.validator, reward_of)
         self.last = {"step": self.step, **measured.as_dict()}
-        self.log.write(self.step, validation=measured.as_dict())
+        reward = {} if distance is None else {"reward": round(distance, 6)}
+        self.log.write(self.step, validation={**measured.as_dict(), **reward})
         self.show_line(
             f"step {self.step}/{self.settings.steps}  hint gain {measured.gain:+.4f} ± "
             f"{measured.gain_error:.4f}  (loss: true hint {measured.true:.4f}, another's "
             f"{measured.shuffled:.4f}, none {measured.none:.4f})"
+            + ("" if distance is None else f"  held-out reward {distance:.4f}")
         )
         if not math.isfinite(measured.true):  # neither the best ever, nor a step to convergence
             return
@@ -269,6 +275,7 @@ def batch_plan(
     rank: int,
     world: int,
     kinds: Mapping[str | None, int] | None = None,
+    readings: Mapping[str | None, int] | None = None,
 ) -> BatchPlan:
     settings = recipe.training
     return BatchPlan(
@@ -281,6 +288,7 @@ def batch_plan(
         mirror=mirror_of(recipe.data.condition),
         mirrors=mirrors_of(set(data.conditions or ())),
         kinds=kinds,
+        readings=readings,
         rank=rank,
         world=world,
     )

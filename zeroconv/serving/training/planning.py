@@ -33,6 +33,7 @@ def plan(recipe: Recipe) -> dict[str, Any]:
             f"what a {recipe.control.kind} keeps for its backward pass is not reckoned; the run "
             "takes more"
         )
+    reward = _reward(recipe, backbone)
     beside = _BESIDE.get(str(recipe.training.optimizer), 4.0)
     parts = {
         "program": RUNTIME,
@@ -41,6 +42,8 @@ def plan(recipe: Recipe) -> dict[str, Any]:
         "gradients, averages, optimiser": int(trained * beside),
         "activations": kept,
     }
+    if reward is not None:
+        parts["reward"] = reward
     megabytes = {name: round(value / 2**20, 1) for name, value in parts.items()}
     return {"memory_mb": round(sum(megabytes.values())), "parts": megabytes, "notes": notes}
 
@@ -54,4 +57,16 @@ def _activations(recipe: Recipe, backbone: Any, control: Any) -> int:
     count = recipe.training.batch_size
     text = TextStates.cat([backbone.embed_text([""])] * count)
     ledger = activations(ControlledLoss(backbone, control), count, (side, side), text)
-    return ledger.peak(chosen(ledger, recipe.training.checkpointing))
+    beside = _reward(recipe, backbone) or 0
+    return ledger.peak(chosen(ledger, recipe.training.checkpointing, beside))
+
+
+def _reward(recipe: Recipe, backbone: Any) -> int | None:
+    """Bytes of the pictures that a reward decodes at a time; None for a recipe without one."""
+    from zeroconv.training.reward.reward import Reward
+
+    if recipe.training.reward is None:
+        return None
+    side = (recipe.data.size or backbone.default_size) // backbone.latent_scale
+    reward = Reward(recipe.training.reward, backbone, [], {})
+    return reward.peak((side, side), recipe.training.batch_size)

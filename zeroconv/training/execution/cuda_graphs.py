@@ -118,6 +118,8 @@ def can_record(loss: ControlledLoss, data: Examples, settings: TrainingSettings)
     """
     if not is_split(loss.backbone):
         return False  # states of transformers have masks, which recordings do not know
+    if loss.reward is not None:
+        return False  # how many samples it decodes differs from step to step
     on_card = loss.process.device.type == "cuda"
     known = loss.control is None or loss.control.has_residuals
     known = known and not hasattr(loss.control, "of_kind")  # whose hints differ in kind

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,6 +77,8 @@ class Eager:
                 total += self.add_gradients(
                     batch.to(self.device), generator, number, len(micro_batches)
                 )
+        if self.loss.reward is not None:
+            self.loss.reward.tally.close_step(partial(self.accelerator.reduce, reduction="sum"))
         return float(self.accelerator.reduce(total, "mean"))
 
     def add_gradients(

@@ -19,6 +19,7 @@ from zeroconv.layers.checkpointing import Ledger, choose, find_parts, measure, r
 from zeroconv.layers.quantised import quantise_
 from zeroconv.training.objective import ControlledLoss
 from zeroconv.training.recipes.recipe import TrainingSettings, parse_size
+from zeroconv.training.reward.reward import Reward
 
 
 def hold_frozen_(backbone: UNetBackbone, control: Net, frozen: str) -> None:
@@ -58,21 +59,32 @@ def apply_checkpointing_(
     scale = loss.backbone.latent_scale
     text = of_size(data.text.states([0] * settings.batch_size), scale * height, scale * width)
     ledger = activations(loss, settings.batch_size, (height, width), text)
-    again = chosen(ledger, settings.checkpointing)
+    beside = reward_peak(loss.reward, (height, width), settings.batch_size)
+    again = chosen(ledger, settings.checkpointing, beside)
     for i in again:
         recompute_(ledger.parts[i].module)
     return (
         f"{len(again)} of {len(ledger.parts)} parts are computed again: a micro-batch keeps "
         f"{ledger.peak(again) / 1e9:.2f} GB in place of {ledger.peak([]) / 1e9:.2f}"
+        + (f", and {beside / 1e9:.2f} GB for its reward" if beside else "")
     )
 
 
-def chosen(ledger: Ledger, setting: str) -> list[int]:
-    """Numbers of the parts that the setting asks to compute again."""
+def reward_peak(reward: Reward | None, size: tuple[int, int], batch_size: int) -> int:
+    """Bytes that a reward takes beside a micro-batch with latents of `size` (h, w)."""
+    return 0 if reward is None else reward.peak(size, batch_size)
+
+
+def chosen(ledger: Ledger, setting: str, beside: int = 0) -> list[int]:
+    """Numbers of the parts that the setting asks to compute again. beside: bytes that the reward
+    takes of a budget, while everything is kept.
+    """
     if setting == "none":
         return []
     return (
-        list(range(len(ledger.parts))) if setting == "full" else choose(ledger, parse_size(setting))
+        list(range(len(ledger.parts)))
+        if setting == "full"
+        else choose(ledger, parse_size(setting), beside)
     )
 
 

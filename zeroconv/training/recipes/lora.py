@@ -45,6 +45,11 @@ class LoraTraining(TrainingSettings):
             raise ValueError(
                 "training.on_convergence waits for a control to follow its hints; a LoRA has none"
             )
+        if self.reward is not None:
+            raise ValueError(
+                "training.reward reads hints back from predictions; a LoRA of the base has no "
+                "hints, so train a control, for which control.kind lora is one way"
+            )
         if self.precision == "bf16_weights":
             raise ValueError(
                 "training.precision bf16_weights is for a ControlNet; train a LoRA in bf16, fp16 "

@@ -15,6 +15,7 @@ from zeroconv.training.recipes.base import BaseFiles
 from zeroconv.training.recipes.data import BucketSettings, DataSettings, PictureSettings
 from zeroconv.training.recipes.optimizer import OptimizerClass
 from zeroconv.training.recipes.prompts import MOST, ValidationPrompt, beside_recipe
+from zeroconv.training.recipes.reward import RewardSettings
 from zeroconv.training.recipes.settings import Strict, check_recipe
 from zeroconv.training.recipes.text import apply_overrides, read_recipe
 
@@ -179,6 +180,8 @@ class TrainingSettings(Strict):
     # are decided (T2I-Adapter, Mou et al. 2023, section 3.4)
     # mode: of flows too (Esser et al. 2024)
     timesteps: Literal["uniform", "logit_normal", "cubic", "mode"] = "uniform"
+    # hints are read back from predictions at small timesteps; a control's only
+    reward: RewardSettings | None = None
     # γ of min-SNR weighting (Hang et al. 2023), usually 5; None: no weights
     min_snr: float | None = Field(None, gt=0, le=1e6)
     # spread of one noise a picture and channel beside the usual one

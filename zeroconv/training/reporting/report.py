@@ -64,7 +64,9 @@ def write_report(folder: Path) -> Path:
         lambda: _fidelity(_of(lines, "evaluation"), marks),
         lambda: _validation(_of(lines, "validation"), marks),
         lambda: _training(
-            [line for line in lines if "loss" in line and "event" not in line], marks
+            [line for line in lines if "loss" in line and "event" not in line],
+            _of(lines, "validation"),
+            marks,
         ),
         lambda: [_sheet(path, "hint, made, read back, real") for path in _few(rounds, 2)],
         lambda: [_sheet(path, _prompts(lines, path)) for path in _few(prompted)],
@@ -185,7 +187,29 @@ def _interval(measured: dict[str, Any]) -> tuple[float | None, float | None]:
     return gain - 1.96 * error, gain + 1.96 * error
 
 
-def _training(lines: list[dict[str, Any]], marks: Sequence[float]) -> list[str]:
+def _reward(
+    lines: list[dict[str, Any]],
+    checks: list[tuple[int, dict[str, float]]],
+    marks: Sequence[float],
+) -> list[str]:
+    """Of a run with training.reward."""
+    trained = [(line["step"], line["reward"]) for line in lines if _is_number(line.get("reward"))]
+    held_out = [(step, measured["reward"]) for step, measured in checks if "reward" in measured]
+    if not trained and not held_out:
+        return []
+    return _section(
+        "Reward",
+        "Distance between the given hint and the one read back from one-step estimates at small "
+        "timesteps, without its weight; it is not part of the training loss above.",
+        chart([Curve("training", trained), Curve("held out", held_out)], marks, "followed"),
+    )
+
+
+def _training(
+    lines: list[dict[str, Any]],
+    checks: list[tuple[int, dict[str, float]]],
+    marks: Sequence[float],
+) -> list[str]:
     losses = [(line["step"], line["loss"]) for line in lines if _is_number(line["loss"])]
     curves = [Curve("loss", losses)]
     if len(losses) > _FEW:
@@ -196,6 +220,7 @@ def _training(lines: list[dict[str, Any]], marks: Sequence[float]) -> list[str]:
         "learned."
     )
     drawn = _section("Training loss", what, chart(curves, marks, "followed"))
+    drawn += _reward(lines, checks, marks)
     if len({rate for _, rate in rates}) > 1:
         drawn += _section("Learning rate", "", chart([Curve("learning rate", rates)], zero=True))
     return drawn

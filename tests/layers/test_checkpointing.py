@@ -110,6 +110,7 @@ def test_the_cheapest_recomputation_is_chosen() -> None:
     assert choose(ledger, 350) == []
     assert choose(ledger, 300) == [1]
     assert choose(ledger, 170) == [0, 1]
+    assert choose(ledger, 370, beside=200) == [0, 1]
     # computing the last again too frees nothing: it is whole once more when the backward pass
     # begins
     assert ledger.kept([0, 1, 2]) == 80 and ledger.peak([0, 1, 2]) == 170

@@ -22,6 +22,7 @@ from zeroconv.serving.training import process as training
 from zeroconv.serving.training.planning import plan
 from zeroconv.serving.training.recipes import recipe_file, recipe_of, write_recipe
 from zeroconv.serving.v1.train_schemas import TrainBody
+from zeroconv.training.recipes.recipe import parse_recipe
 
 SMALL = {"control": {"hint_widths": [4, 8, 8, 16]}, "examples": 4}
 TRAINING = {"batch_size": 2, "validate_every": 2, "sample_count": 2, "sample_steps": 1}
@@ -70,6 +71,20 @@ def test_train_plan_reckons_memory(client, uploaded) -> None:
     assert 3 < large / small < 5
     assert plans[0]["memory_mb"] >= small + plans[0]["parts"]["program"]
     assert any("fewer than 20" in note for note in plans[0]["notes"])
+
+
+@pytest.mark.slow
+def test_train_plan_counts_the_memory_of_a_reward(tmp_path) -> None:
+    values = {"out": str(tmp_path), "data": {"train": "x", "condition": "canny"}}
+    recipes = [
+        parse_recipe({**values, "training": {"steps": 1, "reward": reward}})
+        for reward in (None, {"weight": 1})
+    ]
+    without, with_reward = map(plan, recipes)
+    assert "reward" not in without["parts"]
+    more = with_reward["memory_mb"] - without["memory_mb"]
+    assert more == pytest.approx(with_reward["parts"]["reward"], abs=1)
+    assert more > 10
 
 
 @pytest.mark.slow

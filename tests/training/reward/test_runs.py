@@ -53,7 +53,7 @@ def make(tmp_path: Path) -> Make:
 
 def test_the_reward_alone_is_learned_on_held_out_pictures(make: Make) -> None:
     """With a decoder that shows the latents: blocks of ±1, as the hints have them."""
-    run = make(steps=12, validate_every=12, ema_decay=0.5, reward={"weight": 1e4, "t_max": 1000})
+    run = make(steps=8, validate_every=8, ema_decay=0.2, reward={"weight": 1e4, "t_max": 1000})
 
     def shown(z: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.interpolate((z[:, :3] / 2 + 0.5).clamp(0, 1), scale_factor=8)
@@ -65,7 +65,7 @@ def test_the_reward_alone_is_learned_on_held_out_pictures(make: Make) -> None:
 
 
 def test_loss_and_reward_are_logged_apart(make: Make) -> None:
-    run = make(log_every=2, reward={"samples": 1})
+    run = make(steps=2, log_every=1, reward={"samples": 1})
     lines: list[str] = []
     run.show_line = lines.append
     run.run()
@@ -80,7 +80,8 @@ def test_loss_and_reward_are_logged_apart(make: Make) -> None:
     assert "<h2>Reward</h2>" in page
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_with_a_reward_goes_on_bit_for_bit(make: Make, precision: str) -> None:
     settings = {"accumulation": 2, "log_every": 1, "precision": precision}
     straight = make("straight", steps=3, **settings)

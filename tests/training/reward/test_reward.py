@@ -188,6 +188,8 @@ def test_conditions_of_several_sources_have_a_reading_each() -> None:
     backbone = tiny_backbone()
     both = make_reward(values, backbone, "b", "several", {"canny", "lineart"})
     assert set(both.numbers) == {"canny", "lineart"}
+    unnamed = make_reward(values, backbone, "b", "lineart", {None, "canny"}).numbers
+    assert unnamed[None] == unnamed["lineart"] != unnamed["canny"]
     with pytest.raises(UserError, match="several"):
         make_reward(values, backbone, "b", "several", {None, "canny"})
 

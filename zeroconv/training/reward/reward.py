@@ -156,8 +156,8 @@ def make_reward(
     another. Raises UserError for a condition that cannot be read back.
     """
     names = {name: name or condition for name in conditions}
-    if known(condition) is not None:  # of examples that name none
-        names[None] = condition
+    if known(condition) is not None or None in conditions:
+        names |= {None: condition, condition: condition}  # of sources that name none
     order = sorted(set(names.values()))
     readings = [reading_of(name) for name in order]
     needs = [name for name, one in zip(order, readings, strict=True) if one.needs_network]

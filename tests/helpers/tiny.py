@@ -190,6 +190,11 @@ def inputs(backbone, n: int = 2, size: int = 8, seed: int = 3):
     return z, hint, t, text
 
 
+def doubled(z, hint, t, text):
+    """`inputs` in float64, for comparisons that float32's rounding would decide."""
+    return z.double(), hint.double(), t, text.to(dtype=torch.float64)
+
+
 def sees_one_position(name: str) -> bool:
     """Whether a parameter may be without a gradient: of the middle's self-attention, which has one
     position to look at in the tiny pictures, so that queries and keys decide nothing. What gradient

@@ -19,6 +19,16 @@ BOX = {
     "shelf/part.py": "size = 3\n",
     "register.py": "marked = []\ndef mark(x):\n    marked.append(x)\n    return x\nlimit = 7\n",
     "broken.py": "import os\nvalue = 1\nif not os.getenv('MENDED'): raise ImportError('not yet')",
+    "chest/__init__.py": "__version__ = '1'\nfrom chest.drawer import knob\nran = 'chest'\n",
+    "chest/drawer.py": "knob = object()\nhandle = 2\n",
+    "lazy/__init__.py": "import sys, types\nclass Lazy(types.ModuleType):\n"
+    "    def __getattr__(self, name):\n        if name == 'late': return 'lazily'\n"
+    "        raise AttributeError(name)\n"
+    "sys.modules[__name__] = Lazy(__name__)\nsys.modules[__name__].__path__ = __path__\n",
+    "lazy/part.py": "size = 4\n",
+    "styles.py": "known = []\n",
+    "user.py": "from styles import known\ndef use(): return list(known)\n",
+    "more.py": "from styles import known\nknown.append('more')\n",
     "slow.py": "import time\ntime.sleep(0.05)\nvalue = 5\n",
 }
 TABLE = {
@@ -27,6 +37,12 @@ TABLE = {
     "shelf": Postponed(parts=True),
     "register": Postponed(markers=("mark",)),
     "broken": Postponed(),
+    "chest": Postponed(
+        parts=True, homes={"knob": "chest.drawer", "drawer": "chest.drawer"}, version=True
+    ),
+    "lazy": Postponed(parts=True),
+    "user": Postponed(names=("use",), then=("more",)),
+    "more": Postponed(),
     "slow": Postponed(),
 }
 
@@ -99,6 +115,38 @@ def test_parts_of_a_postponed_package_are_imported_alone(finder):
     assert sys.modules["shelf"].size == 3 and not isinstance(sys.modules["shelf"], Empty)
 
 
+def test_a_name_of_a_postponed_package_is_taken_from_the_part_that_has_it(finder, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: f"{name} 7")
+    chest = importlib.import_module("chest")
+    from chest import drawer, knob
+
+    assert chest.__version__ == "chest 7"
+    assert knob is drawer.knob and drawer is sys.modules["chest.drawer"]
+    assert isinstance(chest, Empty), "taken without executing the package"
+    assert chest.ran == "chest" and not isinstance(chest, Empty)
+    assert chest.knob is knob and chest.drawer is drawer and chest.__version__ == "1"
+
+
+def test_a_postponed_module_that_puts_another_in_its_place_gives_that_ones_attributes(finder):
+    held = importlib.import_module("lazy")
+    part = importlib.import_module("lazy.part")
+    assert isinstance(sys.modules["lazy"], Empty)
+    assert held.late == "lazily"
+    real = sys.modules["lazy"]
+    assert type(real).__name__ == "Lazy" and real is importlib.import_module("lazy")
+    assert real.part is part, "parts that were imported before are its attributes"
+    with pytest.raises(AttributeError):
+        _ = held.missing
+
+
+def test_modules_that_register_with_a_postponed_one_are_executed_after_it(finder):
+    from user import use
+
+    importlib.import_module("more")
+    assert isinstance(sys.modules["more"], Empty)
+    assert use() == ["more"] and not isinstance(sys.modules["more"], Empty)
+
+
 def test_a_postponed_module_that_fails_is_tried_again(finder, monkeypatch):
     module = importlib.import_module("broken")
     with pytest.raises(ImportError, match="not yet"):
@@ -143,7 +191,9 @@ UNUSED = """
 from zeroconv.postponed import MODULES, Empty
 there = [n for n in MODULES if n in sys.modules and not isinstance(sys.modules[n], Empty)]
 assert not there, there
-heavy = ("torch._dynamo.utils", "torch._inductor", "peft.config", "scipy.optimize._optimize",
+heavy = ("torch._dynamo.utils", "torch._inductor", "sympy", "requests.api",
+    "torch.distributed.tensor._api", "transformers.quantizers.base",
+    "peft.config", "scipy.optimize._optimize",
     "diffusers.models.transformers.transformer_flux", "diffusers.models.unets.unet_3d_blocks",
     "diffusers.models.controlnets.controlnet_flux", "transformers.generation.utils",)
 there = [n for n in heavy if n in sys.modules]
@@ -168,6 +218,21 @@ unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
 layer = next(m for m in unet.modules() if isinstance(m, BaseTunerLayer))
 import diffusers.loaders.lora_base as lora_base
 assert isinstance(layer, lora_base.BaseTunerLayer)
+import transformers, transformers.models
+assert transformers.__version__ == transformers.utils.__version__
+assert transformers.CLIPTextModel is transformers.models.clip.modeling_clip.CLIPTextModel
+assert transformers.PreTrainedModel is transformers.modeling_utils.PreTrainedModel
+assert transformers.initialization.zeros_ and callable(transformers.pipeline)
+assert isinstance(transformers.CLIPTextModel(transformers.CLIPTextConfig(hidden_size=8,
+    intermediate_size=8, num_attention_heads=2, num_hidden_layers=1)), lora_base.PreTrainedModel)
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES as names
+assert "aimv2" in names and transformers.AutoImageProcessor.from_pretrained
+from transformers.distributed.parallel_utils import ALL_PARALLEL_STYLES
+from transformers.distributed.tensor_parallel import verify_tp_plan
+verify_tp_plan([], {})
+assert "ep_dispatch_experts" in ALL_PARALLEL_STYLES
+from torch.distributed.tensor import DTensor
+assert not isinstance(torch.zeros(1), DTensor)
 z, text = torch.zeros(1, 4, 8, 8), torch.zeros(1, 3, 8)
 eager = unet(z, 3, text).sample
 apply_layerwise_casting(unet, torch.bfloat16, torch.float32)
@@ -199,7 +264,7 @@ def test_libraries_work_with_postponed_modules_of_every_order():
             "import sys, importlib\nfrom zeroconv.postponed import *\npostpone()\n"
             f"module = importlib.import_module({first!r})\n"
             "assert not hasattr(module, 'no_such_name')\n"
-            "assert type(sys.modules[module.__name__]) is type(sys)\n"
+            "assert not isinstance(sys.modules[module.__name__], Empty)\n"
             "import peft.tuners.lora, diffusers.models.unets.unet_2d_condition\n"
             "import transformers.models.clip.modeling_clip\n"
         )

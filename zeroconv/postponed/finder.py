@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.abc
+import importlib.metadata
 import sys
 import threading
 from collections.abc import Sequence
@@ -52,12 +53,14 @@ class Finder(importlib.abc.MetaPathFinder):
 
     def execute(self, module: Empty) -> None:
         """Python's own import executes it, so other threads that import the module wait. Packages
-        that it is in come first, and with them all that they contain.
+        that it is in come first, unless their parts may be imported alone, and with them all that
+        they contain.
 
         Raises what the module raises. It stays empty then, and its next use tries again.
         """
         name = module.__name__
-        root = next((p for p in _packages(name) if p in self.made), name)
+        packages = [p for p in _packages(name) if p in self.made and not self.table[p].parts]
+        root = next(iter(packages), name)
         with self.lock:
             due = [n for n in self.made if f"{n}.".startswith(f"{root}.")] + [root]
             emptied = {n: sys.modules.pop(n) for n in due if self._is_empty(n)}
@@ -84,6 +87,11 @@ def _packages(name: str) -> list[str]:
     """Of "a.b.c": "a" and "a.b"."""
     parts = name.split(".")
     return [".".join(parts[:i]) for i in range(1, len(parts))]
+
+
+def _children(name: str) -> list[str]:
+    """Of "a": "a.b", where it is imported."""
+    return [n for n in list(sys.modules) if n.rpartition(".")[0] == name]
 
 
 class _Loader(importlib.abc.Loader):
@@ -135,13 +143,18 @@ class Empty(ModuleType):
     def __getattr__(self, name: str) -> Any:
         """A name that the module does not have yet."""
         waiting: _Waiting | None = vars(self).get("_waiting")
-        if waiting is None:  # another thread has just executed it
-            return getattr(self, name)
+        if waiting is None:  # another thread has just executed it, or it gave another module
+            return getattr(vars(self).get("_instead", self), name)
         if name == "__path__" or threading.get_ident() in waiting.threads:
             # Python asks whether it is a package, or the module for what it does not have yet
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}", name=name)
-        if name in waiting.stand_ins and not waiting.finder.inside(self.__name__):
-            return waiting.stand_ins[name]
+        if not waiting.finder.inside(self.__name__):
+            if name in waiting.stand_ins:
+                return waiting.stand_ins[name]
+            if name in waiting.how.homes:
+                return waiting.at_home(name)
+            if name == "__version__" and waiting.how.version:
+                return importlib.metadata.version(self.__name__)
         waiting.finder.execute(self)
         return getattr(self, name)
 
@@ -159,6 +172,12 @@ class _Waiting:
         for marker in how.markers:
             self.stand_ins[marker] = Marker(finder, name, marker, self.marked)
 
+    def at_home(self, name: str) -> Any:
+        """A submodule, or what it has of this name."""
+        home = self.how.homes[name]
+        there = importlib.import_module(home)
+        return there if home.rpartition(".")[2] == name else getattr(there, name)
+
     def execute(self, module: ModuleType, loader: Any) -> None:
         """With Python's lock on the module held."""
         spec = module.__spec__
@@ -170,5 +189,16 @@ class _Waiting:
                 getattr(module, marker)(marked)
         finally:
             self.threads.discard(threading.get_ident())
-        module.__class__ = ModuleType
+        for name in self.how.then:
+            further = importlib.import_module(name)
+            if isinstance(further, Empty):
+                self.finder.execute(further)
         del module._waiting
+        instead = sys.modules.get(module.__name__, module)
+        if instead is module:
+            module.__class__ = ModuleType
+            return
+        # the module has put another in its place; who holds this one reads that one's attributes
+        vars(module)["_instead"] = instead
+        for child in _children(module.__name__):
+            vars(instead).setdefault(child.rpartition(".")[2], sys.modules[child])

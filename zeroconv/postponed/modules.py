@@ -6,7 +6,8 @@ and only the time is lost. `tests/test_postponed.py` notices that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,36 @@ class Postponed:
     that executes the module when it is used. An exception cannot be one: `except` needs the class.
     markers: names of decorators that register their argument and return it. What they were given
     before the module is executed is given to them again afterwards.
+    homes: the module that a name comes from, or that it is the name of. That one is imported alone.
+    version: whether the package's `__version__` is read from its metadata.
+    then: modules that are executed after this one, since they register what belongs to it.
     """
 
     parts: bool = False
     names: tuple[str, ...] = ()
     markers: tuple[str, ...] = ()
+    homes: Mapping[str, str] = field(default_factory=dict)
+    version: bool = False
+    then: tuple[str, ...] = ()
 
 
+_CLIP = "transformers.models.clip"
 MODULES = {
+    # both read the first lines of every network's files, some 3,000
+    "transformers": Postponed(
+        parts=True,
+        version=True,
+        names=("AutoImageProcessor",),
+        homes={
+            "initialization": "transformers.initialization",
+            "PreTrainedModel": "transformers.modeling_utils",
+            "CLIPTextConfig": f"{_CLIP}.configuration_clip",
+            "CLIPTextModel": f"{_CLIP}.modeling_clip",
+            "CLIPTextModelWithProjection": f"{_CLIP}.modeling_clip",
+            "CLIPTokenizer": f"{_CLIP}.tokenization_clip",
+        },
+    ),
+    "transformers.models": Postponed(parts=True, homes={"auto": "transformers.models.auto"}),
     # 60 networks, of which a UNet needs two blocks; of the others we need one each
     "diffusers.models.transformers": Postponed(parts=True),
     "diffusers.models.controlnets": Postponed(parts=True),
@@ -66,6 +89,42 @@ MODULES = {
         names=("ContinuousMixin", "PagedAttentionCache")
     ),
     "transformers.generation.continuous_batching.cache": Postponed(names=("PagedAttentionCache",)),
+    # sympy and the compiler's shapes, to check whether a tensor is divided among processes
+    "torch.distributed.tensor": Postponed(
+        names=("DTensor", "Partial", "Replicate", "Shard", "distribute_tensor")
+    ),
+    "torch.distributed.tensor._utils": Postponed(names=("compute_local_shape_and_global_offset",)),
+    "torch.distributed.tensor.placement_types": Postponed(names=("Shard", "_StridedShard")),
+    "transformers.distributed.tensor_parallel": Postponed(
+        names=(
+            "apply_tensor_parallelism",
+            "gather_state_dict_for_save",
+            "get_kv_heads_per_rank",
+            "verify_tp_plan",
+        ),
+        then=("transformers.distributed.expert_parallel",),  # which registers its styles
+    ),
+    "transformers.distributed.expert_parallel": Postponed(names=("apply_expert_parallelism",)),
+    # the configs of all its networks, to name methods of quantisation
+    "transformers.quantizers": Postponed(names=("HfQuantizer",)),
+    "transformers.quantizers.auto": Postponed(names=("get_hf_quantizer",)),
+    "transformers.quantizers.quantizers_utils": Postponed(
+        names=("get_module_from_name", "should_convert_module")
+    ),
+    # all of transformers a second time, for the classes that a processor may have
+    "transformers.processing_utils": Postponed(homes={"Unpack": "typing"}),
+    # docstrings ask for their tables; executed, the modules add to these very tables
+    "transformers.models.auto.image_processing_auto": Postponed(
+        homes={"IMAGE_PROCESSOR_MAPPING_NAMES": "transformers.models.auto.auto_mappings"}
+    ),
+    "transformers.models.auto.processing_auto": Postponed(
+        homes={"PROCESSOR_MAPPING_NAMES": "transformers.models.auto.auto_mappings"}
+    ),
+    "requests": Postponed(),
+    "diffusers.quantizers": Postponed(
+        parts=True, names=("DiffusersAutoQuantizer", "DiffusersQuantizer")
+    ),
+    "diffusers.utils.dynamic_modules_utils": Postponed(names=("get_class_from_dynamic_module",)),
     # for samplers, and for losses of detectors
     "scipy.integrate": Postponed(),
     "scipy.stats": Postponed(),

@@ -20,6 +20,7 @@ from zeroconv.cli.generate.hinting import hint_of, open_source, open_spec_mask
 from zeroconv.cli.generate.making import SUFFIXES, Calls, Making, machine, of_pictures
 from zeroconv.cli.generate.pictured import Frame, check_given, loras_of_prompts, open_given
 from zeroconv.cli.terminal.progress import progress
+from zeroconv.collector import collect_again, uncollected
 from zeroconv.errors import UserError
 from zeroconv.files import check_not_input, check_output, is_stream
 from zeroconv.pictures import Loaded
@@ -83,6 +84,7 @@ def picture_size(
     return width, height
 
 
+@uncollected()
 def run(
     prompts: list[str],
     specs: list[ControlSpec],
@@ -158,6 +160,7 @@ def run(
     descriptions = [describe(spec) for spec in specs]
     common: dict[str, Any] = {"base": base, **files, "lora": list(lora), "controls": descriptions}
     common |= {"device": device, "dtype": dtype_name(numbers)}
+    collect_again()
     began, loading = time.perf_counter(), time.perf_counter() - began
     common |= {"vary": list(vary)} if vary else {}
     common |= {"made_with": machine(), **making.kept()}

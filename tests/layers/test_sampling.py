@@ -14,7 +14,7 @@ from tests.helpers.tiny import randomise_, tiny_backbone
 from zeroconv.backbones.loading.building import channels_last_
 from zeroconv.control import ControlNet
 from zeroconv.generation import Control, generate, sampling
-from zeroconv.layers import sampling as layer_file
+from zeroconv.layers import norms as norms_file
 from zeroconv.layers.sampling import sampling_layers
 
 STEPS = 4
@@ -38,10 +38,10 @@ def test_pictures_stay_and_the_text_is_projected_once(
     backbone = tiny_backbone()
     net = channels_last_(randomise_(ControlNet.from_backbone(backbone)))
     channels_last_(backbone.unet)
-    monkeypatch.setattr(layer_file, "LEAST", 1)
-    monkeypatch.setattr(layer_file, "VECTOR", 1000)
+    monkeypatch.setattr(norms_file, "LEAST", 1)
+    monkeypatch.setattr(norms_file, "VECTOR", 1000)
     norms, addcmul = [], torch.addcmul
-    monkeypatch.setattr(torch, "addcmul", lambda *words: norms.append(words) or addcmul(*words))
+    monkeypatch.setattr(torch, "addcmul", lambda *w, **more: norms.append(w) or addcmul(*w, **more))
     control = Control(net, Image.new("RGB", (64, 64), "white"))
     layers, calls = projections(backbone.unet, net), list[Tensor]()
     assert layers

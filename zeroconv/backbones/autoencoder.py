@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zeroconv.backbones import tiling
 from zeroconv.backbones.numbers import check_numbers
+from zeroconv.layers.sampling import sampling_layers
 
 CHUNK_PIXELS = 4 * 512 * 512  # what the autoencoder holds in one pass
 
@@ -75,7 +76,9 @@ def decode(vae: Any, z: Tensor, name: str, dtype: torch.dtype, tiled: bool = Fal
         if tiled and not tiling.is_one(vae, *z.shape[2:]):
             images = torch.cat([tiling.decode(vae, part).float() for part in z.split(1)])
         else:
-            images = torch.cat([vae.decode(part).sample.float() for part in in_chunks(z, pixels)])
+            with sampling_layers(vae.decoder):
+                parts = [vae.decode(part).sample.float() for part in in_chunks(z, pixels)]
+            images = torch.cat(parts)
     check_numbers(images, f"the pictures that the VAE of {name} decodes", weight.dtype)
     return (images / 2 + 0.5).clamp(0, 1)
 

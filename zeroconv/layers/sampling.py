@@ -4,8 +4,7 @@ the text stays.
 Keys and values of the text: every cross-attention projects the text states, which are the same at
 every step. With 77 tokens beside latents of 8×8 that is a fifth of the linear layers' arithmetic.
 
-Group norms on a CPU: torch's kernel for channels-last takes several times as long as that for
-channels-first where a group's channels do not fill vectors, as in playroom (5, 10, 13).
+On a CPU group norms are those of `layers/norms.py`, and whole blocks those of `layers/lean.py`.
 """
 
 from __future__ import annotations
@@ -15,15 +14,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from zeroconv.layers.lean import lean_forward
+from zeroconv.layers.norms import group_norm, is_slow
+
 KEPT = 3  # inputs a layer remembers: the conditional half's, the other's, and both
-# numbers; a group of so many channels, or a multiple, is what torch's kernel is made for
-VECTOR = 8
-# positions from which and numbers up to which (they stay in the cache) products take less time
-LEAST, MOST = 64, 2**21
 
 
 @contextmanager
@@ -37,31 +34,32 @@ def sampling_layers(*modules: nn.Module) -> Iterator[None]:
     """
     replaced = []
     try:
-        for layer in _changed(modules):
+        for layer, forward in _changed(modules):
             if "forward" not in vars(layer):
                 replaced.append(layer)
-                faster = (
-                    partial(group_norm, layer)
-                    if isinstance(layer, nn.GroupNorm)
-                    else _Kept(layer.forward)
-                )
-                layer.forward = faster  # type: ignore[method-assign]
+                layer.forward = forward  # type: ignore[method-assign]
         yield
     finally:
         for layer in replaced:
             vars(layer).pop("forward", None)
 
 
-def _changed(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
-    for layer in (layer for module in modules for layer in module.modules()):
+def _changed(modules: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, Callable[..., Any]]]:
+    """Layers and their new forward passes. Blocks come before what is in them, since a lean block
+    asks whether its layers are as they were.
+    """
+    layers = [layer for module in modules for layer in module.modules()]
+    for layer in layers:
+        lean = lean_forward(layer)
+        if lean is not None:
+            yield layer, lean
+    for layer in layers:
         if isinstance(layer, Attention) and layer.is_cross_attention:
-            yield from (part for part in (layer.to_k, layer.to_v) if isinstance(part, nn.Module))
-        elif (
-            type(layer) is nn.GroupNorm
-            and layer.num_channels // layer.num_groups % VECTOR
-            and layer.affine
-        ):
-            yield layer
+            for part in (layer.to_k, layer.to_v):
+                if isinstance(part, nn.Module):
+                    yield part, _Kept(part.forward)
+        elif is_slow(layer):
+            yield layer, partial(group_norm, layer)
 
 
 class _Kept:
@@ -82,33 +80,3 @@ class _Kept:
         y = self.forward(x)
         self.known = [(x, y), *self.known][:KEPT]
         return y
-
-
-def group_norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
-    """x (N, C, H, W) → the layer's output, (N, C, H, W) in x's layout.
-
-    Sums over positions are products with ones, and what is multiplied and added is one number a
-    channel. The variance is the mean square less the squared mean, as in torch's kernel for this
-    layout, and as exact.
-    """
-    n, c, height, width = x.shape if x.ndim == 4 else (0, 0, 0, 0)
-    last = (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and x.is_contiguous(memory_format=torch.channels_last)
-    )
-    if not (last and height * width >= LEAST and x.numel() <= MOST) or torch.is_autocast_enabled(
-        "cpu"
-    ):
-        return nn.GroupNorm.forward(layer, x)
-    rows = x.permute(0, 2, 3, 1).reshape(n, height * width, c)
-    ones = rows.new_ones(1, 1, 1).expand(n, 1, height * width)
-    sums = torch.stack([torch.bmm(ones, rows), torch.bmm(ones, rows * rows)]).view(
-        2, n, layer.num_groups, -1
-    )
-    mean, square = sums.mean(3, keepdim=True) / (height * width)  # (N, G, 1)
-    inverse = ((square - mean * mean).clamp_min(0) + layer.eps).rsqrt()
-    factor = inverse * layer.weight.view(layer.num_groups, -1)  # (N, G, C / G)
-    offset = layer.bias.view(layer.num_groups, -1) - mean * factor
-    y = torch.addcmul(offset.view(n, 1, c), rows, factor.view(n, 1, c))
-    return y.view(n, height, width, c).permute(0, 3, 1, 2)

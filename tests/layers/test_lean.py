@@ -70,6 +70,31 @@ def test_a_lean_transformer_computes_what_diffusers_transformer_does(side, linea
     assert torch.equal(x, before)
 
 
+@pytest.mark.parametrize("side", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    "make",
+    [resnet, lambda: resnet(out_channels=12), transformer,
+     lambda: transformer(use_linear_projection=True)],
+)  # fmt: skip
+def test_a_lean_block_differs_by_no_bit_from_one_that_is_hooked(make, side):
+    """As with `--offload`, whose hooks keep blocks from being lean. Layouts agree too, for what
+    follows is summed by them.
+    """
+    block, x = make(), picture(side)
+    is_resnet = isinstance(block, ResnetBlock2D)
+    given = (x, torch.randn(2, 6)) if is_resnet else (x, torch.randn(2, 5, 10))
+    more = {} if is_resnet else {"return_dict": False}
+    with torch.no_grad():
+        with sampling_layers(block):
+            lean = block(*given, **more)
+        block.register_forward_pre_hook(lambda *_: None)
+        with sampling_layers(block):
+            assert not isinstance(vars(block).get("forward"), LeanResnet | LeanTransformer)
+            hooked = block(*given, **more)
+    lean, hooked = (lean, hooked) if is_resnet else (lean[0], hooked[0])
+    assert torch.equal(lean, hooked) and lean.stride() == hooked.stride()
+
+
 def test_a_lean_transformer_reads_each_text():
     model, x = transformer(), picture()
     texts = [torch.randn(2, 5, 10) for _ in range(5)]
@@ -165,6 +190,8 @@ def test_lean_blocks_leave_what_they_do_not_compute_to_diffusers(monkeypatch):
 def test_the_blocks_of_a_stable_diffusion_unet_and_vae_are_known():
     """Another version of diffusers may change them; then only the time is lost."""
     backbone = tiny_backbone()
+    for module in (backbone.unet, backbone.vae):
+        module.to(**LAST)
     kinds = (ResnetBlock2D, Transformer2DModel)
     for part in (backbone.unet, backbone.vae.decoder):
         blocks = [m for m in part.modules() if isinstance(m, kinds)]

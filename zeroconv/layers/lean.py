@@ -3,7 +3,8 @@
 The playroom's UNet calls 800 modules a step, each of which costs Python microseconds beside
 arithmetic of 50. Here a residual block and a transformer compute what diffusers' classes compute,
 in float32 and without gradients. They hold the parameters of their layers, and keep the keys and
-values of the text. Sums may be taken in another order, so outputs differ by rounding (some 1e-6).
+values of the text. Every sum is that of the plain blocks within `sampling_layers`, so no bit
+differs between a block that is lean and one that is not.
 
 A block that has something else than what is written here, or that something else has changed (a
 hook, a replaced forward pass, a quantised layer), is left as it is.
@@ -23,10 +24,9 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zeroconv.layers.cpu import patches
+from zeroconv.layers.convolutions import conv1, conv3, is_same_size
 from zeroconv.layers.norms import group_norm
 
-FEW = 16  # positions up to which a convolution is a product of gathered patches
 KEPT = 3  # text states whose keys and values are remembered: the halves of guidance, and both
 
 
@@ -37,6 +37,18 @@ def lean_forward(block: nn.Module) -> Callable[..., Any] | None:
     if type(block) is Transformer2DModel and _is_plain_transformer(block):
         return LeanTransformer(block)
     return None
+
+
+def same_layout(forward: Callable[..., Any], hidden_states: Tensor, *rest: Any, **more: Any) -> Any:
+    """A transformer's own forward pass; its output is channels last if its input is, as that of a
+    lean one. diffusers' is channels first, and group norms would sum it in another order.
+    """
+    made = forward(hidden_states, *rest, **more)
+    if not isinstance(made, tuple) or not _fits(hidden_states):
+        return made
+    # a copy, since `contiguous` leaves the strides of pictures of one position
+    rows = made[0].permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+    return (rows.permute(0, 3, 1, 2), *made[1:])
 
 
 # ---------------------------------------------------------------- what is known here
@@ -63,32 +75,26 @@ def _is_plain_resnet(block: Any) -> bool:
         and block.downsample is None
         and type(block.nonlinearity) is nn.SiLU
         and all(_is_plain(norm, nn.GroupNorm) for norm in (block.norm1, block.norm2))
-        and all(_is_same_size(conv, 3) for conv in (block.conv1, block.conv2))
+        and all(_is_plain_conv(conv, 3) for conv in (block.conv1, block.conv2))
         and (projection is None or (_is_plain(projection, nn.Linear) and not block.skip_time_act))
-        and (shortcut is None or _is_same_size(shortcut, 1))
+        and (shortcut is None or _is_plain_conv(shortcut, 1))
     )
 
 
-def _is_same_size(conv: Any, side: int) -> bool:
-    """A convolution with filters of this side that leaves height and width, with a bias."""
-    return (
-        _is_plain(conv, nn.Conv2d)
-        and conv.kernel_size == (side, side)
-        and conv.stride == conv.dilation == (1, 1)
-        and conv.padding == (side // 2, side // 2)
-        and conv.padding_mode == "zeros"
-        and conv.groups == 1
-        and conv.bias is not None
-    )
+def _is_plain_conv(conv: Any, side: int) -> bool:
+    return _is_plain(conv, nn.Conv2d) and is_same_size(conv, side)
 
 
 def _is_plain_transformer(model: Any) -> bool:
-    kind = nn.Linear if model.use_linear_projection else nn.Conv2d
+    linear = model.use_linear_projection
     return (
         _is_plain(model, Transformer2DModel)
         and model.is_input_continuous
         and _is_plain(model.norm, nn.GroupNorm)
-        and all(_is_plain(layer, kind) for layer in (model.proj_in, model.proj_out))
+        and all(
+            _is_plain(layer, nn.Linear) if linear else _is_plain_conv(layer, 1)
+            for layer in (model.proj_in, model.proj_out)
+        )
         and all(map(_is_plain_block, model.transformer_blocks))
     )
 
@@ -143,33 +149,13 @@ class LeanResnet:
         """x (N, C, H, W), temb (N, D) or None → (N, C', H, W), channels last."""
         if rest or more or not _fits(x) or (temb is None) != (self.time is None):
             return self.plain(x, temb, *rest, **more)
-        h = _conv(group_norm(self.norms[0], x, silu=True), *self.convs[0])
+        h = conv3(group_norm(self.norms[0], x, silu=True), *self.convs[0])
         if temb is not None and self.time is not None:
             shift = functional.linear(functional.silu(temb), *self.time)
-            h += shift[:, :, None, None]
-        h = _conv(group_norm(self.norms[1], h, silu=True), *self.convs[1])
-        h += x if self.shortcut is None else _rows_of(x, *self.shortcut)
+            h = h + shift[:, :, None, None]
+        h = conv3(group_norm(self.norms[1], h, silu=True), *self.convs[1])
+        h = (x if self.shortcut is None else conv1(x, *self.shortcut)) + h
         return h if self.scale == 1 else h.div_(self.scale)
-
-
-def _conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A convolution of 3 × 3 that leaves the size. With few positions it takes as long as reading
-    the weights, and oneDNN, which lays them out anew at every call, reads them three times.
-    """
-    n, _, height, width = x.shape
-    if n * height * width > FEW or not weight.is_contiguous(memory_format=torch.channels_last):
-        return torch.conv2d(x, weight, bias, 1, 1)
-    flat = weight.permute(0, 2, 3, 1).flatten(1)
-    rows = functional.linear(patches(x, 3, 1, 1), flat, bias)
-    return rows.view(n, height, width, -1).permute(0, 3, 1, 2)
-
-
-def _rows_of(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A convolution of 1 × 1 as a product over positions; x is channels last, and so is the
-    output.
-    """
-    rows = functional.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias)
-    return rows.permute(0, 3, 1, 2)
 
 
 # ---------------------------------------------------------------- transformers
@@ -194,9 +180,9 @@ class LeanTransformer:
         asked = [name for name, value in more.items() if value is not None]
         changed = any(block.is_changed() for block in self.blocks)
         if asked != ["return_dict"] or more["return_dict"] or text is None or changed:
-            return self.plain(x, text, **more)
+            return same_layout(self.plain, x, text, **more)
         if not _fits(x):
-            return self.plain(x, text, **more)
+            return same_layout(self.plain, x, text, **more)
         (first, first_bias), (last, last_bias) = self.ends
         n, _, height, width = x.shape
         rows = group_norm(self.norm, x).permute(0, 2, 3, 1).flatten(1, 2)  # (N, H W, C)
@@ -204,9 +190,8 @@ class LeanTransformer:
         for block in self.blocks:
             rows = block(rows, text)
         rows = functional.linear(rows, last.flatten(1), last_bias)
-        out = rows.view(n, height, width, -1).permute(0, 3, 1, 2)
-        out += x
-        return (out,)
+        out = rows.view(n, height, width, -1) + x.permute(0, 2, 3, 1)
+        return (out.permute(0, 3, 1, 2),)
 
 
 class LeanBlock:

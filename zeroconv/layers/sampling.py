@@ -4,7 +4,9 @@ the text stays.
 Keys and values of the text: every cross-attention projects the text states, which are the same at
 every step. With 77 tokens beside latents of 8×8 that is a fifth of the linear layers' arithmetic.
 
-On a CPU group norms are those of `layers/norms.py`, and whole blocks those of `layers/lean.py`.
+On a CPU group norms are those of `layers/norms.py`, convolutions those of
+`layers/convolutions.py`, and whole blocks, where nothing has changed them, those of
+`layers/lean.py`.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from diffusers.models.attention_processor import Attention
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
-from zeroconv.layers.lean import lean_forward
+from zeroconv.layers.convolutions import convolve, is_same_size
+from zeroconv.layers.lean import lean_forward, same_layout
 from zeroconv.layers.norms import group_norm, is_slow
 
 KEPT = 3  # inputs a layer remembers: the conditional half's, the other's, and both
@@ -53,6 +57,8 @@ def _changed(modules: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, Callable
         lean = lean_forward(layer)
         if lean is not None:
             yield layer, lean
+        elif type(layer) is Transformer2DModel:
+            yield layer, partial(same_layout, layer.forward)
     for layer in layers:
         if isinstance(layer, Attention) and layer.is_cross_attention:
             for part in (layer.to_k, layer.to_v):
@@ -60,6 +66,8 @@ def _changed(modules: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, Callable
                     yield part, _Kept(part.forward)
         elif is_slow(layer):
             yield layer, partial(group_norm, layer)
+        elif is_same_size(layer, 1) or is_same_size(layer, 3):
+            yield layer, partial(convolve, cast(nn.Conv2d, layer))
 
 
 class _Kept:

@@ -25,6 +25,7 @@ MODEL = [name for name in NAME if name]
 
 SERVER: dict[str, list[str] | None] = {
     "host": [*NAME, "0.0.0.0", "::"],
+    "fast": [*NAME, "deep=0", "change=nan"],
     "base": MODEL,
     "lora": ["x:", "x:nan", "no such thing"],
     "vae": NAME,
@@ -160,6 +161,7 @@ VALUES: dict[str, dict[str, list[str] | None]] = {
         "prompts": NAME,
         "guidance": NAME,
         "condition": NAME,
+        "fast": [*NAME, "deep=0", "change=nan"],
         "judge": ANY,  # told after the pictures are made: see the tests of evaluation
         "features": ANY,
         "clip": ANY,

@@ -18,6 +18,7 @@ PARTS = {
     "memory_running",
     "random_base",
     "resident",
+    "step_shared",
     "step_workers",
     "fast_operations",
     "flux_workers",

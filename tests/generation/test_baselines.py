@@ -104,7 +104,8 @@ def test_a_window_ends(backbone):
             [],
         )
     )
-    assert torch.equal(never, without)
+    # the halves of guidance pass the UNet apart or together, which differs by rounding
+    torch.testing.assert_close(never, without, rtol=0, atol=2e-5)
     assert not torch.allclose(early, always, atol=1e-4)
     assert not torch.allclose(early, without, atol=1e-4)
 

@@ -67,16 +67,23 @@ def test_every_number_of_a_recipe_has_bounds(kind: type[BaseModel]) -> None:
                 )
 
 
-def wrong(lora: bool, path: tuple[str, ...], name: str, value: object) -> str:
-    """The sentence for a recipe with this value at the place."""
+def least(lora: bool, path: tuple[str, ...], name: str, value: object) -> dict[str, Any]:
+    """The shortest recipe with this value at the place."""
     values = dict(LEAST_LORA if lora else LEAST)
+    if "reward" in path:  # a LoRA has none, so only where it is meant
+        values["training"] = {**values["training"], "reward": {"weight": 1}}
     inner = values
     for part in path:
         key: Any = int(part) if part.isdecimal() else part
         inner[key] = copy(inner[key])
         inner = inner[key]
     inner[name] = value
+    return values
 
+
+def wrong(lora: bool, path: tuple[str, ...], name: str, value: object) -> str:
+    """The sentence for a recipe with this value at the place."""
+    values = least(lora, path, name, value)
     with pytest.raises(UserError) as caught:
         check_recipe(LoraRecipe if lora else Recipe, values, "x.yaml")
     return str(caught.value)
@@ -118,19 +125,7 @@ def test_recipe_number_out_of_range_is_refused_with_its_range(
 )
 def test_any_value_of_a_number_is_taken_or_one_sentence(number: Any, value: object) -> None:
     lora, path, name = number
-    values: dict[str, Any] = {
-        key: dict(part) if isinstance(part, dict) else part for key, part in LEAST.items()
-    }
-    if lora:
-        values = {
-            key: dict(part) if isinstance(part, dict) else part for key, part in LEAST_LORA.items()
-        }
-    inner = values
-    for part in path:
-        key: Any = int(part) if part.isdecimal() else part
-        inner[key] = copy(inner[key])
-        inner = inner[key]
-    inner[name] = value
+    values = least(lora, path, name, value)
     message = ""
     try:
         check_recipe(LoraRecipe if lora else Recipe, values, "x.yaml")

@@ -153,8 +153,11 @@ class _Layer(torch.autograd.Function):
 
 
 def in_parts(x: Tensor) -> bool:
-    """Whether a linear layer of x makes its weight piece by piece: on a processor, in float32."""
-    return x.device.type == "cpu" and x.dtype == torch.float32
+    """Whether a linear layer of x makes its weight piece by piece: on a processor, in float32, and
+    not while torch.compile traces, whose graphs would break at oneDNN's product.
+    """
+    plain = x.device.type == "cpu" and x.dtype == torch.float32
+    return plain and not torch.compiler.is_compiling()
 
 
 def _product(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:

@@ -1,7 +1,7 @@
 """Python's collector of reference cycles, stopped while a command imports and loads.
 
 Imports make half a million objects that stay. The collector visits them again and again and frees
-none. That takes a seventh of the time until the first picture (`benchmarks.speed.start`).
+none.
 """
 
 from __future__ import annotations

@@ -122,7 +122,8 @@ class FluxTheirs:
             }
             for _ in range(PICTURES)
         ]
-        loader: Any = torch.utils.data.DataLoader(data, shuffle=True, batch_size=batch)  # type: ignore[arg-type]
+        rows: Any = data
+        loader: Any = torch.utils.data.DataLoader(rows, shuffle=True, batch_size=batch)
         self.control, self.optimizer, self.loader = self.accelerator.prepare(
             control, optimizer, loader
         )

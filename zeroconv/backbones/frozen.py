@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from zeroconv.backbones import autoencoder
 from zeroconv.backbones.offload import Offload
 from zeroconv.errors import UserError
 
@@ -52,6 +53,11 @@ class FrozenModules:
             # diffusers' own .to warns of every dtype
             nn.Module.to(module, device=device, dtype=dtype)
         return self
+
+    def decode_with_gradient(self, z: Tensor) -> Tensor:
+        """See `zeroconv.backbones.protocol`."""
+        self._enter("vae")
+        return autoencoder.decode_with_gradient(self.vae, z)
 
     def _enter(self, part: str) -> None:
         if self.offload is not None:

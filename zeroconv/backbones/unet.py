@@ -200,10 +200,6 @@ class UNetBackbone(FrozenModules):
         self._enter("vae")
         return autoencoder.decode(self.vae, z, self.name, self.dtype, self.vae_tiling)
 
-    def decode_with_gradient(self, z: Tensor) -> Tensor:
-        self._enter("vae")
-        return autoencoder.decode_with_gradient(self.vae, z)
-
     # ---------------------------------------------------------------- what it is
 
     @property

@@ -54,7 +54,8 @@ class ReaderTask:
     """The reader as its training sees it."""
 
     def __init__(self, width: int = WIDTH) -> None:
-        self.model = Reader(width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model: Any = Reader(width)
+        self.model = model.to(memory_format=torch.channels_last)
 
     def inputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """A batch as `loss` takes it: pictures, then their truths."""

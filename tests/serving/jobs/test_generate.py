@@ -186,7 +186,12 @@ def test_generate_merges_loras_that_tags_name(server_models, tmp_path) -> None:
 
     (tmp_path / "loras").mkdir()
     name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
-    state = {f"{name}.lora_A.weight": torch.ones(2, 16), f"{name}.lora_B.weight": torch.ones(16, 2)}
+    # Equal weights would sum a layer norm's output, which is 0.
+    draw = torch.Generator().manual_seed(0)
+    state = {
+        f"{name}.lora_A.weight": torch.randn(2, 16, generator=draw),
+        f"{name}.lora_B.weight": torch.randn(16, 2, generator=draw),
+    }
     save_file(state, tmp_path / "loras" / "style.safetensors")
     settings = settings_for(server_models, tmp_path / "data", loras=(tmp_path / "loras",))
     with running(settings) as client:

@@ -10,7 +10,7 @@ from sklearn.metrics import jaccard_score
 
 from zeroconv import playroom
 from zeroconv.conditions import CONDITIONS, edge_f1, maps, pose, scores
-from zeroconv.conditions.scores import METRICS
+from zeroconv.conditions.scores import METRICS, grey
 
 RNG = np.random.default_rng(0)
 
@@ -66,7 +66,7 @@ def test_soft_scores_agree_with_scikit_image_and_torchmetrics():
     assert scores.score_soft(a, b)["psnr"] == pytest.approx(
         peak_signal_noise_ratio(a, b, data_range=255)
     )
-    luminance, contrast = scores._ssim_terms(a.astype(float), b.astype(float))
+    luminance, contrast = grey._ssim_terms(a.astype(float), b.astype(float))
     theirs = structural_similarity(
         a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
     )

@@ -92,7 +92,7 @@ def test_noise_schedules_are_known_to_the_process_alone() -> None:
         if known.search(path.read_text("utf-8"))
     }
     built = {"backbones/loading/folder.py", "generation/samplers/schedules.py"}
-    assert files - built == {"backbones/process.py"}
+    assert files - built == {"backbones/process/diffusion.py"}
 
 
 def test_compose_tokens_are_masked_and_scaled_like_maps() -> None:

@@ -14,7 +14,7 @@
 #               from the schema of ours (COUNT=1000: fewer)
 # make house    a row of figures a folder: files, lines, longest function
 # make figures  measure again what the README reports, and rewrite its tables (an hour)
-# make paper    reproduce the paper's figures that need no training, and rewrite docs/paper.md
+# make paper    reproduce the paper's figures that need no training, and rewrite its pages in docs
 # make pictures draw the README's gallery again
 # make clean    remove the environment and everything made by these commands
 

@@ -34,8 +34,8 @@ def results(tmp_path: Path) -> Path:
 def test_a_block_shows_verdicts_pictures_and_table(results: Path) -> None:
     text = page.rewrite("a\n" + BLOCK.format("fig08", "old\n") + "b\n", results)
     assert "old" not in text and text.startswith("a\n") and text.endswith("b\n")
-    assert "| zero is best | by 0.1 \\| 0.2 | agrees |" in text
-    assert "| all the same | not at all | **does not agree** |" in text
+    assert "| zero is best | by 0.1 \\| 0.2 | reproduced |" in text
+    assert "| all the same | not at all | **not reproduced** |" in text
     assert "![three networks](pictures/paper/fig08.jpg)" in text
     assert "| full | 0.75 |" in text and "Made by `zeroconv reproduce fig8`. n = 3." in text
     assert page.rewrite(text, results) == text
@@ -43,16 +43,32 @@ def test_a_block_shows_verdicts_pictures_and_table(results: Path) -> None:
 
 def test_the_summary_counts_every_figure(results: Path) -> None:
     (results / "fig09.json").write_text(json.dumps({"columns": ["", "f1"], "rows": [["a", 1.0]]}))
+    more = [("of sketches too", False), ("(our question) of circles too", True)]
+    claims = [{"paper": paper, "ours": "no", "agrees": agrees} for paper, agrees in more]
+    (results / "fig08-scribble.json").write_text(json.dumps({"claims": claims}))
+    text = page.summary(results)
+    assert f"| 8 | {page.FIGURES[8].title} | **reproduced in part** | 1 of 3 |" in text
+    assert "| 9 | baselines that read the same hints | – | – |" in text
+    assert "| 10 | how many pictures training needs | not measured | – |" in text
+
+
+def test_verdicts_are_those_of_the_papers_claims() -> None:
+    def of(*agrees: bool) -> str:
+        claims = [{"paper": "a", "agrees": one} for one in agrees]
+        return page.verdict([*claims, {"paper": "(our question) b", "agrees": False}])
+
+    assert of() == "–" and of(True, True) == "reproduced"
+    assert of(True, False) == "**reproduced in part**" and of(False) == "**not reproduced**"
+
+
+def test_a_short_block_shows_verdicts_and_the_first_picture(results: Path) -> None:
     more = {"claims": [{"paper": "of sketches too", "ours": "no", "agrees": False}]}
     (results / "fig08-scribble.json").write_text(json.dumps(more))
-    text = page.summary(results)
-    assert "| 8, scribble | of sketches too | **does not agree** |" in text
-    assert (
-        "| 8 | zero is best | agrees |" in text
-        and "| 8 | all the same | **does not agree** |" in text
-    )
-    assert "| 9 | baselines that read the same hints | see below |" in text
-    assert "| 10 | how many pictures training needs | not measured |" in text
+    text = page.rewrite(BLOCK.format("short-fig08", ""), results)
+    assert "| zero is best | reproduced |" in text
+    assert "| of sketches too (scribble) | **not reproduced** |" in text
+    assert "![three networks](pictures/paper/fig08.jpg)" in text and "0.75" not in text
+    assert "*not measured yet*" in page.rewrite(BLOCK.format("short-fig10", ""), results)
 
 
 def test_page_names_what_figures_that_ran_together_used(tmp_path: Path) -> None:
@@ -74,18 +90,22 @@ def test_page_names_what_figures_that_ran_together_used(tmp_path: Path) -> None:
 
 def test_a_figure_without_claims_is_a_table(results: Path) -> None:
     text = page.section({"columns": ["", "f1"], "rows": [["a", 0.5]]})
-    assert "| a | 0.5 |" in text and "agree" not in text
+    assert "| a | 0.5 |" in text and "reproduced" not in text
 
 
-def test_the_page_shows_the_results_of_the_repository() -> None:
-    text = page.PAGE.read_text(encoding="utf-8")
-    assert page.rewrite(text, page.RESULTS) == text, "run python -m experiments.page"
+def test_the_pages_show_the_results_of_the_repository() -> None:
+    assert page.main(["--check"]) == 0, "run python -m experiments.page"
 
 
-def test_the_page_has_every_figure_and_every_picture_is_there() -> None:
-    text = page.PAGE.read_text(encoding="utf-8")
+def test_the_overview_is_short() -> None:
+    assert len(page.pages()[0].read_text(encoding="utf-8").splitlines()) <= 250
+
+
+def test_the_pages_have_every_figure_and_every_picture_is_there() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in page.pages())
     blocks = {*re.findall(r"<!-- paper:([\w.-]+) -->", text)}
-    assert {f"fig{number:02d}" for number in page.FIGURES} <= blocks
+    for number in page.FIGURES:
+        assert {f"fig{number:02d}", f"short-fig{number:02d}"} <= blocks
     for path in page.RESULTS.glob("fig*.json"):
         for picture in json.loads(path.read_text()).get("pictures") or []:
             assert (

@@ -278,6 +278,7 @@ def _note_reading(sides: Sequence[Words]) -> None:
     if loras:
         warnings.warn(
             f"prompt: <lora:{loras[0]}:…> is taken out of the text, but no file is loaded for it; "
-            "give the file as a LoRA of the base (load_backbone(lora=…), --lora FILE:WEIGHT).",
+            "give it as --lora FILE:WEIGHT or its folder as --lora-dir (from Python: "
+            "load_backbone(lora=…)).",
             stacklevel=5,
         )

@@ -94,24 +94,34 @@ def stages(
 
 
 def looks(
-    recipe: Recipe, marks: list[int], look: Callable[[int, Trainer], dict[str, Any]]
+    recipe: Recipe,
+    marks: list[int],
+    look: Callable[[int, Trainer], dict[str, Any]],
+    enough: Callable[[int], bool] = lambda mark: False,
 ) -> dict[int, dict[str, Any]]:
-    """Train to every mark and `look` at the control there, with averaged weights. What it tells is
-    kept in the run's folder: what is past cannot be looked at any more.
+    """Train to every mark and `look` at the control there, with averaged weights; `enough` of a
+    mark ends the training there.
+
+    What a look tells is kept in the run's folder: what is past cannot be looked at any more.
     """
     path = Path(recipe.out) / "looks.json"
     known = read_json(path) if path.is_file() else {}
-    if all(str(mark) in known for mark in marks):
-        return {mark: known[str(mark)] for mark in marks}
-    for mark, trainer in stages(recipe, marks):
-        if str(mark) in known:
-            continue
-        with trainer.ema.swapped():
-            trainer.control.eval()
-            known[str(mark)] = look(mark, trainer)
-            trainer.control.train()
-        write_json(path, known, indent=None)
-    return {mark: known[str(mark)] for mark in marks}
+    last = known.pop("last", None)
+
+    if last is None and not all(str(mark) in known for mark in marks):
+        for mark, trainer in stages(recipe, marks):
+            if str(mark) in known:
+                continue
+            with trainer.ema.swapped():
+                trainer.control.eval()
+                known[str(mark)] = look(mark, trainer)
+                trainer.control.train()
+            last = mark if enough(mark) else None
+            write_json(path, known if last is None else {**known, "last": last}, indent=None)
+            if last is not None:
+                break
+
+    return {mark: known[str(mark)] for mark in marks if last is None or mark <= last}
 
 
 def gains(folder: Path) -> list[tuple[int, float, float]]:

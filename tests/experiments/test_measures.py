@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from experiments import fig04_convergence, fig06_composition, fig11_ambiguous, measures
+from experiments import fig06_composition, fig11_ambiguous, following, measures
 from experiments.fig05_guidance import SCALES, WAYS, settings
 from zeroconv.evaluation.pairs import load_pairs
 from zeroconv.generation.guidance import MODES
@@ -105,17 +105,17 @@ def test_how_answers_spread() -> None:
 
 
 def test_the_rise_of_a_curve_is_between_a_fifth_and_four_fifths() -> None:
-    assert fig04_convergence.rise([(0, 0.1), (15, 0.1), (30, 0.12), (45, 0.7), (60, 0.75)]) == (
+    assert following.rise([(0, 0.1), (15, 0.1), (30, 0.12), (45, 0.7), (60, 0.75)]) == (
         30,
         45,
     )
-    assert fig04_convergence.rise([(0, 0.0), (10, 0.25), (20, 0.5), (30, 0.75), (40, 1.0)]) == (
+    assert following.rise([(0, 0.0), (10, 0.25), (20, 0.5), (30, 0.75), (40, 1.0)]) == (
         0,
         40,
     )
     flat = [(step, 0.3 + 0.02 * (-1) ** step) for step in range(20)]
     fell = [(step, value - (0.2 if step > 10 else 0)) for step, value in flat]
-    assert fig04_convergence.hidden(run(flat)) and not fig04_convergence.hidden(run(fell))
+    assert following.hidden(run(flat)) and not following.hidden(run(fell))
 
 
 def run(loss: list) -> dict:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from experiments import fig04_convergence as fig04
 from experiments import fig11_ambiguous as fig11
+from experiments import following as fig04
 from zeroconv.playroom import KINDS
 
 

@@ -79,6 +79,8 @@ class ControlSettings(Strict):
     options: dict[str, Any] = Field(default_factory=dict)
     hint_encoder: Literal["released", "paper"] = "released"
     hint_widths: Annotated[tuple[Width, ...] | None, Field(max_length=8)] = None
+    # torch: as the published ones began, see `ControlNet.from_backbone`
+    hint_init: Literal["contrast", "torch"] = "contrast"
     connections: Literal["zero", "gaussian", "lite"] = "zero"
     only_mid_control: bool = False
     global_average_pooling: bool = False

@@ -3,7 +3,8 @@
 
 A run of S steps of B draws S × B pictures. Where a set is larger than that no picture comes twice,
 and which of them are drawn does not matter: only so many are rendered, and all such sets are one
-training. `python -m experiments.fig10_data_size [--steps 240]`
+training. `--condition pose` and `--data stickers` write results of their own. `python -m
+experiments.fig10_data_size [--steps 240] [--condition pose] [--data stickers]`
 """
 
 from __future__ import annotations
@@ -12,16 +13,24 @@ from itertools import pairwise
 from typing import Any
 
 from experiments import measures
-from experiments.common import MAIN, Claim, maker_of, options, signed, span, write_result
+from experiments.common import (
+    MAIN,
+    Claim,
+    maker_of,
+    options,
+    shown_options,
+    signed,
+    span,
+    write_result,
+)
 from experiments.sheets import Row, draw_sheet
+from experiments.sources import Source
 from experiments.training import prepare, read_summary, trained
 from zeroconv.control import ControlNet
 from zeroconv.evaluation.fidelity import prompts_of
-from zeroconv.evaluation.pairs import load_pairs
 from zeroconv.generation import Control
 
 PROMPTS = {"own": "own caption", "empty": "no prompt"}
-CONDITION = "canny"
 SHOWN = 3  # scenes of the contact sheet
 # the share of fidelity that the smallest set of the paper may lose to the largest without
 # "collapse"
@@ -36,10 +45,16 @@ def main() -> None:
         train_batch=(32, "batch of the training"),
         sizes=("100,1000,10000,50000", "sizes of the sets, with commas"),
         seed=(0, "of the trainings"),
+        condition=("canny", "what the hints are"),
+        data=("playroom", "or stickers"),
+        stickers=("data/stickers", "their folder"),
     )
     drawn = arguments.steps * arguments.train_batch
     names = name_sets([int(size) for size in arguments.sizes.split(",")], drawn)
     recipes, sizes = {}, list(names)
+    condition = arguments.condition
+    source = Source(arguments.data, condition, arguments.stickers)
+    figure = source.suffix("fig10")
     for size in sizes:
         kept = min(size, drawn)
         settings = {
@@ -47,15 +62,15 @@ def main() -> None:
             "training__schedule": "cosine",
             "training__validate_every": max(1, arguments.steps // 12),
             "training__checkpoint_every": 40,
-            "data__train": f'["playroom:train:{kept}"]',
+            "data__train": f'["{source.train(kept)}"]',
+            **source.settings,
         }
-        recipes[size] = prepare(
-            "fig10", f"scenes-{kept}", arguments.seed, arguments.steps, **settings
-        )
+        run = f"{source.suffix('')}-scenes-{kept}".lstrip("-")
+        recipes[size] = prepare("fig10", run, arguments.seed, arguments.steps, **settings)
         trained(recipes[size])
-    make, metric = maker_of(arguments), MAIN[CONDITION]
-    pairs = load_pairs("playroom:test", CONDITION, arguments.count, make.backbone.default_size)
-    scenes, rows, results, images, details = measures.scenes_of(pairs), [], {}, {}, {}
+    make, metric = maker_of(arguments), MAIN[condition]
+    pairs = source.test(arguments.count, make.backbone.default_size)
+    scenes, rows, results, images, details = source.scenes(pairs), [], {}, {}, {}
     for size, recipe in recipes.items():
         net = ControlNet.load(recipe.out / "control", backbone=make.backbone)
         summary = read_summary(recipe.out)
@@ -65,16 +80,18 @@ def main() -> None:
         for setting, meaning in PROMPTS.items():
             made = make(prompts_of(pairs, setting), [Control(net, [pair.hint for pair in pairs])])
             images[size, setting] = made
-            results[size, setting] = it = {
-                "fidelity": measures.fidelity(CONDITION, pairs, made, metric),
-                "another's": measures.fidelity(CONDITION, measures.shuffled(pairs), made, metric),
-                "kinds": measures.kinds_right(made, scenes),
+            it: dict[str, Any] = {
+                "fidelity": measures.fidelity(condition, pairs, made, metric),
+                "another's": measures.fidelity(condition, measures.shuffled(pairs), made, metric),
+                "kinds": None if scenes is None else measures.kinds_right(made, scenes),
             }
+            results[size, setting] = it
             kid = measures.likeness(made, [pair.image for pair in pairs])
             details[str(size)][setting] = measures.figure(it["fidelity"], metric)
             lift = measures.better_by(it["fidelity"], it["another's"], metric)
             cells = [span(measures.figure(it["fidelity"], metric)), signed(lift)]
-            cells += [span(measures.ratio(it["kinds"]), 2), span(kid)]
+            named = "–" if it["kinds"] is None else span(measures.ratio(it["kinds"]), 2)
+            cells += [named, span(kid)]
             rows.append([f"{names[size]}, {meaning}", f"{drawn / min(size, drawn):.3g}", *cells])
     last = min(SHOWN, len(pairs))
     sheet: list[Row] = [
@@ -83,20 +100,22 @@ def main() -> None:
     ]
     sheet.append(("real", [p for i in range(last) for p in (None, pairs[i].image)]))
     draw_sheet(
-        sheet, arguments.pictures / "fig10.jpg", ["hint", "no prompt"] * last, label_width=92
+        sheet, arguments.pictures / f"{figure}.jpg", ["hint", "no prompt"] * last, label_width=92
     )
-    columns = ["", "times each was seen", f"{CONDITION}, {metric}", "better than another's hint by"]
+    columns = ["", "times each was seen", f"{condition}, {metric}", "better than another's hint by"]
     columns += ["objects recognised", "KID ↓"]
     note = (
         f"{arguments.steps} steps of {arguments.train_batch} each, one recipe (Muon 1e-3, cosine, "
-        f"half of the prompts empty); n = {arguments.count} test scenes, 12 UniPC steps, guidance "
-        f"`cond`, cfg 4. 95% intervals over pictures, not over trainings. A run draws {drawn:,} "
-        "pictures: larger sets, of which no picture comes twice, are one training. KID to the "
+        f"half of the prompts empty); n = {arguments.count} test pictures, 12 UniPC steps, "
+        "guidance `cond`, cfg 4. 95% intervals over pictures, not over trainings. A run draws "
+        f"{drawn:,} pictures: larger sets, of which no picture comes twice, are one training. KID to the "
         "real pictures, in the reader's features."
     )
-    caption = "fig10.jpg: the same hints and seeds, no prompt, after training on ever more scenes"
+    caption = (
+        f"{figure}.jpg: the same hints and seeds, no prompt, after training on ever more scenes"
+    )
     write_result(
-        "fig10",
+        figure,
         columns,
         rows,
         claims(results, sizes, metric),
@@ -105,6 +124,7 @@ def main() -> None:
         details=details,
         maker=make,
         folder=arguments.out,
+        command=" ".join(["zeroconv reproduce fig10", *shown_options()]),
     )
 
 

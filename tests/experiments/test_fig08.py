@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments.common import MAIN
 from experiments.fig08_ablation import PROMPTS, claims, networks
+from experiments.sources import Source
 
 
 def results(levels: dict[str, float]) -> dict:
@@ -50,7 +51,7 @@ def test_fig08_sketches_have_separate_runs(monkeypatch) -> None:
         arguments = SimpleNamespace(
             seeds=1, steps=8, train_batch=2, scenes=8, condition=condition, networks="full,lite"
         )
-        return networks(arguments)
+        return networks(arguments, Source("playroom", condition))
 
     canny, scribble = runs("canny"), runs("scribble")
     assert list(canny) == list(scribble) == [(0, "full"), (0, "lite")]

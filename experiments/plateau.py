@@ -1,7 +1,7 @@
 """Figure 4 with the released code's settings: AdamW at a constant rate, torch's initialisation of
 the hint encoder. Then one change at a time towards ours, which tells what removes the plateau.
 
-python -m experiments.fig04_released [--steps 1500] [--batches 8,128] [--only "released, batch 8"]
+python -m experiments.plateau [--steps 1500] [--batches 8,128] [--only "released, batch 8"]
 
 A run ends soon after the hint is followed, or after its steps.
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from experiments import fig04_released as fig
+from experiments import plateau as fig
 from experiments import training
 from experiments.following import Followed
 

@@ -108,8 +108,8 @@ def main() -> None:
         f"{arguments.steps} steps of {arguments.train_batch} each, one recipe (Muon 1e-3, cosine, "
         f"half of the prompts empty); n = {arguments.count} test pictures, 12 UniPC steps, "
         "guidance `cond`, cfg 4. 95% intervals over pictures, not over trainings. A run draws "
-        f"{drawn:,} pictures: larger sets, of which no picture comes twice, are one training. KID to the "
-        "real pictures, in the reader's features."
+        f"{drawn:,} pictures: larger sets, of which no picture comes twice, are one training. "
+        "KID to the real pictures, in the reader's features."
     )
     caption = (
         f"{figure}.jpg: the same hints and seeds, no prompt, after training on ever more scenes"

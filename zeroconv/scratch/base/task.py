@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones.process import Diffusion
+from zeroconv.errors import UserError
 from zeroconv.scratch.base.model import TextToLatent
 from zeroconv.scratch.base.timesteps import density, draw_timesteps
 from zeroconv.scratch.corpus.batch import Batch, generator_of
@@ -21,6 +22,7 @@ class BaseTask:
 
     `precision` "bfloat16" runs the forward pass under autocast; `compiled` through torch.compile.
     None for `model` is a new one of the embedded base's configs, for `tokenizer` the embedded one.
+    Raises UserError for `compiled` on a CPU.
     """
 
     def __init__(
@@ -31,6 +33,12 @@ class BaseTask:
         model: nn.Module | None = None,
         tokenizer: Any = None,
     ) -> None:
+        if compiled and device == "cpu":
+            # torch 2.13: the gradient that passes an upsampling into a residual block is zero
+            raise UserError(
+                "torch.compile gives a UNet wrong gradients on a CPU; leave --compile out, or set "
+                "compiled to false in the run's plan.json."
+            )
         self.model = (model or TextToLatent()).to(device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.writers: list[Writer] = [clip_writer(tokenizer or embedded_tokenizer())]

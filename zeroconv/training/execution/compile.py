@@ -25,6 +25,7 @@ from zeroconv.data.cache.examples import Examples
 from zeroconv.errors import UserError
 from zeroconv.layers.checkpointing import find_parts
 from zeroconv.layers.cpu import has_bf16_matrix_unit
+from zeroconv.training.execution.compile_check import FirstCalls
 from zeroconv.training.recipes.recipe import TrainingSettings
 
 SYMBOLS: Any = _config  # torch's settings of unknown sizes, a module that mypy cannot see through
@@ -67,28 +68,30 @@ class Compiled:
 
     def __init__(self, networks: Iterable[nn.Module], several_shapes: bool) -> None:
         self.on, self.several_shapes = False, several_shapes
+        self.first = FirstCalls()
         self.programs: dict[str, Callable[..., Any]] = {}  # by kind of layer
         self.layers = find_layers(networks)
         for layer in self.layers:
             kind = kind_of(layer)
             if kind not in self.programs:
                 self.programs[kind] = make_program(layer, several_shapes)
-            layer.forward = partial(self._forward, layer.forward, self.programs[kind], layer)
+            layer.forward = partial(self._forward, layer.forward, kind, layer)
 
     def _forward(
-        self,
-        plain: Callable[..., Any],
-        program: Callable[..., Any],
-        layer: Any,
-        *args: Any,
-        **kwargs: Any,
+        self, plain: Callable[..., Any], kind: str, layer: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        return program(layer, *args, **kwargs) if self.on else plain(*args, **kwargs)
+        if not self.on:
+            return plain(*args, **kwargs)
+
+        self.first.keep(kind, plain, self.programs[kind], layer, (args, kwargs))
+        return self.programs[kind](layer, *args, **kwargs)
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Around both passes: what is computed again in the backward pass must be what was
         computed.
+
+        Raises UserError after the first step with a kind of layer whose gradients are wrong.
         """
         self.on = True
         # sizes that happen to be equal, as of a square, would be one unknown, and the
@@ -99,6 +102,7 @@ class Compiled:
                 yield
         finally:
             self.on = False
+        self.first.compare()
 
 
 def compile_layers_(

@@ -272,3 +272,11 @@ def test_qwen_latents_are_those_of_its_pipeline(bases) -> None:
     assert torch.allclose(z, (mean - centre) / spread, atol=1e-5)
     back = base.vae.decode((z * spread + centre)[:, :, None]).sample[:, :, 0]
     assert torch.allclose(base.decode_latents(z), (back / 2 + 0.5).clamp(0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["flux", "zimage", "qwen"])
+def test_flow_pictures_have_the_size_that_the_vae_was_trained_at(bases, family: str) -> None:
+    base = bases[family]
+    sample = base._vae.config.get("sample_size")
+    assert base.default_size == (128 * base.latent_scale if sample is None else sample)
+    assert sample == (None if family == "qwen" else 16)

@@ -161,8 +161,9 @@ class TransformerBackbone(FrozenModules):
 
     @property
     def default_size(self) -> int:
-        """1024 pixels at a VAE of 8 pixels a latent; configs of transformers hold no size."""
-        return 128 * self.latent_scale
+        """The VAE's, 1024 for FLUX.1 and Z-Image; 128 latents where its config holds none."""
+        sample = None if self._vae is None else self._vae.config.get("sample_size")
+        return sample if isinstance(sample, int) else 128 * self.latent_scale
 
     @property
     def dtype(self) -> torch.dtype:

@@ -19,7 +19,9 @@ class FrozenModules:
 
     name: str
     offload: Offload | None
+    vae_tiling: bool
     _vae: nn.Module | None
+    tiny_vae: Any = None  # a small decoder of the same latents, an AutoencoderTiny
 
     def _modules(self) -> list[nn.Module]:
         """Those that are there: the one that predicts, VAE, text encoders."""
@@ -58,6 +60,18 @@ class FrozenModules:
         """See `zeroconv.backbones.protocol`."""
         self._enter("vae")
         return autoencoder.decode_with_gradient(self.vae, z)
+
+    @torch.no_grad()
+    def decode_tiny(self, z: Tensor) -> Tensor:
+        """`decode_latents` by `tiny_vae`: about the same pictures, sooner. Raises UserError where
+        there is none.
+        """
+        if self.tiny_vae is None:
+            raise UserError(
+                f"{self.name} has no tiny VAE; load it with one (tiny_vae=, --tiny-vae PATH)."
+            )
+        tiny = self.tiny_vae.to(z.device)
+        return autoencoder.decode(tiny, z, self.name, z.dtype, self.vae_tiling)
 
     def _enter(self, part: str) -> None:
         if self.offload is not None:

@@ -27,6 +27,8 @@ COUNTS = {
     "num_res_blocks": 64,
     "res_blocks": 64,
     "num_trans_layer": 64,
+    "num_encoder_blocks": 64,
+    "num_decoder_blocks": 64,
     "steps_offset": 10,  # added to timesteps, which have to stay in the schedule
 }
 LEVELS = (
@@ -34,6 +36,8 @@ LEVELS = (
     "down_block_types",
     "up_block_types",
     "conditioning_embedding_out_channels",
+    *("encoder_block_out_channels", "decoder_block_out_channels"),
+    *("num_encoder_blocks", "num_decoder_blocks"),
 )
 MOST_LEVELS = 12
 SIZES = {

@@ -37,6 +37,7 @@ LORA = Kind("lora", "a LoRA", "merge it into a base: --lora FILE")
 BASELINE = Kind("baseline", "a network of zeroconv.baselines")
 UNET = Kind("unet", "a UNet", "load its folder as a backbone")
 VAE = Kind("vae", "a VAE", "it is one part of a base")
+TINY_VAE = Kind("tiny_vae", "a tiny VAE", "give it as --tiny-vae")
 VIDEO_VAE = Kind("video_vae", "the VAE of Qwen-Image", "it is one part of a base")
 TEXT = Kind("text_encoder", "a text encoder", "it is one part of a base")
 CONTROL_LORA = Kind("control_lora", "a Control-LoRA", _AS_CONTROL)
@@ -142,6 +143,8 @@ _BY_NAMES: tuple[tuple[Kind, tuple[str, ...]], ...] = (
         VIDEO_VAE,
         (r"^decoder\.(middle\.0\.residual\.0|up_blocks\.0\.resnets\.0\.norm1)\.gamma$",),
     ),
+    (TINY_VAE, (r"^(taesd_)?decoder\.(layers\.)?\d+\.conv\.0\.weight$",)),
+    (TINY_VAE, (r"\A(?!0\.)", r"^1\.weight$", r"^3\.conv\.0\.weight$", r"^3\.conv\.4\.weight$")),
     (VAE, (r"^(first_stage_model\.)?(encoder|decoder)\.conv_in\.",)),
     (VAE, (r"^(first_stage_model\.)?(post_)?quant_conv\.",)),
     (TEXT, (r"^(cond_stage_model\.|text_encoders?\.|transformer\.|text_model\.)",)),
@@ -178,7 +181,7 @@ _BY_CLASS = {
     "ZImageControlNetModel": Z_CONTROL,
     "UNet2DConditionModel": UNET,
     "AutoencoderKL": VAE,
-    "AutoencoderTiny": VAE,
+    "AutoencoderTiny": TINY_VAE,
     "AutoencoderKLQwenImage": VIDEO_VAE,
     "FluxTransformer2DModel": FLUX,
     "ChromaTransformer2DModel": CHROMA,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,3 +20,17 @@ def base_files(
     named |= {"subfolder": subfolder, "lora": list(lora or []) or None}
     named["parts"] = list(parts or []) or None
     return {name: value for name, value in named.items() if value is not None}
+
+
+def with_tiny_vae(files: dict[str, Any], tiny_vae: str | None, fast: str | None) -> dict[str, Any]:
+    """The base's files and the small decoder. A note says so where nothing is decoded by it; fast:
+    None where requests may ask for it later. UserError for words that are no settings.
+    """
+    from zeroconv.generation.saving import parse_fast
+
+    if tiny_vae is None:
+        return files
+    if fast is not None and parse_fast(fast).vae != "tiny":
+        warnings.warn("--tiny-vae is not used: --fast vae=tiny decodes by it.", stacklevel=2)
+        return files
+    return {**files, "tiny_vae": tiny_vae}

@@ -102,7 +102,7 @@ def _page_of(page: Path | None, prompts: str, count: int) -> Path | None:
 
 def _files(files: Mapping[str, Any]) -> list[Any]:
     """What may be paths among a base's files."""
-    vae = [files["vae"]] if "vae" in files else []
+    vae = [files[name] for name in ("vae", "tiny_vae") if name in files]
     return [*files.get("lora", []), *vae, *files.get("parts", [])]
 
 

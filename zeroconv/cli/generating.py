@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from zeroconv.cli.bases import base_files
+from zeroconv.cli.bases import base_files, with_tiny_vae
 from zeroconv.cli.options import (
     AdapterRegions,
     AdapterScales,
@@ -58,6 +58,7 @@ from zeroconv.cli.options import (
     Steps,
     Strength,
     Subfolder,
+    TinyVae,
     TrueCfg,
     Vae,
     VaeTiling,
@@ -132,6 +133,7 @@ def generate(
     lora: Lora = None,
     lora_dir: LoraDir = None,
     vae: Vae = None,
+    tiny_vae: TinyVae = None,
     parts: Parts = None,
     revision: Revision = None,
     variant: Variant = None,
@@ -263,6 +265,7 @@ def generate(
     saved = (lambda path: None) if json else (echo if free else echo_error)
     try:
         files = base_files(vae, revision, variant, subfolder, parts=parts)
+        files = with_tiny_vae(files, tiny_vae, fast)
         files |= {"offload": None if offload == "none" else offload, "quantise": quantise}
         files |= {"vae_tiling": vae_tiling or None}
         asked = (report, saved, files, vary or [], making)

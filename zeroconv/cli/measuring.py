@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from zeroconv.cli.bases import base_files
+from zeroconv.cli.bases import base_files, with_tiny_vae
 from zeroconv.cli.options import (
     Base,
     Cfg,
@@ -22,6 +22,7 @@ from zeroconv.cli.options import (
     Seed,
     Steps,
     Subfolder,
+    TinyVae,
     Vae,
     Variant,
 )
@@ -36,6 +37,7 @@ def evaluate(
     base: Base = "playroom",
     lora: Lora = None,
     vae: Vae = None,
+    tiny_vae: TinyVae = None,
     parts: Parts = None,
     revision: Revision = None,
     variant: Variant = None,
@@ -99,6 +101,7 @@ def evaluate(
         "clip": clip,
     }
     files = base_files(vae, revision, variant, subfolder, lora, parts)
+    files = with_tiny_vae(files, tiny_vae, fast)
     run(control, base, settings, json, page, files, device, dtype)
 
 

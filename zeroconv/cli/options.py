@@ -26,6 +26,10 @@ Vae = Annotated[
     str | None,
     Option(help="A VAE in place of the base's: one file, a folder, or a hub id."),
 ]
+TinyVae = Annotated[
+    str | None,
+    Option(help="A small decoder for --fast vae=tiny, in TAESD's layouts: a file, folder, hub id."),
+]
 Parts = Annotated[
     list[str] | None,
     Option(
@@ -177,8 +181,8 @@ Fast = Annotated[
     str,
     Option(
         metavar="PRESET",
-        help="Work of earlier steps is used again, at a measured loss: off, x2, x3, or settings "
-        "such as deep=3,branch=2.",
+        help="Less is computed, at a measured loss: off, x2, x3, or settings such as "
+        "deep=3,branch=2,merge=0.5,vae=tiny.",
     ),
 ]
 Noise = Annotated[

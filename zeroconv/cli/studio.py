@@ -9,8 +9,19 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from zeroconv.cli.bases import base_files
-from zeroconv.cli.options import Device, Dtype, Fast, Lora, Parts, Revision, Subfolder, Vae, Variant
+from zeroconv.cli.bases import base_files, with_tiny_vae
+from zeroconv.cli.options import (
+    Device,
+    Dtype,
+    Fast,
+    Lora,
+    Parts,
+    Revision,
+    Subfolder,
+    TinyVae,
+    Vae,
+    Variant,
+)
 from zeroconv.cli.terminal.streams import echo_error
 from zeroconv.errors import UserError
 
@@ -49,6 +60,7 @@ def studio(
     port: Port = 7860,
     base: Base = "playroom",
     vae: Vae = None,
+    tiny_vae: TinyVae = None,
     parts: Parts = None,
     revision: Revision = None,
     variant: Variant = None,
@@ -72,6 +84,7 @@ def studio(
     interface.
     """
     files = base_files(vae, revision, variant, subfolder, lora, parts)
+    files = with_tiny_vae(files, tiny_vae, None)
     run(
         page=True, browser=browser, host=host, port=port, base=base, bases=more_base,
         controls=control, loras=lora_dir, datasets=datasets, data=data, token=token,
@@ -85,6 +98,7 @@ def serve(
     port: Port = 7860,
     base: Base = "playroom",
     vae: Vae = None,
+    tiny_vae: TinyVae = None,
     parts: Parts = None,
     revision: Revision = None,
     variant: Variant = None,
@@ -105,6 +119,7 @@ def serve(
 ) -> None:
     """Start the HTTP interface without the page: ours below /api/v1, and A1111's."""
     files = base_files(vae, revision, variant, subfolder, lora, parts)
+    files = with_tiny_vae(files, tiny_vae, None)
     run(
         page=False, browser=False, host=host, port=port, base=base, bases=more_base,
         controls=control, loras=lora_dir, datasets=datasets, data=data, token=token,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from zeroconv.cli.bases import base_files
+from zeroconv.cli.bases import base_files, with_tiny_vae
 from zeroconv.cli.options import (
     Base,
     Cfg,
@@ -24,6 +24,7 @@ from zeroconv.cli.options import (
     Seed,
     Steps,
     Subfolder,
+    TinyVae,
     Vae,
     Variant,
 )
@@ -63,6 +64,7 @@ def upscale(
     base: Base = "playroom",
     lora: Lora = None,
     vae: Vae = None,
+    tiny_vae: TinyVae = None,
     parts: Parts = None,
     revision: Revision = None,
     variant: Variant = None,
@@ -85,6 +87,7 @@ def upscale(
     tiles |= {"keep_colours": not free_colours}
     free = answers_on_stdout(out, json)
     files = base_files(vae, revision, variant, subfolder, lora, parts)
+    files = with_tiny_vae(files, tiny_vae, fast)
     models = {"base": base, "device": device, "dtype": dtype}
     report = run(picture, out, prompt, control or [], scale, models, {**tiles, **options}, files)
     answer(report, json, lambda: (echo if free else echo_error)(str(out)))

@@ -22,7 +22,7 @@ from zeroconv.generation.prompts import TextInputs
 from zeroconv.generation.samplers.noise import Source, batch_latents, initial_latents, sources
 from zeroconv.generation.samplers.stepping import check_sampling, note_late_start, scheduler_for
 from zeroconv.generation.sampling import denoise
-from zeroconv.generation.saving import EXACT, Fast
+from zeroconv.generation.saving import EXACT, Fast, decoder_of
 from zeroconv.generation.sizes import Sizes
 from zeroconv.stopping import stop_if_asked
 
@@ -101,6 +101,7 @@ class Job:
         self.backbone, self.words, self.controls, self.seeds = backbone, words, controls, seeds
         self.stepping, self.cfg, self.guidance = stepping, cfg, guidance
         self.connection_scales, self.images = connection_scales, images
+        self.decoder = decoder_of(stepping.fast, backbone)
         self.edits = channels_beside(backbone) == backbone.latent_channels
         if self.edits and images is None:
             raise UserError(
@@ -198,7 +199,7 @@ class Job:
 
     def _finish(self, part: slice, z: Tensor, outputs: Outputs) -> list:
         made = []
-        for number, image in enumerate(_decode(self.backbone, z), start=part.start):
+        for number, image in enumerate(self._decoded(z), start=part.start):
             if self.images is not None:
                 image = self.images.result(number, image)
             made.append(_to_pil(image) if outputs.output == "pil" else image)
@@ -207,19 +208,19 @@ class Job:
                 outputs.finished(number, picture)
         return made
 
-
-def _decode(backbone: Backbone, z: Tensor) -> Tensor:
-    """Latents (N, C, h, w) → pictures (N, 3, H, W) in [0, 1]. Raises UserError where they are no
-    numbers.
-    """
-    stop_if_asked()
-    decoded = backbone.decode_latents(z)
-    if not bool(torch.isfinite(decoded).all()):
-        raise UserError(
-            f"the VAE of {backbone.name} makes no numbers of the latents (NaN): its weights are "
-            "damaged, or too large for the dtype; get the file again, or compute in float32."
-        )
-    return decoded
+    def _decoded(self, z: Tensor) -> Tensor:
+        """Latents (N, C, h, w) → pictures (N, 3, H, W) in [0, 1]. Raises UserError where they are
+        no numbers.
+        """
+        stop_if_asked()
+        decoded = self.decoder(z)
+        if not bool(torch.isfinite(decoded).all()):
+            raise UserError(
+                f"the VAE of {self.backbone.name} makes no numbers of the latents (NaN): its "
+                "weights are damaged, or too large for the dtype; get the file again, or compute "
+                "in float32."
+            )
+        return decoded
 
 
 def _to_pil(image: Tensor) -> Image.Image:

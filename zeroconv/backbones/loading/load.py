@@ -18,6 +18,7 @@ from zeroconv.backbones.loading.folder import load_folder
 from zeroconv.backbones.loading.locate import locate
 from zeroconv.backbones.loading.parts import find_parts
 from zeroconv.backbones.loading.request import Loras, Request
+from zeroconv.backbones.loading.tiny_vae import load_tiny_vae
 from zeroconv.backbones.loading.vae import find_vae
 from zeroconv.backbones.offload import Offload, check_offload
 from zeroconv.backbones.unet import UNetBackbone
@@ -47,6 +48,7 @@ def load_backbone(
     prediction_type: str | None = None,
     lora: str | os.PathLike | Sequence[Given] = (),
     vae: str | os.PathLike | None = None,
+    tiny_vae: str | os.PathLike | None = None,
     parts: str | os.PathLike | Sequence[str | os.PathLike] = (),
     revision: str | None = None,
     variant: str | None = None,
@@ -65,7 +67,8 @@ def load_backbone(
     lora: files, folders or hub ids to merge into the weights (LoRA, LoHa, LoKr, DoRA), in
     diffusers', peft's, kohya's or LyCORIS's layout; each with ":0.8" behind it or as a pair
     (file, 0.8) for another strength than 1, or (file, {"unet": 0.8, "text": 0.5}).
-    vae: another autoencoder: a file, a folder or a hub id.
+    vae: another autoencoder: a file, a folder or a hub id. tiny_vae: a small decoder beside it
+    (TAESD's layouts), which `generate(fast="vae=tiny")` decodes pictures by.
     parts: of a diffusion transformer in one file, where its text encoders, tokenizers, VAE and
     noise schedule are, as far as the file lacks them: folders or hub ids in diffusers' layout,
     single files, or a folder with ComfyUI's names of those. What is not given is looked for beside
@@ -109,6 +112,8 @@ def load_backbone(
     if mover is not None:
         mover.hold("vae", backbone.vae)
         backbone.offload = mover
+    if tiny_vae is not None:
+        backbone.tiny_vae = load_tiny_vae(tiny_vae, backbone)
     return backbone
 
 

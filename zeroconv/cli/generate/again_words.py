@@ -84,7 +84,8 @@ def _ours(about: Mapping[str, Any], path: Path) -> Again:
         )
     # pictures of older versions keep no options, only the request itself
     top = ("guidance cfg steps seed scheduler schedule eta guidance_rescale noise fast negative "
-           "base lora vae parts revision variant subfolder dtype width height").split()  # fmt: skip
+           "base lora vae tiny_vae parts revision variant subfolder dtype width "
+           "height").split()  # fmt: skip
     values = {**dict(about.get("options") or {}), **{k: about[k] for k in top if k in about}}
     left_out = (*OF_CONTROLS, *OF_ADAPTERS, *GIVEN)
     values = {k: v for k, v in values.items() if v is not None and k not in left_out}

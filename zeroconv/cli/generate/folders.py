@@ -207,7 +207,8 @@ def models_of(
     from zeroconv.control.naming import split_kind
     from zeroconv.prompts.grammar import loras_of
 
-    names = [base, str(files.get("vae") or ""), *(parse_lora(text)[0] for text in lora)]
+    names = [base, *(str(files.get(name) or "") for name in ("vae", "tiny_vae"))]
+    names += [parse_lora(text)[0] for text in lora]
     names += map(str, files.get("parts") or ())
     names += [split_kind(spec.name)[0] for spec in specs]
     names += [spec.adapter for spec in making.adapters if spec.adapter is not None]

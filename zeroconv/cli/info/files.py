@@ -143,6 +143,19 @@ def describe_vae(path: Path) -> dict[str, Any]:
     }
 
 
+def describe_tiny_vae(path: Path) -> dict[str, Any]:
+    """Facts about a small decoder."""
+    from zeroconv.backbones.loading.tiny_vae import build_tiny_vae, pixels_of
+
+    tiny = build_tiny_vae(path)
+    return {
+        "parameters": {"vae": numbers(tiny.state_dict())},
+        "stored_as": dtypes(tiny.state_dict().values()),
+        "latent": {"channels": tiny.config.latent_channels, "pixels": pixels_of(tiny)},
+        "needs": "a base: --tiny-vae PATH --fast vae=tiny",
+    }
+
+
 def _pixels(config: Mapping[str, Any]) -> int:
     return 2 ** (len(config["block_out_channels"]) - 1)
 

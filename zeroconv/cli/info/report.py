@@ -21,7 +21,7 @@ TRANSFORMER_CONTROLS = (
 FLOWS = ("flux", "chroma", "sd3", "qwen", "z_image")  # as files
 KNOWN = (
     *TRANSFORMER_CONTROLS,
-    *("base", "control", "baseline", "lora", "vae"),
+    *("base", "control", "baseline", "lora", "vae", "tiny_vae"),
     *("union", "control_lora", "t2i_adapter", "controlnet_xs", "lllite", "ip_adapter"),
 )
 
@@ -40,7 +40,12 @@ def describe(name: str, files: Mapping[str, Any] | None = None) -> dict[str, Any
         describe_transformer_control,
         describe_xs,
     )
-    from zeroconv.cli.info.files import describe_base_file, describe_lora, describe_vae
+    from zeroconv.cli.info.files import (
+        describe_base_file,
+        describe_lora,
+        describe_tiny_vae,
+        describe_vae,
+    )
     from zeroconv.cli.info.flows import describe_flow_file
     from zeroconv.cli.info.pictures import describe_picture, is_picture
 
@@ -64,6 +69,7 @@ def describe(name: str, files: Mapping[str, Any] | None = None) -> dict[str, Any
         "baseline": _baseline,
         "lora": describe_lora,
         "vae": describe_vae,
+        "tiny_vae": describe_tiny_vae,
         "lllite": describe_lllite,
         "ip_adapter": describe_ip_adapter,
     }

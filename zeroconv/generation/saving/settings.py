@@ -14,6 +14,7 @@ from zeroconv.jsonfile import parse_json
 
 PRESETS = Path(__file__).with_name("presets.json")
 MOST = 1000  # steps between two computations
+VAES = ("full", "tiny")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Fast:
     is left out and the difference stays.
     guidance_end: share of the steps after which guidance is left out (Kynkäänniemi et al. 2024).
     exact: share of the steps, from the first, that are computed entirely.
+    vae: "tiny" decodes the result by a small decoder.
     """
 
     deep: int = 1
@@ -40,6 +42,7 @@ class Fast:
     difference: int = 1
     guidance_end: float = 1.0
     exact: float = 0.0
+    vae: str = VAES[0]
 
     def __post_init__(self) -> None:
         """Raise UserError for values out of range, TypeError for what is no number."""
@@ -55,6 +58,10 @@ class Fast:
                 raise TypeError(f"fast: {name} is {value!r}; it is a number.")
             if not (math.isfinite(value) and 0 <= value <= 1):
                 raise UserError(f"fast: {name} is {value}; it lies between 0 and 1.")
+        if not isinstance(self.vae, str):
+            raise TypeError(f"fast: vae is {self.vae!r}; it is a text.")
+        if self.vae not in VAES:
+            raise UserError(f"fast: vae is {self.vae[:40]!r}; it is {' or '.join(VAES)}.")
 
     @property
     def reuses_deep(self) -> bool:
@@ -116,7 +123,7 @@ def _check_names(given: Mapping[str, Any]) -> None:
             raise UserError(f"fast has no {str(name)[:40]!r}; it has {', '.join(known)}.")
 
 
-def _number(name: str, text: str) -> int | float:
+def _number(name: str, text: str) -> int | float | str:
     kind = type(getattr(EXACT, name))
     try:
         return kind(text)

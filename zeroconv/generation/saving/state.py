@@ -74,6 +74,7 @@ def saving_for(
     """For one batch of these guides; None where everything is computed. A note says what a base or
     a control does not allow.
     """
+    fast = replace(fast, vae=EXACT.vae)  # decodes, after the loop
     if fast == EXACT:
         return None
     reason = _reason(backbone, guides, edits, adapting)

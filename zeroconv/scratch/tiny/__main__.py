@@ -26,7 +26,7 @@ from zeroconv.scratch.tiny.pool import Pool
 from zeroconv.scratch.tiny.task import TinyTask
 from zeroconv.scratch.vae.loss import psnr
 
-RHYTHM = Rhythm(save=180.0, log=50)
+RHYTHM = Rhythm(save=240.0, log=25)
 
 
 @torch.no_grad()

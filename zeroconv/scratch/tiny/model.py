@@ -10,11 +10,11 @@ from typing import Any
 class TinyConfig:
     """Network and training; the defaults are the shipped one's."""
 
-    width: int = 32  # channels at every level
-    blocks: tuple[int, ...] = (4, 3, 1, 0)  # residual blocks a level, from the latents' one
+    width: int = 24  # channels at every level
+    blocks: tuple[int, ...] = (6, 4, 1, 0)  # residual blocks a level, from the latents' one
     latent_channels: int = 8
-    batch: int = 8
-    pool: int = 2048  # latents that are decoded by the VAE, once each
+    batch: int = 4
+    pool: int = 1024  # latents that are decoded by the VAE, once each
     noise: float = 0.15  # of sampled latents, which lie beside those of pictures
     minutes: float = 20.0
     rate: float = 3e-3

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 import torch
+from torch import Tensor
 
 from zeroconv.scratch.tiny.model import TinyConfig, build_decoder
 from zeroconv.scratch.vae.loss import reconstruction_loss

@@ -20,7 +20,7 @@ from zeroconv.generation.baselines import Replacing
 from zeroconv.generation.guidance import Curve, combine, factor_at, rescaled
 from zeroconv.generation.image.latents import Start, begin, put_back
 from zeroconv.generation.joining import features_of, grouped, residuals_of_group
-from zeroconv.generation.samplers.noise import Source
+from zeroconv.generation.samplers.noise import Source, seed_of
 from zeroconv.generation.samplers.stepping import set_timesteps, step_options
 from zeroconv.generation.saving import EXACT, Fast, saving_for
 from zeroconv.generation.saving import predict as predict_saving
@@ -249,8 +249,13 @@ def denoise(
         )
     windows = [(guide.start, guide.end) for guide in guides]
     note_idle([*windows, *(adapting.windows if adapting else [])], total)
-    saving = saving_for(fast, backbone, guides, start.edits, adapting is not None)
-    with _layers(backbone, guides), adapting.attached() if adapting else nullcontext():
+    seeds, size = [seed_of(source) for source in sources], (z.shape[-2], z.shape[-1])
+    saving = saving_for(fast, backbone, guides, start.edits, adapting is not None, seeds, size)
+    with (
+        _layers(backbone, guides),
+        adapting.attached() if adapting else nullcontext(),
+        saving.attached(backbone, guides) if saving else nullcontext(),
+    ):
         for i, t in enumerate(timesteps):
             stop_if_asked()
             acting = [guide for guide in guides if guide.acts(i, total)]

@@ -161,7 +161,7 @@ def test_tiny_vae_that_is_none_is_one_sentence(tmp_path, small) -> None:
 
 
 def test_vae_that_is_a_tiny_one_is_told_so(files) -> None:
-    with pytest.raises(UserError, match="is no VAE but a tiny VAE .give it as --tiny-vae"):
+    with pytest.raises(UserError, match="is no VAE but a tiny VAE"):
         load_backbone(files[0].parent / "base", vae=files[3])
 
 

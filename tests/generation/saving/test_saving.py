@@ -16,6 +16,7 @@ from zeroconv.generation.saving.deep import decode_keeping, decode_last, encode_
 from zeroconv.generation.saving.predicting import _residuals
 from zeroconv.generation.saving.settings import Fast
 from zeroconv.generation.saving.state import Saving, saving_for
+from zeroconv.layers.merging import Merging
 
 EVERYTHING = {"deep": 3, "layers": 2, "branch": 3, "difference": 2, "guidance_end": 0.5}
 
@@ -59,7 +60,7 @@ def test_fast_of_steps_that_are_all_exact_changes_nothing(base, net, guidance, o
 
 
 @pytest.mark.parametrize("guidance", ["both", "cond"])
-@pytest.mark.parametrize("fast", [EVERYTHING, "x3"])
+@pytest.mark.parametrize("fast", [EVERYTHING, "x3", {**EVERYTHING, "merge": 0.5}])
 def test_fast_pictures_do_not_depend_on_their_batch(base, net, guidance, fast):
     controls = [Control(net, hint(), start=0.25)]
     options = {"guidance": guidance, "fast": fast, "seed": 3}
@@ -129,6 +130,40 @@ def test_deep_features_of_the_same_step_give_the_same_output(base, layers):
     assert len(first) == layers and torch.allclose(again, output, atol=1e-6)
 
 
+@pytest.mark.parametrize("more", [{}, {"deep": 2, "branch": 2, "difference": 2}])
+def test_merged_tokens_are_those_of_the_steps_that_are_not_exact(base, net, more):
+    """In six attentions of the base and two of the control; beside other settings, which without
+    them give the same bits.
+    """
+    controls, options = [Control(net, hint())], {"seed": 3, "guidance": "both"}
+    exact = made(base, controls, fast=more, **options)
+    assert torch.equal(made(base, controls, fast={**more, "merge": 0.0}, **options), exact)
+    all_exact = {"merge": 0.5, "exact": 1.0}
+    whole = made(base, controls, **options)
+    assert torch.allclose(made(base, controls, fast=all_exact, **options), whole, atol=1e-5)
+    merged = made(base, controls, fast={**more, "merge": 0.5}, **options)
+    again = made(base, controls, fast={**more, "merge": 0.5}, **options)
+    assert torch.equal(merged, again) and not torch.allclose(merged, exact, atol=1e-4)
+    forwards = [m for part in (base.unet, net) for m in part.modules() if "forward" in vars(m)]
+    assert not forwards
+
+
+def test_merged_tokens_are_in_the_base_and_in_every_control_once(base, net, monkeypatch):
+    calls: dict[int, int] = {}
+    attend = Merging._attend
+
+    def count(self, number, *args, **more):
+        calls[number] = calls.get(number, 0) + 1
+        return attend(self, number, *args, **more)
+
+    monkeypatch.setattr(Merging, "_attend", count)
+    other = randomise_(ControlNet.from_backbone(base))
+    controls = [Control(net, hint()), Control(other, hint(1)), Control(net, hint(2))]
+    made(base, controls, fast="merge=0.25", steps=1, scheduler="ddim")
+    # of the base 2 layers down and 3 up, of each control 2 down; one control acts twice
+    assert calls == {**dict.fromkeys(range(5), 1), 5: 2, 6: 2, 7: 1, 8: 1}
+
+
 def test_residuals_used_again_follow_the_curve(base, net):
     z, _, t, text = inputs(base)
     embedding = net.embed_hint(torch.rand(len(z), 3, 64, 64))
@@ -177,3 +212,6 @@ def test_fast_says_where_it_is_left_out(base, net):
     with pytest.warns(UserWarning, match="deep features of tiny are computed in every step"):
         assert saving_for(fast, one, [], False, False).fast == replace(fast, deep=1)
     assert saving_for(Fast(), base, [guide], False, False) is None
+    assert saving_for(Fast(vae="tiny"), base, [guide], True, False) is None
+    with pytest.warns(UserWarning, match="merge is left out: tiny has no attention between"):
+        assert saving_for(Fast(merge=0.5), one, [], False, False) is None

@@ -76,6 +76,11 @@ def box_muller(x: NDArray[np.uint64], y: NDArray[np.uint64]) -> NDArray[np.float
 Source = torch.Generator | Philox
 
 
+def seed_of(source: Source) -> int:
+    """The number it began with, in [0, 2⁶⁴)."""
+    return source.seed if isinstance(source, Philox) else source.initial_seed() % 2**64
+
+
 def draw(source: Source, shape: Sequence[int]) -> Tensor:
     """The source's next normal numbers, float32 on the CPU."""
     if isinstance(source, Philox):

@@ -11,9 +11,11 @@ from typing import Any
 
 from zeroconv.errors import UserError
 from zeroconv.jsonfile import parse_json
+from zeroconv.layers.merging import MOST as MOST_MERGED
 
 PRESETS = Path(__file__).with_name("presets.json")
 MOST = 1000  # steps between two computations
+SHARES = {"change": 1, "guidance_end": 1, "exact": 1, "merge": MOST_MERGED}  # and their most
 VAES = ("full", "tiny")
 
 
@@ -32,6 +34,8 @@ class Fast:
     is left out and the difference stays.
     guidance_end: share of the steps after which guidance is left out (Kynkäänniemi et al. 2024).
     exact: share of the steps, from the first, that are computed entirely.
+    merge: share of the tokens that are merged in the self-attentions of the highest resolution that
+    has any (Bolya and Hoffman 2023), at most 3 of 4.
     vae: "tiny" decodes the result by a small decoder.
     """
 
@@ -42,6 +46,7 @@ class Fast:
     difference: int = 1
     guidance_end: float = 1.0
     exact: float = 0.0
+    merge: float = 0.0
     vae: str = VAES[0]
 
     def __post_init__(self) -> None:
@@ -52,12 +57,17 @@ class Fast:
                 raise TypeError(f"fast: {name} is {value!r}; it is a whole number.")
             if not 1 <= value <= MOST:
                 raise UserError(f"fast: {name} is {value}; it lies between 1 and {MOST}.")
-        for name in ("change", "guidance_end", "exact"):
+        for name, most in (
+            ("change", 1),
+            ("guidance_end", 1),
+            ("exact", 1),
+            ("merge", MOST_MERGED),
+        ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"fast: {name} is {value!r}; it is a number.")
-            if not (math.isfinite(value) and 0 <= value <= 1):
-                raise UserError(f"fast: {name} is {value}; it lies between 0 and 1.")
+            if not (math.isfinite(value) and 0 <= value <= most):
+                raise UserError(f"fast: {name} is {value}; it lies between 0 and {most}.")
         if not isinstance(self.vae, str):
             raise TypeError(f"fast: vae is {self.vae!r}; it is a text.")
         if self.vae not in VAES:

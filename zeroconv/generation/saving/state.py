@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from zeroconv.backbones import Backbone, is_split
 from zeroconv.control import is_additive
 from zeroconv.generation.saving.deep import most_layers
 from zeroconv.generation.saving.settings import EXACT, Fast
+from zeroconv.layers.merging import Merging
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Kept:
 class Saving:
     """Of one batch. `begin` opens each step and decides what is computed in it."""
 
-    def __init__(self, fast: Fast, layers: int) -> None:
-        self.fast, self.layers = fast, layers
+    def __init__(self, fast: Fast, layers: int, merging: Merging | None = None) -> None:
+        self.fast, self.layers, self.merging = fast, layers, merging
         self.deep: Tensor | None = None  # (N or 2N, C, H, W)
         self.residuals: dict[Any, Kept] = {}
         self.difference: Tensor | None = None  # (N, C, H, W)
@@ -41,6 +43,8 @@ class Saving:
     def begin(self, step: int, steps: int, z: Tensor, acting: Sequence[Any]) -> None:
         """step: counted from 0. z: this step's latents. acting: the guides of this step."""
         fast, start = self.fast, step < self.fast.exact * steps
+        if self.merging is not None:
+            self.merging.step, self.merging.on = step, not start
         names = [id(guide) for guide in acting]
         changed = names != self._acting
         self._acting = names
@@ -61,6 +65,12 @@ class Saving:
         if self.fresh_difference:
             self._halves = step
 
+    def attached(self, backbone: Any, guides: Sequence[Any]) -> AbstractContextManager[None]:
+        """Inside, what this changes in layers is changed."""
+        if self.merging is None:
+            return nullcontext()
+        return self.merging.attached(backbone.unet, *(guide.net for guide in guides))
+
     def _due(self, step: int, z: Tensor) -> bool:
         if self.fast.change > 0 and self._latents is not None:
             moved = (z - self._latents).norm() / self._latents.norm()
@@ -69,10 +79,16 @@ class Saving:
 
 
 def saving_for(
-    fast: Fast, backbone: Backbone, guides: Sequence[Any], edits: bool, adapting: bool
+    fast: Fast,
+    backbone: Backbone,
+    guides: Sequence[Any],
+    edits: bool,
+    adapting: bool,
+    seeds: Sequence[int] = (0,),
+    size: tuple[int, int] = (0, 0),
 ) -> Saving | None:
-    """For one batch of these guides; None where everything is computed. A note says what a base or
-    a control does not allow.
+    """For one batch of these guides, pictures of these seeds and latents of a size (h, w); None
+    where everything is computed. A note says what a base or a control does not allow.
     """
     fast = replace(fast, vae=EXACT.vae)  # decodes, after the loop
     if fast == EXACT:
@@ -86,11 +102,16 @@ def saving_for(
         _note(f"fast: deep features of {backbone.name} are computed in every step: its UNet has no "
               "such blocks.")  # fmt: skip
         fast = replace(fast, deep=1, change=0.0)
-        if fast == EXACT:
-            return None
     elif layers < fast.layers and fast.reuses_deep:
         _note(f"fast: layers is {fast.layers}, of which {backbone.name} has {layers}.")
-    return Saving(fast, max(layers, 1))
+    unet = cast(Any, backbone).unet
+    if fast.merge and not Merging.layers(unet):
+        _note(f"fast: merge is left out: {backbone.name} has no attention between positions.")
+        fast = replace(fast, merge=0.0)
+    if fast == EXACT:
+        return None
+    merging = Merging(fast.merge, seeds, size) if fast.merge else None
+    return Saving(fast, max(layers, 1), merging)
 
 
 def _reason(backbone: Backbone, guides: Sequence[Any], edits: bool, adapting: bool) -> str:

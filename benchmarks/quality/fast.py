@@ -1,8 +1,10 @@
 """Approximate modes (`--fast`): operations saved, and the fidelity that is lost.
 
 python -m benchmarks.quality.fast [--count 8] [--alone 4] [--conditions canny,pose]
+python -m benchmarks.quality.fast --search [--count 8] [--grid deep=1/2/3 vae=full/tiny]
 
-Each mode alone and the presets. Operations are counted at Stable Diffusion 1.5's size. Pictures are
+Each mode alone and the presets; or combinations of modes (--search), of which those are shown that
+no other one beats in operations, or in time, and in fidelity. Operations are counted at Stable Diffusion 1.5's size. Pictures are
 the playroom's, of held-out pairs with their own captions, as `zeroconv evaluate` makes and scores
 them; a mode and the exact pictures have the same seeds.
 """
@@ -20,7 +22,8 @@ import numpy as np
 
 from benchmarks.common import write_result
 from benchmarks.quality.family import MAIN
-from benchmarks.quality.fast_operations import Loop
+from benchmarks.quality.fast_operations import Loop, decodings
+from benchmarks.quality.fast_search import GRID, Point, best, grid, rows
 from zeroconv.backbones import load_backbone
 from zeroconv.baselines import load_net
 from zeroconv.conditions import CONDITIONS
@@ -30,7 +33,7 @@ from zeroconv.evaluation.metrics import paired_interval, summarise
 from zeroconv.evaluation.pairs import load_pairs
 from zeroconv.evaluation.reading import make_read
 from zeroconv.generation.guidance import settled
-from zeroconv.generation.saving import parse_fast, presets
+from zeroconv.generation.saving import EXACT, Fast, parse_fast, presets
 
 DATA = "playroom:test"
 ALONE = {
@@ -40,6 +43,8 @@ ALONE = {
     "deep features every 3rd step": "deep=3",
     "difference of guidance every 2nd step": "difference=2",
     "guidance left out after 70%": "guidance_end=0.7",
+    "half of the tokens merged": "merge=0.5",
+    "small decoder": "vae=tiny",
 }
 # of change the operations depend on the pictures
 BY_CHANGE = {"deep features where latents changed by 15%": "change=0.15"}
@@ -57,44 +62,107 @@ class Mode:
     def less_time(self) -> str:
         return f"{self.exact / self.seconds:.2f}×" if self.seconds else ""
 
+    def worst(self) -> str:
+        name = max(self.losses, key=lambda condition: self.losses[condition]["mean"])
+        return f"{name} {self.losses[name]['mean']:.1f}"
+
 
 def main() -> None:
     arguments = parse()
-    modes = {**ALONE, **BY_CHANGE, **{f"preset {name}": name for name in presets()}}
+    if arguments.search:
+        arguments.alone = arguments.count
+        modes = {fast.words(): fast.words() for fast in grid(arguments.grid)}
+    else:
+        modes = {**ALONE, **BY_CHANGE, **{f"preset {name}": name for name in presets()}}
     measured = {name: Mode() for name in modes}
     backbone = load_backbone("playroom")
     for condition in arguments.conditions:
         measure(backbone, condition, modes, measured, arguments)
         print(condition, {k: round(m.losses[condition]["mean"], 2) for k, m in measured.items()},
               flush=True)  # fmt: skip
-    loop = Loop()
-    whole = loop.count(parse_fast("off"), arguments.steps)
-    rows = []
+    write = write_search if arguments.search else write_modes
+    write(modes, measured, Operations(arguments.steps), arguments)
+
+
+class Operations:
+    """How many times fewer of a picture's operations a mode computes, at Stable Diffusion 1.5's
+    size, 512 px.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.loop, self.steps = Loop(), steps
+        self.decode = dict(zip(("full", "tiny"), decodings(), strict=True))
+        self.exact = self.loop.count(EXACT, steps)
+
+    def of_loop(self, fast: Fast) -> float:
+        return self.exact / self.loop.count(fast, self.steps)
+
+    def decoded(self, fast: Fast) -> float:
+        """Of the loop and the decoding of its result."""
+        counted = self.loop.count(fast, self.steps) + self.decode[fast.vae]
+        return (self.exact + self.decode["full"]) / counted
+
+
+def write_modes(
+    modes: dict[str, str],
+    measured: dict[str, Mode],
+    operations: Operations,
+    arguments: argparse.Namespace,
+) -> None:
+    """The table of every mode alone and of the presets."""
+    table = []
     for name, mode in measured.items():
         fast = parse_fast(modes[name])
-        less = "" if fast.change else f"{whole / loop.count(fast, arguments.steps):.2f}×"
+        less = ["", ""]
+        if not fast.change:
+            less = [f"{operations.of_loop(fast):.2f}×", f"{operations.decoded(fast):.2f}×"]
         mean, half = average(list(mode.losses.values()))
-        worst = max(mode.losses, key=lambda c: mode.losses[c]["mean"])
-        rows.append([
-            name, fast.words().replace(",", ", "), less, mode.less_time(),
-            round(float(np.mean(mode.distances)), 1), f"{mean:.1f} ± {half:.1f}",
-            f"{worst} {mode.losses[worst]['mean']:.1f}",
+        table.append([
+            name, fast.words().replace(",", ", "), *less, mode.less_time(),
+            round(float(np.mean(mode.distances)), 1), f"{mean:.1f} ± {half:.1f}", mode.worst(),
         ])  # fmt: skip
-    columns = ["", "settings", "fewer operations", "less CPU time", "distance of 255",
-               "fidelity lost, %", "worst, %"]  # fmt: skip
-    note = (
-        f"{arguments.steps} UniPC steps. Operations: Stable Diffusion 1.5, 512 px, one ControlNet "
-        "on both halves. Pictures: the playroom at 128 px, "
-        f"{len(arguments.conditions)} conditions, own captions, {arguments.count} pictures each of "
-        f"the presets and {arguments.alone} of the others, beside other work on the machine. "
-        "Distance: mean difference to the exact pictures. Fidelity lost: of each condition's main "
-        "figure, mean over conditions with a 95% interval over pictures. Intervals of so few "
-        "pictures are rough."
+    columns = ["", "settings", "fewer operations", "with decoding", "less CPU time",
+               "distance of 255", "fidelity lost, %", "worst, %"]  # fmt: skip
+    note = _note(
+        arguments,
+        f"{arguments.count} pictures each of the presets and {arguments.alone} of the others",
     )
     command = (
         f"python -m benchmarks.quality.fast --count {arguments.count} --alone {arguments.alone}"
     )
-    write_result("fast", columns, rows, command, note, arguments.out)
+    write_result("fast", columns, table, command, note, arguments.out)
+
+
+def write_search(
+    modes: dict[str, str],
+    measured: dict[str, Mode],
+    operations: Operations,
+    arguments: argparse.Namespace,
+) -> None:
+    """The table of the combinations that no other one beats, and which the best preset would be."""
+    points = []
+    for name, mode in measured.items():
+        fast, (mean, half) = parse_fast(modes[name]), average(list(mode.losses.values()))
+        saved = operations.decoded(fast), mode.exact / mode.seconds
+        points.append(Point(fast, *saved, mean, half, mode.worst()))
+    columns = ["settings", "fewer operations", "less CPU time", "fidelity lost, %", "worst, %",
+               "on the front of"]  # fmt: skip
+    note = f"{len(points)} combinations of {', '.join(arguments.grid)}. "
+    note += _note(arguments, f"{arguments.count} pictures each")
+    command = f"python -m benchmarks.quality.fast --search --count {arguments.count}"
+    write_result("fast_search", columns, rows(points), command, note, arguments.out)
+    print("best of at most 1% lost, by operations:", best(points), "by time:", best(points, "time"))
+
+
+def _note(arguments: argparse.Namespace, pictures: str) -> str:
+    return (
+        f"{arguments.steps} UniPC steps. Operations: Stable Diffusion 1.5, 512 px, one ControlNet "
+        "on both halves; with decoding: by its VAE, or TAESD. Pictures: the playroom at 128 px, "
+        f"{len(arguments.conditions)} conditions, own captions, {pictures}, beside other work on "
+        "the machine. Distance: mean difference to the exact pictures. Fidelity lost: of each "
+        "condition's main figure, mean over conditions with a 95% interval over pictures. "
+        "Intervals of so few pictures are rough."
+    )
 
 
 def measure(
@@ -158,6 +226,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--alone", type=int, default=4, help="pictures a condition of other modes")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--conditions", type=lambda text: text.split(","), default=list(MAIN))
+    parser.add_argument("--search", action="store_true", help="combinations, in place of the modes")
+    parser.add_argument("--grid", nargs="+", default=list(GRID), metavar="NAME=VALUE/VALUE")
     parser.add_argument("--out", type=Path, help="the result's file; by default of the repository")
     return parser.parse_args()
 

@@ -20,7 +20,7 @@ PARTS = {
     "resident",
     "step_shared",
     "step_workers",
-    "fast_operations",
+    "fast_search",
     "flux_workers",
     "memory_flow",
 }

@@ -4,9 +4,9 @@ python -m benchmarks.quality.fast [--count 8] [--alone 4] [--conditions canny,po
 python -m benchmarks.quality.fast --search [--count 8] [--grid deep=1/2/3 vae=full/tiny]
 
 Each mode alone and the presets; or combinations of modes (--search), of which those are shown that
-no other one beats in operations, or in time, and in fidelity. Operations are counted at Stable Diffusion 1.5's size. Pictures are
-the playroom's, of held-out pairs with their own captions, as `zeroconv evaluate` makes and scores
-them; a mode and the exact pictures have the same seeds.
+no other one beats in operations, or in time, and in fidelity. Operations are counted at Stable
+Diffusion 1.5's size. Pictures are the playroom's, of held-out pairs with their own captions, as
+`zeroconv evaluate` makes and scores them; a mode and the exact pictures have the same seeds.
 """
 
 from __future__ import annotations

@@ -24,13 +24,15 @@ def base_files(
 
 def with_tiny_vae(files: dict[str, Any], tiny_vae: str | None, fast: str | None) -> dict[str, Any]:
     """The base's files and the small decoder. A note says so where nothing is decoded by it; fast:
-    None where requests may ask for it later. UserError for words that are no settings.
+    None where requests may ask for it later. UserError for what is no small decoder.
     """
-    from zeroconv.generation.saving import parse_fast
-
     if tiny_vae is None:
         return files
+    from zeroconv.backbones.loading.tiny_vae import build_tiny_vae, find_tiny_vae
+    from zeroconv.generation.saving import parse_fast
+
     if fast is not None and parse_fast(fast).vae != "tiny":
+        build_tiny_vae(find_tiny_vae(tiny_vae))
         warnings.warn("--tiny-vae is not used: --fast vae=tiny decodes by it.", stacklevel=2)
         return files
     return {**files, "tiny_vae": tiny_vae}

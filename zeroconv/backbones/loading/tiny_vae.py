@@ -26,6 +26,11 @@ _PATTERNS = ("config.json", "*.safetensors")
 _MARKS = ("post_quant_conv.weight", "decoder.conv_in.bias", "decoder.conv_out.weight")
 
 
+def find_tiny_vae(x: str | os.PathLike) -> Path:
+    """The path of a file, a folder, an embedded name or a hub id. UserError for none."""
+    return locate(os.fspath(x), "tiny VAE", _PATTERNS)
+
+
 def load_tiny_vae(x: str | os.PathLike, backbone: Any) -> Any:
     """A file, folder, embedded name or hub id → diffusers' AutoencoderTiny with a decoder alone, in
     the dtype of the backbone's VAE.
@@ -33,7 +38,7 @@ def load_tiny_vae(x: str | os.PathLike, backbone: Any) -> Any:
     Raises UserError for what is none, or is of latents of another shape. A note says so where it
     decodes otherwise than the backbone's VAE encodes.
     """
-    path = locate(os.fspath(x), "tiny VAE", _PATTERNS)
+    path = find_tiny_vae(x)
     tiny = build_tiny_vae(path, weight_of(backbone.vae).dtype)
     _check_shape(tiny, backbone, path)
     ratio = _agreement(tiny, backbone)

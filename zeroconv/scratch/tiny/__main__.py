@@ -37,8 +37,9 @@ def decode(latents: Tensor) -> Tensor:
     return encoding_vae().decode(latents.contiguous(memory_format=torch.channels_last)).sample
 
 
-def train(folder: Path, shards: Path, config: TinyConfig) -> TinyTask:
-    """Train, or go on with, a decoder in `folder`; returns its task.
+def train(folder: Path, shards: Path, config: TinyConfig, budget: Budget | None = None) -> TinyTask:
+    """Train, or go on with, a decoder in `folder`; returns its task. budget: in place of the
+    config's minutes.
 
     Raises UserError where there are no shards, and Interrupted where a signal ends it before.
     """
@@ -53,7 +54,7 @@ def train(folder: Path, shards: Path, config: TinyConfig) -> TinyTask:
         ratios = psnr(made, truth.clamp(-1, 1))
         print_line(f"step {step}  PSNR {ratios.mean():.2f} dB, least {ratios.min():.2f}")
 
-    budget = Budget(config.rate, seconds=60 * config.minutes, decay=0.5)
+    budget = budget or Budget(config.rate, seconds=60 * config.minutes, decay=0.5)
     none = Averages(task.model, decays=())
     Run(
         task, pool, budget, folder, config.batch, rhythm=RHYTHM, averages=none, saved=saved

@@ -32,10 +32,13 @@ class Pool:
     ) -> None:
         self.config, self.decode = config, decode
         self.moments = {kind: _moments(folder, kind) for kind in KINDS}
-        if not any(len(shards) for shards in self.moments.values()):
+        if not any(self.moments.values()):
             raise UserError(
                 f"No shards in {folder}; `python -m zeroconv.scratch.drawing` makes them."
             )
+        for kind, shards in self.moments.items():
+            if shards and sum(map(len, shards)) <= HELD_OUT:
+                raise UserError(f"{folder} has {HELD_OUT} {kind} or fewer; draw more of them.")
         self.known: dict[int, tuple[Tensor, Tensor]] = {}  # number → latent, picture in float16
 
     def __call__(self, step: int, seconds: float) -> tuple[Tensor, Tensor]:

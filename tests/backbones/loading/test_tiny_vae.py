@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from zeroconv.backbones.loading.tiny_vae import build_tiny_vae, embedded_tiny_va
 from zeroconv.checkpoints.identify import identify
 from zeroconv.errors import UserError
 from zeroconv.generation import generate
+from zeroconv.scratch.embedded import embedded_vae
 
 
 def autoencoder(channels: int = 4, levels: int = 2, width: int = 8) -> AutoencoderTiny:
@@ -166,9 +168,19 @@ def test_vae_that_is_a_tiny_one_is_told_so(files) -> None:
 
 
 def test_embedded_tiny_vae_is_for_the_embedded_vae_alone(base, monkeypatch, tmp_path) -> None:
-    assert embedded_tiny_vae(base) is None
-    playroom = load_backbone("playroom")
-    playroom.vae.decoder.conv_out.weight.data.add_(0.1)
+    small = autoencoder(8, 4)
+    small.save_pretrained(tmp_path / "small")
+    monkeypatch.setattr(loading, "EMBEDDED", str(tmp_path / "small"))
+    vae = embedded_vae()
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        playroom = SimpleNamespace(_vae=vae.to(dtype))
+        assert embedded_tiny_vae(playroom).dtype == dtype
+    assert embedded_tiny_vae(base) is None  # of another shape
+    vae.register_to_config(shift_factor=0.1)  # its latents are others
     assert embedded_tiny_vae(playroom) is None
+    vae.register_to_config(shift_factor=None)
+    vae.decoder.conv_out.weight.data.add_(0.1)
+    assert embedded_tiny_vae(playroom) is None
+    assert embedded_tiny_vae(SimpleNamespace(_vae=None)) is None
     monkeypatch.setattr(loading, "EMBEDDED", "no such folder")
-    assert embedded_tiny_vae(load_backbone("playroom")) is None
+    assert embedded_tiny_vae(SimpleNamespace(_vae=embedded_vae())) is None

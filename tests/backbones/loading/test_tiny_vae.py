@@ -171,9 +171,9 @@ def test_embedded_tiny_vae_is_for_the_embedded_vae_alone(base, monkeypatch, tmp_
     small = autoencoder(8, 4)
     small.save_pretrained(tmp_path / "small")
     monkeypatch.setattr(loading, "EMBEDDED", str(tmp_path / "small"))
-    vae = embedded_vae()
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
-        playroom = SimpleNamespace(_vae=vae.to(dtype))
+        vae = torch.nn.Module.to(embedded_vae(), dtype)
+        playroom = SimpleNamespace(_vae=vae)
         assert embedded_tiny_vae(playroom).dtype == dtype
     assert embedded_tiny_vae(base) is None  # of another shape
     vae.register_to_config(shift_factor=0.1)  # its latents are others

@@ -69,6 +69,8 @@ def build_tiny_vae(path: Path, dtype: torch.dtype | None = None) -> Any:
     from diffusers import AutoencoderTiny
 
     config, state = read_tiny_vae(path)
+    # diffusers writes it for other classes to read, and warns of it when it reads it itself
+    config = {name: value for name, value in config.items() if name != "block_out_channels"}
     check_config(config, path)
     check_types(config, AutoencoderTiny, path)
     tiny = empty(lambda: AutoencoderTiny.from_config(config), path)

@@ -25,6 +25,7 @@ from benchmarks.quality.family import MAIN
 from benchmarks.quality.fast_operations import Loop, decodings
 from benchmarks.quality.fast_search import GRID, Point, best, grid, rows
 from zeroconv.backbones import load_backbone
+from zeroconv.backbones.loading.tiny_vae import embedded_tiny_vae, load_tiny_vae
 from zeroconv.baselines import load_net
 from zeroconv.conditions import CONDITIONS
 from zeroconv.conditions.scores import METRICS
@@ -74,14 +75,28 @@ def main() -> None:
         modes = {fast.words(): fast.words() for fast in grid(arguments.grid)}
     else:
         modes = {**ALONE, **BY_CHANGE, **{f"preset {name}": name for name in presets()}}
-    measured = {name: Mode() for name in modes}
     backbone = load_backbone("playroom")
+    modes = with_decoder(backbone, modes, arguments.tiny_vae)
+    measured = {name: Mode() for name in modes}
     for condition in arguments.conditions:
         measure(backbone, condition, modes, measured, arguments)
         print(condition, {k: round(m.losses[condition]["mean"], 2) for k, m in measured.items()},
               flush=True)  # fmt: skip
     write = write_search if arguments.search else write_modes
     write(modes, measured, Operations(arguments.steps), arguments)
+
+
+def with_decoder(backbone: Any, modes: dict[str, str], path: str | None) -> dict[str, str]:
+    """The modes that can be measured: without a small decoder those that use it are left out, since
+    the VAE would decode their pictures.
+    """
+    backbone.tiny_vae = load_tiny_vae(path, backbone) if path else embedded_tiny_vae(backbone)
+    if backbone.tiny_vae is not None:
+        return modes
+    kept = {name: words for name, words in modes.items() if parse_fast(words).vae != "tiny"}
+    if len(kept) < len(modes):
+        print(f"{len(modes) - len(kept)} modes with vae=tiny are left out; give --tiny-vae PATH")
+    return kept
 
 
 class Operations:
@@ -228,6 +243,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--conditions", type=lambda text: text.split(","), default=list(MAIN))
     parser.add_argument("--search", action="store_true", help="combinations, in place of the modes")
     parser.add_argument("--grid", nargs="+", default=list(GRID), metavar="NAME=VALUE/VALUE")
+    parser.add_argument("--tiny-vae", help="the small decoder; by default the embedded one")
     parser.add_argument("--out", type=Path, help="the result's file; by default of the repository")
     return parser.parse_args()
 

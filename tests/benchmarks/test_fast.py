@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from benchmarks.quality import fast as benchmark
@@ -70,12 +72,20 @@ def test_search_prints_the_front_and_the_best(monkeypatch, capsys, tmp_path) -> 
     monkeypatch.setattr("sys.argv", [*words, "--grid", "deep=1/2", "vae=full/tiny"])
     monkeypatch.setattr(benchmark, "Operations", Counted)
     monkeypatch.setattr(benchmark, "measure", measured)
-    monkeypatch.setattr(benchmark, "load_backbone", lambda name: None)
+    monkeypatch.setattr(benchmark, "load_backbone", lambda name: SimpleNamespace())
+    monkeypatch.setattr(benchmark, "embedded_tiny_vae", lambda backbone: "a decoder")
     benchmark.main()
     printed = capsys.readouterr().out
     assert "best of at most 1% lost, by operations: {'deep': 2}" in printed
     assert '"deep=2, vae=tiny"' in out.read_text() and "3 combinations" in out.read_text()
     assert Mode(losses={"a": {"mean": 1.0}, "b": {"mean": 2.0}}).worst() == "b 2.0"
+
+
+def test_modes_with_a_small_decoder_are_left_out_where_there_is_none(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(benchmark, "embedded_tiny_vae", lambda backbone: None)
+    modes = {"a": "deep=2", "b": "deep=2,vae=tiny", "c": "x2"}
+    kept = benchmark.with_decoder(SimpleNamespace(), modes, None)
+    assert list(kept) == ["a", "c"] and "1 modes with vae=tiny" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -80,6 +80,9 @@ class ControlledLoss(nn.Module):
     Without a control this is the backbone's own loss, for whatever trains within it.
     """
 
+    # whether a step is `of_drawn` of what `draw` gives, as recordings of CUDA graphs have it
+    recordable = True
+
     def __init__(
         self,
         backbone: Backbone,

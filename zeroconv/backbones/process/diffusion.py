@@ -78,6 +78,15 @@ class Diffusion:
             return (noisy - scatter * output) / signal
         return signal * noisy - scatter * output
 
+    def noise(self, noisy: Tensor, output: Tensor, t: Tensor) -> Tensor:
+        """The noise ε that a model's output at z_t stands for, (N, C, h, w): the output itself, or
+        with v: √(1 − ᾱ) z_t + √ᾱ v.
+        """
+        if self.prediction_type == "epsilon":
+            return output
+        signal, scatter = self._levels(t)
+        return scatter * noisy + signal * output
+
     def weights(self, t: Tensor, gamma: float) -> Tensor:
         """min(SNR, γ) / SNR on ε, min(SNR, γ) / (SNR + 1) on v."""
         alpha = self.alphas_cumprod[t]

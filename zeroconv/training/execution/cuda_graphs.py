@@ -118,6 +118,8 @@ def can_record(loss: ControlledLoss, data: Examples, settings: TrainingSettings)
     """
     if not is_split(loss.backbone):
         return False  # states of transformers have masks, which recordings do not know
+    if not loss.recordable:
+        return False
     if loss.reward is not None:
         return False  # how many samples it decodes differs from step to step
     on_card = loss.process.device.type == "cuda"

@@ -12,6 +12,7 @@ from zeroconv.backbones import UNetBackbone, is_split
 from zeroconv.errors import UserError
 from zeroconv.training.execution.precision import autocast_dtype
 from zeroconv.training.execution.protocol import Model
+from zeroconv.training.lora.consistency import ConsistencyLoss, empty_prompt
 from zeroconv.training.model import TRAINING
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.optimizer import make_optimizer
@@ -86,16 +87,7 @@ def prepare_lora(recipe: LoraRecipe, backbone: UNetBackbone) -> Model:
     settings, device = recipe.training, backbone.device
     add_adapter(backbone, recipe.lora, settings.seed)
     backbone.denoiser.to(memory_format=torch.channels_last)
-    dtype = autocast_dtype(settings.precision, device)
-    loss = ControlledLoss(
-        backbone,
-        None,
-        dtype,
-        settings.timesteps,
-        settings.min_snr,
-        settings.offset_noise,
-        mask_mean=settings.mask_mean,
-    )
+    loss = _loss(recipe, backbone)
     loss.unet = backbone.denoiser  # named here so that processes share its gradients
 
     def noise(step: int, number: int, process: int) -> torch.Generator:
@@ -104,3 +96,17 @@ def prepare_lora(recipe: LoraRecipe, backbone: UNetBackbone) -> Model:
         return stream(device, settings.seed, TRAINING, step, number, *several)
 
     return Model(backbone, None, loss, partial(make_optimizer, backbone.denoiser, settings), noise)
+
+
+def _loss(recipe: LoraRecipe, backbone: UNetBackbone) -> ControlledLoss:
+    """What the recipe's kind of LoRA learns by."""
+    settings, lcm = recipe.training, recipe.lora.distillation
+    dtype = autocast_dtype(settings.precision, backbone.device)
+    mean = settings.mask_mean
+    if lcm is None:
+        rules = settings.timesteps, settings.min_snr, settings.offset_noise
+        return ControlledLoss(backbone, None, dtype, *rules, mask_mean=mean)
+    empty = empty_prompt(backbone)
+    return ConsistencyLoss(
+        backbone, lcm, empty, dtype, settings.timesteps, settings.offset_noise, mean
+    )

@@ -25,6 +25,7 @@ from zeroconv.training.driver import drive
 from zeroconv.training.execution.choice import Launch
 from zeroconv.training.execution.room import check_room
 from zeroconv.training.lora.adapter import prepare_lora
+from zeroconv.training.lora.consistency import ConsistencyLoss
 from zeroconv.training.lora.trainer import LoraTrainer
 from zeroconv.training.progress import ShowLine, print_line
 from zeroconv.training.recipes.lora import LoraRecipe
@@ -69,5 +70,7 @@ def assemble(
 
     model = prepare_lora(recipe, backbone)
     execution = launch.execution(model, data, recipe.training, show_line)
+    if isinstance(model.loss, ConsistencyLoss) and model.loss.settings.target == "average":
+        model.loss.target_weights = execution.averaged
     prompts = prepare(recipe.training.validation, None, backbone, size)
     return LoraTrainer(recipe, backbone, data, held, execution, show_line, reporters, prompts)

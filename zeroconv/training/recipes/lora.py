@@ -4,24 +4,41 @@ without hints.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from zeroconv.training.recipes.lcm import SAMPLES, LcmSettings
 from zeroconv.training.recipes.recipe import AnyRecipe, PictureSettings, Strict, TrainingSettings
 
 
 class LoraSettings(Strict):
     """What is added to the UNet: B·A of `rank` beside a layer's weight (Hu et al. 2021), on the
     named layers.
+
+    kind: what it learns. "denoising": pictures of the data, by the base's own loss. "lcm": to make
+    the base's pictures in few steps.
     """
 
+    kind: Literal["denoising", "lcm"] = "denoising"
+    lcm: LcmSettings | None = None  # None: its defaults, where that is the kind
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
     layers: tuple[Literal["attention", "linear", "convolutions"], ...] = (
         "attention",
         "linear",
         "convolutions",
     )
+
+    @model_validator(mode="after")
+    def _settings_of_the_kind(self) -> LoraSettings:
+        if self.lcm is not None and self.kind != "lcm":
+            raise ValueError(f"lora.lcm is of lora.kind lcm, and the kind is {self.kind}")
+        return self
+
+    @property
+    def distillation(self) -> LcmSettings | None:
+        """Of kind lcm, how it is done; None for the other kind."""
+        return (self.lcm or LcmSettings()) if self.kind == "lcm" else None
 
 
 class LoraData(PictureSettings):
@@ -79,3 +96,30 @@ class LoraRecipe(AnyRecipe):
     lora: LoraSettings = LoraSettings()
     data: LoraData
     training: LoraTraining
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sheets_of_few_steps(cls, values: Any) -> Any:
+        lora, training = (values.get(name) for name in ("lora", "training"))
+        few = isinstance(lora, dict) and lora.get("kind") == "lcm"
+        return (
+            {**values, "training": SAMPLES | training}
+            if few and isinstance(training, dict)
+            else values
+        )
+
+    @model_validator(mode="after")
+    def _can_be_distilled(self) -> LoraRecipe:
+        settings = self.lora.distillation
+        if settings is None:
+            return self
+        if self.training.min_snr is not None:
+            raise ValueError(
+                "training.min_snr weighs the error of what the base predicts; lora.kind lcm "
+                "compares latents, so leave it out"
+            )
+        if settings.target == "average" and not self.training.ema_decay:
+            raise ValueError(
+                "lora.lcm.target average needs training.ema_decay above 0, such as 0.95"
+            )
+        return self

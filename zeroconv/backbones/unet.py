@@ -21,6 +21,7 @@ from zeroconv.backbones.process import Diffusion
 from zeroconv.backbones.protocol import Connection, Defaults, TextStates
 from zeroconv.backbones.spread import Rule, spread
 from zeroconv.backbones.text import TextOptions, embed_prompts
+from zeroconv.checkpoints.lora import LCM_UNET, FewSteps
 from zeroconv.errors import UserError
 from zeroconv.prompts import Prompt
 
@@ -60,6 +61,8 @@ class UNetBackbone(FrozenModules):
         self.offload: Offload | None = None  # `load_backbone` gives it
         self.quantised: str | None = None  # what the UNet's weights are held in
         self.vae_tiling = False
+        # how pictures are made in few steps: of a distilled UNet, or of a LoRA in it
+        self.few_steps: FewSteps | None = LCM_UNET if self.reads_guidance else None
 
     # ---------------------------------------------------------------- the UNet, in two halves
 

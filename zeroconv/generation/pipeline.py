@@ -23,6 +23,7 @@ from zeroconv.generation.image.options import ImageOptions
 from zeroconv.generation.joining import check_unions
 from zeroconv.generation.passes import Job, Outputs, Stepping
 from zeroconv.generation.prompts import TextInputs
+from zeroconv.generation.samplers.few_steps import note_few_steps
 from zeroconv.generation.samplers.stepping import note_other_noise, note_unused
 from zeroconv.generation.saving import Fast, parse_fast
 from zeroconv.generation.sizes import shape_like, sizes_of, unit_of
@@ -152,6 +153,7 @@ def generate(
     # what cannot be is told before anything is computed
     stepping.check(backbone, second, image is None and latents is None)
     note_other_noise(scheduler, backbone)
+    note_few_steps(backbone, scheduler, schedule, steps, cfg)
     negated = words.negative.states is None and any(words.negative.texts)
     note_unused(cfg, guidance_rescale, latents, noise, negated and not backbone.reads_guidance)
     if true_cfg != 1 and not backbone.reads_guidance:

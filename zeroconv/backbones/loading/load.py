@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -21,6 +23,7 @@ from zeroconv.backbones.loading.request import Loras, Request
 from zeroconv.backbones.loading.tiny_vae import load_tiny_vae
 from zeroconv.backbones.loading.vae import find_vae
 from zeroconv.backbones.offload import Offload, check_offload
+from zeroconv.backbones.protocol import is_split
 from zeroconv.backbones.unet import UNetBackbone
 from zeroconv.checkpoints.lora import BASE, FILE, Strength, parse_lora
 from zeroconv.checkpoints.reading import read_config, weights_file
@@ -108,6 +111,8 @@ def load_backbone(
     backbone = load(path, request)
     backbone.to(None if mover else device, None if flow_dtype else request.dtype)
     backbone.vae_tiling, backbone.quantised = vae_tiling, quantise
+    if is_split(backbone):
+        _use_few_steps(backbone, request.loras)
 
     if mover is not None:
         mover.hold("vae", backbone.vae)
@@ -115,6 +120,24 @@ def load_backbone(
     if tiny_vae is not None:
         backbone.tiny_vae = load_tiny_vae(tiny_vae, backbone)
     return backbone
+
+
+def _use_few_steps(backbone: UNetBackbone, loras: Loras) -> None:
+    """Let the base have the usual sampler and guidance of a LoRA that makes pictures in few steps.
+    A note where the LoRA is known by its name alone.
+    """
+    few = loras.few_steps
+    if few is None:
+        return
+    if few.guessed:
+        warnings.warn(
+            f"{few.where} is taken for {few.name} by its name, which is made for {few.words()}; "
+            "sampler and cfg are these where nothing else is asked for, steps are not.",
+            stacklevel=3,
+        )
+    backbone.few_steps = few
+    if not backbone.reads_guidance:
+        backbone.defaults = replace(backbone.defaults, cfg=few.cfg[0])
 
 
 def _built(mover: Offload | None, quantise: str | None, part: str, module: Any) -> Any:

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from zeroconv.backbones.loading.building import Keep
 from zeroconv.backbones.loading.locate import locate
-from zeroconv.checkpoints.lora import PARTS, Lora, Merged, Strength, read_lora
+from zeroconv.checkpoints.lora import (
+    PARTS,
+    FewSteps,
+    Lora,
+    Merged,
+    Strength,
+    read_lora,
+    strength_of,
+)
 from zeroconv.errors import UserError
 
 
@@ -56,6 +64,16 @@ class Loras:
         for lora, strength in self.given:
             state = Merged(state, lora, part, strength)
         return state
+
+    @property
+    def few_steps(self) -> FewSteps | None:
+        """Of the first that makes pictures in few steps and is merged at all."""
+        known = (
+            lora.few_steps
+            for lora, strength in self.given
+            if lora.few_steps is not None and strength_of(strength, "unet") > 0
+        )
+        return next(known, None)
 
     def check_parts(self, texts: int) -> None:
         """Raise UserError where a change is of a text encoder that the base does not have."""

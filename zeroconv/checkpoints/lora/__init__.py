@@ -16,6 +16,7 @@ from zeroconv.checkpoints.lora.changes import (
     Kronecker,
     LowRank,
 )
+from zeroconv.checkpoints.lora.few_steps import LCM, LCM_UNET, FewSteps
 from zeroconv.checkpoints.lora.merging import Merged, merge
 from zeroconv.checkpoints.lora.reading import BASE, FILE, Lora, read_lora
 from zeroconv.checkpoints.lora.search import find_lora
@@ -24,10 +25,13 @@ from zeroconv.checkpoints.lora.strength import PARTS, Strength, parse_lora, stre
 __all__ = [
     "BASE",
     "FILE",
+    "LCM",
+    "LCM_UNET",
     "PARTS",
     "Change",
     "Decomposed",
     "Difference",
+    "FewSteps",
     "Hadamard",
     "Kronecker",
     "Lora",

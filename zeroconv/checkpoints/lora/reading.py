@@ -14,6 +14,7 @@ from zeroconv.checkpoints.identify import identify, refuse_folder, refuse_other_
 from zeroconv.checkpoints.kinds import LORA, UNKNOWN
 from zeroconv.checkpoints.lora.changes import Change
 from zeroconv.checkpoints.lora.entries import changes_of
+from zeroconv.checkpoints.lora.few_steps import FewSteps, few_steps_of
 from zeroconv.checkpoints.lora.keys import part_of, split
 from zeroconv.checkpoints.reading import (
     read_config,
@@ -40,11 +41,13 @@ _BUNDLED = "bundle_emb."
 @dataclass(frozen=True)
 class Lora:
     """What a file holds. Names of modules are as the file writes them, without the part's
-    prefix; a change of a bias has `.bias` behind its module's name.
+    prefix; a change of a bias has `.bias` behind its module's name. few_steps: of a LoRA that makes
+    pictures in few steps, how.
     """
 
     parts: dict[str, dict[str, Change]]
     where: Path
+    few_steps: FewSteps | None = None
 
 
 def read_lora(path: str | os.PathLike) -> Lora:
@@ -76,15 +79,16 @@ def read_lora(path: str | os.PathLike) -> Lora:
                 f"{path} changes {module[:100]} twice: it holds several adapters; save one a file."
             )
         modules[module][kind] = value
+    metadata = read_metadata(path)
     config = config or read_text_table(
-        read_metadata(path).get("lora_adapter_metadata", "{}"),
+        metadata.get("lora_adapter_metadata", "{}"),
         f"{path}: what its header says of the adapter",
     )
     parts: dict[str, dict[str, Change]] = {}
     for module, tensors in modules.items():
         part, name = part_of(module)
         parts.setdefault(part, {}).update(changes_of(tensors, name, part, config, path))
-    return Lora(parts, path)
+    return Lora(parts, path, few_steps_of(path, metadata, path.name in _FILES))
 
 
 def _without_words(state: Mapping[str, Tensor], where: Path) -> dict[str, Tensor]:

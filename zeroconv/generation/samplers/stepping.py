@@ -16,6 +16,7 @@ from torch import Tensor
 from zeroconv.backbones import Backbone, Flow
 from zeroconv.errors import UserError
 from zeroconv.generation.arguments import number, wrong_type
+from zeroconv.generation.samplers.few_steps import few_steps_of
 from zeroconv.generation.samplers.names import NOISE_KEYS, make_scheduler, read_names
 from zeroconv.generation.samplers.noise import NOISES, Philox, Source, draw
 
@@ -64,6 +65,9 @@ def check_sampling(
 
 def usual_scheduler(backbone: Backbone) -> str:
     """The sampler where none is asked for."""
+    few = few_steps_of(backbone)
+    if few is not None:
+        return few.scheduler
     return "euler" if isinstance(backbone.process, Flow) else "unipc"
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroconv.backbones import UNetBackbone, is_split
+from zeroconv.checkpoints.lora import LCM
 from zeroconv.errors import UserError
 from zeroconv.training.execution.precision import autocast_dtype
 from zeroconv.training.execution.protocol import Model
@@ -107,6 +108,7 @@ def _loss(recipe: LoraRecipe, backbone: UNetBackbone) -> ControlledLoss:
         rules = settings.timesteps, settings.min_snr, settings.offset_noise
         return ControlledLoss(backbone, None, dtype, *rules, mask_mean=mean)
     empty = empty_prompt(backbone)
+    backbone.few_steps = LCM  # of its sheets on the way
     return ConsistencyLoss(
         backbone, lcm, empty, dtype, settings.timesteps, settings.offset_noise, mean
     )

@@ -34,7 +34,9 @@ class ConsistencyLoss(ControlledLoss):
     Raises UserError for a base that cannot be distilled.
     """
 
-    recordable = False  # a step draws guidance scales too, and the weights of a target change places
+    recordable = (
+        False  # a step draws guidance scales too, and the weights of a target change places
+    )
 
     def __init__(
         self,
@@ -138,9 +140,7 @@ class ConsistencyLoss(ControlledLoss):
         pooled = text.pooled
         if pooled is not None and self.empty.pooled is not None:
             pooled = self.empty.pooled.to(pooled).expand(n, -1)
-        return replace(
-            text, hidden=hidden.repeat(n, length // hidden.shape[1], 1), pooled=pooled
-        )
+        return replace(text, hidden=hidden.repeat(n, length // hidden.shape[1], 1), pooled=pooled)
 
 
 def boundary(t: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zeroconv.backbones import UNetBackbone, is_split
-from zeroconv.checkpoints.lora import BASE, FILE
+from zeroconv.checkpoints.lora import BASE, FILE, LCM
 from zeroconv.data.batches import BatchPlan
 from zeroconv.data.cache.examples import Examples
 from zeroconv.errors import UserError
@@ -171,7 +171,8 @@ class LoraTrainer(Loop):
     def _write(self, state: dict[str, Tensor], folder: Path, dtype: torch.dtype) -> None:
         state = {name: value.to("cpu", dtype).contiguous() for name, value in state.items()}
         with atomic_folder(folder) as temporary:
-            save_file(state, temporary / FILE, metadata={"format": "pt"})
+            few = {} if self.recipe.lora.kind != "lcm" else LCM.header()
+            save_file(state, temporary / FILE, metadata={"format": "pt", **few})
             base = at_home(self.recipe.base)
             note = {
                 "base": str(base.resolve()) if base.exists() else self.recipe.base,

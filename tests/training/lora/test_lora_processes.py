@@ -1,5 +1,5 @@
 """A LoRA trained by two processes (gloo), which share gradients or hold a part each, is the LoRA of
-one process that takes the same examples and noise.
+one process that takes the same examples and noise. So is one that is distilled by its average.
 """
 
 from __future__ import annotations
@@ -53,12 +53,20 @@ Path(sys.argv[2] + rank).write_text(json.dumps(held))
 """
 
 
-def recipe_of(base: Path, pictures: Path, folder: Path, name: str, **training: Any) -> LoraRecipe:
+KINDS: dict[str, dict[str, Any]] = {
+    "denoising": {},
+    "lcm": {"kind": "lcm", "lcm": {"target": "average"}},
+}
+
+
+def recipe_of(
+    base: Path, pictures: Path, folder: Path, name: str, kind: str, **training: Any
+) -> LoraRecipe:
     values = {
         "out": str(folder / name),
         "base": str(base),
         "device": "cpu",
-        "lora": {"rank": 3},  # rows that two processes cannot halve
+        "lora": {"rank": 3, **KINDS[kind]},  # rows that two processes cannot halve
         "data": {
             "train": str(pictures),
             "size": 64,
@@ -95,11 +103,13 @@ def apart(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     return (squares / sum(float(value.square().sum()) for value in a.values())) ** 0.5
 
 
-@pytest.fixture(scope="module")
-def folder(base: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=KINDS)
+def folder(
+    request: Any, base: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Runs of one process, of two that hold everything, and of two that hold a part each."""
-    folder = tmp_path_factory.mktemp("runs")
-    one = recipe_of(base, pictures, folder, "one", accumulation=2)
+    folder, kind = tmp_path_factory.mktemp("runs"), request.param
+    one = recipe_of(base, pictures, folder, "one", kind, accumulation=2)
 
     # a process's micro-batches draw what two processes draw for one each
     threads, stream = torch.get_num_threads(), adapter.stream
@@ -111,7 +121,7 @@ def folder(base: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory)
         patch.setattr(adapter, "stream", drawn)
         train_lora(one, say=lambda line: None)
     torch.set_num_threads(threads)
-    finish(launch(recipe_of(base, pictures, folder, "two"), folder, "held", CODE), 900)
+    finish(launch(recipe_of(base, pictures, folder, "two", kind), folder, "held", CODE), 900)
     return folder
 
 

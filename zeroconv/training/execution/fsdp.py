@@ -90,6 +90,7 @@ class Fsdp(Eager):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
+        self.wrapped.drop_gathered()  # weights, which a pass within a step has left
         with self.ema.swapped():
             try:
                 yield

@@ -133,7 +133,7 @@ def _check_made(
     arguments.check_controls(_controls(controls, combo))
     settings = {**request, **combo}
     names = {name: settings[name] for name in ("schedule", "eta", "noise") if name in settings}
-    scheduler_for(settings.get("scheduler", "unipc"), backbone, settings.get("steps", 20), **names)
+    scheduler_for(settings.get("scheduler"), backbone, settings.get("steps", 20), **names)
 
 
 def _controls(controls: Sequence[Control], combo: Mapping[str, Any]) -> list[Control]:

@@ -274,6 +274,9 @@ def test_a_guessed_lora_of_few_steps_is_told_once_and_only_where_it_is_merged(fi
         warnings.simplefilter("error", UserWarning)
         assert load_backbone(files / "sd", lora=f"{name}=unet:0").few_steps is None
         assert load_backbone(files / "sd").defaults.cfg == 7.5
+    both = [name, lora(files, "TCD-SD15-LoRA")]
+    with pytest.warns(UserWarning, match="two LoRAs for few steps are merged"):
+        assert load_backbone(files / "sd", lora=both).few_steps.scheduler == "lcm"
 
 
 @pytest.mark.parametrize(

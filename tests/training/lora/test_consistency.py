@@ -13,6 +13,7 @@ import torch
 from tests.helpers.flow_bases import base
 from tests.helpers.tiny import tiny_backbone, tiny_backbone_xl, tiny_unet
 from zeroconv.backbones import TextStates
+from zeroconv.checkpoints.lora import LCM
 from zeroconv.data.batches import Batch
 from zeroconv.errors import UserError
 from zeroconv.training.execution.cuda_graphs import can_record
@@ -213,6 +214,10 @@ def test_a_distillation_refuses_bases_that_it_is_not_for(small):
         check_distillable(small.backbone, LcmSettings(solver_steps=30))
     with pytest.raises(UserError, match="distilled already"):
         check_distillable(tiny_backbone(unet=tiny_unet(time_cond_proj_dim=12)), LcmSettings())
+    distilled = tiny_backbone()
+    distilled.few_steps = LCM
+    with pytest.raises(UserError, match=r"distilled already \(LCM-LoRA\)"):
+        check_distillable(distilled, LcmSettings())
     with pytest.raises(UserError, match="flow-matching model"):
         check_distillable(base("flux"), LcmSettings())
 

@@ -126,9 +126,16 @@ def _use_few_steps(backbone: UNetBackbone, loras: Loras) -> None:
     """Let the base have the usual sampler and guidance of a LoRA that makes pictures in few steps.
     A note where the LoRA is known by its name alone.
     """
-    few = loras.few_steps
-    if few is None:
+    if not loras.few_steps:
         return
+    few, *others = loras.few_steps
+    for other in others:
+        if other.words() != few.words():
+            warnings.warn(
+                f"two LoRAs for few steps are merged: {few.where} ({few.words()}) and "
+                f"{other.where} ({other.words()}); sampler and cfg are taken from the first.",
+                stacklevel=3,
+            )
     if few.guessed:
         warnings.warn(
             f"{few.where} is taken for {few.name} by its name, which is made for {few.words()}; "

@@ -66,14 +66,13 @@ class Loras:
         return state
 
     @property
-    def few_steps(self) -> FewSteps | None:
-        """Of the first that makes pictures in few steps and is merged at all."""
-        known = (
+    def few_steps(self) -> list[FewSteps]:
+        """Of those that make pictures in few steps and are merged at all."""
+        return [
             lora.few_steps
             for lora, strength in self.given
             if lora.few_steps is not None and strength_of(strength, "unet") > 0
-        )
-        return next(known, None)
+        ]
 
     def check_parts(self, texts: int) -> None:
         """Raise UserError where a change is of a text encoder that the base does not have."""

@@ -66,6 +66,11 @@ def _needs(path: Path, parts: Any, reads: int) -> list[str]:
     return needs
 
 
+def _few_steps(few: Any) -> str:
+    """What a LoRA for few steps is made for, and how that is known."""
+    return f"{few.name}{' by its name' if few.guessed else ''}: {few.words()}"
+
+
 def describe_lora(path: Path) -> dict[str, Any]:
     """Facts about a LoRA: its kinds of changes, its parts, and which family of bases it is for."""
     from zeroconv.checkpoints.lora import read_lora
@@ -77,6 +82,7 @@ def describe_lora(path: Path) -> dict[str, Any]:
         "changes": {kind: f"of {count} weights" for kind, count in kinds.items()},
         "parts": {part: f"{len(modules)} weights" for part, modules in lora.parts.items()},
         "family": _family(lora.parts),
+        **({} if lora.few_steps is None else {"few_steps": _few_steps(lora.few_steps)}),
         "needs": "a base: --lora FILE, FILE:0.8 or FILE=unet:0.8,text:0.5",
     }
 

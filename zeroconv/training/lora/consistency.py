@@ -168,10 +168,10 @@ def check_distillable(backbone: UNetBackbone, settings: LcmSettings) -> None:
             f"lora.kind lcm distils a Stable Diffusion that predicts ε or v, and {backbone.name} "
             "is a flow-matching model; choose another base."
         )
-    if backbone.reads_guidance:
+    if backbone.few_steps is not None:
         raise UserError(
-            f"{backbone.name} reads the guidance scale, so it is distilled already; name the base "
-            "that it was made from."
+            f"{backbone.name} is distilled already ({backbone.few_steps.name}); name the base that "
+            "it was made from, without a LoRA for few steps."
         )
     steps = len(backbone.process)
     if steps % settings.solver_steps:

@@ -153,7 +153,7 @@ def generate(
     # what cannot be is told before anything is computed
     stepping.check(backbone, second, image is None and latents is None)
     note_other_noise(scheduler, backbone)
-    note_few_steps(backbone, scheduler, schedule, steps, cfg)
+    note_few_steps(backbone, scheduler, schedule, steps, cfg, eta)
     negated = words.negative.states is None and any(words.negative.texts)
     note_unused(cfg, guidance_rescale, latents, noise, negated and not backbone.reads_guidance)
     if true_cfg != 1 and not backbone.reads_guidance:

@@ -17,12 +17,13 @@ from tests.helpers.tiny import randomise_, tiny_backbone, tiny_backbone_xl, tiny
 from tests.helpers.tiny_folder import save_backbone
 from zeroconv.backbones import load_backbone
 from zeroconv.checkpoints.lora import FILE, LCM, read_lora
-from zeroconv.checkpoints.lora.few_steps import HEADER
+from zeroconv.checkpoints.lora.few_steps import HEADER, _of_name
 from zeroconv.checkpoints.names import Topology, unet_names
 from zeroconv.control import ControlNet
 from zeroconv.control.files import diffusers_state
 from zeroconv.errors import UserError
 from zeroconv.generation import Control, generate
+from zeroconv.generation.samplers.few_steps import note_few_steps
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "ff.net.2", "conv1", "time_emb_proj"]
 RANK, ALPHA = 4, 8.0
@@ -284,17 +285,31 @@ def test_a_guessed_lora_of_few_steps_is_told_once_and_only_where_it_is_merged(fi
     [
         ({"steps": 4}, None),
         ({"steps": 4, "scheduler": "LCM", "cfg": 2.0}, None),
-        ({}, "asked for are 20 steps"),
-        ({"steps": 2, "scheduler": "unipc"}, "asked for are unipc"),
-        ({"steps": 4, "cfg": 7.5}, "asked for are cfg 7.5"),
+        ({}, "what is asked for has 20 steps"),
+        ({"steps": 2, "scheduler": "unipc"}, "has unipc"),
+        ({"steps": 2, "scheduler": "euler", "schedule": "karras"}, "has euler with the schedule"),
+        ({"steps": 4, "cfg": 7.5}, "has cfg 7.5"),
     ],
 )
-def test_settings_that_a_lora_of_few_steps_is_not_made_for_are_noted(asked, words, monkeypatch):
-    from zeroconv.generation.samplers.few_steps import note_few_steps
-
+def test_settings_that_a_lora_of_few_steps_is_not_made_for_are_noted(asked, words):
     backbone = type("Base", (), {"few_steps": LCM, "name": "sd"})
     values = {"scheduler": None, "schedule": None, "steps": 20, "cfg": 1.0} | asked
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
         note_few_steps(backbone, **values)
     assert [words in str(note.message) for note in notes] == ([True] if words else [])
+
+
+def test_an_object_and_an_eta_are_compared_with_what_a_lora_of_few_steps_is_made_for():
+    from diffusers import EulerDiscreteScheduler
+
+    backbone = type("Base", (), {"few_steps": _of_name("sdxl_lightning_4step"), "name": "xl"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        note_few_steps(backbone, EulerDiscreteScheduler(timestep_spacing="trailing"), None, 4, 1.0)
+        note_few_steps(backbone, "euler", "sgm_uniform", 4, 1.0)
+    with pytest.warns(UserWarning, match="has EulerDiscreteScheduler"):
+        note_few_steps(backbone, EulerDiscreteScheduler(), None, 4, 1.0)
+    backbone.few_steps = _of_name("Hyper-SD15-1step-lora")
+    with pytest.warns(UserWarning, match="has its usual eta"):
+        note_few_steps(backbone, None, None, 1, 1.0)

@@ -17,9 +17,14 @@ def few_steps_of(backbone: Any) -> FewSteps | None:
 
 
 def note_few_steps(
-    backbone: Any, scheduler: Any, schedule: str | None, steps: int, cfg: float
+    backbone: Any,
+    scheduler: Any,
+    schedule: str | None,
+    steps: int,
+    cfg: float,
+    eta: float | None = None,
 ) -> None:
-    """A note where sampler, steps or guidance differ from those that the base is distilled for.
+    """A note where sampler, steps, guidance or η differ from those that the base is distilled for.
 
     scheduler: a name, an object of diffusers, or None for the base's own.
     """
@@ -34,10 +39,12 @@ def note_few_steps(
         asked.append(f"{steps} steps")
     if not few.cfg[0] <= cfg <= few.cfg[1]:
         asked.append(f"cfg {cfg:g}")
+    if few.eta is not None and eta != few.eta:
+        asked.append("its usual eta" if eta is None else f"eta {eta:g}")
     if asked:
         warnings.warn(
             f"{backbone.name} is distilled to few steps{f' ({few.where})' if few.where else ''}: "
-            f"{few.name} is made for {few.words()}; asked for are {', '.join(asked)}.",
+            f"{few.name} is made for {few.words()}; what is asked for has {', '.join(asked)}.",
             stacklevel=4,
         )
 

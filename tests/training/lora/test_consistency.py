@@ -16,6 +16,7 @@ from zeroconv.backbones import TextStates
 from zeroconv.checkpoints.lora import LCM
 from zeroconv.data.batches import Batch
 from zeroconv.errors import UserError
+from zeroconv.optim.ema import Ema
 from zeroconv.training.execution.cuda_graphs import can_record
 from zeroconv.training.lora.adapter import add_adapter
 from zeroconv.training.lora.consistency import (
@@ -161,8 +162,6 @@ def test_masks_of_a_consistency_loss_leave_black_positions_out(small):
 
 
 def test_a_target_of_the_average_is_made_by_the_average_and_leaves_no_trace(small, monkeypatch):
-    from zeroconv.optim.ema import Ema
-
     loss = small
     z, noise, text = drawn(loss)
     trained = lora_of(loss)
@@ -259,3 +258,23 @@ def test_a_recipe_of_kind_lcm_has_sheets_of_four_steps_without_guidance():
 def test_a_recipe_of_kind_lcm_refuses_what_does_not_go_together(lora, training, words):
     with pytest.raises(UserError, match=words):
         lcm_recipe(lora, **training)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_a_distillation_of_fixed_pictures_learns(kind):
+    """The distance to an average that stays falls on noise and scales that stay the same."""
+    loss = loss_of(MADE[kind]())
+    z, noise, text = drawn(loss)
+    trained = lora_of(loss)
+    ema = Ema(trained, 0.999)
+    loss.target_weights = ema.swapped
+    optimizer = torch.optim.Adam(trained, 3e-3)
+    values = []
+    for _ in range(25):
+        value = loss.errors(z, noise, T, None, text).mean()
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        values.append(float(value))
+    assert min(values[-5:]) < 0.7 * values[0]

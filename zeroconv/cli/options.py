@@ -155,7 +155,8 @@ Guidance = Annotated[
 Scheduler = Annotated[
     str | None,
     Option(
-        help="The sampler, by default unipc; of flow models (SD 3, FLUX) euler, their only one. "
+        help="The sampler, by default unipc; with a LoRA for few steps its own; of flow models "
+        "(SD 3, FLUX) euler, their only one. "
         "Others are ddim, euler, euler_a, dpm++2m, dpm++2m_sde, dpm++2m_sde_heun, dpm++3m_sde, "
         "dpm++sde, dpm2, dpm2_a, heun, lms, deis, pndm, unipc, lcm, tcd; or a name of A1111 or "
         "ComfyUI, such as 'DPM++ 2M Karras'."

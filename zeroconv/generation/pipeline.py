@@ -104,7 +104,7 @@ def generate(
     the seeds' noise.
     adapters: pictures beside the prompt (IP-Adapter) and pictures to be like (reference-only).
     scheduler: a name of `samplers.SCHEDULERS` or an object of diffusers; None: unipc, of a flow
-    euler, which is the only one there.
+    euler, which is the only one there, of a base that is distilled to few steps its own.
     fast: what is used again from earlier steps, at a measured loss: off, a preset's name, or
     settings of `saving.Fast` as a mapping or text, "deep=3,branch=2". Of UNets with ControlNets; a
     note says where it is left out.

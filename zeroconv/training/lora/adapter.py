@@ -107,8 +107,7 @@ def _loss(recipe: LoraRecipe, backbone: UNetBackbone) -> ControlledLoss:
     if lcm is None:
         rules = settings.timesteps, settings.min_snr, settings.offset_noise
         return ControlledLoss(backbone, None, dtype, *rules, mask_mean=mean)
-    empty = empty_prompt(backbone)
+    empty, rule, offset = empty_prompt(backbone), settings.timesteps, settings.offset_noise
+    loss = ConsistencyLoss(backbone, lcm, empty, dtype, rule, offset, mean)
     backbone.few_steps = LCM  # of its sheets on the way
-    return ConsistencyLoss(
-        backbone, lcm, empty, dtype, settings.timesteps, settings.offset_noise, mean
-    )
+    return loss

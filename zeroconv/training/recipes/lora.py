@@ -100,13 +100,13 @@ class LoraRecipe(AnyRecipe):
     @model_validator(mode="before")
     @classmethod
     def _sheets_of_few_steps(cls, values: Any) -> Any:
-        lora, training = (values.get(name) for name in ("lora", "training"))
-        few = isinstance(lora, dict) and lora.get("kind") == "lcm"
-        return (
-            {**values, "training": SAMPLES | training}
-            if few and isinstance(training, dict)
-            else values
-        )
+        """A recipe that names no steps and guidance of its sheets has those of `SAMPLES`."""
+        if not isinstance(values, dict):
+            return values
+        lora, training = values.get("lora"), values.get("training")
+        if not isinstance(lora, dict) or lora.get("kind") != "lcm":
+            return values
+        return {**values, "training": SAMPLES | training} if isinstance(training, dict) else values
 
     @model_validator(mode="after")
     def _can_be_distilled(self) -> LoraRecipe:

@@ -23,7 +23,6 @@ from zeroconv.backbones.loading.request import Loras, Request
 from zeroconv.backbones.loading.tiny_vae import load_tiny_vae
 from zeroconv.backbones.loading.vae import find_vae
 from zeroconv.backbones.offload import Offload, check_offload
-from zeroconv.backbones.protocol import is_split
 from zeroconv.backbones.unet import UNetBackbone
 from zeroconv.checkpoints.lora import BASE, FILE, Strength, parse_lora
 from zeroconv.checkpoints.reading import read_config, weights_file
@@ -111,7 +110,7 @@ def load_backbone(
     backbone = load(path, request)
     backbone.to(None if mover else device, None if flow_dtype else request.dtype)
     backbone.vae_tiling, backbone.quantised = vae_tiling, quantise
-    if is_split(backbone):
+    if isinstance(backbone, UNetBackbone):
         _use_few_steps(backbone, request.loras)
 
     if mover is not None:

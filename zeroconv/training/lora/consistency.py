@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from zeroconv.backbones import Diffusion, TextStates, UNetBackbone, is_split
+from zeroconv.backbones import Diffusion, TextStates, UNetBackbone
 from zeroconv.data.batches import Batch
 from zeroconv.errors import UserError
 from zeroconv.training.objective import ControlledLoss, predict
@@ -163,7 +163,7 @@ def empty_prompt(backbone: UNetBackbone) -> TextStates:
 
 def check_distillable(backbone: UNetBackbone, settings: LcmSettings) -> None:
     """Raise UserError for a base whose steps are no DDIM steps with guidance."""
-    if not is_split(backbone) or not isinstance(backbone.process, Diffusion):
+    if not isinstance(backbone, UNetBackbone) or not isinstance(backbone.process, Diffusion):
         raise UserError(
             f"lora.kind lcm distils a Stable Diffusion that predicts ε or v, and {backbone.name} "
             "is a flow-matching model; choose another base."

@@ -23,9 +23,9 @@ class LcmSettings(Strict):
     guidance: tuple[Scale, Scale] = (3.0, 15.0)
     # DDIM steps of the base from the highest noise to the lowest; T over it is the paper's k.
     # Samplers of such LoRAs stand at timesteps of 50.
-    solver_steps: int = Field(50, ge=2, le=1000)
+    solver_steps: Annotated[int, Field(ge=2, le=1000)] = 50
     # c of the loss √(d² + c²) − c
-    huber: float = Field(0.001, ge=0, le=10)
+    huber: Annotated[float, Field(ge=0, le=10)] = 0.001
     # which weights make the target: those that train (LCM-LoRA), or their average of ema_decay
     target: Literal["trained", "average"] = "trained"
 

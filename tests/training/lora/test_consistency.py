@@ -269,7 +269,7 @@ def test_a_distillation_of_fixed_pictures_learns(kind):
     trained = lora_of(loss)
     ema = Ema(trained, 0.999)
     loss.target_weights = ema.swapped
-    optimizer = torch.optim.Adam(trained, 3e-3)
+    optimizer = torch.optim.Adam(trained, 1e-2)
     values = []
     for _ in range(25):
         value = loss.errors(z, noise, T, None, text).mean()
@@ -277,4 +277,5 @@ def test_a_distillation_of_fixed_pictures_learns(kind):
         value.backward()
         optimizer.step()
         values.append(float(value))
-    assert min(values[-5:]) < 0.7 * values[0]
+    # rank 2 beside the attention alone
+    assert max(values[-3:]) < 0.85 * values[0]

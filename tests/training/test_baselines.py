@@ -19,7 +19,8 @@ from zeroconv.baselines import BASELINES, load_baseline
 from zeroconv.errors import UserError
 from zeroconv.training import train
 from zeroconv.training.folder import open_run
-from zeroconv.training.recipes.recipe import ControlSettings, Recipe, parse_recipe
+from zeroconv.training.recipes.control import ControlSettings
+from zeroconv.training.recipes.recipe import Recipe, parse_recipe
 
 Make = Callable[..., Recipe]
 

@@ -19,7 +19,7 @@ from zeroconv.data.batches import Batch
 from zeroconv.errors import UserError
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.recipes.lora import LoraRecipe
-from zeroconv.training.recipes.recipe import check_recipe
+from zeroconv.training.recipes.settings import check_recipe
 from zeroconv.training.run import train
 
 

@@ -16,7 +16,7 @@ from zeroconv.optim.ema import Ema
 from zeroconv.training.loop import learning_rate
 from zeroconv.training.model import to_train_
 from zeroconv.training.objective import ControlledLoss, predict, stream
-from zeroconv.training.recipes.recipe import TrainingSettings
+from zeroconv.training.recipes.training import TrainingSettings
 
 
 def batch(backbone, n: int = 2) -> Batch:

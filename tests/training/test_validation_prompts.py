@@ -18,7 +18,8 @@ from zeroconv.errors import UserError
 from zeroconv.generation import Control, generate
 from zeroconv.training.recipes.lora import LoraRecipe
 from zeroconv.training.recipes.prompts import ValidationPrompt
-from zeroconv.training.recipes.recipe import Recipe, check_recipe, load_recipe
+from zeroconv.training.recipes.recipe import Recipe, load_recipe
+from zeroconv.training.recipes.settings import check_recipe
 from zeroconv.training.reporting.prompted import prepare
 from zeroconv.training.run import train, train_command
 

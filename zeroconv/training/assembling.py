@@ -30,13 +30,9 @@ from zeroconv.training.execution.room import check_room
 from zeroconv.training.measuring.rounds import Rounds
 from zeroconv.training.model import kinds_of, prepare_control
 from zeroconv.training.progress import ShowLine, print_line
-from zeroconv.training.recipes.recipe import (
-    TRANSFORMER_SHAPE,
-    AnyRecipe,
-    ControlSettings,
-    Recipe,
-    TrainingSettings,
-)
+from zeroconv.training.recipes.control import TRANSFORMER_SHAPE, ControlSettings
+from zeroconv.training.recipes.recipe import AnyRecipe, Recipe
+from zeroconv.training.recipes.training import TrainingSettings
 from zeroconv.training.reporting.prompted import prepare
 from zeroconv.training.reporting.reporter import Page, Reporter
 from zeroconv.training.reward.reward import Reward, make_reward, sentence

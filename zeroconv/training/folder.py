@@ -15,7 +15,8 @@ from zeroconv.errors import UserError
 from zeroconv.files import DESKTOP, LOCK, check_output, is_temporary, lock_folder
 from zeroconv.jsonfile import read_json, write_json
 from zeroconv.training.checkpoint import checkpoints, step_of
-from zeroconv.training.recipes.recipe import AnyRecipe, check_recipe
+from zeroconv.training.recipes.recipe import AnyRecipe
+from zeroconv.training.recipes.settings import check_recipe
 
 _FILES = "recipe.json log.jsonl broken.json summary.json tracking.json report.html".split()
 _INTO = "checkpoints samples tensorboard".split()

@@ -17,7 +17,8 @@ from zeroconv.training.execution.precision import autocast_dtype, computes_in_bf
 from zeroconv.training.execution.protocol import Model
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.optimizer import make_optimizer
-from zeroconv.training.recipes.recipe import Recipe, TrainingSettings
+from zeroconv.training.recipes.recipe import Recipe
+from zeroconv.training.recipes.training import TrainingSettings
 from zeroconv.training.reward.reward import Reward
 from zeroconv.training.unlock import add_to_optimizer, unlock_
 

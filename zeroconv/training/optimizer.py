@@ -13,7 +13,7 @@ from zeroconv.optim.adamw8bit import AdamW8bit
 from zeroconv.optim.muon import Muon, muon_groups
 from zeroconv.training.named_optimizer import make_named
 from zeroconv.training.recipes.optimizer import OptimizerClass
-from zeroconv.training.recipes.recipe import TrainingSettings
+from zeroconv.training.recipes.training import TrainingSettings
 
 
 def make_optimizer(

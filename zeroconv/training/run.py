@@ -28,13 +28,9 @@ from zeroconv.errors import UserError
 from zeroconv.training.progress import Countdown, ShowLine, print_line
 from zeroconv.training.recipes.lora import LoraRecipe
 from zeroconv.training.recipes.prompts import beside_recipe
-from zeroconv.training.recipes.recipe import (
-    Recipe,
-    check_recipe,
-    load_recipe,
-    parse_recipe,
-    read_recipe,
-)
+from zeroconv.training.recipes.recipe import Recipe, load_recipe, parse_recipe
+from zeroconv.training.recipes.settings import check_recipe
+from zeroconv.training.recipes.text import read_recipe
 from zeroconv.training.stopping import stopped_at_once
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from zeroconv.training.recipes.recipe import TrainingSettings
+from zeroconv.training.recipes.training import TrainingSettings
 
 
 def learning_rate(step: int, settings: TrainingSettings) -> float:

@@ -21,7 +21,8 @@ from zeroconv.training.measuring.read_back import read_back
 from zeroconv.training.measuring.rounds import Rounds, in_one_line
 from zeroconv.training.measuring.validation import Validator
 from zeroconv.training.model import kinds_of
-from zeroconv.training.recipes.recipe import Recipe, parse_action
+from zeroconv.training.recipes.recipe import Recipe
+from zeroconv.training.recipes.training import parse_action
 from zeroconv.training.reporting.prompted import Prompted
 from zeroconv.training.reporting.report import write_report
 from zeroconv.training.reporting.reporter import Reporter

@@ -23,7 +23,7 @@ from zeroconv.errors import UserError
 from zeroconv.files import atomic_folder
 from zeroconv.jsonfile import write_json
 from zeroconv.optim.muon import Muon, muon_groups
-from zeroconv.training.recipes.recipe import TrainingSettings
+from zeroconv.training.recipes.training import TrainingSettings
 
 DECODER = ("up_blocks", "conv_norm_out", "conv_out")  # after the residuals have been added
 

@@ -22,7 +22,8 @@ from zeroconv.training.execution.fsdp import Fsdp
 from zeroconv.training.execution.protocol import Execution
 from zeroconv.training.lora import trainer as lora_trainer
 from zeroconv.training.recipes.lora import LoraRecipe
-from zeroconv.training.recipes.recipe import AnyRecipe, Recipe, check_recipe
+from zeroconv.training.recipes.recipe import AnyRecipe, Recipe
+from zeroconv.training.recipes.settings import check_recipe
 
 Make = Callable[..., Recipe]
 NAMES = re.compile(

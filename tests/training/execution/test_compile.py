@@ -35,7 +35,9 @@ from zeroconv.training.execution.compile import Compiled, check_compile, find_la
 from zeroconv.training.lora import train_lora
 from zeroconv.training.objective import ControlledLoss
 from zeroconv.training.recipes.lora import LoraRecipe
-from zeroconv.training.recipes.recipe import Recipe, TrainingSettings, check_recipe
+from zeroconv.training.recipes.recipe import Recipe
+from zeroconv.training.recipes.settings import check_recipe
+from zeroconv.training.recipes.training import TrainingSettings
 from zeroconv.training.trainer import Trainer
 
 Make = Callable[..., Recipe]

@@ -19,7 +19,7 @@ from zeroconv.training.execution.cuda_graphs import Graphs, Recording, can_recor
 from zeroconv.training.lora.adapter import add_adapter
 from zeroconv.training.objective import ControlledLoss, stream
 from zeroconv.training.recipes.lora import LoraSettings
-from zeroconv.training.recipes.recipe import TrainingSettings
+from zeroconv.training.recipes.training import TrainingSettings
 
 ON_CARD = torch.cuda.is_available()
 

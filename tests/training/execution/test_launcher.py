@@ -156,7 +156,7 @@ def test_lora_processes_that_do_not_know_of_each_other_are_refused(
 ) -> None:
     from zeroconv.training.lora import train_lora
     from zeroconv.training.recipes.lora import LoraRecipe
-    from zeroconv.training.recipes.recipe import check_recipe
+    from zeroconv.training.recipes.settings import check_recipe
 
     values = {
         "out": str(tmp_path / "x"),

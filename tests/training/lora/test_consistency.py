@@ -27,7 +27,7 @@ from zeroconv.training.lora.consistency import (
 )
 from zeroconv.training.recipes.lcm import LcmSettings
 from zeroconv.training.recipes.lora import LoraRecipe, LoraSettings
-from zeroconv.training.recipes.recipe import check_recipe
+from zeroconv.training.recipes.settings import check_recipe
 
 MADE = {
     "epsilon": lambda: tiny_backbone("epsilon"),

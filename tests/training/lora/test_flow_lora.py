@@ -17,7 +17,7 @@ from zeroconv.errors import UserError
 from zeroconv.training.lora import train_lora
 from zeroconv.training.lora.adapter import add_adapter
 from zeroconv.training.recipes.lora import LoraRecipe, LoraSettings
-from zeroconv.training.recipes.recipe import check_recipe
+from zeroconv.training.recipes.settings import check_recipe
 
 FAMILIES = [
     name if name == "flux" else pytest.param(name, marks=pytest.mark.slow)

@@ -19,7 +19,7 @@ from zeroconv.generation import generate
 from zeroconv.training.lora import train_lora
 from zeroconv.training.lora.trainer import LoraTrainer
 from zeroconv.training.recipes.lora import LoraRecipe
-from zeroconv.training.recipes.recipe import check_recipe
+from zeroconv.training.recipes.settings import check_recipe
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,9 @@ from zeroconv.training.lora import train_lora
 from zeroconv.training.lora.adapter import add_adapter, lora_state
 from zeroconv.training.lora.trainer import LoraTrainer
 from zeroconv.training.recipes.lora import LoraRecipe, LoraSettings
-from zeroconv.training.recipes.recipe import check_recipe, load_recipe, read_recipe
+from zeroconv.training.recipes.recipe import load_recipe
+from zeroconv.training.recipes.settings import check_recipe
+from zeroconv.training.recipes.text import read_recipe
 from zeroconv.training.run import train_command
 
 

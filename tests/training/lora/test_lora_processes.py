@@ -17,7 +17,7 @@ from zeroconv.checkpoints.reading import read_state_dict
 from zeroconv.training.checkpoint import checkpoints
 from zeroconv.training.lora import adapter, train_lora
 from zeroconv.training.recipes.lora import LoraRecipe
-from zeroconv.training.recipes.recipe import check_recipe
+from zeroconv.training.recipes.settings import check_recipe
 
 pytestmark = pytest.mark.slow
 

@@ -8,13 +8,9 @@ import pytest
 
 from zeroconv.errors import UserError
 from zeroconv.training.recipes.lora import LoraRecipe
-from zeroconv.training.recipes.recipe import (
-    apply_overrides,
-    check_recipe,
-    load_recipe,
-    parse_recipe,
-    read_recipe,
-)
+from zeroconv.training.recipes.recipe import load_recipe, parse_recipe
+from zeroconv.training.recipes.settings import check_recipe
+from zeroconv.training.recipes.text import apply_overrides, read_recipe
 
 RECIPES = Path(__file__).resolve().parents[3] / "recipes"
 LEAST = {

@@ -15,8 +15,9 @@ from pydantic import BaseModel
 
 from zeroconv.errors import UserError
 from zeroconv.training.recipes.lora import LoraRecipe
-from zeroconv.training.recipes.recipe import Recipe, check_recipe, parse_action, parse_size
-from zeroconv.training.recipes.settings import bounds_of, numbers_of
+from zeroconv.training.recipes.recipe import Recipe
+from zeroconv.training.recipes.settings import bounds_of, check_recipe, numbers_of
+from zeroconv.training.recipes.training import parse_action, parse_size
 
 LEAST: dict[str, Any] = {
     "out": "runs/x",

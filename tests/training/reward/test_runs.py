@@ -19,7 +19,8 @@ from zeroconv.training.assembling import reward_of
 from zeroconv.training.execution.choice import launch
 from zeroconv.training.model import prepare_control
 from zeroconv.training.recipes.lora import LoraRecipe
-from zeroconv.training.recipes.recipe import check_recipe, parse_recipe
+from zeroconv.training.recipes.recipe import parse_recipe
+from zeroconv.training.recipes.settings import check_recipe
 from zeroconv.training.reporting.report import write_report
 from zeroconv.training.trainer import Trainer
 

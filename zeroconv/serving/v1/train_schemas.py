@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, create_model
 
 from zeroconv.serving.v1.schemas import FAST, Body, FastWords, Name, Picture
-from zeroconv.training.recipes.recipe import ControlSettings, TrainingSettings
+from zeroconv.training.recipes.control import ControlSettings
+from zeroconv.training.recipes.training import TrainingSettings
 
 OFFERED = (
     "steps batch_size accumulation learning_rate schedule warmup weight_decay clip ema_decay "

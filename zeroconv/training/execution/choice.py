@@ -31,7 +31,8 @@ from zeroconv.training.execution.launcher import (
 )
 from zeroconv.training.execution.protocol import Execution, Model
 from zeroconv.training.execution.threads import use_threads
-from zeroconv.training.recipes.recipe import AnyRecipe, TrainingSettings
+from zeroconv.training.recipes.recipe import AnyRecipe
+from zeroconv.training.recipes.training import TrainingSettings
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from zeroconv.errors import UserError
 from zeroconv.layers.checkpointing import find_parts
 from zeroconv.layers.cpu import has_bf16_matrix_unit
 from zeroconv.training.execution.compile_check import FirstCalls
-from zeroconv.training.recipes.recipe import TrainingSettings
+from zeroconv.training.recipes.training import TrainingSettings
 
 SYMBOLS: Any = _config  # torch's settings of unknown sizes, a module that mypy cannot see through
 BACKEND: Any = "inductor"  # tests take one that compiles in no time

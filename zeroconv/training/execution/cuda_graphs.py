@@ -20,7 +20,7 @@ from zeroconv.data.batches import Batch
 from zeroconv.data.cache.examples import Examples
 from zeroconv.training.execution.eager import Eager
 from zeroconv.training.objective import ControlledLoss
-from zeroconv.training.recipes.recipe import TrainingSettings
+from zeroconv.training.recipes.training import TrainingSettings
 
 
 @dataclass

@@ -24,7 +24,8 @@ from zeroconv.data.cache.examples import Examples
 from zeroconv.errors import UserError
 from zeroconv.training.execution.eager import Eager
 from zeroconv.training.objective import ControlledLoss
-from zeroconv.training.recipes.recipe import AnyRecipe, Recipe, TrainingSettings
+from zeroconv.training.recipes.recipe import AnyRecipe, Recipe
+from zeroconv.training.recipes.training import TrainingSettings
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

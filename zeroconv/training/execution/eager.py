@@ -21,7 +21,7 @@ from zeroconv.training.execution.compile import compile_layers_
 from zeroconv.training.execution.memory import apply_checkpointing_
 from zeroconv.training.execution.precision import loss_scale
 from zeroconv.training.execution.protocol import Model
-from zeroconv.training.recipes.recipe import TrainingSettings
+from zeroconv.training.recipes.training import TrainingSettings
 
 
 class Eager:

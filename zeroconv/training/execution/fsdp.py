@@ -37,7 +37,7 @@ from zeroconv.training.execution.dtensor import (
 from zeroconv.training.execution.eager import Eager
 from zeroconv.training.execution.protocol import Model
 from zeroconv.training.objective import ControlledLoss
-from zeroconv.training.recipes.recipe import TrainingSettings
+from zeroconv.training.recipes.training import TrainingSettings
 
 
 class Fsdp(Eager):

@@ -18,7 +18,7 @@ from zeroconv.errors import UserError
 from zeroconv.layers.checkpointing import Ledger, choose, find_parts, measure, recompute_
 from zeroconv.layers.quantised import quantise_
 from zeroconv.training.objective import ControlledLoss
-from zeroconv.training.recipes.recipe import TrainingSettings, parse_size
+from zeroconv.training.recipes.training import TrainingSettings, parse_size
 from zeroconv.training.reward.reward import Reward
 
 

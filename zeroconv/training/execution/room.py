@@ -10,7 +10,7 @@ import torch
 from zeroconv.backbones import UNetBackbone
 from zeroconv.errors import UserError
 from zeroconv.machine import all_memory
-from zeroconv.training.recipes.recipe import TrainingSettings
+from zeroconv.training.recipes.training import TrainingSettings
 
 _LARGER = "raise training.accumulation as much, or set training.checkpointing full"
 _MEND = f"lower training.batch_size and {_LARGER}"

@@ -8,8 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from zeroconv.training.recipes.data import PictureSettings
 from zeroconv.training.recipes.lcm import SAMPLES, LcmSettings
-from zeroconv.training.recipes.recipe import AnyRecipe, PictureSettings, Strict, TrainingSettings
+from zeroconv.training.recipes.recipe import AnyRecipe
+from zeroconv.training.recipes.settings import Strict
+from zeroconv.training.recipes.training import TrainingSettings
 
 
 class LoraSettings(Strict):

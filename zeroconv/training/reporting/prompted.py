@@ -20,7 +20,7 @@ from zeroconv.generation.sizes import of_area
 from zeroconv.pictures import open_picture
 from zeroconv.training.execution.precision import autocast
 from zeroconv.training.recipes.prompts import ValidationPrompt
-from zeroconv.training.recipes.recipe import TrainingSettings
+from zeroconv.training.recipes.training import TrainingSettings
 from zeroconv.training.reporting.samples import grid
 
 

@@ -18,7 +18,7 @@ from zeroconv.data.batches import channels_first, hints_to_float
 from zeroconv.data.cache.examples import Examples
 from zeroconv.files import atomic_write
 from zeroconv.training.execution.precision import autocast
-from zeroconv.training.recipes.recipe import TrainingSettings
+from zeroconv.training.recipes.training import TrainingSettings
 
 
 def sample_grid(

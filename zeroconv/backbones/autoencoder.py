@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -62,9 +62,17 @@ def latents(
     return (mean - shift if shift else mean) * vae.config.scaling_factor
 
 
-def decode(vae: Any, z: Tensor, name: str, dtype: torch.dtype, tiled: bool = False) -> Tensor:
+def decode(
+    vae: Any,
+    z: Tensor,
+    name: str,
+    dtype: torch.dtype,
+    tiled: bool = False,
+    decoder: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Latents (N, C, h, w) → images (N, 3, H, W), float32 in [0, 1]; a few at a time to bound the
     memory. `dtype`: the one that made them, for the message. `tiled`: see `backbones.tiling`.
+    `decoder`: from latents in the autoencoder's scale to images in [−1, 1], in place of its own.
 
     Raises UserError, with the model's name, where latents or images are no numbers.
     """
@@ -75,6 +83,8 @@ def decode(vae: Any, z: Tensor, name: str, dtype: torch.dtype, tiled: bool = Fal
     with _no_float16(z.device.type):
         if tiled and not tiling.is_one(vae, *z.shape[2:]):
             images = torch.cat([tiling.decode(vae, part).float() for part in z.split(1)])
+        elif decoder is not None:
+            images = torch.cat([decoder(part) for part in in_chunks(z, pixels)])
         else:
             with sampling_layers(vae.decoder):
                 parts = [vae.decode(part).sample.float() for part in in_chunks(z, pixels)]

@@ -14,6 +14,7 @@ from zeroconv.backbones import Backbone, TextStates
 from zeroconv.errors import UserError
 from zeroconv.generation.adapting import Adapters
 from zeroconv.generation.control import Control
+from zeroconv.generation.engines import engine_for
 from zeroconv.generation.guiding import Guiding
 from zeroconv.generation.image.given import ImageInputs
 from zeroconv.generation.image.hires import Hires
@@ -38,6 +39,7 @@ class Stepping:
     noise: str
     steps: int
     fast: Fast = EXACT
+    engine: str = "torch"
 
     def __post_init__(self) -> None:
         check_sampling(self.scheduler, self.schedule, self.eta, self.guidance_rescale, self.noise)
@@ -160,11 +162,19 @@ class Job:
         guides, adapting = plan.adapters.of(part, plan.guiding.guides(part), plan.shape)
         if adapting is not None and uncond is cond:
             uncond = cond[:]  # the halves see other pictures, so nothing of them is shared
+        engine = engine_for(
+            self.stepping.engine,
+            self.backbone,
+            guides,
+            start.edits,
+            adapting is not None,
+            merging=self.stepping.fast.merge > 0,
+        )
         return denoise(
             self.backbone, start.to(self.backbone.device), cond, uncond, guides,
             self.stepping.make(self.backbone, plan.steps), plan.steps, self.halves, drawn,
             outputs.callback, self.stepping.eta, self.stepping.guidance_rescale, adapting,
-            self.stepping.fast,
+            self.stepping.fast, engine,
         )  # fmt: skip
 
     def _states(
@@ -213,7 +223,9 @@ class Job:
         no numbers.
         """
         stop_if_asked()
-        decoded = self.decoder(z)
+        full = self.stepping.fast.vae == EXACT.vae  # the small decoder is torch's
+        engine = engine_for(self.stepping.engine, self.backbone, quiet=True)
+        decoded = engine.decode(z) if full else self.decoder(z)
         if not bool(torch.isfinite(decoded).all()):
             raise UserError(
                 f"the VAE of {self.backbone.name} makes no numbers of the latents (NaN): its "

@@ -16,6 +16,7 @@ from zeroconv.generation.adapters import ImagePrompt, ReferencePicture, check_ad
 from zeroconv.generation.adapting import Adapters
 from zeroconv.generation.baselines import check_baselines
 from zeroconv.generation.control import Control
+from zeroconv.generation.engines import check_engine
 from zeroconv.generation.guiding import attach
 from zeroconv.generation.image.given import ImageInputs
 from zeroconv.generation.image.hires import Hires
@@ -62,6 +63,7 @@ def generate(
     guidance_rescale: float = 0.0,
     noise: str = "cpu",
     fast: str | Mapping[str, Any] | Fast = "off",
+    engine: str = "torch",
     negative: str | Sequence[str] | TextStates = "",
     prompt_2: str | Sequence[str] | None = None,
     negative_2: str | Sequence[str] | None = None,
@@ -108,6 +110,8 @@ def generate(
     fast: what is used again from earlier steps, at a measured loss: off, a preset's name, or
     settings of `saving.Fast` as a mapping or text, "deep=3,branch=2". Of UNets with ControlNets; a
     note says where it is left out.
+    engine: what computes UNet, ControlNets and VAE: "torch", or "openvino", which compiles a graph
+    for each size once and keeps it on disk. A note says where torch computes it all the same.
     guidance, cfg: where control acts, a name of `guidance.MODES`, and the scale of classifier-free
     guidance, which 1 turns off. None is the backbone's own: cond and 4 of the playroom, both and
     7.5 of others.
@@ -130,7 +134,10 @@ def generate(
         count=count, batch_size=batch_size, connection_scales=connection_scales,
         callback=callback, finished=finished, output=output, true_cfg=true_cfg,
     )  # fmt: skip
-    stepping = Stepping(scheduler, schedule, eta, guidance_rescale, noise, steps, parse_fast(fast))
+    stepping = Stepping(
+        scheduler, schedule, eta, guidance_rescale, noise, steps, parse_fast(fast),
+        check_engine(engine),
+    )  # fmt: skip
     asked = ImageOptions(
         image, strength, mask, only_masked, padding, mask_blur, masked_content, paste_back, expand,
         image_guidance,

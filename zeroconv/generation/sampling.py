@@ -17,6 +17,7 @@ from zeroconv.control.compose import add_up
 from zeroconv.errors import UserError
 from zeroconv.generation.adapting import Adapting, inside, note_idle
 from zeroconv.generation.baselines import Replacing
+from zeroconv.generation.engines import Engine, Step, Torch
 from zeroconv.generation.guidance import Curve, combine, factor_at, rescaled
 from zeroconv.generation.image.latents import Start, begin, put_back
 from zeroconv.generation.joining import features_of, grouped, residuals_of_group
@@ -209,6 +210,17 @@ def _summed(
     return total
 
 
+def evaluated(step: Step) -> Tensor:
+    """The guided output of a step (N, C, H, W)."""
+    given = step.backbone, step.z, step.t, step.cond, step.uncond
+    cfg: Any = step.cfg
+    if step.saving is not None:
+        more = step.acting, cfg, step.text, step.rescale
+        return predict_saving(step.saving, *given, *more)
+    guides, factors = [guide for guide, _ in step.acting], [factor for _, factor in step.acting]
+    return predict(*given, guides, cfg, factors, step.text, step.rescale)
+
+
 def denoise(
     backbone: Backbone,
     start: Start,
@@ -224,13 +236,15 @@ def denoise(
     rescale: float = 0.0,
     adapting: Adapting | None = None,
     fast: Fast = EXACT,
+    engine: Engine | None = None,
 ) -> Tensor:
     """Noise, and a picture if there is one → latents (N, C, H, W), through `steps` steps of the
     scheduler, or int(steps · strength) of them.
 
     The latents keep the noise's dtype, the networks compute in the backbone's. `sources`: of the
     noise that steps add, one a picture. Windows of controls are shares of the steps taken.
-    fast: what is used again from earlier steps.
+    fast: what is used again from earlier steps. engine: what computes the networks; torch by
+    default.
     Samplers of second order call the backbone twice a step, and each call counts in the callback
     and in the windows, as in diffusers.
 
@@ -247,12 +261,14 @@ def denoise(
             f"{backbone.name} edits pictures, in three evaluations a step, and takes ControlNets "
             "alone; leave other controls out."
         )
+    engine = engine or Torch(backbone)
     windows = [(guide.start, guide.end) for guide in guides]
     note_idle([*windows, *(adapting.windows if adapting else [])], total)
     seeds, size = [seed_of(source) for source in sources], (z.shape[-2], z.shape[-1])
     saving = saving_for(fast, backbone, guides, start.edits, adapting is not None, seeds, size)
+    layers = _layers(backbone, guides) if engine.name == "torch" else nullcontext()
     with (
-        _layers(backbone, guides),
+        layers,
         adapting.attached() if adapting else nullcontext(),
         saving.attached(backbone, guides) if saving else nullcontext(),
     ):
@@ -268,14 +284,11 @@ def denoise(
                 output = _predict_edit(backbone, x, t, cond, text, pairs, cfg, start, rescale)
             else:
                 x = x if start.beside is None else torch.cat([x, start.beside.to(x)], dim=1)
-                given = x, t, cond, uncond
-                if saving is None:
-                    output = predict(backbone, *given, acting, cfg, factors, text, rescale)
-                else:
-                    pairs = list(zip(acting, factors, strict=True))
+                if saving is not None:
                     saving.begin(i, total, x, acting)
-                    unet = cast(SplitBackbone, backbone)  # `saving_for` sees to that
-                    output = predict_saving(saving, unet, *given, pairs, cfg, text, rescale)
+                pairs = list(zip(acting, factors, strict=True))
+                step = Step(backbone, x, t, cond, uncond, text, pairs, cfg, rescale, saving)
+                output = engine.evaluate(evaluated, step)
             z = scheduler.step(output.to(z.dtype), t, z, **options(z))[0]
             z = put_back(scheduler, z, start, timesteps[i + 1 :], flow)
             if not bool(torch.isfinite(z).all()):

@@ -33,12 +33,12 @@ def predict(
     """As `sampling.predict` of a UNet, (N, C, H, W), after `saving.begin`."""
     alike = uncond is cond and all(guide.uncond for guide, _ in acting)
     if uncond is None or alike or not saving.guided:
-        return _output(saving, backbone, z, t, cond, acting, False)
+        return _output(saving, backbone, z, t, cond, cond, acting, False)
     if not saving.fresh_difference and saving.difference is not None:
-        within = _output(saving, backbone, z, t, cond, acting, False)
+        within = _output(saving, backbone, z, t, cond, cond, acting, False)
         return combine(within - saving.difference, within, cfg, rescale)
     text = text or TextStates.cat([uncond, cond])
-    without, within = _output(saving, backbone, z, t, text, acting, True).chunk(2)
+    without, within = _output(saving, backbone, z, t, cond, text, acting, True).chunk(2)
     saving.difference = within - without
     return combine(without, within, cfg, rescale)
 
@@ -48,21 +48,22 @@ def _output(
     backbone: SplitBackbone,
     z: Tensor,
     t: Tensor,
+    cond: TextStates,
     text: TextStates,
     acting: Acting,
     halves: bool,
 ) -> Tensor:
     """Of both halves of guidance (2N, C, H, W), or of the conditional one (N, C, H, W). text: their
-    states.
+    states. cond: those of the conditional half.
     """
     x = torch.cat([z, z]) if halves else z
     reuse = not saving.fresh_deep and saving.deep is not None and len(saving.deep) >= len(x)
     deep = cast(UNetBackbone, backbone)
     if reuse:
         skips = encode_first(deep, x, t, text, saving.layers)
-        skips = _controlled(saving, skips, acting, z, x, t, text)
+        skips = _controlled(saving, skips, acting, z, x, t, cond, text)
         return decode_last(deep, cast(Tensor, saving.deep)[-len(x) :], skips, t, text)
-    skips = _controlled(saving, backbone.encode(x, t, text), acting, z, x, t, text)
+    skips = _controlled(saving, backbone.encode(x, t, text), acting, z, x, t, cond, text)
     if not saving.fast.reuses_deep:
         return backbone.decode(skips, t, text)
     output, saving.deep = decode_keeping(deep, skips, t, text, saving.layers)
@@ -76,6 +77,7 @@ def _controlled(
     z: Tensor,
     x: Tensor,
     t: Tensor,
+    cond: TextStates,
     text: TextStates,
 ) -> list[Tensor]:
     """The first outputs of the encoder, or all, with the residuals of every guide added. A guide
@@ -84,7 +86,8 @@ def _controlled(
     for uncond in (True, False):
         part = [(guide, factor) for guide, factor in acting if guide.uncond == uncond]
         rows = x if uncond else z
-        states = text if len(rows) == len(text) else text[-len(rows) :]
+        # the very states, whose keys and values layers know again
+        states = text if len(rows) == len(text) else cond
         for group in grouped(part):
             residuals = _residuals(saving, group, rows, t, states)
             skips = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -70,6 +71,12 @@ class Saving:
         if self.merging is None:
             return nullcontext()
         return self.merging.attached(backbone.unet, *(guide.net for guide in guides))
+
+    def copied(self) -> Saving:
+        """The same decisions about the step that has begun, and nothing kept."""
+        made = copy.copy(self)
+        made.deep, made.difference, made.residuals = None, None, {}
+        return made
 
     def _due(self, step: int, z: Tensor) -> bool:
         if self.fast.change > 0 and self._latents is not None:

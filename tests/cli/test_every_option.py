@@ -26,6 +26,7 @@ MODEL = [name for name in NAME if name]
 SERVER: dict[str, list[str] | None] = {
     "host": [*NAME, "0.0.0.0", "::"],
     "fast": [*NAME, "deep=0", "change=nan"],
+    "engine": NAME,
     "base": MODEL,
     "lora": ["x:", "x:nan", "no such thing"],
     "vae": NAME,
@@ -77,6 +78,7 @@ VALUES: dict[str, dict[str, list[str] | None]] = {
         "schedule": NAME,
         "noise": NAME,
         "fast": [*NAME, "deep=0", "deep=x", "deep=2,deep=3", "colour=1", "exact=nan"],
+        "engine": NAME,
         "vary": [
             *SETTING,
             "steps=",
@@ -102,6 +104,7 @@ VALUES: dict[str, dict[str, list[str] | None]] = {
         "prompt": TEXT,
         "control": NAME,
         "fast": [*NAME, "deep=0", "change=nan"],
+        "engine": NAME,
         "base": MODEL,
         "lora": [*NAME, "x:", "x:nan"],
         "vae": NAME,
@@ -166,6 +169,7 @@ VALUES: dict[str, dict[str, list[str] | None]] = {
         "guidance": NAME,
         "condition": NAME,
         "fast": [*NAME, "deep=0", "change=nan"],
+        "engine": NAME,
         "judge": ANY,  # told after the pictures are made: see the tests of evaluation
         "features": ANY,
         "clip": ANY,

@@ -20,6 +20,7 @@ from zeroconv.cli.options import (
     CropSide,
     Device,
     Dtype,
+    Engine,
     Eta,
     Expand,
     Fast,
@@ -149,6 +150,7 @@ def generate(
     guidance_rescale: Rescale = 0.0,
     noise: Noise = "cpu",
     fast: Fast = "off",
+    engine: Engine = "torch",
     negative: Annotated[str, Option(help="What the picture should not show.")] = "",
     prompt_2: Annotated[
         str | None, Option(help="For SDXL's second text encoder; the prompt by default.")
@@ -220,6 +222,7 @@ def generate(
         "guidance_rescale": guidance_rescale,
         "noise": noise,
         "fast": fast,
+        "engine": engine,
         "negative": negative,
         "prompt_2": prompt_2,
         "negative_2": negative_2,

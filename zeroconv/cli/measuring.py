@@ -14,6 +14,7 @@ from zeroconv.cli.options import (
     Cfg,
     Device,
     Dtype,
+    Engine,
     Fast,
     Guidance,
     Lora,
@@ -55,6 +56,7 @@ def evaluate(
     steps: Steps = 12,
     seed: Seed = 0,
     fast: Fast = "off",
+    engine: Engine = "torch",
     condition: Annotated[
         str | None,
         Option(help="What the hints show, of a control that does not say so; a Union's kind."),
@@ -95,6 +97,7 @@ def evaluate(
         "steps": steps,
         "seed": seed,
         "fast": fast,
+        "engine": engine,
         "condition": condition,
         "judge": judge,
         "features": features,

@@ -186,6 +186,13 @@ Fast = Annotated[
         "deep=3,branch=2,merge=0.5,vae=tiny.",
     ),
 ]
+Engine = Annotated[
+    str,
+    Option(
+        help="What computes: torch, or openvino, which compiles a graph for each size once. The "
+        "pictures differ by rounding.",
+    ),
+]
 Noise = Annotated[
     str,
     Option(

@@ -13,6 +13,7 @@ from zeroconv.cli.bases import base_files, with_tiny_vae
 from zeroconv.cli.options import (
     Device,
     Dtype,
+    Engine,
     Fast,
     Lora,
     Parts,
@@ -76,6 +77,7 @@ def studio(
     training: Training = True,
     memory: Memory = None,
     fast: Fast = "off",
+    engine: Engine = "torch",
     device: Device = "auto",
     dtype: Dtype = "auto",
     browser: Annotated[bool, Option(help="Whether to open the page in the browser.")] = True,
@@ -88,8 +90,8 @@ def studio(
     run(
         page=True, browser=browser, host=host, port=port, base=base, bases=more_base,
         controls=control, loras=lora_dir, datasets=datasets, data=data, token=token,
-        hosts=allow_host, allow_training=training, memory=memory, fast=fast, device=device,
-        dtype=dtype, files=files,
+        hosts=allow_host, allow_training=training, memory=memory, fast=fast, engine=engine,
+        device=device, dtype=dtype, files=files,
     )  # fmt: skip
 
 
@@ -114,6 +116,7 @@ def serve(
     training: Training = True,
     memory: Memory = None,
     fast: Fast = "off",
+    engine: Engine = "torch",
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -123,8 +126,8 @@ def serve(
     run(
         page=False, browser=False, host=host, port=port, base=base, bases=more_base,
         controls=control, loras=lora_dir, datasets=datasets, data=data, token=token,
-        hosts=allow_host, allow_training=training, memory=memory, fast=fast, device=device,
-        dtype=dtype, files=files,
+        hosts=allow_host, allow_training=training, memory=memory, fast=fast, engine=engine,
+        device=device, dtype=dtype, files=files,
     )  # fmt: skip
 
 
@@ -143,6 +146,10 @@ def run(page: bool, browser: bool, memory: int | None, **options: Any) -> None:
     from zeroconv.serving.settings import ServerSettings
 
     options["fast"] = fast_words(options["fast"])
+    if options["engine"] != "torch":  # torch's part of the package takes seconds to import
+        from zeroconv.generation.engines import check_engine
+
+        check_engine(options["engine"])
     for name in ("bases", "controls", "loras", "datasets", "hosts"):
         options[name] = tuple(options[name] or ())
     settings = ServerSettings(memory=None if memory is None else memory << 20, **options)

@@ -14,6 +14,7 @@ from zeroconv.cli.options import (
     Cfg,
     Device,
     Dtype,
+    Engine,
     Fast,
     Json,
     Lora,
@@ -75,6 +76,7 @@ def upscale(
     scheduler: Scheduler = None,
     schedule: Schedule = None,
     fast: Fast = "off",
+    engine: Engine = "torch",
     negative: Annotated[str, Option(help="What the picture should not show.")] = "",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -82,7 +84,7 @@ def upscale(
 ) -> None:
     """Make a picture larger, tile by tile, in bounded memory; its colours are kept."""
     options = {"cfg": cfg, "steps": steps, "seed": seed, "scheduler": scheduler}
-    options |= {"schedule": schedule, "negative": negative, "fast": fast}
+    options |= {"schedule": schedule, "negative": negative, "fast": fast, "engine": engine}
     tiles = {"factor": factor, "strength": strength, "tile": tile, "overlap": overlap}
     tiles |= {"keep_colours": not free_colours}
     free = answers_on_stdout(out, json)
@@ -108,6 +110,7 @@ def run(
     """
     from zeroconv.cli.generate.run import check_outputs
     from zeroconv.generation.arguments import check_text
+    from zeroconv.generation.engines import check_engine
     from zeroconv.generation.metadata.files import format_of
     from zeroconv.generation.samplers.names import read_names
     from zeroconv.generation.saving import parse_fast
@@ -117,6 +120,7 @@ def run(
     check_outputs([out], [picture])
     read_names(options["scheduler"] or "unipc", options["schedule"])
     options = {**options, "fast": parse_fast(options["fast"]).words()}  # a preset can change later
+    check_engine(options["engine"])
     check_text("--negative", options["negative"])
     words = described(picture) if prompt is None else prompt
     check_text("--prompt", words)

@@ -188,5 +188,5 @@ def _set(config: dict) -> dict:
 
 
 def _flat(scale: Scale) -> Scale:
-    """(N, 1, 1, 1) → (N, 1)."""
-    return scale.flatten(1) if isinstance(scale, Tensor) else scale
+    """(N, 1, 1, 1) → (N, 1); one number stays."""
+    return scale.flatten(1) if isinstance(scale, Tensor) and scale.dim() else scale

@@ -33,6 +33,7 @@ from zeroconv.evaluation.making import Maker, through_vae
 from zeroconv.evaluation.metrics import known_numbers, paired_interval, summarise
 from zeroconv.evaluation.pairs import Pair, load_pairs
 from zeroconv.evaluation.reading import make_read
+from zeroconv.generation.engines import check_engine
 from zeroconv.generation.guidance import settled
 from zeroconv.generation.saving import EXACT, parse_fast
 
@@ -73,6 +74,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 16,
     fast: Any = "off",
+    engine: str = "torch",
     judge: str = "auto",
     features: str = "auto",
     clip: str | None = None,
@@ -88,7 +90,7 @@ def evaluate(
     `control`: a ControlNet or a baseline, or the name or folder of one; a baseline takes guidance
     both or cond. `guidance`, `cfg`: None is the backbone's own, see `generate`.
 
-    `fast`: as `generate` takes it, to measure what an approximate mode loses.
+    `fast`, `engine`: as `generate` takes them, to measure what an approximate mode loses.
     `count_none` pictures are made without control (default: as many). `prompts` is a setting of the
     paper's ablation: own caption, empty, insufficient, or conflicting (another pair's caption).
     With empty prompts the two halves of guidance differ by the control alone, which `cond` and
@@ -122,6 +124,7 @@ def evaluate(
     texts, seeds = prompts_of(pairs, prompts), [seed + i for i in range(count)]
     options: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "cfg": cfg}
     options |= {} if parse_fast(fast) == EXACT else {"fast": parse_fast(fast)}
+    options |= {} if check_engine(engine) == "torch" else {"engine": engine}
     options["plain_prompt"] = True  # captions are read as they stand, as in training
     options |= {} if callback is None else {"callback": callback}
     maker = Maker(backbone, net, pairs, texts, seeds, guidance, options)
@@ -147,6 +150,7 @@ def evaluate(
         "guidance": guidance,
         "cfg": cfg,
         "fast": parse_fast(fast).words(),
+        "engine": engine,
         "judge": asked,
         "metrics": tabulate(stats),
         "lift": lifts(stats),

@@ -56,6 +56,7 @@ class Evaluation:
     prompts: str
     seed: int
     fast: str = "off"
+    engine: str = "torch"
 
 
 class Evaluator:
@@ -89,6 +90,7 @@ class Evaluator:
             net, base=backbone, data=asked.data, count=asked.count, prompts=asked.prompts,
             steps=asked.steps, seed=asked.seed, batch_size=BATCH, varied=varied, pictures=shown,
             callback=heard, condition=asked.control.condition, fast=asked.fast,
+            engine=asked.engine,
         )  # fmt: skip
         report["control"] = asked.control.shown
         job.result = {

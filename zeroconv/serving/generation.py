@@ -88,13 +88,18 @@ class Generation:
     controls: list[Unit] = field(default_factory=list)
     previews: bool = False
     keep: bool = True  # whether the history lists the pictures
+    engine: str = "torch"  # as the server was started, set by `check`
     # of tags in the prompt, set by `check`: names and strengths of the UNet and the text encoder
     tagged: list[tuple[str, float, float]] = field(default_factory=list)
 
-    def check(self, catalogue: Catalogue, limits: Limits, fast: str = "off") -> None:
+    def check(
+        self, catalogue: Catalogue, limits: Limits, fast: str = "off", engine: str = "torch"
+    ) -> None:
         """Settle what is random or the default, and raise UserError for what is out of bounds or
-        not there. The rest is checked by `generate`. fast: where the request names none.
+        not there. The rest is checked by `generate`. fast: where the request names none. engine:
+        the server's.
         """
+        self.engine = engine
         self.base = catalogue.base(self.base).name
         self.fast = fast_words(self.fast or fast)
         if self.seed < 0:
@@ -195,7 +200,7 @@ class Generation:
         if self.hires is not None:
             hires = {"factor": self.hires, "strength": self.hires_strength}
             hires |= {"steps": self.hires_steps, "upscaler": self.hires_upscaler}
-        special = ("controls", "loras", "image", "mask", "previews", "keep", "tagged")
+        special = ("controls", "loras", "image", "mask", "previews", "keep", "tagged", "engine")
         plain = {
             f.name: getattr(self, f.name)
             for f in fields(self)

@@ -66,6 +66,7 @@ class ServerSettings:
     dtype: str = "auto"
     memory: int | None = None
     fast: str = "off"  # of requests that name none
+    engine: str = "torch"  # of all requests
     batch: int | None = None  # pictures that are computed at once; None chooses by size
     warm: bool = True  # whether the default base is loaded at start
     limits: Limits = field(default_factory=Limits)

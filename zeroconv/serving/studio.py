@@ -91,7 +91,8 @@ class Studio:
         """Queue pictures; notes: on what was asked for; holding: the memory of its own. Raises
         UserError for what is out of bounds, ApiError 429.
         """
-        request.check(self.catalogue, self.settings.limits, self.settings.fast)
+        settings = self.settings
+        request.check(self.catalogue, settings.limits, settings.fast, settings.engine)
         job = Job("generate", request, request.settings(), notes=list(notes), holding=holding)
         holding.keep()  # the job may end before the request does
         try:

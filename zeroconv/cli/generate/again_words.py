@@ -83,8 +83,8 @@ def _ours(about: Mapping[str, Any], path: Path) -> Again:
             f"{path} was made by zeroconv {str(command)[:40]}; give that command again."
         )
     # pictures of older versions keep no options, only the request itself
-    top = ("guidance cfg steps seed scheduler schedule eta guidance_rescale noise fast negative "
-           "base lora vae tiny_vae parts revision variant subfolder dtype width "
+    top = ("guidance cfg steps seed scheduler schedule eta guidance_rescale noise fast engine "
+           "negative base lora vae tiny_vae parts revision variant subfolder dtype width "
            "height").split()  # fmt: skip
     values = {**dict(about.get("options") or {}), **{k: about[k] for k in top if k in about}}
     left_out = (*OF_CONTROLS, *OF_ADAPTERS, *GIVEN)

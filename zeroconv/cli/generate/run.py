@@ -33,12 +33,14 @@ def check_request(prompts: Sequence[str], request: dict[str, Any]) -> None:
     rest.
     """
     from zeroconv.generation.arguments import texts
+    from zeroconv.generation.engines import check_engine
     from zeroconv.generation.samplers.stepping import check_sampling
     from zeroconv.generation.saving import parse_fast
 
     names = ("scheduler", "schedule", "eta", "guidance_rescale", "noise")
     check_sampling(*(request[name] for name in names))
     request["fast"] = parse_fast(request.get("fast")).words()  # a preset can change later
+    request["engine"] = check_engine(request.get("engine", "torch"))
     texts("the prompt", list(prompts))
     texts("--negative", request["negative"])
     check_given(request)

@@ -106,7 +106,8 @@ class StepModule(nn.Module):
     ) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
-        self._compute, self._step = compute, step
+        # decisions about this step; those of the loop go on to the next one
+        self._compute, self._step = compute, _before(step)
         self._dtypes = {name: value.dtype for name, value in inputs.items()}
         self._projections, self._outputs = list(projections), list(outputs)
         self._layers = [text_layers(networks)]  # in a list, so that they are no children

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import sys
 import threading
 import warnings
 from collections import OrderedDict
@@ -223,10 +224,8 @@ class Ready:
         return self.run({})
 
     def _give(self, i: int, value: Tensor) -> None:
-        import openvino
-
         array = value.detach().to(torch.float32).contiguous().numpy()
-        self._held[i] = array, openvino.Tensor(array, shared_memory=True)
+        self._held[i] = array, library().Tensor(array, shared_memory=True)
         self._request.set_input_tensor(i, self._held[i][1])
 
 
@@ -238,8 +237,7 @@ def compile_module(module: nn.Module, values: list[Tensor], dtype: torch.dtype) 
     """A module and an example of its float32 inputs → OpenVINO's compiled model, of their shapes.
     dtype: in which it computes.
     """
-    import openvino
-
+    openvino = library()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's tracer, on what Python decides
         model = openvino.convert_model(
@@ -261,11 +259,21 @@ def settings(dtype: torch.dtype) -> dict[str, Any]:
 
 
 @functools.cache
-def core() -> Any:
-    """One for the process."""
+def library() -> Any:
+    """OpenVINO, which sends figures of its use when it is imported and when it converts: without
+    the package that sends them it does not.
+    """
+    if "openvino" not in sys.modules:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     import openvino
 
-    return openvino.Core()
+    return openvino
+
+
+@functools.cache
+def core() -> Any:
+    """One for the process."""
+    return library().Core()
 
 
 def _engine(dtype: torch.dtype) -> list[Any]:
@@ -286,9 +294,7 @@ def _kept(key: str, networks: Any, dtype: torch.dtype) -> Graph | None:
         return None
     about, blob = there
     try:
-        import openvino
-
-        tensor = openvino.Tensor(blob, shared_memory=True)
+        tensor = library().Tensor(blob, shared_memory=True)
         compiled = core().import_model(tensor, "CPU", settings(dtype))
     except Exception as error:
         reason = (str(error).strip().splitlines() or ["no reason"])[0]

@@ -48,7 +48,7 @@ class Step:
         for variant, states in self.texts().items():
             parts = {f"{variant}.{name}": getattr(states, name) for name in _BESIDE}
             named |= {name: part for name, part in parts.items() if part is not None}
-        for i, (guide, factor) in enumerate(self.acting):
+        for i, (guide, _) in enumerate(self.acting):
             named[f"embedding.{i}"] = guide.embedding
             named[f"scales.{i}"] = torch.tensor([float(scale) for scale in guide.scales])
             if guide.pictures is not None:

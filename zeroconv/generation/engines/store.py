@@ -43,7 +43,7 @@ def read(key: str) -> tuple[dict[str, Any], NDArray[np.uint8]] | None:
     try:
         with path.open("rb") as file:
             line = file.readline(_MOST_HEAD)
-        blob = np.memmap(path, np.uint8, "r", offset=len(line))
+        blob = np.memmap(path, np.uint8, "c", offset=len(line))
         about = json.loads(line)
         sound = about["sha256"] == hashlib.sha256(blob).hexdigest()
     except FileNotFoundError:
@@ -77,10 +77,10 @@ def write(key: str, about: dict[str, Any], blob: memoryview) -> None:
         where = folder()
         where.mkdir(parents=True, exist_ok=True)
         _make_room(where, len(blob), bound)
-        with atomic_write(where / f"{key}.graph", follow=False) as temporary:
-            with temporary.open("wb") as file:
-                file.write(line)
-                file.write(blob)
+        path = where / f"{key}.graph"
+        with atomic_write(path, follow=False) as temporary, temporary.open("wb") as file:
+            file.write(line)
+            file.write(blob)
     except (OSError, UserError) as error:
         _note(f"the compiled graph cannot be kept in {folder()} ({error}); name another folder "
               "with the variable ZEROCONV_CACHE.")  # fmt: skip

@@ -59,9 +59,10 @@ async def _counted(request: Request, body: Any, read: Callable[..., Wanted]) -> 
     decode = decoder(state.studio.settings.limits.pixels)
     chance = secrets.randbelow(SEEDS)
     wanted = await _noting(request, notes, lambda: read(body, state.known(), decode, chance))
-    limits = state.studio.settings.limits
-    fast = state.studio.settings.fast
-    wanted.request.check(state.studio.catalogue, limits, fast)  # before hints are drawn at its size
+    settings = state.studio.settings
+    wanted.request.check(  # before hints are drawn at its size
+        state.studio.catalogue, settings.limits, settings.fast, settings.engine
+    )
     wanted.request.controls = await _controls(request, state, wanted, notes)
     kept = wanted.request.keep = body.save_images
     job = Job("generate", wanted.request, wanted.request.settings(), kept=kept)

@@ -208,8 +208,8 @@ def unit_options(unit: Unit) -> dict[str, Any]:
 def arguments_of(request: Generation, frame: Frame) -> dict[str, Any]:
     """What `generate` takes that is the same for all pictures of a call."""
     names = (
-        "steps cfg guidance schedule clip_skip eta guidance_rescale noise fast hires "
-        "hires_strength hires_steps hires_upscaler"
+        "steps cfg guidance schedule clip_skip eta guidance_rescale noise fast "
+        "engine hires hires_strength hires_steps hires_upscaler"
     )
     arguments = {name: getattr(request, name) for name in names.split()}
     arguments |= {"scheduler": request.sampler, "width": frame.size[0], "height": frame.size[1]}

@@ -31,6 +31,7 @@ def info(request: Request) -> dict[str, Any]:
         "version": __version__,
         "base": studio.catalogue.default,
         "fast": settings.fast,
+        "engine": settings.engine,
         "training_allowed": settings.allow_training,
         "token_needed": settings.token is not None,
         "limits": asdict(settings.limits),

@@ -40,6 +40,7 @@ def evaluate(body: EvaluateBody, request: Request) -> dict[str, Any]:
         prompts=body.prompts,
         seed=body.seed,
         fast=fast_words(body.fast or studio.settings.fast),
+        engine=studio.settings.engine,
     )
     job = studio.jobs.submit(Job("evaluate", asked, body.model_dump(mode="json")))
     return job_json(studio, job)

@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ class Graph:
     projections: list[Projection]
     outputs: list[str]
     weights: int  # bytes
-    lock: Any = field(default_factory=threading.Lock)
+    source: Any = None  # the mapped file, which the compiled model reads and does not keep alive
 
 
 _GRAPHS: OrderedDict[str, Graph] = OrderedDict()
@@ -303,7 +303,9 @@ def _kept(key: str, networks: Any, dtype: torch.dtype) -> Graph | None:
         )
         return None
     projections = [(int(number), str(variant)) for number, variant in about["projections"]]
-    graph = Graph(compiled, about["inputs"], projections, about["outputs"], about["weights"])
+    graph = Graph(
+        compiled, about["inputs"], projections, about["outputs"], about["weights"], (blob, tensor)
+    )
     return _remember(key, graph)
 
 

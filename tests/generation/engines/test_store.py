@@ -18,9 +18,13 @@ def cache(monkeypatch, tmp_path):
     return tmp_path / "engines"
 
 
+def write(name: str, about: dict, blob: bytes) -> None:
+    store.write(name, about, len(blob), lambda: memoryview(blob))
+
+
 def test_graph_is_read_as_it_was_written():
     assert store.read("a") is None
-    store.write("a", {"inputs": ["z"]}, memoryview(b"graph" * 1000))
+    write("a", {"inputs": ["z"]}, b"graph" * 1000)
     about, blob = store.read("a")
     assert about == {"inputs": ["z"]} and bytes(blob) == b"graph" * 1000
     assert blob.offset % 4096 == 0
@@ -30,7 +34,7 @@ def test_graph_is_read_as_it_was_written():
     "damage", [lambda d: d[:-1], lambda d: d[:-1] + b"x", lambda d: b"", lambda d: b"{}"]
 )
 def test_damaged_graph_is_made_again_with_a_note(cache, damage):
-    store.write("a", {}, memoryview(b"graph"))
+    write("a", {}, b"graph")
     path = cache / "a.graph"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.warns(UserWarning, match="is damaged; it is made again"):
@@ -40,22 +44,22 @@ def test_damaged_graph_is_made_again_with_a_note(cache, damage):
 def test_graphs_used_last_stay_within_the_bound(cache, monkeypatch):
     monkeypatch.setenv(store.BOUND, "0.00003")  # 30 kB: three files of 4 kB and 5 kB
     for name in "abc":
-        store.write(name, {}, memoryview(b"x" * 5000))
+        write(name, {}, b"x" * 5000)
         for path in cache.glob("*.graph"):
             os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 1000))
     store.read("a")  # it is used, so b goes first
-    store.write("d", {}, memoryview(b"x" * 5000))
+    write("d", {}, b"x" * 5000)
     assert {path.stem for path in cache.glob("*.graph")} == {"a", "c", "d"}
     monkeypatch.setenv(store.BOUND, "0.000001")
     with pytest.warns(UserWarning, match=r"is not kept.*raise ZEROCONV_ENGINES_GB"):
-        store.write("e", {}, memoryview(b"x" * 5000))
+        write("e", {}, b"x" * 5000)
 
 
 def test_graph_that_cannot_be_written_is_a_note(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("ZEROCONV_CACHE", str(tmp_path / "file"))
     with pytest.warns(UserWarning, match="cannot be kept.*ZEROCONV_CACHE"):
-        store.write("a", {}, memoryview(b"x"))
+        write("a", {}, b"x")
 
 
 def test_content_changes_with_weights_config_and_classes():

@@ -187,7 +187,8 @@ class OpenVino:
             if not distance <= EXACT[dtype] * max(1.0, float(value.float().abs().max())):
                 return self._left(f"its {name} differs from torch's by {distance:.3g}")
         about = {"inputs": inputs, "projections": projections, "outputs": list(expected)}
-        store.write(key, {**about, "weights": weights}, compiled.export_model().getbuffer())
+        export = compiled.export_model  # into memory: there is no other way
+        store.write(key, {**about, "weights": weights}, weights, lambda: export().getbuffer())
         return _remember(key, graph)
 
     def _left(self, reason: object) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -61,15 +62,18 @@ def read(key: str) -> tuple[dict[str, Any], NDArray[np.uint8]] | None:
     return about["about"], blob
 
 
-def write(key: str, about: dict[str, Any], blob: memoryview) -> None:
-    """Keep a graph. A note where the folder cannot be written: it is compiled again then."""
+def write(key: str, about: dict[str, Any], size: int, export: Callable[[], memoryview]) -> None:
+    """Keep a graph of about `size` bytes, which `export` gives. A note where the folder cannot be
+    written or has no room: it is compiled again then.
+    """
     bound = gigabytes(BOUND, USUAL) * 1e9
-    if len(blob) > bound:
+    if size > bound:
         _note(
-            f"a compiled graph of {len(blob) / 1e9:.1f} GB is not kept, since the cache may have "
+            f"a compiled graph of {size / 1e9:.1f} GB is not kept, since the cache may have "
             f"{bound / 1e9:g} GB; raise {BOUND}."
         )
         return
+    blob = export()
     head = {"zeroconv": "graph", "sha256": hashlib.sha256(blob).hexdigest(), "about": about}
     line = json.dumps(head).encode()
     line += b" " * (-(len(line) + 1) % _PAGE) + b"\n"

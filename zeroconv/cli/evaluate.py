@@ -41,7 +41,9 @@ def run(
     from zeroconv.backbones.devices import dtype_name, pick_device, pick_dtype
     from zeroconv.control.naming import control_name, split_kind
     from zeroconv.evaluation import evaluate
+    from zeroconv.generation.engines import check_engine
 
+    check_engine(settings.get("engine", "torch"))
     files, asked = files or {}, settings.pop("prompts")
     wanted = PROMPTS if asked == "all" else (asked,)
     outputs = _outputs(out, page, wanted)

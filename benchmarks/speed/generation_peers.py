@@ -40,8 +40,8 @@ SIZES: dict[str, tuple[dict[str, Any], dict[str, Any], int, int]] = {
             "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
             "layers_per_block": 1,
         },
-        {"block_out_channels": (32, 64), "layers_per_block": 1},
-        16,
+        {"block_out_channels": (32, 32, 32, 64), "layers_per_block": 1},
+        64,
         8,
     ),
 }

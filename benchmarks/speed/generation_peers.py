@@ -167,7 +167,7 @@ class TheirsStatic(Theirs):
 
     def __init__(self, size: str, dtype: torch.dtype) -> None:
         super().__init__(size, dtype)
-        from zeroconv.generation.engines.openvino import compile_module
+        from zeroconv.generation.engines.runtime import compile_module
 
         both, hints = torch.cat([self.z, self.z]), torch.cat([self.hint, self.hint])
         self.values = [x.float() for x in (both, torch.tensor(T), self.text, hints)]

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from zeroconv.generation.engines import openvino
+from zeroconv.generation.engines import openvino, runtime
 
 
 class Compiled:
@@ -61,10 +61,11 @@ def compiled(monkeypatch, tmp_path):
     fake.__spec__ = ModuleSpec("openvino", None)
     fake.Tensor = lambda array, shared_memory: array
     monkeypatch.setitem(sys.modules, "openvino", fake)
-    monkeypatch.setattr(openvino, "library", lambda: fake)
+    monkeypatch.setattr(runtime, "library", lambda: fake)
     monkeypatch.setenv("ZEROCONV_CACHE", str(tmp_path))
     monkeypatch.setattr(openvino, "compile_module", compile_module)
     monkeypatch.setattr(openvino, "_engine", lambda dtype: ["fake", str(dtype)])
     monkeypatch.setattr(openvino.store, "read", lambda key: None)
     monkeypatch.setattr(openvino, "_GRAPHS", openvino.OrderedDict())
+    monkeypatch.setattr(openvino, "_LEFT", {})
     return made

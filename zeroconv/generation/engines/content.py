@@ -18,7 +18,8 @@ from torch import Tensor, nn
 _CODE = (
     "backbones/autoencoder.py backbones/encoder.py backbones/protocol.py backbones/unet.py "
     "control/compose.py control/connections.py control/controlnet.py control/union.py "
-    "generation/engines/graph.py generation/engines/openvino.py generation/engines/step.py "
+    "generation/engines/graph.py generation/engines/openvino.py generation/engines/runtime.py "
+    "generation/engines/step.py "
     "generation/guidance.py generation/joining.py generation/sampling.py "
     "generation/saving/deep.py generation/saving/predicting.py"
 ).split()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
-import sys
 import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,6 +24,15 @@ from zeroconv.generation.engines.graph import (
     run,
     text_layers,
 )
+from zeroconv.generation.engines.runtime import (
+    Graph,
+    Ready,
+    compile_module,
+    core,
+    differs,
+    library,
+    settings,
+)
 from zeroconv.generation.engines.step import Step, nets_of
 from zeroconv.layers.sampling import sampling_layers
 from zeroconv.machine import all_memory
@@ -34,24 +40,10 @@ from zeroconv.machine import all_memory
 FORMAT = 1  # of the files
 MOST = 12  # graphs that stay in memory between calls
 SHARE = 0.3  # of the machine's memory that their weights may take
-# largest difference between a graph and torch, relative to the largest number, when it is made
-EXACT = {torch.float32: 1e-3, torch.bfloat16: 0.1}
-PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
-
-
-@dataclass
-class Graph:
-    """Compiled for one structure and one set of shapes."""
-
-    compiled: Any
-    inputs: list[str]
-    projections: list[Projection]
-    outputs: list[str]
-    weights: int  # bytes
-    source: Any = None  # the mapped file, which the compiled model reads and does not keep alive
 
 
 _GRAPHS: OrderedDict[str, Graph] = OrderedDict()
+_LEFT: dict[str, str] = {}  # what cannot be compiled, and why
 _LOCK = threading.Lock()
 
 
@@ -91,7 +83,11 @@ class OpenVino:
         """Latents in the autoencoder's scale → pictures in [−1, 1], float32."""
         vae, shape = self.backbone.vae, list(z.shape)
         key = key_of(_engine(z.dtype), [vae], ["decode", shape])
-        graph = _kept(key, vae, z.dtype)
+        if key in _LEFT:
+            _note(self.name, f"the decoder cannot be compiled ({_LEFT[key]})")
+            with sampling_layers(vae.decoder):
+                return vae.decode(z, return_dict=False)[0].float()
+        graph = _kept(key, z.dtype)
         if graph is None:
             expected = vae.decode(z, return_dict=False)[0].float()
             graph = self._made(
@@ -116,7 +112,10 @@ class OpenVino:
         texts = [list(states.hidden.shape) for states in step.texts().values()]
         about = ["step", step.structure(), shapes, texts]
         key = key_of(_engine(dtype), networks, about)
-        graph = _kept(key, networks, dtype)
+        if key in _LEFT:
+            _note(self.name, f"the graph cannot be compiled ({_LEFT[key]})")
+            return None
+        graph = _kept(key, dtype)
         if graph is None:
             graph = self._traced(key, compute, step, networks, inputs)
         if graph is None:
@@ -146,7 +145,7 @@ class OpenVino:
         try:
             expected, projections = run(compute, step.with_inputs(inputs), layers)
         except Exception as error:
-            return self._left(error)
+            return self._left(key, error)
         outputs = list(expected)
         values = [value.float() for value in inputs.values()]
         values += [self._text(step, layers, one).float() for one in projections]
@@ -181,100 +180,21 @@ class OpenVino:
             graph = Graph(compiled, inputs, projections, list(expected), weights)
             got = Ready(graph, {}, []).infer(values)
         except Exception as error:  # converter and compiler raise many kinds
-            return self._left(error)
+            return self._left(key, error)
         for name, value in expected.items():
-            distance = float((got[name] - value.float()).abs().max())
-            if not distance <= EXACT[dtype] * max(1.0, float(value.float().abs().max())):
-                return self._left(f"its {name} differs from torch's by {distance:.3g}")
+            if distance := differs(got[name], value.float(), dtype):
+                return self._left(key, f"its {name} differs from torch's by {distance:.3g}")
         about = {"inputs": inputs, "projections": projections, "outputs": list(expected)}
         export = compiled.export_model  # into memory: there is no other way
         store.write(key, {**about, "weights": weights}, weights, lambda: export().getbuffer())
         return _remember(key, graph)
 
-    def _left(self, reason: object) -> None:
-        """A note on what torch computes instead."""
+    def _left(self, key: str, reason: object) -> Graph | None:
+        """None, and a note on what torch computes instead; it is not tried again."""
         words = str(reason).strip().splitlines() or [type(reason).__name__]
-        _note(self.name, f"the graph cannot be compiled ({words[0][:200]})")
-
-
-class Ready:
-    """A graph with the inputs that stay."""
-
-    def __init__(self, graph: Graph, fixed: dict[str, Tensor], texts: list[Tensor]) -> None:
-        self._graph = graph
-        self._request = graph.compiled.create_infer_request()
-        self._held: dict[int, Any] = {}  # what the request reads, which does not keep it alive
-        self._numbers = {name: i for i, name in enumerate(graph.inputs)}
-        for name, value in fixed.items():
-            self._give(self._numbers[name], value)
-        for i, value in enumerate(texts, start=len(graph.inputs)):
-            self._give(i, value)
-
-    def run(self, changing: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Outputs by name, float32 on the CPU; they are copies."""
-        for name, value in changing.items():
-            self._give(self._numbers[name], value)
-        self._request.infer()
-        names = enumerate(self._graph.outputs)
-        return {name: _tensor(self._request.get_output_tensor(i)) for i, name in names}
-
-    def infer(self, values: list[Tensor]) -> dict[str, Tensor]:
-        """The same of all inputs in order."""
-        for i, value in enumerate(values):
-            self._give(i, value)
-        return self.run({})
-
-    def _give(self, i: int, value: Tensor) -> None:
-        array = value.detach().to(torch.float32).contiguous().numpy()
-        self._held[i] = array, library().Tensor(array, shared_memory=True)
-        self._request.set_input_tensor(i, self._held[i][1])
-
-
-def _tensor(value: Any) -> Tensor:
-    return torch.from_numpy(value.data.copy())
-
-
-def compile_module(module: nn.Module, values: list[Tensor], dtype: torch.dtype) -> Any:
-    """A module and an example of its float32 inputs → OpenVINO's compiled model, of their shapes.
-    dtype: in which it computes.
-    """
-    openvino = library()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's tracer, on what Python decides
-        model = openvino.convert_model(
-            module,
-            example_input=tuple(values),
-            input=[(list(value.shape), openvino.Type.f32) for value in values],
-        )
-    return core().compile_model(model, "CPU", settings(dtype))
-
-
-def settings(dtype: torch.dtype) -> dict[str, Any]:
-    """OpenVINO's properties: one picture at a time, on as many threads as torch has."""
-    return {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": PRECISIONS[dtype],  # else bfloat16 where there is AMX
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "ENABLE_CPU_PINNING": False,  # beside other work a pinned thread waits for its core
-    }
-
-
-@functools.cache
-def library() -> Any:
-    """OpenVINO, which sends figures of its use when it is imported and when it converts: without
-    the package that sends them it does not.
-    """
-    if "openvino" not in sys.modules:
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    import openvino
-
-    return openvino
-
-
-@functools.cache
-def core() -> Any:
-    """One for the process."""
-    return library().Core()
+        _LEFT[key] = words[0][:200]
+        _note(self.name, f"the graph cannot be compiled ({_LEFT[key]})")
+        return None
 
 
 def _engine(dtype: torch.dtype) -> list[Any]:
@@ -285,7 +205,7 @@ def _engine(dtype: torch.dtype) -> list[Any]:
     return ["openvino", FORMAT, version, processor, able, sorted(settings(dtype).items())]
 
 
-def _kept(key: str, networks: Any, dtype: torch.dtype) -> Graph | None:
+def _kept(key: str, dtype: torch.dtype) -> Graph | None:
     """Of this process, else of the disk."""
     with _LOCK:
         if key in _GRAPHS:

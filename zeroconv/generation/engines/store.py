@@ -46,7 +46,7 @@ def read(key: str) -> tuple[dict[str, Any], NDArray[np.uint8]] | None:
             line = file.readline(_MOST_HEAD)
         blob = np.memmap(path, np.uint8, "c", offset=len(line))
         about = json.loads(line)
-        sound = about["sha256"] == hashlib.sha256(blob).hexdigest()
+        sound = about["sha256"] == hashlib.sha256(blob.data).hexdigest()
     except FileNotFoundError:
         return None
     except OSError as error:

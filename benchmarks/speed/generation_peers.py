@@ -173,11 +173,10 @@ class TheirsStatic(Theirs):
         self.values = [x.float() for x in (both, torch.tensor(T), self.text, hints)]
         with torch.inference_mode(False), torch.no_grad():
             module = Whole(self.unet, self.net, dtype)
-            compiled = compile_module(module, [value.clone() for value in self.values], dtype)
-            self.compiled = compiled
+            values = [value.clone() for value in self.values]
+            self.compiled, self.held = compile_module(module, values, dtype)
             decoder = Decoder(self.vae, dtype)
-            self.decoder = compile_module(decoder, [self.z.float().clone()], dtype)
-        del self.unet, self.net, self.vae
+            self.decoder, _ = compile_module(decoder, [self.z.float().clone()], dtype)
 
     def step(self) -> Tensor:
         return torch.from_numpy(self.compiled([value.numpy() for value in self.values])[0])

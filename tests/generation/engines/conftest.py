@@ -55,7 +55,7 @@ def compiled(monkeypatch, tmp_path):
 
     def compile_module(module, values, dtype):
         made.append(Compiled(module))
-        return made[-1]
+        return made[-1], None
 
     fake = ModuleType("openvino")
     fake.__spec__ = ModuleSpec("openvino", None)

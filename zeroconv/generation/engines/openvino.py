@@ -175,18 +175,23 @@ class OpenVino:
             with torch.inference_mode(False), torch.no_grad():
                 values = [value.clone() for value in values]
                 made = module().eval()
-                compiled = compile_module(made, values, dtype)
+                compiled, held = compile_module(made, values, dtype)
             weights = sum(w.numel() * w.element_size() for w in made.parameters())
-            graph = Graph(compiled, inputs, projections, list(expected), weights)
+            about: dict[str, Any] = {"inputs": inputs, "projections": projections}
+            about["outputs"] = list(expected)
+            export = compiled.export_model  # into memory: there is no other way
+            about |= {"weights": weights}
+            store.write(key, about, weights, lambda: export().getbuffer())
+            graph = Graph(compiled, inputs, projections, list(expected), weights, held)
+            # what the next process will read, which needs no weights of torch
+            graph = _read(key, dtype) or graph
             got = Ready(graph, {}, []).infer(values)
         except Exception as error:  # converter and compiler raise many kinds
             return self._left(key, error)
         for name, value in expected.items():
             if distance := differs(got[name], value.float(), dtype):
+                store.remove(key)
                 return self._left(key, f"its {name} differs from torch's by {distance:.3g}")
-        about = {"inputs": inputs, "projections": projections, "outputs": list(expected)}
-        export = compiled.export_model  # into memory: there is no other way
-        store.write(key, {**about, "weights": weights}, weights, lambda: export().getbuffer())
         return _remember(key, graph)
 
     def _left(self, key: str, reason: object) -> Graph | None:
@@ -211,6 +216,12 @@ def _kept(key: str, dtype: torch.dtype) -> Graph | None:
         if key in _GRAPHS:
             _GRAPHS.move_to_end(key)
             return _GRAPHS[key]
+    graph = _read(key, dtype)
+    return None if graph is None else _remember(key, graph)
+
+
+def _read(key: str, dtype: torch.dtype) -> Graph | None:
+    """Of the disk. A note where it cannot be read."""
     if (there := store.read(key)) is None:
         return None
     about, blob = there
@@ -224,10 +235,8 @@ def _kept(key: str, dtype: torch.dtype) -> Graph | None:
         )
         return None
     projections = [(int(number), str(variant)) for number, variant in about["projections"]]
-    graph = Graph(
-        compiled, about["inputs"], projections, about["outputs"], about["weights"], (blob, tensor)
-    )
-    return _remember(key, graph)
+    names, weights = (about["inputs"], about["outputs"]), about["weights"]
+    return Graph(compiled, names[0], projections, names[1], weights, (blob, tensor))
 
 
 def _remember(key: str, graph: Graph) -> Graph:

@@ -30,7 +30,7 @@ class Graph:
     projections: list[Projection]
     outputs: list[str]
     weights: int  # bytes
-    source: Any = None  # the mapped file, which the compiled model reads and does not keep alive
+    source: Any = None  # what the compiled model reads and does not keep alive: the mapped file
 
 
 class Ready:
@@ -76,12 +76,12 @@ def differs(got: Tensor, expected: Tensor, dtype: torch.dtype) -> float:
     return 0.0 if distance <= EXACT[dtype] else distance or math.nan
 
 
-def compile_module(module: nn.Module, values: list[Tensor], dtype: torch.dtype) -> Any:
+def compile_module(module: nn.Module, values: list[Tensor], dtype: torch.dtype) -> tuple[Any, Any]:
     """A module and an example of its float32 inputs → OpenVINO's compiled model, of their shapes.
-    dtype: in which it computes.
+    dtype: in which it computes. And what must live as long: the model reads memory of it.
     """
     openvino = library()
-    with warnings.catch_warnings(), _in_rows(module, dtype):
+    with warnings.catch_warnings(), _in_rows(module, dtype) as held:
         warnings.simplefilter("ignore")  # of torch's tracer, on what Python decides
         model = openvino.convert_model(
             module,
@@ -89,11 +89,11 @@ def compile_module(module: nn.Module, values: list[Tensor], dtype: torch.dtype) 
             input=[(list(value.shape), openvino.Type.f32) for value in values],
         )
         # within, since the model reads the weights' memory
-        return core().compile_model(model, "CPU", settings(dtype))
+        return core().compile_model(model, "CPU", settings(dtype)), (module, held)
 
 
 @contextmanager
-def _in_rows(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+def _in_rows(module: nn.Module, dtype: torch.dtype) -> Iterator[list[Tensor]]:
     """Inside, bfloat16 weights lie as their shapes say. Of others the converter takes the memory of
     a copy that is gone when the model is compiled.
     """
@@ -103,7 +103,7 @@ def _in_rows(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     try:
         for weight, data in changed:
             weight.data = data.contiguous()
-        yield
+        yield [weight.data for weight, _ in changed]
     finally:
         for weight, data in changed:
             weight.data = data

@@ -90,6 +90,12 @@ def write(key: str, about: dict[str, Any], size: int, export: Callable[[], memor
               "with the variable ZEROCONV_CACHE.")  # fmt: skip
 
 
+def remove(key: str) -> None:
+    """What was written under a key is not read again."""
+    with suppress(OSError):
+        (folder() / f"{key}.graph").unlink(missing_ok=True)
+
+
 def _make_room(where: Path, size: int, bound: float) -> None:
     """Remove the graphs that were not used for longest, until `size` bytes more are in bound."""
     sweep(where)

@@ -55,6 +55,11 @@ def test_engine_leaves_editing_and_references_to_torch(base, edits, adapting):
         assert engine_for("openvino", base, (), edits, adapting).name == "torch"
 
 
+def test_engine_leaves_merged_tokens_to_torch(base, compiled):
+    with pytest.warns(UserWarning, match="tokens are merged differs.*so torch computes it"):
+        assert engine_for("openvino", base, merging=True).name == "torch"
+
+
 def test_engine_that_fails_to_compile_leaves_the_step_to_torch(base, compiled, monkeypatch):
     """A note with the reason, and torch's own picture."""
     net = randomise_(ControlNet.from_backbone(base, condition="canny"))

@@ -73,6 +73,8 @@ def least(lora: bool, path: tuple[str, ...], name: str, value: object) -> dict[s
     values = dict(LEAST_LORA if lora else LEAST)
     if "reward" in path:  # a LoRA has none, so only where it is meant
         values["training"] = {**values["training"], "reward": {"weight": 1}}
+    if "lcm" in path:
+        values["lora"] = {**values.get("lora", {}), "kind": "lcm", "lcm": {}}
     inner = values
     for part in path:
         key: Any = int(part) if part.isdecimal() else part

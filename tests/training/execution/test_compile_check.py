@@ -61,3 +61,14 @@ def test_frozen_layers_are_compared_by_their_inputs_gradients() -> None:
     first(layer, cut, torch.randn(3, 4)).compare()  # nothing asks for a gradient
     with pytest.raises(UserError):
         first(layer, cut, torch.randn(3, 4, requires_grad=True)).compare()
+
+
+def test_layers_that_read_more_than_their_arguments_are_not_compared() -> None:
+    class Set(Layer):
+        scale: Tensor | None = None
+
+        def forward(self, x: Tensor, more: dict[str, Tensor] | None = None) -> tuple[Tensor]:
+            assert self.scale is not None
+            return (self.linear(x) * self.scale,)
+
+    first(Set(), cut, torch.randn(3, 4, requires_grad=True)).compare()

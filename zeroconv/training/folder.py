@@ -20,8 +20,11 @@ from zeroconv.training.recipes.settings import check_recipe
 
 _FILES = "recipe.json log.jsonl broken.json summary.json tracking.json report.html".split()
 _INTO = "checkpoints samples tensorboard".split()
-_SHAPE = "kind options hint_encoder hint_widths connections only_mid_control".split()
-_SHAPE += ["global_average_pooling"]  # settings of `control` that control.init cannot change
+_SHAPE = "kind options hint_encoder hint_widths hint_init connections".split()
+_SHAPE += [
+    "only_mid_control",
+    "global_average_pooling",
+]  # settings of `control` that control.init cannot change
 
 
 @contextmanager

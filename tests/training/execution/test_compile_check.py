@@ -58,9 +58,12 @@ def test_a_compiled_layer_that_loses_gradients_is_refused() -> None:
 
 def test_frozen_layers_are_compared_by_their_inputs_gradients() -> None:
     layer = Layer().requires_grad_(False)
-    first(layer, cut, torch.randn(3, 4)).compare()  # nothing asks for a gradient
+    calls = first(layer, cut, torch.randn(3, 4))
+    calls.compare()  # nothing asks for a gradient; a later call of the same kind does
+    given = (torch.randn(3, 4, requires_grad=True),), {}
+    calls.keep("Layer(4)", layer.forward, cut, layer, given)
     with pytest.raises(UserError):
-        first(layer, cut, torch.randn(3, 4, requires_grad=True)).compare()
+        calls.compare()
 
 
 def test_layers_that_read_more_than_their_arguments_are_not_compared() -> None:
